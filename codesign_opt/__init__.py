@@ -1,0 +1,119 @@
+"""Compute-optimal training and sampling schedules of diffusion models, by certified convex optimization.
+
+>>> import codesign_opt as co
+>>> co.EDM().sigma_max
+80.0
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import problems as problems
+    from .audit import Audit as Audit
+    from .audit import TrainingRun as TrainingRun
+    from .audit import audit as audit
+    from .certificate import Certificate as Certificate
+    from .coefficients import Coefficients as Coefficients
+    from .coupling import Local as Local
+    from .coupling import PerLevel as PerLevel
+    from .coupling import PerStep as PerStep
+    from .densities import LogNormal as LogNormal
+    from .densities import TrainingDensity as TrainingDensity
+    from .errors import CodesignError as CodesignError
+    from .errors import ConvexityError as ConvexityError
+    from .errors import InfeasibleError as InfeasibleError
+    from .errors import NotCertifiedError as NotCertifiedError
+    from .frontier import Frontier as Frontier
+    from .frontier import frontier as frontier
+    from .gaussian import GaussianModel as GaussianModel
+    from .grids import edm_grid as edm_grid
+    from .grids import log_snr_grid as log_snr_grid
+    from .levels import Levels as Levels
+    from .modeling import Bound as Bound
+    from .modeling import Cap as Cap
+    from .modeling import Compute as Compute
+    from .modeling import Constraint as Constraint
+    from .modeling import Design as Design
+    from .modeling import Discretization as Discretization
+    from .modeling import Floor as Floor
+    from .modeling import InformationError as InformationError
+    from .modeling import Monotone as Monotone
+    from .modeling import Problem as Problem
+    from .modeling import ScoreError as ScoreError
+    from .modeling import SeparableDiscretization as SeparableDiscretization
+    from .modeling import Share as Share
+    from .modeling import Smooth as Smooth
+    from .modeling import StabilityCap as StabilityCap
+    from .modeling import Steps as Steps
+    from .modeling import Term as Term
+    from .modeling import Truncation as Truncation
+    from .modeling import TrustCap as TrustCap
+    from .modeling import named as named
+    from .outer import codesign as codesign
+    from .plan import Plan as Plan
+    from .prices import Prices as Prices
+    from .process import EDM as EDM
+    from .process import VE as VE
+    from .process import VP as VP
+    from .process import Cosine as Cosine
+    from .process import FlowMatching as FlowMatching
+    from .process import Process as Process
+    from .samplers import Ancestral as Ancestral
+    from .samplers import DPMpp2M as DPMpp2M
+    from .samplers import Euler as Euler
+    from .samplers import EulerMaruyama as EulerMaruyama
+    from .samplers import Heun as Heun
+    from .samplers import Sampler as Sampler
+    from .solvers.waterfill import waterfill as waterfill
+    from .spectrum import Spectrum as Spectrum
+    from .training_noise import AveragedSGD as AveragedSGD
+    from .training_noise import ConstantStepSGD as ConstantStepSGD
+
+__version__ = "0.1.0"
+
+# Where each public name lives; loaded on first use, so that `import codesign_opt` stays quick.
+_HOMES = {
+    "audit": ["Audit", "TrainingRun", "audit"],
+    "certificate": ["Certificate"],
+    "coefficients": ["Coefficients"],
+    "coupling": ["Local", "PerLevel", "PerStep"],
+    "densities": ["LogNormal", "TrainingDensity"],
+    "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
+    "frontier": ["Frontier", "frontier"],
+    "gaussian": ["GaussianModel"],
+    "grids": ["edm_grid", "log_snr_grid"],
+    "levels": ["Levels"],
+    "modeling": [
+        "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "InformationError",
+        "Monotone", "Problem", "ScoreError", "SeparableDiscretization", "Share", "Smooth", "StabilityCap",
+        "Steps", "Term", "Truncation", "TrustCap", "named",
+    ],
+    "outer": ["codesign"],
+    "plan": ["Plan"],
+    "prices": ["Prices"],
+    "process": ["EDM", "VE", "VP", "Cosine", "FlowMatching", "Process"],
+    "samplers": ["Ancestral", "DPMpp2M", "Euler", "EulerMaruyama", "Heun", "Sampler"],
+    "solvers.waterfill": ["waterfill"],
+    "spectrum": ["Spectrum"],
+    "training_noise": ["AveragedSGD", "ConstantStepSGD"],
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["problems", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "problems":
+        return import_module(".problems", __name__)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value  # a module of the same name (audit, frontier) must not shadow the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,228 @@
+"""Proof of optimality that trusts no solver: a lower bound from multipliers, level by level.
+
+docs/theory.md section 8. For any multipliers y >= 0 of the constraints, the Lagrangian is a lower
+bound of the optimum. Every leaf of the problem enters it either exactly, as a sum of functions of
+one level's (examples m, steps n), or by its tangent at the candidate, which lies below a convex
+function. What remains is one convex minimisation in one variable per level, done here by bisection
+with the remaining error bounded from the slope.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ._validate import Array
+from .coupling import Coupling
+
+__all__ = ["Certificate", "LagrangianBound", "ScorePart"]
+
+_BISECTIONS = 80
+_SPAN = 1e-25  # the bisection starts this far below the upper bound on the steps
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the independent check found for one candidate.
+
+    Attributes:
+        value: objective at the candidate.
+        lower_bound: no feasible point has a smaller objective.
+        relative_gap: (value + price of the candidate's violations - lower_bound) / scale, where
+            scale is the part of the objective that the design can change.
+        infeasibility: largest violation of a constraint, relative to its size.
+        tolerance: gap below which the candidate is called optimal.
+        method: which bound was used.
+    """
+
+    value: float
+    lower_bound: float
+    relative_gap: float
+    infeasibility: float
+    tolerance: float = 1e-6
+    method: str = "separable Lagrangian"
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the candidate is proved feasible and optimal to `tolerance`."""
+        return bool(
+            np.isfinite(self.relative_gap)
+            and -self.tolerance <= self.relative_gap <= self.tolerance
+            and self.infeasibility <= 1e-7
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record."""
+        return {
+            "value": self.value,
+            "lower_bound": self.lower_bound,
+            "relative_gap": self.relative_gap,
+            "infeasibility": self.infeasibility,
+            "tolerance": self.tolerance,
+            "method": self.method,
+            "optimal": self.optimal,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePart:
+    """(A / (spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
+
+    A pooled part has its own variable z = T m per level, coupled by the multiplier `price` (docs/theory.md
+    section 8): it then enters as A M / z + price z, minimised over z >= 0, which is 2 sqrt(A M price).
+    """
+
+    example_error: Array
+    floor_error: Array
+    coupling: Coupling
+    kappa: Array
+    price: Array | None = None
+
+
+@dataclass(eq=False)
+class LagrangianBound:
+    """Accumulates the leaves of a Lagrangian and minimises it exactly over a box, level by level.
+
+    phi_l(m, n) = sum_parts (A/(e+m) + F) M(kappa/n) + sum_powers D n^(-q) + examples_price m + steps_price n
+
+    Args:
+        size: number of levels L.
+        spent: (L,) examples e already spent.
+        fixed_examples, fixed_steps: (L,) the value of a quantity that is not a variable, or None.
+    """
+
+    size: int
+    spent: Array
+    fixed_examples: Array | None = None
+    fixed_steps: Array | None = None
+    constant: float = 0.0
+    parts: list[ScorePart] = field(default_factory=list)
+    powers: list[tuple[float, Array]] = field(default_factory=list)
+    examples_price: Array = field(init=False)
+    steps_price: Array = field(init=False)
+    examples_box: tuple[Array, Array] = field(init=False)
+    steps_box: tuple[Array, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        zero, infinite = np.zeros(self.size), np.full(self.size, np.inf)
+        self.examples_price, self.steps_price = zero.copy(), zero.copy()
+        self.examples_box = (zero.copy(), infinite.copy())
+        self.steps_box = (zero.copy(), infinite.copy())
+
+    def add_linear(self, constant: float, examples: Array, steps: Array) -> None:
+        """Add constant + examples . m + steps . n."""
+        self.constant += constant
+        self.examples_price = self.examples_price + examples
+        self.steps_price = self.steps_price + steps
+
+    def value(self) -> float:
+        """The minimum over the box, bounded from below; -inf where it is unbounded."""
+        if self.fixed_steps is not None:
+            return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
+        low, high = self.steps_box
+        free = self._needs_steps()
+        per_level = np.zeros(self.size)
+        if np.any(~np.isfinite(high) & (self.steps_price <= 0) & (free | (self.steps_price < 0))):
+            return -np.inf
+        # levels on which steps serve nothing: the best number is the least (or the most, if paid for)
+        idle = np.where(self.steps_price >= 0, low, high)
+        idle = np.where(free, 1.0, idle)
+        per_level = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
+        if free.any():
+            per_level = np.where(free, self._minimise(low, high), per_level)
+        return float(self.constant + per_level.sum())
+
+    def _steps_cost(self) -> float:
+        assert self.fixed_steps is not None  # noqa: S101 - internal invariant
+        return float(self.steps_price @ self.fixed_steps)
+
+    def _needs_steps(self) -> Array:
+        """Levels where fewer steps cost something: any score or discretisation coefficient."""
+        needs = np.zeros(self.size, dtype=bool)
+        for part in self.parts:
+            moves = part.coupling.slope(np.full(self.size, 1e9)) > 0
+            needs |= moves & ((part.example_error > 0) | (part.floor_error > 0))
+        for _, coefficient in self.powers:
+            needs |= coefficient > 0
+        return needs
+
+    def _minimise(self, low: Array, high: Array) -> Array:
+        """Lower bound of min over n of the level functions, convex in n."""
+        needed = self._upper_bracket(low, high)
+        top = np.minimum(high, needed)
+        a = np.log(np.maximum(low, top * _SPAN))
+        b = np.log(np.maximum(top, low))
+        bottom = np.exp(a)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (a + b)
+            falling = self._at(np.exp(middle))[1] + self.steps_price < 0
+            a, b = np.where(falling, middle, a), np.where(falling, b, middle)
+        n, end = np.exp(a), np.exp(b)
+        value, slope = self._at(n)
+        slope = slope + self.steps_price
+        # convexity: below the tangent nowhere; the minimiser lies in [n, end], or in [low, bottom] where the
+        # slope at the bottom of the bracket is already positive
+        right = np.where(slope < 0, slope * (end - n), 0.0)
+        left = np.where(slope > 0, slope * np.where(n <= bottom * (1 + 1e-12), n - low, 0.0), 0.0)
+        return value + self.steps_price * n + right - left
+
+    def _upper_bracket(self, low: Array, high: Array) -> Array:
+        """Steps above which every level function increases (grown geometrically; high where none is found)."""
+        top = np.maximum(low, 1e-12)
+        for _ in range(400):
+            with np.errstate(over="ignore"):
+                falling = (self._at(top)[1] + self.steps_price < 0) & (top < high)
+            if not falling.any():
+                break
+            top = np.where(falling, np.minimum(top * 4.0, high), top)
+        return top
+
+    def _at(self, n: Array, safe: Array | None = None) -> tuple[Array, Array]:
+        """Level functions without the price of steps, minimised over m, and their slopes in n."""
+        n = np.maximum(n, 1e-300)
+        value, slope = np.zeros(self.size), np.zeros(self.size)
+        weight, inner = np.zeros(self.size), []
+        for part in self.parts:
+            x = np.minimum(part.kappa / n, 1e280)
+            factor, rate = part.coupling.factor(x), part.coupling.slope(x) * x / n
+            if safe is not None:
+                factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
+            value = value + part.floor_error * factor
+            slope = slope - part.floor_error * rate
+            if part.price is not None:
+                pooled = np.sqrt(part.example_error * part.price)
+                value = value + 2 * pooled * np.sqrt(factor)
+                slope = slope - pooled * rate / np.sqrt(np.maximum(factor, 1e-300))
+                continue
+            weight = weight + part.example_error * factor
+            inner.append((part.example_error, rate))
+        for power, coefficient in self.powers:
+            with np.errstate(over="ignore"):
+                term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
+            value = value + term
+            slope = slope - power * term / n
+        m = self._best_examples(weight)
+        total = self.spent + m
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = value + np.where(weight > 0, weight / total, 0.0)
+            value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+            for error, rate in inner:
+                slope = slope - np.where(error > 0, error / total, 0.0) * rate
+        return value, slope
+
+    def _best_examples(self, weight: Array) -> Array:
+        """argmin over the box of weight / (spent + m) + price m."""
+        if self.fixed_examples is not None:
+            return self.fixed_examples
+        low, high = self.examples_box
+        with np.errstate(divide="ignore", invalid="ignore"):
+            best = np.sqrt(weight / self.examples_price) - self.spent
+        best = np.where(self.examples_price > 0, best, np.where((weight > 0) | (self.examples_price < 0), high, low))
+        return np.clip(best, low, high)
+
+
+def pooled_price(example_error: Array, factor: Array, pooled: Array) -> Array:
+    """Multiplier of z = T m at the candidate: -d/dz of A M / z, the exact dual at the optimum."""
+    return example_error * factor / pooled**2

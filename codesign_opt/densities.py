@@ -1,0 +1,219 @@
+"""Training densities over noise levels: a plan's own, the log-normal of EDM, and sampling from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import ndtr, ndtri
+
+from ._validate import Array, integer, number, vector
+from .levels import Levels
+
+__all__ = ["LogNormal", "LogNormalFit", "TrainingDensity"]
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """ln sigma ~ N(mean, std^2): EDM's training density, P_mean and P_std (Karras et al. 2022, table 1).
+
+    >>> round(LogNormal(-1.2, 1.2).mass(np.array([np.exp(-1.2), np.inf]))[0], 12)
+    0.5
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", number(self.mean, "LogNormal.mean"))
+        object.__setattr__(self, "std", number(self.std, "LogNormal.std", positive=True))
+
+    def mass(self, edges: Array) -> Array:
+        """Probability between neighbouring ascending edges."""
+        with np.errstate(divide="ignore"):
+            z = (np.log(edges) - self.mean) / self.std
+        # differences of the upper tail where both ends lie in it, so that they don't cancel
+        return np.where(z[:-1] > 0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
+
+    def quantile(self, u: Array) -> Array:
+        """sigma below which a fraction `u` of the training examples lies."""
+        return np.exp(self.mean + self.std * ndtri(u))
+
+    def per_log_sigma(self, sigma: Array) -> Array:
+        """Probability per unit log sigma."""
+        z = (np.log(sigma) - self.mean) / self.std
+        return np.exp(-0.5 * z**2) / (self.std * np.sqrt(2 * np.pi))
+
+    def on_levels(self, levels: Levels) -> Array:
+        """(L,) probability of each level, normalised over the levels' range (sampling is clipped to it)."""
+        mass = self.mass(levels.edges)
+        if mass.sum() <= 0:
+            raise ValueError(f"{self!r} has no mass between {levels.edges[0]:g} and {levels.edges[-1]:g}.")
+        return mass / mass.sum()
+
+
+class LogNormalFit(NamedTuple):
+    """The log-normal density closest to a plan's, at the same price.
+
+    Attributes:
+        P_mean, P_std: mean and standard deviation of ln sigma.
+        loss: relative excess of the score error over the plan's certified optimum.
+        examples: total number of examples that the plan's training price buys at this density.
+    """
+
+    P_mean: float
+    P_std: float
+    loss: float
+    examples: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingDensity:
+    """Examples per unit sigma; constant per unit log sigma within each level.
+
+    Args:
+        levels: the levels.
+        examples: (L,) examples on each level.
+        score_weights: (L,) s_l of the reducible score error sum s_l / m_l at the plan's grid.
+        final_score, final_window: the last evaluation's error final_score / (final_window . m).
+        prices: (L,) price of an example.
+        irreducible: rest of the error, which the density does not change.
+    """
+
+    levels: Levels
+    examples: Array
+    score_weights: Array
+    final_score: float
+    final_window: Array
+    prices: Array
+
+    def __call__(self, sigma: Any) -> Any:
+        """Examples per unit sigma at `sigma`; 0 outside the levels. Its integral is the number of examples."""
+        values = np.asarray(sigma, dtype=np.float64)
+        index = np.clip(np.searchsorted(self.levels.edges, values, side="right") - 1, 0, len(self.levels) - 1)
+        inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1])
+        per_log = (self.examples / self.levels.log_width)[index]
+        result = np.where(inside, per_log / np.where(inside, values, 1.0), 0.0)
+        return float(result) if result.ndim == 0 else result
+
+    @property
+    def total(self) -> float:
+        """Number of examples."""
+        return float(self.examples.sum())
+
+    def quantile(self, u: Array) -> Array:
+        """sigma below which a fraction `u` of the examples lies."""
+        share = np.concatenate([[0.0], np.cumsum(self.examples)]) / self.total
+        keep = np.concatenate([[True], np.diff(share) > 0])
+        return np.exp(np.interp(u, share[keep], np.log(self.levels.edges)[keep]))
+
+    def score_error(self, examples: Array) -> float:
+        """Reducible score error of another allocation at the plan's grid."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(self.score_weights > 0, self.score_weights / examples, 0.0)
+        final = 0.0
+        if self.final_score > 0:
+            near = float(self.final_window @ examples)
+            final = self.final_score / near if near > 0 else np.inf
+        return float(terms.sum() + final)
+
+    def lognormal(self) -> LogNormalFit:
+        """The log-normal density with the smallest score error at the plan's training price.
+
+        Minimises sum s_l / m_l over P_mean and P_std, with the number of examples set by the price;
+        the loss is relative to the plan's own score error.
+
+        Raises:
+            ValueError: the plan has no reducible score error, so that no density is better than another.
+        """
+        price = float(self.prices @ self.examples)
+        own = self.score_error(self.examples)
+        if own <= 0:
+            raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")
+
+        def allocation(parameters: Array) -> Array:
+            mass = LogNormal(float(parameters[0]), float(np.exp(parameters[1]))).mass(self.levels.edges)
+            mass = np.maximum(mass, 1e-300)
+            return mass * (price / float(self.prices @ mass))
+
+        logs = np.log(self.levels.sigma)
+        share = self.examples / self.total
+        mean = float(share @ logs)
+        start = np.array([mean, np.log(max(float(np.sqrt(share @ (logs - mean) ** 2)), 0.1))])
+        found = minimize(
+            lambda p: np.log(self.score_error(allocation(p))),
+            start,
+            method="Nelder-Mead",
+            options={"xatol": 1e-8, "fatol": 1e-12, "maxiter": 2000},
+        )
+        best = allocation(found.x)
+        return LogNormalFit(
+            float(found.x[0]), float(np.exp(found.x[1])), self.score_error(best) / own - 1.0, float(best.sum())
+        )
+
+    def sample(self, batch: int, generator: Any, base: LogNormal | None = None) -> tuple[Any, Any]:
+        """Stratified noise levels for a training step, and their importance weights.
+
+        One uniform draw in each of `batch` equal strata goes through the density's quantiles and the
+        result is shuffled. Without `base` all weights are 1: train on this density. With `base` the
+        weights are base density / this density, so that weighted averages of a loss estimate its
+        average under `base` while the noise of the estimate follows the plan.
+
+        Args:
+            batch: number of noise levels, >= 1.
+            generator: numpy.random.Generator, or torch.Generator (tensors on its device come back).
+            base: density whose expected loss is to be kept, or None.
+        """
+        count = integer(batch, "batch", minimum=1)
+        torch = _torch_of(generator)
+        if torch is None:
+            if not isinstance(generator, np.random.Generator):
+                raise TypeError(
+                    f"generator is {type(generator).__name__}; give numpy.random.default_rng(seed) or a torch.Generator."
+                )
+            uniform, order = generator.random(count), generator.permutation(count)
+        else:
+            device = generator.device
+            uniform = torch.rand(count, generator=generator, device=device, dtype=torch.float64).cpu().numpy()
+            order = torch.randperm(count, generator=generator, device=device).cpu().numpy()
+        sigma = self.quantile((np.arange(count) + uniform) / count)[order]
+        weight = np.ones(count) if base is None else self._weights(sigma, base)
+        if torch is None:
+            return sigma, weight
+        return (
+            torch.as_tensor(sigma, dtype=torch.float32, device=generator.device),
+            torch.as_tensor(weight, dtype=torch.float32, device=generator.device),
+        )
+
+    def _weights(self, sigma: Array, base: LogNormal) -> Array:
+        share = base.per_log_sigma(sigma) / float(base.mass(self.levels.edges).sum())
+        return share / (self(sigma) * sigma / self.total)
+
+
+def _torch_of(generator: Any) -> Any:
+    """The torch module when `generator` is one of its generators, without importing torch otherwise."""
+    if type(generator).__module__.split(".")[0] != "torch":
+        return None
+    import torch
+
+    return torch
+
+
+def examples_of(density: Any, levels: Levels, total: float) -> Array:
+    """(L,) examples on each level for `total` examples drawn from a density in any accepted form.
+
+    A density is a LogNormal, a TrainingDensity, a function of sigma (examples per unit sigma, any
+    scale), or an array with one entry per level (examples, any scale).
+    """
+    if isinstance(density, LogNormal):
+        share = density.on_levels(levels)
+    elif callable(density):
+        share = levels.average(lambda sigma: np.asarray(density(sigma)) * sigma, points=16) * levels.log_width
+        share = vector(share, "density(sigma)", nonnegative=True)
+    else:
+        share = vector(density, "density", length=len(levels), nonnegative=True)
+    if share.sum() <= 0:
+        raise ValueError("density has no mass on the levels; widen it or the range of sigma.")
+    return share / share.sum() * total

@@ -1,0 +1,44 @@
+"""The convex language: terms, constraints and the problem that they make."""
+
+from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
+from .design import Design, Point
+from .information import InformationError
+from .problem import Problem
+from .terms import (
+    Bound,
+    Compute,
+    Discretization,
+    ScoreError,
+    SeparableDiscretization,
+    Smooth,
+    Steps,
+    Sum,
+    Term,
+    Truncation,
+)
+
+__all__ = [
+    "Bound",
+    "Cap",
+    "Compute",
+    "Constraint",
+    "Design",
+    "Discretization",
+    "Floor",
+    "InformationError",
+    "Monotone",
+    "Named",
+    "Point",
+    "Problem",
+    "ScoreError",
+    "SeparableDiscretization",
+    "Share",
+    "Smooth",
+    "StabilityCap",
+    "Steps",
+    "Sum",
+    "Term",
+    "TrustCap",
+    "Truncation",
+    "named",
+]

@@ -1,0 +1,169 @@
+"""Design: the quantities that a program decides, in user units outside, scaled inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cvxpy as cp
+import numpy as np
+
+from .._validate import Array
+from ..levels import Levels
+
+__all__ = ["Design", "Point"]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Numbers for every quantity of a design: a candidate, in user units.
+
+    Attributes:
+        new_examples: (L,) examples to be bought.
+        spent: (L,) examples already spent; they count but cost nothing.
+        steps: (L,) sampler steps.
+    """
+
+    new_examples: Array
+    spent: Array
+    steps: Array
+
+    @property
+    def examples(self) -> Array:
+        """(L,) all examples: spent and new."""
+        return self.spent + self.new_examples
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Examples and steps on each level as cvxpy expressions in user units.
+
+    The variables behind them are relative to a reference near the optimum (docs/theory.md section
+    7), so that conic solvers see numbers of order one whatever the user's units are.
+
+    Attributes used in terms and constraints, all (L,) and in ascending sigma:
+        sigma, width, log_width: the levels, numpy arrays.
+        examples: training examples on each level, those already spent included.
+        new_examples: examples to be bought.
+        density: examples per unit log sigma.
+        steps: sampler steps on each level (a step count, fractions allowed).
+        step_density: steps per unit log sigma.
+        step_sizes: width / steps, length of a step in sigma; convex in the steps.
+        final_steps: 1 where a last step goes to zero noise, else 0.
+    """
+
+    levels: Levels
+    new_variable: cp.Expression
+    step_variable: cp.Expression
+    reference: Point
+    final_steps: int = 0
+    evaluations_per_step: int = 1
+    examples_unit: float = 1.0
+    steps_unit: float = 1.0
+
+    @classmethod
+    def declare(
+        cls,
+        levels: Levels,
+        *,
+        reference: Point,
+        fixed_examples: bool = False,
+        fixed_steps: bool = False,
+        final_steps: int = 0,
+        evaluations_per_step: int = 1,
+    ) -> Design:
+        """Variables of order one around `reference`; a fixed quantity is a constant instead."""
+        size = len(levels)
+
+        def quantity(fixed: bool, name: str) -> cp.Expression:
+            return cp.Constant(np.ones(size)) if fixed else cp.Variable(size, nonneg=True, name=name)
+
+        return cls(
+            levels,
+            quantity(fixed_examples, "examples"),
+            quantity(fixed_steps, "steps"),
+            reference,
+            final_steps,
+            evaluations_per_step,
+        )
+
+    def in_units(self, examples: float, steps: float) -> Design:
+        """The same design with examples and steps counted in these units (for scaling of user terms)."""
+        return replace(self, examples_unit=examples, steps_unit=steps)
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    @property
+    def sigma(self) -> Array:
+        return self.levels.sigma
+
+    @property
+    def width(self) -> Array:
+        return self.levels.width
+
+    @property
+    def log_width(self) -> Array:
+        return self.levels.log_width
+
+    @property
+    def variables(self) -> list[cp.Variable]:
+        """The cvxpy variables, without the quantities that are fixed."""
+        return [v for v in (self.new_variable, self.step_variable) if isinstance(v, cp.Variable)]
+
+    @property
+    def fixed_examples(self) -> bool:
+        return not isinstance(self.new_variable, cp.Variable)
+
+    @property
+    def fixed_steps(self) -> bool:
+        return not isinstance(self.step_variable, cp.Variable)
+
+    @cached_property
+    def new_examples(self) -> cp.Expression:
+        return cp.multiply(self.reference.new_examples / self.examples_unit, self.new_variable)
+
+    @cached_property
+    def examples(self) -> cp.Expression:
+        if not np.any(self.reference.spent):
+            return self.new_examples
+        return self.new_examples + self.reference.spent / self.examples_unit
+
+    @cached_property
+    def density(self) -> cp.Expression:
+        return cp.multiply(1 / self.log_width, self.examples)
+
+    @cached_property
+    def steps(self) -> cp.Expression:
+        return cp.multiply(self.reference.steps / self.steps_unit, self.step_variable)
+
+    @cached_property
+    def step_density(self) -> cp.Expression:
+        return cp.multiply(1 / self.log_width, self.steps)
+
+    @cached_property
+    def step_sizes(self) -> cp.Expression:
+        return cp.multiply(
+            self.width * self.steps_unit / self.reference.steps, cp.inv_pos(self.step_variable)
+        )
+
+    def set(self, point: Point) -> None:
+        """Give the variables the values that make the expressions equal to `point`."""
+        for variable, value, unit in (
+            (self.new_variable, point.new_examples, self.reference.new_examples),
+            (self.step_variable, point.steps, self.reference.steps),
+        ):
+            if isinstance(variable, cp.Variable):
+                variable.value = np.maximum(value / unit, 0.0)
+
+    def point(self) -> Point:
+        """The point at the variables' current values."""
+
+        def value(variable: cp.Expression, unit: Array) -> Array:
+            return np.maximum(np.asarray(variable.value, dtype=np.float64), 0.0) * unit
+
+        return Point(
+            value(self.new_variable, self.reference.new_examples),
+            self.reference.spent,
+            value(self.step_variable, self.reference.steps),
+        )

@@ -1,0 +1,234 @@
+"""Shared parameters: one network for all noise levels, its error through the Fisher information."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+import cvxpy as cp
+import numpy as np
+from scipy.optimize import linprog
+
+from .._validate import Array, matrix, vector
+from ..levels import Levels
+from .design import Design, Point
+from .terms import Term
+
+__all__ = ["InformationError"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InformationError(Term):
+    """Terminal error of shared parameters: <G G^T, (M0 + sum_l m_l F_l)^-1>, F_l = phi_l^T phi_l / s_l.
+
+    Declared in second-order cone form, min sum_l |Z_l|^2 / m_l + |Z_0|^2 subject to
+    sum_l A_l^T Z_l + M0^(1/2) Z_0 = G, jointly convex in (Z, m), so that any convex constraint on m
+    can be added (docs/theory.md sections 6 and 7, P4). The covariance is that of efficient loss
+    weights, proportional to 1 / s_l; the value for unit weights (a sandwich covariance, neither
+    convex nor monotone) is reported beside.
+
+    Args:
+        features: (L, k, P) derivative of the denoiser's k outputs by the P shared parameters.
+        response: (P, r) derivative of the r terminal outputs by the parameters.
+        sigma: (L,) ascending noise levels.
+        prior: (P, P) positive semidefinite information already there, or None.
+        residual_variance: s_l, variance of the training target per output; a number or (L,).
+
+    Raises:
+        ValueError: shapes that do not fit, a prior that is not positive semidefinite, or a response
+            outside what the features and the prior can determine.
+    """
+
+    features: Array
+    response: Array
+    sigma: Array
+    prior: Array | None = None
+    residual_variance: float | Array = 1.0
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        sigma = vector(self.sigma, "InformationError.sigma", positive=True, ascending=True)
+        features = matrix(self.features, "InformationError.features", shape=(sigma.size, None, None))
+        size = features.shape[2]
+        put(self, "sigma", sigma)
+        put(self, "features", features)
+        put(self, "response", matrix(self.response, "InformationError.response", shape=(size, None)))
+        variance = self.residual_variance
+        if np.ndim(variance) == 0:
+            variance = np.full(sigma.size, variance if isinstance(variance, bool) else float(variance))  # type: ignore[arg-type]
+        name = "InformationError.residual_variance"
+        put(self, "residual_variance", vector(variance, name, length=sigma.size, positive=True))
+        if self.prior is not None:
+            prior = matrix(self.prior, "InformationError.prior", shape=(size, size))
+            low = float(np.linalg.eigvalsh((prior + prior.T) / 2).min())
+            if not np.allclose(prior, prior.T) or low < -1e-9 * np.abs(prior).max():
+                raise ValueError(
+                    f"InformationError.prior must be symmetric positive semidefinite; its smallest eigenvalue "
+                    f"is {low:.3g}."
+                )
+            put(self, "prior", prior)
+        self._check_range()
+
+    def _check_range(self) -> None:
+        basis = self._range(np.ones(self.sigma.size))
+        missing = self.response - basis @ (basis.T @ self.response)
+        if np.linalg.norm(missing) > 1e-8 * np.linalg.norm(self.response):
+            raise ValueError(
+                "InformationError.response lies outside what the features and the prior determine (by "
+                f"{np.linalg.norm(missing) / np.linalg.norm(self.response):.2g} of its norm); add a prior or features."
+            )
+
+    @cached_property
+    def levels(self) -> Levels:
+        """Bins around the given noise levels."""
+        return Levels.around(self.sigma)
+
+    @cached_property
+    def roots(self) -> Array:
+        """(L, k, P) A_l = phi_l / sqrt(s_l), so that F_l = A_l^T A_l."""
+        return self.features / np.sqrt(np.asarray(self.residual_variance))[:, None, None]
+
+    def information(self, examples: Array) -> Array:
+        """(P, P) M0 + sum_l m_l F_l."""
+        scaled = self.roots * np.sqrt(examples)[:, None, None]
+        flat = scaled.reshape(-1, scaled.shape[2])
+        total = flat.T @ flat
+        return total if self.prior is None else total + self.prior
+
+    def solution(self, examples: Array) -> Array:
+        """(P, r) Y = M^-1 G, on the range of M."""
+        values, vectors = np.linalg.eigh(self.information(examples))
+        keep = values > 1e-14 * values.max()
+        basis = vectors[:, keep]
+        return basis @ ((basis.T @ self.response) / values[keep][:, None])
+
+    def gains(self, solution: Array) -> Array:
+        """(L,) g_l = |A_l Y|^2, minus the derivative of the error by the examples of level l."""
+        seen = np.einsum("lkp,pr->lkr", self.roots, solution).reshape(len(self.roots), -1)
+        return (seen**2).sum(axis=1)
+
+    def value(self, design: Design, point: Point) -> float:
+        return self.error(point.examples)
+
+    def error(self, examples: Array) -> float:
+        """<G G^T, M^-1> at these examples; inf where they do not determine the response."""
+        solution = self.solution(examples)
+        missing = self.response - self.information(examples) @ solution
+        if np.linalg.norm(missing) > 1e-6 * np.linalg.norm(self.response):
+            return float("inf")
+        return float(np.sum(self.response * solution))
+
+    def sandwich_error(self, examples: Array, loss_weight: Array | None = None) -> float:
+        """Terminal error for loss weights that are not 1 / s_l: (sum m w H)^-1 (sum m w^2 S) (sum m w H)^-1.
+
+        H_l = phi_l^T phi_l, S_l = s_l H_l; unit weights unless given. The prior counts as curvature and noise.
+        """
+        weight = np.ones(self.sigma.size) if loss_weight is None else np.asarray(loss_weight, dtype=np.float64)
+
+        def total(per_level: Array) -> Array:
+            scaled = self.features * np.sqrt(per_level)[:, None, None]
+            flat = scaled.reshape(-1, scaled.shape[2])
+            summed = flat.T @ flat
+            return summed if self.prior is None else summed + self.prior
+
+        curvature = total(examples * weight)
+        noise = total(examples * weight**2 * np.asarray(self.residual_variance))
+        solution = np.linalg.lstsq(curvature, self.response, rcond=1e-13)[0]
+        return float(np.sum(solution * (noise @ solution)))
+
+    def expression(self, design: Design) -> cp.Expression:
+        raise TypeError("InformationError has auxiliary variables; it enters a problem's objective as a term.")
+
+    def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+        total = design.reference.examples
+        basis, values = self._spectrum(total)
+        left = basis / np.sqrt(values)  # M_ref^(-1/2) on its range
+        size, outputs = self.roots.shape[1], self.response.shape[1]
+        count = len(total)
+        scaled = (self.roots * np.sqrt(total)[:, None, None]).reshape(count * size, -1) @ left
+        w = cp.Variable((count * size, outputs))
+        equality = scaled.T @ w
+        objective: list[cp.Expression] = []
+        if self.prior is not None:
+            root = left.T @ _root(self.prior)
+            w0 = cp.Variable((root.shape[1], outputs))
+            equality = equality + root @ w0
+            objective.append(cp.sum_squares(w0))
+        relative = cp.multiply(
+            1 / total,
+            cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent,
+        )
+        t = cp.Variable(count)
+        stacked = cp.reshape(w, (count, size * outputs), order="C").T
+        cone = cp.SOC(t + relative, cp.vstack([2 * stacked, cp.reshape(t - relative, (1, count), order="C")]), axis=0)
+        objective.append(cp.sum(t))
+        return sum(objective), [equality == left.T @ self.response, cone]
+
+    def _range(self, examples: Array) -> Array:
+        return self._spectrum(examples)[0]
+
+    def _spectrum(self, examples: Array) -> tuple[Array, Array]:
+        values, vectors = np.linalg.eigh(self.information(examples))
+        keep = values > 1e-13 * values.max()
+        return vectors[:, keep], values[keep]
+
+    def __repr__(self) -> str:
+        count, outputs, parameters = self.features.shape
+        return f"InformationError({count} levels, {outputs} outputs, {parameters} parameters)"
+
+
+def _root(prior: Array) -> Array:
+    values, vectors = np.linalg.eigh(prior)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def information_bound(
+    weight: float,
+    term: InformationError,
+    point: Point,
+    tangent: tuple[float, Array],
+    polyhedron: tuple[Array, Array],
+    box: tuple[Array, Array],
+) -> float:
+    """Lower bound for shared parameters: tangent of the error, then a linear program over the examples.
+
+    For any Y and t, f(m) >= 2 t <G,Y> - t^2 (<Y,M0 Y> + sum m_l g_l): linear in m. The best t gives
+    f >= <G,Y>^2 / (<Y,M0 Y> + max sum m_l g_l), the equivalence theorem's bound (docs/theory.md section 7).
+
+    Args:
+        weight, term: the information error and its weight in the objective.
+        point: the candidate; Y = M^-1 G there.
+        tangent: constant and gradient of the objective's other terms.
+        polyhedron: (J, limit) with J m <= limit for every feasible m.
+        box: bounds of the new examples.
+    """
+    solution = term.solution(point.examples)
+    gains = term.gains(solution)
+    overlap = float(np.sum(term.response * solution))
+    prior = 0.0 if term.prior is None else float(np.sum(solution * (term.prior @ solution)))
+    prior += float(gains @ point.spent)
+    constant, gradient = tangent
+    if np.any(gradient != 0):
+        least = _linear_minimum(gradient - weight * gains, polyhedron, box)
+        return constant + weight * (2 * overlap - prior) + least
+    most = -_linear_minimum(-gains, polyhedron, box)
+    return constant + weight * overlap**2 / (prior + most)
+
+
+def _linear_minimum(cost: Array, polyhedron: tuple[Array, Array], box: tuple[Array, Array]) -> float:
+    """Rigorous lower bound of min cost . m over J m <= limit and the box, from the program's own duals."""
+    jacobian, limit = polyhedron
+    low, high = box
+    unit = np.where(np.isfinite(high), np.maximum(high, 1e-300), 1.0)
+    scale = float(np.max(np.abs(cost * unit))) or 1.0
+    bounds = [
+        (lo / u, None if not np.isfinite(hi) else hi / u) for lo, hi, u in zip(low, high, unit, strict=True)
+    ]
+    solved = linprog(cost * unit / scale, A_ub=jacobian * unit, b_ub=limit, bounds=bounds, method="highs")
+    if solved.status != 0 or solved.ineqlin is None:
+        return -np.inf
+    price = np.maximum(-np.asarray(solved.ineqlin.marginals), 0.0) * scale
+    reduced = cost + price @ jacobian
+    corner = np.where(reduced >= 0, low, high)
+    with np.errstate(invalid="ignore"):
+        per_level = np.where(reduced == 0, 0.0, reduced * corner)
+    return float(per_level.sum() - price @ limit)

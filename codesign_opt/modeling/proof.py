@@ -1,0 +1,182 @@
+"""From a solver's answer to a proof: collect the leaves of the Lagrangian and ask the certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cvxpy as cp
+import numpy as np
+
+from .._validate import Array
+from ..certificate import Certificate, LagrangianBound
+from ..errors import ConvexityError
+from .design import Design, Point
+from .information import InformationError, information_bound
+from .reference import Box, Budget
+from .scaling import Row, linearise, scaled_expression
+from .terms import Compute, Steps, Term, Truncation
+
+__all__ = ["Leaf", "certify"]
+
+Leaf = tuple[float, Term, cp.Expression]
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """Objective at the candidate, and the part of it that no design changes."""
+
+    total: float
+    constant: float
+
+    @property
+    def scale(self) -> float:
+        return max(abs(self.total - self.constant), 1e-300)
+
+
+def certify(
+    leaves: Sequence[Leaf],
+    rows: Sequence[Row],
+    multipliers: Sequence[Array],
+    box: Box,
+    design: Design,
+    point: Point,
+    tolerance: float,
+) -> Certificate:
+    """The better of the bounds that apply, with the candidate's feasibility in user units."""
+    design.set(point)
+    violations = [row.violation() for row in rows]
+    infeasibility = max((float(v.max(initial=0.0)) for v in violations), default=0.0)
+    price = sum(
+        float(np.abs(y * row.size) @ v) for row, y, v in zip(rows, multipliers, violations, strict=True) if not row.box
+    )
+    values = [(leaf, weight * leaf.value(design, point)) for weight, leaf, _ in leaves]
+    value = _Value(sum(v for _, v in values), sum(v for leaf, v in values if isinstance(leaf, Truncation)))
+    if any(isinstance(leaf, InformationError) for _, leaf, _ in leaves):
+        lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"
+    else:
+        lower = lagrangian(leaves, rows, multipliers, box, design, point).value()
+        method = "separable Lagrangian"
+    gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
+    return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+
+
+def lagrangian(
+    leaves: Sequence[Leaf],
+    rows: Sequence[Row],
+    multipliers: Sequence[Array],
+    box: Box,
+    design: Design,
+    point: Point,
+) -> LagrangianBound:
+    """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
+    bound = _empty(box, design, point)
+    for weight, leaf, expression in leaves:
+        _add(bound, leaf, expression, weight, design, point)
+    for row, multiplier in zip(rows, multipliers, strict=True):
+        _tighten_box(bound, row, design)
+        if row.box:
+            continue
+        if row.bound is None:
+            _add_tangent(bound, row.expression, multiplier, design, point)
+            continue
+        for weight, leaf in row.bound.term.leaves():
+            needs_expression = leaf.coefficients is None
+            expression = scaled_expression(leaf, design)[0] if needs_expression else None
+            _add(bound, leaf, expression, float(multiplier[0]) * weight, design, point)
+        bound.constant -= float(multiplier[0]) * row.bound.limit
+    return bound
+
+
+def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
+    bound = LagrangianBound(
+        len(design),
+        point.spent,
+        fixed_examples=point.new_examples if design.fixed_examples else None,
+        fixed_steps=point.steps if design.fixed_steps else None,
+    )
+    low = np.maximum(box.examples_low - point.spent, 0.0)
+    bound.examples_box = (low, np.maximum(box.examples_high - point.spent, low))
+    bound.steps_box = (box.steps_low, box.steps_high)
+    return bound
+
+
+def _add(
+    bound: LagrangianBound,
+    leaf: Term,
+    expression: cp.Expression | None,
+    weight: float,
+    design: Design,
+    point: Point,
+) -> None:
+    if weight == 0:
+        return
+    if isinstance(leaf, Compute):
+        example, step, final = leaf.table(design)
+        bound.add_linear(weight * final, weight * example, weight * step)
+    elif isinstance(leaf, Steps):
+        size = len(design)
+        bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
+    elif not leaf.add_to(bound, weight, point):
+        try:
+            _add_tangent(bound, expression, np.array([weight]), design, point)
+        except ConvexityError as error:
+            raise ConvexityError(f"{leaf.name}: {error}") from None
+
+
+def _add_tangent(
+    bound: LagrangianBound, expression: cp.Expression, weights: Array, design: Design, point: Point
+) -> None:
+    """Tangent of weights @ expression at the candidate: below a convex function everywhere."""
+    design.set(point)
+    value, examples, steps = linearise(expression, design, weights)
+    offset = value - float(examples @ point.new_examples) - float(steps @ point.steps)
+    bound.add_linear(offset, examples, steps)
+
+
+def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
+    """What a budget alone implies for one level: m <= room / c, n <= room / k."""
+    budget = Budget.read(row.bound, design) if row.bound is not None else None
+    if budget is None:
+        return
+    room = budget.room
+    if design.fixed_examples:
+        room -= float(budget.example @ design.reference.new_examples)
+    if design.fixed_steps:
+        room -= float(budget.step @ design.reference.steps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most_examples = np.where(budget.example > 0, max(room, 0.0) / budget.example, np.inf)
+        most_steps = np.where(budget.step > 0, max(room, 0.0) / budget.step, np.inf)
+    bound.examples_box = (bound.examples_box[0], np.minimum(bound.examples_box[1], most_examples))
+    bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
+
+
+def _information(
+    leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point
+) -> float:
+    """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
+    others = _empty(box, design, point)
+    weight, term = 0.0, None
+    for w, leaf, expression in leaves:
+        if isinstance(leaf, InformationError):
+            weight, term = w, leaf
+        else:
+            _add(others, leaf, expression, w, design, point)
+    assert term is not None  # noqa: S101 - the caller found one
+    jacobian, limits = [], []
+    for row in rows:
+        _tighten_box(others, row, design)
+        if row.box:
+            continue
+        for index in range(row.size.size):
+            unit = np.zeros(row.size.size)
+            unit[index] = 1 / row.size[index]
+            design.set(point)
+            value, slope, _ = linearise(row.expression, design, unit)
+            for sign in (1.0, -1.0) if row.equality else (1.0,):
+                jacobian.append(sign * slope)
+                limits.append(sign * (float(slope @ point.new_examples) - value))
+    size = len(design)
+    polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
+    tangent = (others.constant, others.examples_price)
+    return information_bound(weight, term, point, tangent, polyhedron, others.examples_box)

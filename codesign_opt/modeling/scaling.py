@@ -1,0 +1,262 @@
+"""Scaling: user rows and user terms brought to order one, and every answer scaled back.
+
+Conic solvers handed raw units return "optimal" far from the optimum; the variables are relative to
+a reference, rows are divided by their size there, and a homogeneous user term is declared in units
+in which it is of order one (docs/theory.md section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from .._validate import Array
+from ..errors import ConvexityError
+from .constraints import Named
+from .design import Design
+from .terms import Bound, Term
+
+__all__ = ["Row", "linearise", "rows_of", "scaled_expression"]
+
+_PROBES = (0.5, 2.0, 8.0)
+
+
+@dataclass(eq=False)
+class Row:
+    """One scaled constraint: expression / size <= 0 (or == 0), and what it was before.
+
+    Attributes:
+        name: the user's name.
+        expression: entries that must be <= 0 (or == 0), in user units.
+        size: (N,) size of each entry at the reference.
+        constraint: the cvxpy constraint on expression / size.
+        price_sign: +1 where raising the user's right-hand side tightens (>=), -1 where it relaxes (<=).
+        limit: the right-hand side, where it is one number.
+        bound: the bound behind the row, or None.
+        box: whether the row is a bound on single levels, which the certificate takes exactly.
+    """
+
+    name: str
+    expression: cp.Expression
+    size: Array
+    constraint: cp.Constraint
+    equality: bool = False
+    price_sign: float = -1.0
+    limit: float | None = None
+    bound: Bound | None = None
+    box: bool = False
+
+    def violation(self) -> Array:
+        """(N,) violation relative to size, at the variables' current values."""
+        value = np.ravel(np.asarray(self.expression.value, dtype=np.float64)) / self.size
+        return np.abs(value) if self.equality else np.maximum(value, 0.0)
+
+    def multipliers(self, objective_unit: float) -> Array:
+        """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
+        dual = self.constraint.dual_value
+        value = np.zeros(self.size.size) if dual is None else np.ravel(np.asarray(dual, dtype=np.float64))
+        if not self.equality:
+            value = np.maximum(value, 0.0)
+        return value * objective_unit / self.size
+
+
+def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
+    """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
+    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
+    gradient_by_id = {variable.id: found for variable, found in expression.grad.items()}
+    gradients = []
+    for variable, unit in (
+        (design.new_variable, design.reference.new_examples),
+        (design.step_variable, design.reference.steps),
+    ):
+        found = gradient_by_id.get(variable.id) if isinstance(variable, cp.Variable) else None
+        if found is None and isinstance(variable, cp.Variable) and variable.id in gradient_by_id:
+            raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
+        slope = np.zeros(len(design)) if found is None else np.ravel(found @ weights)
+        gradients.append(slope / unit)
+    return value, gradients[0], gradients[1]
+
+
+def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
+    """The term declared in units in which it is of order one, and whether that could be done.
+
+    Built-in terms scale themselves. A user's term is probed: where f(k m, n) = k^p f(m, n) and
+    f(m, k n) = k^r f(m, n), it is declared as U^p V^r f(m/U, n/V) with U, V the sizes of the densities.
+    """
+    if term.coefficients is not None or type(term).__module__.startswith("codesign_opt."):
+        expression, constraints = term.formulation(design)
+        return expression, constraints, True
+    degrees = _degrees(term, design)
+    if degrees is None:
+        expression, constraints = term.formulation(design)
+        return expression, constraints, False
+    units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
+    units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
+    expression, constraints = term.formulation(design.in_units(*units))
+    factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
+    return factor * expression, constraints, True
+
+
+def _size(density: Array) -> float:
+    return float(np.max(density)) if np.any(density > 0) else 1.0
+
+
+def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
+    """Degrees of homogeneity in examples and in steps, or None where the term is not homogeneous."""
+    if np.any(design.reference.spent > 0):
+        return None  # examples = spent + new is not homogeneous in the new ones
+    base = _probe(term, design, 1.0, 1.0)
+    if base is None or base == 0:
+        return None
+    degrees = []
+    for axis in range(2):
+        found = []
+        for k in _PROBES:
+            value = _probe(term, design, *((k, 1.0) if axis == 0 else (1.0, k)))
+            if value is None or value / base <= 0:
+                return None
+            found.append(np.log(value / base) / np.log(k))
+        if np.ptp(found) > 1e-9 * max(1.0, abs(found[0])):
+            return None
+        degrees.append(float(np.round(found[0], 9)))
+    return degrees[0], degrees[1]
+
+
+def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
+    """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
+    probe = design.in_units(1 / examples, 1 / steps)
+    for variable in design.variables:
+        variable.value = np.ones(len(design))
+    with np.errstate(all="ignore"):
+        value = term.expression(probe).value
+    return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
+
+
+def rows_of(item: Named, design: Design) -> list[Row]:
+    """The scaled rows of one named constraint; design's variables are set to their reference."""
+    for variable in design.variables:
+        variable.value = np.ones(len(design))
+    what = item.what
+    if isinstance(what, Bound):
+        return [_bound_row(item.name, what, design)]
+    is_box = hasattr(what, "box") and what.box(design) is not None
+    produced = what.constraints(design) if hasattr(what, "constraints") else what(design)
+    if isinstance(produced, (cp.Constraint, bool, np.bool_)):
+        produced = [produced]
+    if not isinstance(produced, (list, tuple)):
+        raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
+    return [_row(item.name, constraint, design, is_box) for constraint in produced]
+
+
+def _bound_row(name: str, bound: Bound, design: Design) -> Row:
+    pieces = [(w, *scaled_expression(leaf, design)) for w, leaf in bound.term.leaves()]
+    for (_, leaf), (_, expression, _, _) in zip(bound.term.leaves(), pieces, strict=True):
+        check_leaf(leaf.name, expression, design)
+    auxiliary = [constraint for piece in pieces for constraint in piece[2]]
+    if auxiliary:
+        raise ConvexityError(f"'{name}' bounds a term with auxiliary variables; use it in the objective.")
+    expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
+    size = _row_size(cp.reshape(expression, (1,), order="C"), design, abs(bound.limit))
+    return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound)
+
+
+def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
+    if isinstance(constraint, (bool, np.bool_)):
+        raise TypeError(
+            f"'{name}' returned {constraint}, not a cvxpy constraint: a comparison of numbers was evaluated. "
+            "Use design.examples, design.density, design.steps or design.step_sizes in it."
+        )
+    expression, equality, sign, limit = _standard_form(name, constraint)
+    _refuse_empty(name, expression)
+    _refuse_foreign(f"'{name}'", expression, design)
+    if not constraint.is_dcp():
+        raise ConvexityError(
+            f"'{name}' is not convex in (examples, steps): {constraint}. State a lower bound on a convex "
+            "quantity, a ratio or a product as a linear row; see docs/theory.md section 7 for restatements."
+        )
+    flat = cp.reshape(expression, (expression.size,), order="C")
+    size = _row_size(flat, design, 0.0)
+    scaled = cp.multiply(1 / size, flat)
+    built = scaled == 0 if equality else scaled <= 0
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box)
+
+
+def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression, bool, float, float | None]:
+    """Expression that must be <= 0 (== 0), whether it is an equality, sign of the price, right-hand side."""
+    if isinstance(constraint, cp.constraints.Inequality):
+        left, right = constraint.args
+        if right.is_constant():
+            return left - right, False, -1.0, _scalar(right)
+        if left.is_constant():
+            return left - right, False, 1.0, _scalar(left)
+        return left - right, False, -1.0, None
+    if isinstance(constraint, (cp.constraints.Equality, cp.constraints.Zero)):
+        expression = constraint.args[0] - constraint.args[1] if len(constraint.args) == 2 else constraint.args[0]
+        return expression, True, -1.0, None
+    if isinstance(constraint, cp.constraints.SOC):
+        t, x = constraint.args
+        return cp.norm(x, 2, axis=constraint.axis) - t, False, -1.0, None
+    if isinstance(constraint, (cp.constraints.NonPos, cp.constraints.NonNeg)):
+        flip = 1.0 if isinstance(constraint, cp.constraints.NonPos) else -1.0
+        return flip * constraint.args[0], False, -1.0, None
+    raise TypeError(
+        f"'{name}' gives a {type(constraint).__name__} constraint; use <=, >=, == or a second-order cone, which "
+        "the certificate can check."
+    )
+
+
+def _scalar(expression: cp.Expression) -> float | None:
+    return float(expression.value) if expression.size == 1 else None
+
+
+def _row_size(expression: cp.Expression, design: Design, minimum: float) -> Array:
+    """Sum of the magnitudes of each entry's linear pieces at the reference."""
+    linear = np.zeros(expression.size)
+    offset = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
+    for variable, gradient in expression.grad.items():
+        if gradient is None:
+            continue
+        matrix = np.abs(gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient))
+        linear += matrix.reshape(variable.size, -1).sum(axis=0)
+        signed = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
+        offset -= signed.reshape(variable.size, -1).sum(axis=0)
+    size = np.maximum(linear + np.abs(np.where(np.isfinite(offset), offset, 0.0)), minimum)
+    return np.where((size > 0) & np.isfinite(size), size, 1.0)
+
+
+def check_leaf(name: str, expression: cp.Expression, design: Design, *, auxiliary: bool = False) -> None:
+    """Refuse a term that is not a scalar convex function of this design, by name."""
+    if not isinstance(expression, cp.Expression):
+        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if expression.size != 1:
+        raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
+    _refuse_empty(name, expression)
+    if not auxiliary:
+        _refuse_foreign(name, expression, design)
+    if not (expression.is_dcp() and expression.is_convex()):
+        raise ConvexityError(
+            f"{name} is not convex in (density, steps): cvxpy finds it {expression.curvature}. A concave price, a "
+            "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
+        )
+
+
+def _refuse_foreign(name: str, expression: cp.Expression, design: Design) -> None:
+    own = {v.id for v in design.variables}
+    foreign = [v.name() for v in expression.variables() if v.id not in own]
+    if foreign:
+        raise TypeError(f"{name} uses variables that are not the design's: {', '.join(foreign)}.")
+
+
+def _refuse_empty(name: str, expression: Any) -> None:
+    """Refuse an empty mask anywhere in the expression."""
+    stack: list[Any] = [expression]
+    walk: Callable[[Any], Any] = lambda e: getattr(e, "args", [])  # noqa: E731
+    while stack:
+        current = stack.pop()
+        if getattr(current, "size", 1) == 0:
+            raise ValueError(f"{name} selects no level (an empty mask); widen the range of sigma.")
+        stack.extend(walk(current))

@@ -1,0 +1,194 @@
+"""From a certified candidate to a Plan: breakdown, shadow prices, per-level tables, the grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._validate import Array
+from ..grids import grid_from_steps
+from ..plan import Plan
+from .information import InformationError
+from .reference import Budget
+from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Truncation
+
+if TYPE_CHECKING:
+    from .problem import Problem
+    from .solving import Solved
+
+__all__ = ["describe"]
+
+
+def describe(problem: Problem, solved: Solved) -> Plan:
+    """Everything a reader of the plan needs, from the candidate and its multipliers."""
+    point, table = solved.point, problem.table
+    shadow, elasticity = _shadow_prices(solved)
+    terminal = "rescale" if table is None else table.terminal
+    return Plan(
+        levels=problem.levels,
+        examples=point.examples,
+        new_examples=point.new_examples,
+        steps=point.steps if table is not None else np.zeros(len(problem.levels)),
+        sigmas=_grid(problem, point.steps),
+        terminal=terminal,
+        stopping_sigma=float(problem.levels.edges[0]),
+        error=solved.certificate.value,
+        breakdown=_breakdown(solved),
+        certificate=solved.certificate,
+        shadow_prices=shadow,
+        elasticities=elasticity,
+        costs=_costs(solved),
+        tables=_tables(problem, solved),
+        attempts=tuple(solved.attempts),
+        notes=_notes(problem, solved),
+        provenance=_provenance(problem),
+    )
+
+
+def _grid(problem: Problem, steps: Array) -> Array | None:
+    """Whole steps at equal increments of the continuous step count."""
+    table = problem.table
+    if table is None or not (problem.decides_steps or problem.steps is not None) or not np.any(steps > 0):
+        return None
+    minimum = 1 + table.final_steps
+    count = max(minimum, int(np.floor(steps.sum() + table.final_steps + 1e-6)))
+    return grid_from_steps(problem.levels, steps, count, terminal=table.terminal)
+
+
+def _breakdown(solved: Solved) -> dict[str, float]:
+    parts: dict[str, float] = {}
+
+    def put(name: str, value: float) -> None:
+        parts[name] = parts.get(name, 0.0) + float(value)
+
+    for weight, leaf, _ in solved.compiled.leaves:
+        if isinstance(leaf, Truncation):
+            put("truncation", weight * leaf.table.truncation)
+            put("initial", weight * leaf.table.initial)
+        elif isinstance(leaf, ScoreError):
+            reducible, floor = leaf.levels_value(solved.point)
+            last, last_floor = leaf.final_value(solved.point)
+            put("score", weight * reducible.sum())
+            put("floor", weight * floor.sum())
+            put("last evaluation", weight * (last + last_floor))
+        elif isinstance(leaf, (Discretization, SeparableDiscretization)):
+            put("discretization", weight * leaf.value(solved.compiled.design, solved.point))
+        else:
+            put(leaf.name, weight * leaf.value(solved.compiled.design, solved.point))
+    return parts
+
+
+def _reducible(solved: Solved) -> float:
+    constant = sum(
+        w * leaf.value(solved.compiled.design, solved.point)
+        for w, leaf, _ in solved.compiled.leaves
+        if isinstance(leaf, Truncation)
+    )
+    return solved.certificate.value - constant
+
+
+def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
+    """Change of the error per unit of each right-hand side, and relative to the reducible error."""
+    shadow: dict[str, Any] = {}
+    elasticity: dict[str, float] = {}
+    scale = max(abs(_reducible(solved)), 1e-300)
+    for row, multiplier in zip(solved.compiled.rows, solved.multipliers, strict=True):
+        price = row.price_sign * multiplier
+        value: Any = float(price[0]) if price.size == 1 else price
+        if row.name in shadow:  # a constraint made of several rows: one list after the other
+            value = np.concatenate([np.atleast_1d(shadow[row.name]), np.atleast_1d(value)])
+        shadow[row.name] = value
+        if row.limit is not None and row.size.size == 1:
+            elasticity[row.name] = float(price[0]) * row.limit / scale
+    return shadow, elasticity
+
+
+def _costs(solved: Solved) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    point, design = solved.point, solved.compiled.design
+    costs["new examples"] = float(point.new_examples.sum())
+    costs["steps"] = float(point.steps.sum()) + design.final_steps
+    for row in solved.compiled.rows:
+        if row.bound is None or Budget.read(row.bound, design) is None:
+            continue
+        costs[f"{row.name}: limit"] = row.bound.limit
+        costs[f"{row.name}: used"] = row.bound.term.value(design, point)
+    compute = _compute(solved)
+    if compute is not None:
+        example, step, final = Compute(compute.prices).table(design)
+        costs["training"] = float(example @ point.new_examples)
+        costs["sampling"] = float(step @ point.steps + final)
+    return costs
+
+
+def _compute(solved: Solved) -> Compute | None:
+    leaves = [leaf for row in solved.compiled.rows if row.bound is not None for _, leaf in row.bound.term.leaves()]
+    leaves += [leaf for _, leaf, _ in solved.compiled.leaves]
+    return next((leaf for leaf in leaves if isinstance(leaf, Compute)), None)
+
+
+def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
+    size, point, design = len(problem.levels), solved.point, solved.compiled.design
+    zero = np.zeros(size)
+    tables: dict[str, Array] = {
+        "score": zero, "floor": zero, "discretization": zero, "score_weight": zero, "final_window": zero,
+        "information_gain": zero,
+    }  # fmt: skip
+    for weight, leaf, _ in solved.compiled.leaves:
+        if isinstance(leaf, ScoreError):
+            reducible, floor = leaf.levels_value(point)
+            served = leaf.table.coupling.pooling(leaf.table.levels)
+            examples = point.examples if served is None else served @ point.examples
+            tables["score"] = tables["score"] + weight * reducible
+            tables["floor"] = tables["floor"] + weight * floor
+            tables["score_weight"] = tables["score_weight"] + weight * reducible * examples
+            tables["final_window"] = leaf.table.final_window
+        elif isinstance(leaf, Discretization):
+            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
+            tables["bands"] = weight * leaf.band_sums(point) ** 2
+        elif isinstance(leaf, InformationError):
+            tables["information_gain"] = weight * leaf.gains(leaf.solution(point.examples))
+    example, step = np.ones(size), zero
+    compute = _compute(solved)
+    if compute is not None:
+        example, step, _ = Compute(compute.prices).table(design)
+    tables["example_price"], tables["step_price"] = example, step
+    tables["examples_low"], tables["examples_high"] = solved.compiled.box.examples_low, solved.compiled.box.examples_high
+    tables["steps_low"], tables["steps_high"] = solved.compiled.box.steps_low, solved.compiled.box.steps_high
+    tables["marginal_gain"] = _marginal_gain(problem, solved, tables)
+    return tables
+
+
+def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -> Array:
+    """(L,) decrease of the error per unit of price spent on examples of a level: flat where training is active."""
+    examples = solved.point.examples
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(tables["score_weight"] > 0, tables["score_weight"] / examples**2, 0.0)
+    for weight, leaf, _ in solved.compiled.leaves:
+        if isinstance(leaf, ScoreError) and leaf.table.final_score > 0:
+            near = float(leaf.table.final_window @ examples)
+            gain = gain + weight * leaf.table.final_score / near**2 * leaf.table.final_window
+    return (gain + tables["information_gain"]) / tables["example_price"]
+
+
+def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
+    notes = []
+    for _, leaf, _ in solved.compiled.leaves:
+        if isinstance(leaf, InformationError):
+            unit = leaf.sandwich_error(solved.point.examples)
+            notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
+    return tuple(notes)
+
+
+def _provenance(problem: Problem) -> dict[str, Any]:
+    table = problem.table
+    if table is None:
+        return {}
+    return {
+        **dict(table.provenance),
+        "order": table.order,
+        "evaluations_per_step": table.evaluations_per_step,
+        "coupling": table.coupling.to_dict(),
+        "final_score": table.final_score,
+    }

@@ -1,0 +1,234 @@
+"""The loop of attempts: declare the program relative to a reference, solve it, certify, recentre."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import cvxpy as cp
+import numpy as np
+
+from .._validate import Array
+from ..certificate import Certificate
+from ..errors import NotCertifiedError
+from .design import Design, Point
+from .elastic import diagnose
+from .proof import Leaf, certify
+from .reference import Box, Budget, check_open, first_reference, recentred
+from .scaling import Row, rows_of, scaled_expression
+from .terms import Bound, Truncation
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+__all__ = ["Compiled", "Solved", "compile_problem", "solve_declared"]
+
+_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
+_MAX_ATTEMPTS = 6
+
+
+@dataclass(eq=False)
+class Compiled:
+    """A program declared in cvxpy relative to a reference, and how to read it back."""
+
+    design: Design
+    box: Box
+    leaves: list[Leaf]
+    rows: list[Row]
+    unit: float
+    declared: cp.Problem
+
+
+@dataclass(eq=False)
+class Solved:
+    """A candidate with its proof and everything needed to describe it."""
+
+    point: Point
+    compiled: Compiled
+    multipliers: list[Array]
+    certificate: Certificate
+    attempts: list[dict[str, Any]]
+
+
+def solve_declared(
+    problem: Problem,
+    *,
+    tolerance: float,
+    solver: str,
+    verbose: bool,
+    start: Point | None,
+    on_attempt: Callable[[dict[str, Any]], None] | None,
+    options: dict[str, Any],
+) -> tuple[Solved | None, list[dict[str, Any]]]:
+    """The first certified candidate, or the best one; every attempt is recorded."""
+    reference, box = starting_point(problem)
+    if start is not None:
+        reference = recentred(start)
+    attempts: list[dict[str, Any]] = []
+    best: Solved | None = None
+    for index in range(_MAX_ATTEMPTS):
+        begun = perf_counter()
+        compiled = compile_problem(problem, reference, box)
+        built = perf_counter()
+        status = _run(compiled.declared, solver, verbose, options)
+        record: dict[str, Any] = {
+            "attempt": index + 1,
+            "solver": solver,
+            "status": status,
+            "build_seconds": built - begun,
+            "solve_seconds": perf_counter() - built,
+        }
+        attempts.append(record)
+        if status.startswith("infeasible"):
+            diagnose(compiled)
+        if status.startswith("optimal") and _has_values(compiled.design):
+            found = _candidate(compiled, tolerance, attempts)
+            record["relative_gap"] = found.certificate.relative_gap
+            record["infeasibility"] = found.certificate.infeasibility
+            if best is None or _badness(found.certificate) < _badness(best.certificate):
+                best = found
+            reference = recentred(found.point)
+        else:
+            reference = _flattened(reference, compiled.design, index)
+        if on_attempt is not None:
+            on_attempt(record)
+        if best is not None and best.certificate.optimal:
+            break
+    return best, attempts
+
+
+def not_certified(problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any) -> NotCertifiedError:
+    """The refusal: what was tried, how far it got, and which term to restate."""
+    own = [leaf.name for _, leaf in problem.objective.leaves() if not type(leaf).__module__.startswith("codesign_opt.")]
+    blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
+    if best is None:
+        found = "; ".join(str(a["status"]) for a in attempts)
+        return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+    proof = best.certificate
+    return NotCertifiedError(
+        f"Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
+        f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",
+        attempts,
+        plan=plan,
+    )
+
+
+def starting_point(problem: Problem) -> tuple[Point, Box]:
+    """First reference and the box of all level bounds."""
+    size = len(problem.levels)
+    neutral = Point(np.ones(size), problem.spent_examples, np.ones(size))
+    design = problem.design(neutral)
+    box, budgets = Box.empty(size), []
+    for item in problem.constraints:
+        if isinstance(item.what, Bound):
+            budget = Budget.read(item.what, design)
+            budgets += [] if budget is None else [budget]
+        elif hasattr(item.what, "box"):
+            bounds = item.what.box(design)
+            if bounds is not None:
+                box.intersect(bounds)
+    check_open(box, problem.table, problem.spent_examples)
+    ones = np.ones(size)
+    examples = problem.examples if problem.examples is not None else (ones if design.fixed_examples else None)
+    steps = problem.steps if problem.steps is not None else (ones if design.fixed_steps else None)
+    reference = first_reference(
+        problem.levels,
+        problem.table,
+        budgets,
+        box,
+        spent=problem.spent_examples,
+        fixed_examples=examples,
+        fixed_steps=steps,
+    )
+    return (
+        Point(
+            reference.new_examples if examples is None else examples,
+            problem.spent_examples,
+            reference.steps if steps is None else steps,
+        ),
+        box,
+    )
+
+
+def compile_problem(problem: Problem, reference: Point, box: Box) -> Compiled:
+    """Declare the program in variables relative to `reference`, objective and rows of order one."""
+    design = problem.design(reference)
+    leaves: list[Leaf] = []
+    auxiliary: list[cp.Constraint] = []
+    for weight, leaf in problem.objective.leaves():
+        expression, constraints, _ = scaled_expression(leaf, design)
+        leaves.append((weight, leaf, expression))
+        auxiliary += constraints
+    rows = [row for item in problem.constraints for row in rows_of(item, design)]
+    moving = [(w, leaf, e) for w, leaf, e in leaves if not isinstance(leaf, Truncation)]
+    sizes = [abs(w * leaf.value(design, reference)) for w, leaf, _ in moving]
+    unit = sum(size for size in sizes if np.isfinite(size)) or 1.0
+    total = sum((w / unit) * e for w, _, e in moving)
+    objective = cp.Minimize(total if isinstance(total, cp.Expression) else cp.Constant(0.0))
+    declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
+    return Compiled(design, box, leaves, rows, unit, declared)
+
+
+def _run(declared: cp.Problem, solver: str, verbose: bool, options: dict[str, Any]) -> str:
+    settings = dict(_TIGHT) if solver == "CLARABEL" else {}
+    settings.update(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cvxpy warns of inaccuracy; the certificate is the judge
+        try:
+            declared.solve(solver=solver, verbose=verbose, **settings)
+        except cp.SolverError as error:
+            return f"solver error: {error}"
+    return str(declared.status)
+
+
+def _has_values(design: Design) -> bool:
+    return all(v.value is not None and np.all(np.isfinite(v.value)) for v in design.variables)
+
+
+def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, Any]]) -> Solved:
+    multipliers = [row.multipliers(compiled.unit) for row in compiled.rows]
+    point = _repaired(compiled)
+    proof = certify(compiled.leaves, compiled.rows, multipliers, compiled.box, compiled.design, point, tolerance)
+    return Solved(point, compiled, multipliers, proof, attempts)
+
+
+def _repaired(compiled: Compiled) -> Point:
+    """The solver's point, clipped into the box and scaled back into budgets it exceeds by rounding."""
+    design, box = compiled.design, compiled.box
+    point = design.point()
+    examples, steps = point.new_examples, point.steps
+    if not design.fixed_examples:
+        low, high = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
+        examples = np.minimum(np.maximum(examples, low), high)
+    if not design.fixed_steps:
+        steps = np.minimum(np.maximum(steps, box.steps_low), box.steps_high)
+    for row in compiled.rows:
+        budget = Budget.read(row.bound, design) if row.bound is not None else None
+        if budget is None:
+            continue
+        cost = float(budget.example @ examples + budget.step @ steps)
+        if budget.room < cost <= budget.room * (1 + 1e-6):
+            shrink = budget.room / cost
+            examples = examples if design.fixed_examples else examples * shrink
+            steps = steps if design.fixed_steps else steps * shrink
+    return Point(examples, point.spent, steps)
+
+
+def _badness(certificate: Certificate) -> float:
+    gap = abs(certificate.relative_gap)
+    return max(gap if np.isfinite(gap) else 1e300, certificate.infeasibility)
+
+
+def _flattened(reference: Point, design: Design, index: int) -> Point:
+    """Another reference after a failed attempt: flatter shares of the same totals."""
+    weight = 0.5 ** (index + 1)
+
+    def flat(values: Array, fixed: bool) -> Array:
+        return values if fixed else weight * values + (1 - weight) * values.mean()
+
+    return Point(
+        flat(reference.new_examples, design.fixed_examples), reference.spent, flat(reference.steps, design.fixed_steps)
+    )

@@ -1,0 +1,1 @@
+"""Structured solvers: closed forms and exact sweeps that need no conic solver."""
