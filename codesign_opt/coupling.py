@@ -20,7 +20,7 @@ import numpy as np
 from ._validate import Array, choice, number, vector
 from .levels import Levels
 
-__all__ = ["Coupling", "Local", "PerLevel", "PerStep"]
+__all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled"]
 
 LogWidth = float | Callable[[Array], Array]
 
@@ -195,11 +195,18 @@ class PerLevel(Local):
         return {"kind": "PerLevel", "edges": self.edges.tolist()}
 
 
+@dataclass(frozen=True, eq=False)
 class Settled(Coupling):
-    """The grid is settled: step lengths are already inside the coefficients, M = 1 (internal)."""
+    """The grid is settled: step lengths are inside the coefficients already, M = 1.
+
+    Args:
+        correlation: (L,) correlation length at each level, in units of log sigma.
+    """
+
+    correlation: Array
 
     def lengths(self, levels: Levels) -> Array:
-        return np.ones(len(levels))
+        return vector(self.correlation, "Settled.correlation", length=len(levels), positive=True)
 
     def factor(self, x: Array) -> Array:
         return np.ones_like(x)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
@@ -71,7 +73,7 @@ class LogNormalFit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingDensity:
-    """Examples per unit sigma; constant per unit log sigma within each level.
+    """Examples per unit sigma, a smooth monotone interpolation of log density between the levels.
 
     Args:
         levels: the levels.
@@ -90,13 +92,20 @@ class TrainingDensity:
     prices: Array
 
     def __call__(self, sigma: Any) -> Any:
-        """Examples per unit sigma at `sigma`; 0 outside the levels. Its integral is the number of examples."""
+        """Examples per unit sigma at `sigma`; 0 outside the levels."""
         values = np.asarray(sigma, dtype=np.float64)
-        index = np.clip(np.searchsorted(self.levels.edges, values, side="right") - 1, 0, len(self.levels) - 1)
         inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1])
-        per_log = (self.examples / self.levels.log_width)[index]
-        result = np.where(inside, per_log / np.where(inside, values, 1.0), 0.0)
+        at = np.clip(values, self.levels.sigma[0], self.levels.sigma[-1])
+        result = np.where(inside, np.exp(self._log_density(np.log(at))) / np.where(inside, values, 1.0), 0.0)
         return float(result) if result.ndim == 0 else result
+
+    @cached_property
+    def _log_density(self) -> Any:
+        density = self.examples / self.levels.log_width
+        logs = np.log(np.maximum(density, 1e-300))
+        if logs.size == 1:
+            return lambda u: np.full(np.shape(u), logs[0])
+        return PchipInterpolator(np.log(self.levels.sigma), logs)
 
     @property
     def total(self) -> float:

@@ -1,0 +1,346 @@
+"""GaussianModel: data known by their spectrum. Exact laws of any grid, and the optimizer's coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ._validate import Array, choice, integer, number
+from .coefficients import Coefficients
+from .coupling import Coupling, Local, Settled
+from .gaussian_laws import Numbers, check_grid
+from .kernel import terminal_weight
+from .levels import Levels
+from .process import EDM, Process
+from .samplers import Heun, Sampler
+from .spectrum import Spectrum
+from .training_noise import AveragedSGD, TrainingNoise
+
+__all__ = ["GaussianModel"]
+
+_BANDS = 48
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianModel:
+    """Everything the planner asks of data that are known by their covariance (docs/theory.md sections 2 to 6).
+
+    Args:
+        spectrum: eigenvalues of the data covariance, with the mean where it matters.
+        process: forward process; only its range of sigma enters the plan.
+        sampler: how one step acts.
+        training: what training leaves in the score.
+        coupling: over which stretch of log sigma one error of the denoiser persists.
+        terminal: "denoise" (the last step goes to zero noise, as real samplers do) or "rescale".
+        start: "noise" begins at N(0, sigma_max^2 I), as real samplers do; "marginal" at the exact law.
+
+    Raises:
+        ValueError: a field of the wrong type or an unknown name.
+
+    >>> model = GaussianModel(Spectrum.power_law(8, exponent=1.5), terminal="rescale", start="marginal")
+    >>> round(model.truncation(0.1), 6) == round(float(np.sum((np.sqrt(model.spectrum.eigenvalues + 0.01)
+    ...     - np.sqrt(model.spectrum.eigenvalues)) ** 2)), 6)
+    True
+    """
+
+    spectrum: Spectrum
+    process: Process = field(default_factory=EDM)
+    sampler: Sampler = field(default_factory=Heun)
+    training: TrainingNoise = field(default_factory=AveragedSGD)
+    coupling: Coupling = field(default_factory=Local)
+    terminal: str = "denoise"
+    start: str = "noise"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("spectrum", Spectrum),
+            ("process", Process),
+            ("sampler", Sampler),
+            ("training", TrainingNoise),
+            ("coupling", Coupling),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"GaussianModel.{name} is {value!r}; a {kind.__name__} is needed.")
+        choice(self.terminal, "GaussianModel.terminal", ("denoise", "rescale"))
+        choice(self.start, "GaussianModel.start", ("noise", "marginal"))
+
+    @cached_property
+    def bands(self) -> Spectrum:
+        """The spectrum in at most 48 log-bands, for the coefficients (exact where it has no more)."""
+        return self.spectrum if len(self.spectrum) <= _BANDS else self.spectrum.in_bands(_BANDS)
+
+    def truncation(self, stopping_sigma: float) -> float:
+        """E0 = sum_b n_b (sqrt(P_b) - sqrt(lambda_b))^2, what stopping costs a perfect sampler (section 2)."""
+        lam, n = self.spectrum.eigenvalues, self.spectrum.counts
+        weight = terminal_weight(lam, stopping_sigma, self.terminal)
+        # sqrt(P) - sqrt(lambda) without cancellation at small sigma: (P - lambda) / (sqrt(P) + sqrt(lambda))
+        excess = stopping_sigma**2 * (1.0 if self.terminal == "rescale" else -lam / (lam + stopping_sigma**2))
+        total = np.sqrt(weight) + np.sqrt(lam)
+        return float(n @ np.where(total > 0, excess / np.where(total > 0, total, 1.0), 0.0) ** 2)
+
+    def initial_error(self, stopping_sigma: float) -> float:
+        """E_init of starting from pure noise instead of the marginal (section 1); 0 for start="marginal"."""
+        if self.start == "marginal":
+            return 0.0
+        s, high = self.spectrum, self.process.sigma_max
+        lam = s.eigenvalues
+        weight = terminal_weight(lam, stopping_sigma, self.terminal)
+        top = lam + high**2
+        forget = ((lam + stopping_sigma**2) / top) ** (self.sampler.eta**2)
+        variance = s.counts @ (weight * lam**2 / (4 * high**4) * forget**2)
+        return float(variance + s.mean_power @ (weight * forget / top))
+
+    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+        """The table of the programs of section 7 at one stopping point.
+
+        Args:
+            stopping_sigma: where sampling stops; process.sigma_min unless given.
+            levels: number of levels over the whole range of the process; refining changes no answer.
+        """
+        stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
+        stop = number(stop, "stopping_sigma", positive=True)
+        table = self._levels(stop, levels)
+        score, floor, response = self._rows(table, stop)
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        final = (0.0, 0.0)
+        if self.terminal == "denoise":
+            final = self.training.last_evaluation(lam, n, stop)
+        smallest = float(self.spectrum.eigenvalues.min())
+        return Coefficients(
+            table,
+            score=score,
+            floor=floor,
+            response=response,
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=self.coupling,
+            terminal=self.terminal,
+            truncation=self.truncation(stop),
+            initial=self.initial_error(stop),
+            final_score=final[0],
+            final_floor=final[1],
+            variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
+            positivity=self.sampler.positivity,
+            provenance=self.provenance(),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        return {
+            "spectrum": self.spectrum.provenance,
+            "dimension": self.spectrum.dimension,
+            "trace": self.spectrum.trace,
+            "band_eigenvalues": self.bands.eigenvalues.tolist(),
+            "band_counts": self.bands.counts.tolist(),
+            "process": self.process.to_dict(),
+            "sampler": self.sampler.to_dict(),
+            "training": self.training.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
+            "terminal": self.terminal,
+            "start": self.start,
+        }
+
+    def _levels(self, stop: float, levels: int) -> Levels:
+        count = integer(levels, "levels", minimum=2)
+        low = min(self.process.sigma_min, stop)
+        return Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop)
+
+    def _rows(self, table: Levels, stop: float) -> tuple[Array, Array, Array]:
+        """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at the levels, weights taken at `stop`.
+
+        Values at the geometric mean of a level, not averages: the optimum holds square roots of them, so
+        that an average would bias every level by the square of its width, the midpoint only the ends.
+        """
+        lam, n, sigma = self.bands.eigenvalues, self.bands.counts, table.sigma
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
+        weight = np.sqrt(n * terminal_weight(lam, stop, self.terminal))
+        local = self.sampler.local_error(lam, sigma, stop) * sigma ** (self.sampler.order + 1)
+        return (
+            self.training.reducible(lam, n, sigma, stop, **options) * sigma**2,
+            self.training.floor(lam, n, sigma, stop, **options) * sigma**2,
+            weight[:, None] * local,
+        )
+
+    def interval_coefficients(self, low: float, high: float, levels: int = 200) -> Coefficients | None:
+        """A table below every table with a stopping point in [low, high], for bounds over the interval.
+
+        Levels from `high` up, E0 from `low`, and every weight from the end where it is smaller: each is
+        monotone in the stopping point (docs/theory.md section 7). The last evaluation's reducible error is
+        left out. None where monotonicity is not known.
+        """
+        training = self.training
+        if training.dataset_size is not None or (training.matrix == "full" and self.sampler.eta > 0):
+            return None
+        table = self._levels(high, levels)
+        ends = [self._rows(table, stop) for stop in (low, high)]
+        score, floor, response = (np.minimum(np.abs(a), np.abs(b)) for a, b in zip(*ends, strict=True))
+        final = (0.0, 0.0)
+        if self.terminal == "denoise":
+            final = training.last_evaluation(self.bands.eigenvalues, self.bands.counts, low)
+        return Coefficients(
+            table,
+            score=score,
+            floor=floor,
+            response=response,
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=self.coupling,
+            terminal=self.terminal,
+            truncation=self.truncation(low),
+            initial=min(self.initial_error(low), self.initial_error(high)),
+            final_floor=final[1],
+        )
+
+    # exact laws of a concrete grid
+
+    def terminal_std(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
+        """(..., B) standard deviation of the sampler's output in every band; grids may be batched or complex."""
+        return self._law(sigmas, spectrum)[0]
+
+    def _law(self, sigmas: Any, spectrum: Spectrum | None = None) -> tuple[Numbers, Numbers]:
+        """Standard deviation and squared error of the mean, band by band."""
+        s = self.spectrum if spectrum is None else spectrum
+        grid = np.asarray(sigmas)
+        first = grid[..., :1] ** 2
+        start = first + s.eigenvalues if self.start == "marginal" else np.broadcast_to(
+            first, (*grid.shape[:-1], len(s))
+        )
+        law = self.sampler.terminal_law(grid, s.eigenvalues, initial_variance=start)
+        mean = law.amplitude**2 * s.mean_power if self.start == "noise" else 0.0 * law.amplitude
+        return law.std, mean
+
+    def wasserstein2(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
+        """Exact squared Wasserstein distance of the sampler's output to the data (no score error).
+
+        sum_b n_b (std_b - sqrt(lambda_b))^2 plus the error of the mean, for any grid, batched over
+        leading axes: truncation, discretisation and start with all their signs (section 2).
+        """
+        s = self.spectrum if spectrum is None else spectrum
+        std, mean = self._law(sigmas, s)
+        return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
+
+    def band_errors(self, sigmas: Any) -> Array:
+        """(B,) signed error of each band's standard deviation, in data units; positive: too wide."""
+        return np.asarray(self.terminal_std(check_grid(sigmas).sigmas) - np.sqrt(self.spectrum.eigenvalues))
+
+    def kl_divergence(self, sigmas: Any, *, reverse: bool = False) -> float:
+        """Exact KL(data | output), or KL(output | data) for `reverse`, in nats (section 2).
+
+        Raises:
+            ValueError: a direction without variance under "rescale", where KL is infinite.
+        """
+        grid = check_grid(sigmas)
+        s = self.spectrum
+        keep = s.eigenvalues > 0
+        if not keep.all() and grid.terminal == "rescale":
+            raise ValueError(
+                "kl_divergence is infinite: the spectrum has directions of zero variance and 'rescale' leaves "
+                "noise in them; use terminal='denoise', or give those eigenvalues a floor."
+            )
+        std, mean = self._law(grid.sigmas)
+        lam, n, power = s.eigenvalues[keep], s.counts[keep], mean[keep]
+        ratio = std[keep] ** 2 / lam
+        if reverse:
+            return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / lam).sum()))
+        return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (lam * ratio)).sum()))
+
+    def discretization(self, sigmas: Any) -> float:
+        """Exact E_disc = sum_b n_b (std_b - sqrt(P_b))^2 of a grid, from the exact marginal at its start."""
+        grid = check_grid(sigmas)
+        s = self.spectrum
+        std = self.sampler.terminal_law(grid.sigmas, s.eigenvalues).std
+        weight = terminal_weight(s.eigenvalues, grid.stopping_sigma, grid.terminal)
+        return float(s.counts @ (std - np.sqrt(weight)) ** 2)
+
+    def sharp_discretization(self, sigmas: Any) -> float:
+        """Leading-order E_disc of a grid, sum_b n_b P_b (int step^q |l_b| d sigma)^2 (equation 3.1)."""
+        from .grids import steps_on_levels
+
+        grid = check_grid(sigmas)
+        table = self.coefficients(grid.stopping_sigma).levels
+        _, _, response = self._rows(table, grid.stopping_sigma)
+        steps = steps_on_levels(table, grid.sigmas)
+        terms = np.abs(response) * table.log_width ** (self.sampler.order + 1) / steps**self.sampler.order
+        return float((terms.sum(axis=1) ** 2).sum())
+
+    # the score error on a concrete grid
+
+    def settled_coefficients(self, sigmas: Any, levels: int = 200) -> Coefficients:
+        """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
+
+        The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
+        spread over the node's step, so that only the examples are left to decide. `truncation` is the
+        grid's exact bias, start included.
+        """
+        grid = check_grid(sigmas)
+        if grid.terminal != self.terminal:
+            raise ValueError(
+                f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}', but the model's terminal "
+                f"is '{self.terminal}'; change one of them."
+            )
+        stop = grid.stopping_sigma
+        positive = grid.sigmas[grid.sigmas > 0]
+        table = self._grid_levels(positive, levels)
+        reducible, floor = self._node_errors(grid.sigmas)
+        log_steps = -np.diff(np.log(positive))
+        length = self._lengths_at(positive)
+        last = positive.size - 1
+        used = last if self.terminal == "denoise" else positive.size
+        step = np.append(log_steps, log_steps[-1])[:used]
+        share = np.maximum(1.0, length[:used] / step)
+        score_density = share * reducible[:used] / length[:used] / step
+        floor_density = share * floor[:used] / step
+        overlap = np.stack([table.overlap(positive[k + 1], positive[k]) for k in range(last)], axis=1)
+        if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
+            score_density[last - 1] += score_density[last]
+            floor_density[last - 1] += floor_density[last]
+        overlap = overlap / table.log_width[:, None]
+        return Coefficients(
+            table,
+            score=overlap @ score_density[:last],
+            floor=overlap @ floor_density[:last] / self.coupling.lengths(table),
+            response=np.zeros((0, len(table))),
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=Settled(self.coupling.lengths(table)),
+            terminal=self.terminal,
+            truncation=float(self.wasserstein2(grid.sigmas)),
+            final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
+            final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
+            provenance={**self.provenance(), "stopping_sigma": stop},
+        )
+
+    def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
+        """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        positive = sigmas[sigmas > 0]
+        sensitivity = self.sampler.weight_sensitivity(sigmas, lam)[: positive.size]
+        reducible, floor = self.training.weight_variance(lam, positive)
+        kernel = n * np.real(sensitivity) ** 2
+        plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+        arguments = (lam, n, positive, float(positive[-1]))
+        options = {"eta": self.sampler.eta, "terminal": self.terminal}
+        # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
+        ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
+        floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
+        return (kernel * reducible.T).sum(axis=1) * ratio, (kernel * floor.T).sum(axis=1) * floor_ratio
+
+    def _grid_levels(self, positive: Array, levels: int) -> Levels:
+        low = min(self.process.sigma_min, float(positive[-1]))
+        high = float(positive[0])
+        return Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=float(positive[-1]))
+
+    def _lengths_at(self, sigma: Array) -> Array:
+        ascending = sigma[::-1]
+        whole = Levels.around(ascending)
+        if isinstance(self.coupling, Local) and not hasattr(self.coupling, "edges"):
+            return self.coupling.lengths(whole)[::-1]
+        table = Levels.log_uniform(float(ascending[0]), float(ascending[-1]), 400)
+        return np.interp(np.log(sigma), np.log(table.sigma), self.coupling.lengths(table))
+
+
+def _ratio(value: Array, base: Array) -> Array:
+    return np.where(base > 0, value / np.where(base > 0, base, 1.0), 1.0)
