@@ -23,12 +23,14 @@ __all__ = ["describe"]
 def describe(problem: Problem, solved: Solved) -> Plan:
     """Everything a reader of the plan needs, from the candidate and its multipliers."""
     point, table = solved.point, problem.table
+    decided = problem.examples is not None or not solved.compiled.design.fixed_examples
+    nothing = np.zeros(len(problem.levels))
     shadow, elasticity = _shadow_prices(solved)
     terminal = "rescale" if table is None else table.terminal
     return Plan(
         levels=problem.levels,
-        examples=point.examples,
-        new_examples=point.new_examples,
+        examples=point.examples if decided else nothing,
+        new_examples=point.new_examples if decided else nothing,
         steps=point.steps if table is not None else np.zeros(len(problem.levels)),
         sigmas=_grid(problem, point.steps),
         terminal=terminal,
@@ -107,7 +109,8 @@ def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
 def _costs(solved: Solved) -> dict[str, float]:
     costs: dict[str, float] = {}
     point, design = solved.point, solved.compiled.design
-    costs["new examples"] = float(point.new_examples.sum())
+    if not design.fixed_examples:
+        costs["new examples"] = float(point.new_examples.sum())
     costs["steps"] = float(point.steps.sum()) + design.final_steps
     for row in solved.compiled.rows:
         if row.bound is None or Budget.read(row.bound, design) is None:

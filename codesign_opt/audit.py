@@ -1,0 +1,246 @@
+"""Audit: any grid and any training density against the certified optimum of the same compute."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._validate import Array, integer
+from .densities import LogNormal, examples_of
+from .gaussian_laws import check_grid
+from .grids import steps_on_levels
+from .levels import Levels
+from .plan import Plan
+from .prices import Prices
+
+__all__ = ["Audit", "TrainingRun", "audit"]
+
+_COLUMNS = ("examples", "sigma", "loss")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A training run already made: its density over noise levels and its number of examples.
+
+    Args:
+        density: LogNormal, function of sigma (examples per unit sigma, any scale), TrainingDensity,
+            or array with one entry per level.
+        iterations, batch: number of examples = iterations x batch, both >= 1.
+        log: path of a CSV or JSON-lines file with the columns examples, sigma, loss, or None. It is
+            read when it is asked for, with `read_log`.
+
+    Raises:
+        ValueError: iterations or batch below 1, a density of unknown form.
+
+    >>> TrainingRun(density=LogNormal(-1.2, 1.2), iterations=2_000, batch=256).examples
+    512000
+    """
+
+    density: Any
+    iterations: int
+    batch: int
+    log: str | Path | None = None
+    _checked: bool = field(default=True, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "iterations", integer(self.iterations, "TrainingRun.iterations", minimum=1))
+        object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
+        if isinstance(self.density, (str, bytes, bool)) or self.density is None:
+            raise ValueError(
+                f"TrainingRun.density is {self.density!r}; give co.LogNormal(mean, std), a function of sigma, or an array."
+            )
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return self.iterations * self.batch
+
+    def examples_on(self, levels: Levels) -> Array:
+        """(L,) examples on each level; those outside the levels' range are lost to the plan."""
+        total = float(self.examples)
+        if isinstance(self.density, LogNormal):
+            return self.density.mass(levels.edges) * total
+        return examples_of(self.density, levels, total)
+
+    def read_log(self) -> dict[str, Array]:
+        """The log's columns examples, sigma and loss as arrays.
+
+        Raises:
+            ValueError: no log, a missing column, or an unreadable line, by name and line number.
+        """
+        if self.log is None:
+            raise ValueError("TrainingRun.log is None; give the path of a CSV or JSON-lines file.")
+        path = Path(self.log)
+        rows = _json_rows(path) if path.suffix in (".jsonl", ".json") else _csv_rows(path)
+        if not rows:
+            raise ValueError(f"TrainingRun.log {path} has no rows.")
+        table: dict[str, list[float]] = {name: [] for name in _COLUMNS}
+        for line, row in rows:
+            for name in _COLUMNS:
+                if row.get(name) in (None, ""):
+                    raise ValueError(
+                        f"TrainingRun.log {path}, line {line}: column '{name}' is missing; needed are {', '.join(_COLUMNS)}."
+                    )
+                try:
+                    table[name].append(float(row[name]))
+                except ValueError:
+                    raise ValueError(
+                        f"TrainingRun.log {path}, line {line}: '{name}' is {row[name]!r}, not a number."
+                    ) from None
+        return {name: np.array(values) for name, values in table.items()}
+
+
+def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return [(i + 2, row) for i, row in enumerate(csv.DictReader(handle))]
+
+
+def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    rows = []
+    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        if not line.strip():
+            continue
+        try:
+            rows.append((i + 1, json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"TrainingRun.log {path}, line {i + 1} is not JSON ({error}).") from None
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What today's schedule costs against the best use of the same compute.
+
+    Attributes:
+        levels: the levels.
+        sigmas, examples: what was audited.
+        current: its predicted error by cause (exact bias, discrete score kernel).
+        optimum: the certified plan with the same compute.
+        ratio: current error over the optimum's.
+        gap: excess error removed by each change in turn: the training density at the same grid and
+            training price, the grid at the same steps and stopping point, and the stopping point with
+            the split of the compute. They sum to the whole gap.
+        excess_by_level: (L,) score error of the audited density above the best density's at the same
+            grid, level by level; negative where it trains more than the best.
+        budget: compute of the audited schedule.
+    """
+
+    levels: Levels
+    sigmas: Array
+    examples: Array
+    current: dict[str, float]
+    optimum: Plan
+    ratio: float
+    gap: dict[str, float]
+    excess_by_level: Array
+    budget: float
+
+    def __str__(self) -> str:
+        from .report import audit_text
+
+        return audit_text(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Excess error by noise level, and the gap by cause; returns the Axes."""
+        from .plots import audit_plot
+
+        return audit_plot(self, ax)
+
+
+def audit(
+    model: Any,
+    prices: Prices,
+    *,
+    sigmas: Any,
+    run: TrainingRun,
+    levels: int = 200,
+    **options: Any,
+) -> Audit:
+    """Hold a grid and a training run against the certified optimum for the same compute.
+
+    The compute is what the run and the images cost at `prices`. Three plans are solved: the best
+    density for this grid, the best grid for this stopping point and number of steps, and the best of
+    everything (docs/theory.md sections 4, 7).
+
+    Args:
+        model: GaussianModel.
+        prices: prices of examples and evaluations, and the number of images.
+        sigmas: the grid in use; it must end as the model's terminal map says.
+        run: the training run in use.
+        levels: levels over the whole range.
+        options: passed to `codesign`.
+
+    Raises:
+        ValueError: a malformed grid, or one that contradicts the model's terminal map.
+    """
+    from .outer import codesign
+
+    if not isinstance(run, TrainingRun):
+        raise ValueError(f"audit: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+    grid = check_grid(sigmas).sigmas
+    table = model.settled_coefficients(grid, levels)
+    examples = run.examples_on(table.levels)
+    training, sampling = _costs(model, prices, table, grid, run)
+    current = _predict(model, grid, examples, levels)
+    same_range = replace(model, process=_process_to(model, float(grid[0])))
+    best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels)
+    count = grid.size - 1
+    best_grid = codesign(
+        same_range,
+        prices,
+        training + sampling,
+        steps=count,
+        stopping_sigma=table.stopping_sigma,
+        levels=levels,
+        constraints=options.pop("constraints", ()),
+    )
+    optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
+    errors = [current["total"], *(p.handed_out["total"] for p in (best_density, best_grid, optimum))]
+    # a later stage is never worse than an earlier one: its program contains the earlier plan
+    errors = list(np.minimum.accumulate(errors))
+    weight = np.asarray(best_density.tables["score_weight"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)
+    names = ("training density", "grid", "stopping point and split")
+    return Audit(
+        table.levels,
+        grid,
+        examples,
+        current,
+        optimum,
+        float(errors[0] / errors[-1]),
+        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names)},
+        excess,
+        training + sampling,
+    )
+
+
+def _predict(model: Any, grid: Array, examples: Array, levels: int) -> dict[str, float]:
+    from .handout import predict
+
+    return predict(model, grid, examples, levels)
+
+
+def _process_to(model: Any, sigma_max: float) -> Any:
+    """The model's process with the audited grid's highest level, so that both start at the same noise."""
+    if np.isclose(model.process.sigma_max, sigma_max):
+        return model.process
+    from .process import EDM
+
+    return EDM(model.process.sigma_min, sigma_max)
+
+
+def _costs(model: Any, prices: Prices, table: Any, grid: Array, run: TrainingRun) -> tuple[float, float]:
+    """Price of the run (examples outside the levels too, at the nearest level) and of the images."""
+    per_level = run.examples_on(table.levels)
+    example = prices.example_price(table.levels)
+    outside = max(run.examples - float(per_level.sum()), 0.0)
+    training = float(example @ per_level) + outside * float(example[0])
+    step = prices.evaluation_price(table.levels) * model.sampler.evaluations_per_step
+    sampling = float(step @ steps_on_levels(table.levels, grid))
+    return training, sampling + table.final_steps * prices.final_price(table.stopping_sigma)

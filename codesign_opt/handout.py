@@ -1,0 +1,172 @@
+"""From a certified continuous design to what a user runs: whole steps, polished nodes, re-solved examples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._validate import Array
+from .densities import LogNormal, examples_of
+from .errors import CodesignError
+from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from .modeling import Problem, ScoreError, Sum, Term, Truncation
+from .modeling.design import Point
+from .plan import Plan
+from .polish import polish_grid, rho_fit
+
+if TYPE_CHECKING:
+    from .outer import Study
+
+__all__ = ["hand_out", "predict"]
+
+_POLISH_BELOW = 20
+
+
+def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
+    """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries."""
+    candidates = [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
+    handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
+    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
+    if best is None:
+        return replace(plan, notes=(*plan.notes, "no grid of whole steps fits into the budget"))
+    return replace(best, peers=_peers(study, best), fits=_fits(study, best))
+
+
+def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200) -> dict[str, float]:
+    """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
+
+    Args:
+        model: GaussianModel.
+        sigmas: (K+1,) grid.
+        examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
+            a trained model whose reducible error is not asked for.
+    """
+    table = model.settled_coefficients(sigmas, levels)
+    if examples is None:
+        table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
+    size = len(table.levels)
+    point = Point(np.ones(size) if examples is None else examples, np.zeros(size), np.ones(size))
+    term = ScoreError(table)
+    reducible, floor = term.levels_value(point)
+    last, last_floor = term.final_value(point)
+    parts = {
+        "bias": table.truncation,
+        "score": float(reducible.sum()),
+        "floor": float(floor.sum()),
+        "last evaluation": last + last_floor,
+    }
+    window = table.final_window
+    near = float(window @ (reducible + floor))
+    return {**parts, "total": sum(parts.values()), "cross term at most": 2 * float(np.sqrt(near * (last + last_floor)))}
+
+
+def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
+    """Grids of whole steps around the continuous step count, as they come and polished."""
+    final = 1 if plan.terminal == "denoise" else 0
+    count = float(plan.steps.sum()) + final
+    least = 1 + final
+    whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
+    grids = []
+    for k in sorted(whole):
+        grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grids.append(grid)
+        wanted = polish if polish is not None else (k < _POLISH_BELOW or study.model.sampler.signed)
+        if wanted and not study.constraints:
+            grids.append(_polished(study, grid))
+    return grids
+
+
+def _polished(study: Study, grid: Array) -> Array:
+    """The best of three descents: from the plan's own grid and from the two usual families."""
+    positive = grid[grid > 0]
+    low, high, steps = float(positive[-1]), float(positive[0]), grid.size - 1
+    terminal = study.model.terminal
+    starts = [grid, edm_grid(steps, low, high, terminal=terminal), log_snr_grid(steps, low, high, terminal=terminal)]
+    bands = study.model.bands
+
+    def error(sigmas: Any) -> Any:
+        return study.model.wasserstein2(sigmas, bands)
+
+    return min((polish_grid(error, start) for start in starts), key=lambda p: p.after).sigmas
+
+
+def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
+    """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
+    if not study.trains:
+        return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
+    table = study.model.settled_coefficients(grid, study.levels)
+    parts: list[Term] = [ScoreError(table), Truncation(table), *study.terms]
+    objective = Sum(tuple(leaf for part in parts for leaf in part.leaves()))
+    spent = None if study.run is None else study.run.examples_on(table.levels)
+    problem = Problem(
+        objective, [*study.budgets(), *study.constraints], steps=steps_on_levels(table.levels, grid), spent=spent
+    )
+    try:
+        settled = problem.solve(tolerance=study.tolerance)
+    except CodesignError:
+        return None
+    tables = dict(plan.tables)
+    tables["continuous_examples"] = plan.examples
+    for name in ("score_weight", "final_window", "marginal_gain"):
+        tables[name] = settled.tables[name]
+    costs = {**plan.costs, **{k: settled.costs[k] for k in ("training", "sampling", "new examples")}}
+    return replace(
+        plan,
+        sigmas=grid,
+        examples=settled.examples,
+        new_examples=settled.new_examples,
+        tables=tables,
+        costs=costs,
+        handed_out=predict(study.model, grid, settled.examples, study.levels),
+        attempts=(*plan.attempts, *settled.attempts),
+        notes=(*plan.notes, *_warnings(study, table, settled)),
+        provenance={**plan.provenance, "final_score": table.final_score, "settled_gap": settled.certificate.relative_gap},
+    )
+
+
+def _warnings(study: Study, table: Any, settled: Plan) -> tuple[str, ...]:
+    """What the training noise has to say about levels whose burn-in is not over."""
+    lengths = table.coupling.lengths(table.levels)
+    examples = settled.examples / table.log_width * lengths
+    return tuple(study.model.training.warnings_for(table.sigma, study.model.bands.eigenvalues, examples))
+
+
+def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
+    """Named schedules with the same steps, range and training price."""
+    if plan.sigmas is None:
+        return {}
+    positive = plan.sigmas[plan.sigmas > 0]
+    low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
+    grids = {
+        "edm": edm_grid(steps, low, high, terminal=plan.terminal),
+        "log_snr": log_snr_grid(steps, low, high, terminal=plan.terminal),
+    }
+    densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": plan.levels.log_width}
+    spent = plan.examples - plan.new_examples
+    price = np.asarray(plan.tables["example_price"])
+    result = {}
+    for name, grid in grids.items():
+        examples = None
+        if study.trains:
+            share = examples_of(densities[name], plan.levels, 1.0)
+            bought = float(price @ plan.new_examples) / float(price @ share)
+            examples = spent + bought * share
+        parts = predict(study.model, grid, examples, study.levels)
+        result[name] = {**parts, "ratio": parts["total"] / plan.handed_out["total"]}
+    return result
+
+
+def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
+    fits: dict[str, dict[str, float]] = {}
+    if plan.sigmas is not None and plan.sigmas.size > 3:
+        bands = study.model.bands
+        found = rho_fit(lambda grid: study.model.wasserstein2(grid, bands), plan.sigmas)
+        fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}
+    if study.trains and np.any(plan.tables["score_weight"] > 0):
+        normal = plan.training_density.lognormal()
+        fits["lognormal"] = normal._asdict()
+    return fits
