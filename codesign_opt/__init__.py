@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import problems as problems
-    from .audit import Audit as Audit
-    from .audit import TrainingRun as TrainingRun
-    from .audit import audit as audit
+    from .auditing import Audit as Audit
+    from .auditing import TrainingRun as TrainingRun
+    from .auditing import audit as audit
     from .certificate import Certificate as Certificate
     from .coefficients import Coefficients as Coefficients
     from .coupling import Local as Local
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .errors import ConvexityError as ConvexityError
     from .errors import InfeasibleError as InfeasibleError
     from .errors import NotCertifiedError as NotCertifiedError
-    from .frontier import Frontier as Frontier
-    from .frontier import frontier as frontier
+    from .frontiers import Frontier as Frontier
+    from .frontiers import frontier as frontier
     from .gaussian import GaussianModel as GaussianModel
     from .grids import edm_grid as edm_grid
     from .grids import log_snr_grid as log_snr_grid
@@ -76,13 +76,13 @@ __version__ = "0.1.0"
 
 # Where each public name lives; loaded on first use, so that `import codesign_opt` stays quick.
 _HOMES = {
-    "audit": ["Audit", "TrainingRun", "audit"],
+    "auditing": ["Audit", "TrainingRun", "audit"],
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
     "coupling": ["Local", "PerLevel", "PerStep"],
     "densities": ["LogNormal", "TrainingDensity"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
-    "frontier": ["Frontier", "frontier"],
+    "frontiers": ["Frontier", "frontier"],
     "gaussian": ["GaussianModel"],
     "grids": ["edm_grid", "log_snr_grid"],
     "levels": ["Levels"],
@@ -111,7 +111,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value  # a module of the same name (audit, frontier) must not shadow the function
+    globals()[name] = value
     return value
 
 

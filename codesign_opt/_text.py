@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["percent", "quantity", "signed"]
+__all__ = ["aligned", "percent", "quantity", "signed"]
 
 
 def quantity(value: float | None, digits: int = 4) -> str:
@@ -48,3 +49,13 @@ def percent(fraction: float) -> str:
     if 99.95 <= value < 100:
         return ">99.9 %" if value < 100 - 1e-9 else "100 %"
     return f"{value:.3g} %" if abs(value) < 999.5 else f"{value:,.0f} %"
+
+
+def aligned(
+    title: Sequence[str], rows: Sequence[Sequence[str]], left: tuple[int, ...] = (0, 1), indent: str = "  "
+) -> list[str]:
+    """Aligned lines: a title line, then indented rows; columns in `left` to the left, the others right."""
+    cells = [list(title)] + [[indent + row[0], *row[1 : len(title)]] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
+    pads = [f"<{width}" if i in left else f">{width}" for i, width in enumerate(widths)]
+    return ["  ".join(format(c, pad) for c, pad in zip(row, pads, strict=True)).rstrip() for row in cells]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from ._validate import Array, integer, number, vector
-from .audit import TrainingRun
+from .auditing import TrainingRun
 from .certificate import LagrangianBound
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .gaussian_laws import check_grid

@@ -1,20 +1,22 @@
-"""Plans as text: what `print(plan)` shows, and the table by noise level."""
+"""Plans as text: what `print(plan)` shows."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._text import percent, quantity, signed
-from ._validate import Array, integer
+from ._text import aligned, percent, quantity, signed
+from ._validate import Array
+from .level_report import level_table, planned_training
 
 if TYPE_CHECKING:
+    from .audit import Audit
     from .plan import Plan
 
-__all__ = ["CAUSES", "level_table", "plan_text"]
+__all__ = ["CAUSES", "audit_text", "certificate_line", "level_table", "outer_line", "plan_text"]
 
 WIDTH = 88
 _MOST = 6  # rows of shadow prices, peers and extra causes before the rest is counted
@@ -27,6 +29,7 @@ CAUSES = {
     "last evaluation": "denoiser error in the final call",
     "truncation": "stopping above zero noise",
     "initial": "starting from pure noise, not noised data",
+    "bias": "exact: finite steps, stopping and start together",
     "InformationError": "shared parameters, trained on too few examples",
 }
 
@@ -49,20 +52,16 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(line for group in groups for line in group(plan))
 
 
-def planned_training(plan: Plan) -> bool:
-    """Whether the plan decides examples: some level gains by them, or they are not the neutral ones."""
-    gains = (plan.tables.get("score_weight", 0.0), plan.tables.get("information_gain", 0.0))
-    neutral = np.all(plan.examples == 1.0) or np.all(plan.examples == 0.0)
-    return any(bool(np.any(np.asarray(gain) > 0)) for gain in gains) or not neutral
-
-
 def handed_total(plan: Plan) -> float | None:
-    """Error of the handed-out whole-step grid: stated as "error", or the sum of the stated causes."""
-    parts = dict(plan.handed_out)
-    if "error" in parts:
-        return float(parts["error"])
-    causes = [name for name, value in plan.breakdown.items() if value != 0]
-    return float(sum(parts.values())) if parts and set(causes) <= set(parts) <= set(plan.breakdown) else None
+    """Error of the handed-out grid of whole steps; None where it was not computed."""
+    total = plan.handed_out.get("total", plan.handed_out.get("error"))
+    return None if total is None else float(total)
+
+
+def handed_parts(plan: Plan) -> dict[str, float]:
+    """The handed-out grid's error by cause, without totals and without bounds on what is left out."""
+    left_out = ("total", "error", "cross term at most")
+    return {name: float(value) for name, value in plan.handed_out.items() if name not in left_out}
 
 
 def evaluations_per_image(plan: Plan) -> int | None:
@@ -94,6 +93,8 @@ def _headline(plan: Plan) -> list[str]:
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
     lines = [first, f"Predicted error {quantity(plan.error)}: {kind}"]
+    if (total := handed_total(plan)) is not None:
+        lines.append(f"  handed out with whole steps: {quantity(total)}")
     relative = relative_error(plan)
     if relative is not None:
         root = percent(abs(relative) ** 0.5)
@@ -110,22 +111,33 @@ def _sampler_name(plan: Plan) -> str:
 def _causes(plan: Plan) -> list[str]:
     if not plan.breakdown:
         return []
-    handed = dict(plan.handed_out)
-    columns = ["error", "share"] + (["whole steps"] if handed else [])
-    rows = []
-    zero = [name for name, value in plan.breakdown.items() if value == 0 and not handed.get(name)]
-    for name, value in sorted(plan.breakdown.items(), key=lambda item: -abs(item[1])):
-        if name not in zero:
-            share = percent(value / plan.error if plan.error else 0.0)
-            meaning = CAUSES.get(name, "term of this problem")
-            rows.append([_clip(name), meaning, quantity(value), share, quantity(handed.get(name))])
-    rows.append(["total", "", quantity(plan.error), "100 %", quantity(handed_total(plan))])
-    lines = _table(["Error by cause", "", *columns], rows)
-    if zero:
-        lines.append(f"  none from {', '.join(zero)}")
-    known = {"error", *plan.breakdown}
-    extra = [f"{name} {quantity(value)}" for name, value in handed.items() if name not in known]
-    return lines + _wrapped("  handed-out grid: ", ", ".join(extra))
+    handed, total = handed_parts(plan), handed_total(plan)
+    shown = {name: value for name, value in plan.breakdown.items() if value or handed.get(name)}
+    rows = [
+        [*_cause(name), quantity(value), _share(value, plan.error), quantity(handed.get(name))]
+        for name, value in sorted(shown.items(), key=lambda item: -abs(item[1]))
+    ]
+    extra = [name for name, value in handed.items() if value and name not in shown]
+    rows += [[*_cause(name), "", "", quantity(handed[name])] for name in extra]
+    rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
+    columns = ["error", "share"] + (["whole steps"] if plan.handed_out else [])
+    lines = aligned(["Error by cause", "", *columns], rows)
+    zero = [name for name in plan.breakdown if name not in shown]
+    lines += _wrapped("  none from ", ", ".join(zero))
+    cross = plan.handed_out.get("cross term at most")
+    if cross:
+        lines.append(
+            f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated"
+        )
+    return lines
+
+
+def _cause(name: str) -> list[str]:
+    return [_clip(name), CAUSES.get(name, "term of this problem")]
+
+
+def _share(value: float, total: float) -> str:
+    return percent(value / total) if total else ""
 
 
 def _budget(plan: Plan) -> list[str]:
@@ -141,7 +153,7 @@ def _budget(plan: Plan) -> list[str]:
         return ["Amounts", *(f"  {side:<9} {amount}" for side, amount in amounts.items())]
     rows = [_budget_row(plan, side, amount, spending) for side, amount in amounts.items()]
     unit = plan.provenance.get("price_unit")
-    return _table(["Budget" + (f" ({unit})" if unit else ""), "price", "share", ""], rows, left=(0, 3))
+    return aligned(["Budget" + (f" ({unit})" if unit else ""), "price", "share", ""], rows, left=(0, 3))
 
 
 def _budget_row(plan: Plan, side: str, amount: str, spending: float) -> list[str]:
@@ -189,22 +201,29 @@ def certificate_line(plan: Plan) -> str:
 def outer_line(plan: Plan) -> str | None:
     """What is known over the stopping points, in one sentence; None where only one was asked for."""
     outer = plan.outer
-    if not outer:
+    if not outer or outer.get("status") == "given":
         return None
     points = int(outer.get("points", len(plan.curve)))
     gap = outer.get("relative_gap")
-    if str(outer.get("status", "")).startswith("optimal"):
-        text = "optimal over stopping points" + (f" to {percent(gap)}" if gap is not None else "")
+    if outer.get("status") == "optimal":
+        text = "optimal over stopping points" + (f" to {percent(max(gap, 1e-9))}" if gap is not None else "")
         text += f" ({points} tried)" if points else ""
     else:
         text = f"best of {points} stopping points" if points else "best of the stopping points tried"
         if gap is not None and np.isfinite(gap):
             text += f"; another could be at most {percent(gap)} better"
-    end = outer.get("at_end")
-    if end:
-        which = f"{end} " if isinstance(end, str) else ""
-        text += f"; at the {which}end of the searched range: widen it"
-    return text
+    return text + _at_end(plan)
+
+
+def _at_end(plan: Plan) -> str:
+    if not plan.outer.get("at_end"):
+        return ""
+    ends = [plan.outer.get(name) for name in ("low", "high")]
+    if None in ends:
+        return "; at the end of the searched range: widen it"
+    low, high = (abs(np.log(plan.stopping_sigma / float(end))) for end in ends)
+    which = "low" if low < high else "high"
+    return f"; at the {which} end of the searched range ({quantity(ends[low >= high])}): widen it"
 
 
 def _proof(plan: Plan) -> list[str]:
@@ -218,7 +237,7 @@ def _shadow_prices(plan: Plan) -> list[str]:
     if not rows:
         return []
     title = ["Shadow prices", "limit", "error changes by", "", "if limit +1 %*"]
-    lines = _table(title, rows[:_MOST], left=(0, 3))
+    lines = aligned(title, rows[:_MOST], left=(0, 3))
     if len(rows) > _MOST:
         lines.append(f"  … and {len(rows) - _MOST} more in plan.shadow_prices")
     if any(row[4] for row in rows[:_MOST]):
@@ -240,9 +259,9 @@ def _shadow_row(plan: Plan, name: str, value: Any) -> list[str]:
 
 
 def _unit(plan: Plan, name: str) -> str:
-    if name.startswith("Steps"):
+    if name.lower().startswith("steps"):
         return "per step"
-    if name.startswith("Compute"):
+    if name.startswith(("Compute", "budget")):
         return f"per {plan.provenance.get('price_unit', 'unit of price')}"
     return "per unit of its limit"
 
@@ -265,15 +284,19 @@ def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
 def _peers(plan: Plan) -> list[str]:
     if not plan.peers:
         return []
-    found = sorted(plan.peers.items(), key=lambda item: item[1].get("error", np.inf))
-    rows = []
+    found = sorted(plan.peers.items(), key=lambda item: _peer_error(item[1]))
+    rows, own = [], handed_total(plan) or plan.error
     for name, record in found[:_MOST]:
-        error = float(record.get("error", np.nan))
-        ratio = f"{quantity(error / plan.error, 3)}" if plan.error > 0 and np.isfinite(error) else ""
+        error = _peer_error(record)
+        ratio = quantity(record.get("ratio", error / own if own else None), 3)
         calls = [f"{quantity(record[key])} {key}" for key in ("steps", "evaluations") if key in record]
         rows.append([_clip(name), quantity(error), ratio, ", ".join(calls)])
-    lines = _table(["Same prices, other schedules", "error", "error / plan", ""], rows, left=(0, 3))
+    lines = aligned(["Same prices, other schedules", "error", "error / plan", ""], rows, left=(0, 3))
     return lines + ([f"  … and {len(found) - _MOST} worse ones in plan.peers"] if len(found) > _MOST else [])
+
+
+def _peer_error(record: Mapping[str, float]) -> float:
+    return float(record.get("total", record.get("error", np.inf)))
 
 
 def _fits(plan: Plan) -> list[str]:
@@ -314,100 +337,28 @@ def _notes(plan: Plan) -> list[str]:
     return lines + ([f"… and {len(plan.notes) - 4} more in plan.notes"] if len(plan.notes) > 4 else [])
 
 
-def level_table(plan: Plan, rows: int | None = None) -> str:
-    """A plan's noise levels as text, merged to `rows` rows of equal extent in log sigma.
-
-    Examples, steps and errors are summed over the levels of a row; the density is examples per unit
-    log sigma, the step size is in sigma (a row's extent over its steps: it may exceed sigma where a
-    row holds less than one step), the gain is the decrease of the error per unit of price spent on
-    examples, averaged over the row's examples.
-
-    Args:
-        rows: most rows to show, >= 1; 12 unless given. No row is finer than a level.
-
-    >>> from codesign_opt import Coefficients, Discretization, Levels, Problem, Steps
-    >>> import numpy as np
-    >>> levels = Levels.log_uniform(0.01, 10.0, 20)
-    >>> table = Coefficients(levels, np.zeros(20), np.zeros(20), np.ones((1, 20)))
-    >>> plan = Problem(Discretization(table), [Steps() <= 5]).solve()
-    >>> print(level_table(plan, 2))
-           sigma  steps  step size  discret.
-    0.01 – 0.316      2      0.153      71.2
-      0.316 – 10      2       4.84      71.2
-           total      4                  142
-    """
-    most = 12 if rows is None else integer(rows, "rows", minimum=1)
-    groups = _groups(plan, most)
-    body = [_level_row(plan, group) for group in groups]
-    body.append(_total_row(plan))
-    names = [name for name in body[0] if any(row.get(name) not in ("", None, "0") for row in body)]
-    cells = [[row.get(name, "") for name in names] for row in body]
-    return "\n".join(_table(names, cells, left=(), indent=""))
-
-
-def _groups(plan: Plan, rows: int) -> list[Array]:
-    """Indices of the levels of each row: equal extents in log sigma, or single levels."""
-    if rows >= len(plan.levels):
-        return [np.array([i]) for i in range(len(plan.levels))]
-    logs = np.log(plan.levels.edges)
-    position = (np.log(plan.levels.sigma) - logs[0]) / (logs[-1] - logs[0])
-    index = np.minimum((position * rows).astype(np.int64), rows - 1)
-    return [np.flatnonzero(index == i) for i in range(rows) if np.any(index == i)]
-
-
-def _level_row(plan: Plan, on: Array) -> dict[str, str]:
-    levels, steps = plan.levels, float(plan.steps[on].sum())
-    low, high = levels.edges[on[0]], levels.edges[on[-1] + 1]
-    row = {"sigma": f"{quantity(low, 3)} – {quantity(high, 3)}"}
-    if planned_training(plan):
-        count = float(plan.examples[on].sum())
-        row["examples"] = _count(count)
-        row["share"] = percent(count / plan.examples.sum())
-        row["per ln sigma"] = _count(count / levels.log_width[on].sum())
-    if steps > 0:
-        row["steps"] = quantity(steps, 3)
-        row["step size"] = quantity(float(levels.width[on].sum()) / steps, 3)
-    row.update(_level_errors(plan, on))
-    row["gain/price"] = quantity(_mean_gain(plan, on), 3) if "marginal_gain" in plan.tables else ""
-    return row
-
-
-def _level_errors(plan: Plan, on: Array) -> dict[str, str]:
-    names = {"score": "score", "floor": "floor", "discretization": "discret."}
-    tables = {label: plan.tables[name] for name, label in names.items() if name in plan.tables}
-    return {label: quantity(float(values[on].sum()), 3) for label, values in tables.items()}
-
-
-def _count(value: float) -> str:
-    return "<0.1" if 0 < value < 0.1 else quantity(value, 3)
-
-
-def _mean_gain(plan: Plan, on: Array) -> float:
-    gain, weight = plan.tables["marginal_gain"][on], plan.examples[on]
-    known = np.isfinite(gain)
-    if not known.any():
-        return float("inf")
-    weight = weight[known] if weight[known].sum() > 0 else np.ones(int(known.sum()))
-    return float(np.average(gain[known], weights=weight))
-
-
-def _total_row(plan: Plan) -> dict[str, str]:
-    row = {"sigma": "total"}
-    if planned_training(plan):
-        row["examples"] = _count(float(plan.examples.sum()))
-    if plan.steps.sum() > 0:
-        row["steps"] = quantity(float(plan.steps.sum()), 3)
-    return row | _level_errors(plan, np.arange(len(plan.levels)))
-
-
-def _table(
-    title: Sequence[str], rows: Sequence[Sequence[str]], left: tuple[int, ...] = (0, 1), indent: str = "  "
-) -> list[str]:
-    """Aligned lines: a title line, then indented rows; columns in `left` to the left, the others right."""
-    cells = [list(title)] + [[indent + row[0], *row[1 : len(title)]] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
-    pads = [f"<{width}" if i in left else f">{width}" for i, width in enumerate(widths)]
-    return ["  ".join(format(c, pad) for c, pad in zip(row, pads, strict=True)).rstrip() for row in cells]
+def audit_text(audit: Audit) -> str:
+    """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
+    now, best = audit.current, audit.optimum.handed_out
+    parts = [name for name in now if name not in ("total", "cross term at most")]
+    rows = [[*_cause(n), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)]
+    rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
+    optimum = audit.optimum
+    whole = sum(audit.gap.values())
+    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
+    lines = [
+        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error of the best use of its compute",
+        f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
+        f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
+        f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "
+        f"{quantity(float(optimum.examples.sum()))} examples",
+        *aligned(["Error by cause", "", "today", "best"], rows),
+        *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
+        "Proof of the best",
+        f"  {certificate_line(optimum)}",
+    ]
+    outer = outer_line(optimum)
+    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
 
 
 def _wrapped(head: str, text: str) -> list[str]:

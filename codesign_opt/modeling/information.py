@@ -101,6 +101,15 @@ class InformationError(Term):
         basis = vectors[:, keep]
         return basis @ ((basis.T @ self.response) / values[keep][:, None])
 
+    def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
+        """(P, r) Y from the dual of the declared equality, up to a factor; None where there is none."""
+        dual = auxiliary[0].dual_value if auxiliary else None
+        if dual is None or not np.all(np.isfinite(dual)):
+            return None
+        basis, values = self._spectrum(reference)
+        solution = (basis / np.sqrt(values)) @ np.asarray(dual).reshape(values.size, -1)
+        return solution if np.sum(self.response * solution) > 0 else -solution
+
     def gains(self, solution: Array) -> Array:
         """(L,) g_l = |A_l Y|^2, minus the derivative of the error by the examples of level l."""
         seen = np.einsum("lkp,pr->lkr", self.roots, solution).reshape(len(self.roots), -1)
@@ -184,6 +193,7 @@ def _root(prior: Array) -> Array:
 def information_bound(
     weight: float,
     term: InformationError,
+    solution: Array,
     point: Point,
     tangent: tuple[float, Array],
     polyhedron: tuple[Array, Array],
@@ -196,20 +206,21 @@ def information_bound(
 
     Args:
         weight, term: the information error and its weight in the objective.
-        point: the candidate; Y = M^-1 G there.
+        solution: (P, r) Y; M^-1 G at the candidate, or the dual of the declared equality.
+        point: the candidate.
         tangent: constant and gradient of the objective's other terms.
         polyhedron: (J, limit) with J m <= limit for every feasible m.
         box: bounds of the new examples.
     """
-    solution = term.solution(point.examples)
     gains = term.gains(solution)
     overlap = float(np.sum(term.response * solution))
     prior = 0.0 if term.prior is None else float(np.sum(solution * (term.prior @ solution)))
     prior += float(gains @ point.spent)
     constant, gradient = tangent
     if np.any(gradient != 0):
-        least = _linear_minimum(gradient - weight * gains, polyhedron, box)
-        return constant + weight * (2 * overlap - prior) + least
+        t = overlap / (prior + float(gains @ point.new_examples))
+        least = _linear_minimum(gradient - weight * t**2 * gains, polyhedron, box)
+        return constant + weight * (2 * t * overlap - t**2 * prior) + least
     most = -_linear_minimum(-gains, polyhedron, box)
     return constant + weight * overlap**2 / (prior + most)
 

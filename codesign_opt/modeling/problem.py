@@ -146,6 +146,19 @@ class Problem:
             rows_of(item, design)
         _refuse_free_quantities(self, design)
 
+    def _from_plan(self, plan: Plan) -> Point:
+        """Another plan's densities on this problem's levels; what is given here stays as given."""
+        logs, known = np.log(self.levels.sigma), np.log(plan.levels.sigma)
+
+        def moved(values: Array) -> Array:
+            return np.interp(logs, known, values / plan.levels.log_width) * self.levels.log_width
+
+        return Point(
+            moved(plan.new_examples) if self.examples is None else self.examples,
+            self.spent_examples,
+            moved(plan.steps) if self.steps is None else self.steps,
+        )
+
     def solve(
         self,
         *,
@@ -164,7 +177,7 @@ class Problem:
         Args:
             tolerance: certified relative gap at which the answer is accepted.
             solver: a conic solver known to cvxpy; never changed silently.
-            start: a plan of a similar problem on the same levels, the first reference.
+            start: a plan of a similar problem, the first reference.
             verbose: show the solver's log.
             on_attempt: called with each attempt's record.
             options: passed to the solver.
@@ -173,9 +186,7 @@ class Problem:
             InfeasibleError: names the constraints in conflict, with amounts.
             NotCertifiedError: no attempt reached `tolerance`; carries the attempts and the best plan.
         """
-        begin = None
-        if start is not None and start.examples.size == len(self.levels):
-            begin = Point(start.new_examples, self.spent_examples, start.steps)
+        begin = None if start is None else self._from_plan(start)
         best, attempts = solve_declared(
             self,
             tolerance=number(tolerance, "tolerance", positive=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cvxpy as cp
 import numpy as np
@@ -15,11 +16,18 @@ from .design import Design, Point
 from .information import InformationError, information_bound
 from .reference import Box, Budget
 from .scaling import Row, linearise, scaled_expression
-from .terms import Compute, Steps, Term, Truncation
+from .terms import Compute, Steps, Term
 
 __all__ = ["Leaf", "certify"]
 
-Leaf = tuple[float, Term, cp.Expression]
+
+class Leaf(NamedTuple):
+    """One summand of the objective: its weight, the term, its scaled expression, its own constraints."""
+
+    weight: float
+    term: Term
+    expression: cp.Expression
+    auxiliary: tuple[cp.Constraint, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,8 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        return max(abs(self.total - self.constant), 1e-300)
+        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), 1e-300)
 
 
 def certify(
@@ -50,9 +59,11 @@ def certify(
     price = sum(
         float(np.abs(y * row.size) @ v) for row, y, v in zip(rows, multipliers, violations, strict=True) if not row.box
     )
-    values = [(leaf, weight * leaf.value(design, point)) for weight, leaf, _ in leaves]
-    value = _Value(sum(v for _, v in values), sum(v for leaf, v in values if isinstance(leaf, Truncation)))
-    if any(isinstance(leaf, InformationError) for _, leaf, _ in leaves):
+    value = _Value(
+        sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
+        sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),
+    )
+    if any(isinstance(leaf.term, InformationError) for leaf in leaves):
         lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"
     else:
         lower = lagrangian(leaves, rows, multipliers, box, design, point).value()
@@ -71,8 +82,8 @@ def lagrangian(
 ) -> LagrangianBound:
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     bound = _empty(box, design, point)
-    for weight, leaf, expression in leaves:
-        _add(bound, leaf, expression, weight, design, point)
+    for leaf in leaves:
+        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point)
     for row, multiplier in zip(rows, multipliers, strict=True):
         _tighten_box(bound, row, design)
         if row.box:
@@ -156,13 +167,14 @@ def _information(
 ) -> float:
     """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
     others = _empty(box, design, point)
-    weight, term = 0.0, None
-    for w, leaf, expression in leaves:
-        if isinstance(leaf, InformationError):
-            weight, term = w, leaf
+    own: Leaf | None = None
+    for leaf in leaves:
+        if isinstance(leaf.term, InformationError):
+            own = leaf
         else:
-            _add(others, leaf, expression, w, design, point)
-    assert term is not None  # noqa: S101 - the caller found one
+            _add(others, leaf.term, leaf.expression, leaf.weight, design, point)
+    assert own is not None  # noqa: S101 - the caller found one
+    assert isinstance(own.term, InformationError)  # noqa: S101
     jacobian, limits = [], []
     for row in rows:
         _tighten_box(others, row, design)
@@ -179,4 +191,11 @@ def _information(
     size = len(design)
     polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
     tangent = (others.constant, others.examples_price)
-    return information_bound(weight, term, point, tangent, polyhedron, others.examples_box)
+    solutions = [own.term.solution(point.examples)]
+    dual = own.term.dual_solution(own.auxiliary, design.reference.examples)
+    solutions += [] if dual is None else [dual]
+    bounds = [
+        information_bound(own.weight, own.term, solution, point, tangent, polyhedron, others.examples_box)
+        for solution in solutions
+    ]
+    return max(bounds)

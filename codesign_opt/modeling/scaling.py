@@ -77,7 +77,7 @@ def linearise(expression: cp.Expression, design: Design, weights: Array) -> tupl
         if found is None and isinstance(variable, cp.Variable) and variable.id in gradient_by_id:
             raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
         slope = np.zeros(len(design)) if found is None else np.ravel(found @ weights)
-        gradients.append(slope / unit)
+        gradients.append(slope / np.where(unit > 0, unit, 1.0))
     return value, gradients[0], gradients[1]
 
 
@@ -210,7 +210,7 @@ def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression,
 
 
 def _scalar(expression: cp.Expression) -> float | None:
-    return float(expression.value) if expression.size == 1 else None
+    return float(np.asarray(expression.value).item()) if expression.size == 1 else None
 
 
 def _row_size(expression: cp.Expression, design: Design, minimum: float) -> Array:

@@ -64,7 +64,7 @@ def _breakdown(solved: Solved) -> dict[str, float]:
     def put(name: str, value: float) -> None:
         parts[name] = parts.get(name, 0.0) + float(value)
 
-    for weight, leaf, _ in solved.compiled.leaves:
+    for weight, leaf in solved.compiled.terms:
         if isinstance(leaf, Truncation):
             put("truncation", weight * leaf.table.truncation)
             put("initial", weight * leaf.table.initial)
@@ -83,9 +83,7 @@ def _breakdown(solved: Solved) -> dict[str, float]:
 
 def _reducible(solved: Solved) -> float:
     constant = sum(
-        w * leaf.value(solved.compiled.design, solved.point)
-        for w, leaf, _ in solved.compiled.leaves
-        if isinstance(leaf, Truncation)
+        w * leaf.constant(solved.compiled.design, solved.point) for w, leaf in solved.compiled.terms
     )
     return solved.certificate.value - constant
 
@@ -127,7 +125,7 @@ def _costs(solved: Solved) -> dict[str, float]:
 
 def _compute(solved: Solved) -> Compute | None:
     leaves = [leaf for row in solved.compiled.rows if row.bound is not None for _, leaf in row.bound.term.leaves()]
-    leaves += [leaf for _, leaf, _ in solved.compiled.leaves]
+    leaves += [leaf for _, leaf in solved.compiled.terms]
     return next((leaf for leaf in leaves if isinstance(leaf, Compute)), None)
 
 
@@ -138,7 +136,7 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
         "score": zero, "floor": zero, "discretization": zero, "score_weight": zero, "final_window": zero,
         "information_gain": zero,
     }  # fmt: skip
-    for weight, leaf, _ in solved.compiled.leaves:
+    for weight, leaf in solved.compiled.terms:
         if isinstance(leaf, ScoreError):
             reducible, floor = leaf.levels_value(point)
             served = leaf.table.coupling.pooling(leaf.table.levels)
@@ -168,7 +166,7 @@ def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -
     examples = solved.point.examples
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(tables["score_weight"] > 0, tables["score_weight"] / examples**2, 0.0)
-    for weight, leaf, _ in solved.compiled.leaves:
+    for weight, leaf in solved.compiled.terms:
         if isinstance(leaf, ScoreError) and leaf.table.final_score > 0:
             near = float(leaf.table.final_window @ examples)
             gain = gain + weight * leaf.table.final_score / near**2 * leaf.table.final_window
@@ -177,7 +175,7 @@ def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -
 
 def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     notes = []
-    for _, leaf, _ in solved.compiled.leaves:
+    for _, leaf in solved.compiled.terms:
         if isinstance(leaf, InformationError):
             unit = leaf.sandwich_error(solved.point.examples)
             notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")

@@ -19,7 +19,7 @@ from .elastic import diagnose
 from .proof import Leaf, certify
 from .reference import Box, Budget, check_open, first_reference, recentred
 from .scaling import Row, rows_of, scaled_expression
-from .terms import Bound, Truncation
+from .terms import Bound, Term, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -40,6 +40,11 @@ class Compiled:
     rows: list[Row]
     unit: float
     declared: cp.Problem
+
+    @property
+    def terms(self) -> list[tuple[float, Term]]:
+        """(weight, term) of the objective."""
+        return [(leaf.weight, leaf.term) for leaf in self.leaves]
 
 
 @dataclass(eq=False)
@@ -131,9 +136,9 @@ def starting_point(problem: Problem) -> tuple[Point, Box]:
             if bounds is not None:
                 box.intersect(bounds)
     check_open(box, problem.table, problem.spent_examples)
-    ones = np.ones(size)
-    examples = problem.examples if problem.examples is not None else (ones if design.fixed_examples else None)
-    steps = problem.steps if problem.steps is not None else (ones if design.fixed_steps else None)
+    none = np.zeros(size)  # a quantity that nothing depends on costs nothing
+    examples = problem.examples if problem.examples is not None else (none if design.fixed_examples else None)
+    steps = problem.steps if problem.steps is not None else (none if design.fixed_steps else None)
     reference = first_reference(
         problem.levels,
         problem.table,
@@ -160,13 +165,16 @@ def compile_problem(problem: Problem, reference: Point, box: Box) -> Compiled:
     auxiliary: list[cp.Constraint] = []
     for weight, leaf in problem.objective.leaves():
         expression, constraints, _ = scaled_expression(leaf, design)
-        leaves.append((weight, leaf, expression))
+        leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
         auxiliary += constraints
     rows = [row for item in problem.constraints for row in rows_of(item, design)]
-    moving = [(w, leaf, e) for w, leaf, e in leaves if not isinstance(leaf, Truncation)]
-    sizes = [abs(w * leaf.value(design, reference)) for w, leaf, _ in moving]
+    moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
+    sizes = [
+        abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
+        for leaf in moving
+    ]
     unit = sum(size for size in sizes if np.isfinite(size)) or 1.0
-    total = sum((w / unit) * e for w, _, e in moving)
+    total = sum((leaf.weight / unit) * leaf.expression for leaf in moving)
     objective = cp.Minimize(total if isinstance(total, cp.Expression) else cp.Constant(0.0))
     declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
     return Compiled(design, box, leaves, rows, unit, declared)

@@ -76,6 +76,10 @@ class Term(ABC):
         design.set(point)
         return float(np.asarray(self.expression(design).value).item())
 
+    def constant(self, design: Design, point: Point) -> float:
+        """The part of `value` that no design changes: what is left at unlimited examples and steps."""
+        return 0.0
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         """Add `weight` times a lower bound of the term that is exact at `point`; False: linearise it."""
         return False
@@ -182,6 +186,7 @@ class ScoreError(Term):
         kappa = c.kappa / design.reference.steps
         pooling = c.coupling.pooling(c.levels)
         served = total if pooling is None else pooling @ total
+        served = np.where(served > 0, served, 1.0)
         relative = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
         if pooling is not None:
             relative = pooling @ relative
@@ -238,6 +243,9 @@ class ScoreError(Term):
     def value(self, design: Design, point: Point) -> float:
         reducible, floor = self.levels_value(point)
         return float(reducible.sum() + floor.sum() + sum(self.final_value(point)))
+
+    def constant(self, design: Design, point: Point) -> float:
+        return self.value(design, _unlimited(design, point))
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         c = self.table
@@ -307,6 +315,9 @@ class Discretization(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return float((self.band_sums(point) ** 2).sum())
+
+    def constant(self, design: Design, point: Point) -> float:
+        return self.value(design, point) if design.fixed_steps else 0.0
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
@@ -381,6 +392,9 @@ class Truncation(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return self.table.truncation + self.table.initial
+
+    def constant(self, design: Design, point: Point) -> float:
+        return self.value(design, point)
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.constant += weight * (self.table.truncation + self.table.initial)
@@ -467,6 +481,16 @@ class Smooth(Term):
         gaps = np.diff(np.log(design.sigma))
         slopes = cp.multiply(1 / np.sqrt(gaps), cp.diff(getattr(design, self.quantity)))
         return self.weight * cp.sum_squares(slopes)
+
+
+def _unlimited(design: Design, point: Point) -> Point:
+    """`point` with as much as anyone could want of every quantity that is decided."""
+    plenty = np.full(len(design), 1e300)
+    return Point(
+        point.new_examples if design.fixed_examples else plenty,
+        point.spent,
+        point.steps if design.fixed_steps else plenty,
+    )
 
 
 def _check_table(table: Any, owner: str) -> None:

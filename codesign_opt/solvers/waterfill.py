@@ -57,8 +57,9 @@ class _Fill:
 
     def total(self, t: Array) -> Array:
         """(R, L) examples e + m at each of R values of t."""
-        with np.errstate(over="ignore"):
-            return np.clip(t[:, None] * self.rate, self.low, self.high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            level = np.where(self.rate > 0, t[:, None] * self.rate, 0.0)
+        return np.clip(level, self.low, self.high)
 
     def cost(self, t: Array) -> Array:
         """(R,) price above the floors: a fresh sum of nonnegative terms, so that nothing cancels."""
@@ -234,8 +235,8 @@ def _check_room(fill: _Fill, budgets: Array, room: Array) -> None:
     if needy.any() and np.any(room <= 0):
         raise InfeasibleError(
             f"Infeasible: the budget of {float(budgets[np.argmin(room)]):.6g} leaves nothing above the "
-            f"floors (they cost {floors:.6g}), but the error at index {int(np.argmax(needy))} needs examples; "
-            "raise the budget."
+            f"floors (they cost {floors:.6g}), but the error at index {int(np.argmax(needy))} needs "
+            "examples; raise the budget."
         )
 
 
