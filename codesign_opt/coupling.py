@@ -45,12 +45,12 @@ class Coupling(ABC):
         """M'(x), a subgradient where M has a kink."""
 
     @abstractmethod
-    def expression(self, inverse_steps: cp.Expression, scale: Array) -> cp.Expression:
-        """M(scale * inverse_steps), convex in the steps, for a convex `inverse_steps` = 1/n."""
+    def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        """M(scale / steps), a convex cvxpy expression."""
 
     @abstractmethod
-    def product(self, inverse: cp.Expression, inverse_product: cp.Expression, scale: Array) -> cp.Expression:
-        """(1/m) M(scale/n) from convex expressions of 1/m and 1/(m n)."""
+    def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        """M(scale / steps) / examples, a jointly convex cvxpy expression."""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able description."""
@@ -65,6 +65,16 @@ def _tabulate(value: LogWidth, levels: Levels, name: str) -> Array:
     if callable(value):
         return vector(value(levels.sigma), f"{name}(sigma)", length=len(levels), positive=True)
     return np.full(len(levels), value)
+
+
+def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
+    """1 / (examples steps), jointly convex."""
+    return cp.exp(-cp.log(examples) - cp.log(steps))
+
+
+def _log_p4(steps: cp.Expression, scale: Array) -> cp.Expression:
+    """log (1 + (scale / steps)^4)^(1/4), convex in the steps: log(1 + exp) of a convex function."""
+    return cp.logistic(4 * (np.log(scale) - cp.log(steps))) / 4
 
 
 @dataclass(frozen=True)
@@ -101,17 +111,15 @@ class Local(Coupling):
             return np.where(x > 1.0, 1.0, 0.0)
         return np.where(x > 0, (1 + np.maximum(x, 1e-75) ** -4.0) ** -0.75, 0.0)
 
-    def expression(self, inverse_steps: cp.Expression, scale: Array) -> cp.Expression:
-        x = cp.multiply(scale, inverse_steps)
+    def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
         if self.form == "max":
-            return cp.maximum(1.0, x)
-        return cp.pnorm(cp.vstack([np.ones(x.shape), x]), p=4, axis=0)
+            return cp.maximum(1.0, cp.multiply(scale, cp.inv_pos(steps)))
+        return cp.exp(_log_p4(steps, scale))
 
-    def product(self, inverse: cp.Expression, inverse_product: cp.Expression, scale: Array) -> cp.Expression:
-        x = cp.multiply(scale, inverse_product)
+    def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
         if self.form == "max":
-            return cp.maximum(inverse, x)
-        return cp.pnorm(cp.vstack([inverse, x]), p=4, axis=0)
+            return cp.maximum(cp.inv_pos(examples), cp.multiply(scale, _inverse_product(examples, steps)))
+        return cp.exp(_log_p4(steps, scale) - cp.log(examples))
 
     def to_dict(self) -> dict[str, Any]:
         width = "function of sigma" if callable(self.log_width) else self.log_width
@@ -140,11 +148,11 @@ class PerStep(Coupling):
     def slope(self, x: Array) -> Array:
         return np.ones_like(x)
 
-    def expression(self, inverse_steps: cp.Expression, scale: Array) -> cp.Expression:
-        return cp.multiply(scale, inverse_steps)
+    def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        return cp.multiply(scale, cp.inv_pos(steps))
 
-    def product(self, inverse: cp.Expression, inverse_product: cp.Expression, scale: Array) -> cp.Expression:
-        return cp.multiply(scale, inverse_product)
+    def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        return cp.multiply(scale, _inverse_product(examples, steps))
 
     def to_dict(self) -> dict[str, Any]:
         width = "function of sigma" if callable(self.log_width) else self.log_width
@@ -214,8 +222,8 @@ class Settled(Coupling):
     def slope(self, x: Array) -> Array:
         return np.zeros_like(x)
 
-    def expression(self, inverse_steps: cp.Expression, scale: Array) -> cp.Expression:
-        return cp.Constant(np.ones(inverse_steps.shape))
+    def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        return cp.Constant(np.ones(steps.shape))
 
-    def product(self, inverse: cp.Expression, inverse_product: cp.Expression, scale: Array) -> cp.Expression:
-        return inverse
+    def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        return cp.inv_pos(examples)

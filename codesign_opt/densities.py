@@ -21,8 +21,9 @@ __all__ = ["LogNormal", "LogNormalFit", "TrainingDensity"]
 class LogNormal:
     """ln sigma ~ N(mean, std^2): EDM's training density, P_mean and P_std (Karras et al. 2022, table 1).
 
-    >>> round(LogNormal(-1.2, 1.2).mass(np.array([np.exp(-1.2), np.inf]))[0], 12)
-    0.5
+    >>> import numpy as np
+    >>> LogNormal(-1.2, 1.2).mass(np.array([np.exp(-1.2), np.inf])).round(12).tolist()
+    [0.5]
     """
 
     mean: float = -1.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def draw_page(plan: Plan, panels: Sequence[Panel], figure: Figure | None) -> Fig
         figure = plt.figure(figsize=(max(4.7 * columns, 7.0), 3.7 * rows + 1.0))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     answer, proof = page_title(plan)
+    answer, proof = textwrap.fill(answer, 34 * columns), textwrap.fill(proof, 58 * columns)
     figure.suptitle(answer, x=0.012, ha="left", fontsize=15, fontweight="bold")
     figure.supxlabel(proof, x=0.012, ha="left", fontsize=9.5, color="#404040")
     for place, (draw, caption) in enumerate(panels):

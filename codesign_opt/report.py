@@ -13,7 +13,7 @@ from ._validate import Array
 from .level_report import level_table, planned_training
 
 if TYPE_CHECKING:
-    from .audit import Audit
+    from .auditing import Audit
     from .plan import Plan
 
 __all__ = ["CAUSES", "audit_text", "certificate_line", "level_table", "outer_line", "plan_text"]
@@ -29,7 +29,7 @@ CAUSES = {
     "last evaluation": "denoiser error in the final call",
     "truncation": "stopping above zero noise",
     "initial": "starting from pure noise, not noised data",
-    "bias": "exact: finite steps, stopping and start together",
+    "bias": "steps, stopping and start, exactly",
     "InformationError": "shared parameters, trained on too few examples",
 }
 
@@ -218,12 +218,12 @@ def outer_line(plan: Plan) -> str | None:
 def _at_end(plan: Plan) -> str:
     if not plan.outer.get("at_end"):
         return ""
-    ends = [plan.outer.get(name) for name in ("low", "high")]
-    if None in ends:
+    low, high = plan.outer.get("low"), plan.outer.get("high")
+    if low is None or high is None:
         return "; at the end of the searched range: widen it"
-    low, high = (abs(np.log(plan.stopping_sigma / float(end))) for end in ends)
-    which = "low" if low < high else "high"
-    return f"; at the {which} end of the searched range ({quantity(ends[low >= high])}): widen it"
+    nearer = plan.stopping_sigma**2 < float(low) * float(high)
+    which, end = ("low", low) if nearer else ("high", high)
+    return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
 
 
 def _proof(plan: Plan) -> list[str]:
@@ -347,7 +347,7 @@ def audit_text(audit: Audit) -> str:
     whole = sum(audit.gap.values())
     gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
     lines = [
-        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error of the best use of its compute",
+        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
         f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
         f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
         f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "

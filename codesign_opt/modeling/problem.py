@@ -51,7 +51,7 @@ class Problem:
     >>> prices = Prices(example=2.0, evaluation=1.0, images=1)
     >>> steps = np.full(30, 5.0)
     >>> plan = Problem(ScoreError(table), [Compute(prices, part="training") <= 1e4], steps=steps).solve()
-    >>> bool(plan.certificate.optimal), round(plan.error * 1e4 / 2 / np.log(1000) ** 2, 6)
+    >>> plan.certificate.optimal, round(float(plan.error * 1e4 / 2 / np.log(1000) ** 2), 6)
     (True, 1.0)
     """
 

@@ -182,7 +182,6 @@ class ScoreError(Term):
     def expression(self, design: Design) -> cp.Expression:
         c = self.table
         total = design.reference.examples
-        inverse_steps = cp.inv_pos(design.step_variable)
         kappa = c.kappa / design.reference.steps
         pooling = c.coupling.pooling(c.levels)
         served = total if pooling is None else pooling @ total
@@ -196,7 +195,7 @@ class ScoreError(Term):
         if on.size:
             parts.append(self._reducible(design, relative[on], (c.example_error / served)[on], kappa[on], on))
         if np.any(c.floor_error > 0):
-            factor = c.coupling.expression(inverse_steps, kappa)
+            factor = c.coupling.expression(design.step_variable, kappa)
             parts.append(cp.sum(cp.multiply(c.floor_error, factor)))
         if c.final_score > 0:
             window = self._window(total)
@@ -214,9 +213,8 @@ class ScoreError(Term):
             return cp.sum(cp.multiply(weight * factor, cp.inv_pos(examples)))
         steps = design.step_variable[on]
         if design.fixed_examples:
-            return cp.sum(cp.multiply(weight, coupling.expression(cp.inv_pos(steps), kappa)))
-        product = cp.exp(-cp.log(examples) - cp.log(steps))
-        return cp.sum(cp.multiply(weight, coupling.product(cp.inv_pos(examples), product, kappa)))
+            return cp.sum(cp.multiply(weight, coupling.expression(steps, kappa)))
+        return cp.sum(cp.multiply(weight, coupling.product(examples, steps, kappa)))
 
     def _window(self, examples: Array) -> float:
         return float(self.table.final_window @ examples)
@@ -298,7 +296,8 @@ class Discretization(Term):
         if not rows.size:
             return cp.Constant(0.0)
         inverse = cp.inv_pos(design.step_variable) if c.order == 1 else cp.power(design.step_variable, -c.order)
-        return cp.sum_squares(rows @ inverse)
+        size = float(np.linalg.norm(rows.sum(axis=1)))  # rows of order one, whatever the unit of the error
+        return size**2 * cp.sum_squares((rows / size) @ inverse)
 
     def band_sums(self, point: Point) -> Array:
         """(B,) S_b = sum_l R_bl / n_l^q, square root of each band's error."""
