@@ -12,13 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cvxpy as cp
 import numpy as np
 
 from ._validate import Array, choice, number, vector
 from .levels import Levels
+
+if TYPE_CHECKING:
+    import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
 __all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled"]
 
@@ -69,11 +71,15 @@ def _tabulate(value: LogWidth, levels: Levels, name: str) -> Array:
 
 def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
     """1 / (examples steps), jointly convex."""
+    import cvxpy as cp
+
     return cp.exp(-cp.log(examples) - cp.log(steps))
 
 
 def _log_p4(steps: cp.Expression, scale: Array) -> cp.Expression:
     """log (1 + (scale / steps)^4)^(1/4), convex in the steps: log(1 + exp) of a convex function."""
+    import cvxpy as cp
+
     return cp.logistic(4 * (np.log(scale) - cp.log(steps))) / 4
 
 
@@ -112,11 +118,15 @@ class Local(Coupling):
         return np.where(x > 0, (1 + np.maximum(x, 1e-75) ** -4.0) ** -0.75, 0.0)
 
     def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         if self.form == "max":
             return cp.maximum(1.0, cp.multiply(scale, cp.inv_pos(steps)))
         return cp.exp(_log_p4(steps, scale))
 
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         if self.form == "max":
             return cp.maximum(cp.inv_pos(examples), cp.multiply(scale, _inverse_product(examples, steps)))
         return cp.exp(_log_p4(steps, scale) - cp.log(examples))
@@ -149,9 +159,13 @@ class PerStep(Coupling):
         return np.ones_like(x)
 
     def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         return cp.multiply(scale, cp.inv_pos(steps))
 
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         return cp.multiply(scale, _inverse_product(examples, steps))
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,7 +237,11 @@ class Settled(Coupling):
         return np.zeros_like(x)
 
     def expression(self, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         return cp.Constant(np.ones(steps.shape))
 
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
+        import cvxpy as cp
+
         return cp.inv_pos(examples)

@@ -35,7 +35,8 @@ class GaussianModel:
         training: what training leaves in the score.
         coupling: over which stretch of log sigma one error of the denoiser persists.
         terminal: "denoise" (the last step goes to zero noise, as real samplers do) or "rescale".
-        start: "noise" begins at N(0, sigma_max^2 I), as real samplers do; "marginal" at the exact law.
+        start: "noise" begins at N(0, sigma_max^2 I), as real samplers do; "mean" shifts that to the data's
+            mean, which is free and often worth much (section 1); "marginal" begins at the exact law.
 
     Raises:
         ValueError: a field of the wrong type or an unknown name.
@@ -66,7 +67,7 @@ class GaussianModel:
             if not isinstance(value, kind):
                 raise ValueError(f"GaussianModel.{name} is {value!r}; a {kind.__name__} is needed.")
         choice(self.terminal, "GaussianModel.terminal", ("denoise", "rescale"))
-        choice(self.start, "GaussianModel.start", ("noise", "marginal"))
+        choice(self.start, "GaussianModel.start", ("noise", "mean", "marginal"))
 
     @cached_property
     def bands(self) -> Spectrum:
@@ -92,7 +93,8 @@ class GaussianModel:
         top = lam + high**2
         forget = ((lam + stopping_sigma**2) / top) ** (self.sampler.eta**2)
         variance = s.counts @ (weight * lam**2 / (4 * high**4) * forget**2)
-        return float(variance + s.mean_power @ (weight * forget / top))
+        mean = s.mean_power @ (weight * forget / top) if self.start == "noise" else 0.0
+        return float(variance + mean)
 
     def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
         """The table of the programs of section 7 at one stopping point.
@@ -104,7 +106,7 @@ class GaussianModel:
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
         stop = number(stop, "stopping_sigma", positive=True)
         table = self._levels(stop, levels)
-        score, floor, response = self._rows(table, stop)
+        score, floor, response = self._rows(table.sigma, stop)
         lam, n = self.bands.eigenvalues, self.bands.counts
         final = (0.0, 0.0)
         if self.terminal == "denoise":
@@ -148,13 +150,13 @@ class GaussianModel:
         low = min(self.process.sigma_min, stop)
         return Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop)
 
-    def _rows(self, table: Levels, stop: float) -> tuple[Array, Array, Array]:
-        """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at the levels, weights taken at `stop`.
+    def _rows(self, sigma: Array, stop: float) -> tuple[Array, Array, Array]:
+        """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at noise levels, weights taken at `stop`.
 
         Values at the geometric mean of a level, not averages: the optimum holds square roots of them, so
         that an average would bias every level by the square of its width, the midpoint only the ends.
         """
-        lam, n, sigma = self.bands.eigenvalues, self.bands.counts, table.sigma
+        lam, n = self.bands.eigenvalues, self.bands.counts
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         weight = np.sqrt(n * terminal_weight(lam, stop, self.terminal))
         local = self.sampler.local_error(lam, sigma, stop) * sigma ** (self.sampler.order + 1)
@@ -175,8 +177,8 @@ class GaussianModel:
         if training.dataset_size is not None or (training.matrix == "full" and self.sampler.eta > 0):
             return None
         table = self._levels(high, levels)
-        ends = [self._rows(table, stop) for stop in (low, high)]
-        score, floor, response = (np.minimum(np.abs(a), np.abs(b)) for a, b in zip(*ends, strict=True))
+        ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
+        score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
         final = (0.0, 0.0)
         if self.terminal == "denoise":
             final = training.last_evaluation(self.bands.eigenvalues, self.bands.counts, low)
@@ -193,6 +195,17 @@ class GaussianModel:
             initial=min(self.initial_error(low), self.initial_error(high)),
             final_floor=final[1],
         )
+
+    def _least_rows(self, table: Levels, low: float, stop: float, levels: int) -> tuple[Array, Array, Array]:
+        """Magnitudes of `_rows`; on the lowest level, which the stopping point may cut anywhere between `low`
+        and its own lower edge, the least over the representatives that the cut can have."""
+        score, floor, response = (np.abs(row).copy() for row in self._rows(table.sigma, stop))
+        whole = self._levels(min(self.process.sigma_min, low), levels).edges
+        start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
+        cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], 7) * table.edges[1]), stop)
+        at_cuts = [np.abs(row) for row in self._rows(cuts, stop)]
+        score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), at_cuts[2].min(axis=-1)
+        return score, floor, response
 
     # exact laws of a concrete grid
 
@@ -261,19 +274,25 @@ class GaussianModel:
 
         grid = check_grid(sigmas)
         table = self.coefficients(grid.stopping_sigma).levels
-        _, _, response = self._rows(table, grid.stopping_sigma)
+        _, _, response = self._rows(table.sigma, grid.stopping_sigma)
         steps = steps_on_levels(table, grid.sigmas)
         terms = np.abs(response) * table.log_width ** (self.sampler.order + 1) / steps**self.sampler.order
         return float((terms.sum(axis=1) ** 2).sum())
 
     # the score error on a concrete grid
 
-    def settled_coefficients(self, sigmas: Any, levels: int = 200) -> Coefficients:
+    def settled_coefficients(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
 
         The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
         spread over the node's step, so that only the examples are left to decide. `truncation` is the
         grid's exact bias, start included.
+
+        Args:
+            sigmas: (K+1,) grid.
+            levels: number of levels over the whole range.
+            smooth: spread evenly over each step (False), or interpolate between the steps' centres with
+                the same total, which gives a training density without stairs.
         """
         grid = check_grid(sigmas)
         if grid.terminal != self.terminal:
@@ -297,11 +316,14 @@ class GaussianModel:
         if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
             score_density[last - 1] += score_density[last]
             floor_density[last - 1] += floor_density[last]
-        overlap = overlap / table.log_width[:, None]
+        spread = _interpolated if smooth else _stepwise
+        score, floor_rows = (
+            spread(density[:last], positive, table, overlap) for density in (score_density, floor_density)
+        )
         return Coefficients(
             table,
-            score=overlap @ score_density[:last],
-            floor=overlap @ floor_density[:last] / self.coupling.lengths(table),
+            score=score,
+            floor=floor_rows / self.coupling.lengths(table),
             response=np.zeros((0, len(table))),
             order=self.sampler.order,
             evaluations_per_step=self.sampler.evaluations_per_step,
@@ -340,6 +362,21 @@ class GaussianModel:
             return self.coupling.lengths(whole)[::-1]
         table = Levels.log_uniform(float(ascending[0]), float(ascending[-1]), 400)
         return np.interp(np.log(sigma), np.log(table.sigma), self.coupling.lengths(table))
+
+
+def _stepwise(density: Array, positive: Array, table: Levels, overlap: Array) -> Array:
+    """(L,) a density that is constant over each step of a grid, averaged over the levels."""
+    return (overlap @ density) / table.log_width
+
+
+def _interpolated(density: Array, positive: Array, table: Levels, overlap: Array) -> Array:
+    """(L,) the same total, interpolated in logarithms between the steps' centres."""
+    stepwise = _stepwise(density, positive, table, overlap)
+    if density.size < 2 or np.any(density <= 0):
+        return stepwise
+    centres = 0.5 * (np.log(positive[1:]) + np.log(positive[:-1]))[::-1]
+    smooth = np.exp(np.interp(np.log(table.sigma), centres, np.log(density)[::-1]))
+    return smooth * float(stepwise @ table.log_width) / float(smooth @ table.log_width)
 
 
 def _ratio(value: Array, base: Array) -> Array:

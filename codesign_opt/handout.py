@@ -98,7 +98,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
     if not study.trains:
         return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
-    table = study.model.settled_coefficients(grid, study.levels)
+    table = study.model.settled_coefficients(grid, study.levels, smooth=True)
     parts: list[Term] = [ScoreError(table), Truncation(table), *study.terms]
     objective = Sum(tuple(leaf for part in parts for leaf in part.leaves()))
     spent = None if study.run is None else study.run.examples_on(table.levels)

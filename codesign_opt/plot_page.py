@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ._text import percent, quantity
-from .report import certificate_line, evaluations_per_image, outer_line, relative_error
+from .plot_style import tick
+from .report import certificate_line, evaluations_per_image, handed_total, outer_line, relative_error
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -22,14 +23,16 @@ Panel = tuple[Callable[..., Axes], str]
 
 
 def draw_page(plan: Plan, panels: Sequence[Panel], figure: Figure | None) -> Figure:
-    """Draw `panels`, pairs of a plotting function and a caption, three to a row, under the plan's answer."""
-    columns = min(3, len(panels))
+    """Draw `panels`, pairs of a plotting function and a caption, at most three to a row, under the plan's answer."""
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     if figure is None:
         figure = plt.figure(figsize=(max(4.7 * columns, 7.0), 3.7 * rows + 1.0))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     answer, proof = page_title(plan)
-    answer, proof = textwrap.fill(answer, 34 * columns), textwrap.fill(proof, 58 * columns)
+    if len(answer) > 34 * columns:
+        answer = answer.replace(": error", ":\nerror")
+    proof = textwrap.fill(proof, 58 * columns)
     figure.suptitle(answer, x=0.012, ha="left", fontsize=15, fontweight="bold")
     figure.supxlabel(proof, x=0.012, ha="left", fontsize=9.5, color="#404040")
     for place, (draw, caption) in enumerate(panels):
@@ -42,8 +45,10 @@ def draw_page(plan: Plan, panels: Sequence[Panel], figure: Figure | None) -> Fig
 
 def page_title(plan: Plan) -> tuple[str, str]:
     """The answer in a sentence, and the proof in another."""
-    relative = relative_error(plan)
-    error = f"error {quantity(plan.error, 3)}"
+    total = handed_total(plan)
+    total = plan.error if total is None else total
+    relative = relative_error(plan, total)
+    error = f"error {tick(total)}"
     if relative is not None:
         error += f" ({percent(relative)} of the data's variance)"
     spending = plan.costs.get("training", 0.0) + plan.costs.get("sampling", 0.0)

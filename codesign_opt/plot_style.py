@@ -31,6 +31,7 @@ __all__ = [
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PURPLE, YELLOW, GREY = "#0072B2", "#D55E00", "#CC79A7", "#F0E442", "#8A8A8A"
 SIGMA = "noise level σ (data units)"
+LEGEND: dict[str, Any] = {"fontsize": "small", "edgecolor": "none", "framealpha": 0.85, "borderpad": 0.2}
 ERROR = "error (squared Wasserstein-2, data units²)"
 
 # colour, line style, marker and hatch of each cause of error, the same in every plot
@@ -51,7 +52,7 @@ _NAMES = {
     "last evaluation": "final call",
     "truncation": "stopping early",
     "initial": "noise start",
-    "bias": "steps + stopping",
+    "bias": "steps + stopping,\nexact",
     "InformationError": "few examples",
 }
 
@@ -73,6 +74,7 @@ def new_axes(ax: Axes | None, title: str) -> Axes:
     ax.set_title(title, loc="left", fontweight="bold")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
+    ax.set_axisbelow(True)
     ax.grid(alpha=0.25)
     return ax
 
@@ -85,10 +87,10 @@ def finish(ax: Axes, levels: Levels) -> None:
         ax.set_ylim(0, ax.get_ylim()[1] * (1.1 + 0.1 * len(labels)))
         ax.yaxis.set_major_formatter(tick)
     if labels:
-        ax.legend(frameon=False, fontsize="small", loc="upper left")
+        ax.legend(**LEGEND, loc="upper left")
 
 
-def tick(value: float, position: int | None = None) -> str:
+def tick(value: float, position: float = 0.0) -> str:
     """Tick labels that need no offset text, which would collide with captions."""
     if 0 < abs(value) < 1e-2 or abs(value) >= 1e6:
         mantissa, exponent = f"{value:.2e}".split("e")
@@ -124,7 +126,7 @@ def ruled_out(ax: Axes, plan: Plan, name: str) -> None:
     width, edges = plan.levels.log_width, plan.levels.edges
     low = plan.tables.get(f"{name}_low", np.zeros(width.size)) / width
     high = plan.tables.get(f"{name}_high", np.full(width.size, np.inf)) / width
-    top = ax.get_ylim()[1]
+    top = 9.0 * ax.get_ylim()[1]  # beyond the axes' end, which still moves for the legend
     style: Mapping[str, Any] = {"fill": True, "fc": "none", "ec": GREY, "hatch": "////", "lw": 0}
     label = "ruled out by a constraint"
     if np.any(low > 0):

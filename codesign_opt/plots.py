@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from ._text import percent, quantity
+from ._text import percent
 from ._validate import Array
 from .densities import LogNormal
 from .level_report import planned_training
@@ -25,6 +26,7 @@ from .plot_style import (
     CAUSES_IN_ORDER,
     ERROR,
     GREY,
+    LEGEND,
     ORANGE,
     RED,
     SIGMA,
@@ -39,7 +41,7 @@ from .plot_style import (
     ruled_out,
     short_name,
     tick,
-)  # fmt: skip
+)
 from .report import handed_parts
 
 if TYPE_CHECKING:
@@ -84,14 +86,20 @@ def step_density(plan: Plan, ax: Axes | None = None) -> Axes:
     fit = plan.fits.get("rho")
     if fit:
         curve = _edm_density(plan, float(fit["rho"]))
-        ax.plot(
-            plan.levels.sigma, curve, color=ORANGE, linestyle="--", label=f"EDM grid, ρ = {fit['rho']:.3g}"
-        )
+        label = f"EDM grid, ρ = {fit['rho']:.3g}"
+        ax.plot(plan.levels.sigma, curve, color=ORANGE, linestyle="--", lw=1.6, label=label)
         raise_top(ax, curve)
     ruled_out(ax, plan, "steps")
     if plan.sigmas is not None:
         nodes = plan.sigmas[plan.sigmas > 0]
-        marks = {"linestyle": "none", "marker": "|", "ms": 10, "mew": 1.1, "color": BLACK, "clip_on": False}
+        marks: dict[str, Any] = {
+            "linestyle": "none",
+            "marker": "|",
+            "ms": 10,
+            "mew": 1.1,
+            "color": BLACK,
+            "clip_on": False,
+        }
         line = ax.plot(nodes, np.full(nodes.size, 0.03), label="the sampler's noise levels", **marks)[0]
         line.set_transform(ax.get_xaxis_transform())
     ax.set_ylabel("sampler steps per unit of ln σ")
@@ -110,52 +118,56 @@ def error_breakdown(plan: Plan, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, "What the error is made of")
     ax.grid(visible=False, axis="y")
     handed = handed_parts(plan)
-    parts = sorted(
-        ((k, v) for k, v in plan.breakdown.items() if v or handed.get(k)), key=lambda item: item[1]
-    )
-    parts = [(k, 0.0) for k in reversed(handed) if handed[k] and k not in plan.breakdown] + parts
+    both = {name: (plan.breakdown.get(name, 0.0), handed.get(name, 0.0)) for name in {**plan.breakdown, **handed}}
+    parts = sorted((name, values[0]) for name, values in both.items() if any(values))
+    parts = sorted(parts, key=lambda item: max(both[item[0]]))
     height, shift = (0.36, 0.19) if handed else (0.6, 0.0)
     for row, (name, value) in enumerate(parts):
         color, _, _, hatch = look(name)
         if value:
             ax.barh(row + shift, value, height, color=color, hatch=hatch, edgecolor="white", label="_plan")
-            share = percent(value / plan.error) if plan.error else ""
-            _bar_text(ax, row + shift, value, f"{quantity(value, 3)} ({share})")
+            share = f" ({percent(value / plan.error)})" if plan.error else ""
+            _bar_text(ax, row + shift, value, tick(value) + share)
         if name in handed:
             ax.barh(row - shift, handed[name], height, fc="none", ec=color, lw=1.3, label="_handed out")
-            _bar_text(ax, row - shift, handed[name], quantity(handed[name], 3))
+            _bar_text(ax, row - shift, handed[name], tick(handed[name]))
     ax.set_yticks(range(len(parts)), [short_name(name) for name, _ in parts])
     values = [v for _, v in parts] + [handed.get(k, 0.0) for k, _ in parts]
     ax.set_xlim(min([0.0, *values]), 1.6 * max([0.0, *values]) or 1.0)
-    ax.set_ylim(-1.5 if handed else -0.6, max(len(parts), 3) - 0.4)
+    spare = max(3 - len(parts), 0) / 2
+    ax.set_ylim(-0.6 - spare - (0.9 if handed else 0.0), len(parts) - 0.4 + spare)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(tick)
     ax.set_xlabel(ERROR if plan.sigmas is not None else "error (squared units of the response)")
     if handed:
-        ax.bar([0], [0], color=GREY, label="plan")
-        ax.bar([0], [0], fc="none", ec=GREY, label="handed out, whole steps")
-        ax.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+        kinds = [Patch(color=GREY, label="plan"), Patch(fc="none", ec=GREY, label="handed out, whole steps")]
+        ax.legend(handles=kinds, **LEGEND, loc="lower right", ncols=2)
     return ax
 
 
 def _bar_text(ax: Axes, row: float, value: float, text: str) -> None:
-    place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": "small"}
-    ax.annotate(text, (max(value, 0.0), row), **place)  # type: ignore[arg-type]
+    place: dict[str, Any] = {
+        "xytext": (4, 0),
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": "small",
+    }
+    ax.annotate(text, (max(value, 0.0), row), **place)
 
 
 def error_by_level(plan: Plan, ax: Axes | None = None) -> Axes:
     """Error per unit of ln sigma by cause: equal areas under one curve are equal errors."""
     ax = new_axes(ax, "Where the error arises")
-    ax.set_ylim(0, 1e-300)
+    first = True
     for name in ("discretization", "score", "floor"):
         values = plan.tables.get(name)
         if values is not None and np.any(values > 0):
-            color, style, _, _ = look(name)
+            color, line, _, _ = look(name)
             density = values / plan.levels.log_width
-            ax.stairs(
-                density, plan.levels.edges, color=color, linestyle=style, label=short_name(name), lw=1.8
-            )
-            raise_top(ax, density)
+            style: dict[str, Any] = {"color": color, "linestyle": line, "lw": 1.8}
+            ax.stairs(density, plan.levels.edges, label=short_name(name), **style)
+            raise_top(ax, density, start=first)
+            first = False
     ax.set_ylabel("error per unit of ln σ (data units²)")
     finish(ax, plan.levels)
     return ax
@@ -175,29 +187,19 @@ def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
     for name in (*CAUSES_IN_ORDER, *(k for k in plan.breakdown if k not in CAUSES_IN_ORDER)):
         part = np.array([float(record.get(name, 0.0)) for record in records])
         if np.any(part > 1e-3 * total.min()):
-            color, style, marker, _ = look(name)
-            part = np.where(part > 0, part, np.nan)
-            ax.plot(
-                stops,
-                part,
-                color=color,
-                linestyle=style,
-                marker=marker,
-                ms=3.5,
-                lw=1.2,
-                label=short_name(name),
-            )
+            color, line, marker, _ = look(name)
+            style: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker, "ms": 3.5, "lw": 1.2}
+            ax.plot(stops, np.where(part > 0, part, np.nan), label=short_name(name), **style)
     ax.plot(stops, total, color=BLACK, lw=2.4, label="total")
     if all("lower_bound" in record for record in records):
         bound = [record["lower_bound"] for record in records]
-        ax.plot(stops, bound, color=YELLOW, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
+        ax.plot(stops, bound, color=SKY, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
     ax.plot([plan.stopping_sigma], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
-    ax.set(
-        xscale="log", yscale="log", xlabel="noise level where sampling stops, σ (data units)", ylabel=ERROR
-    )
+    ax.set(xscale="log", yscale="log", ylabel=ERROR)
+    ax.set_xlabel("noise level where sampling stops, σ (data units)")
     low, high = float(total.min()) * 1e-3, float(total.max())
     ax.set_ylim(low, high * (high / low) ** 0.55)  # room for the legend
-    ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper left")
+    ax.legend(**LEGEND, ncols=2, loc="upper left")
     return ax
 
 
@@ -272,21 +274,22 @@ def frontier_plot(frontier: Frontier, ax: Axes | None = None) -> Axes:
     images = getattr(frontier, "axis", "budget") == "images"
     ax = new_axes(ax, "What more images cost" if images else "What more compute buys")
     values = np.asarray(frontier.budgets, dtype=np.float64)
-    lines = ax.plot(
-        values, np.asarray(frontier.errors), color=BLUE, marker="o", ms=4, lw=2, label="error (left)"
-    )
+    errors = np.asarray(frontier.errors)
+    lines = ax.plot(values, errors, color=BLUE, marker="o", ms=4, lw=2, label="error (left)")
     what = "images that will be drawn" if images else "budget (units of price)"
     ax.set(xscale="log", yscale="log", xlabel=what, ylabel=ERROR)
     share = ax.twinx()
     percents = 100.0 * np.asarray(frontier.training_share)
-    lines += share.plot(
-        values, percents, color=RED, linestyle="--", marker="s", ms=4, label="training's share (right)"
-    )
-    share.set_ylim(0, 100)
+    style: dict[str, Any] = {"color": RED, "linestyle": "--", "marker": "s", "ms": 4}
+    lines += share.plot(values, percents, label="training's share (right)", **style)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top * (top / bottom) ** 0.2)  # room for the legend
+    share.set_ylim(0, 120)
+    share.set_yticks(range(0, 101, 20))
     share.set_ylabel("share of the compute spent on training (%)")
     share.spines["top"].set_visible(False)
     names = [str(line.get_label()) for line in lines]
-    ax.legend(lines, names, frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 0.02))
+    ax.legend(lines, names, **LEGEND, loc="upper center", ncols=2)
     return ax
 
 
@@ -299,9 +302,8 @@ def audit_plot(audit: Audit, ax: Axes | None = None) -> Axes:
     more, less = np.maximum(density, 0), np.minimum(density, 0)
     ax.stairs(more, levels.edges, fill=True, color=RED, alpha=0.5, label="more error than the best density")
     if np.any(less < 0):
-        ax.stairs(
-            less, levels.edges, fill=True, color=SKY, hatch="///", label="less error than the best density"
-        )
+        label = "less error than the best density"
+        ax.stairs(less, levels.edges, fill=True, fc=SKY, ec="white", hatch="///", lw=0, label=label)
     if never.any():
         ax.plot(levels.sigma[never], np.zeros(never.sum()), "x", color=BLACK, ms=5, label="never trained")
     ax.axhline(0, color=BLACK, lw=0.8)
@@ -311,7 +313,7 @@ def audit_plot(audit: Audit, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter(tick)
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.1 * (len(audit.gap) + 3) * (top - bottom))  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="upper left", handlelength=1.5)
+    ax.legend(**LEGEND, loc="upper left", handlelength=1.5)
     return ax
 
 
@@ -325,7 +327,7 @@ def plan_page(plan: Plan, figure: Figure | None = None) -> Figure:
         panels.append((training_density, "Equal areas are equal numbers of examples."))
     if plan.sigmas is not None:
         panels.append((step_density, "Ticks: the noise levels to hand to the sampler."))
-    panels.append((error_breakdown, "Predicted distance of samples to data."))
+    panels.append((error_breakdown, "Predicted by cause."))
     if sum(record.get("error") is not None for record in plan.curve) > 1:
         panels.append((error_against_stopping, "Best design for every stopping point."))
     if planned_training(plan):

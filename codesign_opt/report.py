@@ -24,13 +24,13 @@ _MOST = 6  # rows of shadow prices, peers and extra causes before the rest is co
 # What each part of the error is, for a reader who has not read docs/theory.md.
 CAUSES = {
     "discretization": "finite sampler steps",
-    "score": "denoiser trained on too few examples",
-    "floor": "training noise that more examples leave",
+    "score": "too few training examples",
+    "floor": "training noise that stays",
     "last evaluation": "denoiser error in the final call",
     "truncation": "stopping above zero noise",
-    "initial": "starting from pure noise, not noised data",
-    "bias": "steps, stopping and start, exactly",
-    "InformationError": "shared parameters, trained on too few examples",
+    "initial": "starting from pure noise",
+    "bias": "steps, stop and start, exactly",
+    "InformationError": "too few training examples",
 }
 
 
@@ -72,10 +72,10 @@ def evaluations_per_image(plan: Plan) -> int | None:
     return (plan.number_of_steps - final) * int(plan.provenance["evaluations_per_step"]) + final
 
 
-def relative_error(plan: Plan) -> float | None:
-    """Error relative to the data's total variance, where the plan's provenance states that."""
+def relative_error(plan: Plan, error: float) -> float | None:
+    """An error relative to the data's total variance, where the plan's provenance states that."""
     trace = plan.provenance.get("trace")
-    return plan.error / float(trace) if trace else None
+    return error / float(trace) if trace else None
 
 
 def _headline(plan: Plan) -> list[str]:
@@ -93,12 +93,12 @@ def _headline(plan: Plan) -> list[str]:
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
     lines = [first, f"Predicted error {quantity(plan.error)}: {kind}"]
-    if (total := handed_total(plan)) is not None:
-        lines.append(f"  handed out with whole steps: {quantity(total)}")
-    relative = relative_error(plan)
+    relative = relative_error(plan, plan.error)
     if relative is not None:
         root = percent(abs(relative) ** 0.5)
         lines.append(f"  = {percent(relative)} of the data's total variance; RMS {root} of the data's RMS")
+    if (total := handed_total(plan)) is not None:
+        lines.append(f"  {quantity(total)} with the whole steps that are handed out")
     return lines
 
 
@@ -126,14 +126,12 @@ def _causes(plan: Plan) -> list[str]:
     lines += _wrapped("  none from ", ", ".join(zero))
     cross = plan.handed_out.get("cross term at most")
     if cross:
-        lines.append(
-            f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated"
-        )
+        lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
     return lines
 
 
 def _cause(name: str) -> list[str]:
-    return [_clip(name), CAUSES.get(name, "term of this problem")]
+    return [_clip(name, 20), CAUSES.get(name, "term of this problem")]
 
 
 def _share(value: float, total: float) -> str:

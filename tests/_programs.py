@@ -41,9 +41,9 @@ class Joint:
             return 10 ** rng.uniform(-decades / 2, decades / 2, shape)
 
         a = spread(size) / sigma**2
-        tau_b = 1e-4 * floor * spread(size) / sigma**2
-        rows = 0.3 * spread(bands, size) / sigma ** (order + 1) * rng.choice([1.0, -1.0], (bands, size))
-        example, evaluation = 0.1 * scale * spread(size), 20 * scale * spread(size)
+        tau_b = 1e-3 * floor * spread(size) / sigma**2
+        rows = 0.03 * spread(bands, size) / sigma ** (order + 1) * rng.choice([1.0, -1.0], (bands, size))
+        example, evaluation = 0.1 * scale * spread(size), 400 * scale * spread(size)
         return cls(
             levels, a, tau_b, rows, order, coupling, coupling.lengths(levels), example, evaluation, 3e3 * scale
         )  # fmt: skip
@@ -122,7 +122,7 @@ class Joint:
         )
         budget = price <= self.budget
         program = cp.Problem(cp.Minimize(error), [budget, *links])
-        program.solve(gp=True, solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+        program.solve(gp=True, solver="CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
         value = float(program.value)
         # the dual of a geometric program is d log value / d log budget
         return value, float(np.asarray(budget.dual_value).item()) * value / self.budget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cvxpy as cp
@@ -12,10 +12,10 @@ import numpy as np
 
 from .._validate import Array, choice, number, vector
 from ..coefficients import Coefficients
-from .design import Design
+from .design import Box, Design
 from .terms import Bound, Term
 
-__all__ = ["Cap", "Constraint", "Floor", "Monotone", "Named", "Share", "StabilityCap", "TrustCap", "named"]
+__all__ = ["BoxConstraint", "Cap", "Constraint", "Floor", "Monotone", "Named", "Share", "StabilityCap", "TrustCap", "named"]
 
 Amount = float | Array | Callable[[Array], Array]
 _QUANTITIES = ("density", "examples", "step_density", "steps", "step_size")
@@ -32,10 +32,6 @@ class Constraint(ABC):
     def name(self) -> str:
         """How messages and shadow prices call the constraint."""
         return type(self).__name__
-
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array] | None:
-        """Bounds (examples from, to, steps from, to) level by level, where that is all the constraint says."""
-        return None
 
 
 def named(name: str, what: Any) -> Named:
@@ -76,8 +72,30 @@ def _on_levels(value: Amount, design: Design, name: str) -> Array:
     return vector(value, name, length=len(design), nonnegative=True, infinite=True)
 
 
+class BoxConstraint(Constraint):
+    """A constraint that only bounds examples or steps level by level; the certificate takes it exactly."""
+
+    @abstractmethod
+    def box(self, design: Design) -> Box:
+        """The bounds, in user units."""
+
+    def constraints(self, design: Design) -> list[cp.Constraint]:
+        box = self.box(design)
+        return [
+            *_within(design.examples, box.examples_low, box.examples_high, design.examples_unit),
+            *_within(design.steps, box.steps_low, box.steps_high, design.steps_unit),
+        ]
+
+
+def _within(expression: cp.Expression, low: Array, high: Array, unit: float) -> list[cp.Constraint]:
+    """low <= expression <= high where there is anything to say."""
+    floors, caps = np.flatnonzero(low > 0), np.flatnonzero(np.isfinite(high))
+    rows = [expression[floors] >= low[floors] / unit] if floors.size else []
+    return rows + ([expression[caps] <= high[caps] / unit] if caps.size else [])
+
+
 @dataclass(frozen=True, eq=False)
-class _LevelBound(Constraint):
+class _LevelBound(BoxConstraint):
     """Bound of one quantity on every level with `low` <= sigma <= `high`."""
 
     value: Amount
@@ -90,12 +108,16 @@ class _LevelBound(Constraint):
         choice(self.quantity, f"{owner}.quantity", _QUANTITIES)
         object.__setattr__(self, "value", _amount(self.value, f"{owner}.value"))
         object.__setattr__(self, "low", number(self.low, f"{owner}.low", nonnegative=True))
-        if not self.high > self.low:
-            raise ValueError(f"{owner}.high is {self.high:g}; it must exceed low = {self.low:g}.")
+        if isinstance(self.high, bool) or not self.high > self.low:
+            raise ValueError(f"{owner}.high is {self.high!r}; it must exceed low = {self.low:g}.")
 
     @property
     def name(self) -> str:
         return f"{type(self).__name__}({self.quantity})"
+
+    @property
+    def _on_examples(self) -> bool:
+        return self.quantity in ("density", "examples")
 
     def _inside(self, design: Design) -> Array:
         inside = (design.sigma >= self.low) & (design.sigma <= self.high)
@@ -106,34 +128,15 @@ class _LevelBound(Constraint):
             )
         return inside
 
-    def _in_amounts(self, design: Design) -> tuple[bool, Array]:
-        """Whether examples are bounded (else steps), and the bound per level in examples or steps."""
+    def _amounts(self, design: Design) -> Array:
+        """(L,) the bound in examples or in steps."""
         value = _on_levels(self.value, design, f"{type(self).__name__}.value")
         if self.quantity in ("density", "step_density"):
-            value = value * design.log_width
-        elif self.quantity == "step_size":
+            return value * design.log_width
+        if self.quantity == "step_size":
             with np.errstate(divide="ignore"):
-                value = design.width / value
-        return self.quantity in ("density", "examples"), value
-
-    def constraints(self, design: Design) -> list[cp.Constraint]:
-        box = self.box(design)
-        low_m, high_m, low_n, high_n = box
-        rows: list[cp.Constraint] = []
-        for expression, low, high in (
-            (design.examples, low_m, high_m),
-            (design.steps, low_n, high_n),
-        ):
-            for sense, limit in (("low", low), ("high", high)):
-                on = np.flatnonzero((limit > 0) if sense == "low" else np.isfinite(limit))
-                if on.size:
-                    unit = design.examples_unit if expression is design.examples else design.steps_unit
-                    target = limit[on] / unit
-                    rows.append(expression[on] >= target if sense == "low" else expression[on] <= target)
-        return rows
-
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array]:
-        raise TypeError("use Floor or Cap")
+                return design.width / value
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,11 +158,10 @@ class Floor(_LevelBound):
             )
         super().__post_init__()
 
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array]:
-        on_examples, amount = self._in_amounts(design)
-        low = np.where(self._inside(design), amount, 0.0)
-        zero, infinite = np.zeros(len(design)), np.full(len(design), np.inf)
-        return (low, infinite, zero, infinite) if on_examples else (zero, infinite, low, infinite)
+    def box(self, design: Design) -> Box:
+        low = np.where(self._inside(design), self._amounts(design), 0.0)
+        box = Box.empty(len(design))
+        return replace(box, examples_low=low) if self._on_examples else replace(box, steps_low=low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +174,13 @@ class Cap(_LevelBound):
         low, high: the range of sigma.
     """
 
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array]:
-        on_examples, amount = self._in_amounts(design)
-        inside = self._inside(design)
-        zero, infinite = np.zeros(len(design)), np.full(len(design), np.inf)
+    def box(self, design: Design) -> Box:
+        inside, amounts = self._inside(design), self._amounts(design)
+        box = Box.empty(len(design))
         if self.quantity == "step_size":
-            return zero, infinite, np.where(inside, amount, 0.0), infinite
-        high = np.where(inside, amount, np.inf)
-        return (zero, high, zero, infinite) if on_examples else (zero, infinite, zero, high)
+            return replace(box, steps_low=np.where(inside, amounts, 0.0))
+        high = np.where(inside, amounts, np.inf)
+        return replace(box, examples_high=high) if self._on_examples else replace(box, steps_high=high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +235,7 @@ class Monotone(Constraint):
 
 
 @dataclass(frozen=True, eq=False)
-class StabilityCap(Constraint):
+class StabilityCap(BoxConstraint):
     """Steps short enough that Euler-Maruyama keeps every direction's sign: step <= v_min/((1+eta^2) sigma).
 
     The binding direction is the smallest eigenvalue. ODE and ancestral samplers in sigma need no
@@ -244,25 +245,18 @@ class StabilityCap(Constraint):
 
     table: Coefficients
 
-    def _needed(self, design: Design) -> Array:
-        ratio = self.table.variance_ratio
-        if self.table.positivity == 0:
-            return np.zeros(len(design))
-        if ratio is None:
-            raise ValueError("StabilityCap needs Coefficients.variance_ratio; this table has none.")
-        return self.table.positivity * ratio * design.log_width
+    def __post_init__(self) -> None:
+        _check_ratio(self.table, "StabilityCap", needed=getattr(self.table, "positivity", 0.0) > 0)
 
-    def constraints(self, design: Design) -> list[cp.Constraint]:
-        needed = self._needed(design)
-        return [design.steps >= needed / design.steps_unit] if np.any(needed > 0) else []
-
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array]:
-        zero, infinite = np.zeros(len(design)), np.full(len(design), np.inf)
-        return zero, infinite, self._needed(design), infinite
+    def box(self, design: Design) -> Box:
+        box, ratio = Box.empty(len(design)), self.table.variance_ratio
+        if self.table.positivity == 0 or ratio is None:
+            return box
+        return replace(box, steps_low=self.table.positivity * ratio * design.log_width)
 
 
 @dataclass(frozen=True, eq=False)
-class TrustCap(Constraint):
+class TrustCap(BoxConstraint):
     """Steps within `kappa` v_min/sigma, near where the leading-order error model (3.1) holds."""
 
     table: Coefficients
@@ -270,17 +264,18 @@ class TrustCap(Constraint):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", number(self.kappa, "TrustCap.kappa", positive=True))
-        if self.table.variance_ratio is None:
-            raise ValueError("TrustCap needs Coefficients.variance_ratio; this table has none.")
+        _check_ratio(self.table, "TrustCap", needed=True)
 
-    def box(self, design: Design) -> tuple[Array, Array, Array, Array]:
-        ratio = self.table.variance_ratio
-        assert ratio is not None  # noqa: S101 - checked on construction
-        zero, infinite = np.zeros(len(design)), np.full(len(design), np.inf)
-        return zero, infinite, ratio * design.log_width / self.kappa, infinite
+    def box(self, design: Design) -> Box:
+        ratio = np.asarray(self.table.variance_ratio)
+        return replace(Box.empty(len(design)), steps_low=ratio * design.log_width / self.kappa)
 
-    def constraints(self, design: Design) -> list[cp.Constraint]:
-        return [design.steps >= self.box(design)[2] / design.steps_unit]
+
+def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:
+    if not isinstance(table, Coefficients):
+        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+    if needed and table.variance_ratio is None:
+        raise ValueError(f"{owner} needs Coefficients.variance_ratio; this table has none.")
 
 
 def as_named(what: Any, index: int) -> Named:

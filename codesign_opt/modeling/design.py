@@ -11,7 +11,7 @@ import numpy as np
 from .._validate import Array
 from ..levels import Levels
 
-__all__ = ["Design", "Point"]
+__all__ = ["Box", "Design", "Point"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,30 @@ class Point:
     def examples(self) -> Array:
         """(L,) all examples: spent and new."""
         return self.spent + self.new_examples
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Bounds of (all) examples and of steps on each level, in user units."""
+
+    examples_low: Array
+    examples_high: Array
+    steps_low: Array
+    steps_high: Array
+
+    @classmethod
+    def empty(cls, size: int) -> Box:
+        """No bounds but nonnegativity."""
+        return cls(np.zeros(size), np.full(size, np.inf), np.zeros(size), np.full(size, np.inf))
+
+    def __and__(self, other: Box) -> Box:
+        """Both boxes at once."""
+        return Box(
+            np.maximum(self.examples_low, other.examples_low),
+            np.minimum(self.examples_high, other.examples_high),
+            np.maximum(self.steps_low, other.steps_low),
+            np.minimum(self.steps_high, other.steps_high),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,8 @@ from .terms import Term
 
 __all__ = ["InformationError"]
 
+_CUT = 1e-11  # directions whose information is below this fraction, squared, of the largest are undetermined
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InformationError(Term):
@@ -69,12 +71,13 @@ class InformationError(Term):
         self._check_range()
 
     def _check_range(self) -> None:
-        basis = self._range(np.ones(self.sigma.size))
-        missing = self.response - basis @ (basis.T @ self.response)
-        if np.linalg.norm(missing) > 1e-8 * np.linalg.norm(self.response):
+        basis, _, unit = self._spectrum(np.ones(self.sigma.size))
+        wanted = self.response / unit[:, None]
+        missing = np.linalg.norm(wanted - basis @ (basis.T @ wanted)) / max(np.linalg.norm(wanted), 1e-300)
+        if missing > 1e-8:
             raise ValueError(
                 "InformationError.response lies outside what the features and the prior determine (by "
-                f"{np.linalg.norm(missing) / np.linalg.norm(self.response):.2g} of its norm); add a prior or features."
+                f"{missing:.2g} of its norm); add a prior or features."
             )
 
     @cached_property
@@ -96,18 +99,16 @@ class InformationError(Term):
 
     def solution(self, examples: Array) -> Array:
         """(P, r) Y = M^-1 G, on the range of M."""
-        values, vectors = np.linalg.eigh(self.information(examples))
-        keep = values > 1e-14 * values.max()
-        basis = vectors[:, keep]
-        return basis @ ((basis.T @ self.response) / values[keep][:, None])
+        whitening = self._whitening(examples)
+        return whitening @ (whitening.T @ self.response)
 
     def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
         """(P, r) Y from the dual of the declared equality, up to a factor; None where there is none."""
         dual = auxiliary[0].dual_value if auxiliary else None
         if dual is None or not np.all(np.isfinite(dual)):
             return None
-        basis, values = self._spectrum(reference)
-        solution = (basis / np.sqrt(values)) @ np.asarray(dual).reshape(values.size, -1)
+        whitening = self._whitening(reference)
+        solution = whitening @ np.asarray(dual).reshape(whitening.shape[1], -1)
         return solution if np.sum(self.response * solution) > 0 else -solution
 
     def gains(self, solution: Array) -> Array:
@@ -120,11 +121,14 @@ class InformationError(Term):
 
     def error(self, examples: Array) -> float:
         """<G G^T, M^-1> at these examples; inf where they do not determine the response."""
-        solution = self.solution(examples)
-        missing = self.response - self.information(examples) @ solution
-        if np.linalg.norm(missing) > 1e-6 * np.linalg.norm(self.response):
+        basis, values, unit = self._spectrum(examples)
+        wanted = self.response / unit[:, None]
+        seen = basis.T @ wanted
+        value = float(np.sum((seen / values[:, None]) ** 2))
+        missing = np.sum((wanted - basis @ seen) ** 2)  # it would cost missing / (a value below the cut)^2
+        if missing > 1e-7 * value * (_CUT * values.max()) ** 2:
             return float("inf")
-        return float(np.sum(self.response * solution))
+        return value
 
     def sandwich_error(self, examples: Array, loss_weight: Array | None = None) -> float:
         """Terminal error for loss weights that are not 1 / s_l: (sum m w H)^-1 (sum m w^2 S) (sum m w H)^-1.
@@ -141,7 +145,9 @@ class InformationError(Term):
 
         curvature = total(examples * weight)
         noise = total(examples * weight**2 * np.asarray(self.residual_variance))
-        solution = np.linalg.lstsq(curvature, self.response, rcond=1e-13)[0]
+        unit = np.sqrt(np.where(np.diag(curvature) > 0, np.diag(curvature), 1.0))  # the parameters' units
+        scaled = curvature / unit / unit[:, None]
+        solution = np.linalg.lstsq(scaled, self.response / unit[:, None], rcond=1e-13)[0] / unit[:, None]
         return float(np.sum(solution * (noise @ solution)))
 
     def expression(self, design: Design) -> cp.Expression:
@@ -149,8 +155,7 @@ class InformationError(Term):
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         total = design.reference.examples
-        basis, values = self._spectrum(total)
-        left = basis / np.sqrt(values)  # M_ref^(-1/2) on its range
+        left = self._whitening(total)  # M_ref^(-1/2) on its range
         size, outputs = self.roots.shape[1], self.response.shape[1]
         count = len(total)
         scaled = (self.roots * np.sqrt(total)[:, None, None]).reshape(count * size, -1) @ left
@@ -172,13 +177,27 @@ class InformationError(Term):
         objective.append(cp.sum(t))
         return sum(objective), [equality == left.T @ self.response, cone]
 
-    def _range(self, examples: Array) -> Array:
-        return self._spectrum(examples)[0]
+    def _whitening(self, examples: Array) -> Array:
+        """(P, rank) W with W^T M W = 1 on the range of M."""
+        basis, values, unit = self._spectrum(examples)
+        return basis / values / unit[:, None]
 
-    def _spectrum(self, examples: Array) -> tuple[Array, Array]:
-        values, vectors = np.linalg.eigh(self.information(examples))
-        keep = values > 1e-13 * values.max()
-        return vectors[:, keep], values[keep]
+    def _spectrum(self, examples: Array) -> tuple[Array, Array, Array]:
+        """Right singular vectors and values of M^(1/2) with columns of length one, and those lengths.
+
+        The columns' lengths are the parameters' units, which change no answer; singular values of the
+        root resolve twice as many decades as eigenvalues of M.
+        """
+        scaled = self.roots * np.sqrt(examples)[:, None, None]
+        root = scaled.reshape(-1, scaled.shape[2])
+        if self.prior is not None:
+            root = np.vstack([root, _root(self.prior).T])
+        lengths = np.sqrt((root**2).sum(axis=0))
+        unit = np.where(lengths > 0, lengths, 1.0)
+        triangle = np.linalg.qr(root / unit, mode="r")
+        _, values, vectors = np.linalg.svd(triangle, full_matrices=False)
+        keep = values > _CUT * values.max()
+        return vectors[keep].T, values[keep], unit
 
     def __repr__(self) -> str:
         count, outputs, parameters = self.features.shape

@@ -12,9 +12,9 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate, LagrangianBound
 from ..errors import ConvexityError
-from .design import Design, Point
+from .design import Box, Design, Point
 from .information import InformationError, information_bound
-from .reference import Box, Budget
+from .reference import Budget
 from .scaling import Row, linearise, scaled_expression
 from .terms import Compute, Steps, Term
 

@@ -10,32 +10,12 @@ from .._validate import Array
 from ..coefficients import Coefficients
 from ..errors import InfeasibleError
 from ..levels import Levels
-from .design import Design, Point
+from .design import Box, Design, Point
 from .terms import Bound, Compute, Steps
 
-__all__ = ["Budget", "Box", "first_reference", "recentred"]
+__all__ = ["Budget", "check_open", "first_reference", "recentred"]
 
 _DEFAULT_STEPS = 20.0
-
-
-@dataclass(eq=False)
-class Box:
-    """Bounds of examples and steps on each level, gathered from every constraint that is only that."""
-
-    examples_low: Array
-    examples_high: Array
-    steps_low: Array
-    steps_high: Array
-
-    @classmethod
-    def empty(cls, size: int) -> Box:
-        return cls(np.zeros(size), np.full(size, np.inf), np.zeros(size), np.full(size, np.inf))
-
-    def intersect(self, other: tuple[Array, Array, Array, Array]) -> None:
-        self.examples_low = np.maximum(self.examples_low, other[0])
-        self.examples_high = np.minimum(self.examples_high, other[1])
-        self.steps_low = np.maximum(self.steps_low, other[2])
-        self.steps_high = np.minimum(self.steps_high, other[3])
 
 
 @dataclass(frozen=True, eq=False)

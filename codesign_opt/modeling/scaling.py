@@ -16,7 +16,7 @@ import numpy as np
 
 from .._validate import Array
 from ..errors import ConvexityError
-from .constraints import Named
+from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
 from .terms import Bound, Term
 
@@ -143,8 +143,8 @@ def rows_of(item: Named, design: Design) -> list[Row]:
     what = item.what
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design)]
-    is_box = hasattr(what, "box") and what.box(design) is not None
-    produced = what.constraints(design) if hasattr(what, "constraints") else what(design)
+    is_box = isinstance(what, BoxConstraint)
+    produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
     if isinstance(produced, (cp.Constraint, bool, np.bool_)):
         produced = [produced]
     if not isinstance(produced, (list, tuple)):

@@ -14,10 +14,11 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate
 from ..errors import NotCertifiedError
-from .design import Design, Point
+from .constraints import BoxConstraint
+from .design import Box, Design, Point
 from .elastic import diagnose
 from .proof import Leaf, certify
-from .reference import Box, Budget, check_open, first_reference, recentred
+from .reference import Budget, check_open, first_reference, recentred
 from .scaling import Row, rows_of, scaled_expression
 from .terms import Bound, Term, Truncation
 
@@ -131,10 +132,8 @@ def starting_point(problem: Problem) -> tuple[Point, Box]:
         if isinstance(item.what, Bound):
             budget = Budget.read(item.what, design)
             budgets += [] if budget is None else [budget]
-        elif hasattr(item.what, "box"):
-            bounds = item.what.box(design)
-            if bounds is not None:
-                box.intersect(bounds)
+        elif isinstance(item.what, BoxConstraint):
+            box = box & item.what.box(design)
     check_open(box, problem.table, problem.spent_examples)
     none = np.zeros(size)  # a quantity that nothing depends on costs nothing
     examples = problem.examples if problem.examples is not None else (none if design.fixed_examples else None)

@@ -1,0 +1,5 @@
+"""python -m codesign_opt: the command line."""
+
+from .cli import main
+
+raise SystemExit(main())

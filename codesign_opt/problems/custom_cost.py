@@ -1,0 +1,53 @@
+"""A cost of one's own: guidance that doubles evaluations on an interval, and a price that grows with density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+
+import codesign_opt as co
+
+from .._validate import Array, number
+from ._declared import DeclaredProblem
+
+TITLE = "Guidance on an interval, and a superlinear price of examples"
+PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
+REFERENCE: dict[str, float] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Congestion(co.Term):
+    """Superlinear price of many examples at one noise level: integral of price x density^power over log sigma.
+
+    Args:
+        price: error per (examples per unit log sigma)^power, >= 0.
+        power: >= 1, so that the term is convex.
+    """
+
+    price: float
+    power: float = 1.5
+
+    def expression(self, design: co.Design) -> cp.Expression:
+        return self.price * cp.sum(cp.multiply(design.log_width, cp.power(design.density, self.power)))
+
+
+def guided(sigma: Array) -> Array:
+    """Evaluations of the denoiser per step's evaluation: two where guidance is on, 0.3 < sigma < 5."""
+    return 1.0 + ((sigma > 0.3) & (sigma < 5.0))
+
+
+def build(
+    *, price: float = 1e-12, power: float = 1.5, budget: float = 1e6, images: float = 10_000, **options: Any
+) -> DeclaredProblem:
+    """Plan everything with the price of an evaluation as a function of sigma and a term of one's own."""
+    model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
+    congestion = Congestion(
+        number(price, "custom_cost.price", nonnegative=True), number(power, "custom_cost.power", positive=True)
+    )
+    prices = co.Prices(example=3.0, evaluation=guided, images=images)
+    return DeclaredProblem(
+        "custom_cost", TITLE, PROVENANCE, model=model, prices=prices, budget=budget,
+        options={"terms": (congestion,), **options},
+    )  # fmt: skip
