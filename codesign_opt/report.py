@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CAUSES", "audit_text", "certificate_line", "level_table", "outer_line", "plan_text"]
 
 WIDTH = 88
-_MOST = 6  # rows of shadow prices, peers and extra causes before the rest is counted
+_MOST = 5  # rows of shadow prices, peers and extra causes before the rest is counted
 
 # What each part of the error is, for a reader who has not read docs/theory.md.
 CAUSES = {
@@ -234,13 +234,13 @@ def _shadow_prices(plan: Plan) -> list[str]:
     rows = [_shadow_row(plan, name, value) for name, value in plan.shadow_prices.items()]
     if not rows:
         return []
-    title = ["Shadow prices", "limit", "error changes by", "", "if limit +1 %*"]
+    title = ["Shadow prices", "limit", "error", "changes per", "limit +1 %*"]
     lines = aligned(title, rows[:_MOST], left=(0, 3))
     if len(rows) > _MOST:
         lines.append(f"  … and {len(rows) - _MOST} more in plan.shadow_prices")
     if any(row[4] for row in rows[:_MOST]):
         return [*lines, "  * change of the part of the error that the design can change"]
-    lines[0] = lines[0].replace("if limit +1 %*", "").rstrip()
+    lines[0] = lines[0].replace("limit +1 %*", "").rstrip()
     return lines
 
 
@@ -248,20 +248,20 @@ def _shadow_row(plan: Plan, name: str, value: Any) -> list[str]:
     limit = quantity(plan.costs.get(f"{name}: limit"))
     if np.ndim(value):
         amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
-        return [_clip(name), limit, amount, unit, ""]
+        return [_clip(name, 26), limit, amount, unit, ""]
     elasticity = plan.elasticities.get(name)
     if elasticity is not None and abs(elasticity) < 1e-9:
-        return [_clip(name), limit, "0", "not binding", ""]
+        return [_clip(name, 26), limit, "0", "(not binding)", ""]
     change = "" if elasticity is None else signed(elasticity, "%")
-    return [_clip(name), limit, signed(float(value)), _unit(plan, name), change]
+    return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
 
 
 def _unit(plan: Plan, name: str) -> str:
     if name.lower().startswith("steps"):
-        return "per step"
+        return "step"
     if name.startswith(("Compute", "budget")):
-        return f"per {plan.provenance.get('price_unit', 'unit of price')}"
-    return "per unit of its limit"
+        return str(plan.provenance.get("price_unit", "unit of price"))
+    return "unit of its limit"
 
 
 def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
@@ -271,12 +271,11 @@ def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
     if name.startswith(("Floor(", "Cap(", "StabilityCap", "TrustCap")):
         amount = float(np.max(plan.examples if name.endswith(("(density)", "(examples)")) else plan.steps))
     if not size.any() or (size.max() * amount < 1e-10 * abs(plan.error) and amount > 0):
-        return "0", "binds nowhere"
-    top = int(size.argmax())
-    count = f"{int((size > 1e-6 * size[top]).sum())} of {values.size}"
-    everywhere = values.size == len(plan.levels)
-    where = f"at sigma {quantity(plan.levels.sigma[top])}" if everywhere else f"in row {top}"
-    return signed(values[top]), f"{where}, binds in {count}"
+        return "0", "(binds nowhere)"
+    top, binding = int(size.argmax()), int((size > 1e-6 * size.max()).sum())
+    if values.size == len(plan.levels):
+        return signed(values[top]), f"unit at sigma {quantity(plan.levels.sigma[top], 3)}"
+    return signed(values[top]), f"unit; {binding} of {values.size} bind"
 
 
 def _peers(plan: Plan) -> list[str]:
@@ -331,8 +330,8 @@ def _some(sigmas: Array, shown: int) -> list[str]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    lines = [line for note in plan.notes[:4] for line in _wrapped("Note: ", note)]
-    return lines + ([f"… and {len(plan.notes) - 4} more in plan.notes"] if len(plan.notes) > 4 else [])
+    lines = [line for note in plan.notes[:3] for line in _wrapped("Note: ", note, 2)]
+    return lines + ([f"… and {len(plan.notes) - 3} more in plan.notes"] if len(plan.notes) > 3 else [])
 
 
 def audit_text(audit: Audit) -> str:
@@ -359,10 +358,11 @@ def audit_text(audit: Audit) -> str:
     return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
 
 
-def _wrapped(head: str, text: str) -> list[str]:
+def _wrapped(head: str, text: str, most: int | None = None) -> list[str]:
     if not text:
         return []
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+    indent = " " * len(head)
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, max_lines=most)
 
 
 def _clip(name: str, width: int = 30) -> str:

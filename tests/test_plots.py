@@ -254,8 +254,12 @@ def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan) -> None:
     assert "stop at σ = 0.002" in title
     assert "proved optimal" in figure.get_supxlabel()
     assert titles(figure)[:5] == [
-        "Where to train", "Where to step", "What the error is made of", "Where to stop", "What one more example is worth",
-    ]  # fmt: skip
+        "Where to train",
+        "Where to step",
+        "What the error is made of",
+        "Where to stop",
+        "What one more example is worth",
+    ]
     assert len(figure.axes) == 6
     assert figure.get_size_inches().tolist() == pytest.approx([14.1, 8.4])
 

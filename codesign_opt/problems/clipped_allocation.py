@@ -31,7 +31,7 @@ def build(
     table = model.settled_coefficients(grid, levels)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)
     problem = co.Problem(
-        co.ScoreError(table) + co.Truncation(table),
+        co.ScoreError(table),
         [
             co.named("budget", co.Compute(prices, part="training") <= budget),
             co.Floor(floor, "density"),

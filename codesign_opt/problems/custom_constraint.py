@@ -15,8 +15,8 @@ REFERENCE: dict[str, float] = {}
 
 def build(
     *,
-    floor: float = 150_000.0,
-    share: float = 0.25,
+    floor: float = 50_000.0,
+    share: float = 0.2,
     steps: int = 18,
     budget: float = 1e6,
     images: float = 10_000,
@@ -27,7 +27,7 @@ def build(
     def low_noise(design: co.Design) -> Any:
         # the part of each level below 0.1, so that the number of levels changes nothing
         below = design.levels.overlap(1e-12, 0.1) / design.log_width
-        return below @ design.examples >= floor / design.examples_unit
+        return below @ design.examples >= floor
 
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
     constraints = (co.named("low-noise floor", low_noise), co.Share(at_most=share, low=0.3, high=3.0))
@@ -38,5 +38,5 @@ def build(
         model=model,
         prices=co.Prices(example=3.0, evaluation=1.0, images=images),
         budget=budget,
-        options={"steps": steps, "search": (0.002, 0.05), "constraints": constraints, **options},
+        options={"steps": steps, "stopping_sigma": 0.01, "constraints": constraints, **options},
     )

@@ -19,18 +19,21 @@ REFERENCE: dict[str, float] = {}
 
 @dataclass(frozen=True, eq=False)
 class Congestion(co.Term):
-    """Superlinear price of many examples at one noise level: integral of price x density^power over log sigma.
+    """Superlinear price of many examples at one noise level: integral of price (density / usual)^power over log sigma.
 
     Args:
-        price: error per (examples per unit log sigma)^power, >= 0.
+        price: error per unit log sigma where the density is the usual one, >= 0.
+        usual: a usual density, examples per unit log sigma, > 0.
         power: >= 1, so that the term is convex.
     """
 
     price: float
+    usual: float
     power: float = 1.5
 
     def expression(self, design: co.Design) -> cp.Expression:
-        return self.price * cp.sum(cp.multiply(design.log_width, cp.power(design.density, self.power)))
+        crowding = cp.power(design.density / self.usual, self.power)
+        return self.price * cp.sum(cp.multiply(design.log_width, crowding))
 
 
 def guided(sigma: Array) -> Array:
@@ -39,12 +42,14 @@ def guided(sigma: Array) -> Array:
 
 
 def build(
-    *, price: float = 1e-12, power: float = 1.5, budget: float = 1e6, images: float = 10_000, **options: Any
+    *, price: float = 4e-6, power: float = 1.5, budget: float = 1e6, images: float = 10_000, **options: Any
 ) -> DeclaredProblem:
     """Plan everything with the price of an evaluation as a function of sigma and a term of one's own."""
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
     congestion = Congestion(
-        number(price, "custom_cost.price", nonnegative=True), number(power, "custom_cost.power", positive=True)
+        number(price, "custom_cost.price", nonnegative=True),
+        usual=25_000.0,
+        power=number(power, "custom_cost.power", positive=True),
     )
     prices = co.Prices(example=3.0, evaluation=guided, images=images)
     return DeclaredProblem(

@@ -15,7 +15,7 @@ from .._validate import Array
 from ._declared import DeclaredProblem
 
 TITLE = "Twelve gains shared by all noise levels"
-PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
+PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions, eight bands."
 REFERENCE: dict[str, float] = {}
 _PARAMETERS = 12
 
@@ -51,7 +51,7 @@ def information(
 
 def build(*, budget: float = 1e6, levels: int = 200) -> DeclaredProblem:
     """Where to train shared parameters, at three units of compute per example."""
-    spectrum = co.Spectrum.power_law(64, exponent=1.5)
+    spectrum = co.Spectrum.power_law(64, exponent=1.5).in_bands(8)
     bins = co.Levels.log_uniform(0.002, 80.0, levels)
     knots = np.geomspace(bins.edges[0], bins.edges[-1], _PARAMETERS)
     features, response, residual = information(spectrum, bins, knots)
