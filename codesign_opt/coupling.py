@@ -121,7 +121,7 @@ class Local(Coupling):
         import cvxpy as cp
 
         if self.form == "max":
-            return cp.maximum(1.0, cp.multiply(scale, cp.inv_pos(steps)))
+            return 1.0 + cp.pos(cp.multiply(scale, cp.inv_pos(steps)) - 1.0)  # the 1 leaves the solver's numbers
         return cp.exp(_log_p4(steps, scale))
 
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:

@@ -11,13 +11,13 @@ from ._validate import Array
 from .densities import LogNormal, examples_of
 from .errors import CodesignError
 from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
-from .modeling import Problem, ScoreError, Sum, Term, Truncation
+from .modeling import ScoreError
 from .modeling.design import Point
 from .plan import Plan
 from .polish import polish_grid, rho_fit
 
 if TYPE_CHECKING:
-    from .outer import Study
+    from .study import Study
 
 __all__ = ["hand_out", "predict"]
 
@@ -99,12 +99,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     if not study.trains:
         return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
     table = study.model.settled_coefficients(grid, study.levels, smooth=True)
-    parts: list[Term] = [ScoreError(table), Truncation(table), *study.terms]
-    objective = Sum(tuple(leaf for part in parts for leaf in part.leaves()))
-    spent = None if study.run is None else study.run.examples_on(table.levels)
-    problem = Problem(
-        objective, [*study.budgets(), *study.constraints], steps=steps_on_levels(table.levels, grid), spent=spent
-    )
+    problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
     except CodesignError:

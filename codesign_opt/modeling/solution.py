@@ -118,8 +118,10 @@ def _costs(solved: Solved) -> dict[str, float]:
     compute = _compute(solved)
     if compute is not None:
         example, step, final = Compute(compute.prices).table(design)
-        costs["training"] = float(example @ point.new_examples)
-        costs["sampling"] = float(step @ point.steps + final)
+        if not design.fixed_examples:
+            costs["training"] = float(example @ point.new_examples)
+        if compute.part != "training":
+            costs["sampling"] = float(step @ point.steps + final)
     return costs
 
 

@@ -140,6 +140,8 @@ class _Dual:
             example_price = example_price - nu * self.window
             if np.any(example_price[self.program.errors > 0] <= 0):
                 return None
+        if not self.trains:
+            example_price = np.ones_like(step_price)  # nothing is bought at any price
         bands = p.size
         drag = self.program.order * (p @ self.response) if bands else np.zeros(self.program.size)
         t, inside, long = self._roots(drag, step_price, example_price)
@@ -356,9 +358,9 @@ def _newton(
                 best = candidate
             if best.relative_gap <= tolerance or worst < 1e-14:
                 return best
-        move = np.linalg.lstsq(state.jacobian, -state.residual, rcond=1e-15)[0]
-        if not np.all(np.isfinite(move)):
+        if not np.all(np.isfinite(state.jacobian)):
             return best
+        move = np.linalg.lstsq(state.jacobian, -state.residual, rcond=1e-15)[0]
         move = move * min(1.0, 4.0 / max(float(np.abs(move).max()), 1e-300))
         for _ in range(12):
             trial = dual.state(theta + move)

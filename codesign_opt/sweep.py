@@ -1,0 +1,206 @@
+"""Sweep: the error against the stopping point, and what is proved between the points tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from ._validate import Array
+from .certificate import LagrangianBound, ScorePart
+from .coefficients import Coefficients
+from .errors import CodesignError, InfeasibleError, NotCertifiedError
+from .modeling import Discretization, Point, ScoreError
+from .plan import Plan
+from .solvers.joint import JointSolution, solve_joint
+from .study import Study
+
+__all__ = ["Stop", "bound_between", "sweep"]
+
+_BOUND_EVALUATIONS = 800
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """One stopping point: the best error there, its proof, and the multipliers that carry the proof on.
+
+    Attributes:
+        sigma: the stopping point.
+        error: certified optimal error; inf where there is none.
+        record: what the plan's curve keeps.
+        prices: multipliers of the study's budgets, in order.
+        bands: multipliers p_b of the band sums.
+        plan: the declared program's plan, where that was solved.
+        failure: why there is none.
+    """
+
+    sigma: float
+    error: float
+    record: Mapping[str, Any]
+    prices: Array
+    bands: Array
+    plan: Plan | None = None
+    failure: CodesignError | None = None
+
+
+def sweep(study: Study, low: float, high: float, points: int, tell: Callable[[str], None]) -> list[Stop]:
+    """Certified optima on a log grid of stopping points, then a bounded scalar refinement around the best.
+
+    Raises:
+        InfeasibleError, NotCertifiedError: no point has a certified optimum; the first failure.
+    """
+    stops: list[Stop] = []
+
+    def solve(sigma: float, near: Stop | None) -> Stop:
+        stop = _solve(study, sigma, near)
+        stops.append(stop)
+        said = f"error {stop.error:.6g}" if stop.failure is None else type(stop.failure).__name__
+        tell(f"stopping sigma {sigma:.4g}: {said}")
+        return stop
+
+    near: Stop | None = None
+    for sigma in np.geomspace(high, low, points):
+        stop = solve(float(sigma), near)
+        near = stop if stop.failure is None else near
+    solved = sorted((s for s in stops if s.failure is None), key=lambda s: s.sigma)
+    if not solved:
+        raise next(s.failure for s in stops if s.failure is not None)
+    best = int(np.argmin([s.error for s in solved]))
+    left, right = solved[max(best - 1, 0)].sigma, solved[min(best + 1, len(solved) - 1)].sigma
+    if right > left:
+        minimize_scalar(
+            lambda logs: solve(float(np.exp(logs)), solved[best]).error,
+            bounds=(np.log(left), np.log(right)),
+            method="bounded",
+            options={"xatol": 3e-3, "maxiter": 12},
+        )
+    return sorted(stops, key=lambda s: s.sigma)
+
+
+def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
+    """By the structured solver where the program is one it knows and it certifies; else as declared."""
+    table = study.table(sigma)
+    program = study.program(table)
+    if program is not None:
+        start = None if near is None or near.bands.size != table.response.shape[0] else (near.bands, near.prices)
+        found = solve_joint(program, start=start) or solve_joint(program)
+        if found is not None and found.relative_gap <= study.tolerance:
+            return _from_structure(study, table, found)
+    try:
+        plan = study.solve(sigma, None if near is None else near.plan)
+    except (InfeasibleError, NotCertifiedError) as error:
+        record = {"stopping_sigma": sigma, "error": None, "status": f"{type(error).__name__}: {error}"}
+        return Stop(sigma, np.inf, record, np.empty(0), np.empty(0), failure=error)
+    return from_plan(plan)
+
+
+def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> Stop:
+    spent = study.spent(table)
+    point = Point(found.examples, np.zeros(len(table.levels)) if spent is None else spent, found.steps)
+    score, disc = ScoreError(table), Discretization(table)
+    reducible, floor = score.levels_value(point)
+    last, last_floor = score.final_value(point)
+    parts = {
+        "score": float(reducible.sum()),
+        "floor": float(floor.sum()),
+        "last evaluation": last + last_floor,
+        "discretization": float((disc.band_sums(point) ** 2).sum()),
+        "truncation": table.truncation,
+        "initial": table.initial,
+    }
+    error = sum(parts.values())
+    record = {
+        "stopping_sigma": table.stopping_sigma,
+        "error": error,
+        "lower_bound": error - found.value + found.lower_bound,
+        "relative_gap": found.relative_gap,
+        "status": "optimal",
+        "method": "dual Newton",
+        **parts,
+    }
+    # a budget that the structured solver found slack has multiplier 0 and starts no logarithm
+    return Stop(table.stopping_sigma, error, record, np.maximum(found.budget_multipliers, 1e-300), found.band_multipliers)
+
+
+def from_plan(plan: Plan) -> Stop:
+    """The declared program's plan as a point of the curve."""
+    record = {
+        "stopping_sigma": plan.stopping_sigma,
+        "error": plan.error,
+        "lower_bound": plan.certificate.lower_bound,
+        "relative_gap": plan.certificate.relative_gap,
+        "status": "optimal",
+        "method": "declared program",
+        **plan.breakdown,
+    }
+    prices = [-float(plan.shadow_prices[name]) for name in ("budget", "steps") if name in plan.shadow_prices]
+    bands = 2 * np.sqrt(np.asarray(plan.tables.get("bands", np.empty(0))))
+    return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, plan)
+
+
+def bound_between(study: Study, stops: list[Stop], best: float, tolerance: float) -> tuple[float, int]:
+    """No stopping point between the evaluated ones has a smaller error than this; and the bounds it took.
+
+    Branch and bound: on an interval of stopping points every coefficient is replaced by its smallest
+    value there, and the multipliers of the nearest solved point bound the optimum from below
+    (docs/theory.md section 7); intervals that do not reach best (1 - tolerance) are halved.
+    """
+    solved = [s for s in stops if s.failure is None]
+    if study.terms or len(solved) < 2 or len(solved) < len(stops) or not hasattr(study.model, "interval_coefficients"):
+        return -np.inf, 0
+    logs = np.log([s.sigma for s in solved])
+    target = best * (1 - tolerance)
+    todo = [(a.sigma, b.sigma) for a, b in zip(solved[:-1], solved[1:], strict=True)]
+    lowest, evaluations = best, 0
+    while todo:
+        a, b = todo.pop()
+        near = solved[int(np.argmin(np.abs(logs - 0.5 * np.log(a * b))))]
+        value = _interval_bound(study, a, b, near)
+        evaluations += 1
+        if value is None:
+            return -np.inf, evaluations
+        if value >= target or evaluations >= _BOUND_EVALUATIONS:
+            lowest = min(lowest, value)
+            continue
+        middle = float(np.sqrt(a * b))
+        todo += [(a, middle), (middle, b)]
+    return float(lowest), evaluations
+
+
+def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | None:
+    table = study.model.interval_coefficients(a, b, study.levels)
+    if table is None or table.coupling.pooling(table.levels) is not None:
+        return None
+    table = study.without_training(table)
+    size = len(table.levels)
+    spent = study.spent(table)
+    bound = LagrangianBound(
+        size, np.zeros(size) if spent is None else spent, fixed_examples=None if study.trains else np.ones(size)
+    )
+    bound.parts.append(ScorePart(table.example_error, table.floor_error, table.coupling, table.kappa))
+    bound.powers.append((float(table.order), near.bands @ table.step_response))
+    bound.constant += table.truncation + table.initial + table.final_floor - float(near.bands @ near.bands) / 4
+    _add_budgets(bound, study, table, near)
+    return bound.value()
+
+
+def _add_budgets(bound: LagrangianBound, study: Study, table: Coefficients, near: Stop) -> None:
+    size, prices = len(table.levels), list(near.prices)
+    if study.prices is not None and study.budget is not None:
+        price = float(prices.pop(0))
+        example = study.prices.example_price(table.levels)
+        step = study.prices.evaluation_price(table.levels) * table.evaluations_per_step
+        final = 0.0
+        if table.final_steps and not callable(study.prices.evaluation):
+            final = study.prices.final_price(table.stopping_sigma)  # a function of sigma is left out: lower
+        bound.add_linear(price * (final - study.budget), price * example, price * step)
+        bound.examples_box = (bound.examples_box[0], study.budget / example)
+        if np.all(step > 0):
+            bound.steps_box = (bound.steps_box[0], study.budget / step)
+    if study.steps is not None:
+        price = float(prices.pop(0))
+        bound.add_linear(price * (table.final_steps - study.steps), np.zeros(size), np.full(size, price))
+        bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], study.steps))
