@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer
-from .densities import LogNormal, examples_of
+from .densities import LogNormal, TrainingDensity, examples_of
 from .gaussian_laws import check_grid
 from .grids import steps_on_levels
 from .levels import Levels
@@ -64,6 +64,8 @@ class TrainingRun:
         """(L,) examples on each level; those outside the levels' range are lost to the plan."""
         total = float(self.examples)
         if isinstance(self.density, LogNormal):
+            return self.density.mass(levels.edges) * total
+        if isinstance(self.density, TrainingDensity):
             return self.density.mass(levels.edges) * total
         return examples_of(self.density, levels, total)
 

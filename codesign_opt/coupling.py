@@ -34,6 +34,11 @@ class Coupling(ABC):
     def lengths(self, levels: Levels) -> Array:
         """(L,) correlation length at each level, in units of log sigma."""
 
+    def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
+        """Correlation lengths at single noise levels of a range."""
+        table = Levels.log_uniform(low, high, 400)
+        return np.interp(np.log(sigma), np.log(table.sigma), self.lengths(table))
+
     def pooling(self, levels: Levels) -> Array | None:
         """(L, L) matrix T: examples that serve level l are (T m)_l; None where each serves its own."""
         return None
@@ -63,10 +68,12 @@ def _log_width(value: Any, name: str) -> LogWidth:
     return value if callable(value) else number(value, name, positive=True)
 
 
-def _tabulate(value: LogWidth, levels: Levels, name: str) -> Array:
+def _tabulate(value: LogWidth, sigma: Array, name: str) -> Array:
     if callable(value):
-        return vector(value(levels.sigma), f"{name}(sigma)", length=len(levels), positive=True)
-    return np.full(len(levels), value)
+        found = np.asarray(value(sigma))
+        found = np.full(sigma.size, found) if found.ndim == 0 else found
+        return vector(found, f"{name}(sigma)", length=sigma.size, positive=True)
+    return np.full(sigma.size, value)
 
 
 def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
@@ -105,7 +112,10 @@ class Local(Coupling):
         choice(self.form, "Local.form", ("max", "p4"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels, "Local.log_width")
+        return _tabulate(self.log_width, levels.sigma, "Local.log_width")
+
+    def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
+        return _tabulate(self.log_width, sigma, "Local.log_width")
 
     def factor(self, x: Array) -> Array:
         if self.form == "max":
@@ -150,7 +160,10 @@ class PerStep(Coupling):
         object.__setattr__(self, "log_width", _log_width(self.log_width, "PerStep.log_width"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels, "PerStep.log_width")
+        return _tabulate(self.log_width, levels.sigma, "PerStep.log_width")
+
+    def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
+        return _tabulate(self.log_width, sigma, "PerStep.log_width")
 
     def factor(self, x: Array) -> Array:
         return np.asarray(x, dtype=np.float64)
@@ -192,26 +205,36 @@ class PerLevel(Local):
         checked = vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
         object.__setattr__(self, "edges", checked)
 
-    def blocks(self, levels: Levels) -> Array:
-        """(L,) index of the block that holds each level."""
-        inside = (levels.edges[0] >= self.edges[0] * (1 - 1e-9)) & (
-            levels.edges[-1] <= self.edges[-1] * (1 + 1e-9)
-        )
-        if not inside:
+    def shares(self, levels: Levels) -> Array:
+        """(L, blocks) part of each level's log width inside each block; a level may straddle an edge."""
+        low, high = float(levels.edges[0]), float(levels.edges[-1])
+        if low < self.edges[0] * (1 - 1e-9) or high > self.edges[-1] * (1 + 1e-9):
             raise ValueError(
                 f"PerLevel.edges cover {self.edges[0]:g} to {self.edges[-1]:g}, but the levels reach "
-                f"from {levels.edges[0]:g} to {levels.edges[-1]:g}; extend the edges."
+                f"from {low:g} to {high:g}; extend the edges."
             )
-        return np.clip(np.searchsorted(self.edges, levels.sigma) - 1, 0, self.edges.size - 2)
+        inside = np.stack(
+            [levels.overlap(a, b) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)], axis=1
+        )
+        return inside / inside.sum(axis=1, keepdims=True)
+
+    def _extents(self, low: float, high: float) -> Array:
+        """Extent of each block in log sigma; of a cut block what is used."""
+        edges = np.log(np.clip(self.edges, low, high))
+        return np.diff(edges)
 
     def lengths(self, levels: Levels) -> Array:
-        blocks = self.blocks(levels)
-        return np.bincount(blocks, weights=levels.log_width)[blocks]  # a cut block counts what is used
+        return self.shares(levels) @ self._extents(float(levels.edges[0]), float(levels.edges[-1]))
+
+    def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
+        block = np.clip(np.searchsorted(self.edges, sigma, side="right") - 1, 0, self.edges.size - 2)
+        return np.maximum(self._extents(low, high)[block], 1e-12)
 
     def pooling(self, levels: Levels) -> Array:
-        blocks = self.blocks(levels)
-        share = levels.log_width / self.lengths(levels)
-        return np.where(blocks[:, None] == blocks[None, :], share[:, None], 0.0)
+        shares = self.shares(levels)
+        extents = self._extents(float(levels.edges[0]), float(levels.edges[-1]))
+        per_extent = np.divide(shares, extents, out=np.zeros_like(shares), where=shares > 0)
+        return levels.log_width[:, None] * (per_extent @ shares.T)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "PerLevel", "edges": self.edges.tolist()}
@@ -223,9 +246,14 @@ class Settled(Coupling):
 
     Args:
         correlation: (L,) correlation length at each level, in units of log sigma.
+        pool: (L, L) pooling matrix of the coupling that was settled, or None.
     """
 
     correlation: Array
+    pool: Array | None = None
+
+    def pooling(self, levels: Levels) -> Array | None:
+        return self.pool
 
     def lengths(self, levels: Levels) -> Array:
         return vector(self.correlation, "Settled.correlation", length=len(levels), positive=True)

@@ -116,8 +116,20 @@ class TrainingDensity:
     def quantile(self, u: Array) -> Array:
         """sigma below which a fraction `u` of the examples lies."""
         share = np.concatenate([[0.0], np.cumsum(self.examples)]) / self.total
-        keep = np.concatenate([[True], np.diff(share) > 0])
-        return np.exp(np.interp(u, share[keep], np.log(self.levels.edges)[keep]))
+        level = self._level_of(np.searchsorted(share, u, side="right") - 1)
+        inside = np.clip((u - share[level]) / (share[level + 1] - share[level]), 0.0, 1.0)
+        logs = np.log(self.levels.edges)
+        return np.exp(logs[level] + inside * (logs[level + 1] - logs[level]))
+
+    def _level_of(self, index: Any) -> Any:
+        """The level itself, or the nearest one below (else above) that has examples."""
+        used = np.flatnonzero(self.examples > 0)
+        return used[np.clip(np.searchsorted(used, index, side="right") - 1, 0, used.size - 1)]
+
+    def mass(self, edges: Array) -> Array:
+        """Fraction of the examples between neighbouring ascending edges."""
+        share = np.concatenate([[0.0], np.cumsum(self.examples)]) / self.total
+        return np.diff(np.interp(np.log(edges), np.log(self.levels.edges), share))
 
     def score_error(self, examples: Array) -> float:
         """Reducible score error of another allocation at the plan's grid."""
@@ -198,8 +210,11 @@ class TrainingDensity:
         )
 
     def _weights(self, sigma: Array, base: LogNormal) -> Array:
-        share = base.per_log_sigma(sigma) / float(base.mass(self.levels.edges).sum())
-        return share / (self(sigma) * sigma / self.total)
+        # the samples are uniform in log sigma inside a level: their own density, so that nothing is biased
+        level = np.searchsorted(self.levels.edges, sigma, side="right") - 1
+        level = self._level_of(np.clip(level, 0, len(self.levels) - 1))
+        own = (self.examples / self.levels.log_width)[level] / self.total
+        return base.per_log_sigma(sigma) / float(base.mass(self.levels.edges).sum()) / own
 
 
 def _torch_of(generator: Any) -> Any:

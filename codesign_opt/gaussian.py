@@ -22,6 +22,7 @@ from .training_noise import AveragedSGD, TrainingNoise
 __all__ = ["GaussianModel"]
 
 _BANDS = 48
+_BLOCK = 2**21  # nodes times bands of one exact law held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,15 +174,16 @@ class GaussianModel:
         monotone in the stopping point (docs/theory.md section 7). The last evaluation's reducible error is
         left out. None where monotonicity is not known.
         """
-        training = self.training
-        if training.dataset_size is not None or (training.matrix == "full" and self.sampler.eta > 0):
+        if not self._weights_are_monotone():
             return None
+        training = self.training
         table = self._levels(high, levels)
         ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
         score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
-        final = (0.0, 0.0)
-        if self.terminal == "denoise":
-            final = training.last_evaluation(self.bands.eigenvalues, self.bands.counts, low)
+        final = 0.0
+        if self.terminal == "denoise" and getattr(training, "weight", None) is None:
+            lam, n = self.bands.eigenvalues, self.bands.counts
+            final = min(training.last_evaluation(lam, n, stop)[1] for stop in (low, high))
         return Coefficients(
             table,
             score=score,
@@ -193,8 +195,17 @@ class GaussianModel:
             terminal=self.terminal,
             truncation=self.truncation(low),
             initial=min(self.initial_error(low), self.initial_error(high)),
-            final_floor=final[1],
+            final_floor=final,
         )
+
+    def _weights_are_monotone(self) -> bool:
+        """Whether every weight rises, or every weight falls, with the stopping point."""
+        training, power = self.training, self.sampler.eta**2
+        if training.dataset_size is not None or (training.matrix == "full" and power > 0):
+            return False
+        # "denoise": variances weigh v_r^(2 eta^2 - 1) and means v_r^(eta^2 - 1), which part for 1/2 < eta^2 < 1
+        means = training.intercept or (self.start == "noise" and bool(np.any(self.spectrum.mean_power > 0)))
+        return not (self.terminal == "denoise" and means and 0.5 < power < 1)
 
     def _least_rows(self, table: Levels, low: float, stop: float, levels: int) -> tuple[Array, Array, Array]:
         """Magnitudes of `_rows`; on the lowest level, which the stopping point may cut anywhere between `low`
@@ -217,12 +228,17 @@ class GaussianModel:
         """Standard deviation and squared error of the mean, band by band."""
         s = self.spectrum if spectrum is None else spectrum
         grid = np.asarray(sigmas)
+        rows = max(1, _BLOCK // max(grid.size, 1))  # bands are independent: long grids of large spectra in blocks
+        blocks = [self._law_of(grid, s, slice(i, i + rows)) for i in range(0, len(s), rows)]
+        std, mean = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))
+        return std, mean
+
+    def _law_of(self, grid: Numbers, spectrum: Spectrum, bands: slice) -> tuple[Numbers, Numbers]:
+        lam = spectrum.eigenvalues[bands]
         first = grid[..., :1] ** 2
-        start = first + s.eigenvalues if self.start == "marginal" else np.broadcast_to(
-            first, (*grid.shape[:-1], len(s))
-        )
-        law = self.sampler.terminal_law(grid, s.eigenvalues, initial_variance=start)
-        mean = law.amplitude**2 * s.mean_power if self.start == "noise" else 0.0 * law.amplitude
+        start = first + lam if self.start == "marginal" else np.broadcast_to(first, (*grid.shape[:-1], lam.size))
+        law = self.sampler.terminal_law(grid, lam, initial_variance=start)
+        mean = law.amplitude**2 * spectrum.mean_power[bands] if self.start == "noise" else 0.0 * law.amplitude
         return law.std, mean
 
     def wasserstein2(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
@@ -309,7 +325,8 @@ class GaussianModel:
         last = positive.size - 1
         used = last if self.terminal == "denoise" else positive.size
         step = np.append(log_steps, log_steps[-1])[:used]
-        share = np.maximum(1.0, length[:used] / step)
+        longer = step / length[:used]
+        share = self.coupling.factor(longer) / longer  # max(1, length / step) for the default coupling
         score_density = share * reducible[:used] / length[:used] / step
         floor_density = share * floor[:used] / step
         overlap = np.stack([table.overlap(positive[k + 1], positive[k]) for k in range(last)], axis=1)
@@ -327,7 +344,7 @@ class GaussianModel:
             response=np.zeros((0, len(table))),
             order=self.sampler.order,
             evaluations_per_step=self.sampler.evaluations_per_step,
-            coupling=Settled(self.coupling.lengths(table)),
+            coupling=Settled(self.coupling.lengths(table), self.coupling.pooling(table)),
             terminal=self.terminal,
             truncation=float(self.wasserstein2(grid.sigmas)),
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
@@ -356,12 +373,7 @@ class GaussianModel:
         return Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=float(positive[-1]))
 
     def _lengths_at(self, sigma: Array) -> Array:
-        ascending = sigma[::-1]
-        whole = Levels.around(ascending)
-        if isinstance(self.coupling, Local) and not hasattr(self.coupling, "edges"):
-            return self.coupling.lengths(whole)[::-1]
-        table = Levels.log_uniform(float(ascending[0]), float(ascending[-1]), 400)
-        return np.interp(np.log(sigma), np.log(table.sigma), self.coupling.lengths(table))
+        return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))
 
 
 def _stepwise(density: Array, positive: Array, table: Levels, overlap: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._validate import Array
 from .densities import LogNormal, examples_of
-from .errors import CodesignError
+from .errors import CodesignError, NotCertifiedError
 from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from .modeling import ScoreError
 from .modeling.design import Point
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["hand_out", "predict"]
 
 _POLISH_BELOW = 20
+_POLISH_SIGNED_BELOW = 65  # the exact gradient takes the square of the number of steps
+_SETTLED_GAP = 1e-3
+_MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 
 
 def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
@@ -31,6 +34,9 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
     if best is None:
         return replace(plan, notes=(*plan.notes, "no grid of whole steps fits into the budget"))
+    if best.steps.sum() > _MOST_STEPS:
+        note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
+        best = replace(best, notes=(*best.notes, note))
     return replace(best, peers=_peers(study, best), fits=_fits(study, best))
 
 
@@ -65,7 +71,7 @@ def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200
 def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     """Grids of whole steps around the continuous step count, as they come and polished."""
     final = 1 if plan.terminal == "denoise" else 0
-    count = float(plan.steps.sum()) + final
+    count = min(float(plan.steps.sum()) + final, float(_MOST_STEPS))
     least = 1 + final
     whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
     if study.steps is not None:
@@ -74,7 +80,8 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     for k in sorted(whole):
         grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
         grids.append(grid)
-        wanted = polish if polish is not None else (k < _POLISH_BELOW or study.model.sampler.signed)
+        limit = _POLISH_SIGNED_BELOW if study.model.sampler.signed else _POLISH_BELOW
+        wanted = polish if polish is not None else k < limit
         if wanted and not study.constraints:
             grids.append(_polished(study, grid))
     return grids
@@ -102,6 +109,11 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
+    except NotCertifiedError as error:
+        # the examples fit the budget and their error is evaluated below; `settled_gap` says how near they are
+        if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
+            return None
+        settled = error.plan
     except CodesignError:
         return None
     tables = dict(plan.tables)

@@ -14,7 +14,7 @@ from .auditing import TrainingRun
 from .gaussian_laws import check_grid
 from .grids import steps_on_levels
 from .handout import hand_out
-from .modeling import Bound, Term
+from .modeling import Term
 from .plan import Plan
 from .prices import Prices
 from .samplers import Sampler
@@ -68,7 +68,7 @@ def codesign(
         levels: levels over the whole range of sigma.
         constraints, terms: further constraints and terms of the modelling language; functions of the
             design, since the levels change with the stopping point.
-        polish: descend the exact error of the grid; by default below 20 steps, and always where the
+        polish: descend the exact error of the grid; by default below 20 steps, and up to 64 where the
             leading order is only an upper model (a sampler whose local error changes sign).
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
@@ -114,9 +114,9 @@ def codesign(
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
     """The declared program's plan at the best stopping point, with the curve and what is proved about it."""
+    bound, evaluations = bound_between(study, stops, tolerance)
     best = min(stops, key=lambda stop: stop.error)
     plan = best.plan if best.plan is not None else study.solve(best.sigma)
-    bound, evaluations = bound_between(study, stops, plan.error, tolerance)
     gap = (plan.error - bound) / plan.error if np.isfinite(bound) else float("inf")
     width = np.log(high / low)
     solved = sum(stop.failure is None for stop in stops)
@@ -164,8 +164,12 @@ def _study(
         raise ValueError("codesign: nothing limits the plan; give prices and budget, or steps.")
     if prices is not None and prices.images == 0 and steps is None:
         raise ValueError("codesign: images is 0, so that steps cost nothing; give steps, or images > 0.")
-    if isinstance(constraints, (Bound, str)) or callable(constraints):
+    if not isinstance(constraints, (list, tuple)):
         raise TypeError("codesign: constraints must be a list.")
+    if not isinstance(terms, (list, tuple)) or not all(isinstance(term, Term) for term in terms):
+        raise TypeError("codesign: terms must be a list of terms.")
+    if run is not None and not isinstance(run, TrainingRun):
+        raise ValueError(f"codesign: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     return Study(
         model,
         prices,
@@ -194,8 +198,8 @@ def _range(model: Any, search: tuple[float, float] | None) -> tuple[float, float
 
 def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, options: dict[str, Any]) -> Plan:
     """Plan with each sampler and keep the smallest handed-out error; compared per evaluation."""
-    if not samplers:
-        raise ValueError("codesign: samplers is empty; leave it out, or list at least one.")
+    if not isinstance(samplers, (list, tuple)) or not samplers:
+        raise ValueError(f"codesign: samplers is {samplers!r}; leave it out, or list at least one sampler.")
     table: dict[str, dict[str, float]] = {}
     best: Plan | None = None
     for sampler in samplers:

@@ -132,7 +132,7 @@ class Plan:
         source = Path(path)
         try:
             data = _restore(json.loads(source.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{source} is not a whole JSON file ({error}); save the plan again.") from None
         if not isinstance(data, dict) or data.get("kind") != "codesign_opt.plan":
             raise ValueError(f"{source} is not a plan of codesign_opt (its 'kind' is missing or another).")
@@ -144,6 +144,8 @@ class Plan:
             return cls._from_dict(data)
         except KeyError as error:
             raise ValueError(f"{source} lacks the field {error}; save the plan again.") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{source} has a malformed field ({error}); save the plan again.") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in the plan as plain lists and numbers."""
@@ -170,6 +172,10 @@ class Plan:
         )
         for name in ("examples", "new_examples", "steps"):
             record[name] = np.array(record[name], dtype=np.float64)
+        record["shadow_prices"] = {
+            name: np.array(value) if isinstance(value, list) else value
+            for name, value in record["shadow_prices"].items()
+        }
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])
         return cls(**record)

@@ -108,7 +108,13 @@ class Prices:
         return np.array(value)
 
     def _call(self, name: str, sigma: Array) -> Array:
-        value = np.broadcast_to(np.asarray(getattr(self, name)(sigma), dtype=np.float64), sigma.shape)
+        found = np.asarray(getattr(self, name)(sigma))
+        if found.dtype.kind not in "iuf" or found.shape not in ((), sigma.shape):
+            raise ValueError(
+                f"Prices.{name}(sigma) returned shape {found.shape} and dtype {found.dtype} for {sigma.size} noise "
+                "levels; one real price for each is needed."
+            )
+        value = np.broadcast_to(found.astype(np.float64), sigma.shape)
         bad = np.flatnonzero(~(np.isfinite(value) & (value > 0)))
         if bad.size:
             i = int(bad[0])

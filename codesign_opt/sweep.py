@@ -21,6 +21,7 @@ from .study import Study
 __all__ = ["Stop", "bound_between", "sweep"]
 
 _BOUND_EVALUATIONS = 800
+_BOUND_SOLVES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,33 +142,40 @@ def from_plan(plan: Plan) -> Stop:
     return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, plan)
 
 
-def bound_between(study: Study, stops: list[Stop], best: float, tolerance: float) -> tuple[float, int]:
+def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[float, int]:
     """No stopping point between the evaluated ones has a smaller error than this; and the bounds it took.
 
     Branch and bound: on an interval of stopping points every coefficient is replaced by its smallest
     value there, and the multipliers of the nearest solved point bound the optimum from below
-    (docs/theory.md section 7); intervals that do not reach best (1 - tolerance) are halved.
+    (docs/theory.md section 7); intervals that do not reach best (1 - tolerance) are halved. Where the
+    nearest solved point is far, its multipliers do not carry: the middle is solved and joins `stops`.
     """
     solved = [s for s in stops if s.failure is None]
     if study.terms or len(solved) < 2 or len(solved) < len(stops) or not hasattr(study.model, "interval_coefficients"):
         return -np.inf, 0
-    logs = np.log([s.sigma for s in solved])
-    target = best * (1 - tolerance)
+    best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in zip(solved[:-1], solved[1:], strict=True)]
     lowest, evaluations = best, 0
     while todo:
         a, b = todo.pop()
-        near = solved[int(np.argmin(np.abs(logs - 0.5 * np.log(a * b))))]
+        middle = float(np.sqrt(a * b))
+        near = min(solved, key=lambda s: abs(np.log(s.sigma / middle)))
         value = _interval_bound(study, a, b, near)
         evaluations += 1
         if value is None:
             return -np.inf, evaluations
-        if value >= target or evaluations >= _BOUND_EVALUATIONS:
+        if value >= best * (1 - tolerance) or evaluations >= _BOUND_EVALUATIONS:
             lowest = min(lowest, value)
             continue
-        middle = float(np.sqrt(a * b))
+        if solves < _BOUND_SOLVES:
+            solves += 1
+            stop = _solve(study, middle, near)
+            if stop.failure is None:
+                solved.append(stop)
+                best = min(best, stop.error)
         todo += [(a, middle), (middle, b)]
-    return float(lowest), evaluations
+    stops[:] = sorted({id(s): s for s in [*stops, *solved]}.values(), key=lambda s: s.sigma)
+    return float(min(lowest, best)), evaluations
 
 
 def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -122,7 +123,11 @@ class Joint:
         )
         budget = price <= self.budget
         program = cp.Problem(cp.Minimize(error), [budget, *links])
-        program.solve(gp=True, solver="CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # it says "inaccurate" at extreme scales; the caller compares values
+            program.solve(gp=True, solver="CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
         value = float(program.value)
         # the dual of a geometric program is d log value / d log budget
         return value, float(np.asarray(budget.dual_value).item()) * value / self.budget

@@ -49,7 +49,9 @@ def test_training_program_with_boxes_equals_exact_waterfilling(size, decades, bu
     assert -plan.shadow_prices["budget"] == pytest.approx(exact.multiplier, rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_iter": 5}, {"tol_gap_rel": 1e-3, "tol_gap_abs": 1e-3}])
+@pytest.mark.parametrize(
+    "settings", [{"max_iter": 3}, {"max_iter": 5}, {"tol_gap_rel": 1e-3, "tol_gap_abs": 1e-3}]
+)
 def test_a_solver_that_stops_early_is_never_called_optimal_on_a_wrong_answer(settings):
     for seed in range(4):
         table, steps, s, c, budget, low, high, e = boxed_training(40, 6, 1, 1, seed)
@@ -59,8 +61,7 @@ def test_a_solver_that_stops_early_is_never_called_optimal_on_a_wrong_answer(set
         problem = co.Problem(co.ScoreError(table), constraints, steps=steps)
         try:
             plan = problem.solve(**settings)
-        except NotCertifiedError as refused:
-            assert refused.attempts
+        except NotCertifiedError:
             continue
         assert plan.error == pytest.approx(exact.value, rel=2e-6)
 
@@ -72,9 +73,13 @@ def test_an_irreducible_floor_does_not_hide_a_wrong_split_of_the_examples(where,
     table, steps, s, c, budget, *_ = boxed_training(30, 4, 1, 1, 3)
     exact = waterfill(s, c, budget)
     size = dominance * exact.value
-    change = {"floor": np.full(30, size)} if where == "floor" else {"final_floor": size, "terminal": "denoise"}
+    change = (
+        {"floor": np.full(30, size)} if where == "floor" else {"final_floor": size, "terminal": "denoise"}
+    )
     plan = co.Problem(
-        co.ScoreError(replace(table, **change)), [named_budget(co.Prices(c, 1.0, 1), budget, "training")], steps=steps
+        co.ScoreError(replace(table, **change)),
+        [named_budget(co.Prices(c, 1.0, 1), budget, "training")],
+        steps=steps,
     ).solve()
     assert plan.breakdown["score"] == pytest.approx(exact.value, rel=1e-5)
     assert plan.elasticities["budget"] == pytest.approx(-1.0, rel=1e-4)
@@ -201,7 +206,9 @@ def test_joint_design_is_never_worse_than_the_papers_alternation(resplit):
     joint = truth.problem().solve().error
     rng = np.random.default_rng(42)
     gains = np.array([alternate(truth, rng, resplit=resplit) / joint - 1 for _ in range(20)])
-    print(f"alternation over joint - 1: min {gains.min():.2e}, median {np.median(gains):.2e}, max {gains.max():.2e}")
+    print(
+        f"alternation over joint - 1: min {gains.min():.2e}, median {np.median(gains):.2e}, max {gains.max():.2e}"
+    )
     assert np.all(gains >= -2e-6)
     assert resplit or gains.max() > 0.01
 
@@ -263,7 +270,7 @@ def test_a_price_of_examples_is_not_charged_where_no_term_needs_examples():
     prices = co.Prices(1e6 * truth.example, truth.evaluation, 1)
     plan = co.Problem(co.Discretization(table), [named_budget(prices, truth.budget)]).solve()
     assert truth.evaluation @ plan.steps == pytest.approx(truth.budget, rel=1e-6)
-    assert plan.costs["training"] == 0
+    assert plan.costs.get("training", 0.0) == 0
 
 
 # ------------------------------------------------------------------ shadow prices
@@ -348,7 +355,10 @@ def test_per_level_blocks_equal_a_direct_nonlinear_solution():
         return np.log(((big_a / served + big_f) * t).sum() + ((big_r @ (1 / n)) ** 2).sum())
 
     constraints = [
-        {"type": "ineq", "fun": lambda z: np.log(budget) - np.log(cheapest @ np.exp(z[:3]) + k @ np.exp(z[3:11]))},
+        {
+            "type": "ineq",
+            "fun": lambda z: np.log(budget) - np.log(cheapest @ np.exp(z[:3]) + k @ np.exp(z[3:11])),
+        },
         {"type": "ineq", "fun": lambda z: z[11:] + z[3:11] - np.log(delta / length)},
     ]
     best = np.inf
@@ -505,6 +515,27 @@ def test_shared_parameters_in_another_unit_give_the_same_plan(unit):
     assert co.Problem(other, [budget]).solve().error == pytest.approx(truth, rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_shared_parameters_scale_with_the_budget(scale):
+    """Without a prior the error is proportional to 1 / budget, and so must be the solver's answer."""
+    for seed in range(3):
+        term, c = shared(seed)
+        one, other = (
+            co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0 * k, "training")]).solve()
+            for k in (1, scale)
+        )
+        assert other.error * scale == pytest.approx(one.error, rel=2e-6)
+
+
+def test_a_direction_that_only_a_weak_level_determines_is_paid_for():
+    """F = diag(1, 1e-16), G = (1, 1e-9): the second direction costs as much as a tenth of the first."""
+    features = np.array([[[1.0, 0.0]], [[0.0, 1e-8]]])
+    term = co.InformationError(features, np.array([[1.0], [1e-9]]), sigma=[0.1, 1.0])
+    plan = co.Problem(term, [named_budget(co.Prices(1.0, 1.0, 1), 1.0, "training")]).solve()
+    assert plan.error == pytest.approx(1.1**2, rel=1e-6)
+    assert term.error(np.array([1.0, 0.0])) == np.inf
+
+
 # ------------------------------------------------------------------ infeasible
 
 
@@ -584,3 +615,72 @@ def test_two_user_constraints_that_exclude_each_other_are_both_named():
     assert found["many"]["relaxed"] == pytest.approx(4, rel=1e-5)
     assert found["few"]["relaxed"] == pytest.approx(6, rel=1e-5)
     assert "budget" not in found
+
+
+# ------------------------------------------------------------------ what the declaration must survive
+
+
+@pytest.mark.parametrize("floor", [1e2, 1e4])
+def test_joint_program_under_a_dominating_floor_still_splits_the_examples_right(floor):
+    """The floor is 1e4 to 1e6 times the score error; the gap counts only what the design can change."""
+    truth = Joint.random(30, 2, floor=floor)
+    truth = replace(truth, budget=truth.budget * 100)
+    plan = truth.problem().solve()
+    assert plan.breakdown["floor"] > 1e3 * plan.breakdown["score"]
+    again = given_steps(truth, plan.steps, truth.budget - float(truth.evaluation @ plan.steps))
+    score, _, _ = truth.parts(again, plan.steps)
+    assert plan.breakdown["score"] == pytest.approx(score.sum(), rel=1e-4)
+
+
+def test_a_bound_on_a_single_level_is_accepted():
+    truth = Joint.random(10, 1)
+    free = truth.problem().solve()
+    cap = np.full(10, np.inf)
+    cap[4] = 0.5 * free.examples[4]
+    plan = truth.problem([co.Cap(cap, "examples")]).solve()
+    assert plan.examples[4] == pytest.approx(cap[4], rel=1e-5)
+    one = truth.problem([co.named("one", lambda d: d.examples[4:5] <= cap[4])]).solve()
+    assert one.error == pytest.approx(plan.error, rel=2e-6)
+
+
+def test_largest_entry_as_a_row_equals_a_cap_and_functions_without_gradient_are_named():
+    truth = Joint.random(10, 1)
+    top = 0.6 * (truth.problem().solve().examples / truth.levels.log_width).max()
+    capped = truth.problem([co.Cap(top)]).solve()
+    largest = truth.problem([co.named("largest", lambda d: cp.max(d.density) <= top)]).solve()
+    assert largest.error == pytest.approx(capped.error, rel=2e-6)
+    with pytest.raises(co.ConvexityError, match="'infinite norm' uses a function whose gradient"):
+        truth.problem([co.named("infinite norm", lambda d: cp.norm_inf(d.density) <= top)])
+
+
+def test_least_price_of_an_error_inverts_the_joint_program():
+    truth = Joint.random(15, 2)
+    error = truth.problem().solve().error
+    terms = co.ScoreError(truth.table) + co.Discretization(truth.table)
+    plan = co.Problem(co.Compute(truth.prices), [co.named("error", terms <= error)]).solve()
+    assert plan.error == pytest.approx(truth.budget, rel=1e-5)
+
+
+def test_last_evaluation_and_its_step_are_part_of_the_optimum():
+    """Under "denoise" A_r / m_r and the last evaluation's price enter: against L-BFGS in logarithms."""
+    truth = Joint.random(12, 3)
+    table = replace(truth.table, terminal="denoise", final_score=50.0, final_floor=0.1)
+    plan = co.Problem(
+        co.ScoreError(table) + co.Discretization(table), [named_budget(truth.prices, truth.budget)]
+    ).solve()
+    near = truth.levels.overlap(0.02, 0.02 * np.exp(1.2)) / truth.levels.log_width
+
+    def objective(z):
+        m, n = np.exp(z[:12]), np.exp(z[12:])
+        scale = (truth.budget - truth.evaluation[0]) / truth.cost(m, n)
+        return np.log(truth.value(scale * m, scale * n) + 50 / (near @ (scale * m)) + 0.1)
+
+    best = min(
+        minimize(
+            objective, np.random.default_rng(k).normal(0, 0.3, 24) + np.log(np.r_[plan.examples, plan.steps]),
+            method="L-BFGS-B", options={"maxiter": 3000, "maxfun": 10**6, "ftol": 1e-15},
+        ).fun
+        for k in range(2)
+    )  # fmt: skip
+    assert plan.error <= np.exp(best) * (1 + 1e-6)
+    assert plan.error == pytest.approx(np.exp(best), rel=1e-4)

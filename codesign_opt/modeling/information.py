@@ -73,7 +73,8 @@ class InformationError(Term):
     def _check_range(self) -> None:
         basis, _, unit = self._spectrum(np.ones(self.sigma.size))
         wanted = self.response / unit[:, None]
-        missing = np.linalg.norm(wanted - basis @ (basis.T @ wanted)) / max(np.linalg.norm(wanted), 1e-300)
+        size = float(np.linalg.norm(wanted))
+        missing = float(np.linalg.norm(wanted - basis @ (basis.T @ wanted))) / (size or 1.0)
         if missing > 1e-8:
             raise ValueError(
                 "InformationError.response lies outside what the features and the prior determine (by "
@@ -175,7 +176,9 @@ class InformationError(Term):
         stacked = cp.reshape(w, (count, size * outputs), order="C").T
         cone = cp.SOC(t + relative, cp.vstack([2 * stacked, cp.reshape(t - relative, (1, count), order="C")]), axis=0)
         objective.append(cp.sum(t))
-        return sum(objective), [equality == left.T @ self.response, cone]
+        wanted = left.T @ self.response
+        unit = float(np.linalg.norm(wanted)) or 1.0  # cones hold numbers of order one, whatever the error's unit
+        return unit**2 * sum(objective), [equality == wanted / unit, cone]
 
     def _whitening(self, examples: Array) -> Array:
         """(P, rank) W with W^T M W = 1 on the range of M."""

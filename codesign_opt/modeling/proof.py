@@ -54,11 +54,8 @@ def certify(
 ) -> Certificate:
     """The better of the bounds that apply, with the candidate's feasibility in user units."""
     design.set(point)
-    violations = [row.violation() for row in rows]
-    infeasibility = max((float(v.max(initial=0.0)) for v in violations), default=0.0)
-    price = sum(
-        float(np.abs(y * row.size) @ v) for row, y, v in zip(rows, multipliers, violations, strict=True) if not row.box
-    )
+    infeasibility = max((row.violation() for row in rows), default=0.0)
+    price = sum(float(np.abs(y) @ row.excess()) for row, y in zip(rows, multipliers, strict=True) if not row.box)
     value = _Value(
         sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),

@@ -50,10 +50,19 @@ class Row:
     bound: Bound | None = None
     box: bool = False
 
-    def violation(self) -> Array:
-        """(N,) violation relative to size, at the variables' current values."""
-        value = np.ravel(np.asarray(self.expression.value, dtype=np.float64)) / self.size
+    def excess(self) -> Array:
+        """(N,) violation in the row's own units, at the variables' current values."""
+        value = np.ravel(np.asarray(self.expression.value, dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
+
+    def violation(self) -> float:
+        """Largest violation relative to the row's size at the variables' current values."""
+        excess = self.excess()
+        if not excess.any():
+            return 0.0
+        limit = 0.0 if self.limit is None else abs(self.limit)
+        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
 
     def multipliers(self, objective_unit: float) -> Array:
         """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
@@ -67,7 +76,10 @@ class Row:
 def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
     """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
     value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
-    gradient_by_id = {variable.id: found for variable, found in expression.grad.items()}
+    try:
+        gradient_by_id = {variable.id: found for variable, found in expression.grad.items()}
+    except NotImplementedError:
+        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
     gradients = []
     for variable, unit in (
         (design.new_variable, design.reference.new_examples),
@@ -160,7 +172,7 @@ def _bound_row(name: str, bound: Bound, design: Design) -> Row:
     if auxiliary:
         raise ConvexityError(f"'{name}' bounds a term with auxiliary variables; use it in the objective.")
     expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
-    size = _row_size(cp.reshape(expression, (1,), order="C"), design, abs(bound.limit))
+    size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound)
 
 
@@ -179,7 +191,13 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
             "quantity, a ratio or a product as a linear row; see docs/theory.md section 7 for restatements."
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
-    size = _row_size(flat, design, 0.0)
+    try:
+        size = _row_size(flat, 0.0)
+    except NotImplementedError:
+        raise ConvexityError(
+            f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "
+            "bound on a largest entry is a bound on every entry."
+        ) from None
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
     return Row(name, flat, size, built, equality, sign, limit, box=is_box)
@@ -213,18 +231,18 @@ def _scalar(expression: cp.Expression) -> float | None:
     return float(np.asarray(expression.value).item()) if expression.size == 1 else None
 
 
-def _row_size(expression: cp.Expression, design: Design, minimum: float) -> Array:
-    """Sum of the magnitudes of each entry's linear pieces at the reference."""
+def _row_size(expression: cp.Expression, minimum: float) -> Array:
+    """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
     linear = np.zeros(expression.size)
-    offset = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
+    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
     for variable, gradient in expression.grad.items():
         if gradient is None:
             continue
-        matrix = np.abs(gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient))
-        linear += matrix.reshape(variable.size, -1).sum(axis=0)
-        signed = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
-        offset -= signed.reshape(variable.size, -1).sum(axis=0)
-    size = np.maximum(linear + np.abs(np.where(np.isfinite(offset), offset, 0.0)), minimum)
+        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
+        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
+        linear += np.abs(pieces).sum(axis=0)
+        rest -= pieces.sum(axis=0)
+    size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
     return np.where((size > 0) & np.isfinite(size), size, 1.0)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe"]
 
+_MOST_NODES = 1_000_000
+
 
 def describe(problem: Problem, solved: Solved) -> Plan:
     """Everything a reader of the plan needs, from the candidate and its multipliers."""
@@ -53,6 +55,8 @@ def _grid(problem: Problem, steps: Array) -> Array | None:
     table = problem.table
     if table is None or not (problem.decides_steps or problem.steps is not None) or not np.any(steps > 0):
         return None
+    if steps.sum() > _MOST_NODES:
+        return None  # nobody samples so, and the nodes would fill the memory; _notes says so
     minimum = 1 + table.final_steps
     count = max(minimum, int(np.floor(steps.sum() + table.final_steps + 1e-6)))
     return grid_from_steps(problem.levels, steps, count, terminal=table.terminal)
@@ -145,7 +149,8 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
             examples = point.examples if served is None else served @ point.examples
             tables["score"] = tables["score"] + weight * reducible
             tables["floor"] = tables["floor"] + weight * floor
-            tables["score_weight"] = tables["score_weight"] + weight * reducible * examples
+            part = np.where(examples > 0, reducible, 0.0) * examples
+            tables["score_weight"] = tables["score_weight"] + weight * part
             tables["final_window"] = leaf.table.final_window
         elif isinstance(leaf, Discretization):
             tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
@@ -177,6 +182,8 @@ def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -
 
 def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     notes = []
+    if solved.point.steps.sum() > _MOST_NODES and problem.table is not None:
+        notes.append(f"no grid is written for {solved.point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
     for _, leaf in solved.compiled.terms:
         if isinstance(leaf, InformationError):
             unit = leaf.sandwich_error(solved.point.examples)

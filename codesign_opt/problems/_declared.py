@@ -99,6 +99,5 @@ def needs(module: str, package: str, who: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{who} takes its data from {package}, which can't be imported ({error}); "
-            'pip install "codesign_opt[data]"'
+            f'{who} takes its data from {package}, which is not there ({error}); pip install "codesign_opt[data]"'
         ) from None

@@ -100,5 +100,3 @@ def _line(error: Exception, path: Path) -> str:
         return f", line {error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {own[-1].lineno}" if own else ""
-
-

@@ -10,12 +10,13 @@ from ._declared import DeclaredProblem
 
 TITLE = "A floor at low noise, a share of the examples, and 18 steps"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
-REFERENCE: dict[str, float] = {}
+# found with 400 levels; 200 must agree
+REFERENCE = {"error": 8.503340e-4, "rtol": 1e-3}
 
 
 def build(
     *,
-    floor: float = 50_000.0,
+    floor: float = 80_000.0,
     share: float = 0.2,
     steps: int = 18,
     budget: float = 1e6,

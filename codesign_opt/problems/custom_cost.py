@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
+import numpy as np
 
 import codesign_opt as co
 
@@ -14,7 +15,8 @@ from ._declared import DeclaredProblem
 
 TITLE = "Guidance on an interval, and a superlinear price of examples"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
-REFERENCE: dict[str, float] = {}
+# found with 400 levels and 40 stopping points; 200 and 24 must agree
+REFERENCE = {"error": 2.482482e-4, "rtol": 1e-3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Congestion(co.Term):
 
 def guided(sigma: Array) -> Array:
     """Evaluations of the denoiser per step's evaluation: two where guidance is on, 0.3 < sigma < 5."""
-    return 1.0 + ((sigma > 0.3) & (sigma < 5.0))
+    return np.where((sigma > 0.3) & (sigma < 5.0), 2.0, 1.0)
 
 
 def build(

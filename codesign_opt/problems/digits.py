@@ -13,7 +13,8 @@ PROVENANCE = (
     "CC BY 4.0: the 1,797 test images, shipped with scikit-learn (sklearn.datasets.load_digits). Grey values "
     "0 to 16 scaled to [-1, 1]."
 )
-REFERENCE: dict[str, float] = {}
+# found with 400 levels and 40 stopping points; 200 and 24 must agree
+REFERENCE = {"error": 9.731681e-3, "rtol": 1e-3}
 
 
 def build(*, pooled: bool = False, budget: float = 1e6, images: float = 10_000) -> DeclaredProblem:

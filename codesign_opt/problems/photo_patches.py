@@ -18,15 +18,14 @@ PROVENANCE = (
     "coffee (R. Michetti, CC0), shipped with scikit-image, no download. Luma 0.2125 R + 0.7154 G + 0.0721 B, "
     "scaled to [-1, 1]; patches at every eighth pixel, a seeded choice of 8,000."
 )
-REFERENCE: dict[str, float] = {}
+# found with 400 levels and 40 stopping points; 200 and 24 must agree
+REFERENCE = {"error": 3.277000e-2, "rtol": 1e-3}
 _PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee")
 _LUMA = np.array([0.2125, 0.7154, 0.0721])
 _SIDE, _STRIDE = 16, 8
 
 
-def build(
-    *, patches: int = 8_000, seed: int = 0, budget: float = 1e6, images: float = 10_000
-) -> DeclaredProblem:
+def build(*, patches: int = 8_000, seed: int = 0, budget: float = 1e6, images: float = 10_000) -> DeclaredProblem:
     """Plan everything for the covariance of the patches."""
     library = needs("skimage.data", "scikit-image", "photo_patches")
     every = np.concatenate([_patches(getattr(library, name)()) for name in _PHOTOGRAPHS])

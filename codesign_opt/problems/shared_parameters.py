@@ -16,7 +16,8 @@ from ._declared import DeclaredProblem
 
 TITLE = "Twelve gains shared by all noise levels"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions, eight bands."
-REFERENCE: dict[str, float] = {}
+# multiplicative design algorithm with the equivalence theorem's bound, at 200 levels
+REFERENCE = {"error": 5.122793e-6, "rtol": 1e-5}
 _PARAMETERS = 12
 
 
@@ -25,9 +26,7 @@ def hats(sigma: Array, knots: Array) -> Array:
     return np.stack([np.interp(np.log(sigma), np.log(knots), unit) for unit in np.eye(knots.size)])
 
 
-def information(
-    spectrum: co.Spectrum, levels: co.Levels, knots: Array
-) -> tuple[Array, Array, Array]:
+def information(spectrum: co.Spectrum, levels: co.Levels, knots: Array) -> tuple[Array, Array, Array]:
     """Features (L, 1, P), response (P, B) and residual variance (L,) of the shared gains.
 
     Curvature of the loss by the gains at a level is sum_b n_b W_b^2 v_b times hat hat^T; its gradient

@@ -1,0 +1,342 @@
+"""The command line: solve, audit, frontier, show and list, with the errors of the package on one line.
+
+Exit codes: 0 done, 1 no certified plan (infeasible, or the proof failed), 2 bad input. Numbers and
+tables go to stdout, progress and errors to stderr. Everything heavy is imported by the command that
+needs it, so that list, show and --help start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .prices import Prices
+    from .problems import DeclaredProblem
+
+__all__ = ["main"]
+
+PROG = "codesign-opt"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        arguments: words after the program's name; those of the process unless given.
+
+    >>> main(["list", "--names"]) # doctest: +ELLIPSIS
+    power_law_64
+    ...
+    0
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BrokenPipeError:  # the reader of our output has gone: `codesign-opt list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _complain(_message(error), 2)
+    except Exception as error:
+        from .errors import CodesignError
+
+        if not isinstance(error, CodesignError):
+            raise
+        return _complain(_message(error), 1)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"{PROG}: error: {message}", file=sys.stderr)
+    return code
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# the arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_complain(f"{message} ({self.prog} --help shows what is accepted)", 2))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROG,
+        allow_abbrev=False,
+        description="Compute-optimal training and sampling of diffusion models, by certified convex optimization.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for declare in (_solve_arguments, _audit_arguments, _frontier_arguments, _show_arguments, _list_arguments):
+        declare(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _problem_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "problem", metavar="NAME|FILE", help="a name from `codesign-opt list`, or a .py file that defines build()"
+    )
+    parser.add_argument("--levels", type=int, metavar="L", help="noise levels of the solver (200)")
+    parser.add_argument("--points", type=int, metavar="N", help="stopping points of the first sweep (24)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the plan, its tables and its figures")
+    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr")
+
+
+def _solve_arguments(commands: Any) -> None:
+    parser = _command(commands, "solve", _solve, "plan training and sampling for a declared problem")
+    _problem_arguments(parser)
+    parser.add_argument("--budget", type=float, help="compute, in the unit of the problem's prices")
+    parser.add_argument("--images", type=float, metavar="N", help="images that will be drawn")
+    parser.add_argument("--steps", type=int, metavar="K", help="most sampler steps")
+
+
+def _audit_arguments(commands: Any) -> None:
+    parser = _command(commands, "audit", _audit, "hold today's grid and training run against the certified optimum")
+    _problem_arguments(parser)
+    parser.add_argument("--images", type=float, metavar="N", help="images that will be drawn")
+    parser.add_argument(
+        "--sigmas", default="edm", metavar="GRID", help="edm, log_snr, or descending noise levels v1,v2,… (edm)"
+    )
+    parser.add_argument("--steps", type=int, metavar="K", help="steps of an edm or log_snr grid (18)")
+    parser.add_argument(
+        "--density", default="lognormal:-1.2,1.2", metavar="lognormal:MEAN,STD",
+        help="density of the training run in log sigma (lognormal:-1.2,1.2)",
+    )  # fmt: skip
+    parser.add_argument("--iterations", type=int, default=2_000, help="iterations of the training run (2000)")
+    parser.add_argument("--batch", type=int, default=256, help="examples per iteration (256)")
+
+
+def _frontier_arguments(commands: Any) -> None:
+    parser = _command(commands, "frontier", _frontier, "plan along a sweep of budgets, or of numbers of images")
+    _problem_arguments(parser)
+    parser.add_argument("--budgets", type=_numbers, required=True, metavar="A,B,…", help="budgets, ascending")
+    parser.add_argument("--images", type=_numbers, metavar="N[,M,…]", help="images; several are swept, at one budget")
+    parser.add_argument("--steps", type=int, metavar="K", help="most sampler steps")
+
+
+def _show_arguments(commands: Any) -> None:
+    parser = _command(commands, "show", _show, "print a saved plan")
+    parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a file written by solve --out or by Plan.save")
+    parser.add_argument(
+        "--levels", type=int, nargs="?", const=12, metavar="ROWS", help="print the noise levels too (12 rows)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the figures and tables")
+
+
+def _list_arguments(commands: Any) -> None:
+    parser = _command(commands, "list", _list, "list the declared problems")
+    parser.add_argument("--names", action="store_true", help="names alone")
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers between commas; argparse turns the error into one line."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers a,b,c") from None
+
+
+# the commands
+
+
+def _solve(options: argparse.Namespace) -> int:
+    declared = _load(options, "budget", "images", "steps")
+    folder = _folder(options.out)
+    plan = declared.solve(**_progress(options, declared))
+    print(plan)
+    if folder is not None:
+        _write(folder, plan)
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from .auditing import TrainingRun, audit
+
+    declared = _load(options, "images")
+    model, prices = _model_and_prices(declared, "audit")
+    folder = _folder(options.out)
+    run = TrainingRun(_density(options.density), options.iterations, options.batch)
+    settings = {**declared.options, **_progress(options, declared)}
+    settings.pop("steps", None)  # the grid in use has its own
+    report = audit(model, prices, sigmas=_grid(options, model), run=run, **settings)
+    print(report)
+    if folder is not None:
+        _save_text(folder / "audit.txt", str(report))
+        report.optimum.save(folder / "plan.json")
+        _draw(folder / "audit.png", lambda: report.plot().figure)
+    return 0
+
+
+def _frontier(options: argparse.Namespace) -> int:
+    from .frontiers import frontier
+
+    sweep = options.images if options.images is not None and len(options.images) > 1 else None
+    if sweep is not None and len(options.budgets) > 1:
+        raise ValueError("frontier: several budgets and several numbers of images; sweep one of them.")
+    options.images = None if sweep is not None or options.images is None else options.images[0]
+    declared = _load(options, "images", "steps")
+    model, prices = _model_and_prices(declared, "frontier")
+    folder = _folder(options.out)
+    found = frontier(
+        model,
+        prices,
+        options.budgets if sweep is None else options.budgets[0],
+        images=sweep,
+        progress=_tell if options.verbose else None,
+        **declared.options,
+    )
+    print(found)
+    if folder is not None:
+        _save_text(folder / "frontier.txt", str(found))
+        for value, plan in zip(found.values, found.plans, strict=True):
+            if plan is not None:
+                plan.save(folder / f"plan_{found.axis}_{value:g}.json")
+        _draw(folder / "frontier.png", lambda: found.plot().figure)
+    return 0 if any(plan is not None for plan in found.plans) else 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    from .plan import Plan
+
+    try:
+        plan = Plan.load(options.plan)
+    except UnicodeDecodeError:
+        raise ValueError(f"{options.plan} is not a text file; give a plan written by `{PROG} solve --out`.") from None
+    folder = _folder(options.out)
+    print(plan)
+    if options.levels is not None:
+        print(f"\n{plan.table(options.levels)}")
+    if folder is not None:
+        _write(folder, plan, copy=False)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from . import problems
+
+    names = problems.names()
+    width = max(map(len, names))
+    for name in names:
+        print(name if options.names else f"{name:<{width}}  {problems.title(name)}")
+    return 0
+
+
+# what the commands share
+
+
+def _load(options: argparse.Namespace, *limits: str) -> DeclaredProblem:
+    """The problem with what the command line says instead of its own limits and levels."""
+    from . import problems
+
+    stated = {name: getattr(options, name) for name in (*limits, "levels", "points")}
+    return problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
+
+
+def _model_and_prices(declared: DeclaredProblem, command: str) -> tuple[Any, Prices]:
+    if declared.model is None:
+        raise ValueError(f"{command} needs a model, but {declared.name} is a finished problem; `solve` it.")
+    if declared.prices is None:
+        raise ValueError(f"{command} needs prices, but {declared.name} has none; return them from build().")
+    return declared.model, declared.prices
+
+
+def _progress(options: argparse.Namespace, declared: DeclaredProblem) -> dict[str, Any]:
+    """Arguments for a solve that shows its progress on stderr."""
+    if not options.verbose:
+        return {}
+    _tell(f"{declared.name}: {declared.title}. {declared.provenance}")
+    if declared.problem is None:
+        return {"progress": _tell}
+    return {"on_attempt": lambda record: _tell(", ".join(f"{k} {v}" for k, v in record.items()))}
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _grid(options: argparse.Namespace, model: Any) -> Any:
+    """The sampler grid that --sigmas and --steps name."""
+    from . import grids
+
+    families = {"edm": grids.edm_grid, "log_snr": grids.log_snr_grid}
+    if options.sigmas in families:
+        low, high = model.process.sigma_min, model.process.sigma_max
+        steps = 18 if options.steps is None else options.steps
+        return families[options.sigmas](steps, low, high, terminal=model.terminal)
+    if options.steps is not None:
+        raise ValueError("--steps goes with --sigmas edm or log_snr; a list of noise levels has its own number.")
+    try:
+        return _numbers(options.sigmas)
+    except argparse.ArgumentTypeError:
+        raise ValueError(f"--sigmas is {options.sigmas!r}; give edm, log_snr, or noise levels v1,v2,…") from None
+
+
+def _density(text: str) -> Any:
+    from .densities import LogNormal
+
+    kind, _, values = text.partition(":")
+    try:
+        mean, std = _numbers(values)
+    except (argparse.ArgumentTypeError, ValueError):
+        kind = ""
+    if kind != "lognormal":
+        raise ValueError(f"--density is {text!r}; give lognormal:MEAN,STD, such as lognormal:-1.2,1.2.")
+    return LogNormal(mean, std)
+
+
+def _folder(path: Path | None) -> Path | None:
+    """Make the folder before the work, so that a wrong path costs nothing."""
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write(folder: Path, plan: Plan, *, copy: bool = True) -> None:
+    """plan.json, the table of levels, and the page of figures."""
+    if copy:
+        plan.save(folder / "plan.json")
+    _save_text(folder / "plan.txt", f"{plan}\n\n{plan.table(len(plan.levels))}")
+    _draw(folder / "page.png", plan.plot)
+
+
+def _save_text(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _draw(path: Path, figure_of: Callable[[], Any]) -> None:
+    """Save a figure; without matplotlib the numbers are written and the reader told."""
+    if "matplotlib" not in sys.modules:
+        os.environ.setdefault("MPLBACKEND", "Agg")  # files alone: no display is needed
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        _tell(f'{PROG}: {path.name} is left out ({error}); pip install "codesign_opt[plots]"')
+        return
+    figure = figure_of()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,246 @@
+"""The command line: each command end to end, and bad input in one line with the right exit code."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import codesign_opt
+from codesign_opt.cli import main
+
+QUICK = ["--levels", "60", "--points", "12"]
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """The folder that `solve --out` writes, made by the installed program's entry in a process of its own."""
+    folder = tmp_path_factory.mktemp("out") / "new" / "folder"
+    command = [sys.executable, "-m", "codesign_opt", "solve", "power_law_64", "--budget", "5e5", *QUICK]
+    done = subprocess.run([*command, "--out", str(folder), "-v"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_solve_prints_the_plan_and_writes_plan_table_and_page(solved):
+    folder, done = solved
+    assert "proved optimal" in done.stdout
+    assert "stopping sigma" in done.stderr  # -v shows progress, and not on stdout
+    assert "stopping sigma 0." not in done.stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["page.png", "plan.json", "plan.txt"]
+    assert (folder / "page.png").read_bytes().startswith(b"\x89PNG")
+    plan = codesign_opt.Plan.load(folder / "plan.json")
+    assert plan.costs["budget: limit"] == 5e5
+    assert (folder / "plan.txt").read_text() == f"{plan}\n\n{plan.table(len(plan.levels))}\n"
+
+
+def test_show_prints_what_solve_printed_and_the_levels(solved, capsys):
+    folder, done = solved
+    assert main(["show", str(folder / "plan.json")]) == 0
+    assert capsys.readouterr().out == done.stdout
+    assert main(["show", str(folder / "plan.json"), "--levels", "3"]) == 0
+    shown = capsys.readouterr().out.removeprefix(done.stdout).strip().splitlines()
+    assert len(shown) == 5  # title, three rows, total
+
+
+def test_show_draws_a_saved_plan_again(solved, tmp_path):
+    assert main(["show", str(solved[0] / "plan.json"), "--out", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["page.png", "plan.txt"]
+
+
+def test_limits_on_the_command_line_replace_the_declared_ones(capsys, tmp_path):
+    words = ["solve", "power_law_64", "--steps", "9", "--images", "50", *QUICK, "--out", str(tmp_path)]
+    assert main(words) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert len(plan["sigmas"]) == 10
+    assert plan["costs"]["sampling"] == pytest.approx(50 * 17, rel=1e-6)
+    assert "9 heun steps" in capsys.readouterr().out
+
+
+def test_finished_problems_solve_with_progress(capsys):
+    assert main(["solve", "clipped_allocation", "--budget", "2e6", "-v"]) == 0
+    printed = capsys.readouterr()
+    assert "proved optimal" in printed.out
+    assert "attempt 1" in printed.err
+
+
+def test_a_users_file_is_solved(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        '"""Eight directions."""\nimport codesign_opt as co\n'
+        "def build(budget=1e4):\n"
+        "    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.0), sampler=co.Euler())\n"
+        "    return model, co.Prices(example=1.0, evaluation=1.0, images=10), budget\n"
+    )
+    assert main(["solve", str(path), "--budget", "2e4", *QUICK]) == 0
+    assert "proved optimal" in capsys.readouterr().out
+
+
+def test_audit_names_todays_excess_and_writes_it(tmp_path, capsys):
+    words = ["audit", "power_law_64", "--steps", "12", "--iterations", "300", *QUICK, "--out", str(tmp_path)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "Audit" in printed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.png", "audit.txt", "plan.json"]
+    assert (tmp_path / "audit.txt").read_text() == printed
+
+
+def test_audit_takes_noise_levels_in_full(capsys):
+    words = ["audit", "power_law_64", "--sigmas", "80,20,5,1,0.2,0.05,0.01,0", "--density", "lognormal:-1,1.5"]
+    assert main([*words, *QUICK]) == 0
+    assert "7 steps" in capsys.readouterr().out
+
+
+def test_frontier_sweeps_budgets(tmp_path, capsys):
+    words = ["frontier", "power_law_64", "--budgets", "5e5,1e6", "--images", "1000", "-v", *QUICK]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.strip().splitlines()) >= 3
+    assert "2 of 2" in printed.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "frontier.png", "frontier.txt", "plan_budget_1e+06.json", "plan_budget_500000.json",
+    ]  # fmt: skip
+
+
+def test_list_shows_every_name_and_title(capsys):
+    assert main(["list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == codesign_opt.problems.names()
+    assert any("Handwritten digits" in row for row in rows)
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["solve", "--help"], ["--version"], ["show"]])
+def test_light_commands_load_no_solver_and_start_fast(words, solved):
+    if words == ["show"]:
+        words = ["show", str(solved[0] / "plan.json")]
+    code = (
+        "import sys\nfrom codesign_opt.cli import main\n"
+        f"try:\n    code = main({words!r})\nexcept SystemExit as end:\n    code = end.code\n"
+        "assert not {'cvxpy', 'matplotlib', 'sklearn', 'skimage'} & set(sys.modules)\nsys.exit(code)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert time.perf_counter() - start < 5.0  # 0.1 s to 0.6 s on a free core; machines differ
+
+
+def _files(folder):
+    """Malformed files, by what is wrong with them."""
+    whole = {"kind": "codesign_opt.plan", "schema_version": 1}
+    for name, text in {
+        "truncated.json": json.dumps(whole)[:-5],
+        "other.json": "[1, 2]",
+        "version.json": json.dumps({**whole, "schema_version": 99}),
+        "fields.json": json.dumps(whole),
+        "empty.py": "",
+        "file": "",
+    }.items():
+        (folder / name).write_text(text)
+    (folder / "binary.json").write_bytes(b"\xff\xfe\x00\x81")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("solve powerlaw_64", "did you mean 'power_law_64'"),
+        ("solve absent.py", "absent.py: no such file"),
+        ("solve empty.py", "defines no build()"),
+        ("solve power_law_64 --budget -5", "budget is -5; it must be > 0"),
+        ("solve power_law_64 --budget nan", "budget is nan"),
+        ("solve power_law_64 --budget much", "invalid float value: 'much'"),
+        ("solve power_law_64 --images -1", "Prices.images is -1"),
+        ("solve power_law_64 --images nan", "Prices.images is nan"),
+        ("solve power_law_64 --steps 1", "steps is 1; it must be >= 2"),
+        ("solve power_law_64 --steps 2.5", "invalid int value"),
+        ("solve power_law_64 --levels 1", "levels is 1"),
+        ("solve power_law_64 --points 2", "points is 2"),
+        ("solve power_law_64 --out file", "file: File exists"),
+        ("solve clipped_allocation --images 5", "finished problem"),
+        ("solve clipped_allocation --budget nan", "nan"),
+        ("solve", "required: NAME|FILE"),
+        ("", "required: COMMAND"),
+        ("sulve power_law_64", "invalid choice: 'sulve'"),
+        ("solve power_law_64 --bud 3", "unrecognized arguments"),
+        ("audit unknown", "problem 'unknown' is unknown"),
+        ("audit clipped_allocation", "finished problem"),
+        ("audit power_law_64 --sigmas karras", "--sigmas is 'karras'"),
+        ("audit power_law_64 --sigmas 1,2,0", "descending"),
+        ("audit power_law_64 --sigmas 80,1,nan", "nan"),
+        ("audit power_law_64 --sigmas 80,1,0 --steps 2", "--steps goes with"),
+        ("audit power_law_64 --density normal:0,1", "--density is 'normal:0,1'"),
+        ("audit power_law_64 --density lognormal:0", "--density is 'lognormal:0'"),
+        ("audit power_law_64 --density lognormal:0,-1", "LogNormal.std is -1"),
+        ("audit power_law_64 --batch 0", "TrainingRun.batch is 0"),
+        ("audit power_law_64 --iterations -3", "TrainingRun.iterations is -3"),
+        ("frontier power_law_64 --budgets 1,x", "not a list of numbers"),
+        ("frontier power_law_64 --budgets 2e6,1e6", "ascending"),
+        ("frontier power_law_64 --budgets nan", "nan"),
+        ("frontier power_law_64 --budgets=-1,2", "budgets is -1"),
+        ("frontier power_law_64 --budgets 1e5,1e6 --images 1,2", "sweep one of them"),
+        ("frontier shared_parameters --budgets 1e5", "finished problem"),
+        ("frontier unknown --budgets 1e5", "problem 'unknown' is unknown"),
+        ("show absent.json", "absent.json: No such file"),
+        ("show truncated.json", "not a whole JSON file"),
+        ("show other.json", "is not a plan of codesign_opt"),
+        ("show version.json", "schema version 99"),
+        ("show fields.json", "lacks the field"),
+        ("show binary.json", "is not a text file"),
+        ("show .", "Is a directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, said, tmp_path, monkeypatch, capsys):
+    _files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(words.split())
+    except SystemExit as end:  # argparse's own
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("codesign-opt: error: ")
+    assert printed.err.count("\n") == 1
+    assert said in printed.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["solve", "custom_constraint", "--budget", "1e5", "--levels", "60"],
+        ["solve", "clipped_allocation", "--budget", "100"],
+    ],
+)
+def test_infeasible_is_one_line_and_exit_code_1(words, capsys):
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("codesign-opt: error: Infeasible")
+    assert printed.err.count("\n") == 1
+
+
+def test_not_certified_is_exit_code_1(monkeypatch, capsys):
+    from codesign_opt.problems import DeclaredProblem
+
+    def fail(self, **_):
+        raise codesign_opt.NotCertifiedError("Not certified: the best of 6 attempts …")
+
+    monkeypatch.setattr(DeclaredProblem, "solve", fail)
+    assert main(["solve", "power_law_64"]) == 1
+    assert capsys.readouterr().err == "codesign-opt: error: Not certified: the best of 6 attempts …\n"
+
+
+def test_without_matplotlib_the_numbers_are_written_and_the_reader_told(solved, tmp_path, monkeypatch, capsys):
+    for name in [m for m in sys.modules if m.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["show", str(solved[0] / "plan.json"), "--out", str(tmp_path)]) == 0
+    assert 'pip install "codesign_opt[plots]"' in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.txt"]
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m codesign_opt list | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.stdout.startswith("power_law_64")
+    assert done.stderr == ""
