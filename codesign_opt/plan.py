@@ -100,7 +100,7 @@ class Plan:
         """Whole examples per level by greedy marginal gain, and the relative loss of rounding.
 
         Args:
-            total: number of new examples to hand out; the plan's own, rounded, unless given.
+            total: number of new examples to hand out; unless given, as many as the plan's price buys.
         """
         from .solvers.waterfill import round_examples
 
