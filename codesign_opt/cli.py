@@ -223,10 +223,7 @@ def _frontier(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from .plan import Plan
 
-    try:
-        plan = Plan.load(options.plan)
-    except UnicodeDecodeError:
-        raise ValueError(f"{options.plan} is not a text file; give a plan written by `{PROG} solve --out`.") from None
+    plan = Plan.load(options.plan)
     folder = _folder(options.out)
     print(plan)
     if options.levels is not None:

@@ -13,6 +13,7 @@ from ._validate import Array
 from .certificate import LagrangianBound, ScorePart
 from .coefficients import Coefficients
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
+from .levels import Levels
 from .modeling import Discretization, Point, ScoreError
 from .plan import Plan
 from .solvers.joint import JointSolution, solve_joint
@@ -22,6 +23,7 @@ __all__ = ["Stop", "bound_between", "sweep"]
 
 _BOUND_EVALUATIONS = 800
 _BOUND_SOLVES = 100
+_NARROW = 1e-3  # an interval of stopping points this narrow in log sigma is not halved
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class Stop:
         record: what the plan's curve keeps.
         prices: multipliers of the study's budgets, in order.
         bands: multipliers p_b of the band sums.
+        near_examples: examples within one correlation length, which the last evaluation's error counts.
         plan: the declared program's plan, where that was solved.
         failure: why there is none.
     """
@@ -43,6 +46,7 @@ class Stop:
     record: Mapping[str, Any]
     prices: Array
     bands: Array
+    near_examples: float = 0.0
     plan: Plan | None = None
     failure: CodesignError | None = None
 
@@ -123,7 +127,9 @@ def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> 
         **parts,
     }
     # a budget that the structured solver found slack has multiplier 0 and starts no logarithm
-    return Stop(table.stopping_sigma, error, record, np.maximum(found.budget_multipliers, 1e-300), found.band_multipliers)
+    prices = np.maximum(found.budget_multipliers, 1e-300)
+    near = float(table.final_window @ point.examples)
+    return Stop(table.stopping_sigma, error, record, prices, found.band_multipliers, near)
 
 
 def from_plan(plan: Plan) -> Stop:
@@ -139,7 +145,8 @@ def from_plan(plan: Plan) -> Stop:
     }
     prices = [-float(plan.shadow_prices[name]) for name in ("budget", "steps") if name in plan.shadow_prices]
     bands = 2 * np.sqrt(np.asarray(plan.tables.get("bands", np.empty(0))))
-    return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, plan)
+    near = float(np.asarray(plan.tables["final_window"]) @ plan.examples)
+    return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, near, plan)
 
 
 def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[float, int]:
@@ -155,7 +162,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
         return -np.inf, 0
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in zip(solved[:-1], solved[1:], strict=True)]
-    lowest, evaluations = best, 0
+    lowest, evaluations, hopeless = best, 0, False
     while todo:
         a, b = todo.pop()
         middle = float(np.sqrt(a * b))
@@ -164,7 +171,8 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
         evaluations += 1
         if value is None:
             return -np.inf, evaluations
-        if value >= best * (1 - tolerance) or evaluations >= _BOUND_EVALUATIONS:
+        hopeless |= value < best * (1 - tolerance) and np.log(b / a) < _NARROW
+        if value >= best * (1 - tolerance) or hopeless or evaluations >= _BOUND_EVALUATIONS:
             lowest = min(lowest, value)
             continue
         if solves < _BOUND_SOLVES:
@@ -192,7 +200,35 @@ def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | Non
     bound.powers.append((float(table.order), near.bands @ table.step_response))
     bound.constant += table.truncation + table.initial + table.final_floor - float(near.bands @ near.bands) / 4
     _add_budgets(bound, study, table, near)
+    _add_last_evaluation(bound, study, table, a, near)
     return bound.value()
+
+
+def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficients, a: float, near: Stop) -> None:
+    """The last evaluation's A / m_r by its tangent: at least 2 A / N - A m_r / N^2 for every N > 0.
+
+    A rises with the stopping point: taken at `a`. m_r lies within the examples from `a` to one correlation
+    length above the interval; those below the table's levels are left out, which is lower as long as an
+    example there costs more than the tangent gives for it.
+    """
+    length = getattr(table.coupling, "log_width", None)
+    if not study.trains or near.near_examples <= 0 or not isinstance(length, float) or study.prices is None:
+        return
+    whole = study.table(a)
+    cheapest = float(near.prices[0] * study.prices.example_price(whole.levels).min())
+    if whole.final_score <= 0:
+        return
+    size = max(near.near_examples, float(np.sqrt(whole.final_score / cheapest)))
+    rate = whole.final_score / size**2
+    top = table.stopping_sigma * float(np.exp(length))
+
+    def window(levels: Levels) -> Array:
+        return levels.overlap(a, top) / levels.log_width
+
+    spent = study.spent(whole)
+    bound.constant += 2 * whole.final_score / size
+    bound.constant -= 0.0 if spent is None else rate * float(window(whole.levels) @ spent)
+    bound.add_linear(0.0, -rate * window(table.levels), np.zeros(len(table.levels)))
 
 
 def _add_budgets(bound: LagrangianBound, study: Study, table: Coefficients, near: Stop) -> None:

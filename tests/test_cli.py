@@ -10,14 +10,14 @@ import pytest
 import codesign_opt
 from codesign_opt.cli import main
 
-QUICK = ["--levels", "60", "--points", "12"]
+QUICK = ["--levels", "60", "--points", "6"]
 
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory):
     """The folder that `solve --out` writes, made by the installed program's entry in a process of its own."""
     folder = tmp_path_factory.mktemp("out") / "new" / "folder"
-    command = [sys.executable, "-m", "codesign_opt", "solve", "power_law_64", "--budget", "5e5", *QUICK]
+    command = [sys.executable, "-m", "codesign_opt", "solve", "power_law_64", "--budget", "1.1e6", *QUICK]
     done = subprocess.run([*command, "--out", str(folder), "-v"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -31,7 +31,7 @@ def test_solve_prints_the_plan_and_writes_plan_table_and_page(solved):
     assert sorted(p.name for p in folder.iterdir()) == ["page.png", "plan.json", "plan.txt"]
     assert (folder / "page.png").read_bytes().startswith(b"\x89PNG")
     plan = codesign_opt.Plan.load(folder / "plan.json")
-    assert plan.costs["budget: limit"] == 5e5
+    assert plan.costs["budget: limit"] == 1.1e6
     assert (folder / "plan.txt").read_text() == f"{plan}\n\n{plan.table(len(plan.levels))}\n"
 
 
@@ -71,14 +71,16 @@ def test_a_users_file_is_solved(tmp_path, capsys):
         '"""Eight directions."""\nimport codesign_opt as co\n'
         "def build(budget=1e4):\n"
         "    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.0), sampler=co.Euler())\n"
-        "    return model, co.Prices(example=1.0, evaluation=1.0, images=10), budget\n"
+        "    prices = co.Prices(example=1.0, evaluation=1.0, images=10)\n"
+        "    options = {'stopping_sigma': 0.05}\n"
+        "    return co.problems.DeclaredProblem('mine', 'My data', 'Stated.', model, prices, budget, options)\n"
     )
-    assert main(["solve", str(path), "--budget", "2e4", *QUICK]) == 0
+    assert main(["solve", str(path), "--budget", "2e4", "--levels", "40"]) == 0
     assert "proved optimal" in capsys.readouterr().out
 
 
 def test_audit_names_todays_excess_and_writes_it(tmp_path, capsys):
-    words = ["audit", "power_law_64", "--steps", "12", "--iterations", "300", *QUICK, "--out", str(tmp_path)]
+    words = ["audit", "power_law_64", "--steps", "12", "--iterations", "3000", *QUICK, "--out", str(tmp_path)]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "Audit" in printed
@@ -158,7 +160,8 @@ def _files(folder):
         ("solve power_law_64 --points 2", "points is 2"),
         ("solve power_law_64 --out file", "file: File exists"),
         ("solve clipped_allocation --images 5", "finished problem"),
-        ("solve clipped_allocation --budget nan", "nan"),
+        ("solve clipped_allocation --budget nan", "clipped_allocation.budget is nan"),
+        ("solve shared_parameters --budget 0", "shared_parameters.budget is 0"),
         ("solve", "required: NAME|FILE"),
         ("", "required: COMMAND"),
         ("sulve power_law_64", "invalid choice: 'sulve'"),
@@ -186,7 +189,7 @@ def _files(folder):
         ("show other.json", "is not a plan of codesign_opt"),
         ("show version.json", "schema version 99"),
         ("show fields.json", "lacks the field"),
-        ("show binary.json", "is not a text file"),
+        ("show binary.json", "binary.json is not a whole JSON file"),
         ("show .", "Is a directory"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codesign_opt as co
 
+from .._validate import number
 from ..grids import steps_on_levels
 from ._declared import DeclaredProblem
 
@@ -27,6 +28,7 @@ def build(
     levels: int = 200,
 ) -> DeclaredProblem:
     """Where to train for EDM's grid of `steps`, with `floor` to `cap` examples per unit log sigma."""
+    limit = number(budget, "clipped_allocation.budget", positive=True)
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), terminal="rescale")
     grid = co.edm_grid(steps, 0.002, 80.0, terminal="rescale")
     table = model.settled_coefficients(grid, levels)
@@ -34,7 +36,7 @@ def build(
     problem = co.Problem(
         co.ScoreError(table),
         [
-            co.named("budget", co.Compute(prices, part="training") <= budget),
+            co.named("budget", co.Compute(prices, part="training") <= limit),
             co.Floor(floor, "density"),
             co.Cap(cap, "density"),
         ],

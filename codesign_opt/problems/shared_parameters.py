@@ -11,7 +11,7 @@ import numpy as np
 
 import codesign_opt as co
 
-from .._validate import Array
+from .._validate import Array, number
 from ._declared import DeclaredProblem
 
 TITLE = "Twelve gains shared by all noise levels"
@@ -50,11 +50,12 @@ def information(spectrum: co.Spectrum, levels: co.Levels, knots: Array) -> tuple
 
 def build(*, budget: float = 1e6, levels: int = 200) -> DeclaredProblem:
     """Where to train shared parameters, at three units of compute per example."""
+    limit = number(budget, "shared_parameters.budget", positive=True)
     spectrum = co.Spectrum.power_law(64, exponent=1.5).in_bands(8)
     bins = co.Levels.log_uniform(0.002, 80.0, levels)
     knots = np.geomspace(bins.edges[0], bins.edges[-1], _PARAMETERS)
     features, response, residual = information(spectrum, bins, knots)
     term = co.InformationError(features, response, sigma=bins.sigma, residual_variance=residual)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)
-    budgets = [co.named("budget", co.Compute(prices, part="training") <= budget)]
+    budgets = [co.named("budget", co.Compute(prices, part="training") <= limit)]
     return DeclaredProblem("shared_parameters", TITLE, PROVENANCE, problem=co.Problem(term, budgets))
