@@ -34,6 +34,10 @@ class Coupling(ABC):
     def lengths(self, levels: Levels) -> Array:
         """(L,) correlation length at each level, in units of log sigma."""
 
+    def aligned(self, levels: Levels) -> Levels:
+        """The levels, with further edges where the coupling has edges of its own."""
+        return levels
+
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
         """Correlation lengths at single noise levels of a range."""
         table = Levels.log_uniform(low, high, 400)
@@ -217,6 +221,12 @@ class PerLevel(Local):
             [levels.overlap(a, b) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)], axis=1
         )
         return inside / inside.sum(axis=1, keepdims=True)
+
+    def aligned(self, levels: Levels) -> Levels:
+        """The levels cut at the block edges, so that none straddles one."""
+        near = np.abs(np.log(self.edges[:, None] / levels.edges)).min(axis=1) < 1e-6
+        inside = (self.edges > levels.edges[0]) & (self.edges < levels.edges[-1]) & ~near
+        return Levels(np.sort(np.concatenate([levels.edges, self.edges[inside]]))) if inside.any() else levels
 
     def _extents(self, low: float, high: float) -> Array:
         """Extent of each block in log sigma; of a cut block what is used."""

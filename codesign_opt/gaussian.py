@@ -149,7 +149,7 @@ class GaussianModel:
     def _levels(self, stop: float, levels: int) -> Levels:
         count = integer(levels, "levels", minimum=2)
         low = min(self.process.sigma_min, stop)
-        return Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop)
+        return self.coupling.aligned(Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop))
 
     def _rows(self, sigma: Array, stop: float) -> tuple[Array, Array, Array]:
         """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at noise levels, weights taken at `stop`.
@@ -370,7 +370,8 @@ class GaussianModel:
     def _grid_levels(self, positive: Array, levels: int) -> Levels:
         low = min(self.process.sigma_min, float(positive[-1]))
         high = float(positive[0])
-        return Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=float(positive[-1]))
+        count = integer(levels, "levels", minimum=2)
+        return self.coupling.aligned(Levels.log_uniform(low, high, count, stopping_sigma=float(positive[-1])))
 
     def _lengths_at(self, sigma: Array) -> Array:
         return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))

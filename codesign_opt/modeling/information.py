@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 from scipy.optimize import linprog
@@ -40,6 +41,7 @@ class InformationError(Term):
             outside what the features and the prior can determine.
     """
 
+    scales_itself: ClassVar[bool] = True
     features: Array
     response: Array
     sigma: Array
@@ -53,7 +55,10 @@ class InformationError(Term):
         size = features.shape[2]
         put(self, "sigma", sigma)
         put(self, "features", features)
-        put(self, "response", matrix(self.response, "InformationError.response", shape=(size, None)))
+        response = matrix(self.response, "InformationError.response", shape=(size, None))
+        if response.shape[1] > size:  # only G G^T matters: a square factor of it does
+            response = np.linalg.qr(response.T, mode="r").T
+        put(self, "response", response)
         variance = self.residual_variance
         if np.ndim(variance) == 0:
             variance = np.full(sigma.size, variance if isinstance(variance, bool) else float(variance))  # type: ignore[arg-type]

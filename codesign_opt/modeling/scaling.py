@@ -99,7 +99,7 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
     Built-in terms scale themselves. A user's term is probed: where f(k m, n) = k^p f(m, n) and
     f(m, k n) = k^r f(m, n), it is declared as U^p V^r f(m/U, n/V) with U, V the sizes of the densities.
     """
-    if term.coefficients is not None or type(term).__module__.startswith("codesign_opt."):
+    if term.scales_itself:
         expression, constraints = term.formulation(design)
         return expression, constraints, True
     degrees = _degrees(term, design)
@@ -107,10 +107,32 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
         expression, constraints = term.formulation(design)
         return expression, constraints, False
     units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
+    if not all(degrees):  # one quantity only: its unit is the size of what the nonlinear functions see
+        _at_reference(design)
+        units = [_argument_size(term.expression(design), unit) for unit in units]
     units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
     expression, constraints = term.formulation(design.in_units(*units))
     factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
     return factor * expression, constraints, True
+
+
+def _argument_size(expression: cp.Expression, default: float) -> float:
+    """Typical size of the arguments of the nonlinear functions in an expression, at the variables' values."""
+    found: list[float] = []
+    stack: list[Any] = [expression]
+    while stack:
+        node = stack.pop()
+        arguments = [a for a in getattr(node, "args", []) if not a.is_constant()]
+        if arguments and not node.is_affine() and all(a.is_affine() for a in arguments):
+            found += [float(np.max(np.abs(a.value))) for a in arguments if a.value is not None]
+        stack.extend(arguments)
+    found = [size for size in found if size > 0 and np.isfinite(size)]
+    return float(np.exp(np.mean(np.log(found)))) if found else default
+
+
+def _at_reference(design: Design) -> None:
+    for variable in design.variables:
+        variable.value = np.ones(len(design))
 
 
 def _size(density: Array) -> float:
@@ -141,8 +163,7 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
 def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
     """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
     probe = design.in_units(1 / examples, 1 / steps)
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
+    _at_reference(design)
     with np.errstate(all="ignore"):
         value = term.expression(probe).value
     return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
@@ -150,8 +171,7 @@ def _probe(term: Term, design: Design, examples: float, steps: float) -> float |
 
 def rows_of(item: Named, design: Design) -> list[Row]:
     """The scaled rows of one named constraint; design's variables are set to their reference."""
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
+    _at_reference(design)
     what = item.what
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design)]

@@ -103,7 +103,7 @@ def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
         if row.name in shadow:  # a constraint made of several rows: one list after the other
             value = np.concatenate([np.atleast_1d(shadow[row.name]), np.atleast_1d(value)])
         shadow[row.name] = value
-        if row.limit is not None and row.size.size == 1:
+        if row.limit and row.size.size == 1:
             elasticity[row.name] = float(price[0]) * row.limit / scale
     return shadow, elasticity
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._validate import Array
 from ..certificate import Certificate
-from ..errors import NotCertifiedError
+from ..errors import InfeasibleError, NotCertifiedError
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .elastic import diagnose
@@ -108,7 +108,7 @@ def solve_declared(
 
 def not_certified(problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
-    own = [leaf.name for _, leaf in problem.objective.leaves() if not type(leaf).__module__.startswith("codesign_opt.")]
+    own = [leaf.name for _, leaf in problem.objective.leaves() if not leaf.scales_itself]
     blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
@@ -131,7 +131,9 @@ def starting_point(problem: Problem) -> tuple[Point, Box]:
     for item in problem.constraints:
         if isinstance(item.what, Bound):
             budget = Budget.read(item.what, design)
-            budgets += [] if budget is None else [budget]
+            if budget is not None:
+                _refuse_empty(item.name, item.what, budget)
+                budgets.append(budget)
         elif isinstance(item.what, BoxConstraint):
             box = box & item.what.box(design)
     check_open(box, problem.table, problem.spent_examples)
@@ -155,6 +157,17 @@ def starting_point(problem: Problem) -> tuple[Point, Box]:
         ),
         box,
     )
+
+
+def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
+    """A budget that leaves nothing is infeasible before any solver is asked."""
+    if budget.room <= 0 and (np.any(budget.example > 0) or np.any(budget.step > 0)):
+        needed = bound.limit - budget.room
+        raise InfeasibleError(
+            f"Infeasible: '{name}' (limit {bound.limit:,.6g}) leaves nothing to decide, since the last step alone "
+            f"needs {needed:,.6g}; raise it above that.",
+            [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
+        )
 
 
 def compile_problem(problem: Problem, reference: Point, box: Box) -> Compiled:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -48,6 +48,8 @@ class Term(ABC):
     >>> Congestion(2.0) <= 3.0
     Congestion <= 3
     """
+
+    scales_itself: ClassVar[bool] = False  # declared in relative units already; others are probed and rescaled
 
     @abstractmethod
     def expression(self, design: Design) -> cp.Expression:
@@ -170,6 +172,7 @@ class ScoreError(Term):
         table: the coefficients, from `model.coefficients(...)` or from arrays.
     """
 
+    scales_itself: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
@@ -280,6 +283,7 @@ class Discretization(Term):
     response keeps one sign along the path, an upper model otherwise.
     """
 
+    scales_itself: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
@@ -340,6 +344,7 @@ class SeparableDiscretization(Term):
         reference_steps: (L,) steps at which bound and error agree, > 0.
     """
 
+    scales_itself: ClassVar[bool] = True
     table: Coefficients
     reference_steps: Array
 
@@ -377,6 +382,7 @@ class SeparableDiscretization(Term):
 class Truncation(Term):
     """What no design at this stopping point can change: E0 + E_init (docs/theory.md sections 1 and 2)."""
 
+    scales_itself: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
@@ -409,6 +415,7 @@ class Compute(Term):
         part: "training" or "sampling" for one side only; None for both.
     """
 
+    scales_itself: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
 
@@ -450,6 +457,8 @@ class Compute(Term):
 @dataclass(frozen=True, eq=False)
 class Steps(Term):
     """Number of sampler steps, the last step to zero noise included."""
+
+    scales_itself: ClassVar[bool] = True
 
     def expression(self, design: Design) -> cp.Expression:
         return design.reference.steps @ design.step_variable + design.final_steps

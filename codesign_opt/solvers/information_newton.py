@@ -23,6 +23,7 @@ _CUT = 1e-11  # directions of M^(1/2) below this fraction of the largest are und
 _SWEEPS = 6  # square-root updates before Newton
 _OWN = 600  # levels that start with a share of their own
 _ITERATIONS = 120
+_WANTED = 0.01
 _STALL = 12  # iterations without a better gap
 
 
@@ -308,7 +309,7 @@ class _Path:
                 best, least = self._iterate(iteration, price), gap
             else:
                 stalled += 1
-            if gap <= self.tolerance or stalled > _STALL:
+            if gap <= self.tolerance or stalled > (_STALL if least < 1e-6 else 3 * _STALL):
                 break
             try:
                 self._step()
@@ -379,13 +380,14 @@ class _Path:
         """Take levels that are worth their price out of the bundle; put useless ones in."""
         own, alone = self.bundle.own, self.bundle.split(self.shares)[0]
         z, w = self.z[: own.size], self.w[: own.size]
-        price = max(self.price, min(self.master.gap(self.at)[1], self.at.value - self.at.prior))
+        gap, price = self.master.gap(self.at)
+        price = max(self.price, min(price, self.at.value - self.at.prior))
         slack = price - self.at.every
         shares = self.everywhere()
         out = np.zeros(shares.size, dtype=bool)
         out[own] = True
-        wanted = self._wanted(~out & (slack < 0.01 * price))
-        idle = (alone < 0.02 / own.size) & (np.minimum(z, slack[own]) > 0.3 * price)
+        wanted = self._wanted(~out & (slack < _WANTED * price))
+        idle = (alone < 0.02 / own.size) & (np.minimum(z, slack[own]) > min(max(10 * gap, 0.03), 0.3) * price)
         idle &= ~self.kept[own] & (w <= 1e-3 * self.price)
         if not wanted.any() and not (idle.sum() > 40 and idle.sum() > 0.2 * own.size):
             return

@@ -104,20 +104,22 @@ def _solve(program: JointProgram, tolerance: float, start: tuple[Array, Array] |
     for active in [[j] for j in everything] if count > 1 else []:
         dual = LevelDual(program, active, errors)
         if dual.bounded:
-            best = _better(best, _newton(dual, tolerance, None))
+            best = _better(best, _newton(dual, tolerance, None)[0])
             if best is not None and best.relative_gap <= tolerance:
                 return best
     dual = LevelDual(program, everything, errors)
     if not dual.feasible or not dual.bounded:
         return None
-    if start is not None and (start[0].size != len(program.response) or start[1].size != count):
-        start = None
-    if start is not None:
-        best = _better(best, _newton(dual, tolerance, start))
-    if best is None or best.relative_gap > max(tolerance, 1e-9):
-        best = _better(best, _newton(dual, tolerance, None))
-    if best is None or best.relative_gap > max(tolerance, 1e-9):
-        best = _better(best, _climb(dual, tolerance, best))
+    state: State | None = None
+    if start is not None and start[0].size == len(program.response) and start[1].size == count:
+        found, state = _newton(dual, tolerance, start)
+        best = _better(best, found)
+    enough = max(tolerance, 1e-10)
+    if best is None or best.relative_gap > enough:
+        found, state = _newton(dual, tolerance, None)
+        best = _better(best, found)
+    if best is None or best.relative_gap > enough:
+        best = _climb(dual, tolerance, best, state)
     return best
 
 
@@ -158,19 +160,21 @@ def _faint_errors(program: JointProgram) -> Array | None:
 # ---------------------------------------------------------------------- Newton on the logarithms
 
 
-def _newton(dual: LevelDual, tolerance: float, start: tuple[Array, Array] | None) -> JointSolution | None:
-    """Damped Newton on the logarithms of the optimality conditions; the best certified iterate."""
-    theta = _first_guess(dual, start)
-    state = dual.state(theta) if np.all(np.isfinite(theta)) else None
+def _newton(
+    dual: LevelDual, tolerance: float, start: tuple[Array, Array] | None
+) -> tuple[JointSolution | None, State | None]:
+    """Damped Newton on the logarithms of the optimality conditions; its best proof and its last state."""
+    theta = np.clip(_first_guess(dual, start), -690.0, 690.0)
+    state = dual.state(theta)
     if state is None:
-        return None
+        return None, None
     best: JointSolution | None = None
     residual, worst = _residual(dual, state)
     for iteration in range(_NEWTON):
         if worst < 1e-5:
             best = _better(best, _conclude(dual, state, iteration))
             if worst < 1e-13 or (best is not None and best.relative_gap <= tolerance):
-                return best
+                return best, state
         move = _newton_move(dual, state, residual)
         if move is None:
             break
@@ -185,7 +189,7 @@ def _newton(dual: LevelDual, tolerance: float, start: tuple[Array, Array] | None
         if trial is None:
             break
         state, residual, worst = trial, trial_residual, trial_worst
-    return best
+    return best, state
 
 
 def _residual(dual: LevelDual, state: State) -> tuple[Array, float]:
@@ -241,25 +245,39 @@ def _first_guess(dual: LevelDual, start: tuple[Array, Array] | None) -> Array:
         sums = (dual.r @ dual._power(n)) if dual.r.size else np.empty(0)
         factor, excess, _ = dual._factor(n)
         bands = np.maximum(2 * sums, 1e-300)
-        etas = np.empty(dual.budget.size)
-        for j, budget in enumerate(dual.budget):
-            steps_cost = max(float(dual.k[j] @ n), 1e-300)
-            spend = float(np.sqrt(dual.a * factor * dual.c[j]).sum())
-            guesses = ((spend / (share * budget)) ** 2, 2 * q * float(sums @ sums) / steps_cost)
-            etas[j] = max(*guesses, float(p.floors @ excess) / steps_cost, 1e-300)
+        etas = _budget_guess(dual, share, n, factor, q * float(bands @ sums) + float(p.floors @ excess))
     theta = np.log(np.concatenate([bands, etas]))
     if dual.window is None:
         return theta
     _, ceiling = dual.ceiling(etas)
     price = np.maximum(etas @ dual.c, 1e-300)
     total = np.minimum(np.maximum(np.sqrt(dual.a / price), dual.low), dual.high)
-    near = max(float(dual.window @ total), 1e-300)
-    nu = min(p.final_error / near**2, 1e300)
+    near = max(float(dual.window @ total), 1e-140)
+    nu = float(np.clip(p.final_error / near**2, 1e-280, 1e280))
     if not np.isfinite(ceiling):
         return np.append(theta, np.log(nu))
     ratio = nu / max(ceiling, 1e-300)
     # a price above the ceiling means that the last evaluation decides alone: T there is about sqrt(A_r / ceiling)
     return np.append(theta, np.log(max(ratio, 1e-300)) if ratio < 0.5 else min(float(np.log(2 * ratio)), 60.0))
+
+
+def _budget_guess(dual: LevelDual, share: float, n: Array, factor: Array, from_steps: float) -> Array:
+    """Multipliers of the budgets at a plain design: what the score and the steps still cost, per price paid."""
+    score = np.zeros(n.size)
+    if dual.trains.any():
+        price = np.maximum(dual.c.sum(axis=0), 1e-300)
+        total = np.sqrt(dual.a * factor / price)
+        paid = dual.c @ total
+        total *= float(np.min(np.where(paid > 0, share * dual.budget / np.maximum(paid, 1e-300), np.inf), initial=1e100))
+        score = np.where(dual.trains, dual.a * factor / np.clip(total, np.maximum(dual.low, 1e-300), dual.high), 0.0)
+    slowed = score if dual.form == "per_step" else np.where(factor > 1, score, 0.0)
+    etas = np.full(dual.budget.size, 1e-100)
+    for j, budget in enumerate(dual.budget):
+        steps_cost = float(dual.k[j] @ n)
+        etas[j] = max(etas[j], float(score[dual.c[j] > 0].sum()) / (share * budget))
+        if steps_cost > 0:
+            etas[j] = max(etas[j], (from_steps + float(slowed[dual.k[j] > 0].sum())) / steps_cost)
+    return np.minimum(etas, 1e280)
 
 
 def _plain_steps(dual: LevelDual, share: float) -> Array:
@@ -278,18 +296,17 @@ def _plain_steps(dual: LevelDual, share: float) -> Array:
 # ---------------------------------------------------------------------- climbing the dual function
 
 
-def _climb(dual: LevelDual, tolerance: float, best: JointSolution | None) -> JointSolution | None:
+def _climb(
+    dual: LevelDual, tolerance: float, best: JointSolution | None, state: State | None
+) -> JointSolution | None:
     """Newton ascent of the concave dual in log multipliers: every iteration raises the lower bound.
 
     The part of the second derivative that is not concave in the logarithms is left out, so that the
     direction always climbs; multipliers of slack budgets fall by a factor at every iteration.
     """
-    start = None if best is None else (best.band_multipliers, best.budget_multipliers)
-    theta = _first_guess(dual, start)
-    state = dual.state(theta) if np.all(np.isfinite(theta)) else None
-    if state is None:
-        theta = _first_guess(dual, None)
-        state = dual.state(np.clip(theta, -600.0, 600.0))
+    plain = dual.state(np.clip(_first_guess(dual, None), -690.0, 690.0))
+    if state is None or (plain is not None and plain.value > state.value):
+        state = plain
     if state is None:
         return best
     wait, promised = 0, np.inf
@@ -339,7 +356,7 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
     if not np.all(np.isfinite(gradient)):
         return None
     matrix = chain.T @ curvature @ chain + np.diag(np.maximum(-gradient, 0.0))
-    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-30 * max(float(np.diag(matrix).max()), 1e-300)))
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-290))
     matrix = matrix / scale / scale[:, None] + 1e-12 * np.eye(y.size)
     try:
         move = np.linalg.solve(matrix, gradient / scale) / scale
@@ -350,7 +367,7 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
         move = np.clip(gradient / scale**2, -_REACH, _REACH)
     promise, size = float(gradient @ move), 1.0
     for _ in range(40):
-        trial = dual.state(np.clip(state.theta + size * move, -690.0, 690.0))
+        trial = dual.state(np.clip(state.theta + size * move, -300.0, 690.0))
         if trial is not None and trial.value >= state.value + 1e-4 * size * promise - 4e-16 * abs(state.value):
             return trial
         size *= 0.5
