@@ -22,7 +22,8 @@ __all__ = ["JointProgram", "JointSolution", "Sensitivity", "sensitivity", "solve
 _NEWTON = 25
 _CLIMB = 400
 _REACH = 4.0  # largest change of a log multiplier in one iteration
-_FAINT = 1e-13  # share of the last evaluation's error given to levels that train nothing else
+_ENOUGH = 1e-10  # gap with which the fast methods are left alone
+_FAINT = (1e-13, 1e-11, 1e-9)  # shares of the last evaluation's error given to levels that train little else
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +97,26 @@ def solve_many(programs: Iterable[JointProgram], *, tolerance: float = 1e-11) ->
 
 
 def _solve(program: JointProgram, tolerance: float, start: tuple[Array, Array] | None) -> JointSolution | None:
+    """With ever larger traces of error on levels where the optimum would not be unique without."""
+    best: JointSolution | None = None
+    for faint in _FAINT:
+        errors = _faint_errors(program, faint)
+        best = _search(program, errors, tolerance, start, best)
+        if errors is None or best is None or best.relative_gap <= max(tolerance, _ENOUGH):
+            break
+    return best
+
+
+def _search(
+    program: JointProgram,
+    errors: Array | None,
+    tolerance: float,
+    start: tuple[Array, Array] | None,
+    best: JointSolution | None,
+) -> JointSolution | None:
     """Newton with one budget priced, with all, then the climb; the best proof."""
     count = program.budgets.size
     everything = list(range(count))
-    best: JointSolution | None = None
-    errors = _faint_errors(program)
     for active in [[j] for j in everything] if count > 1 else []:
         dual = LevelDual(program, active, errors)
         if dual.bounded:
@@ -114,7 +130,7 @@ def _solve(program: JointProgram, tolerance: float, start: tuple[Array, Array] |
     if start is not None and start[0].size == len(program.response) and start[1].size == count:
         found, state = _newton(dual, tolerance, start)
         best = _better(best, found)
-    enough = max(tolerance, 1e-10)
+    enough = max(tolerance, _ENOUGH)
     if best is None or best.relative_gap > enough:
         found, state = _newton(dual, tolerance, None)
         best = _better(best, found)
@@ -143,18 +159,16 @@ def _better(first: JointSolution | None, second: JointSolution | None) -> JointS
     )
 
 
-def _faint_errors(program: JointProgram) -> Array | None:
-    """A with a trace of error on levels that only serve the last evaluation, which makes their examples unique.
+def _faint_errors(program: JointProgram, share: float) -> Array | None:
+    """A with a trace of error on levels that mostly serve the last evaluation, which makes their examples unique.
 
     The search uses it; the proof uses the program's own A.
     """
-    if program.final_error == 0 or program.final_window is None:
+    if program.final_error == 0 or program.final_window is None or not program.final_window.any():
         return None
-    bare = (program.errors == 0) & (program.final_window > 0)
-    if not bare.any():
-        return None
-    share = program.final_window / program.final_window.sum()
-    return np.where(bare, np.maximum(_FAINT * program.final_error * share, 1e-200), program.errors)
+    weight = program.final_window / program.final_window.sum()
+    least = np.where(weight > 0, np.maximum(share * program.final_error * weight, 1e-200), 0.0)
+    return np.maximum(program.errors, least) if np.any(program.errors < least) else None
 
 
 # ---------------------------------------------------------------------- Newton on the logarithms
