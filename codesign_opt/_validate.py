@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "choice", "integer", "matrix", "number", "vector"]
+__all__ = ["Array", "Indices", "Mask", "choice", "integer", "matrix", "number", "vector"]
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 
 
 def number(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._validate import Array
+from ._validate import Array, Mask
 from .coupling import Coupling
 
 __all__ = ["Certificate", "LagrangianBound", "ScorePart"]
@@ -138,7 +138,7 @@ class LagrangianBound:
         assert self.fixed_steps is not None  # noqa: S101 - internal invariant
         return float(self.steps_price @ self.fixed_steps)
 
-    def _needs_steps(self) -> Array:
+    def _needs_steps(self) -> Mask:
         """Levels where fewer steps cost something: any score or discretisation coefficient."""
         needs = np.zeros(self.size, dtype=bool)
         for part in self.parts:
@@ -179,7 +179,7 @@ class LagrangianBound:
             top = np.where(falling, np.minimum(top * 4.0, high), top)
         return top
 
-    def _at(self, n: Array, safe: Array | None = None) -> tuple[Array, Array]:
+    def _at(self, n: Array, safe: Mask | None = None) -> tuple[Array, Array]:
         """Level functions without the price of steps, minimised over m, and their slopes in n."""
         n = np.maximum(n, 1e-300)
         value, slope = np.zeros(self.size), np.zeros(self.size)

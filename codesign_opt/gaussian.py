@@ -361,7 +361,7 @@ class GaussianModel:
         kernel = n * np.real(sensitivity) ** 2
         plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
         arguments = (lam, n, positive, float(positive[-1]))
-        options = {"eta": self.sampler.eta, "terminal": self.terminal}
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
         ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
         floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))

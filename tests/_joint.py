@@ -141,7 +141,8 @@ def feasible_points(p, found, rng, count=12):
         with np.errstate(all="ignore"):
             cost = p.examples_prices @ (total - low) + p.steps_prices @ (n - n_low)
             share = float(np.min(np.where(cost > 0, room / cost, 1e6)))
-        yield np.minimum(low + share * (total - low), high), np.minimum(n_low + share * (n - n_low), n_high)
+            point = np.minimum(low + share * (total - low), high), np.minimum(n_low + share * (n - n_low), n_high)
+        yield point
 
 
 def check(p, found, rng):

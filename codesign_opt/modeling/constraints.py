@@ -10,7 +10,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, choice, number, vector
+from .._validate import Array, Mask, choice, number, vector
 from ..coefficients import Coefficients
 from .design import Box, Design
 from .terms import Bound, Term
@@ -119,7 +119,7 @@ class _LevelBound(BoxConstraint):
     def _on_examples(self) -> bool:
         return self.quantity in ("density", "examples")
 
-    def _inside(self, design: Design) -> Array:
+    def _inside(self, design: Design) -> Mask:
         inside = (design.sigma >= self.low) & (design.sigma <= self.high)
         if not inside.any():
             raise ValueError(

@@ -60,7 +60,7 @@ def _relax(rows: list[Row], soft: set[int]) -> dict[int, float] | None:
         return None
     for i, built in elastic.items():
         rows[i].constraint = built  # its dual tells whether the row presses
-    return {i: float(variable.value) for i, variable in slack.items()}
+    return {i: float(np.asarray(variable.value)) for i, variable in slack.items()}
 
 
 def _presses(row: Row) -> bool:

@@ -57,11 +57,11 @@ class InformationError(Term):
         put(self, "features", features)
         response = matrix(self.response, "InformationError.response", shape=(size, None))
         if response.shape[1] > size:  # only G G^T matters: a square factor of it does
-            response = np.linalg.qr(response.T, mode="r").T
+            response = np.asarray(np.linalg.qr(response.T, mode="r")).T
         put(self, "response", response)
         variance = self.residual_variance
         if np.ndim(variance) == 0:
-            variance = np.full(sigma.size, variance if isinstance(variance, bool) else float(variance))  # type: ignore[arg-type]
+            variance = np.full(sigma.size, variance if isinstance(variance, bool) else float(np.asarray(variance)))
         name = "InformationError.residual_variance"
         put(self, "residual_variance", vector(variance, name, length=sigma.size, positive=True))
         if self.prior is not None:
@@ -167,12 +167,12 @@ class InformationError(Term):
         scaled = (self.roots * np.sqrt(total)[:, None, None]).reshape(count * size, -1) @ left
         w = cp.Variable((count * size, outputs))
         equality = scaled.T @ w
-        objective: list[cp.Expression] = []
+        objective: cp.Expression = cp.Constant(0.0)
         if self.prior is not None:
             root = left.T @ _root(self.prior)
             w0 = cp.Variable((root.shape[1], outputs))
             equality = equality + root @ w0
-            objective.append(cp.sum_squares(w0))
+            objective = objective + cp.sum_squares(w0)
         relative = cp.multiply(
             1 / total,
             cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent,
@@ -180,10 +180,9 @@ class InformationError(Term):
         t = cp.Variable(count)
         stacked = cp.reshape(w, (count, size * outputs), order="C").T
         cone = cp.SOC(t + relative, cp.vstack([2 * stacked, cp.reshape(t - relative, (1, count), order="C")]), axis=0)
-        objective.append(cp.sum(t))
         wanted = left.T @ self.response
         unit = float(np.linalg.norm(wanted)) or 1.0  # cones hold numbers of order one, whatever the error's unit
-        return unit**2 * sum(objective), [equality == wanted / unit, cone]
+        return unit**2 * (objective + cp.sum(t)), [equality == wanted / unit, cone]
 
     def _whitening(self, examples: Array) -> Array:
         """(P, rank) W with W^T M W = 1 on the range of M."""

@@ -88,10 +88,9 @@ def lagrangian(
         if row.bound is None:
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
-        for weight, leaf in row.bound.term.leaves():
-            needs_expression = leaf.coefficients is None
-            expression = scaled_expression(leaf, design)[0] if needs_expression else None
-            _add(bound, leaf, expression, float(multiplier[0]) * weight, design, point)
+        for weight, term in row.bound.term.leaves():
+            expression = scaled_expression(term, design)[0]
+            _add(bound, term, expression, float(multiplier[0]) * weight, design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
@@ -112,7 +111,7 @@ def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
 def _add(
     bound: LagrangianBound,
     leaf: Term,
-    expression: cp.Expression | None,
+    expression: cp.Expression,
     weight: float,
     design: Design,
     point: Point,

@@ -64,7 +64,7 @@ def first_reference(
         steps = steps * _amount(steps, [(b.step, _room(b, fixed_examples)) for b in budgets], _DEFAULT_STEPS)
         steps = np.clip(steps, np.minimum(box.steps_low, 1e300), box.steps_high)
     if fixed_examples is None:
-        rooms = [(b.example, b.room - (b.step @ steps if np.any(b.example > 0) else 0.0)) for b in budgets]
+        rooms = [(b.example, b.room - (float(b.step @ steps) if np.any(b.example > 0) else 0.0)) for b in budgets]
         rooms = [(e, room if room > 0 else 0.5 * b.room) for (e, room), b in zip(rooms, budgets, strict=True)]
         examples = examples * _amount(examples, rooms, max(1e6, float(spent.sum())))
         examples = np.clip(examples + spent, box.examples_low, box.examples_high) - spent

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, choice, number, vector
+from .._validate import Array, Indices, choice, number, vector
 from ..certificate import LagrangianBound, ScorePart, pooled_price
 from ..coefficients import Coefficients
 from ..prices import Prices
@@ -204,10 +204,13 @@ class ScoreError(Term):
             window = self._window(total)
             near = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
             parts.append(c.final_score / window * cp.inv_pos((c.final_window / window) @ near))
-        return sum(parts) + c.final_floor if parts else cp.Constant(c.final_floor)
+        total_error: cp.Expression = cp.Constant(c.final_floor)
+        for part in parts:
+            total_error = total_error + part
+        return total_error
 
     def _reducible(
-        self, design: Design, examples: cp.Expression, weight: Array, kappa: Array, on: Array
+        self, design: Design, examples: cp.Expression, weight: Array, kappa: Array, on: Indices
     ) -> cp.Expression:
         """sum weight/examples M(kappa/steps) over the levels `on`, in relative variables."""
         coupling = self.table.coupling

@@ -17,13 +17,12 @@ from scipy.linalg import cho_factor, cho_solve, qr, solve_triangular
 
 from .._validate import Array
 
-__all__ = ["Block", "Iterate", "capped_shares", "knapsack", "minimise", "whitened"]
+__all__ = ["CUT", "Block", "Iterate", "capped_shares", "knapsack", "minimise", "root_of", "whitened"]
 
-_CUT = 1e-11  # directions of M^(1/2) below this fraction of the largest are undetermined
-_SWEEPS = 6  # square-root updates before Newton
+CUT = 1e-11  # directions of M^(1/2) below this fraction of the largest are undetermined
+_SWEEPS = (6, 20)  # square-root updates before Newton, with few levels and with many
 _OWN = 600  # levels that start with a share of their own
 _ITERATIONS = 120
-_WANTED = 0.01
 _STALL = 12  # iterations without a better gap
 
 
@@ -70,7 +69,7 @@ def whitened(roots: Array, response: Array, prior_rows: Array, reference: Array)
     rows /= unit
     triangle = qr(rows, mode="r", overwrite_a=True, check_finite=False)[0][: min(rows.shape)]
     _, values, vectors = np.linalg.svd(triangle, full_matrices=False)
-    keep = values > _CUT * values.max()
+    keep = values > CUT * values.max()
     basis, values = vectors[keep].T, values[keep]
     wanted = response / unit[:, None]
     missing = float(np.linalg.norm(wanted - basis @ (basis.T @ wanted)) / max(np.linalg.norm(wanted), 1e-300))
@@ -261,7 +260,7 @@ def minimise(blocks: Sequence[Block], caps: Array, tolerance: float) -> Iterate:
 def _sweeps(master: _Master, shares: Array, caps: Array) -> Array:
     """u proportional to u sqrt(g), which never raises the error: a cheap, rough start."""
     none = master.bundled(np.arange(shares.size), np.zeros(shares.size))
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS[shares.size > _OWN]):
         at = master.point(none, shares)
         weight = shares * np.sqrt(at.every / max(float(at.every.max()), 1e-300)) + 1e-9 / shares.size
         shares = capped_shares(weight, caps)
@@ -386,7 +385,7 @@ class _Path:
         shares = self.everywhere()
         out = np.zeros(shares.size, dtype=bool)
         out[own] = True
-        wanted = self._wanted(~out & (slack < _WANTED * price))
+        wanted = self._wanted(~out & (slack < 0))
         idle = (alone < 0.02 / own.size) & (np.minimum(z, slack[own]) > min(max(10 * gap, 0.03), 0.3) * price)
         idle &= ~self.kept[own] & (w <= 1e-3 * self.price)
         if not wanted.any() and not (idle.sum() > 40 and idle.sum() > 0.2 * own.size):

@@ -318,7 +318,8 @@ def _climb(
     The part of the second derivative that is not concave in the logarithms is left out, so that the
     direction always climbs; multipliers of slack budgets fall by a factor at every iteration.
     """
-    plain = dual.state(np.clip(_first_guess(dual, None), -690.0, 690.0))
+    plain = _best_window(dual, np.clip(_first_guess(dual, None), -690.0, 690.0))
+    state = None if state is None else _best_window(dual, state.theta)
     if state is None or (plain is not None and plain.value > state.value):
         state = plain
     if state is None:
@@ -340,6 +341,50 @@ def _climb(
             break
     best = _better(best, _conclude(dual, state, _NEWTON + _CLIMB))
     return _better(best, _without_slack(dual, state))
+
+
+def _best_window(dual: LevelDual, theta: Array) -> State | None:
+    """The state at these p and eta with the best nu: where window . T = sqrt(A_r / nu), by guarded false position.
+
+    Where caps or a dominant last evaluation make the examples a step function of nu, Newton's method cannot.
+    """
+    if dual.window is None:
+        return dual.state(theta)
+    theta = theta.copy()
+
+    def at(place: float) -> tuple[State | None, float]:
+        theta[-1] = place
+        state = dual.state(theta.copy())
+        if state is None:
+            return None, np.inf
+        return state, float(np.log(state.near) + 0.5 * np.log(state.nu / dual.program.final_error))
+
+    middle, reach = float(theta[-1]), 1.0
+    found, height = at(middle)
+    low, high, below, above = middle, middle, height, height
+    while below > 0 and low > -690:
+        high, above = low, below
+        low, reach = low - reach, 2 * reach
+        below = at(low)[1]
+    while above < 0 and high < 690:
+        low, below = high, above
+        high, reach = high + reach, 2 * reach
+        found, above = at(high)
+    best, least = found, np.inf
+    for step in range(120):
+        middle = 0.5 * (low + high)
+        if step % 3 and np.isfinite(above - below) and above > below:
+            middle = float(np.clip(low - below * (high - low) / (above - below), low, high))
+        found, height = at(middle)
+        if found is not None and abs(height) < least:
+            best, least = found, abs(height)
+        if least < 1e-14 or high - low < 1e-15 * max(abs(high), 1e-3):
+            break
+        if height > 0:
+            high, above = middle, height
+        else:
+            low, below = middle, height
+    return best
 
 
 def _missing(dual: LevelDual, state: State) -> float:
@@ -381,7 +426,7 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
         move = np.clip(gradient / scale**2, -_REACH, _REACH)
     promise, size = float(gradient @ move), 1.0
     for _ in range(40):
-        trial = dual.state(np.clip(state.theta + size * move, -300.0, 690.0))
+        trial = _best_window(dual, np.clip(state.theta + size * move, -300.0, 690.0))
         if trial is not None and trial.value >= state.value + 1e-4 * size * promise - 4e-16 * abs(state.value):
             return trial
         size *= 0.5
