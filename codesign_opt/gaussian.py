@@ -356,7 +356,8 @@ class GaussianModel:
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         positive = sigmas[sigmas > 0]
-        sensitivity = self.sampler.weight_sensitivity(sigmas, lam)[: positive.size]
+        start = positive[0] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
+        sensitivity = self.sampler.weight_sensitivity(sigmas, lam, initial_variance=start)[: positive.size]
         reducible, floor = self.training.weight_variance(lam, positive)
         kernel = n * np.real(sensitivity) ** 2
         plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]

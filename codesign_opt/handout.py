@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["hand_out", "predict"]
 
 _POLISH_BELOW = 20
-_POLISH_SIGNED_BELOW = 65  # the exact gradient takes the square of the number of steps
+_POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
 _SETTLED_GAP = 1e-3
 _MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 

@@ -68,7 +68,7 @@ def codesign(
         levels: levels over the whole range of sigma.
         constraints, terms: further constraints and terms of the modelling language; functions of the
             design, since the levels change with the stopping point.
-        polish: descend the exact error of the grid; by default below 20 steps, and up to 64 where the
+        polish: descend the exact error of the grid; by default below 20 steps, and up to 32 where the
             leading order is only an upper model (a sampler whose local error changes sign).
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
@@ -200,6 +200,9 @@ def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, 
     """Plan with each sampler and keep the smallest handed-out error; compared per evaluation."""
     if not isinstance(samplers, (list, tuple)) or not samplers:
         raise ValueError(f"codesign: samplers is {samplers!r}; leave it out, or list at least one sampler.")
+    for sampler in samplers:
+        if not isinstance(sampler, Sampler):
+            raise ValueError(f"codesign: samplers holds {sampler!r}; a Sampler is needed, such as co.Heun().")
     table: dict[str, dict[str, float]] = {}
     best: Plan | None = None
     for sampler in samplers:

@@ -107,7 +107,7 @@ def test_handed_out_plan_stays_within_its_budget_and_whole_steps():
     for sampler in (co.Euler(), co.Heun(), co.DPMpp2M(), co.Ancestral(0.5)):
         for terminal in ("denoise", "rescale"):
             m = co.GaussianModel(co.Spectrum.power_law(16, 1.5), sampler=sampler, terminal=terminal)
-            plan = co.codesign(m, PRICES, 2e5, levels=60, points=5)
+            plan = co.codesign(m, PRICES, 2e5, stopping_sigma=0.02, levels=60, polish=False)
             final = 1 if terminal == "denoise" else 0
             evaluations = (plan.number_of_steps - final) * sampler.evaluations_per_step + final
             spent = 3.0 * plan.examples.sum() + 1_000 * evaluations

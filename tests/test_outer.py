@@ -8,7 +8,7 @@ import codesign_opt as co
 from codesign_opt.study import Study
 from codesign_opt.sweep import bound_between, sweep
 
-SMALL = {"levels": 80, "points": 8}
+SMALL = {"levels": 60, "points": 6}
 
 
 def model(**changes):
@@ -22,8 +22,8 @@ STUDIES = {
     "joint, heun": (model(), PRICES, 1e5, None, None),
     "joint, few examples": (model(), PRICES, 2e4, None, None),
     "joint, euler, rescale": (model(sampler=co.Euler(), terminal="rescale"), PRICES, 1e6, None, None),
-    "joint and steps, floors": (model(training=co.ConstantStepSGD(1e-3, 64)), PRICES, 3e5, 12, None),
-    "sampler only": (model(), None, None, 12, None),
+    "joint and steps, floors": (model(training=co.ConstantStepSGD(1e-3, 64)), PRICES, 3e5, 12.0, None),
+    "sampler only": (model(), None, None, 12.0, None),
     "spent": (model(), PRICES, 1e5, None, co.TrainingRun(co.LogNormal(-1.2, 1.2), 100, 64)),
     "ancestral": (model(sampler=co.Ancestral(0.5)), PRICES, 3e5, None, None),
     "full matrix": (model(training=co.AveragedSGD(matrix="full", intercept=True)), PRICES, 1e5, None, None),
@@ -32,7 +32,7 @@ STUDIES = {
 }  # fmt: skip
 
 
-def study(name, levels=80):
+def study(name, levels=50):
     m, prices, budget, steps, run = STUDIES[name]
     return Study(m, prices, budget, steps, run, (), (), levels, 1e-6)
 
@@ -161,7 +161,7 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
 
 def test_a_stability_cap_holds_for_euler_maruyama():
     m = model(sampler=co.EulerMaruyama(1.0), process=co.EDM(0.02, 20.0))
-    cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 80)).constraints(d))
+    cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 60)).constraints(d))
     plan = co.codesign(m, PRICES, 1e6, constraints=[cap], **SMALL)
     assert plan.certificate.optimal
     needed = m.sampler.minimum_steps(m.spectrum.eigenvalues, 20.0, plan.stopping_sigma).density
@@ -221,12 +221,12 @@ def test_progress_tells_of_every_stopping_point():
 def test_exponent_of_the_stopping_point_in_the_step_size_under_a_correlation_length():
     # docs/theory.md section 10: with steps far below the correlation length, sigma_r ~ tau^(1/2) for "denoise"
     spectrum = co.Spectrum.from_eigenvalues([0.25])
-    rates, stops = np.array([1e-6, 1e-5, 1e-4]), []
+    rates, stops = np.array([1e-5, 1e-4, 1e-3]), []
     for rate in rates:
         training = co.ConstantStepSGD(rate, 1, parameterization="x0")
-        m = co.GaussianModel(spectrum, co.EDM(1e-5, 80.0), co.Euler(), training=training, start="marginal")
-        plan = co.codesign(m, steps=4000, levels=200, points=16, polish=False, search=(1e-4, 0.2))
-        stops.append(plan.stopping_sigma)
+        m = co.GaussianModel(spectrum, co.EDM(1e-4, 80.0), co.Heun(), training=training, start="marginal")
+        found = sweep(Study(m, None, None, 4000.0, None, (), (), 100, 1e-6), 3e-4, 0.3, 16, lambda text: None)
+        stops.append(min(found, key=lambda s: s.error).sigma)
     exponent = np.polyfit(np.log(rates), np.log(stops), 1)[0]
     print(f"sigma_r ~ tau^{exponent:.3f} (1/2 predicted)")
     assert exponent == pytest.approx(0.5, abs=0.05)

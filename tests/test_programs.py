@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,13 @@ from codesign_opt.solvers.waterfill import square_root_rule, waterfill
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _programs import Joint, boxed_training
+
+
+@pytest.fixture(autouse=True)
+def _declared_programs_only(monkeypatch):
+    """This file holds the cvxpy declarations; the structured solver is held to them in test_joint.py."""
+    monkeypatch.setattr(co.Problem, "solve", functools.partialmethod(co.Problem.solve, method="declared"))
+
 
 COUPLINGS = [co.Local(1.2), co.Local(1.2, form="p4"), co.PerStep(1.2)]
 COUPLING_NAMES = ["max", "p4", "per_step"]

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array, number, vector
+from .._validate import Array, choice, number, vector
 from ..coefficients import Coefficients
 from ..levels import Levels
 from ..plan import Plan
 from .constraints import Named, as_named
 from .design import Design, Point
 from .information import InformationError
-from .reference import Budget
+from .reference import Budget, recentred
 from .scaling import check_leaf, rows_of
 from .solution import describe
 from .solving import not_certified, solve_declared
@@ -125,6 +125,11 @@ class Problem:
             evaluations_per_step=1 if table is None else table.evaluations_per_step,
         )
 
+    def recentred(self, point: Point) -> Point:
+        """`point` as the next reference; given quantities stay as they are."""
+        given = self.examples is not None or not self._uses_examples()
+        return recentred(point, fixed_examples=given, fixed_steps=not self.decides_steps)
+
     def _uses_examples(self) -> bool:
         """False for a pure sampler program: no reducible score error and nothing the user wrote."""
         for leaf in self._all_leaves():
@@ -162,6 +167,7 @@ class Problem:
     def solve(
         self,
         *,
+        method: str = "auto",
         tolerance: float = 1e-6,
         solver: str = "CLARABEL",
         start: Plan | None = None,
@@ -175,6 +181,11 @@ class Problem:
         recorded in `plan.attempts`. Nothing is called optimal without the certificate.
 
         Args:
+            method: "auto" takes the dual Newton method of solvers/joint.py where the problem has its
+                structure (score error, discretisation, budgets, level bounds) and the certificate
+                accepts its answer, and the declared program otherwise, scaled from the structured
+                part's solution; "declared" always takes the cvxpy declaration. `plan.attempts` says
+                which was used.
             tolerance: certified relative gap at which the answer is accepted.
             solver: a conic solver known to cvxpy; never changed silently.
             start: a plan of a similar problem, the first reference.
@@ -189,6 +200,7 @@ class Problem:
         begin = None if start is None else self._from_plan(start)
         best, attempts = solve_declared(
             self,
+            method=choice(method, "method", ("auto", "declared")),
             tolerance=number(tolerance, "tolerance", positive=True),
             solver=solver,
             verbose=verbose,

@@ -15,7 +15,7 @@ from ..errors import ConvexityError
 from .design import Box, Design, Point
 from .information import InformationError, information_bound
 from .reference import Budget
-from .scaling import Row, linearise, scaled_expression
+from .scaling import Row, as_stated, linearise, scaled_expression
 from .terms import Compute, Steps, Term
 
 __all__ = ["Leaf", "certify"]
@@ -126,7 +126,7 @@ def _add(
         bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
     elif not leaf.add_to(bound, weight, point):
         try:
-            _add_tangent(bound, expression, np.array([weight]), design, point)
+            _add_tangent(bound, as_stated(leaf, expression, design), np.array([weight]), design, point)
         except ConvexityError as error:
             raise ConvexityError(f"{leaf.name}: {error}") from None
 
@@ -180,7 +180,7 @@ def _information(
             unit = np.zeros(row.size.size)
             unit[index] = 1 / row.size[index]
             design.set(point)
-            value, slope, _ = linearise(row.expression, design, unit)
+            value, slope, _ = linearise(row.stated, design, unit)
             for sign in (1.0, -1.0) if row.equality else (1.0,):
                 jacobian.append(sign * slope)
                 limits.append(sign * (float(slope @ point.new_examples) - value))

@@ -71,9 +71,13 @@ def first_reference(
     return Point(_positive(examples), spent, _positive(steps))
 
 
-def recentred(point: Point) -> Point:
-    """The same point as a reference: levels at zero get a small positive unit."""
-    return Point(_positive(point.new_examples), point.spent, _positive(point.steps))
+def recentred(point: Point, *, fixed_examples: bool = False, fixed_steps: bool = False) -> Point:
+    """The same point as a reference: levels at zero get a small positive unit; what is fixed stays."""
+    return Point(
+        point.new_examples if fixed_examples else _positive(point.new_examples),
+        point.spent,
+        point.steps if fixed_steps else _positive(point.steps),
+    )
 
 
 def check_open(box: Box, table: Coefficients | None, spent: Array) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from scipy import sparse
 
 from .._validate import Array
 from ..errors import ConvexityError
@@ -20,9 +21,9 @@ from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
 from .terms import Bound, Term
 
-__all__ = ["Row", "linearise", "rows_of", "scaled_expression"]
+__all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
 
-_PROBES = (0.5, 2.0, 8.0)
+_PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
 
 
 @dataclass(eq=False)
@@ -38,6 +39,8 @@ class Row:
         limit: the right-hand side, where it is one number.
         bound: the bound behind the row, or None.
         box: whether the row is a bound on single levels, which the certificate takes exactly.
+        exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
+            certificate trusts this one alone.
     """
 
     name: str
@@ -49,10 +52,16 @@ class Row:
     limit: float | None = None
     bound: Bound | None = None
     box: bool = False
+    exact: cp.Expression | None = None
+
+    @property
+    def stated(self) -> cp.Expression:
+        """The expression that proofs use."""
+        return self.expression if self.exact is None else self.exact
 
     def excess(self) -> Array:
         """(N,) violation in the row's own units, at the variables' current values."""
-        value = np.ravel(np.asarray(self.expression.value, dtype=np.float64))
+        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
     def violation(self) -> float:
@@ -76,21 +85,32 @@ class Row:
 def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
     """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
     value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
+    examples, steps = jacobians(expression, design)
+    return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
+
+
+def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
+    """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
+
+    Raises:
+        ConvexityError: a function without a gradient, or a candidate outside its domain.
+    """
     try:
-        gradient_by_id = {variable.id: found for variable, found in expression.grad.items()}
+        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
     except NotImplementedError:
         raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
-    gradients = []
+    result = []
     for variable, unit in (
         (design.new_variable, design.reference.new_examples),
         (design.step_variable, design.reference.steps),
     ):
-        found = gradient_by_id.get(variable.id) if isinstance(variable, cp.Variable) else None
-        if found is None and isinstance(variable, cp.Variable) and variable.id in gradient_by_id:
+        if not isinstance(variable, cp.Variable) or variable.id not in found:
+            result.append(np.zeros((len(design), expression.size)))
+            continue
+        if found[variable.id] is None:
             raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        slope = np.zeros(len(design)) if found is None else np.ravel(found @ weights)
-        gradients.append(slope / np.where(unit > 0, unit, 1.0))
-    return value, gradients[0], gradients[1]
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
+    return result[0], result[1]
 
 
 def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
@@ -114,6 +134,11 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
     expression, constraints = term.formulation(design.in_units(*units))
     factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
     return factor * expression, constraints, True
+
+
+def as_stated(term: Term, scaled: cp.Expression, design: Design) -> cp.Expression:
+    """The term as its author wrote it: homogeneity is probed, not known, and no proof may rest on it."""
+    return scaled if term.scales_itself else term.expression(design)
 
 
 def _argument_size(expression: cp.Expression, default: float) -> float:
@@ -164,8 +189,10 @@ def _probe(term: Term, design: Design, examples: float, steps: float) -> float |
     """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
     probe = design.in_units(1 / examples, 1 / steps)
     _at_reference(design)
+    expression = term.expression(probe)
+    _refuse_no_scalar(term.name, expression)
     with np.errstate(all="ignore"):
-        value = term.expression(probe).value
+        value = expression.value
     return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
 
 
@@ -193,7 +220,9 @@ def _bound_row(name: str, bound: Bound, design: Design) -> Row:
         raise ConvexityError(f"'{name}' bounds a term with auxiliary variables; use it in the objective.")
     expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
     size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
-    return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound)
+    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e, _, _) in
+                 zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
+    return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound, exact=stated)
 
 
 def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
@@ -268,10 +297,7 @@ def _row_size(expression: cp.Expression, minimum: float) -> Array:
 
 def check_leaf(name: str, expression: cp.Expression, design: Design, *, auxiliary: bool = False) -> None:
     """Refuse a term that is not a scalar convex function of this design, by name."""
-    if not isinstance(expression, cp.Expression):
-        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
-    if expression.size != 1:
-        raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
+    _refuse_no_scalar(name, expression)
     _refuse_empty(name, expression)
     if not auxiliary:
         _refuse_foreign(name, expression, design)
@@ -280,6 +306,13 @@ def check_leaf(name: str, expression: cp.Expression, design: Design, *, auxiliar
             f"{name} is not convex in (density, steps): cvxpy finds it {expression.curvature}. A concave price, a "
             "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
         )
+
+
+def _refuse_no_scalar(name: str, expression: Any) -> None:
+    if not isinstance(expression, cp.Expression):
+        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if expression.size != 1:
+        raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
 
 
 def _refuse_foreign(name: str, expression: cp.Expression, design: Design) -> None:

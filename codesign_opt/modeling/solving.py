@@ -18,8 +18,9 @@ from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .elastic import diagnose
 from .proof import Leaf, certify
-from .reference import Budget, check_open, first_reference, recentred
+from .reference import Budget, check_open, first_reference
 from .scaling import Row, rows_of, scaled_expression
+from .structure import Structure
 from .terms import Bound, Term, Truncation
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Compiled:
     leaves: list[Leaf]
     rows: list[Row]
     unit: float
-    declared: cp.Problem
+    declared: cp.Problem | None
 
     @property
     def terms(self) -> list[tuple[float, Term]]:
@@ -62,6 +63,7 @@ class Solved:
 def solve_declared(
     problem: Problem,
     *,
+    method: str,
     tolerance: float,
     solver: str,
     verbose: bool,
@@ -70,18 +72,22 @@ def solve_declared(
     options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    reference, box = starting_point(problem)
-    if start is not None:
-        reference = recentred(start)
+    reference, box, structure = starting_point(problem)
     attempts: list[dict[str, Any]] = []
     best: Solved | None = None
+    if structure is not None and method != "declared":
+        reference, best = _structured(problem, structure, reference, box, tolerance, attempts)
+        if best is not None and best.certificate.optimal:
+            return best, attempts
+    if start is not None:
+        reference = problem.recentred(start)
     for index in range(_MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(problem, reference, box)
         built = perf_counter()
         status = _run(compiled.declared, solver, verbose, options)
         record: dict[str, Any] = {
-            "attempt": index + 1,
+            "attempt": len(attempts) + 1,
             "solver": solver,
             "status": status,
             "build_seconds": built - begun,
@@ -96,7 +102,7 @@ def solve_declared(
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
-            reference = recentred(found.point)
+            reference = problem.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
         if on_attempt is not None:
@@ -104,6 +110,40 @@ def solve_declared(
         if best is not None and best.certificate.optimal:
             break
     return best, attempts
+
+
+def _structured(
+    problem: Problem,
+    structure: Structure,
+    reference: Point,
+    box: Box,
+    tolerance: float,
+    attempts: list[dict[str, Any]],
+) -> tuple[Point, Solved | None]:
+    """The dual Newton method: the answer where the structure is the whole problem, else a reference."""
+    begun = perf_counter()
+    found = structure.solve()
+    record: dict[str, Any] = {
+        "attempt": 1,
+        "solver": "dual Newton" if structure.whole else "dual Newton (reference only)",
+        "status": "no point" if found is None else "solved",
+        "build_seconds": 0.0,
+        "solve_seconds": perf_counter() - begun,
+    }
+    attempts.append(record)
+    if found is None:
+        return reference, None
+    point = Point(found.examples, problem.spent_examples, found.steps)
+    if not structure.whole:
+        return problem.recentred(point), None
+    begun = perf_counter()
+    compiled = compile_problem(problem, problem.recentred(point), box, declare=False)
+    compiled.design.set(point)
+    multipliers = structure.multipliers(found, compiled.rows, point, compiled.design)
+    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, point, tolerance)
+    record["build_seconds"] = perf_counter() - begun
+    record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
+    return problem.recentred(point), Solved(point, compiled, multipliers, proof, attempts)
 
 
 def not_certified(problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any) -> NotCertifiedError:
@@ -122,18 +162,19 @@ def not_certified(problem: Problem, best: Solved | None, attempts: list[dict[str
     )
 
 
-def starting_point(problem: Problem) -> tuple[Point, Box]:
-    """First reference and the box of all level bounds."""
+def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
+    """First reference, the box of all level bounds, and the part that the structured solver can take."""
     size = len(problem.levels)
     neutral = Point(np.ones(size), problem.spent_examples, np.ones(size))
     design = problem.design(neutral)
-    box, budgets = Box.empty(size), []
+    box = Box.empty(size)
+    budgets: list[tuple[str, Budget]] = []
     for item in problem.constraints:
         if isinstance(item.what, Bound):
             budget = Budget.read(item.what, design)
             if budget is not None:
                 _refuse_empty(item.name, item.what, budget)
-                budgets.append(budget)
+                budgets.append((item.name, budget))
         elif isinstance(item.what, BoxConstraint):
             box = box & item.what.box(design)
     check_open(box, problem.table, problem.spent_examples)
@@ -143,20 +184,18 @@ def starting_point(problem: Problem) -> tuple[Point, Box]:
     reference = first_reference(
         problem.levels,
         problem.table,
-        budgets,
+        [budget for _, budget in budgets],
         box,
         spent=problem.spent_examples,
         fixed_examples=examples,
         fixed_steps=steps,
     )
-    return (
-        Point(
-            reference.new_examples if examples is None else examples,
-            problem.spent_examples,
-            reference.steps if steps is None else steps,
-        ),
-        box,
+    reference = Point(
+        reference.new_examples if examples is None else examples,
+        problem.spent_examples,
+        reference.steps if steps is None else steps,
     )
+    return reference, box, Structure.of(problem, budgets, box)
 
 
 def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
@@ -170,8 +209,11 @@ def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
         )
 
 
-def compile_problem(problem: Problem, reference: Point, box: Box) -> Compiled:
-    """Declare the program in variables relative to `reference`, objective and rows of order one."""
+def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bool = True) -> Compiled:
+    """Declare the program in variables relative to `reference`, objective and rows of order one.
+
+    Without `declare` the leaves and rows are built for the certificate and no cvxpy problem is.
+    """
     design = problem.design(reference)
     leaves: list[Leaf] = []
     auxiliary: list[cp.Constraint] = []
@@ -186,13 +228,16 @@ def compile_problem(problem: Problem, reference: Point, box: Box) -> Compiled:
         for leaf in moving
     ]
     unit = sum(size for size in sizes if np.isfinite(size)) or 1.0
+    if not declare:
+        return Compiled(design, box, leaves, rows, unit, None)
     total = sum((leaf.weight / unit) * leaf.expression for leaf in moving)
     objective = cp.Minimize(total if isinstance(total, cp.Expression) else cp.Constant(0.0))
     declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
     return Compiled(design, box, leaves, rows, unit, declared)
 
 
-def _run(declared: cp.Problem, solver: str, verbose: bool, options: dict[str, Any]) -> str:
+def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:
+    assert declared is not None  # noqa: S101 - compiled to be solved
     settings = dict(_TIGHT) if solver == "CLARABEL" else {}
     settings.update(options)
     with warnings.catch_warnings():

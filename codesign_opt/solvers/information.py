@@ -12,28 +12,81 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validate import Array, matrix, number, vector
 from ..errors import InfeasibleError
-from .information_newton import CUT, capped_shares, knapsack, minimise, root_of, whitened
+from .information_newton import CUT, Block, capped_shares, knapsack, minimise, root_of, whitening
 
 __all__ = ["InformationSolution", "SmoothedDensity", "smoothed_loss", "solve_information"]
 
 _NAME = "solve_information"
 _ROUNDING = 1e-12  # floors that cost this much more than the budget, relatively, cost the budget
-_UNDETERMINED = 1e-8  # of the response's norm, that nothing informs
+_UNDETERMINED = 1e-12  # of the response's norm, in directions with less than 1e-22 of the largest information
+_EPS = float(np.finfo(float).eps)
+_LOST = 1e-10  # of the response's norm in inner coordinates, outside the range of M
 _PRUNE = (1e-3, 1e-5, 1e-7, 1e-9, 1e-11)  # shares below are tried without
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
+    """One block in the user's units, and the coordinates in which all directions weigh the same."""
+
     roots: Array
     response: Array
     prior_root: Array  # rows R with R^T R = M0; (0, P) without a prior
+    back: Array  # (P, R), user / inner coordinates
+    inner: Array  # (L, k, R) roots in inner coordinates
+
+    def solve(self, total: Array) -> tuple[float, float, Array]:
+        """tr G^T M^-1 G, its rounding, and Y = M^-1 G; inf where M does not determine the response.
+
+        The value is 2 <G,Y> - <Y,M Y> + <R, M^-1 R> with the residual R = G - M Y, exact for every Y, so
+        that an error of Y counts squared.
+        """
+        used = np.flatnonzero(total > 0)
+        weight = np.sqrt(total[used])[:, None, None]
+        rows = np.vstack([(self.inner[used] * weight).reshape(-1, self.back.shape[1]), self.prior_root @ self.back])
+        _, values, vectors = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
+        keep = values > CUT * values.max(initial=0.0)
+        inverse = vectors[keep].T / values[keep]
+        wanted = self.back.T @ self.response
+        missing = float(np.sum((wanted - vectors[keep].T @ (vectors[keep] @ wanted)) ** 2))
+        if not keep.any() or missing > _LOST**2 * np.sum(wanted**2):
+            return np.inf, 0.0, np.zeros_like(self.response)
+        outer = np.vstack([(self.roots[used] * weight).reshape(-1, self.response.shape[0]), self.prior_root])
+        whiten = self.back @ inverse
+        y = whiten @ (whiten.T @ self.response)
+        y = y + whiten @ (whiten.T @ (self.response - outer.T @ (outer @ y)))
+        seen = outer @ y
+        rest = whiten.T @ (self.response - outer.T @ seen)
+        value = 2 * _overlap(self.response, y) - float((seen**2).sum()) + float((rest**2).sum())
+        return value, 2 * float((np.abs(seen) * _rounding(outer, y)).sum()), y
+
+
+def _rounding(a: Array, y: Array) -> Array:
+    """Error to expect in each entry of A Y, large where its terms cancel."""
+    return _EPS * max(4.0, np.sqrt(a.shape[1])) * (np.abs(a) @ np.abs(y))
+
+
+def _most(a: Array, y: Array) -> Array:
+    """|A Y| and its rounding: what the bound must count."""
+    return np.abs(a @ y) + _rounding(a, y)
+
+
+def _overlap(a: Array, b: Array) -> float:
+    """<A, B>, summed in extended precision: large terms cancel when parameters nearly repeat each other."""
+    return float(np.sum(a.astype(np.longdouble) * b.astype(np.longdouble)))
+
+
+class _Solved(NamedTuple):
+    examples: Array
+    value: float
+    rounding: float
+    solutions: list[Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,33 +100,10 @@ class _Program:
     high: Array
     spent: Array
 
-    def value(self, new: Array) -> float:
-        """tr G^T M^-1 G summed over the blocks; inf where M does not determine the response."""
-        return sum(self._spectral(block, new)[0] for block in self.blocks)
-
-    def solutions(self, new: Array) -> list[Array]:
-        """Y = M^-1 G of each block, on the range of M."""
-        return [self._spectral(block, new)[1] for block in self.blocks]
-
-    def _spectral(self, block: _Block, new: Array) -> tuple[float, Array]:
-        total = self.spent + new
-        used = np.flatnonzero(total > 0)
-        size = block.response.shape[0]
-        rows = (block.roots[used] * np.sqrt(total[used])[:, None, None]).reshape(-1, size)
-        rows = np.vstack([rows, block.prior_root])
-        lengths = np.sqrt((rows**2).sum(axis=0))
-        unit = np.where(lengths > 0, lengths, 1.0)
-        _, values, vectors = np.linalg.svd(np.linalg.qr(rows / unit, mode="r"), full_matrices=False)
-        keep = values > CUT * values.max(initial=0.0)
-        basis, values = vectors[keep].T, values[keep]
-        wanted = block.response / unit[:, None]
-        seen = basis.T @ wanted
-        value = float(np.sum((seen / values[:, None]) ** 2))
-        y = (basis / values**2) @ seen / unit[:, None]
-        missing = float(np.sum((wanted - basis @ seen) ** 2))
-        # what a direction below the cut would cost at least
-        lost = missing > 1e-28 * np.sum(wanted**2) and missing > 1e-7 * value * (CUT * values.max(initial=0.0)) ** 2
-        return (np.inf if lost else value), y
+    def solve(self, new: Array) -> _Solved:
+        """Value, its rounding, and Y of each block at these new examples."""
+        values, errors, ys = zip(*(block.solve(self.spent + new) for block in self.blocks), strict=True)
+        return _Solved(new, float(sum(values)), float(sum(errors)), list(ys))
 
     def bound(self, solutions: Sequence[Array]) -> tuple[float, float]:
         """A number that no design beats, from any Y, and the price of the budget there.
@@ -81,28 +111,40 @@ class _Program:
         value >= <G,Y>^2 / (<Y, M0 Y> + max over feasible m of sum (e + m) |A Y|^2): Cauchy-Schwarz, with
         the maximum a fractional knapsack (docs/theory.md section 7, P4).
         """
-        gains, overlap, prior = np.zeros(self.prices.size), 0.0, 0.0
+        gains, along, prior = np.zeros(self.prices.size), 0.0, 0.0
         for block, y in zip(self.blocks, solutions, strict=True):
-            seen = block.roots.reshape(-1, y.shape[0]) @ y
-            gains += (seen**2).reshape(self.prices.size, -1).sum(axis=1)
-            overlap += float(np.sum(block.response * y))
-            prior += float(((block.prior_root @ y) ** 2).sum())
-        if not np.isfinite(overlap) or overlap <= 0:
+            flat = block.roots.reshape(-1, y.shape[0])
+            gains += (_most(flat, y) ** 2).reshape(self.prices.size, -1).sum(axis=1)
+            along += _overlap(block.response, y)
+            prior += float((_most(block.prior_root, y) ** 2).sum())
+        if not np.isfinite(along) or along <= 0:
             return 0.0, 0.0
         prior += float(gains @ (self.spent + self.low))
         room = self.room
         most, price = 0.0, 0.0
         if room > 0:
-            with np.errstate(invalid="ignore"):
-                caps = self.prices * (self.high - self.low) / room
-            most, price = knapsack(gains * room / self.prices, caps)
-        best = (overlap / (prior + most)) * overlap
-        return best, price / room * (overlap / (prior + most)) ** 2 if room > 0 else 0.0
+            most, price = knapsack(gains * room / self.prices, self.caps)
+        scale = along / (prior + most)
+        return scale * along, price / room * scale**2 if room > 0 else 0.0
 
     @property
     def room(self) -> float:
         """Budget above the floors."""
         return max(self.budget - float(self.prices @ self.low), 0.0)
+
+    @property
+    def caps(self) -> Array:
+        """(L,) largest share of the room that each level can take."""
+        if self.room <= 0:
+            return np.zeros_like(self.low)
+        caps = self.prices * (self.high - self.low) / self.room
+        return np.full_like(caps, np.inf) if np.all(caps >= 1) else caps
+
+    def examples(self, shares: Array) -> Array:
+        """Shares of the room to new examples within bounds and budget, to the last digit."""
+        new = np.clip(self.low + shares * self.room / self.prices, self.low, self.high)
+        over = float(self.prices @ new) / self.budget
+        return self.low + (new - self.low) * (1 - 4e-16) / over if over > 1 else new
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +155,8 @@ class InformationSolution:
         examples: (L,) new examples m, within the budget and the bounds.
         value: tr G^T M^-1 G at these examples.
         lower_bound: no feasible examples have a smaller value.
-        relative_gap: (value - lower_bound) / value; the claim is this number and no more.
+        relative_gap: (value - lower_bound) / value, and the rounding to expect of both; the claim is
+            this number and no more.
         support: indices of the levels with more examples than their floor.
         budget_multiplier: - d value / d budget; 0 where every cap binds.
         iterations: Newton steps.
@@ -193,60 +236,63 @@ def solve_information(
     """
     program = _validated(roots, response, prices, budget, prior, low, high, spent)
     tolerance = number(tolerance, f"{_NAME}.tolerance", positive=True)
-    caps = _shares_caps(program)
-    free = np.flatnonzero(caps > 0)
-    if not free.size or caps.sum() <= 1 or not any(block.response.any() for block in program.blocks):
-        return _nothing_to_choose(program, caps)
-    return _searched(program, caps[free], free, tolerance)
+    if program.caps.sum() <= 1 or not any(block.response.any() for block in program.blocks):
+        return _nothing_to_choose(program)
+    return _searched(program, tolerance)
 
 
-def _searched(program: _Program, caps: Array, free: Array, tolerance: float) -> InformationSolution:
-    inner, reference = [], capped_shares(np.ones(free.size), caps)
+def _searched(program: _Program, tolerance: float) -> InformationSolution:
+    free = np.flatnonzero(program.caps > 0)
     worth = np.sqrt(program.room / program.prices[free])[:, None, None]
-    fixed = program.spent + program.low
+    fixed = np.sqrt(program.spent + program.low)[:, None, None]
+    inner = []
     for block in program.blocks:
-        prior = _stacked(block, fixed)
-        found, missing = whitened(block.roots[free] * worth, block.response, prior, reference)
-        _check_determined(missing)
-        inner.append(found)
+        rows = np.vstack([(block.inner * fixed).reshape(-1, block.back.shape[1]), block.prior_root @ block.back])
+        inner.append(Block(block.inner[free] * worth, block.back.T @ block.response, rows.T @ rows))
     scale = np.sqrt(sum(float((block.response**2).sum()) for block in inner))
     inner = [replace(block, response=block.response / scale) for block in inner]
     # half the tolerance: the user's units and the pruned examples take the rest
-    iterate = minimise(inner, caps, 0.5 * tolerance)
+    iterate = minimise(inner, program.caps[free], 0.5 * tolerance)
     shares = np.zeros(program.prices.size)
     shares[free] = iterate.shares
-    return _concluded(program, shares, [scale * y for y in iterate.solutions], iterate.iterations, tolerance)
+    duals = [block.back @ y for block, y in zip(program.blocks, iterate.solutions, strict=True)]
+    return _concluded(program, shares, duals, iterate.iterations, tolerance)
 
 
 def _concluded(
     program: _Program, shares: Array, duals: list[Array], iterations: int, tolerance: float
 ) -> InformationSolution:
-    """The sparsest examples that cost nothing, and the better of the two bounds."""
-    examples, value = _pruned(program, shares, tolerance)
-    bounds = [(*program.bound(program.solutions(examples)), "equivalence theorem")]
-    if all(y.shape == block.response.shape for y, block in zip(duals, program.blocks, strict=True)):
-        bounds.append((*program.bound(duals), "dual"))
-    bounds.append((*program.bound(program.solutions(_examples(program, shares))), "dual"))
-    lower, price, name = max(bounds, key=lambda item: item[0])
-    gap = _relative_gap(value, lower)
-    support = np.flatnonzero(examples > program.low)
-    return InformationSolution(examples, value, min(lower, value), gap, support, price, iterations, name, program)
+    """The sparsest examples that cost nothing, and the best of the bounds."""
+    every = program.solve(program.examples(shares))
+    chosen = _pruned(program, shares, tolerance, every)
+    bounds = [(*program.bound(y), "dual") for y in (duals, every.solutions)]
+    bounds.append((*program.bound(chosen.solutions), "equivalence theorem"))
+    return _solution(program, chosen, max(bounds, key=lambda item: item[0]), iterations)
 
 
-def _pruned(program: _Program, shares: Array, tolerance: float) -> tuple[Array, float]:
-    best = _examples(program, shares)
-    value = program.value(best)
+def _solution(
+    program: _Program, solved: _Solved, bound: tuple[float, float, str], iterations: int
+) -> InformationSolution:
+    value, (lower, price, name) = solved.value, bound
+    gap = np.inf
+    if np.isfinite(value):  # a bound above the value is rounding, and counts like one below
+        gap = (abs(value - lower) + solved.rounding) / value if value > 0 else 0.0
+    support = np.flatnonzero(solved.examples > program.low)
+    return InformationSolution(
+        solved.examples, value, min(lower, value), gap, support, price, iterations, name, program
+    )
+
+
+def _pruned(program: _Program, shares: Array, tolerance: float, best: _Solved) -> _Solved:
+    """The same without the smallest shares, as long as the value does not notice."""
     for threshold in _PRUNE:
         kept = np.where(shares >= threshold * shares.max(), shares, 0.0)
         if np.count_nonzero(kept) == np.count_nonzero(shares):
             continue
-        with np.errstate(invalid="ignore"):
-            caps = program.prices * (program.high - program.low) / program.room
-        trial = _examples(program, _filled(kept, caps))
-        error = program.value(trial)
-        if error <= value * (1 + 0.1 * tolerance):
-            return trial, error
-    return best, value
+        trial = program.solve(program.examples(_filled(kept, program.caps)))
+        if trial.value <= best.value * (1 + 0.1 * tolerance):
+            return trial
+    return best
 
 
 def _filled(shares: Array, caps: Array) -> Array:
@@ -259,31 +305,12 @@ def _filled(shares: Array, caps: Array) -> Array:
     return result
 
 
-def _examples(program: _Program, shares: Array) -> Array:
-    """Shares of the room to examples within bounds and budget, to the last digit."""
-    new = np.clip(program.low + shares * program.room / program.prices, program.low, program.high)
-    over = float(program.prices @ new) / program.budget
-    return program.low + (new - program.low) * (1 - 4e-16) / over if over > 1 else new
-
-
-def _nothing_to_choose(program: _Program, caps: Array) -> InformationSolution:
+def _nothing_to_choose(program: _Program) -> InformationSolution:
     """No room, caps that all bind, or no response: the optimum is known."""
-    trivial = not any(block.response.any() for block in program.blocks)
-    new = program.low + (0.0 if trivial or program.room == 0 else caps * program.room / program.prices)
-    value = program.value(new)
-    if not np.isfinite(value):
-        _check_determined(1.0)
-    lower, price = (0.0, 0.0) if trivial else program.bound(program.solutions(new))
-    support = np.flatnonzero(new > program.low)
-    gap = _relative_gap(value, lower)
-    return InformationSolution(new, value, min(lower, value), gap, support, price, 0, "exact", program)
-
-
-def _relative_gap(value: float, lower: float) -> float:
-    """A bound above the value is rounding, of that size: it counts like one below."""
-    if not np.isfinite(value):
-        return np.inf
-    return abs(value - lower) / value if value > 0 else 0.0
+    if not any(block.response.any() for block in program.blocks):
+        return _solution(program, _Solved(program.low, 0.0, 0.0, []), (0.0, 0.0, "exact"), 0)
+    solved = program.solve(program.examples(program.caps) if program.room > 0 else program.low)
+    return _solution(program, solved, (*program.bound(solved.solutions), "exact"), 0)
 
 
 def smoothed_loss(solution: InformationSolution, width: Any, *, sigma: Any) -> SmoothedDensity:
@@ -319,43 +346,35 @@ def smoothed_loss(solution: InformationSolution, width: Any, *, sigma: Any) -> S
         distance = (place[:, None] - place[solution.support]) / width
         kernel = np.exp(-0.5 * np.maximum(distance**2 - (distance**2).min(axis=0), 0.0)) * bins[:, None]
         spread = kernel / kernel.sum(axis=0) @ spikes[solution.support] + 1e-300
-        with np.errstate(invalid="ignore"):
-            caps = program.prices * (program.high - program.low) / total
+        caps = program.prices * (program.high - program.low) / total
         on = np.flatnonzero(caps > 0)
         shares = np.zeros(size)
         shares[on] = capped_shares(spread[on] / total, caps[on])
         examples = np.minimum(program.low + shares * total / program.prices, program.high)
-    value = program.value(examples)
+    value = program.solve(examples).value
     loss = value / solution.lower_bound - 1 if solution.lower_bound > 0 else (0.0 if value == 0 else np.inf)
     return SmoothedDensity(examples, value, float(loss))
 
 
-def _shares_caps(program: _Program) -> Array:
-    """(L,) largest share of the room above the floors that each level can take."""
-    span = np.maximum(program.high - program.low, 0.0)
-    if program.room <= 0:
-        return np.zeros_like(span)
-    caps = program.prices * span / program.room
-    return np.where(caps >= 1, np.inf, caps) if np.all(caps >= 1) else caps
-
-
-def _stacked(block: _Block, fixed: Array) -> Array:
-    """Rows of the root of M0 and of the examples that are there in any case."""
-    used = np.flatnonzero(fixed > 0)
-    size = block.response.shape[0]
-    rows = (block.roots[used] * np.sqrt(fixed[used])[:, None, None]).reshape(-1, size)
-    rows = np.vstack([rows, block.prior_root])
-    if rows.shape[0] > size:
-        rows = np.asarray(np.linalg.qr(rows, mode="r"))
-    return rows
-
-
-def _check_determined(missing: float) -> None:
-    if missing > _UNDETERMINED:
-        raise ValueError(
-            f"{_NAME}.response lies outside what the levels that may have examples and the prior determine "
-            f"(by {missing:.2g} of its norm); add a prior, features or room in the bounds."
-        )
+def _with_coordinates(program: _Program) -> _Program:
+    """The program with each block's inner coordinates: information one at a plain design within the bounds."""
+    new, caps = program.low, program.caps
+    free = np.flatnonzero(caps > 0)
+    if free.size:
+        shares = np.zeros_like(new)
+        shares[free] = caps[free] if caps.sum() <= 1 else capped_shares(np.ones(free.size), caps[free])
+        new = program.low + shares * program.room / program.prices
+    blocks = []
+    for block in program.blocks:
+        back, missing = whitening(block.roots, block.prior_root, program.spent + new, block.response)
+        if missing > _UNDETERMINED:
+            raise ValueError(
+                f"{_NAME}.response lies outside what the levels that may have examples and the prior determine "
+                f"(by {missing:.2g} of its norm); add a prior, features or room in the bounds."
+            )
+        inner = (block.roots.reshape(-1, back.shape[0]) @ back).reshape(*block.roots.shape[:2], -1)
+        blocks.append(replace(block, back=back, inner=inner))
+    return replace(program, blocks=blocks)
 
 
 def _validated(
@@ -380,7 +399,7 @@ def _validated(
             f"Infeasible: the floors cost {floors:.6g} of a budget of {total:.6g}; lower them by "
             f"{100 * (1 - total / floors):.3g} % or raise the budget by {floors - total:.6g}."
         )
-    return _Program(blocks, c, total, floor, cap, already)
+    return _with_coordinates(_Program(blocks, c, total, floor, cap, already))
 
 
 def _per_level(value: Any, name: str, count: int, **rules: Any) -> Array:
@@ -405,8 +424,11 @@ def _block(roots: Any, response: Any, prior: Any, place: str, levels: int | None
     a = matrix(roots, f"{_NAME}.roots{place}", shape=(levels, None, None))
     size = a.shape[2]
     g = matrix(response, f"{_NAME}.response{place}", shape=(size, None))
+    if g.shape[1] > size:  # the error depends on G G^T alone
+        g = np.asarray(np.linalg.qr(g.T, mode="r")).T
+    none = (np.zeros((size, 0)), np.zeros((0, 0, 0)))  # coordinates follow once the bounds are known
     if prior is None:
-        return _Block(a, g, np.zeros((0, size)))
+        return _Block(a, g, np.zeros((0, size)), *none)
     name = f"{_NAME}.prior{place}"
     m = matrix(prior, name, shape=(size, size))
     unit = np.sqrt(np.maximum(np.diag(m), 0.0))
@@ -418,4 +440,4 @@ def _block(roots: Any, response: Any, prior: Any, place: str, levels: int | None
             f"{name} must be symmetric positive semidefinite; its smallest eigenvalue, with the diagonal scaled to "
             f"1, is {least:.3g}."
         )
-    return _Block(a, g, root_of(scaled) * unit)
+    return _Block(a, g, root_of(scaled) * unit, *none)

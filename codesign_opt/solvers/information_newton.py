@@ -13,36 +13,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, qr, solve_triangular
 
 from .._validate import Array
 
-__all__ = ["CUT", "Block", "Iterate", "capped_shares", "knapsack", "minimise", "root_of", "whitened"]
+__all__ = ["CUT", "Block", "Iterate", "capped_shares", "knapsack", "minimise", "root_of", "whitening"]
 
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 CUT = 1e-11  # directions of M^(1/2) below this fraction of the largest are undetermined
 _SWEEPS = (6, 20)  # square-root updates before Newton, with few levels and with many
 _OWN = 600  # levels that start with a share of their own
 _ITERATIONS = 120
+_HALVINGS = 12
+_BACK = 1 - 1e-8  # of the way to the boundary, at most
 _STALL = 12  # iterations without a better gap
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One block of parameters: roots (L, k, R), response (R, r), prior (R, R), and back = user / whitened."""
+    """One block of parameters in whitened coordinates: roots (L, k, R), response (R, r), prior (R, R)."""
 
     roots: Array
     response: Array
     prior: Array
-    back: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Iterate:
-    """Shares (L,), their Y per block in user parameters, price of a share, and the iterations it took."""
+    """Shares (L,), their Y per block, and the iterations it took."""
 
     shares: Array
     solutions: list[Array]
-    price: float
     iterations: int
 
 
@@ -52,37 +55,28 @@ def root_of(symmetric: Array) -> Array:
     return (vectors * np.sqrt(np.maximum(values, 0.0))).T
 
 
-def whitened(roots: Array, response: Array, prior_rows: Array, reference: Array) -> tuple[Block, float]:
-    """The block in coordinates where M(reference) = 1, and the part of the response nothing determines.
+def whitening(roots: Array, fixed: Array, reference: Array, response: Array) -> tuple[Array, float]:
+    """(P, R) with columns W, W^T M W = 1 at the reference, and the part of the response outside M's range.
 
     Args:
-        roots: (L, k, P) B_l; M = prior_rows^T prior_rows + sum u_l B_l^T B_l.
+        roots: (L, k, P) A_l; M = fixed^T fixed + sum_l reference_l A_l^T A_l.
+        fixed: (any, P).
+        reference: (L,) examples.
         response: (P, r).
-        prior_rows: (any, P).
-        reference: (L,) shares.
     """
-    count, outputs, size = roots.shape
+    size = roots.shape[2]
     rows = (roots * np.sqrt(reference)[:, None, None]).reshape(-1, size)
-    rows = np.vstack([rows, prior_rows])
-    lengths = np.sqrt((rows**2).sum(axis=0))
-    unit = np.where(lengths > 0, lengths, 1.0)  # units of the parameters, which change no answer
+    rows = np.vstack([rows, fixed])
+    lengths = np.sqrt(np.einsum("ij,ij->j", rows, rows))
+    unit: Array = np.where(lengths > 0, lengths, 1.0)  # units of the parameters, which change no answer
     rows /= unit
-    triangle = qr(rows, mode="r", overwrite_a=True, check_finite=False)[0][: min(rows.shape)]
+    triangle = np.asarray(qr(rows, mode="r", overwrite_a=True, check_finite=False)[0])[: min(rows.shape)]
     _, values, vectors = np.linalg.svd(triangle, full_matrices=False)
     keep = values > CUT * values.max()
-    basis, values = vectors[keep].T, values[keep]
+    basis, values = vectors[keep].T, np.asarray(values[keep])
     wanted = response / unit[:, None]
     missing = float(np.linalg.norm(wanted - basis @ (basis.T @ wanted)) / max(np.linalg.norm(wanted), 1e-300))
-    back = basis / values / unit[:, None]
-    prior = prior_rows @ back
-    inner = (roots.reshape(-1, size) @ back).reshape(count, outputs, -1)
-    return Block(inner, _few_columns(back.T @ response), prior.T @ prior, back), missing
-
-
-def _few_columns(response: Array) -> Array:
-    """The error depends on G G^T alone: at most as many columns as rows are needed."""
-    size, columns = response.shape
-    return response if columns <= size else np.linalg.qr(response.T, mode="r").T
+    return basis / values / unit[:, None], missing
 
 
 def knapsack(gains: Array, caps: Array) -> tuple[float, float]:
@@ -128,7 +122,7 @@ class _Point:
 class _Bundle:
     """Which levels have a share of their own; the others' proportions (sum 1) and information per block."""
 
-    own: Array
+    own: Indices
     mix: Array
     information: list[Array]
 
@@ -202,7 +196,7 @@ class _Master:
             total += 2 * (_direct if seen.shape[2] <= k * k else _by_outputs)(half, seen, last)
         return total
 
-    def bundled(self, own: Array, mix: Array) -> _Bundle:
+    def bundled(self, own: Indices, mix: Array) -> _Bundle:
         information: list[Array] = []
         chosen = np.flatnonzero(mix)
         for block in self.blocks if chosen.size else ():
@@ -219,7 +213,7 @@ class _Master:
 
 def _direct(half: Array, seen: Array, last: Array) -> Array:
     """<C_l, C_j> from the C_l themselves: cheaper with few columns of the response."""
-    columns = np.matmul(seen.transpose(0, 2, 1), half).reshape(half.shape[0], -1)
+    columns: Array = np.matmul(seen.transpose(0, 2, 1), half).reshape(half.shape[0], -1)
     if last.size:
         columns = np.vstack([columns, last.reshape(1, -1)])
     return columns @ columns.T
@@ -270,18 +264,19 @@ def _sweeps(master: _Master, shares: Array, caps: Array) -> Array:
 class _Path:
     """Predictor-corrector steps along the central path; the working set shrinks and grows on the way."""
 
-    def __init__(self, master: _Master, own: Array, shares: Array, tolerance: float) -> None:
+    def __init__(self, master: _Master, own: Indices, shares: Array, tolerance: float) -> None:
         self.master, self.tolerance = master, tolerance
         self.kept = np.zeros(shares.size, dtype=bool)  # taken out of the bundle once: stay out
         self._restrict(own, shares)
+        self.v = self._rooms()
         self.at = master.point(self.bundle, self.shares)
         self.price = 1.1 * float(self.at.every.max())
         self.z = self.price - self.at.gains
         mu = float(self.z @ self.shares) / self.shares.size
-        self.w = np.where(np.isfinite(self.caps), 0.1 * mu / (self.caps - self.shares), 0.0)
+        self.w = np.where(np.isfinite(self.caps), 0.1 * mu / self.v, 0.0)
         self.z = np.maximum(self.z + self.w, 0.1 * mu / self.shares)
 
-    def _restrict(self, own: Array, shares: Array) -> None:
+    def _restrict(self, own: Indices, shares: Array) -> None:
         """Levels `own` on their own, the others in the bundle in proportion to their shares."""
         mix = shares.copy()
         mix[own] = 0.0
@@ -291,6 +286,10 @@ class _Path:
         if self.bundle.present:
             room = float((self.master.caps[mix > 0] / mix[mix > 0]).min()) * mass
             self.shares, self.caps = np.append(self.shares, mass), np.append(self.caps, room)
+
+    def _rooms(self) -> Array:
+        """cap - u, carried along by the steps because the difference has no digits near a cap; 1 without a cap."""
+        return np.where(np.isfinite(self.caps), np.maximum(self.caps - self.shares, 1e-16 * self.caps), 1.0)
 
     def everywhere(self) -> Array:
         """(L,) shares of all levels."""
@@ -302,10 +301,10 @@ class _Path:
     def run(self) -> Iterate:
         best, least, stalled = self._iterate(0), np.inf, 0
         for iteration in range(_ITERATIONS):
-            gap, price = self.master.gap(self.at)
+            gap = self.master.gap(self.at)[0]
             if gap < least:
                 stalled = 0 if gap < 0.5 * least else stalled + 1
-                best, least = self._iterate(iteration, price), gap
+                best, least = self._iterate(iteration), gap
             else:
                 stalled += 1
             if gap <= self.tolerance or stalled > (_STALL if least < 1e-6 else 3 * _STALL):
@@ -317,14 +316,12 @@ class _Path:
             self._regroup()
         return best
 
-    def _iterate(self, iteration: int, price: float = 0.0) -> Iterate:
-        back = [block.back @ y for block, y in zip(self.master.blocks, self.at.solutions, strict=True)]
-        return Iterate(self.everywhere(), back, price, iteration)
+    def _iterate(self, iteration: int) -> Iterate:
+        return Iterate(self.everywhere(), self.at.solutions, iteration)
 
     def _step(self) -> None:
-        u, z, w = self.shares, self.z, self.w
-        free = np.isfinite(self.caps)
-        v = np.where(free, self.caps - u, 1.0)
+        u, z, w, old_price = self.shares, self.z, self.w, self.price
+        v, free = self.v, np.isfinite(self.caps)
         pairs = u.size + int(free.sum())
         mu = float(z @ u + w @ v) / pairs
         residual = self.price - self.at.gains - z + w
@@ -349,9 +346,17 @@ class _Path:
         after = float((u + a * du) @ (z + b * dz) + np.where(free, v - a * du, 0.0) @ (w + b * dw)) / pairs
         target = mu * min(max(after / mu, 0.0), 1.0) ** 3
         du, dprice, dz, dw = direction(target, du * dz, -du * dw)
-        a, b = reach(du, dz, dw, max(0.9, 1 - mu / max(self.price, 1e-300)))
-        self._move(u, a, du)
-        self.price, self.z, self.w = self.price + b * dprice, z + b * dz, w + b * dw
+        a, b = reach(du, dz, dw, min(max(0.9, 1 - mu / max(self.price, 1e-300)), _BACK))
+        allowed = max(2 * self._excess(), 10 * pairs * mu / max(self.price, 1e-300), 1e-3)
+        for _ in range(_HALVINGS):
+            self._move(u + a * du)
+            self.v = v - np.where(free, a * du, 0.0)
+            self.price, self.z, self.w = old_price + b * dprice, z + b * dz, w + b * dw
+            if self._excess() <= allowed:
+                return
+            a, b = 0.5 * a, 0.5 * b
+        if not np.isfinite(self.at.value):
+            raise np.linalg.LinAlgError("no step keeps M regular")
 
     def _solver(self, diagonal: Array) -> Callable[[Array], Array]:
         """Solve (Hessian + diagonal) x = right, scaled to a diagonal of one."""
@@ -364,23 +369,26 @@ class _Path:
         factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
         return lambda right: scale * cho_solve(factor, scale * right, check_finite=False)
 
-    def _move(self, u: Array, a: float, du: Array) -> None:
-        for _ in range(30):
-            try:
-                self.at = self.master.point(self.bundle, u + a * du)
-            except np.linalg.LinAlgError:
-                a *= 0.5
-                continue
-            self.shares = u + a * du
-            return
-        raise np.linalg.LinAlgError("no step keeps M regular")
+    def _move(self, shares: Array) -> None:
+        self.shares = shares
+        try:
+            self.at = self.master.point(self.bundle, shares)
+        except np.linalg.LinAlgError:  # M lost a direction
+            self.at = _Point(shares, np.inf, gains=np.full(shares.size, np.inf))
+
+    def _excess(self) -> float:
+        """How much a level gains above its price, relatively: a step that raises it a lot left the path."""
+        return float((self.at.gains / np.maximum(self.price + self.w, 1e-300)).max()) - 1
 
     def _regroup(self) -> None:
         """Take levels that are worth their price out of the bundle; put useless ones in."""
         own, alone = self.bundle.own, self.bundle.split(self.shares)[0]
         z, w = self.z[: own.size], self.w[: own.size]
-        gap, price = self.master.gap(self.at)
-        price = max(self.price, min(price, self.at.value - self.at.prior))
+        if self._excess() > 0.3:
+            return
+        gap, price = self.master.gap(self.at)[0], self.price
+        if not np.isfinite(self.master.caps).any():
+            price = max(price, self.at.value - self.at.prior)  # what it comes to at the optimum, from above
         slack = price - self.at.every
         shares = self.everywhere()
         out = np.zeros(shares.size, dtype=bool)
@@ -391,23 +399,26 @@ class _Path:
         if not wanted.any() and not (idle.sum() > 40 and idle.sum() > 0.2 * own.size):
             return
         mu = float(self.z @ self.shares) / self.shares.size
-        start = min(10 * mu / price, 0.1 / max(int(wanted.sum()), 1))
-        start = np.minimum(np.maximum(shares, start), 0.5 * (self.master.caps + shares))
+        least = min(10 * mu / price, 0.1 / max(int(wanted.sum()), 1))
+        start = np.minimum(np.maximum(shares, least), 0.5 * (self.master.caps + shares))
         shares = np.where(wanted, start, shares)
         self.kept |= wanted & (mu < 1e-3 * price / own.size)
-        all_z, all_w = np.zeros(shares.size), np.zeros(shares.size)
-        all_z[own], all_w[own] = z, w
+        all_z, all_w, all_v = np.zeros((3, shares.size))
+        all_z[own], all_w[own], all_v[own] = z, w, self.v[: own.size]
         all_z[wanted] = mu / shares[wanted]
         rest_z = float(self.z[-1]) if self.bundle.present else 0.3 * self.price
         out[own[idle]], out[wanted] = False, True
         now = np.flatnonzero(out)
-        self._restrict(now, shares / shares.sum())
+        self._restrict(now, shares / shares.sum() if wanted.any() else shares)
         last = [rest_z] if self.bundle.present else []
         self.z = np.append(all_z[now], last)
-        self._refresh_caps(np.append(all_w[now], np.zeros(len(last))), mu)
+        before = np.append(all_v[now], [0.0] * len(last))
+        rooms = self._rooms()
+        self.v = np.where(np.abs(rooms - before) <= 1e-12 * rooms + 4e-16 * self.shares, before, rooms)
+        self._refresh_caps(np.append(all_w[now], [0.0] * len(last)), mu)
         self.at = self.master.point(self.bundle, self.shares)
 
-    def _wanted(self, candidates: Array) -> Array:
+    def _wanted(self, candidates: Mask) -> Mask:
         """The candidates that gain most, a quarter of the working set at a time."""
         number = max(20, self.bundle.own.size // 4)
         order = np.argsort(-np.where(candidates, self.at.every, -1.0), kind="stable")[:number]
@@ -417,8 +428,7 @@ class _Path:
 
     def _refresh_caps(self, w: Array, mu: float) -> None:
         finite = np.isfinite(self.caps)
-        least = 1e-3 * mu / np.where(finite, self.caps - self.shares, 1.0)
-        self.w = np.where(finite, np.maximum(w, least), 0.0)
+        self.w = np.where(finite, np.maximum(w, 1e-3 * mu / self.v), 0.0)
 
 
 def _reach(x: Array, dx: Array, back: float = 1.0) -> float:

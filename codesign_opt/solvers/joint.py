@@ -20,10 +20,11 @@ from .joint_dual import JointProgram, LevelDual, State
 __all__ = ["JointProgram", "JointSolution", "Sensitivity", "sensitivity", "solve_joint", "solve_many", "stopping_slope"]
 
 _NEWTON = 25
-_CLIMB = 400
+_CLIMB = 120
+_PATIENCE = 8  # iterations without a rise of the bound
 _REACH = 4.0  # largest change of a log multiplier in one iteration
-_ENOUGH = 1e-10  # gap with which the fast methods are left alone
-_FAINT = (1e-13, 1e-11, 1e-9)  # shares of the last evaluation's error given to levels that train little else
+_ENOUGH = 1e-9  # gap at which the slow method stops
+_FAINT = (1e-24, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def solve_joint(
     >>> program = JointProgram(one, 0 * one, one, np.ones((1, 3)), 1, np.ones((1, 3)), np.ones((1, 3)), np.array([12.0]))
     >>> found = solve_joint(program)
     >>> round(found.value, 6), bool(found.relative_gap < 1e-9)
-    (4.171573, True)
+    (3.434761, True)
     """
     with np.errstate(all="ignore"):
         return _solve(program, tolerance, start)
@@ -102,7 +103,7 @@ def _solve(program: JointProgram, tolerance: float, start: tuple[Array, Array] |
     for faint in _FAINT:
         errors = _faint_errors(program, faint)
         best = _search(program, errors, tolerance, start, best)
-        if errors is None or best is None or best.relative_gap <= max(tolerance, _ENOUGH):
+        if errors is None or best is None or best.relative_gap <= max(tolerance, 1e-7):
             break
     return best
 
@@ -327,17 +328,17 @@ def _climb(
     wait, promised = 0, np.inf
     for iteration in range(_CLIMB):
         missing = _missing(dual, state)
-        if missing < 1e-6 * promised or iteration % 25 == 24:
+        if missing < min(1e-6, 0.01 * promised) or iteration % 10 == 9:
             best = _better(best, _conclude(dual, state, _NEWTON + iteration))
             promised = min(promised, missing)
-            if best is not None and best.relative_gap <= tolerance:
+            if best is not None and best.relative_gap <= max(tolerance, _ENOUGH):
                 return best
-        trial = _climbed(dual, state)
+        trial = _higher(_climbed(dual, state), _refilled(dual, state), state)
         if trial is None:
             break
         wait = wait + 1 if trial.value <= state.value + 1e-15 * abs(state.value) else 0
         state = trial
-        if wait >= 3:
+        if wait >= _PATIENCE:
             break
     best = _better(best, _conclude(dual, state, _NEWTON + _CLIMB))
     return _better(best, _without_slack(dual, state))
@@ -370,8 +371,8 @@ def _best_window(dual: LevelDual, theta: Array) -> State | None:
         low, below = high, above
         high, reach = high + reach, 2 * reach
         found, above = at(high)
-    best, least = found, np.inf
-    for step in range(120):
+    best, least, ends = found, np.inf, [at(low)[0], at(high)[0]]
+    for step in range(80):
         middle = 0.5 * (low + high)
         if step % 3 and np.isfinite(above - below) and above > below:
             middle = float(np.clip(low - below * (high - low) / (above - below), low, high))
@@ -381,10 +382,22 @@ def _best_window(dual: LevelDual, theta: Array) -> State | None:
         if least < 1e-14 or high - low < 1e-15 * max(abs(high), 1e-3):
             break
         if height > 0:
-            high, above = middle, height
+            high, above, ends[1] = middle, height, found
         else:
-            low, below = middle, height
-    return best
+            low, below, ends[0] = middle, height, found
+    return _between(dual, ends[0], ends[1]) if least > 1e-10 and ends[0] and ends[1] else best
+
+
+def _between(dual: LevelDual, first: State, second: State) -> State:
+    """The mean of two minimisers of one Lagrangian that has just enough examples near the stopping point.
+
+    At the price at which a level is filled or left empty every number between serves as well.
+    """
+    wanted = float(np.sqrt(dual.program.final_error / first.nu))
+    weight = float(np.clip((wanted - first.near) / max(second.near - first.near, 1e-300), 0.0, 1.0))
+    total = first.total + weight * (second.total - first.total)
+    cost = first.cost + weight * (second.cost - first.cost)
+    return replace(first, total=total, cost=cost, near=float(dual.window @ total)) if dual.window is not None else first
 
 
 def _missing(dual: LevelDual, state: State) -> float:
@@ -394,6 +407,40 @@ def _missing(dual: LevelDual, state: State) -> float:
         root = np.sqrt(dual.program.final_error / state.near) - np.sqrt(state.nu * state.near)
         gap += float(root * root)
     return gap / max(abs(state.value), 1e-300)
+
+
+def _excess(state: State, dual: LevelDual) -> float:
+    """Largest logarithm by which a band sum differs from its multiplier or a budget is overspent."""
+    bands = np.abs(np.log(2 * state.sums / state.p)).max(initial=0.0)
+    return float(max(bands, np.log(state.cost / dual.budget).max(initial=0.0)))
+
+
+def _higher(first: State | None, second: State | None, old: State) -> State | None:
+    """The trial with the higher dual value; where rounding hides the difference, the one nearer to feasible."""
+    if first is None or second is None:
+        return first if second is None else second
+    stuck = first.value <= old.value + 1e-15 * abs(old.value)
+    return second if stuck or second.value > first.value + 1e-15 * abs(old.value) else first
+
+
+def _refilled(dual: LevelDual, state: State) -> State | None:
+    """One fixed-point step: a band's price from its sum, a budget's from what it would cost; None where it falls.
+
+    It needs no curvature, and moves multipliers whose share of the value is below rounding.
+    """
+    bands = state.p.size
+    move = np.concatenate([np.log(2 * state.sums / state.p) / (1 + dual.q / (dual.q + 1)), 2 * np.log(state.cost / dual.budget)])
+    move = np.clip(np.nan_to_num(move, nan=0.0, posinf=_REACH, neginf=-_REACH), -_REACH, _REACH)
+    theta = state.theta.copy()
+    theta[: move.size] += move
+    trial = _best_window(dual, np.clip(theta, -300.0, 690.0))
+    if trial is None or trial.value < state.value - 4e-16 * abs(state.value):
+        theta[:bands] = state.theta[:bands]
+        trial = _best_window(dual, np.clip(theta, -300.0, 690.0))
+    if trial is None or trial.value < state.value - 4e-16 * abs(state.value):
+        return None
+    rises = trial.value > state.value + 1e-15 * abs(state.value)
+    return trial if rises or _excess(trial, dual) < 0.99 * _excess(state, dual) else None
 
 
 def _climbed(dual: LevelDual, state: State) -> State | None:
@@ -458,42 +505,48 @@ def _conclude(dual: LevelDual, state: State, iteration: int) -> JointSolution | 
         return None
     total, n = point
     value, constant = dual.objective(total, n)
-    proof = state
-    if dual.a is not program.errors:
-        true = LevelDual(program, dual.active)
-        found = true.state(state.theta)
-        if found is None:
-            return None
-        proof, dual = found, true
+    proof: State | None = state
+    if dual.a is not program.errors or dual.window is not None:
+        dual = LevelDual(program, dual.active) if dual.a is not program.errors else dual
+        proof = dual.checked(state)
+    if proof is None:
+        return None
     lower = proof.value - dual.root_error(proof)
     if not (np.isfinite(value) and np.isfinite(lower)):
         return None
-    gap = (value - lower) / value if value > 0 else 0.0
+    # below 1e-16 of the whole everything is rounding
+    scale = max(value, 1e-8 * (value + constant))
+    gap = (value - lower) / scale if scale > 0 else 0.0
     multipliers, bands = np.zeros(program.budgets.size), np.zeros(len(program.response))
     multipliers[dual.active], bands[dual.rows] = state.eta, state.p
     examples = total - dual.spent
     return JointSolution(
-        examples, n, value + constant, lower + constant, gap, multipliers, bands, state.nu, iteration
+        examples, n, value + constant, lower + constant, gap, multipliers, bands, proof.nu, iteration
     )
 
 
 def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:
-    """(T, n) on the line from the cheapest design to the state's, where the first budget is used up.
+    """(T, n) moved towards the cheapest design until every budget is met, or away from it until one is used up.
 
-    Floors and spent examples are kept: what is scaled is only what lies above them.
+    Floors and spent examples are kept: what is scaled is what lies above them, and only what the budget prices.
     """
     program = dual.program
-    above, further = state.total - dual.low, state.n - dual.n_low
-    cost = program.examples_prices @ above + program.steps_prices @ further
-    cheapest = program.examples_prices @ (dual.low - dual.spent) + program.steps_prices @ dual.n_low
-    room = program.budgets - cheapest
-    if np.any(room < -1e-12 * program.budgets):
+    c, k, budgets = program.examples_prices, program.steps_prices, program.budgets
+    room = budgets - c @ (dual.low - dual.spent) - k @ dual.n_low
+    if np.any(room < -1e-12 * budgets):
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = float(np.min(np.where(cost > 0, np.maximum(room, 0.0) / cost, np.inf)))
-    share = min(share, 2.0)
-    total, n = dual.low + share * above, dual.n_low + share * further
-    return np.minimum(total, dual.high), np.minimum(n, dual.n_high)
+    above, further = state.total - dual.low, state.n - dual.n_low
+    cost = c @ above + k @ further
+    share = float(np.min(np.maximum(room, 0.0) / np.where(cost > 0, cost, 1e-300)))
+    if 0.99 < share < 1.01 or budgets.size == 1:
+        above, further = min(share, 1.01) * above, min(share, 1.01) * further
+    else:
+        for j in range(budgets.size):
+            cost_j = float(c[j] @ above + k[j] @ further)
+            if cost_j > room[j]:
+                shrink = max(float(room[j]), 0.0) / cost_j
+                above, further = np.where(c[j] > 0, shrink, 1.0) * above, np.where(k[j] > 0, shrink, 1.0) * further
+    return np.minimum(dual.low + above, dual.high), np.minimum(dual.n_low + further, dual.n_high)
 
 
 # ---------------------------------------------------------------------- derivatives

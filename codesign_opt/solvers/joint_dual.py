@@ -175,7 +175,10 @@ class LevelDual:
         """Which levels train, which need steps for the score, and where a number of steps serves nothing."""
         p = self.program
         self.trains = self.a > 0
-        scored = (self.trains | (p.floors > 0)) & (p.kappa > 0)
+        # errors given only to make T unique do not depend on the steps
+        bare = self.trains & (p.errors == 0)
+        self.coupled = None if self.a is p.errors or not bare.any() else np.where(bare, 0.0, 1.0)
+        scored = ((p.errors > 0) | (p.floors > 0)) & (p.kappa > 0)
         if self.form == "settled":
             scored = np.zeros(p.size, dtype=bool)
         self.scored = scored
@@ -246,8 +249,20 @@ class LevelDual:
     def state(self, theta: Array) -> State | None:
         """None where the Lagrangian has no minimum."""
         p, eta, nu, share, slope = self.split(theta)
+        return self._state(theta, p, eta, nu, share, slope, self._example_price(eta, nu, share))
+
+    def checked(self, state: State) -> State | None:
+        """The state at the multipliers as they are reported, nu a last digit below its ceiling: what is proved."""
+        if self.window is None:
+            return self._state(state.theta, state.p, state.eta, 0.0, 1.0, state.ceiling_slope, state.eta @ self.c)
+        nu = state.nu * (1 - 4e-15)
+        price = state.eta @ self.c - nu * self.window
+        return self._state(state.theta, state.p, state.eta, nu, 1.0, state.ceiling_slope, price)
+
+    def _state(
+        self, theta: Array, p: Array, eta: Array, nu: float, share: float, slope: Array, price: Array
+    ) -> State | None:
         step_price = eta[0] * self.k[0] if eta.size == 1 else eta @ self.k
-        price = self._example_price(eta, nu, share)
         if np.any((price <= 0) & self.trains & np.isinf(self.high)):
             return None
         drag = (self.q * p) @ self.r if p.size else np.zeros(self.program.size)
@@ -256,14 +271,15 @@ class LevelDual:
             return None
         n_safe = n if self.idle is None else n + self.idle
         factor, excess, slope_m = self._factor(n_safe)
-        total, free = self._examples(price, factor)
+        weight = self.a * (factor if self.coupled is None else np.where(self.coupled > 0, factor, 1.0))
+        total, free = self._examples(price, weight)
         if not total.max() < np.inf:
             return None
         power = self._power(n_safe)
         x = self.r * power
         sums = x.sum(axis=1)
         cost = self.c @ (total - self.spent) + self.k @ n
-        score = self.a * factor / (total + self.no_training)
+        score = weight / (total + self.no_training)
         error = float(score.sum() + self.program.floors @ excess)
         value = error + float(p @ sums - 0.25 * (p @ p) + eta @ (cost - self.budget))
         near = 0.0
@@ -294,10 +310,10 @@ class LevelDual:
         factor = np.where(large, x, 1.0) * np.exp(bulge)
         return factor, np.where(large, factor - 1.0, np.expm1(bulge)), fourth / (1 + fourth)
 
-    def _examples(self, price: Array, factor: Array) -> tuple[Array, Array]:
+    def _examples(self, price: Array, weight: Array) -> tuple[Array, Array]:
         """T = clip(sqrt(A M / price), low, high), and where it is not clipped."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            best = np.sqrt(self.a * factor / price)
+            best = np.sqrt(weight / price)
         if self.capped or self.window is not None:
             best = np.where(price > 0, best, np.where((price < 0) | self.trains, self.high, self.low))
         else:
@@ -337,7 +353,7 @@ class LevelDual:
     def _long(self, on: Array, short: Array, drag: Array, step_price: Array, price: Array) -> Array:
         """Root of step_price n = (A/T + F) (-dM/dlog n) + q D n^-q on the levels `on`, T at its best."""
         p = self.program
-        a, kappa, cost = self.a[on], p.kappa[on], np.maximum(step_price[on], _TINY)
+        a, kappa, cost = self._score_weight()[on], p.kappa[on], np.maximum(step_price[on], _TINY)
         worth = np.maximum(price[on], 0.0)
         at_floor = p.floors[on] * kappa / cost
         half = np.cbrt(np.sqrt(a * kappa * worth) / cost) ** 2
@@ -354,9 +370,12 @@ class LevelDual:
             n = np.where(step_price[on] > 0, n, np.inf)
         return n if self.form != "p4" else self._long_p4(on, short, n, drag[on], cost, worth)
 
+    def _score_weight(self) -> Array:
+        return self.a if self.coupled is None else self.a * self.coupled
+
     def _long_p4(self, on: Array, short: Array, upper: Array, drag: Array, cost: Array, worth: Array) -> Array:
         """The same for the smooth form, between the short root and the root of M(x) = x: guarded Newton."""
-        p, a, kappa = self.program, self.a[on], self.program.kappa[on]
+        p, a, kappa = self.program, self._score_weight()[on], self.program.kappa[on]
         low, high, floors = self.low[on], self.high[on], p.floors[on]
 
         def above(t: Array) -> tuple[Array, Array]:
@@ -413,9 +432,10 @@ class LevelDual:
         pull = drag * power
         bend = step_price * n + q * pull
         if slope_m is not None:
-            bend = bend + (score + self.program.floors * factor) * (slope_m * (4 - 3 * slope_m))
-            half = 0.5 * slope_m * free
-            bend = bend - score * slope_m * half
+            tied = score if self.coupled is None else score * self.coupled
+            bend = bend + (tied + self.program.floors * factor) * (slope_m * (4 - 3 * slope_m))
+            half = 0.5 * slope_m * free if self.coupled is None else 0.5 * slope_m * free * self.coupled
+            bend = bend - tied * slope_m * half
             z[bands:] -= half * y
         with np.errstate(divide="ignore"):
             weight = 1.0 / bend
@@ -432,7 +452,7 @@ class LevelDual:
         drag, step_price, price, moving, free, factor, slope_m, score, x, power = state.pieces
         right = drag * power
         if slope_m is not None:
-            right = right + (score + self.program.floors * factor) * slope_m
+            right = right + ((score if self.coupled is None else score * self.coupled) + self.program.floors * factor) * slope_m
         left = step_price * state.n
         with np.errstate(divide="ignore", invalid="ignore"):
             off = np.abs(left - right) * np.abs(np.log(left / right))

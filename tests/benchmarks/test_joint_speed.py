@@ -1,0 +1,112 @@
+"""Speed of the dual Newton beside cvxpy, all cold, one thread. PYTHONPATH=. pytest -s tests/benchmarks/test_joint_speed.py."""
+
+from __future__ import annotations
+
+import time
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.solvers.joint import JointProgram, solve_joint
+from codesign_opt.study import Study
+from codesign_opt.sweep import sweep
+
+BUDGET = 1e9
+
+
+def instance(size):
+    """(table, prices, program): a smooth table of 8 bands on `size` levels, order 1, one budget."""
+    levels = co.Levels.log_uniform(0.002, 80.0, size)
+    sigma, lam = levels.sigma, np.geomspace(1e-5, 1.0, 8)[:, None]
+    counts = np.geomspace(2000, 1, 8)[:, None]
+    v = lam + sigma**2
+    score = (counts * lam**2 / v**2 * sigma**2 / (lam + 0.002**2)).sum(axis=0)
+    rows = np.sqrt(counts) * lam / np.sqrt(lam + 0.002**2) * sigma**2 * lam / (2 * v**2)
+    table = co.Coefficients(levels, score=score, floor=1e-4 * score, response=rows, terminal="rescale")
+    prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
+    return table, prices
+
+
+def program_of(table, prices):
+    return JointProgram(
+        table.example_error, table.floor_error, table.kappa, table.step_response, table.order,
+        prices.example_price(table.levels)[None], prices.evaluation_price(table.levels)[None], np.array([BUDGET]),
+    )  # fmt: skip
+
+
+def geometric(table, prices, unit):
+    """The geometric program in (gamma, m): x = kappa/n, t >= max(1, x); error in `unit`, price in budgets."""
+    size = len(table.levels)
+    x, m, t = (cp.Variable(size, pos=True) for _ in range(3))
+    error = cp.sum(cp.multiply(table.example_error, t / m)) + cp.sum(cp.multiply(table.floor_error, t))
+    scaled = table.step_response / table.kappa**table.order
+    for row in scaled:
+        error = error + cp.square(cp.sum(cp.multiply(row, x)))
+    price = cp.sum(cp.multiply(prices.example_price(table.levels), m))
+    price = price + cp.sum(cp.multiply(prices.evaluation_price(table.levels) * table.kappa, x**-1))
+    program = cp.Problem(cp.Minimize(error / unit), [price / BUDGET <= 1, t >= x, t >= 1])
+    program.solve(gp=True, solver="CLARABEL")
+    return float(program.value) * unit
+
+
+def timed(function, repeat):
+    times, result = [], None
+    for _ in range(repeat):
+        begun = time.perf_counter()
+        result = function()
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)), result
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_joint_program_at_200_levels_beside_cvxpy():
+    table, prices = instance(200)
+    newton, found = timed(lambda: solve_joint(program_of(table, prices)), 31)
+
+    def declared():
+        terms = co.ScoreError(table) + co.Discretization(table)
+        return co.Problem(terms, [co.Compute(prices) <= BUDGET]).solve()
+
+    dcp, plan = timed(declared, 5)
+    gp, value = timed(lambda: geometric(table, prices, found.value), 3)
+    print(f"\nL = 200: {newton * 1e3:.3f} ms, gap {found.relative_gap:.1e}, {found.iterations} iterations")
+    print(f"cvxpy geometric program {gp * 1e3:.0f} ms = {gp / newton:.0f}x (value {value / found.value - 1:+.1e})")
+    print(f"cvxpy DCP {dcp * 1e3:.1f} ms = {dcp / newton:.0f}x (value {plan.error / found.value - 1:+.1e})")
+    assert found.relative_gap <= 1e-9
+    assert plan.error == pytest.approx(found.value, rel=1e-6)
+    assert gp / newton >= 150
+    assert dcp / newton >= 80
+
+
+def test_cost_per_level_does_not_grow():
+    base = None
+    print()
+    for size in (200, 2_000, 20_000, 200_000):
+        program = program_of(*instance(size))
+        seconds, found = timed(lambda p=program: solve_joint(p), 5 if size < 100_000 else 3)
+        base = seconds / size if size == 2_000 else base
+        ratio = "" if base is None else f", per level {seconds / size / base:.2f} of L = 2,000"
+        print(f"L = {size:>7,}: {seconds * 1e3:9.2f} ms, gap {found.relative_gap:.1e}, {found.iterations} iterations{ratio}")
+        assert found.relative_gap <= 1e-9
+        assert base is None or seconds / size <= 3.0 * base  # memory, not work: out of cache beyond 20,000 levels
+
+
+def test_sweep_over_64_stopping_points_beside_declared_programs():
+    model = co.GaussianModel(co.Spectrum.power_law(3072, exponent=1.5).in_bands(8), sampler=co.Euler())
+    study = Study(model, co.Prices(example=3.0, evaluation=1.0, images=10_000), BUDGET, None, None, (), (), 200, 1e-6)
+    stops = np.geomspace(0.02, 0.002, 64)
+    begun = time.perf_counter()
+    found = sweep(study, 0.002, 0.02, 64, lambda text: None)
+    each = (time.perf_counter() - begun) / len(found)
+    tables = timed(lambda: [study.table(float(s)) for s in stops], 3)[0] / 64
+    built = [study.program(study.table(float(s))) for s in stops]
+    solved = timed(lambda: [solve_joint(p) for p in built], 3)[0] / 64
+    begun = time.perf_counter()
+    for sigma in stops[::8]:
+        study.solve(float(sigma))
+    declared = (time.perf_counter() - begun) / 8
+    print(f"\nper stopping point: sweep {each * 1e3:.2f} ms (table {tables * 1e3:.2f}, solve {solved * 1e3:.2f})")
+    print(f"declared and solved by cvxpy {declared * 1e3:.1f} ms = {declared / each:.0f}x the sweep, {declared / solved:.0f}x the solve")
+    assert all(stop.failure is None for stop in found)
