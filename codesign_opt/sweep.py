@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     if study.terms or len(solved) < 2 or len(solved) < len(stops) or not hasattr(study.model, "interval_coefficients"):
         return -np.inf, 0
     best, solves = min(s.error for s in solved), 0
-    todo = [(a.sigma, b.sigma) for a, b in zip(solved[:-1], solved[1:], strict=True)]
+    todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
     lowest, evaluations, hopeless = best, 0, False
     while todo:
         a, b = todo.pop()

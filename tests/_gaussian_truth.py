@@ -1,4 +1,4 @@
-"""The truth of Gaussian laws by other means: scalar loops over steps and directions, nothing shared with the package."""
+"""The truth of Gaussian laws by other means: scalar loops, nothing shared with the package."""
 
 import math
 

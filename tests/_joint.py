@@ -93,7 +93,8 @@ def objective(p, total, n):
     with np.errstate(all="ignore"):
         for l in range(p.size):
             x = p.kappa[l] / n[l] if p.kappa[l] > 0 else 0.0
-            factor = {"max": max(1.0, x), "per_step": x, "settled": 1.0, "p4": max(1.0, x) * (1 + min(x, 1 / x if x else 0) ** 4) ** 0.25}[p.form]
+            smooth = max(1.0, x) * (1 + min(x, 1 / x if x else 0) ** 4) ** 0.25
+            factor = {"max": max(1.0, x), "per_step": x, "settled": 1.0, "p4": smooth}[p.form]
             if p.errors[l] > 0:
                 value += p.errors[l] * factor / total[l]
             if p.floors[l] > 0:
@@ -119,7 +120,8 @@ def independent_bound(p, found):
         bound.add_linear(-float(eta * budget), eta * c, eta * k)
     if p.final_error > 0:
         nu = found.window_multiplier
-        bound.add_linear(2 * np.sqrt(p.final_error * nu) - nu * float(p.final_window @ spent), -nu * p.final_window, np.zeros(p.size))
+        constant = 2 * np.sqrt(p.final_error * nu) - nu * float(p.final_window @ spent)
+        bound.add_linear(constant, -nu * p.final_window, np.zeros(p.size))
     with np.errstate(all="ignore"):
         return bound.value()
 

@@ -104,4 +104,6 @@ def test_a_log_without_a_column_says_which(tmp_path):
 def test_examples_outside_the_levels_are_lost_to_the_plan():
     levels = co.Levels.log_uniform(0.1, 1.0, 5)
     run = co.TrainingRun(co.LogNormal(0.0, 1.0), 100, 10)
-    assert run.examples_on(levels).sum() == pytest.approx(1000 * float(co.LogNormal(0.0, 1.0).mass(np.array([0.1, 1.0]))[0]))
+    assert run.examples_on(levels).sum() == pytest.approx(
+        1000 * float(co.LogNormal(0.0, 1.0).mass(np.array([0.1, 1.0]))[0])
+    )

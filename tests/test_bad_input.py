@@ -31,8 +31,23 @@ def refused(call, *names):
     assert any(name in str(caught.value) for name in names), f"{caught.value} names none of {names}"
 
 
-@pytest.mark.parametrize("edges", [[], [1.0], [1.0, 1.0], [2.0, 1.0], [0.0, 1.0], [-1.0, 1.0], [1.0, NAN], [1.0, INF],
-                                   [[1.0, 2.0]], "ab", None, [True, False]])  # fmt: skip
+@pytest.mark.parametrize(
+    "edges",
+    [
+        [],
+        [1.0],
+        [1.0, 1.0],
+        [2.0, 1.0],
+        [0.0, 1.0],
+        [-1.0, 1.0],
+        [1.0, NAN],
+        [1.0, INF],
+        [[1.0, 2.0]],
+        "ab",
+        None,
+        [True, False],
+    ],
+)
 def test_levels(edges):
     refused(lambda: co.Levels(edges), "Levels.edges")
 
@@ -83,8 +98,19 @@ def test_prices(value):
         refused(lambda: co.Prices(example=1.0, evaluation=1.0, images=value), "Prices.images")
 
 
-@pytest.mark.parametrize("function", [lambda s: s > 0.0, lambda s: 0.0 * s, lambda s: s * NAN, lambda s: -s, lambda s: s[:2],
-                                      lambda s: "dear", lambda s: None, lambda s: s + 1j])  # fmt: skip
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s: s > 0.0,
+        lambda s: 0.0 * s,
+        lambda s: s * NAN,
+        lambda s: -s,
+        lambda s: s[:2],
+        lambda s: "dear",
+        lambda s: None,
+        lambda s: s + 1j,
+    ],
+)
 def test_price_functions(function):
     refused(lambda: co.Prices(function, 1.0, 10).example_price(LEVELS), "Prices.example")
     refused(lambda: co.Prices(1.0, function, 10).evaluation_price(LEVELS), "Prices.evaluation")
@@ -104,7 +130,9 @@ def test_couplings(value):
     refused(lambda: co.Local(2.7, form=value), "Local.form")
 
 
-@pytest.mark.parametrize("function", [lambda s: -s, lambda s: s[:3], lambda s: s * NAN, lambda s: s > 1, lambda s: "wide"])
+@pytest.mark.parametrize(
+    "function", [lambda s: -s, lambda s: s[:3], lambda s: s * NAN, lambda s: s > 1, lambda s: "wide"]
+)
 def test_coupling_functions(function):
     refused(lambda: co.Local(function).lengths(LEVELS), "Local.log_width")
     refused(lambda: co.PerStep(function).lengths(LEVELS), "PerStep.log_width")
@@ -159,7 +187,9 @@ def test_number_of_levels(value):
     refused(lambda: co.codesign(MODEL, steps=5, levels=value), "levels")
 
 
-@pytest.mark.parametrize("grid", [[], [1.0], [1.0, 2.0], [1.0, 0.0, 0.0], [1.0, -1.0], [NAN, 0.0], "ab", [INF, 1.0], [[2.0, 1.0]]])
+@pytest.mark.parametrize(
+    "grid", [[], [1.0], [1.0, 2.0], [1.0, 0.0, 0.0], [1.0, -1.0], [NAN, 0.0], "ab", [INF, 1.0], [[2.0, 1.0]]]
+)
 def test_grids(grid):
     for method in (MODEL.settled_coefficients, MODEL.band_errors, MODEL.kl_divergence, MODEL.discretization):
         refused(lambda method=method: method(grid), "sigmas")
@@ -202,8 +232,18 @@ def test_an_empty_mask_is_refused_by_name():
     refused(lambda: solve(co.named("mine", lambda d: cp.sum(d.examples[d.sigma > 1e9]) >= 1)), "mine")
 
 
-@pytest.mark.parametrize(("at_most", "low", "high"), [(-0.1, 0.1, 1.0), (1.1, 0.1, 1.0), (0.5, 1.0, 0.1), (0.5, 0.0, 1.0),
-                                                      (NAN, 0.1, 1.0), (0.5, 0.1, INF), (True, 0.1, 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("at_most", "low", "high"),
+    [
+        (-0.1, 0.1, 1.0),
+        (1.1, 0.1, 1.0),
+        (0.5, 1.0, 0.1),
+        (0.5, 0.0, 1.0),
+        (NAN, 0.1, 1.0),
+        (0.5, 0.1, INF),
+        (True, 0.1, 1.0),
+    ],
+)
 def test_share(at_most, low, high):
     refused(lambda: co.Share(at_most, low, high), "Share.")
 
@@ -261,11 +301,20 @@ def test_a_users_term_that_is_not_convex_is_blamed_by_name(kind):
     refused(lambda: solve(Mine(kind) <= 3.0), "Mine")
 
 
-@pytest.mark.parametrize("function", [
-    lambda d: cp.sum(cp.square(d.examples)) >= 1, lambda d: cp.sum(cp.log(d.steps)) <= 1, lambda d: True,
-    lambda d: None, lambda d: [True], lambda d: "x", lambda d: 3.0, lambda d: cp.sum(cp.Variable(3)) <= 1,
-    lambda d: cp.sum(d.examples),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda d: cp.sum(cp.square(d.examples)) >= 1,
+        lambda d: cp.sum(cp.log(d.steps)) <= 1,
+        lambda d: True,
+        lambda d: None,
+        lambda d: [True],
+        lambda d: "x",
+        lambda d: 3.0,
+        lambda d: cp.sum(cp.Variable(3)) <= 1,
+        lambda d: cp.sum(d.examples),
+    ],
+)
 def test_a_users_constraint_that_cannot_be_used_is_blamed_by_name(function):
     refused(lambda: solve(co.named("my row", function)), "my row")
 
@@ -290,36 +339,70 @@ def test_problems():
         refused(lambda tolerance=tolerance: solve().solve(tolerance=tolerance), "tolerance")
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("features", np.ones((3, 2))), ("features", np.full((3, 2, 4), NAN)), ("response", np.ones(4)),
-    ("response", np.full((4, 1), INF)), ("sigma", [1.0, 0.5, 2.0]), ("sigma", [0.0, 1.0, 2.0]), ("sigma", []),
-    ("prior", -np.eye(4)), ("prior", np.ones((3, 3))), ("prior", np.triu(np.ones((4, 4)))), ("residual_variance", 0.0),
-    ("residual_variance", [1.0, NAN, 1.0]), ("residual_variance", True), ("residual_variance", [1.0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("features", np.ones((3, 2))),
+        ("features", np.full((3, 2, 4), NAN)),
+        ("response", np.ones(4)),
+        ("response", np.full((4, 1), INF)),
+        ("sigma", [1.0, 0.5, 2.0]),
+        ("sigma", [0.0, 1.0, 2.0]),
+        ("sigma", []),
+        ("prior", -np.eye(4)),
+        ("prior", np.ones((3, 3))),
+        ("prior", np.triu(np.ones((4, 4)))),
+        ("residual_variance", 0.0),
+        ("residual_variance", [1.0, NAN, 1.0]),
+        ("residual_variance", True),
+        ("residual_variance", [1.0]),
+    ],
+)
 def test_information_error(name, value):
     rng = np.random.default_rng(0)
     settings = {"features": rng.normal(size=(3, 2, 4)), "response": rng.normal(size=(4, 1)), "sigma": [0.1, 1.0, 2.0]}
     refused(lambda: co.InformationError(**{**settings, name: value}), f"InformationError.{name}")
 
 
-@pytest.mark.parametrize(("options", "names"), [
-    ({"prices": PRICES}, ["budget"]), ({"budget": 1e4}, ["prices"]), ({}, ["limits"]), ({"steps": 1}, ["steps"]),
-    ({"steps": 2.5}, ["steps"]), ({"steps": True}, ["steps"]), ({"steps": NAN}, ["steps"]),
-    ({"prices": 3.0, "budget": 1e4}, ["prices"]), ({"prices": PRICES, "budget": -1.0}, ["budget"]),
-    ({"prices": PRICES, "budget": NAN}, ["budget"]), ({"prices": PRICES, "budget": True}, ["budget"]),
-    ({"prices": PRICES, "budget": 0}, ["budget"]), ({"prices": PRICES, "budget": [1e4]}, ["budget"]),
-    ({"steps": 5, "search": (1.0, 0.1)}, ["search"]), ({"steps": 5, "search": (0.1,)}, ["search"]),
-    ({"steps": 5, "search": (0.1, 1e3)}, ["search"]), ({"steps": 5, "search": (NAN, 1.0)}, ["search"]),
-    ({"steps": 5, "points": 2}, ["points"]), ({"steps": 5, "points": True}, ["points"]),
-    ({"steps": 5, "tolerance": 0.0}, ["tolerance"]), ({"steps": 5, "outer_tolerance": -1.0}, ["outer_tolerance"]),
-    ({"steps": 5, "stopping_sigma": 0.0}, ["stopping_sigma"]), ({"steps": 5, "stopping_sigma": 100.0}, ["stopping_sigma"]),
-    ({"steps": 5, "constraints": co.Steps() <= 3}, ["constraints"]), ({"steps": 5, "constraints": [True]}, ["constraint"]),
-    ({"steps": 5, "constraints": None}, ["constraints"]), ({"steps": 5, "terms": [3.0]}, ["terms"]),
-    ({"steps": 5, "terms": co.Steps()}, ["terms"]), ({"steps": 5, "run": "yesterday"}, ["run"]),
-    ({"steps": 5, "samplers": []}, ["samplers"]), ({"steps": 5, "samplers": co.Heun()}, ["samplers"]),
-    ({"steps": 5, "samplers": ["heun"]}, ["sampler"]), ({"sigmas": [80.0, 1.0, 0.0]}, ["prices"]),
-    ({"sigmas": [80.0, 1.0, 0.0], "steps": 5}, ["steps"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"prices": PRICES}, ["budget"]),
+        ({"budget": 1e4}, ["prices"]),
+        ({}, ["limits"]),
+        ({"steps": 1}, ["steps"]),
+        ({"steps": 2.5}, ["steps"]),
+        ({"steps": True}, ["steps"]),
+        ({"steps": NAN}, ["steps"]),
+        ({"prices": 3.0, "budget": 1e4}, ["prices"]),
+        ({"prices": PRICES, "budget": -1.0}, ["budget"]),
+        ({"prices": PRICES, "budget": NAN}, ["budget"]),
+        ({"prices": PRICES, "budget": True}, ["budget"]),
+        ({"prices": PRICES, "budget": 0}, ["budget"]),
+        ({"prices": PRICES, "budget": [1e4]}, ["budget"]),
+        ({"steps": 5, "search": (1.0, 0.1)}, ["search"]),
+        ({"steps": 5, "search": (0.1,)}, ["search"]),
+        ({"steps": 5, "search": (0.1, 1e3)}, ["search"]),
+        ({"steps": 5, "search": (NAN, 1.0)}, ["search"]),
+        ({"steps": 5, "points": 2}, ["points"]),
+        ({"steps": 5, "points": True}, ["points"]),
+        ({"steps": 5, "tolerance": 0.0}, ["tolerance"]),
+        ({"steps": 5, "outer_tolerance": -1.0}, ["outer_tolerance"]),
+        ({"steps": 5, "stopping_sigma": 0.0}, ["stopping_sigma"]),
+        ({"steps": 5, "stopping_sigma": 100.0}, ["stopping_sigma"]),
+        ({"steps": 5, "constraints": co.Steps() <= 3}, ["constraints"]),
+        ({"steps": 5, "constraints": [True]}, ["constraint"]),
+        ({"steps": 5, "constraints": None}, ["constraints"]),
+        ({"steps": 5, "terms": [3.0]}, ["terms"]),
+        ({"steps": 5, "terms": co.Steps()}, ["terms"]),
+        ({"steps": 5, "run": "yesterday"}, ["run"]),
+        ({"steps": 5, "samplers": []}, ["samplers"]),
+        ({"steps": 5, "samplers": co.Heun()}, ["samplers"]),
+        ({"steps": 5, "samplers": ["heun"]}, ["sampler"]),
+        ({"sigmas": [80.0, 1.0, 0.0]}, ["prices"]),
+        ({"sigmas": [80.0, 1.0, 0.0], "steps": 5}, ["steps"]),
+    ],
+)
 def test_codesign(options, names):
     options = {"levels": 20, "points": 3, "outer_tolerance": 1.0, **options}
     refused(lambda: co.codesign(MODEL, **options), *names)

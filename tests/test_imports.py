@@ -33,7 +33,7 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib_nor_cvxpy():
         "codesign_opt.GaussianModel, codesign_opt.codesign; "
         "heavy = {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 import codesign_opt as co
 from codesign_opt.errors import InfeasibleError
 from codesign_opt.solvers.information import smoothed_loss, solve_information
-from codesign_opt.solvers.information_newton import capped_shares, knapsack
+from codesign_opt.solvers.information_newton import Block, _Master, capped_shares, knapsack
 
 
 def smooth_features(parameters, levels, outputs, seed):
@@ -93,7 +93,7 @@ def test_random_programs_are_solved_to_a_billionth_and_meet_the_optimality_condi
         assert trial >= found.lower_bound * (1 - 1e-6)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 5, 7, 8, 11, 12])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 7, 8, 9, 11, 12])
 def test_value_equals_the_semidefinite_program(seed):
     problem = random_problem(100 + seed, levels=6)
     *data, options = problem
@@ -205,7 +205,7 @@ def test_blocks_equal_one_block_diagonal_problem():
     assert max(parts.relative_gap, one.relative_gap) < 1e-9
 
 
-@pytest.mark.parametrize(("count", "seed"), [(700, 0), (900, 1)])
+@pytest.mark.parametrize(("count", "seed"), [(1500, 0), (1400, 1)])
 def test_many_levels_start_in_a_bundle_and_end_certified(count, seed):
     rng = np.random.default_rng(seed)
     roots = smooth_features(8, count, 2, seed) if seed else rng.standard_normal((count, 2, 8))
@@ -214,15 +214,20 @@ def test_many_levels_start_in_a_bundle_and_end_certified(count, seed):
     assert found.support.size < 60
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_hessian_forms_agree_with_differences_of_the_gains(outputs):
-    """One column of the response uses one form of the Hessian, many columns the other."""
+@pytest.mark.parametrize("columns", [1, 12])
+@pytest.mark.parametrize("bundle", [False, True])
+def test_hessian_equals_differences_of_the_gains_in_both_forms(columns, bundle):
     rng = np.random.default_rng(0)
-    roots, c = rng.standard_normal((40, outputs, 12)), np.exp(rng.standard_normal(40))
-    for columns in (1, 12):
-        found = solve_information(roots, rng.standard_normal((12, columns)), c, 2.0)
-        assert found.relative_gap < 1e-9
-        assert found.iterations < 40
+    block = Block(rng.standard_normal((9, 2, 12)), rng.standard_normal((12, columns)), 0.1 * np.eye(12))
+    master = _Master([block], np.full(9, np.inf))
+    own = np.arange(7) if bundle else np.arange(9)
+    mix = np.where(np.arange(9) >= own.size, 0.5, 0.0)
+    grouped = master.bundled(own, mix)
+    shares = rng.uniform(0.5, 1.5, own.size + bundle)
+    exact = master.hessian(grouped, master.point(grouped, shares))
+    for i, unit in enumerate(np.eye(shares.size)):
+        up, down = (master.point(grouped, shares + step * unit).gains for step in (1e-5, -1e-5))
+        assert np.allclose((down - up) / 2e-5, exact[i], rtol=1e-6, atol=1e-8 * exact.max())
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e60])

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import codesign_opt as co
 from codesign_opt.errors import NotCertifiedError
-from codesign_opt.solvers.joint import JointProgram, sensitivity, solve_joint, solve_many, stopping_slope
-from codesign_opt.solvers.joint_dual import FORMS, LevelDual
+from codesign_opt.solvers.joint import JointProgram, solve_joint, solve_many
+from codesign_opt.solvers.joint_dual import LevelDual
+from codesign_opt.solvers.joint_program import FORMS
+from codesign_opt.solvers.joint_slopes import sensitivity, stopping_slope
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _joint import check, objective, parts, random_program
@@ -35,7 +37,7 @@ def plain(size=12, bands=3, order=1, form="max", seed=0, budgets=(100.0,), **opt
 # ------------------------------------------------------------------ nothing wrong, nothing refused
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_every_random_program_is_solved_with_a_true_bound(seed):
     program = random_program(seed)
@@ -44,9 +46,9 @@ def test_every_random_program_is_solved_with_a_true_bound(seed):
     assert check(program, found, np.random.default_rng(seed)) is None
 
 
-def test_at_least_99_percent_of_random_programs_are_certified():
-    gaps = [solve_joint(random_program(seed)) for seed in range(200)]
-    assert np.mean([found is not None and found.relative_gap <= 1e-6 for found in gaps]) >= 0.99
+def test_nearly_all_random_programs_are_certified():
+    found = [solve_joint(random_program(seed)) for seed in range(60)]
+    assert sum(answer is None or answer.relative_gap > 1e-6 for answer in found) <= 1
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -99,7 +101,9 @@ def program_of(truth, **options):
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_to_reduce_costs_nothing(form):
     zero, one = np.zeros(4), np.ones(4)
-    found = solve_joint(JointProgram(zero, zero, one, np.zeros((2, 4)), 1, one[None], one[None], np.array([1.0]), form=form))
+    found = solve_joint(
+        JointProgram(zero, zero, one, np.zeros((2, 4)), 1, one[None], one[None], np.array([1.0]), form=form)
+    )
     assert found.value == 0
     assert -1e-90 < found.lower_bound <= 0
     assert not found.steps.any()
@@ -288,6 +292,6 @@ def test_result_does_not_depend_on_units():
 
 def test_bounds_helper_reads_defaults():
     spent, low, high, n_low, n_high = parts(plain())
-    assert not (spent.any() or low.any() or n_low.any())
+    assert not np.concatenate([spent, low, n_low]).any()
     assert np.isinf(high).all()
     assert np.isinf(n_high).all()

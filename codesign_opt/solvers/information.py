@@ -226,7 +226,9 @@ def solve_information(
 
     Raises:
         ValueError: a negative, missing or non-finite entry, shapes that do not fit, low > high, a prior
-            that is not positive semidefinite, or a response that the levels and the prior can't determine.
+            that is not positive semidefinite, or a response that the levels and the prior can't determine:
+            directions with less than 1e-22 of the largest information (each parameter in its own unit)
+            count as undetermined, and a part of the response below 1e-12 of its norm there as rounding.
         InfeasibleError: the floors cost more than the budget.
 
     >>> import numpy as np

@@ -23,8 +23,8 @@ __all__ = ["CUT", "Block", "Iterate", "capped_shares", "knapsack", "minimise", "
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 CUT = 1e-11  # directions of M^(1/2) below this fraction of the largest are undetermined
-_SWEEPS = (6, 20)  # square-root updates before Newton, with few levels and with many
-_OWN = 600  # levels that start with a share of their own
+_SWEEPS = (6, 30)  # square-root updates before Newton, with few levels and with many
+_OWN = 1200  # levels that start with a share of their own
 _ITERATIONS = 120
 _HALVINGS = 12
 _BACK = 1 - 1e-8  # of the way to the boundary, at most
@@ -70,12 +70,13 @@ def whitening(roots: Array, fixed: Array, reference: Array, response: Array) -> 
     lengths = np.sqrt(np.einsum("ij,ij->j", rows, rows))
     unit: Array = np.where(lengths > 0, lengths, 1.0)  # units of the parameters, which change no answer
     rows /= unit
-    triangle = np.asarray(qr(rows, mode="r", overwrite_a=True, check_finite=False)[0])[: min(rows.shape)]
+    triangle: Array = qr(rows, mode="r", overwrite_a=True, check_finite=False)[0][: min(rows.shape)]
     _, values, vectors = np.linalg.svd(triangle, full_matrices=False)
     keep = values > CUT * values.max()
     basis, values = vectors[keep].T, np.asarray(values[keep])
     wanted = response / unit[:, None]
-    missing = float(np.linalg.norm(wanted - basis @ (basis.T @ wanted)) / max(np.linalg.norm(wanted), 1e-300))
+    outside = float(np.linalg.norm(wanted - basis @ (basis.T @ wanted)))
+    missing = outside / max(float(np.linalg.norm(wanted)), 1e-300)
     return basis / values / unit[:, None], missing
 
 
@@ -167,7 +168,7 @@ class _Master:
         rows = (inner * np.sqrt(alone)[:, None, None]).reshape(-1, inner.shape[2])
         rest = block.prior + mass * bundle.information[i] if bundle.present else block.prior
         try:
-            factor = np.linalg.cholesky(rows.T @ rows + rest)
+            factor = np.asarray(np.linalg.cholesky(rows.T @ rows + rest), dtype=np.float64)
             diagonal = np.diag(factor)
             if diagonal.min() > 1e-5 * diagonal.max():
                 return factor

@@ -12,92 +12,19 @@ over n a scalar equation; what results is concave and once continuously differen
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .._validate import Array, choice, number
+from .._validate import Array
+from .joint_program import JointProgram
 
-__all__ = ["FORMS", "JointProgram", "LevelDual", "State"]
+__all__ = ["LevelDual", "State"]
 
-FORMS = ("max", "per_step", "settled", "p4")
 _INNER = 60
+Where = NDArray[np.bool_]
 _TINY = 1e-300
-
-
-@dataclass(frozen=True, eq=False)
-class JointProgram:
-    """min sum_l (A/T + F) M(kappa/n) + A_r/(window . T) + sum_b (sum_l R_bl n^-q)^2 under linear budgets.
-
-    T = spent + new examples. Budgets: examples_prices[j] . new + steps_prices[j] . n <= budgets[j].
-    docs/theory.md section 7, P3 (P2 where nothing is trained), on L levels, B bands, J budgets.
-
-    Args:
-        errors, floors, kappa: (L,) A, F and kappa of the score term, >= 0.
-        response: (B, L) R >= 0.
-        order: q >= 1.
-        examples_prices, steps_prices: (J, L) >= 0.
-        budgets: (J,) > 0.
-        per_step: short for form="per_step".
-        form: M(x) = max(1, x) for "max", x for "per_step", 1 for "settled", (1 + x^4)^(1/4) for "p4".
-        spent: (L,) examples already spent.
-        examples_low, examples_high, steps_low, steps_high: (L,) bounds of T and n; +inf is no cap.
-        final_error, final_window: the last evaluation's A_r and (L,) window >= 0.
-
-    Raises:
-        ValueError: a field that is NaN, negative or of another shape, by name.
-    """
-
-    errors: Array
-    floors: Array
-    kappa: Array
-    response: Array
-    order: int
-    examples_prices: Array
-    steps_prices: Array
-    budgets: Array
-    per_step: bool = False
-    spent: Array | None = None
-    examples_low: Array | None = None
-    examples_high: Array | None = None
-    steps_low: Array | None = None
-    steps_high: Array | None = None
-    final_error: float = 0.0
-    final_window: Array | None = None
-    form: str = "max"
-
-    def __post_init__(self) -> None:
-        if self.per_step:
-            object.__setattr__(self, "form", "per_step")
-        choice(self.form, "JointProgram.form", FORMS)
-        if isinstance(self.order, bool) or self.order < 1 or self.order != int(self.order):
-            raise ValueError(f"JointProgram.order is {self.order}; a whole number >= 1 is needed.")
-        number(self.final_error, "JointProgram.final_error", nonnegative=True)
-        size, count = np.size(self.errors), np.size(self.budgets)
-        shapes = {
-            "errors": (size,), "floors": (size,), "kappa": (size,), "response": (len(self.response), size),
-            "examples_prices": (count, size), "steps_prices": (count, size), "budgets": (count,), "spent": (size,),
-            "examples_low": (size,), "examples_high": (size,), "steps_low": (size,), "steps_high": (size,),
-            "final_window": (size,),
-        }  # fmt: skip
-        for name, shape in shapes.items():
-            value = getattr(self, name)
-            if value is not None:
-                _check(value, f"JointProgram.{name}", shape, capped=name.endswith("high"))
-        if size == 0 or count == 0 or not self.budgets.min() > 0:
-            raise ValueError(f"JointProgram.budgets is {self.budgets}; positive budgets over >= 1 level are needed.")
-
-    @property
-    def size(self) -> int:
-        """Number of levels."""
-        return self.errors.size
-
-
-def _check(value: Array, name: str, shape: tuple[int, ...], *, capped: bool) -> None:
-    """One pass where all is well: this runs before every solve of under a millisecond."""
-    if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.float64:
-        raise ValueError(f"{name} is not a float64 array of shape {shape}.")
-    if value.size and not (value.min() >= 0 and (capped or value.max() < np.inf)):
-        raise ValueError(f"{name} has an entry that is NaN, negative or infinite; all must be >= 0 and finite.")
 
 
 @dataclass(eq=False, slots=True)
@@ -125,7 +52,7 @@ class State:
     cost: Array
     near: float
     value: float
-    pieces: tuple[Array, ...]
+    pieces: tuple[Any, ...]
     curvature: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
@@ -237,7 +164,7 @@ class LevelDual:
         if self.window is None:
             return price
         place, ceiling = self.ceiling(eta)
-        if place is None:
+        if place is None or self.open is None:
             return price - nu * self.window
         # price - nu w without cancellation at the ceiling, where a dominant last evaluation lies
         base = price - ceiling * self.window
@@ -286,7 +213,7 @@ class LevelDual:
         if self.window is not None:
             near = float(self.window @ total)
             value += 2 * float(np.sqrt(self.program.final_error * nu)) - nu * near
-        pieces = (drag, step_price, price, moving, free, factor, slope_m, score, x, power)
+        pieces = (drag, step_price, moving, free, factor, slope_m, score, x, power)
         return State(theta, p, eta, nu, share, slope, n, total, sums, cost, near, value, pieces)
 
     def _power(self, n: Array) -> Array:
@@ -310,7 +237,7 @@ class LevelDual:
         factor = np.where(large, x, 1.0) * np.exp(bulge)
         return factor, np.where(large, factor - 1.0, np.expm1(bulge)), fourth / (1 + fourth)
 
-    def _examples(self, price: Array, weight: Array) -> tuple[Array, Array]:
+    def _examples(self, price: Array, weight: Array) -> tuple[Array, Where]:
         """T = clip(sqrt(A M / price), low, high), and where it is not clipped."""
         with np.errstate(divide="ignore", invalid="ignore"):
             best = np.sqrt(weight / price)
@@ -323,7 +250,7 @@ class LevelDual:
         total = np.minimum(np.maximum(best, self.low), self.high)
         return total, (total == best) & self.trains
 
-    def _steps(self, drag: Array, step_price: Array, price: Array) -> tuple[Array, Array | None]:
+    def _steps(self, drag: Array, step_price: Array, price: Array) -> tuple[Array, Where | None]:
         """n on every level, and where it moves with the multipliers (None: everywhere)."""
         if self.free_steps:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -331,7 +258,7 @@ class LevelDual:
         else:
             ratio = drag / step_price
         n = self._root(ratio)
-        moving: Array | None = None
+        moving: Where | None = None
         wanting = np.flatnonzero(n < self.kink)
         if wanting.size:
             long, kink = self._long(wanting, n[wanting], drag, step_price, price), self.kink[wanting]
@@ -348,9 +275,11 @@ class LevelDual:
     def _root(self, ratio: Array) -> Array:
         if self.q == 1:
             return np.sqrt(ratio)
-        return np.cbrt(ratio) if self.q == 2 else np.sqrt(np.sqrt(ratio)) if self.q == 3 else ratio ** (1 / (self.q + 1))
+        if self.q == 2:
+            return np.cbrt(ratio)
+        return np.sqrt(np.sqrt(ratio)) if self.q == 3 else ratio ** (1 / (self.q + 1))
 
-    def _long(self, on: Array, short: Array, drag: Array, step_price: Array, price: Array) -> Array:
+    def _long(self, on: NDArray[np.intp], short: Array, drag: Array, step_price: Array, price: Array) -> Array:
         """Root of step_price n = (A/T + F) (-dM/dlog n) + q D n^-q on the levels `on`, T at its best."""
         p = self.program
         a, kappa, cost = self._score_weight()[on], p.kappa[on], np.maximum(step_price[on], _TINY)
@@ -373,7 +302,9 @@ class LevelDual:
     def _score_weight(self) -> Array:
         return self.a if self.coupled is None else self.a * self.coupled
 
-    def _long_p4(self, on: Array, short: Array, upper: Array, drag: Array, cost: Array, worth: Array) -> Array:
+    def _long_p4(
+        self, on: NDArray[np.intp], short: Array, upper: Array, drag: Array, cost: Array, worth: Array
+    ) -> Array:
         """The same for the smooth form, between the short root and the root of M(x) = x: guarded Newton."""
         p, a, kappa = self.program, self._score_weight()[on], self.program.kappa[on]
         low, high, floors = self.low[on], self.high[on], p.floors[on]
@@ -417,7 +348,7 @@ class LevelDual:
 
     def add_curvature(self, state: State) -> None:
         """Minus the Hessian of the levels' minima in (p, eta, nu), by eliminating (log T, log n)."""
-        drag, step_price, price, moving, free, factor, slope_m, score, x, power = state.pieces
+        drag, step_price, moving, free, factor, slope_m, score, x, power = state.pieces
         q, bands, budgets, n, total = self.q, state.p.size, self.budget.size, state.n, state.total
         size = state.theta.size
         z = np.empty((size, n.size))
@@ -449,10 +380,11 @@ class LevelDual:
 
     def root_error(self, state: State) -> float:
         """How far the level minima may lie below the values used: slope times distance on unconverged levels."""
-        drag, step_price, price, moving, free, factor, slope_m, score, x, power = state.pieces
+        drag, step_price, moving, _, factor, slope_m, score, _, power = state.pieces
         right = drag * power
         if slope_m is not None:
-            right = right + ((score if self.coupled is None else score * self.coupled) + self.program.floors * factor) * slope_m
+            tied = score if self.coupled is None else score * self.coupled
+            right = right + (tied + self.program.floors * factor) * slope_m
         left = step_price * state.n
         with np.errstate(divide="ignore", invalid="ignore"):
             off = np.abs(left - right) * np.abs(np.log(left / right))
@@ -488,11 +420,9 @@ def _scaled_root(order: int, short: Array, half: Array, floor: Array, cap: Array
         scale = np.maximum(scale, cap)
     scale = np.maximum(scale, _TINY)
     ratio = short / scale
-    a = ratio * ratio if order == 1 else ratio ** (order + 1)
+    a: Array | None = ratio ** (order + 1) if order > 1 else None
     b, f = half / scale, floor / scale
-    b, f = b * np.sqrt(b), f * f
-    if order == 1:
-        a, f = None, a + f
+    b, f = b * np.sqrt(b), f * f if a is not None else f * f + ratio * ratio
     c = None if cap is None else (cap / scale) ** 2
     s = np.ones(scale.size)
     for _ in range(_INNER):

@@ -1,4 +1,7 @@
-"""10,000 random joint programs: certified, refused, crashed, in disagreement. PYTHONPATH=. pytest -s tests/benchmarks/test_fuzz.py."""
+"""10,000 random joint programs: certified, refused, crashed, in disagreement.
+
+OMP_NUM_THREADS=1 PYTHONPATH=. pytest -s tests/benchmarks/test_fuzz.py
+"""
 
 from __future__ import annotations
 
