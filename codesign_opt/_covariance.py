@@ -34,9 +34,7 @@ def sample_rows(samples: ArrayLike) -> NDArray[Any]:
     finite = np.isfinite(rows)
     if not finite.all():
         row, column = (int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"{name} is {rows[row, column]:g} in sample {row}, entry {column}; it must be finite."
-        )
+        raise ValueError(f"{name} is {rows[row, column]:g} in sample {row}, entry {column}; it must be finite.")
     largest = max(float(rows.max()), -float(rows.min()))
     if largest > 1e100:
         raise ValueError(f"{name} reaches {largest:g}; its square leaves float64, rescale the data.")

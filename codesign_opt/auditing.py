@@ -52,7 +52,7 @@ class TrainingRun:
         object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
         if isinstance(self.density, (str, bytes, bool)) or self.density is None:
             raise ValueError(
-                f"TrainingRun.density is {self.density!r}; give co.LogNormal(mean, std), a function of sigma, or an array."
+                f"TrainingRun.density is {self.density!r}; use LogNormal, a function of sigma, or an array."
             )
 
     @property
@@ -67,6 +67,8 @@ class TrainingRun:
             return self.density.mass(levels.edges) * total
         if isinstance(self.density, TrainingDensity):
             return self.density.mass(levels.edges) * total
+        if callable(self.density):
+            return _function_mass(self.density, levels) * total
         return examples_of(self.density, levels, total)
 
     def read_log(self) -> dict[str, Array]:
@@ -86,7 +88,7 @@ class TrainingRun:
             for name in _COLUMNS:
                 if row.get(name) in (None, ""):
                     raise ValueError(
-                        f"TrainingRun.log {path}, line {line}: column '{name}' is missing; needed are {', '.join(_COLUMNS)}."
+                        f"TrainingRun.log {path}, line {line}: no column '{name}'; needed: {', '.join(_COLUMNS)}."
                     )
                 try:
                     table[name].append(float(row[name]))
@@ -95,6 +97,27 @@ class TrainingRun:
                         f"TrainingRun.log {path}, line {line}: '{name}' is {row[name]!r}, not a number."
                     ) from None
         return {name: np.array(values) for name, values in table.items()}
+
+
+def _function_mass(density: Any, levels: Levels) -> Array:
+    """(L,) share of each level in a density per unit sigma, of all its mass between sigma 1e-6 and 1e6."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    edges = np.linspace(np.log(1e-6), np.log(1e6), 1001)
+    half = 0.5 * np.diff(edges)
+    logs = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * nodes
+    whole = float(half @ (_checked_density(density, np.exp(logs)) * np.exp(logs)) @ weights)
+    share = levels.average(lambda sigma: _checked_density(density, sigma) * sigma, points=16) * levels.log_width
+    if not whole > 0:
+        raise ValueError("TrainingRun.density has no mass between sigma 1e-6 and 1e6.")
+    return share / whole
+
+
+def _checked_density(density: Any, sigma: Array) -> Array:
+    values = np.broadcast_to(np.asarray(density(sigma), dtype=np.float64), sigma.shape)
+    if not np.all(np.isfinite(values) & (values >= 0)):
+        bad = float(sigma[~(np.isfinite(values) & (values >= 0))].flat[0])
+        raise ValueError(f"TrainingRun.density(sigma) is negative or not finite at sigma = {bad:.3g}.")
+    return values
 
 
 def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -202,9 +225,13 @@ def audit(
         constraints=options.pop("constraints", ()),
     )
     optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
-    errors = [current["total"], *(p.handed_out["total"] for p in (best_density, best_grid, optimum))]
-    # a later stage is never worse than an earlier one: its program contains the earlier plan
-    errors = list(np.minimum.accumulate(errors))
+    # a later stage's program contains the earlier plan, but whole steps may round the other way: keep the best
+    stages = [best_density, best_grid, optimum]
+    for i in (1, 2):
+        if stages[i].handed_out["total"] > stages[i - 1].handed_out["total"]:
+            stages[i] = stages[i - 1]
+    errors = [current["total"], *(stage.handed_out["total"] for stage in stages)]
+    optimum = stages[-1]
     weight = np.asarray(best_density.tables["score_weight"])
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)

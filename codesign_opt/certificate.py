@@ -135,7 +135,7 @@ class LagrangianBound:
         return float(self.constant + per_level.sum())
 
     def _steps_cost(self) -> float:
-        assert self.fixed_steps is not None  # noqa: S101 - internal invariant
+        assert self.fixed_steps is not None
         return float(self.steps_price @ self.fixed_steps)
 
     def _needs_steps(self) -> Mask:

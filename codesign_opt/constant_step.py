@@ -167,9 +167,7 @@ def check_stable(
     )
 
 
-def _load(
-    v: Array, counts: Array | None, rate: Array, other: Array, batch: int
-) -> tuple[Array, Array, Array]:
+def _load(v: Array, counts: Array | None, rate: Array, other: Array, batch: int) -> tuple[Array, Array, Array]:
     """q_j (B, L), q_0 (L,), and R (1 + q_0), (B, L) for a diagonal matrix and (1, L) for a full one."""
     q = rate / batch / (2 - rate * (1 + 1 / batch) * v)
     q0 = other / batch / (2 - other)

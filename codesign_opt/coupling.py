@@ -217,9 +217,7 @@ class PerLevel(Local):
                 f"PerLevel.edges cover {self.edges[0]:g} to {self.edges[-1]:g}, but the levels reach "
                 f"from {low:g} to {high:g}; extend the edges."
             )
-        inside = np.stack(
-            [levels.overlap(a, b) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)], axis=1
-        )
+        inside = np.stack([levels.overlap(a, b) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)], axis=1)
         return inside / inside.sum(axis=1, keepdims=True)
 
     def aligned(self, levels: Levels) -> Levels:

@@ -193,7 +193,7 @@ class TrainingDensity:
         if torch is None:
             if not isinstance(generator, np.random.Generator):
                 raise TypeError(
-                    f"generator is {type(generator).__name__}; give numpy.random.default_rng(seed) or a torch.Generator."
+                    f"generator is {type(generator).__name__}; give numpy.random.default_rng(0) or a torch.Generator."
                 )
             uniform, order = generator.random(count), generator.permutation(count)
         else:

@@ -10,9 +10,7 @@ from .levels import Levels
 __all__ = ["edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
 
 
-def edm_grid(
-    steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise"
-) -> Array:
+def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
     """EDM's grid: equal increments of sigma^(1/rho) (Karras et al. 2022, equation 5).
 
     Args:

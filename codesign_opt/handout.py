@@ -29,11 +29,19 @@ _MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the 
 
 def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries."""
-    candidates = [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
+    candidates = (
+        [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
+    )
     handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
     best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
     if best is None:
         return replace(plan, notes=(*plan.notes, "no grid of whole steps fits into the budget"))
+    if study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
+        note = (
+            f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
+            "that; its exact error holds for Gaussian data with this spectrum and is the best case for others"
+        )
+        best = replace(best, notes=(*best.notes, note))
     if best.steps.sum() > _MOST_STEPS:
         note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
         best = replace(best, notes=(*best.notes, note))
@@ -74,6 +82,8 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     count = min(float(plan.steps.sum()) + final, float(_MOST_STEPS))
     least = 1 + final
     whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
+    if study.trains and min(whole) < _POLISH_BELOW:  # a whole step less may leave much more for training
+        whole.add(max(least, min(whole) - 1))
     if study.steps is not None:
         whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
     grids = []
@@ -131,7 +141,11 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         handed_out=predict(study.model, grid, settled.examples, study.levels),
         attempts=(*plan.attempts, *settled.attempts),
         notes=(*plan.notes, *_warnings(study, table, settled)),
-        provenance={**plan.provenance, "final_score": table.final_score, "settled_gap": settled.certificate.relative_gap},
+        provenance={
+            **plan.provenance,
+            "final_score": table.final_score,
+            "settled_gap": settled.certificate.relative_gap,
+        },
     )
 
 

@@ -298,9 +298,7 @@ def _harmonic(left: Array, right: Array) -> Array:
     return np.asarray(share * right[None])
 
 
-def _checked(
-    eigenvalues: Any, sigma: Any, stopping_sigma: Any, eta: Any
-) -> tuple[Array, Array, float, float]:
+def _checked(eigenvalues: Any, sigma: Any, stopping_sigma: Any, eta: Any) -> tuple[Array, Array, float, float]:
     lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
     level = vector(sigma, "sigma", positive=True)
     stop = number(stopping_sigma, "stopping_sigma", positive=True)
@@ -308,7 +306,6 @@ def _checked(
     if below.size:
         i = int(below[0])
         raise ValueError(
-            f"sigma is {level[i]:g} at index {i}, below stopping_sigma = {stop:g}; "
-            "the sampler never goes there."
+            f"sigma is {level[i]:g} at index {i}, below stopping_sigma = {stop:g}; the sampler never goes there."
         )
     return lam, level, stop, number(eta, "eta", nonnegative=True)

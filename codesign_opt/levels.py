@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from ._validate import Array, integer, number, vector
 
 __all__ = ["Levels"]
+
+
+@cache
+def _gauss_legendre(points: int) -> tuple[Array, Array]:
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    return nodes, weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +101,7 @@ class Levels:
 
         `function` maps (N,) noise levels to (..., N) values; the result is (..., L).
         """
-        nodes, weights = np.polynomial.legendre.leggauss(points)
+        nodes, weights = _gauss_legendre(points)
         sigma = np.exp(np.log(self.sigma)[:, None] + 0.5 * self.log_width[:, None] * nodes)
         values = np.asarray(function(sigma.ravel()), dtype=np.float64)
         values = np.broadcast_to(values, (*values.shape[:-1], sigma.size)) if values.ndim else values

@@ -11,6 +11,8 @@ import numpy as np
 
 from ._validate import Array, integer, number, vector
 from .auditing import TrainingRun
+from .errors import NotCertifiedError
+from .few_steps import exact_stop
 from .gaussian_laws import check_grid
 from .grids import steps_on_levels
 from .handout import hand_out
@@ -23,6 +25,7 @@ from .sweep import Stop, bound_between, from_plan, sweep
 
 __all__ = ["codesign"]
 
+_TRIES = 4
 Progress = bool | Callable[[str], None] | None
 
 
@@ -100,7 +103,9 @@ def codesign(
     study = _study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
     if sigmas is not None:
         if steps is not None or stopping_sigma is not None:
-            raise ValueError("codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out.")
+            raise ValueError(
+                "codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out."
+            )
         return _train_only(study, check_grid(sigmas).sigmas)
     if stopping_sigma is not None:
         plan = study.solve(number(stopping_sigma, "stopping_sigma", positive=True))
@@ -109,14 +114,15 @@ def codesign(
         low, high = _range(model, search)
         stops = sweep(study, low, high, integer(points, "points", minimum=3), tell)
         plan = _best_of(study, stops, low, high, number(outer_tolerance, "outer_tolerance", positive=True))
-    return hand_out(study, plan, polish=polish)
+    plan = hand_out(study, plan, polish=polish)
+    exact = stopping_sigma is None and polish is not False and not study.constraints
+    return exact_stop(study, plan) if exact else plan
 
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
     """The declared program's plan at the best stopping point, with the curve and what is proved about it."""
     bound, evaluations = bound_between(study, stops, tolerance)
-    best = min(stops, key=lambda stop: stop.error)
-    plan = best.plan if best.plan is not None else study.solve(best.sigma)
+    best, plan = _declared_best(study, stops)
     gap = (plan.error - bound) / plan.error if np.isfinite(bound) else float("inf")
     width = np.log(high / low)
     solved = sum(stop.failure is None for stop in stops)
@@ -132,6 +138,22 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
         "bound_evaluations": evaluations,
     }
     return replace(plan, curve=tuple(stop.record for stop in stops), outer=outer)
+
+
+def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
+    """The best stopping point whose declared program is certified too."""
+    failure: NotCertifiedError | None = None
+    for stop in sorted(stops, key=lambda stop: stop.error)[:_TRIES]:
+        if stop.failure is not None:
+            break
+        if stop.plan is not None:
+            return stop, stop.plan
+        try:
+            return stop, study.solve(stop.sigma)
+        except NotCertifiedError as error:
+            failure = error
+    assert failure is not None
+    raise failure
 
 
 def _teller(progress: Progress) -> Callable[[str], None]:
@@ -214,7 +236,7 @@ def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, 
         table[repr(sampler)] = {"error": error, "steps": plan.number_of_steps, "evaluations": used}
         if best is None or error < best.handed_out.get("total", best.error):
             best = plan
-    assert best is not None  # noqa: S101 - samplers is not empty
+    assert best is not None
     return replace(best, outer={**best.outer, "samplers": table})
 
 

@@ -175,6 +175,4 @@ def evaluate_weight(weight: float | Weight, sigma: Array, name: str) -> Array:
     if not callable(weight):
         return np.full(sigma.shape, number(weight, name, positive=True))
     value = np.asarray(weight(sigma))
-    return vector(
-        value if value.ndim else np.full(sigma.shape, value), name, length=sigma.size, positive=True
-    )
+    return vector(value if value.ndim else np.full(sigma.shape, value), name, length=sigma.size, positive=True)

@@ -55,9 +55,7 @@ class Prices:
                 object.__setattr__(self, name, value)
 
     @classmethod
-    def from_throughput(
-        cls, *, examples_per_second: float, evaluations_per_second: float, images: float
-    ) -> Prices:
+    def from_throughput(cls, *, examples_per_second: float, evaluations_per_second: float, images: float) -> Prices:
         """Prices in GPU seconds from measured speeds; state the budget in GPU seconds too.
 
         >>> Prices.from_throughput(examples_per_second=500, evaluations_per_second=2000, images=100)
@@ -127,7 +125,4 @@ class Prices:
                 return "function of sigma"
             return f"{value:g}" if np.ndim(value) == 0 else f"array of {np.size(value)}"
 
-        return (
-            f"Prices(example={show(self.example)}, evaluation={show(self.evaluation)}, "
-            f"images={self.images:,.0f})"
-        )
+        return f"Prices(example={show(self.example)}, evaluation={show(self.evaluation)}, images={self.images:,.0f})"

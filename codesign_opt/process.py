@@ -172,9 +172,7 @@ class Process(ABC):
         known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
         if set(parameters) - known:
             unknown = sorted(map(str, set(parameters) - known))
-            raise ValueError(
-                f"{kind.__name__}.from_dict: unknown parameters {unknown}; known: {sorted(known)}."
-            )
+            raise ValueError(f"{kind.__name__}.from_dict: unknown parameters {unknown}; known: {sorted(known)}.")
         return kind(**parameters)
 
     def _inverse(self, sigma: Any) -> Any:
@@ -200,8 +198,7 @@ class Process(ABC):
     def _ascending(self, low: str, high: str) -> None:
         if not getattr(self, low) < getattr(self, high):
             raise ValueError(
-                f"{type(self).__name__}.{low} is {getattr(self, low):g}; "
-                f"it must be < {high} = {getattr(self, high):g}."
+                f"{type(self).__name__}.{low} is {getattr(self, low):g}; it must be < {high} = {getattr(self, high):g}."
             )
 
 
@@ -386,9 +383,7 @@ class _Clipped(Process):
         self._store(t_min=True, t_max=True)
         self._ascending("t_min", "t_max")
         if self.t_max >= 1:
-            raise ValueError(
-                f"{type(self).__name__}.t_max is {self.t_max:g}; it must be < 1, where sigma is infinite."
-            )
+            raise ValueError(f"{type(self).__name__}.t_max is {self.t_max:g}; it must be < 1, where sigma is infinite.")
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,8 @@ def outer_line(plan: Plan) -> str | None:
         text = f"best of {points} stopping points" if points else "best of the stopping points tried"
         if gap is not None and np.isfinite(gap):
             text += f"; another could be at most {percent(gap)} better"
+    if "moved_from" in outer:
+        return f"{text} for the program, which stops at sigma {quantity(outer['moved_from'])}" + _at_end(plan)
     return text + _at_end(plan)
 
 

@@ -252,7 +252,5 @@ class Sampler(ABC):
         """The affine steps of a checked grid (..., K+1, 1) with weights (..., K+1, B)."""
 
     @abstractmethod
-    def _by_weight(
-        self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None
-    ) -> Numbers:
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         """Pull a gradient by the steps (..., K, B) back to the weights (..., K+1, B)."""

@@ -45,9 +45,7 @@ class _OneEvaluation(Sampler):
         carry = self._carry(sigma)
         return Steps(carry + (1 - carry) * weights[..., :-1, :], noise=self._noise(sigma))
 
-    def _by_weight(
-        self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None
-    ) -> Numbers:
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         return _pad_after(by_current * (1 - self._carry(sigma)))
 
 
@@ -89,9 +87,7 @@ class Heun(Sampler):
         corrected = 0.5 * (1 + predicted + (1 - inverse) * (1 - after) * predicted)
         return Steps(np.where(_to_zero(sigma), before, corrected))
 
-    def _by_weight(
-        self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None
-    ) -> Numbers:
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         ratio, before, after, inverse = self._parts(sigma, weights)
         predicted = ratio + (1 - ratio) * before
         by_before = 0.5 * (1 - ratio) * (1 + (1 - inverse) * (1 - after))
@@ -136,9 +132,7 @@ class DPMpp2M(Sampler):
         earlier[..., 1:, :] = by_earlier[..., 1:, :] * weights[..., :-2, :]
         return Steps(_ratio(sigma) + by_here * weights[..., :-1, :], previous=earlier)
 
-    def _by_weight(
-        self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None
-    ) -> Numbers:
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         assert by_previous is not None
         by_here, by_earlier = self._slopes(sigma)
         used = by_current * by_here

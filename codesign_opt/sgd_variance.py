@@ -199,9 +199,7 @@ def _step(learning_rate: Any, curvature: Any, batch: Any) -> tuple[float, float]
     wide = (1 + 2 / size) * tau * h
     if wide >= 2:
         limit = 2 / ((1 + 2 / size) * h)
-        raise ValueError(
-            f"learning_rate is {tau:g}; the largest stable rate at curvature {h:g} is {limit:g}."
-        )
+        raise ValueError(f"learning_rate is {tau:g}; the largest stable rate at curvature {h:g} is {limit:g}.")
     return tau * h, wide
 
 

@@ -67,9 +67,7 @@ class Spectrum:
     # ------------------------------------------------------------------------------------ constructors
 
     @classmethod
-    def from_bands(
-        cls, eigenvalues: ArrayLike, counts: ArrayLike, mean_power: ArrayLike | None = None
-    ) -> Spectrum:
+    def from_bands(cls, eigenvalues: ArrayLike, counts: ArrayLike, mean_power: ArrayLike | None = None) -> Spectrum:
         """Bands stated one by one: eigenvalue lambda_b occurs n_b times.
 
         Args: eigenvalues (B,) >= 0 in squared data units, counts (B,) whole numbers >= 1, mean_power (B,)

@@ -10,11 +10,11 @@ import numpy as np
 from ._validate import Array
 from .auditing import TrainingRun
 from .coefficients import Coefficients
-from .coupling import Local, PerLevel, PerStep
 from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
+from .modeling.structure import coupling_form
 from .plan import Plan
 from .prices import Prices
-from .solvers.joint import JointProgram
+from .solvers.joint_program import JointProgram
 
 __all__ = ["Study"]
 
@@ -68,9 +68,8 @@ class Study:
 
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
-        coupling = table.coupling
-        known = isinstance(coupling, PerStep) or (isinstance(coupling, Local) and coupling.form == "max")
-        if self.terms or self.constraints or not known or isinstance(coupling, PerLevel):
+        form = coupling_form(table.coupling)
+        if self.terms or self.constraints or form is None:
             return None
         size = len(table.levels)
         examples, steps, limits = [], [], []
@@ -93,10 +92,10 @@ class Study:
             np.array(examples),
             np.array(steps),
             np.array(limits),
-            per_step=isinstance(coupling, PerStep),
             spent=self.spent(table),
             final_error=table.final_score,
             final_window=table.final_window,
+            form=form,
         )
 
     def budgets(self) -> list[Any]:

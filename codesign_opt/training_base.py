@@ -108,9 +108,7 @@ class TrainingNoise(ABC):
         self._stationary(lam, n if self.matrix == "full" else None, level)
         v = lam[:, None] + level**2
         row, column = lam[:, None] * level**2 / v, 1 / v
-        result = terminal_error(
-            lam, n, level, stopping_sigma, row, column, full=self.matrix == "full", **options
-        )
+        result = terminal_error(lam, n, level, stopping_sigma, row, column, full=self.matrix == "full", **options)
         if self.intercept:
             mean = mean_kernel(lam, level, stopping_sigma, **options)
             result = result + n @ (mean * row / level**4)
@@ -321,9 +319,7 @@ class TrainingNoise(ABC):
         return (fresh if self.replacement else fresh - common), floor + common / self.dataset_size
 
     def _data_bound(self, lam: Array, n: Array, level: Array, stop: float, options: dict[str, Any]) -> Array:
-        return cramer_rao_score_error(
-            lam, n, level, stop, matrix=self.matrix, intercept=self.intercept, **options
-        )
+        return cramer_rao_score_error(lam, n, level, stop, matrix=self.matrix, intercept=self.intercept, **options)
 
 
 def _arguments(
@@ -341,8 +337,6 @@ def _plain(value: Any, sigma: Any, name: str) -> Any:
     if isinstance(value, TabulatedWeight) and sigma is None:
         return {"sigma": value.sigma.tolist(), "value": value.value.tolist()}
     if sigma is None:
-        raise ValueError(
-            f"{name} is a function of sigma; pass the levels to to_dict(sigma=...) to tabulate it."
-        )
+        raise ValueError(f"{name} is a function of sigma; pass the levels to to_dict(sigma=...) to tabulate it.")
     levels = np.unique(vector(sigma, "sigma", positive=True))
     return {"sigma": levels.tolist(), "value": evaluate_weight(value, levels, name).tolist()}

@@ -125,9 +125,7 @@ class ConstantStepSGD(TrainingNoise):
         try:
             Parameterization(self.parameterization, self.sigma_data)
         except ValueError as error:
-            raise ValueError(
-                str(error).replace("Parameterization.name", "ConstantStepSGD.parameterization")
-            ) from None
+            raise ValueError(str(error).replace("Parameterization.name", "ConstantStepSGD.parameterization")) from None
         if self.weight is not None and not callable(self.weight):
             value = number(self.weight, "ConstantStepSGD.weight", positive=True)
             object.__setattr__(self, "weight", value)

@@ -1,7 +1,7 @@
 """Run the examples of README.md and write their outputs and figures into place.
 
-    python docs/regenerate.py           rewrite README.md and docs/figures
-    python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
+python docs/regenerate.py           rewrite README.md and docs/figures
+python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 """
 
 from __future__ import annotations

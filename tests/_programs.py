@@ -111,22 +111,14 @@ class Joint:
             links = [t >= x, t >= 1]
         else:
             links = [t >= cp.power(1 + cp.power(x, 4), 0.25)]
-        error = sum(
-            t[l] * (w[l] * self.a[l] / rho[l] + w[l] * self.length[l] * self.tau_b[l]) for l in range(size)
-        )
+        error = sum(t[l] * (w[l] * self.a[l] / rho[l] + w[l] * self.length[l] * self.tau_b[l]) for l in range(size))
         for row in np.abs(self.rows):
-            error = error + cp.power(
-                sum(w[l] * row[l] * gamma[l] ** self.order for l in range(size) if row[l] > 0), 2
-            )
-        price = sum(
-            self.example[l] * w[l] * rho[l] + self.evaluation[l] * w[l] / gamma[l] for l in range(size)
-        )
+            error = error + cp.power(sum(w[l] * row[l] * gamma[l] ** self.order for l in range(size) if row[l] > 0), 2)
+        price = sum(self.example[l] * w[l] * rho[l] + self.evaluation[l] * w[l] / gamma[l] for l in range(size))
         budget = price <= self.budget
         program = cp.Problem(cp.Minimize(error), [budget, *links])
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # it says "inaccurate" at extreme scales; the caller compares values
+            warnings.simplefilter("ignore")  # it says "inaccurate" at extreme scales; the caller compares values
             program.solve(gp=True, solver="CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
         value = float(program.value)
         # the dual of a geometric program is d log value / d log budget
@@ -176,9 +168,7 @@ class Joint:
             z = np.concatenate([np.log(m), np.log(n), np.maximum(np.log(kappa / n), 0.0)])
             constraints = [{"type": "ineq", "fun": room, "jac": room_slope}]
             if not smooth:
-                constraints.append(
-                    {"type": "ineq", "fun": lambda z: rows @ z - np.log(kappa), "jac": lambda z: rows}
-                )
+                constraints.append({"type": "ineq", "fun": lambda z: rows @ z - np.log(kappa), "jac": lambda z: rows})
             bounds = [(-40, 40)] * (2 * size) + [(max(floor_of_t, -40), 40)] * size
             found = minimize(
                 objective, z, jac=True, bounds=bounds, constraints=constraints, method="SLSQP",
@@ -195,9 +185,7 @@ def boxed_training(size, decades, budget_scale, price_scale, seed, *, spent=Fals
     levels = co.Levels.log_uniform(0.01, 100.0, size)
     score = 10 ** rng.uniform(-decades / 2, decades / 2, size) / levels.log_width**2
     c = price_scale * 10 ** rng.uniform(-decades / 4, decades / 4, size)
-    table = co.Coefficients(
-        levels, score=score, floor=np.zeros(size), response=np.zeros((0, size)), terminal="rescale"
-    )
+    table = co.Coefficients(levels, score=score, floor=np.zeros(size), response=np.zeros((0, size)), terminal="rescale")
     steps = rng.uniform(0.01, 5, size)
     s = levels.log_width**2 * score * np.maximum(1.0, levels.log_width / 2.7 / steps)  # Local(2.7)
     budget = 1e6 * budget_scale

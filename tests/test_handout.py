@@ -75,9 +75,7 @@ def test_polished_grid_is_within_one_percent_of_a_free_descent_from_20_random_st
     plan = co.codesign(m, steps=steps, stopping_sigma=STOP)
     limit = free_descent(m.wasserstein2, steps, terminal, STOP, HIGH, range(20))
     reached = float(m.wasserstein2(plan.sigmas))
-    print(
-        f"{sampler.name:5} {terminal:7} K = {steps}: plan {reached:.5e}, free {limit:.5e}, {reached / limit:.4f}"
-    )
+    print(f"{sampler.name:5} {terminal:7} K = {steps}: plan {reached:.5e}, free {limit:.5e}, {reached / limit:.4f}")
     assert reached <= 1.01 * limit
 
 

@@ -77,7 +77,7 @@ def test_value_and_multiplier_equal_the_declared_program(seed):
     found = solve_joint(program)
     assert found.relative_gap < 1e-9
     try:
-        plan = truth.problem(rows).solve()
+        plan = truth.problem(rows).solve(method="declared")
     except NotCertifiedError:
         pytest.skip("cvxpy did not certify")
     assert found.value + table.truncation == pytest.approx(plan.error, rel=1e-6)

@@ -126,18 +126,14 @@ def test_mean_kernel_matches_the_mean_of_the_ode(eta, terminal):
     b, at, width = np.array([0.7, -1.1, 0.5]), 0.5, 0.005
     edges = (at - width / 2, at + width / 2)
     none = np.zeros((3, 3))
-    mean, _ = terminal_law(
-        lambda s: none, lambda s: b / width * (edges[0] < s < edges[1]), eta, terminal, edges
-    )
+    mean, _ = terminal_law(lambda s: none, lambda s: b / width * (edges[0] < s < edges[1]), eta, terminal, edges)
     got = b**2 @ mean_kernel(LAM, [at], STOP, eta=eta, terminal=terminal)
     np.testing.assert_allclose(got, mean @ mean, rtol=1e-3)
 
 
 @pytest.mark.parametrize("eta", ETAS)
 def test_propagation_factor_solves_the_linear_flow(eta):
-    flow = solve_ivp(
-        lambda s, x: (1 + eta**2) * s / (LAM + s**2) * x, (1.7, STOP), np.ones(3), rtol=1e-10, atol=1e-13
-    )
+    flow = solve_ivp(lambda s, x: (1 + eta**2) * s / (LAM + s**2) * x, (1.7, STOP), np.ones(3), rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(propagation_factor(LAM, [1.7], STOP, eta=eta)[:, 0], flow.y[:, -1], rtol=1e-6)
     np.testing.assert_allclose(terminal_gain(LAM, STOP), LAM / (LAM + STOP**2))
 
@@ -175,15 +171,13 @@ def test_banded_sum_equals_the_enumeration_over_all_entries(eta, terminal):
     kernel = pairwise_kernel(lam, sigma, STOP, eta=eta, terminal=terminal)
     got = banded_sum(kernel, counts.astype(float), var, covariance=cov, diagonal_variance=diagonal)
     want = [
-        full_sum(lam, counts, s, eta, terminal, var[..., k], cov[..., k], diagonal[:, k])
-        for k, s in enumerate(sigma)
+        full_sum(lam, counts, s, eta, terminal, var[..., k], cov[..., k], diagonal[:, k]) for k, s in enumerate(sigma)
     ]
     np.testing.assert_allclose(got, want, rtol=1e-12)
     plain = banded_sum(kernel, counts.astype(float), var)
     own = np.einsum("bbl->bl", var)
     want = [
-        full_sum(lam, counts, s, eta, terminal, var[..., k], 0 * cov[..., k], own[:, k])
-        for k, s in enumerate(sigma)
+        full_sum(lam, counts, s, eta, terminal, var[..., k], 0 * cov[..., k], own[:, k]) for k, s in enumerate(sigma)
     ]
     np.testing.assert_allclose(plain, want, rtol=1e-12)
 
@@ -195,9 +189,7 @@ def test_full_cramer_rao_bound_equals_the_enumeration_over_all_entries(eta, term
     v = lam + sigma**2
     var = np.outer(lam, lam) / np.outer(v, v) ** 2
     want = full_sum(lam, counts, sigma, eta, terminal, var, var, 2 * lam**2 / v**4)
-    got = cramer_rao_score_error(
-        lam, counts.astype(float), [sigma], STOP, eta=eta, terminal=terminal, matrix="full"
-    )
+    got = cramer_rao_score_error(lam, counts.astype(float), [sigma], STOP, eta=eta, terminal=terminal, matrix="full")
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 

@@ -57,9 +57,7 @@ def test_training_program_with_boxes_equals_exact_waterfilling(size, decades, bu
     assert -plan.shadow_prices["budget"] == pytest.approx(exact.multiplier, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"max_iter": 3}, {"max_iter": 5}, {"tol_gap_rel": 1e-3, "tol_gap_abs": 1e-3}]
-)
+@pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_iter": 5}, {"tol_gap_rel": 1e-3, "tol_gap_abs": 1e-3}])
 def test_a_solver_that_stops_early_is_never_called_optimal_on_a_wrong_answer(settings):
     for seed in range(4):
         table, steps, s, c, budget, low, high, e = boxed_training(40, 6, 1, 1, seed)
@@ -81,9 +79,7 @@ def test_an_irreducible_floor_does_not_hide_a_wrong_split_of_the_examples(where,
     table, steps, s, c, budget, *_ = boxed_training(30, 4, 1, 1, 3)
     exact = waterfill(s, c, budget)
     size = dominance * exact.value
-    change = (
-        {"floor": np.full(30, size)} if where == "floor" else {"final_floor": size, "terminal": "denoise"}
-    )
+    change = {"floor": np.full(30, size)} if where == "floor" else {"final_floor": size, "terminal": "denoise"}
     plan = co.Problem(
         co.ScoreError(replace(table, **change)),
         [named_budget(co.Prices(c, 1.0, 1), budget, "training")],
@@ -214,9 +210,7 @@ def test_joint_design_is_never_worse_than_the_papers_alternation(resplit):
     joint = truth.problem().solve().error
     rng = np.random.default_rng(42)
     gains = np.array([alternate(truth, rng, resplit=resplit) / joint - 1 for _ in range(20)])
-    print(
-        f"alternation over joint - 1: min {gains.min():.2e}, median {np.median(gains):.2e}, max {gains.max():.2e}"
-    )
+    print(f"alternation over joint - 1: min {gains.min():.2e}, median {np.median(gains):.2e}, max {gains.max():.2e}")
     assert np.all(gains >= -2e-6)
     assert resplit or gains.max() > 0.01
 
@@ -289,8 +283,7 @@ def test_budget_multiplier_is_the_finite_difference_of_the_optimum():
         truth = Joint.random(20, 8, coupling=coupling)
         step = 2e-3
         up, down = (
-            replace(truth, budget=truth.budget * (1 + k)).problem().solve(tolerance=1e-8).error
-            for k in (step, -step)
+            replace(truth, budget=truth.budget * (1 + k)).problem().solve(tolerance=1e-8).error for k in (step, -step)
         )
         slope = (up - down) / (2 * step * truth.budget)
         plan = truth.problem().solve()
@@ -316,8 +309,7 @@ def test_shadow_prices_of_lower_and_upper_rows_have_the_sign_of_the_change():
     h = 1e-3
     for name, change in (("at least", (h * need, 0)), ("at most", (0, h * most))):
         up, down = (
-            truth.problem(rows(need + k * change[0], most + k * change[1])).solve(tolerance=1e-8).error
-            for k in (1, -1)
+            truth.problem(rows(need + k * change[0], most + k * change[1])).solve(tolerance=1e-8).error for k in (1, -1)
         )
         slope = (up - down) / (2 * sum(change))
         assert plan.shadow_prices[name] == pytest.approx(slope, rel=1e-3)
@@ -465,9 +457,7 @@ def test_shared_parameters_with_a_floor_and_a_linear_row_equal_the_semidefinite_
 def test_orthogonal_features_reduce_to_the_square_root_rule():
     rng = np.random.default_rng(1)
     s, g, c = rng.uniform(0.1, 10, 6), rng.normal(size=6), rng.uniform(0.5, 2, 6)
-    term = co.InformationError(
-        np.eye(6)[:, None, :], g[:, None], sigma=np.logspace(-2, 1, 6), residual_variance=s
-    )
+    term = co.InformationError(np.eye(6)[:, None, :], g[:, None], sigma=np.logspace(-2, 1, 6), residual_variance=s)
     plan = co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 30.0, "training")]).solve()
     exact = square_root_rule(g**2 * s, c, 30.0)
     assert plan.error == pytest.approx(exact.value, rel=1e-7)
@@ -529,8 +519,7 @@ def test_shared_parameters_scale_with_the_budget(scale):
     for seed in range(3):
         term, c = shared(seed)
         one, other = (
-            co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0 * k, "training")]).solve()
-            for k in (1, scale)
+            co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0 * k, "training")]).solve() for k in (1, scale)
         )
         assert other.error * scale == pytest.approx(one.error, rel=2e-6)
 

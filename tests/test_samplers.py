@@ -215,9 +215,7 @@ def test_fine_grids_reach_the_exact_terminal_std(sampler):
 def test_noise_free_eta_is_euler():
     grid, euler = GRIDS["denoise"], Euler()
     for sampler in (Ancestral(0.0), EulerMaruyama(0.0)):
-        np.testing.assert_allclose(
-            sampler.terminal_law(grid, LAM).std, euler.terminal_law(grid, LAM).std, rtol=1e-13
-        )
+        np.testing.assert_allclose(sampler.terminal_law(grid, LAM).std, euler.terminal_law(grid, LAM).std, rtol=1e-13)
         np.testing.assert_allclose(
             sampler.local_error(LAM, [0.1, 2.0], 0.1), euler.local_error(LAM, [0.1, 2.0], 0.1), rtol=1e-14
         )
@@ -311,9 +309,7 @@ def test_local_error_is_the_leading_order_of_the_signed_relative_std_error(sampl
     assert (np.abs(measured - predicted) < 2e-3 * scale).all()
 
 
-@pytest.mark.parametrize(
-    ("sampler", "ratios"), [(Euler(), (1.43, 1.17, 1.07)), (Heun(), (0.57, 0.78, 0.89))], ids=ids
-)
+@pytest.mark.parametrize(("sampler", "ratios"), [(Euler(), (1.43, 1.17, 1.07)), (Heun(), (0.57, 0.78, 0.89))], ids=ids)
 def test_leading_order_over_exact_error_on_edm_grids_is_that_of_the_theory(sampler, ratios):
     lam, stop = np.arange(1, 65.0) ** -1.5, 0.002
     target = np.sqrt(lam + stop**2)
@@ -346,9 +342,7 @@ def test_signed_says_whether_the_local_error_changes_sign():
 
 
 def test_attributes_of_every_sampler():
-    table = [
-        (s.name, s.order, s.evaluations_per_step, s.eta) for s in (*ODE, Ancestral(0.5), EulerMaruyama())
-    ]
+    table = [(s.name, s.order, s.evaluations_per_step, s.eta) for s in (*ODE, Ancestral(0.5), EulerMaruyama())]
     assert table == [
         ("euler", 1, 1, 0.0),
         ("heun", 2, 2, 0.0),
@@ -382,9 +376,7 @@ def test_the_longest_positive_grid_has_zero_multipliers_and_the_stated_count(eta
         assert multipliers[0] >= -1e-12  # the smallest eigenvalue binds first
     # the density is the integral of one over the cap
     sigma = np.geomspace(0.05, 80.0, 20_001)
-    assert steps.density == pytest.approx(
-        np.trapezoid(1 / sampler.positivity_cap(lam, sigma), sigma), rel=1e-6
-    )
+    assert steps.density == pytest.approx(np.trapezoid(1 / sampler.positivity_cap(lam, sigma), sigma), rel=1e-6)
 
 
 def test_stability_cap_is_where_the_multiplier_is_minus_one():

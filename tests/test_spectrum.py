@@ -189,9 +189,7 @@ def test_the_remedy_in_the_sigma_data_message_works():
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(
-            st.one_of(st.just(0.0), st.floats(1e-12, 1e12)), st.integers(1, 10**6), st.floats(0.0, 1e6)
-        ),
+        st.tuples(st.one_of(st.just(0.0), st.floats(1e-12, 1e12)), st.integers(1, 10**6), st.floats(0.0, 1e6)),
         min_size=1,
         max_size=60,
     ).filter(lambda rows: any(row[0] > 0 for row in rows)),

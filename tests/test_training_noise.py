@@ -120,9 +120,7 @@ def test_full_matrix_with_intercept_matches_simulation():
 def test_floor_changes_with_the_parameterisation_by_omega_c_in_squared(name, weight, rate):
     lam, sigma, batch = 0.6, 0.7, 2
     form = Parameterization(name, sigma_data=0.9)
-    path = scalar_sgd(
-        np.random.default_rng(3), lam, sigma, rate, batch, 430, 2000, form, weight, intercept=True
-    )
+    path = scalar_sgd(np.random.default_rng(3), lam, sigma, rate, batch, 430, 2000, form, weight, intercept=True)
     slope, shift = second_moments(path, 130)
     sgd = ConstantStepSGD(rate, batch, parameterization=name, weight=weight, sigma_data=0.9, intercept=True)
     within(slope, sgd.weight_variance([lam], [sigma])[1][0, 0])
@@ -221,11 +219,7 @@ def moment_operator(v, rate, batch):
     h, eye = np.diag(v), np.eye(v.size)
     twice = np.kron(h, h)
     fourth = 2 * twice + np.outer(h.ravel(), h.ravel())
-    return (
-        np.eye(v.size**2)
-        - rate * (np.kron(h, eye) + np.kron(eye, h))
-        + rate**2 * (twice + (fourth - twice) / batch)
-    )
+    return np.eye(v.size**2) - rate * (np.kron(h, eye) + np.kron(eye, h)) + rate**2 * (twice + (fourth - twice) / batch)
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -425,9 +419,7 @@ def test_dataset_error_is_the_common_floor_and_zero_for_fresh_examples():
     assert noise.dataset_error(LAM, COUNTS, STOP, terminal="rescale") == want
     assert AveragedSGD().dataset_error(LAM, COUNTS, STOP) == 0.0
     per_level = noise.floor(LAM, COUNTS, SIGMA, STOP)
-    np.testing.assert_allclose(
-        per_level, cramer_rao_score_error(LAM, COUNTS, SIGMA, STOP, matrix="full") / 100
-    )
+    np.testing.assert_allclose(per_level, cramer_rao_score_error(LAM, COUNTS, SIGMA, STOP, matrix="full") / 100)
 
 
 def test_a_thousand_bands_and_levels_take_no_cubic_memory():
@@ -538,9 +530,7 @@ BAD_NUMBER = [NAN, INF, -1.0, True, None, "a", [1.0]]
 BAD_VECTOR = [[], [[1.0]], 1.0, [NAN], [INF], [-1.0], [True], ["a"], None]
 
 
-@pytest.mark.parametrize(
-    "kind", [AveragedSGD, lambda **o: ConstantStepSGD(**({"learning_rate": 0.1, "batch": 1} | o))]
-)
+@pytest.mark.parametrize("kind", [AveragedSGD, lambda **o: ConstantStepSGD(**({"learning_rate": 0.1, "batch": 1} | o))])
 def test_common_fields_are_checked_by_name(kind):
     for field in ("intercept", "replacement"):
         for bad in (1, None, "yes", NAN):
@@ -554,9 +544,7 @@ def test_common_fields_are_checked_by_name(kind):
             kind(dataset_size=bad)
 
 
-@pytest.mark.parametrize(
-    "field", ["learning_rate", "batch", "weight", "sigma_data", "parameterization", "finite_step"]
-)
+@pytest.mark.parametrize("field", ["learning_rate", "batch", "weight", "sigma_data", "parameterization", "finite_step"])
 def test_constant_step_fields_are_checked_by_name(field):
     bad_values = {
         "batch": [*BAD_NUMBER, 0, 1.5],

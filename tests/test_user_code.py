@@ -89,7 +89,7 @@ def test_3_own_constraints(model, prices):
     c = model.coefficients(levels=200)
     problem = co.Problem(co.ScoreError(c) + co.Discretization(c) + Congestion(1e-12),
                          [co.Compute(prices) <= 1e6, co.Steps() <= 18, co.StabilityCap(c),
-                          co.named("low-noise floor", lambda design: cp.sum(design.examples[c.sigma < 0.1]) >= 5_000)])  # fmt: skip
+                          co.named("low-noise floor", lambda design: cp.sum(design.examples[c.sigma < 0.1]) >= 5_000)])  # fmt: skip  # noqa: E501
     plan = problem.solve()
     assert plan.certificate.optimal
     assert plan.shadow_prices["Steps"] < 0

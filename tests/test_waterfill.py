@@ -103,9 +103,7 @@ def test_waterfill_equals_extended_precision_bisection(decades, spent):
 )
 def test_waterfill_meets_kkt_for_any_scale(seed, size, decades, zeros, spent, budget, price):
     rng = np.random.default_rng(seed)
-    s, c, total, low, high, e = random_problem(
-        rng, size, decades, spent=spent, budget_scale=budget, price_scale=price
-    )
+    s, c, total, low, high, e = random_problem(rng, size, decades, spent=spent, budget_scale=budget, price_scale=price)
     if zeros:
         s = np.where(rng.random(size) < 0.3, 0.0, s)
     answer = waterfill(s, c, total, low=low, high=high, spent=e)

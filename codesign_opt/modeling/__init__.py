@@ -38,7 +38,7 @@ __all__ = [
     "Steps",
     "Sum",
     "Term",
-    "TrustCap",
     "Truncation",
+    "TrustCap",
     "named",
 ]

@@ -15,7 +15,18 @@ from ..coefficients import Coefficients
 from .design import Box, Design
 from .terms import Bound, Term
 
-__all__ = ["BoxConstraint", "Cap", "Constraint", "Floor", "Monotone", "Named", "Share", "StabilityCap", "TrustCap", "named"]
+__all__ = [
+    "BoxConstraint",
+    "Cap",
+    "Constraint",
+    "Floor",
+    "Monotone",
+    "Named",
+    "Share",
+    "StabilityCap",
+    "TrustCap",
+    "named",
+]
 
 Amount = float | Array | Callable[[Array], Array]
 _QUANTITIES = ("density", "examples", "step_density", "steps", "step_size")

@@ -167,9 +167,7 @@ class Design:
 
     @cached_property
     def step_sizes(self) -> cp.Expression:
-        return cp.multiply(
-            self.width * self.steps_unit / self.reference.steps, cp.inv_pos(self.step_variable)
-        )
+        return cp.multiply(self.width * self.steps_unit / self.reference.steps, cp.inv_pos(self.step_variable))
 
     def set(self, point: Point) -> None:
         """Give the variables the values that make the expressions equal to `point`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
+
 import cvxpy as cp
 import numpy as np
 from scipy.optimize import linprog
@@ -257,9 +258,7 @@ def _linear_minimum(cost: Array, polyhedron: tuple[Array, Array], box: tuple[Arr
     low, high = box
     unit = np.where(np.isfinite(high), np.maximum(high, 1e-300), 1.0)
     scale = float(np.max(np.abs(cost * unit))) or 1.0
-    bounds = [
-        (lo / u, None if not np.isfinite(hi) else hi / u) for lo, hi, u in zip(low, high, unit, strict=True)
-    ]
+    bounds = [(lo / u, None if not np.isfinite(hi) else hi / u) for lo, hi, u in zip(low, high, unit, strict=True)]
     solved = linprog(cost * unit / scale, A_ub=jacobian * unit, b_ub=limit, bounds=bounds, method="highs")
     if solved.status != 0 or solved.ineqlin is None:
         return -np.inf

@@ -23,6 +23,7 @@ from .terms import Bound, Compute, ScoreError, Steps, Term
 
 __all__ = ["Problem"]
 
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Minimise a sum of terms subject to constraints, over examples and steps on the noise levels.

@@ -158,9 +158,7 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 
-def _information(
-    leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point
-) -> float:
+def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point) -> float:
     """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
     others = _empty(box, design, point)
     own: Leaf | None = None
@@ -169,8 +167,8 @@ def _information(
             own = leaf
         else:
             _add(others, leaf.term, leaf.expression, leaf.weight, design, point)
-    assert own is not None  # noqa: S101 - the caller found one
-    assert isinstance(own.term, InformationError)  # noqa: S101
+    assert own is not None
+    assert isinstance(own.term, InformationError)
     jacobian, limits = [], []
     for row in rows:
         _tighten_box(others, row, design)

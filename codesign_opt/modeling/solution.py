@@ -86,9 +86,7 @@ def _breakdown(solved: Solved) -> dict[str, float]:
 
 
 def _reducible(solved: Solved) -> float:
-    constant = sum(
-        w * leaf.constant(solved.compiled.design, solved.point) for w, leaf in solved.compiled.terms
-    )
+    constant = sum(w * leaf.constant(solved.compiled.design, solved.point) for w, leaf in solved.compiled.terms)
     return solved.certificate.value - constant
 
 
@@ -162,7 +160,10 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
     if compute is not None:
         example, step, _ = Compute(compute.prices).table(design)
     tables["example_price"], tables["step_price"] = example, step
-    tables["examples_low"], tables["examples_high"] = solved.compiled.box.examples_low, solved.compiled.box.examples_high
+    tables["examples_low"], tables["examples_high"] = (
+        solved.compiled.box.examples_low,
+        solved.compiled.box.examples_high,
+    )
     tables["steps_low"], tables["steps_high"] = solved.compiled.box.steps_low, solved.compiled.box.steps_high
     tables["marginal_gain"] = _marginal_gain(problem, solved, tables)
     return tables

@@ -146,7 +146,9 @@ def _structured(
     return problem.recentred(point), Solved(point, compiled, multipliers, proof, attempts)
 
 
-def not_certified(problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any) -> NotCertifiedError:
+def not_certified(
+    problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
+) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in problem.objective.leaves() if not leaf.scales_itself]
     blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
@@ -237,7 +239,7 @@ def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bo
 
 
 def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:
-    assert declared is not None  # noqa: S101 - compiled to be solved
+    assert declared is not None
     settings = dict(_TIGHT) if solver == "CLARABEL" else {}
     settings.update(options)
     with warnings.catch_warnings():

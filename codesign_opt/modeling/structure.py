@@ -17,7 +17,7 @@ from .._validate import Array
 from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, PerLevel, PerStep, Settled
 from ..solvers.joint import JointSolution, solve_joint
-from ..solvers.joint_dual import JointProgram
+from ..solvers.joint_program import JointProgram
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .reference import Budget
@@ -88,8 +88,8 @@ class Structure:
                 result.append(np.array([by_name[row.name]]))
                 continue
             # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
-            slopes = jacobians(row.expression, design)
-            tight = np.abs(np.ravel(row.expression.value)) <= 1e-9 * row.size
+            slopes = jacobians(row.stated, design)
+            tight = np.abs(np.ravel(np.asarray(row.stated.value))) <= 1e-9 * row.size
             pull = -np.ravel(examples @ slopes[0] + steps @ slopes[1])
             result.append(np.where(tight, np.maximum(pull, 0.0), 0.0))
         return result
@@ -152,5 +152,3 @@ def _program(
         final_window=score.final_window,
         form=form,
     )
-
-

@@ -261,9 +261,7 @@ class ScoreError(Term):
             price = weight * pooled_price(c.example_error, factor, served)
             slope = -(price @ pooling)
             bound.add_linear(float(slope @ point.spent), slope, np.zeros(len(c.levels)))
-        bound.parts.append(
-            ScorePart(weight * c.example_error, weight * c.floor_error, c.coupling, c.kappa, price)
-        )
+        bound.parts.append(ScorePart(weight * c.example_error, weight * c.floor_error, c.coupling, c.kappa, price))
         bound.constant += weight * c.final_floor
         if c.final_score > 0:  # A/m_r by its tangent at the candidate
             near = self._window(point.examples)

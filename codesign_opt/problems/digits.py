@@ -21,6 +21,4 @@ def build(*, pooled: bool = False, budget: float = 1e6, images: float = 10_000) 
     """Plan everything for the covariance of the digits; `pooled`: within the ten classes."""
     found = needs("sklearn.datasets", "scikit-learn", "digits").load_digits()
     spectrum = co.Spectrum.from_samples(found.data / 16.0 * 2.0 - 1.0, found.target if pooled else None)
-    return gaussian_problem(
-        "digits", TITLE, PROVENANCE, spectrum, budget=budget, images=images, sigma_min=0.002
-    )
+    return gaussian_problem("digits", TITLE, PROVENANCE, spectrum, budget=budget, images=images, sigma_min=0.002)

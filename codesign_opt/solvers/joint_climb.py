@@ -22,9 +22,7 @@ _CLIMB = 120
 _PATIENCE = 8  # iterations without a rise of the bound
 
 
-def climb(
-    dual: LevelDual, tolerance: float, best: JointSolution | None, thetas: list[Array]
-) -> JointSolution | None:
+def climb(dual: LevelDual, tolerance: float, best: JointSolution | None, thetas: list[Array]) -> JointSolution | None:
     """Newton ascent of the concave dual in log multipliers: every iteration raises the lower bound.
 
     The part of the second derivative that is not concave in the logarithms is left out, so that the

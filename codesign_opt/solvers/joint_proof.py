@@ -82,9 +82,7 @@ def conclude(dual: LevelDual, state: State, iteration: int) -> JointSolution | N
     multipliers, bands = np.zeros(program.budgets.size), np.zeros(len(program.response))
     multipliers[dual.active], bands[dual.rows] = state.eta, state.p
     examples = total - dual.spent
-    return JointSolution(
-        examples, n, value + constant, lower + constant, gap, multipliers, bands, proof.nu, iteration
-    )
+    return JointSolution(examples, n, value + constant, lower + constant, gap, multipliers, bands, proof.nu, iteration)
 
 
 def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:

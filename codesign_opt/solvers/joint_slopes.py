@@ -48,9 +48,7 @@ def sensitivity(program: JointProgram, found: JointSolution) -> Sensitivity:
     )
 
 
-def stopping_slope(
-    before: JointProgram, after: JointProgram, found: JointSolution, distance: float
-) -> float:
+def stopping_slope(before: JointProgram, after: JointProgram, found: JointSolution, distance: float) -> float:
     """d value / d stopping point: the change of the Lagrangian between two programs at one design and its multipliers.
 
     Args:

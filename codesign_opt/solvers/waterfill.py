@@ -206,9 +206,7 @@ def _prepare(errors: Any, prices: Any, low: Any, high: Any, spent: Any) -> _Fill
     barred = (cap == 0) & (s > 0)
     if barred.any():
         i = int(np.argmax(barred))
-        raise InfeasibleError(
-            f"Infeasible: waterfill.high is 0 at index {i}, where the error needs examples."
-        )
+        raise InfeasibleError(f"Infeasible: waterfill.high is 0 at index {i}, where the error needs examples.")
     rate = np.sqrt(s) / np.sqrt(c)
     unit = float(rate.max()) or 1.0
     return _Fill(s, c, e, np.maximum(floor, e), cap, rate / unit, unit)

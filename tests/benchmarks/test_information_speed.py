@@ -1,6 +1,6 @@
 """Speed of the structured solver for shared parameters against the conic program, in one run.
 
-    OMP_NUM_THREADS=1 pytest tests/benchmarks/test_information_speed.py -s -p no:cacheprovider --benchmark-enable
+OMP_NUM_THREADS=1 pytest tests/benchmarks/test_information_speed.py -s -p no:cacheprovider --benchmark-enable
 """
 
 from __future__ import annotations

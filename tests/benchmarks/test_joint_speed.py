@@ -71,7 +71,7 @@ def test_joint_program_at_200_levels_beside_cvxpy():
 
     def declared():
         terms = co.ScoreError(table) + co.Discretization(table)
-        return co.Problem(terms, [co.Compute(prices) <= BUDGET]).solve()
+        return co.Problem(terms, [co.Compute(prices) <= BUDGET]).solve(method="declared")
 
     dcp, plan = timed(declared, 5)
     gp, value = timed(lambda: geometric(table, prices, found.value), 3)
@@ -110,7 +110,7 @@ def test_sweep_over_64_stopping_points_beside_declared_programs():
     solved = timed(lambda: [solve_joint(p) for p in built], 3)[0] / 64
     begun = time.perf_counter()
     for sigma in stops[::8]:
-        study.solve(float(sigma))
+        study.problem(float(sigma)).solve(method="declared")
     declared = (time.perf_counter() - begun) / 8
     print(f"\nper stopping point: sweep {each * 1e3:.2f} ms (table {tables * 1e3:.2f}, solve {solved * 1e3:.2f})")
     ratios = f"{declared / each:.0f}x the sweep, {declared / solved:.0f}x the solve"
