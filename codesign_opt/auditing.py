@@ -88,7 +88,7 @@ class TrainingRun:
             for name in _COLUMNS:
                 if row.get(name) in (None, ""):
                     raise ValueError(
-                        f"TrainingRun.log {path}, line {line}: no column '{name}'; needed: {', '.join(_COLUMNS)}."
+                        f"TrainingRun.log {path}, line {line}: '{name}' is missing; needed: {', '.join(_COLUMNS)}."
                     )
                 try:
                     table[name].append(float(row[name]))
@@ -225,13 +225,11 @@ def audit(
         constraints=options.pop("constraints", ()),
     )
     optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
-    # a later stage's program contains the earlier plan, but whole steps may round the other way: keep the best
+    # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
     stages = [best_density, best_grid, optimum]
-    for i in (1, 2):
-        if stages[i].handed_out["total"] > stages[i - 1].handed_out["total"]:
-            stages[i] = stages[i - 1]
-    errors = [current["total"], *(stage.handed_out["total"] for stage in stages)]
-    optimum = stages[-1]
+    found = [stage.handed_out["total"] for stage in stages]
+    errors = np.minimum.accumulate([current["total"], *found])
+    optimum = stages[int(np.argmin(found))]
     weight = np.asarray(best_density.tables["score_weight"])
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)

@@ -236,3 +236,17 @@ def test_exponent_of_the_stopping_point_in_the_step_size_under_a_correlation_len
     exponent = np.polyfit(np.log(rates), np.log(stops), 1)[0]
     print(f"sigma_r ~ tau^{exponent:.3f} (1/2 predicted)")
     assert exponent == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=["euler", "heun"])
+@pytest.mark.parametrize("steps", [2, 3, 5, 9])
+def test_few_steps_are_never_worse_than_the_usual_grids_with_their_stopping_point_scanned(sampler, steps):
+    found = co.GaussianModel(co.Spectrum.power_law(32, exponent=1.5), sampler=sampler)
+    plan = co.codesign(found, steps=steps, levels=80, points=8)
+    scanned = min(
+        float(found.wasserstein2(family(steps, stop, 80.0)))
+        for stop in np.geomspace(0.002, 20.0, 40)
+        for family in (co.edm_grid, co.log_snr_grid)
+    )
+    assert plan.handed_out["bias"] == pytest.approx(float(found.wasserstein2(plan.sigmas)), rel=1e-9)
+    assert plan.handed_out["total"] <= scanned
