@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from .samplers import Sampler as Sampler
     from .solvers.waterfill import waterfill as waterfill
     from .spectrum import Spectrum as Spectrum
+    from .stopping_law import StoppingLaw as StoppingLaw
+    from .stopping_law import stopping_exponent as stopping_exponent
     from .training_noise import AveragedSGD as AveragedSGD
     from .training_noise import ConstantStepSGD as ConstantStepSGD
 
@@ -98,6 +100,7 @@ _HOMES = {
     "samplers": ["Ancestral", "DPMpp2M", "Euler", "EulerMaruyama", "Heun", "Sampler"],
     "solvers.waterfill": ["waterfill"],
     "spectrum": ["Spectrum"],
+    "stopping_law": ["StoppingLaw", "stopping_exponent"],
     "training_noise": ["AveragedSGD", "ConstantStepSGD"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -192,8 +192,16 @@ def certificate_line(plan: Plan) -> str:
             f"infeasibility {proof.infeasibility:.2g}"
         )
     where = "" if plan.sigmas is None else " at this stopping point"
-    gap = f"{max(abs(proof.relative_gap), 1e-16):.0e}".replace("e-0", "e-")
-    return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)})"
+    gap = f"{max(abs(proof.relative_gap), 1e-12):.0e}".replace("e-0", "e-")
+    return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
+
+
+def _method(plan: Plan) -> str:
+    """Which method found the certified answer: the first attempt that the certificate accepted."""
+    for attempt in plan.attempts:
+        if attempt.get("relative_gap", np.inf) <= plan.certificate.tolerance:
+            return f", by {attempt['solver']}"
+    return ""
 
 
 def outer_line(plan: Plan) -> str | None:

@@ -21,7 +21,10 @@ _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
     re.DOTALL,
 )
-_FIGURES = {"example": ("plan.png", ROOT / "docs" / "figures" / "digits.png")}
+_FIGURES = {
+    "example": ("plan.png", ROOT / "docs" / "figures" / "digits.png"),
+    "audit": ("audit.png", ROOT / "docs" / "figures" / "audit.png"),
+}
 
 
 def run(code: str, figure: tuple[str, Path] | None) -> str:

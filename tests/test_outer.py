@@ -226,16 +226,15 @@ def test_progress_tells_of_every_stopping_point():
 
 def test_exponent_of_the_stopping_point_in_the_step_size_under_a_correlation_length():
     # docs/theory.md section 10: with steps far below the correlation length, sigma_r ~ tau^(1/2) for "denoise"
-    spectrum = co.Spectrum.from_eigenvalues([0.25])
-    rates, stops = np.array([1e-5, 1e-4, 1e-3]), []
-    for rate in rates:
-        training = co.ConstantStepSGD(rate, 1, parameterization="x0")
-        m = co.GaussianModel(spectrum, co.EDM(1e-4, 5.0), co.Heun(), training=training, start="marginal")
-        found = sweep(Study(m, None, None, 4000.0, None, (), (), 100, 1e-6), 3e-4, 0.3, 16, lambda text: None)
-        stops.append(min(found, key=lambda s: s.error).sigma)
-    exponent = np.polyfit(np.log(rates), np.log(stops), 1)[0]
-    print(f"sigma_r ~ tau^{exponent:.3f} (1/2 predicted)")
-    assert exponent == pytest.approx(0.5, abs=0.05)
+    training = co.ConstantStepSGD(1e-3, 1, parameterization="x0")
+    m = co.GaussianModel(
+        co.Spectrum.from_eigenvalues([0.25]), co.EDM(1e-4, 5.0), co.Heun(), training=training, start="marginal"
+    )
+    law = co.stopping_exponent(m, [1e-5, 1e-4, 1e-3], steps=4000, search=(3e-4, 0.3))
+    assert law.exponent == pytest.approx(0.5, abs=0.05)
+    assert "0.500" in str(law)
+    with pytest.raises(ValueError, match="AveragedSGD"):
+        co.stopping_exponent(model(), [1e-5, 1e-4], steps=100, search=(1e-3, 0.1))
 
 
 @pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=["euler", "heun"])

@@ -120,30 +120,29 @@ def _structured(
     tolerance: float,
     attempts: list[dict[str, Any]],
 ) -> tuple[Point, Solved | None]:
-    """The dual Newton method: the answer where the structure is the whole problem, else a reference."""
+    """A structured solver: the answer where the structure is the whole problem, else a reference."""
     begun = perf_counter()
-    found = structure.solve()
+    answer = structure.solve()
     record: dict[str, Any] = {
         "attempt": 1,
-        "solver": "dual Newton" if structure.whole else "dual Newton (reference only)",
-        "status": "no point" if found is None else "solved",
+        "solver": structure.method if structure.whole else f"{structure.method} (reference only)",
+        "status": "no point" if answer is None else "solved",
         "build_seconds": 0.0,
         "solve_seconds": perf_counter() - begun,
     }
     attempts.append(record)
-    if found is None:
+    if answer is None:
         return reference, None
-    point = Point(found.examples, problem.spent_examples, found.steps)
+    centre = problem.recentred(answer.point)
     if not structure.whole:
-        return problem.recentred(point), None
+        return centre, None
     begun = perf_counter()
-    compiled = compile_problem(problem, problem.recentred(point), box, declare=False)
-    compiled.design.set(point)
-    multipliers = structure.multipliers(found, compiled.rows, point, compiled.design)
-    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, point, tolerance)
+    compiled = compile_problem(problem, centre, box, declare=False)
+    multipliers = answer.multipliers(compiled.rows, compiled.design)
+    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
     record["build_seconds"] = perf_counter() - begun
     record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
-    return problem.recentred(point), Solved(point, compiled, multipliers, proof, attempts)
+    return centre, Solved(answer.point, compiled, multipliers, proof, attempts)
 
 
 def not_certified(

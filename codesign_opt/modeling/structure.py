@@ -1,4 +1,4 @@
-"""The structured part of a problem: what the dual Newton method of solvers/joint.py can take.
+"""The structured part of a problem: what the Newton methods of solvers/ can take.
 
 Score error, discretisation, budgets and level bounds separate over levels (docs/theory.md section 7).
 Without further parts the structured solution is the answer; with them it is the point around which the
@@ -7,19 +7,23 @@ declared program is scaled.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from .._validate import Array
 from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, PerLevel, PerStep, Settled
+from ..errors import CodesignError
+from ..solvers.information import solve_information
 from ..solvers.joint import JointSolution, solve_joint
 from ..solvers.joint_program import JointProgram
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
+from .information import InformationError
 from .reference import Budget
 from .scaling import Row, jacobians
 from .terms import Bound, Discretization, ScoreError, Truncation
@@ -27,7 +31,7 @@ from .terms import Bound, Discretization, ScoreError, Truncation
 if TYPE_CHECKING:
     from .problem import Problem
 
-__all__ = ["Structure", "coupling_form"]
+__all__ = ["Answer", "InformationStructure", "JointStructure", "Structure", "coupling_form"]
 
 
 def coupling_form(coupling: Coupling) -> str | None:
@@ -42,59 +46,98 @@ def coupling_form(coupling: Coupling) -> str | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
-    """A joint program, and whether it is the whole problem.
+class Answer:
+    """What a structured solver returned, with all that the certificate needs.
 
     Attributes:
-        program: for solvers/joint.py.
-        whole: False where the problem has further terms or constraints.
-        names: names of the bounds behind the program's budgets, in order.
+        point: the candidate.
+        budget_multipliers: by the budget's name.
+        examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
     """
 
+    point: Point
+    budget_multipliers: dict[str, float]
+    examples_gradient: Array
+    steps_gradient: Array
+
+    def multipliers(self, rows: Sequence[Row], design: Design) -> list[Array]:
+        """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
+        design.set(self.point)
+        result = []
+        for row in rows:
+            if row.bound is not None:
+                result.append(np.array([self.budget_multipliers[row.name]]))
+                continue
+            # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
+            slopes = jacobians(row.stated, design)
+            tight = np.abs(np.ravel(np.asarray(row.stated.value))) <= 1e-9 * row.size
+            pull = -np.ravel(self.examples_gradient @ slopes[0] + self.steps_gradient @ slopes[1])
+            result.append(np.where(tight, np.maximum(pull, 0.0), 0.0))
+        return result
+
+
+class Structure(ABC):
+    """A part of a problem that a structured solver takes, and whether it is the whole problem."""
+
+    method: ClassVar[str]
+    whole: bool
+
+    @staticmethod
+    def of(problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
+        """The structure of a problem, or None where no structured solver applies."""
+        if not budgets or any(budget.room <= 0 for _, budget in budgets) or problem.examples is not None:
+            return None
+        return InformationStructure.read(problem, budgets, box) or JointStructure.read(problem, budgets, box)
+
+    @abstractmethod
+    def solve(self) -> Answer | None:
+        """The optimum of the structured part, or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class JointStructure(Structure):
+    """Score error, discretisation, budgets and level bounds: solvers/joint.py.
+
+    Attributes:
+        program: for the solver.
+        whole: False where the problem has further terms or constraints.
+        names: names of the bounds behind the program's budgets, in order.
+        spent: (L,) examples already spent.
+    """
+
+    method: ClassVar[str] = "dual Newton"
     program: JointProgram
     whole: bool
     names: tuple[str, ...]
+    spent: Array
 
     @classmethod
-    def of(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
-        """The structured part; None where a quantity is given, examples are pooled, or there are no budgets."""
+    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
+        """None where the sampler is given, examples are pooled, or a term appears twice."""
         leaves = list(problem.objective.leaves())
         table = problem.table
         form = None if table is None else coupling_form(table.coupling)
-        if table is None or form is None or not budgets or not problem.decides_steps or problem.examples is not None:
-            return None
-        if any(budget.room <= 0 for _, budget in budgets):
+        if table is None or form is None or not problem.decides_steps:
             return None
         known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
         scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
         errors = [(w, leaf.table) for w, leaf in known if isinstance(leaf, Discretization)]
         if len(scores) > 1 or len(errors) > 1:
             return None
-        program = _program(table, scores, errors, [b for _, b in budgets], box, problem.spent_examples, form)
-        constrained = [item for item in problem.constraints if not _is_structured(item.what, budgets, item.name)]
-        return cls(program, len(known) == len(leaves) and not constrained, tuple(name for name, _ in budgets))
+        spent = problem.spent_examples
+        program = _program(table, scores, errors, [b for _, b in budgets], box, spent, form)
+        whole = len(known) == len(leaves) and not _unknown(problem, budgets)
+        return cls(program, whole, tuple(name for name, _ in budgets), spent)
 
-    def solve(self) -> JointSolution | None:
-        """The certified optimum of the structured part, or None."""
-        return solve_joint(self.program)
+    def solve(self) -> Answer | None:
+        found = solve_joint(self.program)
+        if found is None:
+            return None
+        point = Point(found.examples, self.spent, found.steps)
+        gradients = self._gradients(found, point)
+        return Answer(point, dict(zip(self.names, map(float, found.budget_multipliers), strict=True)), *gradients)
 
-    def multipliers(self, found: JointSolution, rows: Sequence[Row], point: Point, design: Design) -> list[Array]:
-        """Multipliers of the declared rows: the budgets', and the reduced gradients where a level bound is tight."""
-        by_name = dict(zip(self.names, found.budget_multipliers, strict=True))
-        examples, steps = self._reduced_gradients(found, point)
-        result = []
-        for row in rows:
-            if row.bound is not None:
-                result.append(np.array([by_name[row.name]]))
-                continue
-            # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
-            slopes = jacobians(row.stated, design)
-            tight = np.abs(np.ravel(np.asarray(row.stated.value))) <= 1e-9 * row.size
-            pull = -np.ravel(examples @ slopes[0] + steps @ slopes[1])
-            result.append(np.where(tight, np.maximum(pull, 0.0), 0.0))
-        return result
-
-    def _reduced_gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
+    def _gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
         """Derivative of the Lagrangian by each level's examples and steps, the level bounds left out."""
         p = self.program
         eta, total = found.budget_multipliers, point.examples
@@ -110,16 +153,66 @@ class Structure:
         return examples, eta @ p.steps_prices - np.where(np.isfinite(pull), pull, 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class InformationStructure(Structure):
+    """One information error under one budget and level bounds: solvers/information.py."""
+
+    method: ClassVar[str] = "Newton in shares"
+    weight: float
+    term: InformationError
+    name: str
+    budget: Budget
+    low: Array
+    high: Array
+    spent: Array
+    whole: bool = True
+
+    @classmethod
+    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> InformationStructure | None:
+        """None for any other term or constraint, or a level without a price."""
+        leaves = list(problem.objective.leaves())
+        if len(leaves) != 1 or len(budgets) != 1 or _unknown(problem, budgets):
+            return None
+        (weight, term), (name, budget) = leaves[0], budgets[0]
+        if not isinstance(term, InformationError) or not np.all(budget.example > 0) or weight <= 0:
+            return None
+        spent = problem.spent_examples
+        low = np.maximum(box.examples_low - spent, 0.0)
+        return cls(weight, term, name, budget, low, np.maximum(box.examples_high - spent, low), spent)
+
+    def solve(self) -> Answer | None:
+        try:
+            found = solve_information(
+                self.term.roots,
+                self.term.response,
+                self.budget.example,
+                self.budget.room,
+                prior=self.term.prior,
+                low=self.low if self.low.any() else None,
+                high=self.high if np.any(np.isfinite(self.high)) else None,
+                spent=self.spent if self.spent.any() else None,
+            )
+        except (CodesignError, ValueError):  # the declared program says what is wrong, in the problem's own names
+            return None
+        point = Point(found.examples, self.spent, np.zeros(self.spent.size))
+        price = self.weight * found.budget_multiplier
+        gains = self.weight * self.term.gains(self.term.solution(point.examples))
+        return Answer(point, {self.name: price}, price * self.budget.example - gains, np.zeros(gains.size))
+
+
+def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:
+    """Whether the problem has constraints other than its budgets and level bounds."""
+    names = {name for name, _ in budgets}
+    return any(
+        not (isinstance(item.what, BoxConstraint) or (isinstance(item.what, Bound) and item.name in names))
+        for item in problem.constraints
+    )
+
+
 def _coupling_of(form: str) -> Coupling:
     if form == "per_step":
         return PerStep(1.0)
     return Settled(np.ones(1)) if form == "settled" else Local(1.0, form=form)
-
-
-def _is_structured(what: Any, budgets: Sequence[tuple[str, Budget]], name: str) -> bool:
-    if isinstance(what, BoxConstraint):
-        return True
-    return isinstance(what, Bound) and any(name == known for known, _ in budgets)
 
 
 def _program(
