@@ -681,3 +681,20 @@ def test_last_evaluation_and_its_step_are_part_of_the_optimum():
     )  # fmt: skip
     assert plan.error <= np.exp(best) * (1 + 1e-6)
     assert plan.error == pytest.approx(np.exp(best), rel=1e-4)
+
+
+def test_structured_solvers_and_declared_programs_agree_in_value_and_shadow_prices():
+    term, c = shared(3)
+    box = [co.Floor(0.02, "examples"), co.Cap(30.0, "examples")]
+    problems = {
+        "Newton in shares": co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0, "training"), *box]),
+        "dual Newton": Joint.random(30, 5).problem(),
+    }
+    for method, problem in problems.items():
+        fast, slow = problem.solve(method="auto", tolerance=1e-7), problem.solve(tolerance=1e-5)
+        assert [a["solver"] for a in fast.attempts] == [method]
+        assert fast.error == pytest.approx(slow.error, rel=1e-5)
+        assert fast.shadow_prices["budget"] == pytest.approx(slow.shadow_prices["budget"], rel=1e-3)
+        for name, value in slow.shadow_prices.items():
+            scale = np.abs(value).max() if np.ndim(value) else abs(value)
+            np.testing.assert_allclose(fast.shadow_prices[name], value, atol=1e-2 * scale + 1e-9)

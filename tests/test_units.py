@@ -1,4 +1,4 @@
-"""A user's nonlinear term in any unit: certified, or refused by name; never a wrong optimum."""
+"""A user's nonlinear term in any unit is certified, and the unit changes nothing."""
 
 from dataclasses import dataclass, replace
 
@@ -56,12 +56,8 @@ def test_the_unit_of_examples_or_of_the_error_changes_nothing(quantity, unit):
 
 
 @pytest.mark.parametrize("price", [1e-24, 1e-18, 1e-8, 1e-6, 1.0])
-def test_a_price_over_24_decades_is_certified_or_refused_by_name(price):
-    try:
-        plan = solved(price=price)
-    except co.NotCertifiedError as error:
-        assert "Congestion" in str(error)
-        return
+def test_a_price_over_24_decades_is_certified(price):
+    plan = solved(price=price)
     assert plan.certificate.relative_gap <= 1e-6
     free = co.Problem(
         co.ScoreError(TABLE) + co.Discretization(TABLE), [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
