@@ -102,7 +102,7 @@ class Plan:
         Args:
             total: number of new examples to hand out; unless given, as many as the plan's price buys.
         """
-        from .solvers.waterfill import round_examples
+        from .solvers.rounding import round_examples
 
         spent = self.examples - self.new_examples
         return round_examples(

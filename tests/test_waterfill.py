@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from codesign_opt.errors import InfeasibleError
-from codesign_opt.solvers.waterfill import round_examples, square_root_rule, waterfill
+from codesign_opt.solvers import water_level
+from codesign_opt.solvers.rounding import round_examples
+from codesign_opt.solvers.waterfill import square_root_rule, waterfill
 
 _DIGITS = 60
 
@@ -225,6 +227,66 @@ def test_nothing_where_the_error_needs_examples_is_infeasible():
         waterfill([1.0, 1.0], 1.0, 0.0)
     with pytest.raises(InfeasibleError, match="spent is 3 at index 0, above high = 2"):
         waterfill([1.0, 1.0], 1.0, 5.0, spent=[3.0, 0.0], high=2.0)
+
+
+# ------------------------------------------------------------------ many levels: the segment is selected
+
+
+def large_problem(kind, size=20_000, seed=11):
+    """More levels than are sorted, with floors, caps and spent examples; `kind` of their breakpoints."""
+    rng = np.random.default_rng(seed)
+    s, c, budget, low, high, e = random_problem(rng, size, 16 if kind == "spread" else 4, spent=True)
+    if kind == "ordered":
+        s = np.sort(s)
+    if kind == "tied":  # each level leaves its floor, and meets its cap, at one of few water lines
+        rate = np.sqrt(s / c)
+        low, high = rate * rng.integers(1, 4, size), rate * rng.integers(4, 7, size)
+        low, high, e = low * 1e-3, high * 1e-3, np.zeros(size)
+        budget = 1e-3 * float(c @ (rate * 3.5))
+    if kind == "idle":
+        s = np.where(rng.random(size) < 0.5, 0.0, s)
+    if kind == "fixed":
+        fixed = np.arange(size) % 2 == 1
+        low = np.where(np.isfinite(high), high, low + e + 1.0)
+        low, high = np.where(fixed, low, 0.0), np.where(fixed, low, np.inf)
+        e = np.minimum(e, high)
+        budget = 2 * float(c @ (np.maximum(low, e) - e))
+    return s, c, budget, low, high, e
+
+
+@pytest.mark.parametrize("kind", ["drawn", "spread", "ordered", "tied", "idle", "fixed"])
+def test_waterfill_meets_kkt_at_many_levels(kind):
+    s, c, budget, low, high, e = large_problem(kind)
+    assert_kkt(s, c, budget, low, high, e, waterfill(s, c, budget, low=low, high=high, spent=e), tolerance=1e-11)
+
+
+def test_waterfill_at_many_levels_equals_extended_precision_bisection():
+    problem = large_problem("spread", size=3_000)
+    s, c, budget, low, high, e = problem
+    answer = waterfill(s, c, budget, low=low, high=high, spent=e)
+    value, totals = bisected(*problem)
+    assert answer.value == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(e + answer.examples, totals, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "tied", "idle"])
+def test_selected_water_level_equals_the_sorted_one(kind, monkeypatch):
+    s, c, budget, low, high, e = large_problem(kind)
+    floors = float(c @ (np.maximum(low, e) - e))
+    caps = float(c @ (np.where(s > 0, high, np.maximum(low, e)) - e))
+    budgets = [floors, floors * 1.001, budget, 10 * budget, *([caps, 2 * caps] if caps < np.inf else [])]
+    budgets = [b for b in budgets if b > floors or not np.any((s > 0) & (low + e == 0))]
+    selected = [waterfill(s, c, b, low=low, high=high, spent=e) for b in budgets]
+    batch = waterfill(s, c, budgets, low=low, high=high, spent=e)
+    monkeypatch.setattr(water_level, "_SORTED", s.size)
+    for r, (b, one) in enumerate(zip(budgets, selected, strict=True)):
+        np.testing.assert_array_equal(batch.examples[r], one.examples)
+        by_sort = waterfill(s, c, b, low=low, high=high, spent=e)
+        np.testing.assert_allclose(e + one.examples, e + by_sort.examples, rtol=1e-13)
+        assert one.value == pytest.approx(by_sort.value, rel=1e-13)
+        assert (one.multiplier, one.slack) == pytest.approx(
+            (by_sort.multiplier, by_sort.slack), rel=1e-12, abs=1e-12 * b
+        )
 
 
 # ------------------------------------------------------------------ whole examples
