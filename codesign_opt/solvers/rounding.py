@@ -17,7 +17,7 @@ from ..errors import InfeasibleError
 from .waterfill import waterfill
 from .waterfill_levels import ROUNDING, Fill, prepare
 
-__all__ = ["round_examples"]
+__all__ = ["round_examples", "separable_errors"]
 
 
 def round_examples(
@@ -67,6 +67,20 @@ def round_examples(
             float(np.where(fill.errors > 0, fill.errors / (fill.spent + m), 0.0).sum()) for m in (plan, whole)
         )
     return whole, after / before - 1 if 0 < before < np.inf and after < np.inf else float(after > before)
+
+
+def separable_errors(errors: Array, final: float, window: Array, plan: Array) -> Array:
+    """(L,) errors a with sum a_l / m_l >= sum_l s_l / m_l + final / (window . m), equal at the plan.
+
+    By Cauchy-Schwarz (w . p)^2 <= (w . m)(sum_l w_l p_l^2 / m_l) for every m, so that a_l = s_l + final w_l
+    p_l^2 / (w . p)^2 bounds the last evaluation's error from above, with its value and slope at the plan p
+    (docs/theory.md section 7, P1).
+
+    >>> separable_errors(np.array([1.0, 4.0]), 8.0, np.array([1.0, 0.0]), np.array([2.0, 4.0])).tolist()
+    [9.0, 4.0]
+    """
+    near = float(window @ plan)
+    return errors + final * window * (plan / near) ** 2 if final > 0 and near > 0 else errors
 
 
 def _greedy(fill: Fill, plan: Array, costs: Array, limit: float, *, exhaust: bool) -> Array:
