@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._validate import Array
+from ._validate import Array, integer
 from .certificate import Certificate
 from .densities import LogNormal, TrainingDensity
 from .levels import Levels
@@ -99,19 +99,24 @@ class Plan:
     def integer_examples(self, total: int | None = None) -> tuple[Array, float]:
         """Whole examples per level by greedy marginal gain, and the relative loss of rounding.
 
+        Under "denoise" the last evaluation's error counts, too: for the rounding by its separable bound
+        at the plan, in the loss as it is.
+
         Args:
             total: number of new examples to hand out; unless given, as many as the plan's price buys.
         """
-        from .solvers.waterfill import round_examples
+        from .solvers.rounding import round_examples, separable_errors
 
-        spent = self.examples - self.new_examples
-        return round_examples(
-            self.tables["score_weight"],
-            self.tables["example_price"],
-            self.new_examples,
-            spent=spent,
-            total=total,
-        )
+        density, spent, plan = self.training_density, self.examples - self.new_examples, self.examples
+        if total is not None:
+            total = integer(total, "Plan.integer_examples.total", minimum=0)
+            plan = spent + self.new_examples * (total / (self.new_examples.sum() or 1.0))
+        errors = separable_errors(density.score_weights, density.final_score, density.final_window, plan)
+        whole, loss = round_examples(errors, density.prices, self.new_examples, spent=spent, total=total)
+        before = density.score_error(plan) if density.final_score > 0 else 0.0
+        if 0 < before < np.inf and np.isfinite(loss):
+            loss = density.score_error(spent + whole) / before - 1.0
+        return whole, loss
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON (schema version inside); returns the path."""

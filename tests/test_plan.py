@@ -271,3 +271,6 @@ def test_whole_examples_keep_the_budget_and_lose_little(plan):
     assert abs(loss) < 0.01
     given, _ = plan.integer_examples(total=2000)
     assert given.sum() == 2000
+    for bad in (-1, 2.5, True, np.nan, "many"):
+        with pytest.raises(ValueError, match=r"integer_examples\.total"):
+            plan.integer_examples(total=bad)

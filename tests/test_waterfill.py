@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from codesign_opt.errors import InfeasibleError
-from codesign_opt.solvers.waterfill import round_examples, square_root_rule, waterfill
+from codesign_opt.solvers import water_level
+from codesign_opt.solvers.rounding import round_examples, separable_errors
+from codesign_opt.solvers.waterfill import square_root_rule, waterfill
 
 _DIGITS = 60
 
@@ -227,6 +229,69 @@ def test_nothing_where_the_error_needs_examples_is_infeasible():
         waterfill([1.0, 1.0], 1.0, 5.0, spent=[3.0, 0.0], high=2.0)
 
 
+# ------------------------------------------------------------------ many levels: the segment is selected
+
+
+def large_problem(kind, size=20_000, seed=11):
+    """More levels than are sorted, with floors, caps and spent examples; `kind` of their breakpoints."""
+    rng = np.random.default_rng(seed)
+    s, c, budget, low, high, e = random_problem(rng, size, 16 if kind == "spread" else 4, spent=True)
+    if kind == "ordered":
+        s = np.sort(s)
+    if kind == "tied":  # each level leaves its floor, and meets its cap, at one of few water lines
+        rate = np.sqrt(s / c)
+        low, high = rate * rng.integers(1, 4, size), rate * rng.integers(4, 7, size)
+        low, high, e = low * 1e-3, high * 1e-3, np.zeros(size)
+        budget = 1e-3 * float(c @ (rate * 3.5))
+    if kind == "dominant":  # the sample of the levels rarely sees the few that carry the price
+        low, high, e = low, np.full(size, np.inf), np.zeros(size)
+        s[:3] *= 1e16
+    if kind == "idle":
+        s = np.where(rng.random(size) < 0.5, 0.0, s)
+    if kind == "fixed":
+        fixed = np.arange(size) % 2 == 1
+        low = np.where(np.isfinite(high), high, low + e + 1.0)
+        low, high = np.where(fixed, low, 0.0), np.where(fixed, low, np.inf)
+        e = np.minimum(e, high)
+        budget = 2 * float(c @ (np.maximum(low, e) - e))
+    return s, c, budget, low, high, e
+
+
+@pytest.mark.parametrize("kind", ["drawn", "spread", "ordered", "tied", "idle", "fixed", "dominant"])
+def test_waterfill_meets_kkt_at_many_levels(kind):
+    s, c, budget, low, high, e = large_problem(kind)
+    assert_kkt(s, c, budget, low, high, e, waterfill(s, c, budget, low=low, high=high, spent=e), tolerance=1e-11)
+
+
+def test_waterfill_at_many_levels_equals_extended_precision_bisection():
+    problem = large_problem("spread", size=3_000)
+    s, c, budget, low, high, e = problem
+    answer = waterfill(s, c, budget, low=low, high=high, spent=e)
+    value, totals = bisected(*problem)
+    assert answer.value == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(e + answer.examples, totals, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "tied", "idle", "dominant"])
+def test_selected_water_level_equals_the_sorted_one(kind, monkeypatch):
+    s, c, budget, low, high, e = large_problem(kind)
+    floors = float(c @ (np.maximum(low, e) - e))
+    caps = float(c @ (np.where(s > 0, high, np.maximum(low, e)) - e))
+    budgets = [floors, floors * 1.001, budget, 10 * budget, *([caps, 2 * caps] if caps < np.inf else [])]
+    budgets = [b for b in budgets if b > floors or not np.any((s > 0) & (low + e == 0))]
+    selected = [waterfill(s, c, b, low=low, high=high, spent=e) for b in budgets]
+    batch = waterfill(s, c, budgets, low=low, high=high, spent=e)
+    monkeypatch.setattr(water_level, "_SORTED", s.size)
+    for r, (b, one) in enumerate(zip(budgets, selected, strict=True)):
+        np.testing.assert_array_equal(batch.examples[r], one.examples)
+        by_sort = waterfill(s, c, b, low=low, high=high, spent=e)
+        np.testing.assert_allclose(e + one.examples, e + by_sort.examples, rtol=1e-13)
+        assert one.value == pytest.approx(by_sort.value, rel=1e-13)
+        assert (one.multiplier, one.slack) == pytest.approx(
+            (by_sort.multiplier, by_sort.slack), rel=1e-12, abs=1e-12 * b
+        )
+
+
 # ------------------------------------------------------------------ whole examples
 
 
@@ -309,3 +374,43 @@ def test_rounding_zero_error_and_zero_plan():
     whole, loss = round_examples([1.0], 1.0, [0.0], spent=[4.0])
     assert whole.tolist() == [0.0]
     assert loss == 0.0
+
+
+def with_last_evaluation(rng):
+    """(s, A, w): errors of 4 levels, and the last evaluation's error A / (w . m)."""
+    s, window = 10 ** rng.uniform(-1, 1, 4), np.array([1.0, 0.6, 0.1, 0.0])
+    return s, 10 ** rng.uniform(0, 2), window
+
+
+def test_separable_errors_bound_the_last_evaluation_and_touch_it_at_the_plan():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        s, final, window = with_last_evaluation(rng)
+        plan = 10 ** rng.uniform(-1, 1, 4)
+        bound = separable_errors(s, final, window, plan)
+        m = plan * np.vstack([np.ones(4), rng.uniform(0.1, 10, (50, 4))])
+        true, above = (s / m).sum(axis=1) + final / (m @ window), (bound / m).sum(axis=1)
+        assert above[0] == pytest.approx(true[0], rel=1e-14)
+        assert np.all(above >= true * (1 - 1e-14))
+        slope = -s / plan**2 - final * window / (window @ plan) ** 2
+        np.testing.assert_allclose(-bound / plan**2, slope, rtol=1e-13)
+
+
+def test_rounding_with_the_last_evaluation_is_near_the_best_whole_allocation():
+    every = np.array([m for m in itertools.product(range(1, 13), repeat=4) if sum(m) == 14], dtype=float)
+    losses, without = [], []
+    for seed in range(20):
+        s, final, window = with_last_evaluation(np.random.default_rng(seed))
+
+        def error(m, s=s, final=final, window=window):
+            return (s / m).sum(axis=-1) + final / (m @ window)
+
+        start = np.full(4, 3.5)
+        for _ in range(500):  # the continuous optimum as the fixed point of its own separable bound
+            start = waterfill(separable_errors(s, final, window, start), 1.0, 14.0).examples
+        best = error(every).min()
+        for errors, found in ((separable_errors(s, final, window, start), losses), (s, without)):
+            whole, _ = round_examples(errors, 1.0, start, total=14)
+            found.append(error(whole) / best - 1)
+    assert max(losses) < 0.02
+    assert max(without) > 0.2  # what leaving the last evaluation out would cost

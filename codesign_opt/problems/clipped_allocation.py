@@ -2,7 +2,7 @@
 
 The error is a sum of s_l / m_l, the budget is linear, and the density has a floor and a cap: the
 examples are clip(sqrt(s / (price multiplier)), floor, cap) (docs/theory.md section 7, P1), which
-`co.waterfill` finds by sorting. The declared program must agree with it.
+`co.waterfill` finds by selection among breakpoints. The declared program must agree with it.
 """
 
 from __future__ import annotations
