@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class TrainingRun:
 
     Args:
         density: LogNormal, function of sigma (examples per unit sigma, any scale), TrainingDensity,
-            or array with one entry per level.
+            or array with one entry per level; None to take the histogram of the log's examples over sigma.
         iterations, batch: number of examples = iterations x batch, both >= 1.
         log: path of a CSV or JSON-lines file with the columns examples, sigma, loss, or None. It is
             read when it is asked for, with `read_log`.
@@ -45,12 +45,13 @@ class TrainingRun:
     iterations: int
     batch: int
     log: str | Path | None = None
-    _checked: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "iterations", integer(self.iterations, "TrainingRun.iterations", minimum=1))
         object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
-        if isinstance(self.density, (str, bytes, bool)) or self.density is None:
+        if self.density is None and self.log is not None:
+            self.read_log()
+        elif isinstance(self.density, (str, bytes, bool)) or self.density is None:
             raise ValueError(
                 f"TrainingRun.density is {self.density!r}; use LogNormal, a function of sigma, or an array."
             )
@@ -63,6 +64,10 @@ class TrainingRun:
     def examples_on(self, levels: Levels) -> Array:
         """(L,) examples on each level; those outside the levels' range are lost to the plan."""
         total = float(self.examples)
+        if self.density is None:
+            log = self.read_log()
+            counts = np.histogram(log["sigma"], levels.edges, weights=log["examples"])[0]
+            return counts / float(log["examples"].sum()) * total
         if isinstance(self.density, LogNormal):
             return self.density.mass(levels.edges) * total
         if isinstance(self.density, TrainingDensity):
@@ -210,10 +215,14 @@ def audit(
     grid = check_grid(sigmas).sigmas
     table = model.settled_coefficients(grid, levels)
     examples = run.examples_on(table.levels)
+    if not examples.sum() > 0:
+        low, high = table.levels.edges[0], table.levels.edges[-1]
+        raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
     current = _predict(model, grid, examples, levels)
     same_range = replace(model, process=_process_to(model, float(grid[0])))
-    best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels)
+    shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
+    best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     count = grid.size - 1
     best_grid = codesign(
         same_range,
@@ -222,7 +231,7 @@ def audit(
         steps=count,
         stopping_sigma=table.stopping_sigma,
         levels=levels,
-        constraints=options.pop("constraints", ()),
+        **shared,
     )
     optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far

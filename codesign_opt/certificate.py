@@ -205,7 +205,7 @@ class LagrangianBound:
             slope = slope - power * term / n
         m = self._best_examples(weight)
         total = self.spent + m
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             value = value + np.where(weight > 0, weight / total, 0.0)
             value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
             for error, rate in inner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"]
+__all__ = ["CodesignError", "ConvexityError", "EmptySelectionError", "InfeasibleError", "NotCertifiedError"]
 
 
 class CodesignError(Exception):
@@ -14,6 +14,10 @@ class CodesignError(Exception):
 
 class ConvexityError(CodesignError, ValueError):
     """A term or constraint is not convex in (density, steps); the message names the leaf."""
+
+
+class EmptySelectionError(CodesignError, ValueError):
+    """A constraint selects no level at this stopping point; a sweep over stopping points goes on without it."""
 
 
 class InfeasibleError(CodesignError):

@@ -27,22 +27,27 @@ _STOPS = 12
 _WORTH = 1e-3
 
 
-def exact_stop(study: Study, plan: Plan) -> Plan:
+def exact_stop(study: Study, plan: Plan, low: float, high: float) -> Plan:
     """The plan at the stopping point with the smallest exact error for its number of steps, if that is better.
 
-    The search covers the range of the process up to half its highest noise level; the answer's
-    `outer["moved_from"]` is the program's own stopping point.
+    The search covers [low, high]; `outer` then says status "moved", the program's own stopping point in
+    "moved_from", and what was proved about the program in "program".
     """
-    if plan.sigmas is None or plan.number_of_steps >= FEW_STEPS:
-        return plan
-    sigma = _best_stop(study, plan.number_of_steps, plan.stopping_sigma)
+    if plan.sigmas is None or plan.number_of_steps >= FEW_STEPS or study.terms:
+        return plan  # the exact error knows nothing of the user's terms
+    sigma = _best_stop(study, plan.number_of_steps, plan.stopping_sigma, low, high)
     if abs(np.log(sigma / plan.stopping_sigma)) < 1e-3:
         return plan
     try:
         other = study.solve(sigma)
     except CodesignError:
         return plan
-    outer = {**plan.outer, "moved_from": plan.stopping_sigma}
+    outer = {
+        "status": "moved",
+        "points": plan.outer.get("points", len(plan.curve)),
+        "moved_from": plan.stopping_sigma,
+        "program": dict(plan.outer),
+    }
     other = hand_out(study, replace(other, curve=plan.curve, outer=outer), polish=True)
     if not other.handed_out or other.handed_out["total"] >= plan.handed_out["total"] * (1 - _WORTH):
         return plan
@@ -53,9 +58,8 @@ def exact_stop(study: Study, plan: Plan) -> Plan:
     return replace(other, notes=(*other.notes, note))
 
 
-def _best_stop(study: Study, steps: int, known: float) -> float:
+def _best_stop(study: Study, steps: int, known: float, low: float, high: float) -> float:
     """Stopping point whose polished grid has the smallest exact bias: a log grid, then a bounded refinement."""
-    low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
     stops = np.unique(np.append(np.geomspace(low, high, _STOPS), known))
     errors = [_polished(study, steps, float(stop)).after for stop in stops]
     best = int(np.argmin(errors))

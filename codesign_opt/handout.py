@@ -9,7 +9,7 @@ import numpy as np
 
 from ._validate import Array
 from .densities import LogNormal, examples_of
-from .errors import CodesignError, NotCertifiedError
+from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from .modeling import ScoreError
 from .modeling.design import Point
@@ -35,7 +35,11 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
     best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
     if best is None:
-        return replace(plan, notes=(*plan.notes, "no grid of whole steps fits into the budget"))
+        least = 2 if plan.terminal == "denoise" else 1
+        raise InfeasibleError(
+            f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
+            f"steps, and {least} is the least); raise the budget, or plan for fewer images."
+        )
     if study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
         note = (
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
@@ -126,6 +130,10 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         settled = error.plan
     except CodesignError:
         return None
+    handed = predict(study.model, grid, settled.examples, study.levels)
+    for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
+        handed[name] = settled.breakdown.get(name, 0.0)
+        handed["total"] += handed[name]
     tables = dict(plan.tables)
     tables["continuous_examples"] = plan.examples
     for name in ("score_weight", "final_window", "marginal_gain"):
@@ -138,7 +146,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         new_examples=settled.new_examples,
         tables=tables,
         costs=costs,
-        handed_out=predict(study.model, grid, settled.examples, study.levels),
+        handed_out=handed,
         attempts=(*plan.attempts, *settled.attempts),
         notes=(*plan.notes, *_warnings(study, table, settled)),
         provenance={
@@ -158,7 +166,7 @@ def _warnings(study: Study, table: Any, settled: Plan) -> tuple[str, ...]:
 
 def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
     """Named schedules with the same steps, range and training price."""
-    if plan.sigmas is None:
+    if plan.sigmas is None or study.terms:  # a peer has no value of the user's terms to compare
         return {}
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from ._validate import Array, integer, number, vector
 from .auditing import TrainingRun
-from .errors import NotCertifiedError
+from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .few_steps import exact_stop
 from .gaussian_laws import check_grid
 from .grids import steps_on_levels
@@ -115,8 +115,11 @@ def codesign(
         stops = sweep(study, low, high, integer(points, "points", minimum=3), tell)
         plan = _best_of(study, stops, low, high, number(outer_tolerance, "outer_tolerance", positive=True))
     plan = hand_out(study, plan, polish=polish)
-    exact = stopping_sigma is None and polish is not False and not study.constraints
-    return exact_stop(study, plan) if exact else plan
+    if stopping_sigma is not None or polish is False or study.constraints:
+        return plan
+    if search is None:  # few steps may stop anywhere
+        low, high = model.process.sigma_min, 0.5 * model.process.sigma_max
+    return exact_stop(study, plan, low, high)
 
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
@@ -225,18 +228,29 @@ def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, 
     for sampler in samplers:
         if not isinstance(sampler, Sampler):
             raise ValueError(f"codesign: samplers holds {sampler!r}; a Sampler is needed, such as co.Heun().")
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, Any]] = {}
     best: Plan | None = None
+    failure: Exception | None = None
     for sampler in samplers:
         final = 1 if model.terminal == "denoise" else 0
         allowed = None if steps is None else (steps - final) // sampler.evaluations_per_step + final
-        plan = codesign(replace(model, sampler=sampler), steps=allowed, **options)
+        if allowed is not None and allowed < 1 + final:
+            table[repr(sampler)] = {"failure": f"{steps} evaluations are too few for one step"}
+            continue
+        try:
+            plan = codesign(replace(model, sampler=sampler), steps=allowed, **options)
+        except CodesignError as problem:
+            failure = problem
+            table[repr(sampler)] = {"failure": str(problem)}
+            continue
         error = plan.handed_out.get("total", plan.error)
         used = (plan.number_of_steps - final) * sampler.evaluations_per_step + final
         table[repr(sampler)] = {"error": error, "steps": plan.number_of_steps, "evaluations": used}
         if best is None or error < best.handed_out.get("total", best.error):
             best = plan
-    assert best is not None
+    if best is None:
+        said = "; ".join(f"{name}: {record['failure']}" for name, record in table.items())
+        raise InfeasibleError(f"No sampler could be planned. {said}") from failure
     return replace(best, outer={**best.outer, "samplers": table})
 
 
@@ -246,5 +260,7 @@ def _train_only(study: Study, sigmas: Array) -> Plan:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
     table = study.model.settled_coefficients(sigmas, study.levels)
     plan = study.settled_problem(table, steps_on_levels(table.levels, sigmas)).solve(tolerance=study.tolerance)
-    plan = replace(plan, sigmas=sigmas, outer={"status": "given", "points": 1})
+    parts = dict(plan.breakdown)
+    bias = parts.pop("truncation", 0.0) + parts.pop("initial", 0.0)  # of a given grid: steps, stopping and start
+    plan = replace(plan, sigmas=sigmas, breakdown={"bias": bias, **parts}, outer={"status": "given", "points": 1})
     return hand_out(study, plan, polish=False)

@@ -15,6 +15,7 @@ __all__ = ["Prices"]
 
 Price = float | Array | Callable[[Array], Array]
 _FORBID = "a price must be > 0 (use Cap to forbid a level)"
+_HINT = "A price must be > 0 (use Cap to forbid a level)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,8 @@ class Prices:
 
     Args:
         example: price of one noised training image at one sigma; a number, an array with one entry
-            per level, or a function of sigma (averaged over each level).
+            per level (for Problem; a search over stopping points changes the levels), or a function of
+            sigma (averaged over each level).
         evaluation: price of one call of the denoiser for one image; the same three forms. Guidance
             on an interval is a function that is 2 inside and 1 outside.
         images: images that will be drawn with the plan, >= 0 (0 only where the steps are given).
@@ -49,9 +51,9 @@ class Prices:
             value = getattr(self, name)
             if not callable(value):
                 if np.ndim(value) == 0:
-                    value = number(value, f"Prices.{name}", positive=True, hint=_FORBID.capitalize() + ".")
+                    value = number(value, f"Prices.{name}", positive=True, hint=_HINT)
                 else:
-                    value = vector(value, f"Prices.{name}", positive=True, hint=_FORBID.capitalize() + ".")
+                    value = vector(value, f"Prices.{name}", positive=True, hint=_HINT)
                 object.__setattr__(self, name, value)
 
     @classmethod

@@ -92,6 +92,9 @@ def _headline(plan: Plan) -> list[str]:
     kind = "squared Wasserstein-2 distance of samples to data"
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
+    own = [name for name in plan.breakdown if name not in CAUSES]
+    if own:
+        return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
     lines = [first, f"Predicted error {quantity(plan.error)}: {kind}"]
     relative = relative_error(plan, plan.error)
     if relative is not None:
@@ -211,6 +214,11 @@ def outer_line(plan: Plan) -> str | None:
         return None
     points = int(outer.get("points", len(plan.curve)))
     gap = outer.get("relative_gap")
+    if outer.get("status") == "moved":
+        return (
+            f"the program's best stopping point is sigma {quantity(outer['moved_from'])}; with so few steps the exact "
+            "error is smaller at this one"
+        )
     if outer.get("status") == "optimal":
         text = "optimal over stopping points" + (f" to {percent(max(gap, 1e-9))}" if gap is not None else "")
         text += f" ({points} tried)" if points else ""
@@ -218,8 +226,6 @@ def outer_line(plan: Plan) -> str | None:
         text = f"best of {points} stopping points" if points else "best of the stopping points tried"
         if gap is not None and np.isfinite(gap):
             text += f"; another could be at most {percent(gap)} better"
-    if "moved_from" in outer:
-        return f"{text} for the program, which stops at sigma {quantity(outer['moved_from'])}" + _at_end(plan)
     return text + _at_end(plan)
 
 
@@ -316,7 +322,9 @@ def _fits(plan: Plan) -> list[str]:
             lines.append("    (less than the plan's because it need not meet the plan's constraints)")
     if rho:
         text = f"sampler grid: EDM's formula with rho {quantity(rho['rho'], 3)}"
-        lines.append(f"  {text}" + _loss(rho, "error"))
+        if rho["rho"] > 99:
+            text = "sampler grid: equal steps in log-SNR (EDM's formula with rho without bound)"
+        lines.append(f"  {text}" + _loss(rho, "bias"))
     return ["Closest standard settings", *lines] if lines else []
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from ._validate import Array
 from .certificate import LagrangianBound, ScorePart
 from .coefficients import Coefficients
-from .errors import CodesignError, InfeasibleError, NotCertifiedError
+from .errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
 from .levels import Levels
 from .modeling import Discretization, Point, ScoreError
 from .plan import Plan
@@ -97,7 +97,7 @@ def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
             return _from_structure(study, table, found)
     try:
         plan = study.solve(sigma, None if near is None else near.plan)
-    except (InfeasibleError, NotCertifiedError) as error:
+    except (InfeasibleError, NotCertifiedError, EmptySelectionError) as error:
         record = {"stopping_sigma": sigma, "error": None, "status": f"{type(error).__name__}: {error}"}
         return Stop(sigma, np.inf, record, np.empty(0), np.empty(0), failure=error)
     return from_plan(plan)

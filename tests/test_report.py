@@ -137,7 +137,7 @@ def test_everything_optional_is_printed_where_it_is_there_and_only_there(plan: c
         assert words in text
         assert words not in short
     assert "score error +1.2 %" in text
-    assert "error +3.1 %" in text
+    assert "bias +3.1 %" in text
     assert numbers_of(text, "total")[-1] == pytest.approx(full.handed_out["total"], rel=1e-3)
     assert numbers_of(text, "bias")[-1] == pytest.approx(full.handed_out["bias"], rel=1e-3)
     assert numbers_of(text, "edm")[-1] == 2.0

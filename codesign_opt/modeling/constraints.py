@@ -12,6 +12,7 @@ import numpy as np
 
 from .._validate import Array, Mask, choice, number, vector
 from ..coefficients import Coefficients
+from ..errors import EmptySelectionError
 from .design import Box, Design
 from .terms import Bound, Term
 
@@ -86,6 +87,10 @@ def _on_levels(value: Amount, design: Design, name: str) -> Array:
 class BoxConstraint(Constraint):
     """A constraint that only bounds examples or steps level by level; the certificate takes it exactly."""
 
+    def rate(self, design: Design) -> Array:
+        """(L,) change of the bound, in examples or steps, per unit of what shadow prices refer to."""
+        return np.ones(len(design))
+
     @abstractmethod
     def box(self, design: Design) -> Box:
         """The bounds, in user units."""
@@ -119,8 +124,8 @@ class _LevelBound(BoxConstraint):
         choice(self.quantity, f"{owner}.quantity", _QUANTITIES)
         object.__setattr__(self, "value", _amount(self.value, f"{owner}.value"))
         object.__setattr__(self, "low", number(self.low, f"{owner}.low", nonnegative=True))
-        if isinstance(self.high, bool) or not self.high > self.low:
-            raise ValueError(f"{owner}.high is {self.high!r}; it must exceed low = {self.low:g}.")
+        if isinstance(self.high, (bool, str)) or np.ndim(self.high) or not self.high > self.low:
+            raise ValueError(f"{owner}.high is {self.high!r}; a number above low = {self.low:g} is needed.")
 
     @property
     def name(self) -> str:
@@ -133,11 +138,19 @@ class _LevelBound(BoxConstraint):
     def _inside(self, design: Design) -> Mask:
         inside = (design.sigma >= self.low) & (design.sigma <= self.high)
         if not inside.any():
-            raise ValueError(
+            raise EmptySelectionError(
                 f"{self.name} selects no level: none of sigma {design.sigma[0]:.3g} to {design.sigma[-1]:.3g} "
                 f"lies in [{self.low:g}, {self.high:g}]."
             )
         return inside
+
+    def rate(self, design: Design) -> Array:
+        """(L,) change of the bound, in examples or steps, per unit of the user's value."""
+        if self.quantity in ("density", "step_density"):
+            return design.log_width
+        if self.quantity == "step_size":
+            return -design.width / _on_levels(self.value, design, f"{type(self).__name__}.value") ** 2
+        return np.ones(len(design))
 
     def _amounts(self, design: Design) -> Array:
         """(L,) the bound in examples or in steps."""
@@ -218,7 +231,7 @@ class Share(Constraint):
     def constraints(self, design: Design) -> list[cp.Constraint]:
         inside = design.levels.overlap(self.low, self.high) / design.log_width
         if not inside.any():
-            raise ValueError(f"Share selects no level between sigma {self.low:g} and {self.high:g}.")
+            raise EmptySelectionError(f"Share selects no level between sigma {self.low:g} and {self.high:g}.")
         return [(inside - self.at_most) @ getattr(design, self.quantity) <= 0]
 
 

@@ -89,7 +89,8 @@ def _message(conflicts: list[dict[str, Any]]) -> str:
     said = " and ".join(_claim(c) for c in conflicts)
     remedies = [_remedy(c) for c in conflicts if c["amount"] is not None]
     advice = "; ".join(remedies) if remedies else "no single one of them can be relaxed enough; relax several"
-    return f"Infeasible: {said} cannot hold together; {advice}."
+    verdict = "cannot hold together" if len(conflicts) > 1 else "cannot be met"
+    return f"Infeasible: {said} {verdict}; {advice}."
 
 
 def _claim(conflict: dict[str, Any]) -> str:

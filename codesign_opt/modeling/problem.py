@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cvxpy as cp
 import numpy as np
 
 from .._validate import Array, choice, number, vector
@@ -170,7 +171,7 @@ class Problem:
         *,
         method: str = "auto",
         tolerance: float = 1e-6,
-        solver: str = "CLARABEL",
+        solver: str | None = None,
         start: Plan | None = None,
         verbose: bool = False,
         on_attempt: Callable[[dict[str, Any]], None] | None = None,
@@ -188,7 +189,8 @@ class Problem:
                 part's solution; "declared" always takes the cvxpy declaration. `plan.attempts` says
                 which was used.
             tolerance: certified relative gap at which the answer is accepted.
-            solver: a conic solver known to cvxpy; never changed silently.
+            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options
+                the declared program is solved, by that solver and no other.
             start: a plan of a similar problem, the first reference.
             verbose: show the solver's log.
             on_attempt: called with each attempt's record.
@@ -198,12 +200,15 @@ class Problem:
             InfeasibleError: names the constraints in conflict, with amounts.
             NotCertifiedError: no attempt reached `tolerance`; carries the attempts and the best plan.
         """
+        chosen = "CLARABEL" if solver is None else choice(solver, "solver", cp.installed_solvers())
+        if solver is not None or options:
+            method = "declared"
         begin = None if start is None else self._from_plan(start)
         best, attempts = solve_declared(
             self,
             method=choice(method, "method", ("auto", "declared")),
             tolerance=number(tolerance, "tolerance", positive=True),
-            solver=solver,
+            solver=chosen,
             verbose=verbose,
             start=begin,
             on_attempt=on_attempt,

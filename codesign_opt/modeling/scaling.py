@@ -15,8 +15,8 @@ import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
-from .._validate import Array
-from ..errors import ConvexityError
+from .._validate import Array, Indices
+from ..errors import ConvexityError, EmptySelectionError
 from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
 from .terms import Bound, Term
@@ -39,6 +39,7 @@ class Row:
         limit: the right-hand side, where it is one number.
         bound: the bound behind the row, or None.
         box: whether the row is a bound on single levels, which the certificate takes exactly.
+        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
     """
@@ -52,6 +53,7 @@ class Row:
     limit: float | None = None
     bound: Bound | None = None
     box: bool = False
+    rate: Array | None = None
     exact: cp.Expression | None = None
 
     @property
@@ -208,7 +210,19 @@ def rows_of(item: Named, design: Design) -> list[Row]:
         produced = [produced]
     if not isinstance(produced, (list, tuple)):
         raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
-    return [_row(item.name, constraint, design, is_box) for constraint in produced]
+    rows = [_row(item.name, constraint, design, is_box) for constraint in produced]
+    if isinstance(what, BoxConstraint):
+        rate = what.rate(design)
+        for row in rows:
+            row.rate = rate[_level_of_entries(row, design)]
+    return rows
+
+
+def _level_of_entries(row: Row, design: Design) -> Indices:
+    """(N,) the level that each entry of a level bound is about."""
+    examples, steps = jacobians(row.expression, design)
+    touched = abs(sparse.csr_array(examples)) + abs(sparse.csr_array(steps))
+    return np.asarray(touched.toarray().argmax(axis=0), dtype=np.intp)
 
 
 def _bound_row(name: str, bound: Bound, design: Design) -> Row:
@@ -329,5 +343,5 @@ def _refuse_empty(name: str, expression: Any) -> None:
     while stack:
         current = stack.pop()
         if getattr(current, "size", 1) == 0:
-            raise ValueError(f"{name} selects no level (an empty mask); widen the range of sigma.")
+            raise EmptySelectionError(f"{name} selects no level (an empty mask); widen the range of sigma.")
         stack.extend(walk(current))

@@ -96,12 +96,12 @@ def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
     elasticity: dict[str, float] = {}
     scale = max(abs(_reducible(solved)), 1e-300)
     for row, multiplier in zip(solved.compiled.rows, solved.multipliers, strict=True):
-        price = row.price_sign * multiplier
+        price = row.price_sign * multiplier * (1.0 if row.rate is None else row.rate)
         value: Any = float(price[0]) if price.size == 1 else price
         if row.name in shadow:  # a constraint made of several rows: one list after the other
             value = np.concatenate([np.atleast_1d(shadow[row.name]), np.atleast_1d(value)])
         shadow[row.name] = value
-        if row.limit and row.size.size == 1:
+        if row.limit and row.size.size == 1 and not row.box:
             elasticity[row.name] = float(price[0]) * row.limit / scale
     return shadow, elasticity
 

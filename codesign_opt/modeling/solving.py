@@ -151,6 +151,7 @@ def not_certified(
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in problem.objective.leaves() if not leaf.scales_itself]
     blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
+    blame += _kinks(best)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
         return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
@@ -160,6 +161,20 @@ def not_certified(
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",
         attempts,
         plan=plan,
+    )
+
+
+def _kinks(best: Solved | None) -> str:
+    """Advice where a row or term of the user's has a kink, which one tangent cannot prove."""
+    if best is None:
+        return ""
+    rows = [row.name for row in best.compiled.rows if row.bound is None and not row.expression.is_affine()]
+    rows += [leaf.term.name for leaf in best.compiled.leaves if not leaf.term.scales_itself]
+    if not rows:
+        return ""
+    return (
+        f" If '{rows[0]}' has a kink (max, abs, pos) at the optimum, one tangent cannot prove it: state a row for "
+        "every entry instead, as in density <= limit."
     )
 
 
