@@ -41,6 +41,7 @@ BATCHED = {
     "steps only": (model(), None, None, 12.0, None),
     "steps only, euler, floors": (model(sampler=co.Euler(), training=SGD), None, None, 20.0, None),
     "budget and idle bound on steps": (model(), PRICES, 1e5, 1e6, None),
+    "budget and tight bound on steps": (model(training=SGD), PRICES, 3e5, 12.0, None),
     "spent": (model(), PRICES, 1e5, None, RUN),
     "floors": (model(training=SGD), PRICES, 1e5, None, None),
     "floors, rescale": (model(training=SGD, sampler=co.Euler(), terminal="rescale"), PRICES, 1e6, None, None),
@@ -51,13 +52,12 @@ BATCHED = {
     "length as a function": (model(coupling=co.Local(lambda s: 1 + s / (1 + s))), PRICES, 1e5, None, None),
     "full matrix": (model(training=co.AveragedSGD(matrix="full", intercept=True)), PRICES, 1e5, None, None),
     "data set": (model(training=co.AveragedSGD(dataset_size=10**6)), PRICES, 1e5, None, None),
+    "a direction without variance": (model(spectrum=co.Spectrum.from_eigenvalues([1.0, 0.0])), PRICES, 1e5, None, None),
     "one dimension": (model(spectrum=co.Spectrum.from_eigenvalues([0.25])), PRICES, 1e5, None, None),
 }  # fmt: skip
 SINGLY = {
-    "budget and tight bound on steps": (model(training=SGD), PRICES, 3e5, 12.0, None),
     "smooth coupling": (model(coupling=co.Local(form="p4")), PRICES, 1e5, None, None),
     "blocks": (model(coupling=co.PerLevel([0.001, 0.1, 1.0, 100.0])), PRICES, 1e5, None, None),
-    "a direction without variance": (model(spectrum=co.Spectrum.from_eigenvalues([1.0, 0.0])), PRICES, 1e5, None, None),
 }  # fmt: skip
 
 

@@ -1,22 +1,22 @@
 """Many joint programs of one shape at once: the dual Newton method of solvers/joint.py over arrays.
 
 docs/theory.md section 7, P2 and P3. The members differ in their coefficients and in which levels they use;
-one budget carries the multiplier. Whatever does not come out certified is left to `solve_joint`.
+each budget is priced alone first, then all. Whatever does not come out certified is left to `solve_joint`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from .._validate import Array, Indices, Mask
-from .joint_batch_dual import BatchDual, BatchState, JointBatch, dot
+from .joint_batch_dual import BatchDual, BatchState, JointBatch, dot, weigh
 
 __all__ = ["ENOUGH", "BatchSolution", "JointBatch", "solve_batch"]
 
 ENOUGH = 1e-9  # certified relative gap below which a member counts as solved
-_CLOSE = 1e-9  # residual at which a member rests: its gap is of second order in it
+_CLOSE = 1e-11  # residual at which a member rests: of two budgets the gap is of first order in it
 _NEWTON, _HALVINGS = 25, 10
 _BLOCK = 2**17  # members times bands times levels held at once: what fits a cache
 _STRIDE = 8  # every so many members are solved from a plain guess, the others from their neighbours
@@ -79,9 +79,15 @@ def solve_batch(batch: JointBatch) -> BatchSolution:
     >>> found.value.round(6).tolist(), bool(found.relative_gap.max() < 1e-9)
     ([3.434761, 1.297465], True)
     """
+    moved = batch.response.max(axis=(0, 2), initial=0.0) > 0
+    if not moved.all():  # a direction without variance has no discretisation error
+        return _padded(solve_batch(replace(batch, response=batch.response[:, moved])), moved)
     found = BatchSolution.empty(batch)
+    if not moved.size:
+        return found
     with np.errstate(all="ignore"):
-        for active in range(batch.budgets.shape[1]):
+        count = batch.budgets.shape[1]
+        for active in [*([j] for j in range(count)), *([list(range(count))] if count > 1 else [])]:
             usual = batch.usual(active)
             rows = np.flatnonzero(usual & (found.relative_gap > ENOUGH))
             if rows.size:
@@ -89,7 +95,13 @@ def solve_batch(batch: JointBatch) -> BatchSolution:
     return found
 
 
-def _solve(batch: JointBatch, rows: Indices, active: int, found: BatchSolution) -> None:
+def _padded(found: BatchSolution, kept: Mask) -> BatchSolution:
+    rows = np.zeros((2, len(found.value), kept.size))
+    rows[:, :, kept] = found.band_multipliers, found.bands
+    return replace(found, band_multipliers=rows[0], bands=rows[1])
+
+
+def _solve(batch: JointBatch, rows: Indices, active: list[int], found: BatchSolution) -> None:
     first = np.unique(np.append(np.arange(0, rows.size, _STRIDE), rows.size - 1))
     dual = BatchDual(batch.take(rows[first]), active)
     state = _newton(dual, dual.first_guess())
@@ -112,8 +124,7 @@ def _conclude(dual: BatchDual, state: BatchState) -> BatchSolution:
     """Points moved into all budgets, their values, and the dual values at these multipliers."""
     b, s = dual.batch, state
     above, n = s.total - b.spent, s.n
-    paid = np.matmul(b.examples_prices, above[:, :, None])[:, :, 0]
-    paid += np.matmul(b.steps_prices, n[:, :, None])[:, :, 0]
+    paid = weigh(b.examples_prices, above) + weigh(b.steps_prices, n)
     share = np.where(paid > 0, b.budgets / paid, np.inf).min(axis=1)
     inside = np.isfinite(s.worst) & (share > 0.99)
     share = np.minimum(share, 1.01)[:, None]
@@ -121,7 +132,7 @@ def _conclude(dual: BatchDual, state: BatchState) -> BatchSolution:
     total, safe = b.spent + above, n + dual.idle
     factor, excess, _ = dual.factor(safe)
     score = (b.errors * factor / (total + dual.no_training)).sum(axis=1)
-    bands = np.matmul(b.response, dual.power(safe)[:, :, None])[:, :, 0]
+    bands = weigh(b.response, dual.power(safe))
     last = np.zeros(score.size) if dual.window is None else b.final_error / dot(dual.window, total)
     value = score + dot(b.floors, excess) + dot(bands, bands) + last
     constant = 0.0 if b.form == "per_step" else b.floors.sum(axis=1)

@@ -1,7 +1,7 @@
 """The dual functions of many joint programs at once: solvers/joint_dual.py over arrays, one row a program.
 
 docs/theory.md section 7, P2 and P3. The level minimisers, their sums and the direction of Newton's method are
-those of LevelDual, for programs without bounds of single levels and with the multiplier of one budget.
+those of LevelDual, for programs without bounds of single levels and with multipliers of some of the budgets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._validate import Array, Indices, Mask
 from .joint_climb import REACH
 from .joint_dual import scaled_root
 
-__all__ = ["BatchDual", "BatchState", "JointBatch", "dot"]
+__all__ = ["BatchDual", "BatchState", "JointBatch", "dot", "weigh"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +54,18 @@ class JointBatch:
         arrays: dict[str, Any] = {name: v[rows] for name, v in values.items() if isinstance(v, np.ndarray)}
         return replace(self, **arrays)
 
-    def usual(self, active: int) -> Mask:
-        """(R,) members that the batch can take with this budget priced; the rest needs solve_joint's care."""
+    def usual(self, active: list[int]) -> Mask:
+        """(R,) members that the batch can take with these budgets priced; the rest needs solve_joint's care."""
         trains = self.errors > 0
         windowed = self.final_error > 0
         window = np.where(windowed[:, None], self.final_window, 0.0)
         faint = self.errors < 1e-20 * (self.final_error / np.maximum(window.sum(axis=1), 1e-300))[:, None] * window
         all_train, none_train = (trains | ~self.used).all(axis=1), ~trains.any(axis=1) & ~windowed
-        priced = (self.examples_prices[:, active] > 0).all(axis=1)
+        priced = (self.examples_prices[:, active].max(axis=1) > 0).all(axis=1)
         helped = (self.response > 0).any(axis=1) | ~self.used
         usual = helped.all(axis=1) & ((all_train & ~faint.any(axis=1) & priced) | none_train)
         usual &= (self.response.max(axis=2) > 0).all(axis=1) & (self.budgets > 0).all(axis=1)
-        usual &= (self.steps_prices[:, active] > 0).all(axis=1) & (windowed | ~windowed.any())
+        usual &= (self.steps_prices[:, active].max(axis=1) > 0).all(axis=1) & (windowed | ~windowed.any())
         return usual & (self.form in ("max", "per_step"))
 
 
@@ -78,6 +78,7 @@ class BatchState:
     eta: Array
     nu: Array
     share: Array
+    ceiling_slope: Array
     n: Array
     total: Array
     sums: Array
@@ -96,9 +97,9 @@ class BatchState:
 
 
 class BatchDual:
-    """The dual functions of a batch, with the multiplier of one budget."""
+    """The dual functions of a batch, with multipliers of some of its budgets."""
 
-    def __init__(self, batch: JointBatch, active: int) -> None:
+    def __init__(self, batch: JointBatch, active: list[int]) -> None:
         self.batch, self.active, self.q = batch, active, batch.order
         self.bands = batch.response.shape[1]
         self.c, self.k = batch.examples_prices[:, active], batch.steps_prices[:, active]
@@ -109,43 +110,53 @@ class BatchDual:
         scored = ((batch.errors > 0) | (batch.floors > 0)) & (batch.kappa > 0)
         self.kink = np.where(scored, batch.kappa if batch.form == "max" else np.inf, 0.0)
         self.window = batch.final_window if bool((batch.final_error > 0).all()) else None
-        if self.window is not None:
-            ratio = np.where(self.window > 0, self.c / self.window, np.inf)
-            self.ceiling = ratio.min(axis=1)  # of nu, per unit of eta: beyond, an example would pay for itself
-            self.above = np.where(self.window > 0, np.maximum(self.c - self.ceiling[:, None] * self.window, 0), self.c)
 
     # ------------------------------------------------------------------ levels
 
     def state(self, theta: Array) -> BatchState:
         """The state at log p, log eta and, with a window, the logit of nu below its ceiling."""
-        p, eta = np.exp(theta[:, : self.bands]), np.exp(theta[:, self.bands])
+        etas = slice(self.bands, self.bands + self.budget.shape[1])
+        p, eta = np.exp(theta[:, : self.bands]), np.exp(theta[:, etas])
+        price = _mix(eta, self.c)
         if self.window is None:
-            zero = np.zeros(eta.size)
-            return self.at(theta, p, eta, zero, zero + 1, eta[:, None] * self.c)
+            zero = np.zeros(len(eta))
+            return self.at(theta, p, eta, zero, zero + 1, 0 * eta, price)
+        ceiling, slope = self.ceiling(eta, price)
         place = np.clip(theta[:, -1], -700.0, 700.0)
         share = 1 / (1 + np.exp(place))
-        nu = eta * self.ceiling / (1 + np.exp(-place))
+        nu = ceiling / (1 + np.exp(-place))
         # price - nu w without cancellation at the ceiling, where a dominant last evaluation lies
-        price = eta[:, None] * (self.above + (self.ceiling * share)[:, None] * self.window)
-        return self.at(theta, p, eta, nu, share, price)
+        base = price - ceiling[:, None] * self.window
+        base = np.where(self.window > 0, np.maximum(base, 0.0), base)
+        return self.at(theta, p, eta, nu, share, slope, base + (ceiling * share)[:, None] * self.window)
 
-    def at(self, theta: Array, p: Array, eta: Array, nu: Array, share: Array, price: Array) -> BatchState:
+    def ceiling(self, eta: Array, price: Array) -> tuple[Array, Array]:
+        """nu at which an example pays its whole price on some level, and d log of it / d log eta."""
+        assert self.window is not None
+        ratio = np.where(self.window > 0, price / self.window, np.inf)
+        place = ratio.argmin(axis=1)
+        rows = np.arange(len(eta))
+        at = eta * self.c[rows, :, place]
+        return ratio[rows, place], at / at.sum(axis=1, keepdims=True)
+
+    def at(self, theta: Array, p: Array, eta: Array, nu: Array, share: Array, slope: Array, price: Array) -> BatchState:
         """The level minimisers and what follows from them."""
         b = self.batch
-        drag = np.matmul((self.q * p)[:, None], b.response)[:, 0]
-        n, moving = self._steps(drag, eta, price)
+        drag = _mix(self.q * p, b.response)
+        n, moving = self._steps(drag, _mix(eta, self.k), price)
         safe = n + self.idle
         factor, excess, slope_m = self.factor(safe)
         weight = b.errors * factor
         best = np.where(self.trains, np.sqrt(weight / price), b.spent)
         total = np.maximum(best, b.spent)
         power = self.power(safe)
-        sums = np.matmul(b.response, power[:, :, None])[:, :, 0]
-        cost = dot(self.c, total - b.spent) + dot(self.k, n)
+        sums = weigh(b.response, power)
+        cost = self.paid(total, n)
         score = weight / (total + self.no_training)
-        value = score.sum(axis=1) + dot(b.floors, excess) + dot(p, sums - 0.25 * p) + eta * (cost - self.budget)
-        near = np.zeros(eta.size)
-        parts = [2 * sums / p, (cost / self.budget)[:, None]]
+        value = score.sum(axis=1) + dot(b.floors, excess) + dot(p, sums - 0.25 * p)
+        value += dot(eta, cost - self.budget)
+        near = np.zeros(len(eta))
+        parts = [2 * sums / p, cost / self.budget]
         if self.window is not None:
             near = dot(self.window, total)
             value += 2 * np.sqrt(b.final_error * nu) - nu * near
@@ -156,14 +167,17 @@ class BatchDual:
         worst[bad], value[bad] = np.inf, -np.inf
         free = self.trains & (total == best)
         return BatchState(
-            theta, p, eta, nu, share, n, total, sums, cost, near, value, residual, worst,
+            theta, p, eta, nu, share, slope, n, total, sums, cost, near, value, residual, worst,
             drag, moving, free, factor, slope_m, score, power,
         )  # fmt: skip
 
-    def _steps(self, drag: Array, eta: Array, price: Array) -> tuple[Array, Mask]:
+    def paid(self, total: Array, n: Array) -> Array:
+        """(R, J) what examples and steps cost in the priced budgets."""
+        return weigh(self.c, total - self.batch.spent) + weigh(self.k, n)
+
+    def _steps(self, drag: Array, step_price: Array, price: Array) -> tuple[Array, Mask]:
         """n on every level, and where it moves with the multipliers: the same closed forms as LevelDual's."""
         b, q = self.batch, self.q
-        step_price = eta[:, None] * self.k
         n = self._root(drag / step_price)
         want = np.nonzero(n < self.kink)
         moving = b.used.copy()
@@ -200,15 +214,16 @@ class BatchDual:
     def move(self, state: BatchState) -> Array:
         """Change of (log p, log eta, log nu) by the linearised optimality conditions; 0 where there is none."""
         s, bands, size = state, self.bands, state.theta.shape[1]
-        z = np.zeros((s.eta.size, size, s.n.shape[1]))
+        last = bands + self.budget.shape[1]
+        z = np.zeros((len(s.eta), size, s.n.shape[1]))
         np.multiply(self.batch.response, (-self.q * s.power)[:, None], out=z[:, :bands])
-        z[:, bands] = self.k * s.n
-        y = np.zeros((s.eta.size, size - bands, s.n.shape[1]))
-        y[:, 0] = self.c * s.total
+        np.multiply(self.k, s.n[:, None], out=z[:, bands:last])
+        y = np.zeros((len(s.eta), size - bands, s.n.shape[1]))
+        np.multiply(self.c, s.total[:, None], out=y[:, : last - bands])
         if self.window is not None:
-            y[:, 1] = -self.window * s.total
+            y[:, -1] = -self.window * s.total
         half = 0.5 * s.slope_m * s.free
-        bend = s.eta[:, None] * self.k * s.n + self.q * s.drag * s.power - s.score * s.slope_m * half
+        bend = _mix(s.eta, self.k) * s.n + self.q * s.drag * s.power - s.score * s.slope_m * half
         bend += (s.score + self.batch.floors * s.factor) * (s.slope_m * (4 - 3 * s.slope_m))
         if half.any():
             z[:, bands:] -= half[:, None] * y
@@ -217,43 +232,46 @@ class BatchDual:
         in_examples = np.where(s.free, 0.5 / s.score, 0.0)
         matrix[:, bands:, bands:] += np.matmul(y * in_examples[:, None], y.transpose(0, 2, 1))
         tail = [] if self.window is None else [(s.nu, s.near)]
-        multipliers = np.concatenate([s.p, s.eta[:, None], *[nu[:, None] for nu, _ in tail]], axis=1)
-        base = np.concatenate([s.sums, s.cost[:, None], *[near[:, None] for _, near in tail]], axis=1)
+        multipliers = np.concatenate([s.p, s.eta, *[nu[:, None] for nu, _ in tail]], axis=1)
+        base = np.concatenate([s.sums, s.cost, *[near[:, None] for _, near in tail]], axis=1)
         matrix *= multipliers[:, None] / base[:, :, None]
-        matrix += np.diag([1.0] * bands + [0.0] + [0.5] * len(tail))
+        matrix += np.diag([1.0] * bands + [0.0] * (last - bands) + [0.5] * len(tail))
         return _direction(matrix, s.residual)
 
     def moved(self, state: BatchState, move: Array) -> Array:
         """theta after a change of the logarithms; its last entry is the logit of nu below its ceiling."""
         theta = state.theta + move
         if self.window is not None:
-            rise = (move[:, -1] - move[:, -2]) / np.maximum(state.share, 1e-300)
+            rise = move[:, -1] - dot(state.ceiling_slope, move[:, self.bands : -1])
+            rise /= np.maximum(state.share, 1e-300)
             theta[:, -1] = state.theta[:, -1] + np.clip(rise, -REACH, REACH)
         return theta
 
     def first_guess(self) -> Array:
         """Logarithmic multipliers at a plain design: steps by the discretisation rows, half the budget a side."""
         b = self.batch
-        share = np.where(self.trains.any(axis=1) & (self.c > 0).any(axis=1), 0.5, 1.0) * self.budget
-        shape = self._root(np.sqrt((b.response**2).sum(axis=1)) / self.k)
+        both = self.trains.any(axis=1) & (self.c > 0).any(axis=(1, 2))
+        share = np.where(both, 0.5, 1.0)[:, None] * self.budget
+        shape = self._root(np.sqrt((b.response**2).sum(axis=1)) / self.k.sum(axis=1))
         shape = np.where(b.used, np.maximum(shape, 1e-6 * shape.max(axis=1, keepdims=True)), 0.0)
-        n = shape * (share / dot(self.k, shape))[:, None]
+        n = shape * (share / np.maximum(weigh(self.k, shape), 1e-300)).min(axis=1, keepdims=True)
         safe = n + self.idle
         factor, excess, _ = self.factor(safe)
-        sums = np.matmul(b.response, self.power(safe)[:, :, None])[:, :, 0]
-        price = np.maximum(self.c, 1e-300)
-        total = np.sqrt(b.errors * factor / price)
-        paid = dot(self.c, total)
-        total *= np.where(paid > 0, share / np.maximum(paid, 1e-300), 1e100)[:, None]
+        sums = weigh(b.response, self.power(safe))
+        total = np.sqrt(b.errors * factor / np.maximum(self.c.sum(axis=1), 1e-300))
+        paid = weigh(self.c, total)
+        total *= np.where(paid > 0, share / np.maximum(paid, 1e-300), 1e100).min(axis=1, keepdims=True)
         total = np.maximum(np.maximum(total, b.spent), 1e-300)
         score = np.where(self.trains, b.errors * factor / total, 0.0)
         slowed = score if b.form == "per_step" else np.where(factor > 1, score, 0.0)
-        by_steps = 2 * self.q * dot(sums, sums) + dot(b.floors, excess) + slowed.sum(axis=1)
-        eta = np.maximum((score * (self.c > 0)).sum(axis=1) / share, by_steps / dot(self.k, n))
-        theta = np.log(np.concatenate([2 * sums, eta[:, None]], axis=1))
+        by_steps = (2 * self.q * dot(sums, sums) + dot(b.floors, excess))[:, None] + weigh(self.k > 0, slowed)
+        by_steps /= np.maximum(weigh(self.k, n), 1e-300)
+        eta = np.clip(np.maximum(weigh(self.c > 0, score) / share, by_steps), 1e-100, 1e280)
+        theta = np.log(np.concatenate([2 * sums, eta], axis=1))
         if self.window is not None:
-            total = np.maximum(np.sqrt(b.errors / (eta[:, None] * self.c)), b.spent)
-            ratio = b.final_error / np.maximum(dot(self.window, total), 1e-140) ** 2 / (eta * self.ceiling)
+            price = _mix(eta, self.c)
+            total = np.maximum(np.sqrt(b.errors / np.maximum(price, 1e-300)), b.spent)
+            ratio = b.final_error / np.maximum(dot(self.window, total), 1e-140) ** 2 / self.ceiling(eta, price)[0]
             place = np.where(ratio < 0.5, np.log(np.maximum(ratio, 1e-300)), np.minimum(np.log(2 * ratio), 60.0))
             theta = np.concatenate([theta, place[:, None]], axis=1)
         return np.clip(theta, -690.0, 690.0)
@@ -263,26 +281,36 @@ class BatchDual:
         s = state
         if self.window is not None:  # nu a last digit below its ceiling
             nu = s.nu * (1 - 4e-15)
-            price = s.eta[:, None] * self.c - nu[:, None] * self.window
-            s = self.at(s.theta, s.p, s.eta, nu, np.ones_like(nu), price)
+            price = _mix(s.eta, self.c) - nu[:, None] * self.window
+            s = self.at(s.theta, s.p, s.eta, nu, np.ones_like(nu), s.ceiling_slope, price)
         right = s.drag * s.power + (s.score + self.batch.floors * s.factor) * s.slope_m
-        left = s.eta[:, None] * self.k * s.n
+        left = _mix(s.eta, self.k) * s.n
         off = np.abs(left - right) * np.abs(np.log(left / right))
         known = s.moving & (left > 0) & (right > 0)
         return s.value - np.where(known, off, 0.0).sum(axis=1), s.nu
 
 
 def _direction(matrix: Array, residual: Array) -> Array:
-    good = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(residual).all(axis=1)
+    good = np.all(np.isfinite(residual), axis=1) & np.all(np.isfinite(matrix), axis=(1, 2))
     matrix[~good] = np.eye(matrix.shape[1])
-    right: Any = np.where(good[:, None], residual, 0.0)[:, :, None]
+    right = np.where(good[:, None], residual, 0.0)[:, :, None]
     try:
-        found: Any = np.linalg.solve(matrix, right)
+        found = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)[:, :, 0]
     except np.linalg.LinAlgError:
         return np.zeros(residual.shape)
-    move: Array = np.where(np.isfinite(found[:, :, 0]), found[:, :, 0], 0.0)
+    move = np.where(np.isfinite(found), found, 0.0)
     return move * np.minimum(1.0, REACH / np.maximum(np.abs(move).max(axis=1, keepdims=True), 1e-300))
 
 
 def dot(left: Array, right: Array) -> Array:
     return np.asarray(np.matmul(left[:, None], right[:, :, None])[:, 0, 0])
+
+
+def _mix(weights: Array, rows: Array) -> Array:
+    """(R, L) sums over the middle axis of `rows` (R, J, L) with `weights` (R, J)."""
+    return np.asarray(np.matmul(weights[:, None], rows)[:, 0])
+
+
+def weigh(rows: Array | Mask, values: Array) -> Array:
+    """(R, J) sums over the levels of `rows` (R, J, L) times `values` (R, L)."""
+    return np.asarray(np.matmul(rows, values[:, :, None])[:, :, 0])
