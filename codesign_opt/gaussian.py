@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, choice, integer, number
+from .coefficient_batch import CoefficientBatch, StopLevels
 from .coefficients import Coefficients
-from .coupling import Coupling, Local, Settled
+from .coupling import Coupling, Local, PerStep, Settled
 from .gaussian_laws import Numbers, check_grid
 from .kernel import terminal_weight
 from .levels import Levels
@@ -130,6 +131,64 @@ class GaussianModel:
             positivity=self.sampler.positivity,
             provenance=self.provenance(),
         )
+
+    def coefficient_batch(self, stops: Array, levels: int = 200) -> CoefficientBatch | None:
+        """The tables of many stopping points at once; None where a part has laws of its own at each.
+
+        Same numbers as `coefficients`, from one evaluation of the local error and of the training noise.
+        """
+        form = {Local: getattr(self.coupling, "form", ""), PerStep: "per_step"}.get(type(self.coupling))
+        if form is None or stops.min() < self.process.sigma_min or stops.max() >= self.process.sigma_max:
+            return None
+        if type(self.sampler).local_error is not Sampler.local_error:
+            return None
+        count = integer(levels, "levels", minimum=2)
+        edges = Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
+        table = StopLevels(edges, stops)
+        score, floor, response = self._batch_rows(table)
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        final = np.zeros((stops.size, 2))
+        if self.terminal == "denoise":
+            final = np.array([self.training.last_evaluation(lam, n, float(stop)) for stop in stops])
+        sigma = table.bins.sigma
+        lengths = self.coupling.lengths_at(sigma, float(edges[0]), float(edges[-1]))
+        return CoefficientBatch(
+            table,
+            lengths=table.spread(lengths),
+            score=score,
+            floor=floor,
+            response=response,
+            final_score=final[:, 0],
+            final_floor=final[:, 1],
+            truncation=np.array([self.truncation(float(stop)) for stop in stops]),
+            initial=np.array([self.initial_error(float(stop)) for stop in stops]),
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            terminal=self.terminal,
+            form=form,
+        )
+
+    def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array]:
+        """(R, L) score and floor and (R, B, L) magnitudes of the response, as in `_rows`."""
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
+        sigma, stops = table.bins.sigma, table.stops
+        trained = self.training.at_stops(lam, n, sigma, stops, **options)
+        if trained is None:
+            score, floor = (np.zeros(table.used.shape) for _ in range(2))
+            for r, (on, stop) in enumerate(zip(table.used, stops, strict=True)):
+                at = table.spread(sigma)[r, on]
+                score[r, on] = self.training.reducible(lam, n, at, float(stop), **options)
+                floor[r, on] = self.training.floor(lam, n, at, float(stop), **options)
+        else:
+            score, floor = (table.spread(values) for values in trained)
+        square = table.spread(sigma**2)
+        lowest = float(stops.min())
+        local = np.abs(self.sampler.local_error(lam, sigma, lowest)) * sigma ** (self.sampler.order + 1)
+        ends = lam + stops[:, None] ** 2
+        weight = np.sqrt(n * (ends if self.terminal == "rescale" else lam**2 / ends))
+        weight *= (ends / (lam + lowest**2)) ** self.sampler.eta**2
+        return score * square, floor * square, table.spread_rows(local) * weight[:, :, None] * table.used[:, None]
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""

@@ -10,13 +10,38 @@ import numpy as np
 
 from ._validate import Array, integer, number, vector
 
-__all__ = ["Levels"]
+__all__ = ["Bins", "Levels"]
 
 
 @cache
 def _gauss_legendre(points: int) -> tuple[Array, Array]:
     nodes, weights = np.polynomial.legendre.leggauss(points)
     return nodes, weights
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Bins in log sigma that need not be adjacent: (N,) lower and upper edges."""
+
+    low: Array
+    high: Array
+
+    def __len__(self) -> int:
+        return self.low.size
+
+    @cached_property
+    def sigma(self) -> Array:
+        """(N,) geometric mean of each bin's edges."""
+        return np.sqrt(self.high * self.low)
+
+    @cached_property
+    def log_width(self) -> Array:
+        """(N,) extent in log sigma."""
+        return np.log(self.high) - np.log(self.low)
+
+    def average(self, function: Callable[[Array], Array], points: int = 6) -> Array:
+        """Mean of `function(sigma)` over each bin; see `Levels.average`."""
+        return _average(self, function, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +126,7 @@ class Levels:
 
         `function` maps (N,) noise levels to (..., N) values; the result is (..., L).
         """
-        nodes, weights = _gauss_legendre(points)
-        sigma = np.exp(np.log(self.sigma)[:, None] + 0.5 * self.log_width[:, None] * nodes)
-        values = np.asarray(function(sigma.ravel()), dtype=np.float64)
-        values = np.broadcast_to(values, (*values.shape[:-1], sigma.size)) if values.ndim else values
-        if values.ndim == 0:
-            return np.full(len(self), float(values))
-        return values.reshape(*values.shape[:-1], len(self), points) @ (weights / 2)
+        return _average(self, function, points)
 
     def overlap(self, low: float, high: float) -> Array:
         """(L,) extent in log sigma that each level shares with the interval [low, high]."""
@@ -120,3 +139,13 @@ class Levels:
         logs = np.log(sigmas[::-1])
         count = np.interp(np.log(self.edges), logs, np.arange(logs.size, dtype=np.float64))
         return np.diff(count)
+
+
+def _average(bins: Bins | Levels, function: Callable[[Array], Array], points: int) -> Array:
+    nodes, weights = _gauss_legendre(points)
+    sigma = np.exp(np.log(bins.sigma)[:, None] + 0.5 * bins.log_width[:, None] * nodes)
+    values = np.asarray(function(sigma.ravel()), dtype=np.float64)
+    values = np.broadcast_to(values, (*values.shape[:-1], sigma.size)) if values.ndim else values
+    if values.ndim == 0:
+        return np.full(len(bins), float(values))
+    return values.reshape(*values.shape[:-1], len(bins), points) @ (weights / 2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, number, vector
-from .levels import Levels
+from .levels import Bins, Levels
 
 __all__ = ["Prices"]
 
@@ -67,11 +67,11 @@ class Prices:
         sampling = number(evaluations_per_second, "evaluations_per_second", positive=True)
         return cls(example=1 / training, evaluation=1 / sampling, images=images)
 
-    def example_price(self, levels: Levels) -> Array:
+    def example_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one example at each level."""
         return self._tabulate("example", levels)
 
-    def evaluation_price(self, levels: Levels) -> Array:
+    def evaluation_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one evaluation for all images at each level."""
         return self._tabulate("evaluation", levels) * self.images
 
@@ -94,7 +94,7 @@ class Prices:
             "images": self.images,
         }
 
-    def _tabulate(self, name: str, levels: Levels) -> Array:
+    def _tabulate(self, name: str, levels: Levels | Bins) -> Array:
         value = getattr(self, name)
         if callable(value):
             return levels.average(lambda sigma: self._call(name, sigma), points=16)

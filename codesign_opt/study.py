@@ -9,11 +9,13 @@ import numpy as np
 
 from ._validate import Array
 from .auditing import TrainingRun
+from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
 from .modeling.structure import coupling_form
 from .plan import Plan
 from .prices import Prices
+from .solvers.joint_batch import JointBatch
 from .solvers.joint_program import JointProgram
 
 __all__ = ["Study"]
@@ -96,6 +98,51 @@ class Study:
             final_error=table.final_score,
             final_window=table.final_window,
             form=form,
+        )
+
+    def tables(self, stops: Array) -> CoefficientBatch | None:
+        """The coefficients at many stopping points; None where the model gives them one by one."""
+        given = [self.prices.example, self.prices.evaluation] if self.prices is not None else []
+        arrays = any(not callable(price) and np.ndim(price) > 0 for price in given)
+        if self.terms or self.constraints or arrays or not hasattr(self.model, "coefficient_batch"):
+            return None
+        table = self.model.coefficient_batch(stops, self.levels)
+        if table is None or self.trains:
+            return table
+        return replace(table, score=np.zeros_like(table.score), final_score=np.zeros_like(table.final_score))
+
+    def batch(self, table: CoefficientBatch) -> JointBatch:
+        """The programs at many stopping points, as `program` gives them one by one."""
+        levels = table.levels
+        examples, steps, limits = [], [], []
+        if self.prices is not None and self.budget is not None:
+            final = np.array([self.prices.final_price(float(stop)) for stop in levels.stops])
+            examples.append(levels.spread(self.prices.example_price(levels.bins)))
+            steps.append(levels.spread(self.prices.evaluation_price(levels.bins)) * table.evaluations_per_step)
+            limits.append(self.budget - table.final_steps * final)
+        if self.steps is not None:
+            examples.append(np.zeros(levels.used.shape))
+            steps.append(np.ones(levels.used.shape))
+            limits.append(np.full(levels.stops.size, self.steps - table.final_steps))
+        spent = np.zeros(levels.used.shape)
+        if self.run is not None and self.trains:
+            for r, used in enumerate(levels.used):
+                spent[r, used] = self.run.examples_on(levels.levels(r))
+        free = ~levels.used[:, None]
+        return JointBatch(
+            used=levels.used,
+            errors=table.example_error,
+            floors=table.floor_error,
+            kappa=table.kappa,
+            response=table.step_response,
+            order=table.order,
+            examples_prices=np.where(free, 1.0, np.stack(examples, axis=1)),
+            steps_prices=np.where(free, 1.0, np.stack(steps, axis=1)),
+            budgets=np.stack(limits, axis=1),
+            spent=spent,
+            final_error=table.final_score,
+            final_window=table.final_window,
+            form=table.form,
         )
 
     def budgets(self) -> list[Any]:

@@ -18,6 +18,7 @@ from .levels import Levels
 from .modeling import Discretization, Point, ScoreError
 from .plan import Plan
 from .solvers.joint import JointSolution, solve_joint
+from .solvers.joint_batch import ENOUGH, solve_batch
 from .study import Study
 
 __all__ = ["Stop", "bound_between", "sweep"]
@@ -60,17 +61,13 @@ def sweep(study: Study, low: float, high: float, points: int, tell: Callable[[st
     """
     stops: list[Stop] = []
 
-    def solve(sigma: float, near: Stop | None) -> Stop:
-        stop = _solve(study, sigma, near)
+    def add(stop: Stop) -> Stop:
         stops.append(stop)
         said = f"error {stop.error:.6g}" if stop.failure is None else type(stop.failure).__name__
-        tell(f"stopping sigma {sigma:.4g}: {said}")
+        tell(f"stopping sigma {stop.sigma:.4g}: {said}")
         return stop
 
-    near: Stop | None = None
-    for sigma in np.geomspace(high, low, points):
-        stop = solve(float(sigma), near)
-        near = stop if stop.failure is None else near
+    _sweep_grid(study, np.geomspace(high, low, points), add)
     solved = sorted((s for s in stops if s.failure is None), key=lambda s: s.sigma)
     if not solved:
         raise next(s.failure for s in stops if s.failure is not None)
@@ -78,12 +75,51 @@ def sweep(study: Study, low: float, high: float, points: int, tell: Callable[[st
     left, right = solved[max(best - 1, 0)].sigma, solved[min(best + 1, len(solved) - 1)].sigma
     if right > left:
         minimize_scalar(
-            lambda logs: solve(float(np.exp(logs)), solved[best]).error,
+            lambda logs: add(_solve(study, float(np.exp(logs)), solved[best])).error,
             bounds=(np.log(left), np.log(right)),
             method="bounded",
             options={"xatol": 3e-3, "maxiter": 12},
         )
     return sorted(stops, key=lambda s: s.sigma)
+
+
+def _sweep_grid(study: Study, sigmas: Array, add: Callable[[Stop], Stop]) -> None:
+    """All stopping points at once where the batch certifies them; the others in order, one by one."""
+    batched = _batched(study, sigmas)
+    near: Stop | None = None
+    for sigma, found in zip(sigmas, batched, strict=True):
+        stop = add(_solve(study, float(sigma), near) if found is None else found)
+        near = stop if stop.failure is None else near
+
+
+def _batched(study: Study, sigmas: Array) -> list[Stop | None]:
+    table = study.tables(sigmas)
+    if table is None:
+        return [None] * sigmas.size
+    batch = study.batch(table)
+    found = solve_batch(batch)
+    disc = (found.bands**2).sum(axis=1)
+    kinds = {
+        "score": found.score, "floor": found.floor, "last evaluation": found.last + table.final_floor,
+        "discretization": disc, "truncation": table.truncation, "initial": table.initial,
+    }  # fmt: skip
+    parts = np.stack(list(kinds.values()), axis=1).tolist()
+    gaps = (found.value - found.lower_bound).tolist()
+    near = (batch.final_window * (found.examples + batch.spent)).sum(axis=1)
+    prices = np.maximum(found.budget_multipliers, 1e-300)
+    stops: list[Stop | None] = []
+    for r, sigma in enumerate(sigmas.tolist()):
+        if not found.relative_gap[r] <= min(study.tolerance, ENOUGH):
+            stops.append(None)
+            continue
+        error = sum(parts[r])
+        record = {
+            "stopping_sigma": sigma, "error": error, "lower_bound": error - gaps[r],
+            "relative_gap": float(found.relative_gap[r]), "status": "optimal", "method": "dual Newton",
+            **dict(zip(kinds, parts[r], strict=True)),
+        }  # fmt: skip
+        stops.append(Stop(sigma, error, record, prices[r], found.band_multipliers[r], float(near[r])))
+    return stops
 
 
 def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:

@@ -16,7 +16,7 @@ import numpy as np
 
 from codesign_opt._validate import Array, choice, integer, number, vector
 from codesign_opt.constant_step import StationaryNoise
-from codesign_opt.kernel import mean_kernel
+from codesign_opt.kernel import diagonal_kernel, mean_kernel, terminal_weight
 from codesign_opt.lower_bounds import (
     MATRICES,
     check_flag,
@@ -152,6 +152,31 @@ class TrainingNoise(ABC):
             bound = self._data_bound(lam, n, level, stopping_sigma, options)
             result = result + bound / self.dataset_size
         return np.asarray(result)
+
+    def at_stops(
+        self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
+    ) -> tuple[Array, Array] | None:
+        """`reducible` and `floor` for R stopping points at once, (R, L) each, at levels above the lowest of them.
+
+        Of a diagonal matrix alone every band's part is a function of the level times one of the stopping
+        point, P_b v_b(sigma_r)^(2 eta^2); None for all else.
+        """
+        kind = type(self)
+        own = kind.reducible is not TrainingNoise.reducible or kind.floor is not TrainingNoise.floor
+        if own or self.matrix != "diagonal" or self.intercept or self.dataset_size is not None:
+            return None
+        lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        noise = self._stationary(lam, None, level)
+        lowest = float(stops.min())
+        v = lam[:, None] + level**2
+        unit = n[:, None] * diagonal_kernel(lam, level, lowest, **options) / level**4
+        ends = lam + stops[:, None] ** 2
+        weight = ends if terminal == "rescale" else lam**2 / ends
+        weight = weight * (ends / (lam + lowest**2)) ** (2 * eta**2)
+        least = terminal_weight(lam, lowest, terminal)
+        weight = np.divide(weight, least, out=np.zeros_like(weight), where=least > 0)
+        score = weight @ (unit * lam[:, None] * level**2 / v**2)
+        return score, np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
         """Variance of the denoiser's slope in the diagonal model: Var W_b = A / m + F.

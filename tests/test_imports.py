@@ -15,7 +15,7 @@ LAYERS = [
     {"spectrum", "process", "gaussian_laws", "sampler_base", "samplers", "kernel", "noise_effect", "parameterization",
      "constant_step", "sgd_variance", "lower_bounds", "training_base", "training_noise", "coupling", "prices",
      "densities", "grids"},
-    {"coefficients", "polish"},
+    {"coefficients", "coefficient_batch", "polish"},
     {"gaussian", "certificate", "solvers"},
     {"plan"},
     {"modeling"},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .._validate import Array
 from .joint_program import JointProgram
 
-__all__ = ["LevelDual", "State"]
+__all__ = ["LevelDual", "State", "scaled_root"]
 
 _INNER = 60
 Where = NDArray[np.bool_]
@@ -287,14 +287,14 @@ class LevelDual:
         at_floor = p.floors[on] * kappa / cost
         half = np.cbrt(np.sqrt(a * kappa * worth) / cost) ** 2
         at_cap = np.sqrt(a * kappa / self.high[on] / cost) if self.capped else None
-        n = _scaled_root(self.q, short, half, np.sqrt(at_floor), at_cap)
+        n = scaled_root(self.q, short, half, np.sqrt(at_floor), at_cap)
         if self.floored:
             low = self.low[on]
             with np.errstate(divide="ignore", over="ignore"):
                 below = np.flatnonzero((a > 0) & (a * kappa < low * low * worth * n))
             if below.size:
                 held = np.sqrt(at_floor[below] + a[below] * kappa[below] / low[below] / cost[below])
-                n[below] = _scaled_root(self.q, short[below], np.zeros(below.size), held, None)
+                n[below] = scaled_root(self.q, short[below], np.zeros(below.size), held, None)
         if self.free_steps:
             n = np.where(step_price[on] > 0, n, np.inf)
         return n if self.form != "p4" else self._long_p4(on, short, n, drag[on], cost, worth)
@@ -409,7 +409,7 @@ class LevelDual:
         return value, 0.0 if self.form == "per_step" else float(p.floors.sum())
 
 
-def _scaled_root(order: int, short: Array, half: Array, floor: Array, cap: Array | None) -> Array:
+def scaled_root(order: int, short: Array, half: Array, floor: Array, cap: Array | None) -> Array:
     """n with (short/n)^(q+1) + max((half/n)^1.5, (cap/n)^2) + (floor/n)^2 = 1.
 
     Relative to the largest of the single roots every coefficient is at most 1; in s = sqrt(scale/n) the

@@ -13,8 +13,9 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.solvers.joint import JointProgram, solve_joint
+from codesign_opt.solvers.joint_batch import solve_batch
 from codesign_opt.study import Study
-from codesign_opt.sweep import sweep
+from codesign_opt.sweep import Stop, _sweep_grid, sweep
 
 BUDGET = 1e9
 
@@ -98,21 +99,31 @@ def test_cost_per_level_does_not_grow():
         assert base is None or seconds / size <= 3.0 * base  # memory, not work: out of cache beyond 20,000 levels
 
 
-def test_sweep_over_64_stopping_points_beside_declared_programs():
+def test_sweep_over_64_stopping_points_beside_all_64_declared_programs():
     model = co.GaussianModel(co.Spectrum.power_law(3072, exponent=1.5).in_bands(8), sampler=co.Euler())
-    study = Study(model, co.Prices(example=3.0, evaluation=1.0, images=10_000), BUDGET, None, None, (), (), 200, 1e-6)
-    stops = np.geomspace(0.02, 0.002, 64)
-    begun = time.perf_counter()
-    found = sweep(study, 0.002, 0.02, 64, lambda text: None)
-    each = (time.perf_counter() - begun) / len(found)
-    tables = timed(lambda: [study.table(float(s)) for s in stops], 3)[0] / 64
-    built = [study.program(study.table(float(s))) for s in stops]
-    solved = timed(lambda: [solve_joint(p) for p in built], 3)[0] / 64
-    begun = time.perf_counter()
-    for sigma in stops[::8]:
-        study.problem(float(sigma)).solve(method="declared")
-    declared = (time.perf_counter() - begun) / 8
-    print(f"\nper stopping point: sweep {each * 1e3:.2f} ms (table {tables * 1e3:.2f}, solve {solved * 1e3:.2f})")
-    ratios = f"{declared / each:.0f}x the sweep, {declared / solved:.0f}x the solve"
-    print(f"declared and solved by cvxpy {declared * 1e3:.1f} ms = {ratios}")
-    assert all(stop.failure is None for stop in found)
+    prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
+    study = Study(model, prices, BUDGET, None, None, (), (), 200, 1e-6)
+    sigmas = np.geomspace(0.02, 0.002, 64)
+    grid: list[Stop] = []
+    whole, stops = timed(lambda: sweep(study, 0.002, 0.02, 64, lambda text: None), 15)
+
+    def points():
+        grid.clear()
+        _sweep_grid(study, sigmas, lambda stop: grid.append(stop) or stop)
+
+    first, _ = timed(points, 15)
+    tables, table = timed(lambda: study.tables(sigmas), 15)
+    batch = study.batch(table)
+    solving, _ = timed(lambda: solve_batch(batch), 15)
+    declared, plans = timed(lambda: [study.problem(float(s)).solve(method="declared") for s in sigmas], 2)
+    print(f"\n64 stopping points: {first * 1e3:.1f} ms = {first / 64 * 1e3:.3f} ms each", end=" ")
+    print(f"(tables {tables / 64 * 1e3:.3f}, solving {solving / 64 * 1e3:.3f})")
+    print(f"with the refinement around the best, {len(stops)} points: {whole * 1e3:.1f} ms")
+    print(f"64 declared programs by cvxpy {declared * 1e3:.0f} ms = {declared / 64 * 1e3:.1f} ms each", end=" ")
+    print(f"= {declared / first:.0f}x the 64 points, {declared / whole:.0f}x the whole sweep")
+    for stop, plan in zip(grid, plans, strict=True):
+        assert stop.record["relative_gap"] <= 1e-9
+        assert stop.record["method"] == "dual Newton"
+        assert plan.error == pytest.approx(stop.error, rel=1e-6)
+    assert declared / first >= 100
+    assert declared / whole >= 60
