@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ._validate import Array, integer
+from ._validate import Array, choice, integer
 from .certificate import Certificate
 from .densities import LogNormal, TrainingDensity
+from .gaussian_laws import check_grid
 from .levels import Levels
 
 __all__ = ["SCHEMA_VERSION", "Plan"]
@@ -74,6 +75,21 @@ class Plan:
     attempts: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = len(self.levels)
+        for name in ("examples", "new_examples", "steps"):
+            shape = np.shape(getattr(self, name))
+            if shape != (size,):
+                raise ValueError(f"Plan.{name} has shape {shape}; one entry for each of the {size} levels is needed.")
+        choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
+        if self.sigmas is not None:
+            check_grid(self.sigmas, "Plan.sigmas")
+        for name in ("breakdown", "costs", "tables", "shadow_prices", "provenance"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+        if not isinstance(self.error, (int, float)) or np.isnan(self.error):
+            raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
 
     @property
     def number_of_steps(self) -> int:

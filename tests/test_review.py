@@ -110,3 +110,18 @@ def test_whole_steps_are_chosen_with_the_users_terms():
     assert plan.handed_out["total"] == pytest.approx(sum(parts))
     assert plan.handed_out["Latency"] == pytest.approx(3e-4 * (plan.number_of_steps - 1), rel=1e-6)
     assert "Objective" in str(plan)
+
+
+def test_a_schedule_of_ones_own_is_held_against_the_bound():
+    table = MODEL.coefficients(0.01, 40)
+    problem = co.Problem(co.ScoreError(table) + co.Discretization(table), [co.Compute(PRICES) <= 2e5])
+    best = problem.solve()
+    assert problem.certify(examples=best.examples, steps=best.steps).optimal
+    worse = problem.certify(examples=0.9 * best.examples, steps=best.steps)
+    assert not worse.optimal
+    assert worse.relative_gap == pytest.approx(1 - best.certificate.lower_bound / worse.value)
+    dearer = problem.certify(examples=2 * best.examples, steps=best.steps)
+    assert dearer.infeasibility > 1e-2
+    assert not dearer.optimal
+    with pytest.raises(ValueError, match="steps is missing"):
+        problem.certify(examples=best.examples)

@@ -10,6 +10,7 @@ import cvxpy as cp
 import numpy as np
 
 from .._validate import Array, choice, number, vector
+from ..certificate import Certificate
 from ..coefficients import Coefficients
 from ..levels import Levels
 from ..plan import Plan
@@ -19,7 +20,7 @@ from .information import InformationError
 from .reference import Budget, recentred
 from .scaling import check_leaf, rows_of
 from .solution import describe
-from .solving import not_certified, solve_declared
+from .solving import not_certified, rated, solve_declared
 from .terms import Bound, Compute, ScoreError, Steps, Term
 
 __all__ = ["Problem"]
@@ -166,6 +167,35 @@ class Problem:
             moved(plan.steps) if self.steps is None else self.steps,
         )
 
+    def certify(
+        self, *, examples: Array | None = None, steps: Array | None = None, tolerance: float = 1e-6
+    ) -> Certificate:
+        """How far a schedule of one's own is from the optimum: its value, a lower bound, its violations.
+
+        Args:
+            examples: (L,) all examples on each level, spent ones included; left out where given or not needed.
+            steps: (L,) sampler steps on each level; likewise.
+            tolerance: gap below which the schedule counts as optimal.
+
+        Raises:
+            ValueError: a quantity that the problem decides is missing, or has the wrong shape.
+            InfeasibleError, NotCertifiedError: the problem itself has no certified optimum.
+
+        >>> import numpy as np
+        >>> from codesign_opt import Coefficients, Levels, Local, Prices
+        >>> from codesign_opt.modeling import Compute, ScoreError
+        >>> table = Coefficients(Levels.log_uniform(0.01, 10.0, 2), score=[1.0, 9.0], floor=[0.0, 0.0],
+        ...                      response=np.zeros((0, 2)), coupling=Local(2.7), terminal="rescale")
+        >>> problem = Problem(ScoreError(table), [Compute(Prices(1.0, 1.0, 1), part="training") <= 100.0],
+        ...                   steps=[9.0, 9.0])
+        >>> proof = problem.certify(examples=[50.0, 50.0])  # the best is 25 and 75
+        >>> round(proof.relative_gap, 6), proof.optimal
+        (0.2, False)
+        """
+        lower = self.solve(tolerance=tolerance).certificate
+        point = _own_point(self, examples, steps)
+        return rated(self, point, lower, tolerance)
+
     def solve(
         self,
         *,
@@ -218,6 +248,22 @@ class Problem:
             plan = None if best is None else describe(self, best)
             raise not_certified(self, best, attempts, plan)
         return describe(self, best)
+
+
+def _own_point(problem: Problem, examples: Array | None, steps: Array | None) -> Point:
+    """A user's schedule as a point; quantities that the problem gives or does not need are filled in."""
+    size = len(problem.levels)
+    filled = {"examples": problem.examples, "steps": problem.steps}
+    for name, value in (("examples", examples), ("steps", steps)):
+        if value is not None:
+            filled[name] = vector(value, f"Problem.certify.{name}", length=size, nonnegative=True)
+    design = problem.design(Point(np.ones(size), problem.spent_examples, np.ones(size)))
+    for name, fixed in (("examples", design.fixed_examples), ("steps", design.fixed_steps)):
+        if filled[name] is None and not fixed:
+            raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
+    zero = np.zeros(size)
+    new = zero if filled["examples"] is None else np.maximum(filled["examples"] - problem.spent_examples, 0.0)
+    return Point(new, problem.spent_examples, zero if filled["steps"] is None else filled["steps"])
 
 
 def _distinct(items: tuple[Named, ...]) -> tuple[Named, ...]:

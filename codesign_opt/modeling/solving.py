@@ -145,6 +145,18 @@ def _structured(
     return centre, Solved(answer.point, compiled, multipliers, proof, attempts)
 
 
+def rated(problem: Problem, point: Point, optimum: Certificate, tolerance: float) -> Certificate:
+    """Any point against the lower bound of the problem's certified optimum."""
+    compiled = compile_problem(problem, problem.recentred(point), Box.empty(len(problem.levels)), declare=False)
+    compiled.design.set(point)
+    infeasibility = max((row.violation() for row in compiled.rows), default=0.0)
+    value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
+    constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
+    scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
+    gap = (value - optimum.lower_bound) / scale
+    return Certificate(value, optimum.lower_bound, float(gap), infeasibility, tolerance, optimum.method)
+
+
 def not_certified(
     problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
 ) -> NotCertifiedError:
