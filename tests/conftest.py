@@ -1,4 +1,4 @@
-"""Test session: one thread per process (two cores, small matrices), figures without a screen."""
+"""Every test runs with one thread per process (two cores, small matrices), figures without a screen."""
 
 import os
 

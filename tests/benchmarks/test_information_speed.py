@@ -73,7 +73,7 @@ def raw_clarabel(roots, response, prices, budget):
 def test_thirty_times_faster_than_the_cone_program_at_a_gap_of_a_billionth(kind, benchmark):
     roots, response, prices = instance(kind, 60, 400)
     start = time.perf_counter()
-    found = solve_information(roots, response, prices, 1e4)  # cold: the first call of this session
+    found = solve_information(roots, response, prices, 1e4)  # cold: the first call of this process
     own = time.perf_counter() - start
     start = time.perf_counter()
     raw = raw_clarabel(roots, response, prices, 1e4)
