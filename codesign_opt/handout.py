@@ -131,6 +131,8 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     except CodesignError:
         return None
     handed = predict(study.model, grid, settled.examples, study.levels)
+    gap = settled.certificate.relative_gap
+    unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
     for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
         handed[name] = settled.breakdown.get(name, 0.0)
         handed["total"] += handed[name]
@@ -148,7 +150,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         costs=costs,
         handed_out=handed,
         attempts=(*plan.attempts, *settled.attempts),
-        notes=(*plan.notes, *_warnings(study, table, settled)),
+        notes=(*plan.notes, *unproved, *_warnings(study, table, settled)),
         provenance={
             **plan.provenance,
             "final_score": table.final_score,
