@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import estimate as estimate
     from . import problems as problems
     from .auditing import Audit as Audit
     from .auditing import TrainingRun as TrainingRun
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import ConvexityError as ConvexityError
     from .errors import InfeasibleError as InfeasibleError
     from .errors import NotCertifiedError as NotCertifiedError
+    from .estimated import EstimatedModel as EstimatedModel
     from .frontiers import Frontier as Frontier
     from .frontiers import frontier as frontier
     from .gaussian import GaussianModel as GaussianModel
@@ -83,6 +85,7 @@ _HOMES = {
     "coefficients": ["Coefficients"],
     "coupling": ["Local", "PerLevel", "PerStep"],
     "densities": ["LogNormal", "TrainingDensity"],
+    "estimated": ["EstimatedModel"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
     "frontiers": ["Frontier", "frontier"],
     "gaussian": ["GaussianModel"],
@@ -105,12 +108,14 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["problems", *sorted(_HOME_OF)]
+_PACKAGES = ["estimate", "problems"]
+
+__all__ = [*_PACKAGES, *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "problems":
-        return import_module(".problems", __name__)
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

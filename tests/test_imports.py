@@ -16,7 +16,7 @@ LAYERS = [
      "constant_step", "sgd_variance", "lower_bounds", "training_base", "training_noise", "coupling", "prices",
      "densities", "grids"},
     {"coefficients", "coefficient_batch", "polish"},
-    {"gaussian", "certificate", "solvers"},
+    {"gaussian", "estimated", "certificate", "solvers"},
     {"plan"},
     {"modeling"},
     {"auditing", "frontiers", "study", "sweep", "handout", "few_steps", "outer"},
