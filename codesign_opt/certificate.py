@@ -185,8 +185,9 @@ class LagrangianBound:
         value, slope = np.zeros(self.size), np.zeros(self.size)
         weight, inner = np.zeros(self.size), []
         for part in self.parts:
-            x = np.minimum(part.kappa / n, 1e280)
-            factor, rate = part.coupling.factor(x), part.coupling.slope(x) * x / n
+            with np.errstate(over="ignore"):  # the bracket starts at steps near zero
+                x = np.minimum(part.kappa / n, 1e280)
+                factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
             if safe is not None:
                 factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
             value = value + part.floor_error * factor
