@@ -202,8 +202,7 @@ class LagrangianBound:
         for power, coefficient in self.powers:
             with np.errstate(over="ignore"):
                 term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
-            value = value + term
-            slope = slope - power * term / n
+                value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
         m = self._best_examples(weight)
         total = self.spent + m
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

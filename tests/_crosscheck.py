@@ -15,7 +15,7 @@ from codesign_opt.solvers.joint_program import FORMS
 from codesign_opt.solvers.waterfill import waterfill
 
 ORDERS = (1, 2, 3)
-TIGHT, LOOSE = 1e-7, 1e-6
+TIGHT = 1e-7  # declared answers with a smaller certified gap are compared
 
 
 # ------------------------------------------------------------------ problems
@@ -123,38 +123,50 @@ def training_problem(seed):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One instance solved twice; numbers are relative to what the design can change.
+    """One instance solved twice; gaps and differences are relative to what the design can change.
 
     Attributes:
-        own, declared: certified gaps; inf where there was no point.
-        difference: of the values.
-        crossed: how far a lower bound of one lies above the value of the other; > rounding: one certificate is wrong.
-        by: the solver behind the answer of method="auto".
+        own, declared: certified gaps; inf where there was no certified-feasible point.
+        difference: of the two values.
+        crossed: how far a lower bound of one lies above the value of the other; above rounding, one proof is wrong.
+        structured: whether the structured solver's answer was accepted.
     """
 
     own: float
     declared: float
     difference: float
     crossed: float
-    by: str
+    structured: bool
+
+    @property
+    def wrong(self) -> str | None:
+        """The complaint, or None."""
+        if self.crossed > TIGHT:
+            return f"a bound lies {self.crossed:.2g} above a feasible value"
+        if self.structured and self.declared <= TIGHT and self.difference > 1.001 * TIGHT:
+            return f"values differ by {self.difference:.2g}, gaps {self.own:.2g} and {self.declared:.2g}"
+        return None
 
 
 def compare(problem, exact=None):
-    """The structured answer against the declared program."""
+    """The structured answer, or a given (value, lower bound), against the declared program."""
     if exact is None:
-        plan = problem.solve()
-        value, lower = plan.error, plan.certificate.lower_bound
-        own, by = plan.certificate.relative_gap, str(plan.attempts[-1]["solver"])
+        try:
+            plan = problem.solve()
+        except NotCertifiedError:
+            return Comparison(np.inf, np.inf, 0.0, 0.0, False)
+        proof = plan.certificate
+        value, lower, own = proof.value, proof.lower_bound, proof.relative_gap
+        structured = str(plan.attempts[-1]["solver"]) in ("dual Newton", "Newton in shares")
     else:
-        (value, lower), own, by = exact, 0.0, "water-filling"
+        (value, lower), own, structured = exact, 0.0, True
     other = declared_plan(problem)
-    if other is None:
-        return Comparison(own, np.inf, 0.0, 0.0, by)
+    if other is None or other.certificate.infeasibility > TIGHT:
+        return Comparison(own, np.inf, 0.0, 0.0, structured)
     proof = other.certificate
     scale = max(value - constant(problem), 1e-8 * value, 1e-300)
-    gap = proof.relative_gap if proof.infeasibility <= TIGHT and proof.relative_gap >= -TIGHT else np.inf
     crossed = max(lower - proof.value, proof.lower_bound - value) / scale
-    return Comparison(own, gap, abs(value - proof.value) / scale, crossed, by)
+    return Comparison(own, abs(proof.relative_gap), abs(value - proof.value) / scale, crossed, structured)
 
 
 def declared_plan(problem):
@@ -174,3 +186,11 @@ def constant(problem):
         return 0.0
     factor = 1.0 if problem.steps is None else table.coupling.factor(table.kappa / problem.steps)
     return float(np.sum(table.floor_error * factor))
+
+
+KINDS = {
+    "joint": lambda seed: (joint_problem(seed), None),
+    "water-filling": training_problem,
+    "information": lambda seed: (information_problem(seed), None),
+    "information, blocks": lambda seed: (information_problem(seed, 2 + seed % 2), None),
+}

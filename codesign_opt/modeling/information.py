@@ -31,6 +31,11 @@ class InformationError(Term):
     weights, proportional to 1 / s_l; the value for unit weights (a sandwich covariance, neither
     convex nor monotone) is reported beside.
 
+    Parameters in independent blocks (block-diagonal information, say one block per band of the data)
+    are a sum of terms on the same noise levels, each with its own features, response and prior:
+    `InformationError(f1, g1, sigma=s) + 0.5 * InformationError(f2, g2, sigma=s)`. The examples of a
+    level serve all of them.
+
     Args:
         features: (L, k, P) derivative of the denoiser's k outputs by the P shared parameters.
         response: (P, r) derivative of the r terminal outputs by the parameters.
