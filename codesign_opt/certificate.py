@@ -185,8 +185,9 @@ class LagrangianBound:
         value, slope = np.zeros(self.size), np.zeros(self.size)
         weight, inner = np.zeros(self.size), []
         for part in self.parts:
-            x = np.minimum(part.kappa / n, 1e280)
-            factor, rate = part.coupling.factor(x), part.coupling.slope(x) * x / n
+            with np.errstate(over="ignore"):  # the bracket starts at steps near zero
+                x = np.minimum(part.kappa / n, 1e280)
+                factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
             if safe is not None:
                 factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
             value = value + part.floor_error * factor
@@ -201,8 +202,7 @@ class LagrangianBound:
         for power, coefficient in self.powers:
             with np.errstate(over="ignore"):
                 term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
-            value = value + term
-            slope = slope - power * term / n
+                value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
         m = self._best_examples(weight)
         total = self.spent + m
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

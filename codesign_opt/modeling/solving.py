@@ -139,7 +139,8 @@ def _structured(
     begun = perf_counter()
     compiled = compile_problem(problem, centre, box, declare=False)
     multipliers = answer.multipliers(compiled.rows, compiled.design)
-    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    given = (compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    proof = certify(*given, tangent=answer.tangent)
     record["build_seconds"] = perf_counter() - begun
     record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
     return centre, Solved(answer.point, compiled, multipliers, proof, attempts)

@@ -263,9 +263,9 @@ class ScoreError(Term):
             bound.add_linear(float(slope @ point.spent), slope, np.zeros(len(c.levels)))
         bound.parts.append(ScorePart(weight * c.example_error, weight * c.floor_error, c.coupling, c.kappa, price))
         bound.constant += weight * c.final_floor
-        if c.final_score > 0:  # A/m_r by its tangent at the candidate
-            near = self._window(point.examples)
-            slope = -weight * c.final_score / near**2 * c.final_window
+        near = self._window(point.examples)
+        if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none
+            slope = -weight * c.final_score / near / near * c.final_window
             bound.add_linear(
                 2 * weight * c.final_score / near + float(slope @ point.spent), slope, np.zeros(len(c.levels))
             )
