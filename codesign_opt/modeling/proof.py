@@ -12,11 +12,12 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate, LagrangianBound
 from ..errors import ConvexityError
+from .algebra import Term
 from .design import Box, Design, Point
 from .information import InformationError, information_bound
 from .reference import Budget
 from .scaling import Row, as_stated, linearise, scaled_expression
-from .terms import Compute, Steps, Term
+from .terms import Compute, Steps
 
 __all__ = ["Leaf", "certify"]
 

@@ -17,9 +17,9 @@ from scipy import sparse
 
 from .._validate import Array, Indices
 from ..errors import ConvexityError, EmptySelectionError
+from .algebra import Bound, Term
 from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
-from .terms import Bound, Term
 
 __all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
 

@@ -9,9 +9,10 @@ import numpy as np
 from .._validate import Array
 from ..grids import grid_from_steps
 from ..plan import Plan
+from .discretization import Discretization, SeparableDiscretization
 from .information import InformationError
 from .reference import Budget
-from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Truncation
+from .terms import Compute, ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem

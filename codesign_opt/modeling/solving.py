@@ -14,6 +14,7 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate
 from ..errors import InfeasibleError, NotCertifiedError
+from .algebra import Bound, Term
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .elastic import diagnose
@@ -21,7 +22,7 @@ from .proof import Leaf, certify
 from .reference import Budget, check_open, first_reference
 from .scaling import Row, rows_of, scaled_expression
 from .structure import Structure
-from .terms import Bound, Term, Truncation
+from .terms import Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem

@@ -21,12 +21,14 @@ from ..errors import CodesignError
 from ..solvers.information import solve_information
 from ..solvers.joint import JointSolution, solve_joint
 from ..solvers.joint_program import JointProgram
+from .algebra import Bound
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
+from .discretization import Discretization
 from .information import InformationError
 from .reference import Budget
 from .scaling import Row, jacobians
-from .terms import Bound, Discretization, ScoreError, Truncation
+from .terms import ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
