@@ -4,6 +4,7 @@ from .algebra import Bound, Sum, Term
 from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
 from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .problem import Problem
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
@@ -16,6 +17,7 @@ __all__ = [
     "Design",
     "Discretization",
     "Floor",
+    "GramDiscretization",
     "InformationError",
     "Monotone",
     "Named",

@@ -8,7 +8,7 @@ levels, never of a single level, so that the number of levels doesn't matter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,6 +49,16 @@ class Term(ABC):
         return type(self).__name__
 
     @property
+    def majorised(self) -> bool:
+        """Whether the declaration only touches the term at the reference, so that solving is repeated."""
+        return False
+
+    @property
+    def advice(self) -> str:
+        """What to try where a problem with this term could not be proved optimal; empty for nothing."""
+        return ""
+
+    @property
     def coefficients(self) -> Coefficients | None:
         """The table behind a built-in term; None for a user's term."""
         return None
@@ -60,6 +70,14 @@ class Term(ABC):
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
         return self.expression(design), []
+
+    def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
+        """A better point that the solved auxiliary variables show, `point` itself where there is none."""
+        return point
+
+    def resolution(self, design: Design, point: Point) -> float:
+        """Size below which differences of the term mean nothing: large numbers that cancel leave rounding."""
+        return 0.0
 
     def value(self, design: Design, point: Point) -> float:
         """The term at `point`, in user units."""
