@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import problems as problems
     from .auditing import Audit as Audit
-    from .auditing import TrainingRun as TrainingRun
     from .auditing import audit as audit
     from .certificate import Certificate as Certificate
     from .coefficients import Coefficients as Coefficients
@@ -71,6 +70,10 @@ if TYPE_CHECKING:
     from .spectrum import Spectrum as Spectrum
     from .stopping_law import StoppingLaw as StoppingLaw
     from .stopping_law import stopping_exponent as stopping_exponent
+    from .learning_curves import LearningCurves as LearningCurves
+    from .learning_curves import learning_curves as learning_curves
+    from .level_statistics import LevelStatistics as LevelStatistics
+    from .training_log import TrainingRun as TrainingRun
     from .training_noise import AveragedSGD as AveragedSGD
     from .training_noise import ConstantStepSGD as ConstantStepSGD
 
@@ -78,7 +81,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; loaded on first use, so that `import codesign_opt` stays quick.
 _HOMES = {
-    "auditing": ["Audit", "TrainingRun", "audit"],
+    "auditing": ["Audit", "audit"],
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
     "coupling": ["Local", "PerLevel", "PerStep"],
@@ -101,6 +104,9 @@ _HOMES = {
     "solvers.waterfill": ["waterfill"],
     "spectrum": ["Spectrum"],
     "stopping_law": ["StoppingLaw", "stopping_exponent"],
+    "learning_curves": ["LearningCurves", "learning_curves"],
+    "level_statistics": ["LevelStatistics"],
+    "training_log": ["TrainingRun"],
     "training_noise": ["AveragedSGD", "ConstantStepSGD"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

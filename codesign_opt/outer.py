@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer, number, vector
-from .auditing import TrainingRun
+from .training_log import TrainingRun
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .few_steps import exact_stop
 from .gaussian_laws import check_grid

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array
-from .auditing import TrainingRun
+from .training_log import TrainingRun
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named

@@ -14,7 +14,7 @@ LAYERS = [
     {"_validate", "_covariance", "_text", "errors", "levels"},
     {"spectrum", "process", "gaussian_laws", "sampler_base", "samplers", "kernel", "noise_effect", "parameterization",
      "constant_step", "sgd_variance", "lower_bounds", "training_base", "training_noise", "coupling", "prices",
-     "densities", "grids"},
+     "densities", "grids", "training_log", "level_statistics", "learning_curves"},
     {"coefficients", "coefficient_batch", "polish"},
     {"gaussian", "certificate", "solvers"},
     {"plan"},
