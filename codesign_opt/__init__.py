@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .coupling import Local as Local
     from .coupling import PerLevel as PerLevel
     from .coupling import PerStep as PerStep
+    from .curve_estimation import learning_curves as learning_curves
+    from .curve_results import LearningCurves as LearningCurves
     from .densities import LogNormal as LogNormal
     from .densities import TrainingDensity as TrainingDensity
     from .errors import CodesignError as CodesignError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .gaussian import GaussianModel as GaussianModel
     from .grids import edm_grid as edm_grid
     from .grids import log_snr_grid as log_snr_grid
+    from .level_statistics import LevelStatistics as LevelStatistics
     from .levels import Levels as Levels
     from .modeling import Bound as Bound
     from .modeling import Cap as Cap
@@ -70,9 +73,6 @@ if TYPE_CHECKING:
     from .spectrum import Spectrum as Spectrum
     from .stopping_law import StoppingLaw as StoppingLaw
     from .stopping_law import stopping_exponent as stopping_exponent
-    from .learning_curves import LearningCurves as LearningCurves
-    from .learning_curves import learning_curves as learning_curves
-    from .level_statistics import LevelStatistics as LevelStatistics
     from .training_log import TrainingRun as TrainingRun
     from .training_noise import AveragedSGD as AveragedSGD
     from .training_noise import ConstantStepSGD as ConstantStepSGD
@@ -85,11 +85,14 @@ _HOMES = {
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
     "coupling": ["Local", "PerLevel", "PerStep"],
+    "curve_estimation": ["learning_curves"],
+    "curve_results": ["LearningCurves"],
     "densities": ["LogNormal", "TrainingDensity"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
     "frontiers": ["Frontier", "frontier"],
     "gaussian": ["GaussianModel"],
     "grids": ["edm_grid", "log_snr_grid"],
+    "level_statistics": ["LevelStatistics"],
     "levels": ["Levels"],
     "modeling": [
         "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "InformationError",
@@ -104,8 +107,6 @@ _HOMES = {
     "solvers.waterfill": ["waterfill"],
     "spectrum": ["Spectrum"],
     "stopping_law": ["StoppingLaw", "stopping_exponent"],
-    "learning_curves": ["LearningCurves", "learning_curves"],
-    "level_statistics": ["LevelStatistics"],
     "training_log": ["TrainingRun"],
     "training_noise": ["AveragedSGD", "ConstantStepSGD"],
 }  # fmt: skip

@@ -21,7 +21,8 @@ from .training_log import read_log
 __all__ = ["LOG_COLUMNS", "LevelStatistics"]
 
 LOG_COLUMNS = (
-    "run", "start", "end", "level", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged", "ema",
+    "run", "start", "end", "level", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged",
+    "ema",
 )  # fmt: skip
 _FLUSH = 32  # batches kept where they were made, so that a device is not waited for at every step
 
@@ -75,9 +76,7 @@ class LevelStatistics:
         self.ema = number(ema, "LevelStatistics.ema", nonnegative=True)
         if self.ema >= 1:
             raise ValueError(f"LevelStatistics.ema is {self.ema:g}; it must be < 1.")
-        self.windows_per_doubling = integer(
-            windows_per_doubling, "LevelStatistics.windows_per_doubling", minimum=1
-        )
+        self.windows_per_doubling = integer(windows_per_doubling, "LevelStatistics.windows_per_doubling", minimum=1)
         self.examples = 0
         self.rejected = 0
         self._edges = np.log(self.levels.edges)
@@ -134,10 +133,14 @@ class LevelStatistics:
         return stats
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
+        pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
+        self._pending = [item for item in pending if np.all(item[0] > 0)]  # a refused batch costs no other
+        if len(self._pending) < len(pending):
+            bad = next(sigma[~(sigma > 0)][0] for sigma, _, _ in pending if not np.all(sigma > 0))
+            raise ValueError(f"LevelStatistics.record: sigma is {bad:g}; a noise level must be > 0.")
+        self._pending = []
         batches = []
-        for sigma, loss, rate in pending:
-            levels, losses = _on_host(sigma, loss)
+        for levels, losses, rate in pending:
             self.examples += losses.size
             batches.append((self._key(losses.size, rate), levels, losses))
         for (index, rate, batch), group in groupby(batches, key=lambda item: item[0]):
@@ -150,9 +153,6 @@ class LevelStatistics:
         return index, rate, self.batch or size
 
     def _add(self, index: int, rate: float | None, batch: int, sigma: Array, loss: Array) -> None:
-        if not np.all(sigma > 0):
-            bad = float(sigma[~(sigma > 0)][0])
-            raise ValueError(f"LevelStatistics.record: sigma is {bad:g}; a noise level must be > 0.")
         window = self._window(index, rate, batch)
         window.end += loss.size
         good = np.isfinite(loss)
@@ -277,7 +277,9 @@ def _existing(path: Path) -> list[dict[str, Any]]:
     log = read_log(path, "LevelStatistics log")
     absent = [column for column in LOG_COLUMNS if column not in log]
     if absent:
-        raise ValueError(f"LevelStatistics: {path} has no column {absent[0]!r}; it was written otherwise, name another.")
+        raise ValueError(
+            f"LevelStatistics: {path} has no column {absent[0]!r}; it was written otherwise, name another."
+        )
     whole = ("start", "end", "level", "examples", "batch", "averaged")
     names = _run_names(path)
     rows = []
