@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import estimate as estimate
     from . import problems as problems
     from .auditing import Audit as Audit
     from .auditing import audit as audit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .errors import ConvexityError as ConvexityError
     from .errors import InfeasibleError as InfeasibleError
     from .errors import NotCertifiedError as NotCertifiedError
+    from .estimated import EstimatedModel as EstimatedModel
     from .frontiers import Frontier as Frontier
     from .frontiers import frontier as frontier
     from .gaussian import GaussianModel as GaussianModel
@@ -88,6 +90,7 @@ _HOMES = {
     "curve_estimation": ["learning_curves"],
     "curve_results": ["LearningCurves"],
     "densities": ["LogNormal", "TrainingDensity"],
+    "estimated": ["EstimatedModel"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
     "frontiers": ["Frontier", "frontier"],
     "gaussian": ["GaussianModel"],
@@ -112,12 +115,14 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["problems", *sorted(_HOME_OF)]
+_PACKAGES = ["estimate", "problems"]
+
+__all__ = [*_PACKAGES, *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "problems":
-        return import_module(".problems", __name__)
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

@@ -17,7 +17,7 @@ LAYERS = [
      "densities", "grids", "training_log", "level_statistics", "level_smoothing",
      "curve_windows", "curve_fit", "curve_results", "curve_estimation"},
     {"coefficients", "coefficient_batch", "polish"},
-    {"gaussian", "certificate", "solvers"},
+    {"gaussian", "estimated", "certificate", "solvers"},
     {"plan"},
     {"modeling"},
     {"auditing", "frontiers", "study", "sweep", "handout", "few_steps", "outer"},
