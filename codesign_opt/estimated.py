@@ -45,8 +45,8 @@ class GridProbe(Protocol):
     def error(self, sigmas: Array) -> Measurement:
         """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
 
-    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
-        """A grid of as many steps with smaller measured error."""
+    def descend(self, sigmas: Array) -> Array:
+        """A grid of as many steps with smaller measured error; its stopping point may move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +210,10 @@ class EstimatedModel:
         if self.probe is not None:
             return float(self.probe.error(check_grid(sigmas).sigmas).value)
         return self.predicted_bias(sigmas)
+
+    def polish(self, sigmas: Array) -> Array:
+        """A grid of as many steps with smaller measured error; the same grid without a probe."""
+        return sigmas if self.probe is None else self.probe.descend(sigmas)
 
     def predicted_bias(self, sigmas: Any) -> float:
         """Leading order: |sum over steps of step^(q+1) epsilon|^2 plus the truncation (equation 3.4)."""

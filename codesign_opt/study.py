@@ -71,7 +71,7 @@ class Study:
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
         form = coupling_form(table.coupling)
-        if self.terms or self.constraints or form is None:
+        if self.terms or self.constraints or form is None or table.measured:
             return None
         size = len(table.levels)
         examples, steps, limits = [], [], []
