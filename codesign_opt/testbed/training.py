@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from .._validate import integer, number
 from ..densities import LogNormal
+from ..estimate.streams import seeded
 from .loss_log import LossLog
 
 __all__ = ["TrainedDenoiser", "train"]
@@ -127,7 +127,7 @@ def train(
         home.mkdir(parents=True, exist_ok=True)
         state.resume(home / _CHECKPOINT, question)
     while state.iteration < total:
-        loss = state.step(data, density, batch, weight, ema, _generator(seed, state.iteration))
+        loss = state.step(data, density, batch, weight, ema, seeded(seed, "train", state.iteration))
         if keep and home is not None and state.iteration % keep == 0:
             _save(state.average.state_dict(), home / f"average_{state.iteration:07d}.pt")
         if home is not None and (state.iteration % every == 0 or state.iteration == total):
@@ -238,12 +238,6 @@ def _question(model: nn.Module, data: Tensor, density: Density, **options: Any) 
         "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy()):08x}",
         "initial weights": f"{zlib.crc32(start):08x}",
     }
-
-
-def _generator(seed: int, iteration: int) -> torch.Generator:
-    """A generator of its own for every iteration, so that a resumed run draws what it would have drawn."""
-    digest = hashlib.blake2b(f"train/{seed}/{iteration}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _save(content: Any, path: Path) -> None:
