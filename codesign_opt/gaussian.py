@@ -440,6 +440,14 @@ class GaussianModel:
             smooth: spread evenly over each step (False), or interpolate between the steps' centres with
                 the same total, which gives a training density without stairs.
         """
+        return self._settled_tables(sigmas, levels, [smooth])[0]
+
+    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+        """`settled_coefficients` of one grid both ways, smooth and even, from one evaluation of its errors."""
+        smooth, even = self._settled_tables(sigmas, levels, [True, False])
+        return smooth, even
+
+    def _settled_tables(self, sigmas: Any, levels: int, smooth: list[bool]) -> list[Coefficients]:
         grid = check_grid(sigmas)
         if grid.terminal != self.terminal:
             raise ValueError(
@@ -462,24 +470,28 @@ class GaussianModel:
         if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
             score_density[last - 1] += score_density[last]
             floor_density[last - 1] += floor_density[last]
-        spread = _interpolated if smooth else _stepwise
-        score, floor_rows = (
-            spread(density[:last], positive, table) for density in (score_density, floor_density)
-        )
-        return Coefficients(
+        lengths = self.coupling.lengths(table)
+        first = Coefficients(
             table,
-            score=score,
-            floor=floor_rows / self.coupling.lengths(table),
+            score=np.zeros(len(table)),
+            floor=np.zeros(len(table)),
             response=np.zeros((0, len(table))),
             order=self.sampler.order,
             evaluations_per_step=self.sampler.evaluations_per_step,
-            coupling=Settled(self.coupling.lengths(table), self.coupling.pooling(table)),
+            coupling=Settled(lengths, self.coupling.pooling(table)),
             terminal=self.terminal,
             truncation=float(self.wasserstein2(grid.sigmas)),
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
             provenance={**self.provenance(), "stopping_sigma": stop},
         )
+        tables = []
+        for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
+            score, floor_rows = (
+                spread(density[:last], positive, table) for density in (score_density, floor_density)
+            )
+            tables.append(replace(first, score=score, floor=floor_rows / lengths))
+        return tables
 
     def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""

@@ -201,17 +201,19 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
     lowest, evaluations, hopeless = best, 0, False
+    together = True
     while todo:
-        near = _nearest(solved, todo)
-        values = _interval_bounds(study, todo, near)
-        if values is None:  # one by one
-            a, b = todo.pop()
-            taken, near, value = [(a, b)], near[-1:], _interval_bound(study, a, b, near[-1])
+        taken, todo = (todo, []) if together else (todo[-1:], todo[:-1])
+        near = _nearest(solved, taken)
+        values = _interval_bounds(study, taken, near) if together else None
+        if values is None and together:  # one by one from here on
+            together, todo = False, taken
+            continue
+        if values is None:
+            value = _interval_bound(study, *taken[0], near[0])
             if value is None:
                 return -np.inf, evaluations + 1
             values = np.array([value])
-        else:
-            taken, todo = todo, []
         evaluations += len(taken)
         low = values < best * (1 - tolerance)
         hopeless |= any(np.log(b / a) < _NARROW for (a, b), found in zip(taken, low, strict=True) if found)

@@ -127,7 +127,9 @@ class SettledStructure(Structure):
             return None
         scores = [(w, leaf.table) for w, leaf in problem.objective.leaves() if isinstance(leaf, ScoreError)]
         free = not np.any(box.examples_low > 0) and bool(np.all(np.isinf(box.examples_high)))
-        if len(scores) != 1 or not free or scores[0][1].coupling.pooling(problem.levels) is not None:
+        if len(scores) != 1 or not free or (np.any(problem.spent_examples > 0) and scores[0][1].final_score > 0):
+            return None
+        if scores[0][1].coupling.pooling(problem.levels) is not None:
             return None
         rooms = [budget.room - float(budget.step @ problem.steps) for _, budget in budgets]
         priced = [i for i, (_, budget) in enumerate(budgets) if np.any(budget.example > 0)]
@@ -164,8 +166,6 @@ class SettledStructure(Structure):
         return found.examples, float(found.multiplier)
 
     def _windowed(self) -> tuple[Array, float]:
-        if self.spent.any():
-            raise ValueError("spent examples and a last evaluation together have no closed form")
         inside = self.window > 0
         ceiling = float((self.price[inside] / self.window[inside]).min()) * (1 - 1e-15)
 

@@ -254,9 +254,10 @@ def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bo
         expression, constraints, _ = scaled_expression(leaf, design)
         leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
         auxiliary += constraints
+    in_numbers = not declare and all(is_plain_term(leaf) for _, leaf in problem.objective.leaves())
     rows: list[Row] = []
     for item in problem.constraints:
-        rows += [BudgetRow.of(item, design)] if not declare and is_plain_bound(item) else rows_of(item, design)
+        rows += [BudgetRow.of(item, design)] if in_numbers and is_plain_bound(item) else rows_of(item, design)
     moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
     sizes = [
         abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
