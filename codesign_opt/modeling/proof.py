@@ -14,10 +14,10 @@ from ..certificate import Certificate, LagrangianBound
 from ..errors import ConvexityError
 from .algebra import Term
 from .design import Box, Design, Point
+from .discretization import Discretization, SeparableDiscretization
 from .information import InformationError, Trial, information_bound
 from .reference import Budget
 from .scaling import Row, as_stated, linearise, scaled_expression
-from .discretization import Discretization, SeparableDiscretization
 from .terms import Compute, ScoreError, Steps, Truncation
 
 __all__ = ["Leaf", "certify"]

@@ -113,7 +113,9 @@ def train(
     """
     batch = integer(batch, "batch", minimum=1)
     total, every = integer(iterations, "iterations", minimum=1), integer(every, "every", minimum=1)
-    state = _State(model, number(learning_rate, "learning_rate", positive=True), integer(log_every, "log_every", minimum=1))
+    state = _State(
+        model, number(learning_rate, "learning_rate", positive=True), integer(log_every, "log_every", minimum=1)
+    )
     ema = number(ema, "ema", nonnegative=True)
     if ema >= 1:
         raise ValueError(f"ema is {ema:g}; it must be < 1 (0 keeps the last iterate).")
