@@ -10,7 +10,7 @@ import numpy as np
 from ._validate import Array
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
-from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
+from .modeling import Compute, Discretization, GramDiscretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
 from .modeling.structure import coupling_form
 from .plan import Plan
 from .prices import Prices
@@ -57,7 +57,14 @@ class Study:
     def problem(self, stopping_sigma: float) -> Problem:
         """The declared program at one stopping point."""
         table = self.table(stopping_sigma)
-        return self.declare([ScoreError(table), Discretization(table), Truncation(table)], table)
+        return self.declare([ScoreError(table), self.discretization(table), Truncation(table)], table)
+
+    def discretization(self, table: Coefficients) -> Term:
+        """Bands keep their signs to themselves; measured rows share them, and may cancel where only steps are planned."""
+        if not table.measured:
+            return Discretization(table)
+        steps_matter = bool(np.any(table.score > 0) or np.any(table.floor > 0))
+        return GramDiscretization(table, "positive" if steps_matter else "signed")
 
     def settled_problem(self, table: Coefficients, steps: Array) -> Problem:
         """The declared program for a grid that is given, from its settled coefficients."""
