@@ -487,9 +487,7 @@ class GaussianModel:
         )
         tables = []
         for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
-            score, floor_rows = (
-                spread(density[:last], positive, table) for density in (score_density, floor_density)
-            )
+            score, floor_rows = (spread(density[:last], positive, table) for density in (score_density, floor_density))
             tables.append(replace(first, score=score, floor=floor_rows / lengths))
         return tables
 
