@@ -108,7 +108,11 @@ class _Bracket:
 class LagrangianBound:
     """Accumulates the leaves of a Lagrangian and minimises it exactly over a box, level by level.
 
-    phi_l(m, n) = sum_parts (A/(e+m) + F) M(kappa/n) + sum_powers D n^(-q) + examples_price m + steps_price n
+    phi_l(m, n) = sum_parts (A/(e+m) + F) M(kappa/n) + sum_powers D n^(-q) - B log(e+m) - C log n
+                  + examples_price m + steps_price n
+
+    A, F, B and C are nonnegative. D may be negative on levels whose steps are bounded from below: the
+    power then rises with n, and its value at that bound lies below it.
 
     Args:
         size: number of levels L.
@@ -123,6 +127,8 @@ class LagrangianBound:
     constant: float = 0.0
     parts: list[ScorePart] = field(default_factory=list)
     powers: list[tuple[float, Array]] = field(default_factory=list)
+    examples_log: Array = field(init=False)
+    steps_log: Array = field(init=False)
     examples_price: Array = field(init=False)
     steps_price: Array = field(init=False)
     examples_box: tuple[Array, Array] = field(init=False)
@@ -131,6 +137,7 @@ class LagrangianBound:
     def __post_init__(self) -> None:
         zero, infinite = np.zeros(self.size), np.full(self.size, np.inf)
         self.examples_price, self.steps_price = zero.copy(), zero.copy()
+        self.examples_log, self.steps_log = zero.copy(), zero.copy()
         self.examples_box = (zero.copy(), infinite.copy())
         self.steps_box = (zero.copy(), infinite.copy())
 
@@ -140,11 +147,20 @@ class LagrangianBound:
         self.examples_price = self.examples_price + examples
         self.steps_price = self.steps_price + steps
 
+    def add_logarithms(self, constant: float, examples: Array, steps: Array) -> None:
+        """Add constant - examples . log(e + m) - steps . log n, coefficients >= 0."""
+        self.constant += constant
+        self.examples_log = self.examples_log + examples
+        self.steps_log = self.steps_log + steps
+
     def value(self) -> float:
         """The minimum over the box, bounded from below; -inf where it is unbounded."""
         if self.fixed_steps is not None:
             return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
         low, high = self.steps_box
+        rising = self._rising_powers(low)
+        if rising == -np.inf:
+            return -np.inf
         free = self._needs_steps()
         per_level = np.zeros(self.size)
         if np.any(~np.isfinite(high) & (self.steps_price <= 0) & (free | (self.steps_price < 0))):
@@ -155,11 +171,22 @@ class LagrangianBound:
         per_level = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
         if free.any():
             per_level = np.where(free, self._minimise(low, high), per_level)
-        return float(self.constant + per_level.sum())
+        return float(self.constant + rising + per_level.sum())
 
     def _steps_cost(self) -> float:
         assert self.fixed_steps is not None
-        return float(self.steps_price @ self.fixed_steps)
+        return float(self.steps_price @ self.fixed_steps) + self._rising_powers(self.fixed_steps)
+
+    def _rising_powers(self, n: Array) -> float:
+        """Sum of the powers with a negative coefficient at the least number of steps; -inf where that is 0."""
+        total = 0.0
+        for power, coefficient in self.powers:
+            falls = coefficient < 0
+            if np.any(n[falls] <= 0):
+                return -np.inf
+            with np.errstate(over="ignore"):
+                total += float(coefficient[falls] @ n[falls] ** -power)
+        return total
 
     def _needs_steps(self) -> Mask:
         """Levels where fewer steps cost something: any score or discretisation coefficient."""
@@ -169,7 +196,7 @@ class LagrangianBound:
             needs |= moves & ((part.example_error > 0) | (part.floor_error > 0))
         for _, coefficient in self.powers:
             needs |= coefficient > 0
-        return needs
+        return needs | (self.steps_log > 0)
 
     def _minimise(self, low: Array, high: Array) -> Array:
         """Lower bound of min over n of the level functions, convex in n.
@@ -249,8 +276,9 @@ class LagrangianBound:
         value, slope = np.zeros(self.size), np.zeros(self.size)
         weight, inner = np.zeros(self.size), []
         for part in self.parts:
-            x = np.minimum(part.kappa / n, 1e280)
-            factor, rate = part.coupling.factor(x), part.coupling.slope(x) * x / n
+            with np.errstate(over="ignore"):  # the bracket starts at steps near zero
+                x = np.minimum(part.kappa / n, 1e280)
+                factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
             if safe is not None:
                 factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
             value = value + part.floor_error * factor
@@ -265,25 +293,28 @@ class LagrangianBound:
         for power, coefficient in self.powers:
             with np.errstate(over="ignore"):
                 term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
-            value = value + term
-            slope = slope - power * term / n
+                value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
+        value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
         m = self._best_examples(weight)
         total = self.spent + m
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             value = value + np.where(weight > 0, weight / total, 0.0)
             value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+            value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
             for error, rate in inner:
                 slope = slope - np.where(error > 0, error / total, 0.0) * rate
         return value, slope
 
     def _best_examples(self, weight: Array) -> Array:
-        """argmin over the box of weight / (spent + m) + price m."""
+        """argmin over the box of weight / (spent + m) - B log(spent + m) + price m."""
         if self.fixed_examples is not None:
             return self.fixed_examples
         low, high = self.examples_box
         with np.errstate(divide="ignore", invalid="ignore"):
-            best = np.sqrt(weight / self.examples_price) - self.spent
-        best = np.where(self.examples_price > 0, best, np.where((weight > 0) | (self.examples_price < 0), high, low))
+            half = 0.5 * self.examples_log / self.examples_price  # positive root of price t^2 - B t - weight
+            best = half + np.sqrt(half**2 + weight / self.examples_price) - self.spent
+        wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
+        best = np.where(self.examples_price > 0, best, np.where(wanted, high, low))
         return np.clip(best, low, high)
 
 

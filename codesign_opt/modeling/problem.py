@@ -14,6 +14,7 @@ from ..certificate import Certificate
 from ..coefficients import Coefficients
 from ..levels import Levels
 from ..plan import Plan
+from .algebra import Bound, Term
 from .constraints import Named, as_named
 from .design import Design, Point
 from .information import InformationError
@@ -22,7 +23,7 @@ from .reference import Budget, recentred
 from .scaling import check_leaf, rows_of
 from .solution import describe
 from .solving import not_certified, rated, solve_declared
-from .terms import Bound, Compute, ScoreError, Steps, Term
+from .terms import Compute, ScoreError, Steps
 
 __all__ = ["Problem"]
 
