@@ -17,12 +17,14 @@ from .._validate import Array
 from ..coupling import Local, PerLevel, PerStep, Settled
 from ..errors import CodesignError
 from ..solvers.waterfill import waterfill
+from .algebra import Bound, Term
 from .constraints import Named
 from .design import Box, Design, Point
+from .discretization import Discretization
 from .reference import Budget
 from .scaling import Row
 from .structure import Answer, Structure
-from .terms import Bound, Compute, Discretization, ScoreError, Steps, Term, Truncation
+from .terms import Compute, ScoreError, Steps, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
