@@ -1,5 +1,7 @@
 """Bounds over intervals of stopping points: all at once against one by one, and against solves inside."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -40,7 +42,7 @@ def test_tables_of_all_intervals_are_those_of_each(name):
 def test_bounds_of_all_intervals_are_those_of_each_and_below_every_solve_inside(name):
     found, rng = study(name, 60), np.random.default_rng(5)
     stops = [s for s in sweep(found, LOW, HIGH, 8, lambda text: None) if s.failure is None]
-    intervals = [*random_intervals(7, 20), *((a.sigma, b.sigma) for a, b in zip(stops, stops[1:], strict=False))]
+    intervals = [*random_intervals(7, 20), *((a.sigma, b.sigma) for a, b in pairwise(stops))]
     near = _nearest(stops, intervals)
     values = _interval_bounds(found, intervals, near)
     assert values is not None
