@@ -61,7 +61,7 @@ def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
     inside, errors, repeats = np.zeros(2), [], 200
     for seed in range(repeats):
-        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], batch=32, seed=seed)
+        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], batch=32, at_once=1024, seed=seed)
         value = np.array([found.reducible[0] - fresh, found.step_noise[0] - step])
         inside += np.abs(value) < 1.96 * np.array([found.reducible_error[0], found.step_noise_error[0]])
         errors.append(value)

@@ -96,6 +96,7 @@ def gradient_noise(
     probes: int | None = None,
     weight: Callable[[Array], Any] | float | None = None,
     seed: int = 0,
+    at_once: int = 256,
     ledger: Ledger | None = None,
 ) -> GradientNoise:
     """Training noise of each level trained alone, from the gradients of the loss omega |D - x0|^2 / 2 there.
@@ -108,7 +109,8 @@ def gradient_noise(
     of the bias that inverting a sampled H brings, by leaving out one batch at a time.
 
     Limits: a small step (a finite one adds multiplicative noise, `ConstantStepSGD` has it for Gaussian
-    inputs), weights near the optimum of this level, no momentum. Levels that share weights disturb each other
+    inputs), weights near the optimum of this level, no momentum; the data stand for
+    their distribution (what N images leave is not in the errors). Levels that share weights disturb each other
     beyond this: `replicated_runs` measures that.
 
     Args:
@@ -123,6 +125,7 @@ def gradient_noise(
         probes: random output directions per example for H; None: all outputs up to 16, else 4.
         weight: omega(sigma), a function or a number; None: 1.
         seed: of all draws.
+        at_once: examples processed together, at most; memory.
         ledger: finished levels, to go on from.
 
     Returns:
@@ -143,7 +146,9 @@ def gradient_noise(
     count = integer(batches, "batches", minimum=2)
     size = integer(batch, "batch", minimum=1)
     softness = number(ridge, "ridge", nonnegative=True)
-    model = PerSampleGradients(denoiser, module, integer(directions, "directions", minimum=1), seed)
+    model = PerSampleGradients(
+        denoiser, module, integer(directions, "directions", minimum=1), seed, integer(at_once, "at_once", minimum=1)
+    )
     source = clean_examples(data, size * count)
     kept = Ledger(None, {}) if ledger is None else ledger
     items, notes = [], model.notes
@@ -218,7 +223,7 @@ def _statistics(
     training = model.module.training
     model.module.eval()
     try:
-        group = model.group(draw.batch)
+        group = max(1, model.at_once // draw.batch)
         for start in range(0, len(mine), group):
             _add_batches(model, draw, omega, mine[start : start + group], probes, found)
     finally:
@@ -233,15 +238,13 @@ def _add_batches(
     with torch.no_grad():
         out = model.checked(x, draw.sigma)
         found["loss"][which] = ((out - clean) ** 2).flatten(1).sum(1).reshape(len(which), -1).mean(1).cpu().numpy()
-    gradients = omega * model.per_sample(x, draw.sigma, clean, "loss")
-    norms = gradients.detach().double().square().sum(1).cpu().numpy()
-    found["norm"][which] = norms.reshape(len(which), -1).mean(1)
-    small = model.project(gradients).reshape(len(which), draw.batch, model.size)
+    rows, norms = model.rows(x, draw.sigma, clean, "loss")
+    found["norm"][which] = omega**2 * norms.reshape(len(which), -1).mean(1)
+    small = omega * rows.reshape(len(which), draw.batch, model.size)
     found["mean"][which] = small.mean(axis=1)
     found["second"][which] = np.swapaxes(small, 1, 2) @ small / draw.batch
     for output in _probes(clean, draw, which, probes):
-        rows = model.project(model.per_sample(x, draw.sigma, output, "probe"))
-        rows = rows.reshape(len(which), draw.batch, model.size)
+        rows = model.rows(x, draw.sigma, output, "probe")[0].reshape(len(which), draw.batch, model.size)
         found["curvature"][which] += omega * np.swapaxes(rows, 1, 2) @ rows / draw.batch
 
 

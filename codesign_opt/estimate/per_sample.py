@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
@@ -28,6 +29,7 @@ class PerSampleGradients:
         module: whose parameters are meant, where `denoiser` is not it.
         directions: P, >= 1.
         seed: of the directions.
+        at_once: examples whose gradients are held at once, at most; fewer where there are many parameters.
 
     Attributes:
         parameters, size: p, and min(p, P).
@@ -42,7 +44,9 @@ class PerSampleGradients:
     (6, False)
     """
 
-    def __init__(self, denoiser: Any, module: torch.nn.Module | None, directions: int, seed: int) -> None:
+    def __init__(
+        self, denoiser: Any, module: torch.nn.Module | None, directions: int, seed: int, at_once: int = 256
+    ) -> None:
         inner = denoiser.function if isinstance(denoiser, Denoiser) else denoiser
         self.checked = Denoiser.of(denoiser)
         self.function = inner
@@ -57,6 +61,7 @@ class PerSampleGradients:
         self.parameters = sum(p.numel() for p in self.named.values())
         self.sketched = self.parameters > directions
         self.size = min(self.parameters, directions)
+        self.at_once = at_once
         self.notes = ["kappa2 holds for small steps; a finite one adds to it."]
         if not self.vectorised:
             self.notes.append("the denoiser is not a module: gradients were taken one example at a time.")
@@ -67,16 +72,28 @@ class PerSampleGradients:
             signs = 2 * torch.randint(0, 2, (self.parameters,), generator=generator) - 1
             self.sign = signs.to(self.like.device, self.like.dtype)
 
-    def group(self, batch: int) -> int:
-        """Batches whose gradients are held at once."""
-        return max(1, _GRADIENT_NUMBERS // (batch * self.parameters))
+    def rows(self, x: torch.Tensor, sigma: float, target: torch.Tensor, kind: str) -> tuple[Array, Array]:
+        """Gradients of |D(x) - target|^2 / 2 ("loss") or of <D(x), target> ("probe").
 
-    def per_sample(self, x: torch.Tensor, sigma: float, target: torch.Tensor, kind: str) -> torch.Tensor:
-        """(N, p) gradients of |D(x) - target|^2 / 2 ("loss") or of <D(x), target> ("probe")."""
+        Returns:
+            (N, P) gradients in the directions, (N,) squared lengths in all parameters, float64.
+        """
+        step = max(1, min(self.at_once, _GRADIENT_NUMBERS // self.parameters))
+        parts, norms = [], []
+        for start in range(0, x.shape[0], step):
+            part = slice(start, start + step)
+            gradients = self._gradients(x[part], sigma, target[part], kind).detach()
+            norms.append(gradients.double().square().sum(1).cpu().numpy())
+            parts.append(self._project(gradients))
+        return np.concatenate(parts), np.concatenate(norms)
+
+    def _gradients(self, x: torch.Tensor, sigma: float, target: torch.Tensor, kind: str) -> torch.Tensor:
         levels = torch.full((x.shape[0],), sigma, dtype=x.dtype, device=x.device)
         if self.vectorised:
             try:
                 return self._by_vmap(x, levels, target, kind)
+            except torch.cuda.OutOfMemoryError:
+                raise
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 self.vectorised = False
                 reason = str(error).splitlines()[0][:100]
@@ -103,12 +120,11 @@ class PerSampleGradients:
             rows.append(torch.cat([part.flatten() for part in parts]))
         return torch.stack(rows)
 
-    def project(self, gradients: torch.Tensor) -> Array:
-        """(N, P) float64."""
+    def _project(self, gradients: torch.Tensor) -> Array:
         if self.sketched:
             out = gradients.new_zeros((gradients.shape[0], self.size))
             gradients = out.index_add_(1, self.bucket, gradients * self.sign)
-        result: Array = gradients.detach().to("cpu", torch.float64).numpy()
+        result: Array = gradients.to("cpu", torch.float64).numpy()
         return result
 
 
