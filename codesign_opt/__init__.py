@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .modeling import Design as Design
     from .modeling import Discretization as Discretization
     from .modeling import Floor as Floor
+    from .modeling import GramDiscretization as GramDiscretization
     from .modeling import InformationError as InformationError
     from .modeling import Monotone as Monotone
     from .modeling import Problem as Problem
@@ -98,9 +99,9 @@ _HOMES = {
     "level_statistics": ["LevelStatistics"],
     "levels": ["Levels"],
     "modeling": [
-        "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "InformationError",
-        "Monotone", "Problem", "ScoreError", "SeparableDiscretization", "Share", "Smooth", "StabilityCap",
-        "Steps", "Term", "Truncation", "TrustCap", "named",
+        "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "GramDiscretization",
+        "InformationError", "Monotone", "Problem", "ScoreError", "SeparableDiscretization", "Share", "Smooth",
+        "StabilityCap", "Steps", "Term", "Truncation", "TrustCap", "named",
     ],
     "outer": ["codesign"],
     "plan": ["Plan"],
