@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .coupling import Local as Local
     from .coupling import PerLevel as PerLevel
     from .coupling import PerStep as PerStep
+    from .coupling import Transfer as Transfer
     from .densities import LogNormal as LogNormal
     from .densities import TrainingDensity as TrainingDensity
     from .errors import CodesignError as CodesignError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .levels import Levels as Levels
     from .modeling import Bound as Bound
     from .modeling import Cap as Cap
+    from .modeling import CoherentScore as CoherentScore
     from .modeling import Compute as Compute
     from .modeling import Constraint as Constraint
     from .modeling import Design as Design
@@ -82,7 +84,7 @@ _HOMES = {
     "auditing": ["Audit", "TrainingRun", "audit"],
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
-    "coupling": ["Local", "PerLevel", "PerStep"],
+    "coupling": ["Local", "PerLevel", "PerStep", "Transfer"],
     "densities": ["LogNormal", "TrainingDensity"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
     "frontiers": ["Frontier", "frontier"],
@@ -90,9 +92,9 @@ _HOMES = {
     "grids": ["edm_grid", "log_snr_grid"],
     "levels": ["Levels"],
     "modeling": [
-        "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "GramDiscretization",
-        "InformationError", "Monotone", "Problem", "ScoreError", "SeparableDiscretization", "Share", "Smooth",
-        "StabilityCap", "Steps", "Term", "Truncation", "TrustCap", "named",
+        "Bound", "Cap", "CoherentScore", "Compute", "Constraint", "Design", "Discretization", "Floor",
+        "GramDiscretization", "InformationError", "Monotone", "Problem", "ScoreError", "SeparableDiscretization",
+        "Share", "Smooth", "StabilityCap", "Steps", "Term", "Truncation", "TrustCap", "named",
     ],
     "outer": ["codesign"],
     "plan": ["Plan"],
