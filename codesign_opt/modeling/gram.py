@@ -133,6 +133,16 @@ class GramDiscretization(Term):
         alone = np.abs(self.rows) @ self.inverse(point)
         return _RESOLUTION * float(alone @ alone)
 
+    def notes(self, design: Design, point: Point) -> list[str]:
+        """What a reader of the plan should know of the model."""
+        value = self.value(design, point)
+        if self.model == "positive":
+            signed = float(np.sum((self.rows @ self.inverse(point)) ** 2))
+            return [f"discretization is an upper model, G+ of (3.4); with its signs it is {signed:.6g} for this plan"]
+        if 0 <= value <= 1e-6 * self.resolution(design, point) and self._used.any():
+            return ["the signed responses cancel at this plan; leading order says nothing of what is left"]
+        return []
+
     def expression(self, design: Design) -> cp.Expression:
         """The form itself for the positive model; the signed one is not convex in the steps alone."""
         if self.model == "signed":

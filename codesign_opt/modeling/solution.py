@@ -205,6 +205,8 @@ def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
         if isinstance(leaf, InformationError):
             unit = leaf.sandwich_error(solved.point.examples)
             notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
+        elif isinstance(leaf, GramDiscretization) and problem.decides_steps:
+            notes += leaf.notes(solved.compiled.design, solved.point)
     return tuple(notes)
 
 
