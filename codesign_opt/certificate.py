@@ -21,7 +21,7 @@ from .coupling import Coupling
 __all__ = ["Certificate", "LagrangianBound", "ScorePart"]
 
 _BISECTIONS = 80
-_NEARLY = 0.99  # a lower ratio of price to worth is a cap at work, not rounding
+_ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bisection starts this far below the upper bound on the steps
 
 
@@ -143,8 +143,8 @@ class LagrangianBound:
         # the prices of pooled examples as they are, and so much lower that no example is worth more than its price
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
-        shrunk = float(np.min(ratio[ratio > _NEARLY], initial=1.0))
-        return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, shrunk})
+        scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
+        return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
 
     def _repriced(self, scale: float, pooled: Array) -> LagrangianBound:
         """The same bound with every price of pooled examples times `scale`, and their slope in the examples."""

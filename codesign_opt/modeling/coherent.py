@@ -128,6 +128,8 @@ class CoherentScore(Term):
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         """The tangent in log m: the form is convex in log m, too."""
         share = weight * self.levels_value(point)
+        if not np.all(np.isfinite(share)):
+            return True  # a level without examples: zero is a bound of the form
         logs = np.log(np.where(share > 0, point.examples, 1.0))
         bound.add_logarithms(float(share.sum() + share @ logs), share, np.zeros_like(share))
         return True

@@ -201,13 +201,18 @@ class GramDiscretization(Term):
     def _add_positive(self, bound: LagrangianBound, weight: float, point: Point) -> None:
         """The tangent in log n: the form is convex in log n, too, and -log n keeps the bound curved."""
         share = weight * self.levels_value(point)
+        if not np.all(np.isfinite(share)):
+            return  # a level without steps: zero is a bound of the form
         slope = 2 * self.table.order * share
         logs = np.log(np.where(share > 0, point.steps, 1.0))
         bound.add_logarithms(float(share.sum() + slope @ logs), np.zeros_like(share), slope)
 
     def _add_signed(self, bound: LagrangianBound, weight: float, point: Point) -> None:
         """|s|^2 >= 2 p s - |p|^2 for every p: separable in n^(-q), with coefficients 2 R'p."""
-        sums = self.rows @ self.inverse(point)
+        u = self.inverse(point)
+        if not np.all(np.isfinite(u)):
+            return  # a level without steps: zero is a bound of the form
+        sums = self.rows @ u
         if bound.fixed_steps is not None:
             bound.constant += weight * float(sums @ sums)
             return
@@ -228,7 +233,7 @@ def _supporting(rows: Array, sums: Array, free: Mask) -> Array:
     lengths = np.linalg.norm(rows, axis=0)
     size = float(np.linalg.norm(sums))
     free = free & (lengths > 0)
-    if size == 0 or np.all(sums @ rows[:, free] >= 0):
+    if size == 0 or np.all((sums @ rows)[free] >= 0):
         return sums
     columns, unit = rows[:, free] / lengths[free], sums / size
     for margin in (1e-14, 1e-12, 0.0):
@@ -240,6 +245,6 @@ def _supporting(rows: Array, sums: Array, free: Mask) -> Array:
         if residual[-1] >= 0:
             continue
         p = sums - size * residual[:-1] / residual[-1]
-        if np.all(p @ rows[:, free] >= 0):
+        if np.all((p @ rows)[free] >= 0):
             return np.asarray(p)
     return np.zeros_like(sums)
