@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .coupling import Local as Local
     from .coupling import PerLevel as PerLevel
     from .coupling import PerStep as PerStep
+    from .coupling import Transfer as Transfer
     from .curve_estimation import learning_curves as learning_curves
     from .curve_results import LearningCurves as LearningCurves
     from .densities import LogNormal as LogNormal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .levels import Levels as Levels
     from .modeling import Bound as Bound
     from .modeling import Cap as Cap
+    from .modeling import CoherentScore as CoherentScore
     from .modeling import Compute as Compute
     from .modeling import Constraint as Constraint
     from .modeling import Design as Design
@@ -87,7 +89,7 @@ _HOMES = {
     "auditing": ["Audit", "audit"],
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
-    "coupling": ["Local", "PerLevel", "PerStep"],
+    "coupling": ["Local", "PerLevel", "PerStep", "Transfer"],
     "curve_estimation": ["learning_curves"],
     "curve_results": ["LearningCurves"],
     "densities": ["LogNormal", "TrainingDensity"],
@@ -99,9 +101,9 @@ _HOMES = {
     "level_statistics": ["LevelStatistics"],
     "levels": ["Levels"],
     "modeling": [
-        "Bound", "Cap", "Compute", "Constraint", "Design", "Discretization", "Floor", "GramDiscretization",
-        "InformationError", "Monotone", "Problem", "ScoreError", "SeparableDiscretization", "Share", "Smooth",
-        "StabilityCap", "Steps", "Term", "Truncation", "TrustCap", "named",
+        "Bound", "Cap", "CoherentScore", "Compute", "Constraint", "Design", "Discretization", "Floor",
+        "GramDiscretization", "InformationError", "Monotone", "Problem", "ScoreError", "SeparableDiscretization",
+        "Share", "Smooth", "StabilityCap", "Steps", "Term", "Truncation", "TrustCap", "named",
     ],
     "outer": ["codesign"],
     "plan": ["Plan"],

@@ -9,7 +9,8 @@ with the remaining error bounded from the slope.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .coupling import Coupling
 __all__ = ["Certificate", "LagrangianBound", "ScorePart"]
 
 _ROUNDS = 120
+_ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
 
 
@@ -70,8 +72,9 @@ class Certificate:
 class ScorePart:
     """(A / (spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
 
-    A pooled part has its own variable z = T m per level, coupled by the multiplier `price` (docs/theory.md
-    section 8): it then enters as A M / z + price z, minimised over z >= 0, which is 2 sqrt(A M price).
+    A pooled part has its own variable z = T (spent + m) per level, coupled by the multiplier `price`
+    (docs/theory.md section 8): it then enters as A M / z + price z, minimised over z >= 0, which is
+    2 sqrt(A M price), and as -price T (spent + m). Any price >= 0 gives a bound.
     """
 
     example_error: Array
@@ -79,6 +82,7 @@ class ScorePart:
     coupling: Coupling
     kappa: Array
     price: Array | None = None
+    pool: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +159,25 @@ class LagrangianBound:
 
     def value(self) -> float:
         """The minimum over the box, bounded from below; -inf where it is unbounded."""
+        worth = [part.price @ part.pool for part in self.parts if part.price is not None and part.pool is not None]
+        if not worth:
+            return self._minimum()
+        pooled = np.sum(worth, axis=0)
+        # the prices of pooled examples as they are, and so much lower that no example is worth more than its price
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
+        scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
+        return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
+
+    def _repriced(self, scale: float, pooled: Array) -> LagrangianBound:
+        """The same bound with every price of pooled examples times `scale`, and their slope in the examples."""
+        parts = [part if part.price is None else replace(part, price=scale * part.price) for part in self.parts]
+        changed = copy(self)
+        changed.parts, changed.examples_price = parts, self.examples_price - scale * pooled
+        changed.constant = self.constant - scale * float(pooled @ self.spent)
+        return changed
+
+    def _minimum(self) -> float:
         if self.fixed_steps is not None:
             return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
         low, high = self.steps_box

@@ -84,7 +84,7 @@ class Coefficients:
         evaluations = integer(self.evaluations_per_step, "Coefficients.evaluations_per_step", minimum=1)
         put(self, "evaluations_per_step", evaluations)
         if not isinstance(self.coupling, Coupling):
-            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep or PerLevel.")
+            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep, PerLevel or Transfer.")
         choice(self.terminal, "Coefficients.terminal", ("denoise", "rescale"))
         for name in ("truncation", "initial", "final_score", "final_floor", "positivity"):
             put(self, name, number(getattr(self, name), f"Coefficients.{name}", nonnegative=True))
@@ -139,10 +139,12 @@ class Coefficients:
 
     @property
     def final_window(self) -> Array:
-        """(L,) fraction of each level within one correlation length of the stopping point."""
+        """(L,) fraction of each level that serves within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])
         low = self.stopping_sigma
-        return self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
+        window = self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
+        pooling = self.coupling.pooling(self.levels)
+        return window if pooling is None else window @ pooling
 
     def __repr__(self) -> str:
         return (

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 import codesign_opt as co
 from codesign_opt.certificate import LagrangianBound, ScorePart
 from codesign_opt.errors import InfeasibleError, NotCertifiedError
 from codesign_opt.modeling.positive_form import declared_form, form_as_written, positive_part
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _descent import descent
 
 
 def table_of(responses, order=1, *, score=None, coupling=None, terminal="rescale"):
@@ -40,23 +44,6 @@ def smooth_rows(count, seed):
         return (height * bumps).sum(axis=2).T
 
     return rows
-
-
-def descent(error, cost, budget, dimension, *, starts=20, seed=0, low=None):
-    """Smallest error found by quasi-Newton from random starts, designs scaled onto the budget."""
-    rng = np.random.default_rng(seed)
-    least = np.zeros(dimension) if low is None else low
-    room = budget - cost(least)
-
-    def design(z):
-        raw = np.exp(np.clip(z, -40, 40))
-        return least + raw * room / cost(raw)
-
-    found = [
-        minimize(lambda z: error(design(z)), rng.normal(0, 2, dimension), method="BFGS", options={"gtol": 1e-13}).fun
-        for _ in range(starts)
-    ]
-    return min(found)
 
 
 def signed_error(responses, order):
@@ -128,6 +115,7 @@ def test_rows_that_can_cancel_completely_give_a_certified_zero():
     responses = np.array([[1.0, -1.0, 0.5]])
     plan = co.Problem(co.GramDiscretization(table_of(responses)), [co.Steps() <= 9.0]).solve()
     assert plan.certificate.optimal
+    assert "the signed responses cancel at this plan" in plan.notes[0]
     assert plan.error <= 1e-12 * float(np.sum((np.abs(responses) @ (1 / plan.steps)) ** 2))
 
 
@@ -171,6 +159,7 @@ def test_plan_says_which_model_was_used_and_its_levels_add_up():
         name = f"discretization ({model} Gram)"
         assert plan.breakdown == {name: pytest.approx(plan.error)}
         assert name in str(plan)
+        assert len(plan.notes) == (model == "positive")
         assert plan.tables["discretization"].sum() == pytest.approx(plan.error, rel=1e-9)
 
 

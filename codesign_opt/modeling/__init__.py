@@ -1,6 +1,7 @@
 """The convex language: terms, constraints and the problem that they make."""
 
 from .algebra import Bound, Sum, Term
+from .coherent import CoherentScore
 from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
 from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
@@ -12,6 +13,7 @@ from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 __all__ = [
     "Bound",
     "Cap",
+    "CoherentScore",
     "Compute",
     "Constraint",
     "Design",

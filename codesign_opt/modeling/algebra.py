@@ -92,6 +92,17 @@ class Term(ABC):
         """Add `weight` times a lower bound of the term that is exact at `point`; False: linearise it."""
         return False
 
+    def add_solved(
+        self,
+        bound: LagrangianBound,
+        weight: float,
+        point: Point,
+        design: Design,
+        auxiliary: Sequence[cp.Constraint],
+    ) -> bool:
+        """`add_to` where the declared program was solved: duals of a term's own constraints may serve the bound."""
+        return self.add_to(bound, weight, point)
+
     def __add__(self, other: Any) -> Sum:
         if not isinstance(other, Term):
             raise TypeError(f"{self.name} + {other!r}: only terms can be added.")

@@ -50,11 +50,11 @@ class GramDiscretization(Term):
     >>> from codesign_opt import Coefficients, Levels, Steps
     >>> from codesign_opt.modeling import Problem
     >>> levels = Levels.log_uniform(0.01, 10.0, 2)
-    >>> rows = np.array([[1.0, -1.0], [0.0, 1.0]]) / levels.log_width**2
+    >>> rows = np.array([[0.8, -1.0], [0.6, 0.0]]) / levels.log_width**2  # u_1^2 + u_2^2 - 1.6 u_1 u_2
     >>> table = Coefficients(levels, np.zeros(2), np.zeros(2), rows, terminal="rescale")
     >>> plan = Problem(GramDiscretization(table), [Steps() <= 4.0]).solve()
-    >>> round(plan.error, 6), plan.steps.round(4).tolist()  # (1/n_1 - 1/n_2)^2 + 1/n_2^2
-    (0.125, [2.0, 2.0])
+    >>> round(plan.error, 6), plan.steps.round(4).tolist()
+    (0.1, [2.0, 2.0])
     """
 
     scales_itself: ClassVar[bool] = True
@@ -133,6 +133,16 @@ class GramDiscretization(Term):
         alone = np.abs(self.rows) @ self.inverse(point)
         return _RESOLUTION * float(alone @ alone)
 
+    def notes(self, design: Design, point: Point) -> list[str]:
+        """What a reader of the plan should know of the model."""
+        value = self.value(design, point)
+        if self.model == "positive":
+            signed = float(np.sum((self.rows @ self.inverse(point)) ** 2))
+            return [f"discretization is an upper model, G+ of (3.4); with its signs it is {signed:.6g} for this plan"]
+        if 0 <= value <= 1e-6 * self.resolution(design, point) and self._used.any():
+            return ["the signed responses cancel at this plan; leading order says nothing of what is left"]
+        return []
+
     def expression(self, design: Design) -> cp.Expression:
         """The form itself for the positive model; the signed one is not convex in the steps alone."""
         if self.model == "signed":
@@ -191,13 +201,18 @@ class GramDiscretization(Term):
     def _add_positive(self, bound: LagrangianBound, weight: float, point: Point) -> None:
         """The tangent in log n: the form is convex in log n, too, and -log n keeps the bound curved."""
         share = weight * self.levels_value(point)
+        if not np.all(np.isfinite(share)):
+            return  # a level without steps: zero is a bound of the form
         slope = 2 * self.table.order * share
         logs = np.log(np.where(share > 0, point.steps, 1.0))
         bound.add_logarithms(float(share.sum() + slope @ logs), np.zeros_like(share), slope)
 
     def _add_signed(self, bound: LagrangianBound, weight: float, point: Point) -> None:
         """|s|^2 >= 2 p s - |p|^2 for every p: separable in n^(-q), with coefficients 2 R'p."""
-        sums = self.rows @ self.inverse(point)
+        u = self.inverse(point)
+        if not np.all(np.isfinite(u)):
+            return  # a level without steps: zero is a bound of the form
+        sums = self.rows @ u
         if bound.fixed_steps is not None:
             bound.constant += weight * float(sums @ sums)
             return
@@ -218,7 +233,7 @@ def _supporting(rows: Array, sums: Array, free: Mask) -> Array:
     lengths = np.linalg.norm(rows, axis=0)
     size = float(np.linalg.norm(sums))
     free = free & (lengths > 0)
-    if size == 0 or np.all(sums @ rows[:, free] >= 0):
+    if size == 0 or np.all((sums @ rows)[free] >= 0):
         return sums
     columns, unit = rows[:, free] / lengths[free], sums / size
     for margin in (1e-14, 1e-12, 0.0):
@@ -230,6 +245,6 @@ def _supporting(rows: Array, sums: Array, free: Mask) -> Array:
         if residual[-1] >= 0:
             continue
         p = sums - size * residual[:-1] / residual[-1]
-        if np.all(p @ rows[:, free] >= 0):
+        if np.all((p @ rows)[free] >= 0):
             return np.asarray(p)
     return np.zeros_like(sums)

@@ -15,6 +15,7 @@ from ..coefficients import Coefficients
 from ..levels import Levels
 from ..plan import Plan
 from .algebra import Bound, Term
+from .coherent import CoherentScore
 from .constraints import Named, as_named
 from .design import Design, Point
 from .information import InformationError
@@ -140,6 +141,8 @@ class Problem:
         for leaf in self._all_leaves():
             c = leaf.coefficients
             if c is None and not isinstance(leaf, (Compute, Steps)):
+                return True
+            if isinstance(leaf, CoherentScore):
                 return True
             if isinstance(leaf, ScoreError) and (np.any(leaf.table.example_error > 0) or leaf.table.final_score > 0):
                 return True

@@ -94,7 +94,7 @@ def lagrangian(
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     bound = _empty(box, design, point)
     for leaf in leaves:
-        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point)
+        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point, leaf.auxiliary)
     for row, multiplier in zip(rows, multipliers, strict=True):
         _tighten_box(bound, row, design)
         if row.box:
@@ -129,6 +129,7 @@ def _add(
     weight: float,
     design: Design,
     point: Point,
+    auxiliary: tuple[cp.Constraint, ...] = (),
 ) -> None:
     if weight == 0:
         return
@@ -138,7 +139,7 @@ def _add(
     elif isinstance(leaf, Steps):
         size = len(design)
         bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
-    elif not leaf.add_to(bound, weight, point):
+    elif not leaf.add_solved(bound, weight, point, design, auxiliary):
         try:
             _add_tangent(bound, as_stated(leaf, expression, design), np.array([weight]), design, point)
         except ConvexityError as error:

@@ -226,18 +226,27 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
 
 
 def _bound_row(name: str, bound: Bound, design: Design) -> Row:
-    pieces = [(w, *scaled_expression(leaf, design)) for w, leaf in bound.term.leaves()]
-    for (_, leaf), (_, expression, auxiliary, _) in zip(bound.term.leaves(), pieces, strict=True):
-        if auxiliary:
-            raise ConvexityError(
-                f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
-            )
+    pieces = [(w, _bounded(name, leaf, design)) for w, leaf in bound.term.leaves()]
+    for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
         check_leaf(leaf.name, expression, design)
-    expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
+    expression = sum(w * e for w, e in pieces) - bound.limit
     size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
-    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e, _, _) in
+    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
                  zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
     return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound, exact=stated)
+
+
+def _bounded(name: str, leaf: Term, design: Design) -> cp.Expression:
+    """A term inside a bound: without auxiliary variables."""
+    expression, auxiliary, _ = scaled_expression(leaf, design)
+    if not auxiliary:
+        return expression
+    try:
+        return leaf.expression(design)
+    except TypeError:
+        raise ConvexityError(
+            f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
+        ) from None
 
 
 def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:

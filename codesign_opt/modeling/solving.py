@@ -32,7 +32,7 @@ __all__ = ["Compiled", "Solved", "compile_problem", "solve_declared"]
 
 _TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
-_MAX_ROUNDS = 40  # of majorising and minimising
+_MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
 @dataclass(eq=False)
@@ -113,7 +113,15 @@ def solve_declared(
             on_attempt(record)
         if best is not None and best.certificate.optimal:
             break
+        if index >= _MAX_ATTEMPTS and not _improving(attempts):
+            break
     return best, attempts
+
+
+def _improving(attempts: list[dict[str, Any]]) -> bool:
+    """Whether the last rounds got nearer to a proof than those before them."""
+    gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
+    return min(gaps[-_MAX_ATTEMPTS:]) < 0.9 * min(gaps[:-_MAX_ATTEMPTS], default=np.inf)
 
 
 def _structured(

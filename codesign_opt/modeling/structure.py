@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from .._validate import Array
 from ..coefficients import Coefficients
-from ..coupling import Coupling, Local, PerLevel, PerStep, Settled
+from ..coupling import Coupling, Local, PerLevel, PerStep, Settled, Transfer
 from ..errors import CodesignError
 from ..solvers.information import solve_information
 from ..solvers.joint import JointSolution, solve_joint
 from ..solvers.joint_program import JointProgram
 from .algebra import Bound
+from .coherent import CoherentScore
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .discretization import Discretization
@@ -39,7 +40,7 @@ __all__ = ["Answer", "InformationStructure", "JointStructure", "Structure", "cou
 
 def coupling_form(coupling: Coupling) -> str | None:
     """The name of M in the structured solver, or None where examples are pooled."""
-    if isinstance(coupling, PerLevel):
+    if isinstance(coupling, (PerLevel, Transfer)):
         return None
     if isinstance(coupling, Local):
         return coupling.form
@@ -120,7 +121,8 @@ class JointStructure(Structure):
     def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
         """None where the sampler is given, examples are pooled, or a term appears twice.
 
-        A Gram form is no part of the structure; its sharp rows stand in for it in the reference.
+        Quadratic forms are no part of the structure; sharp rows and a separable bound stand in for them in the
+        reference.
         """
         leaves = list(problem.objective.leaves())
         table = problem.table
@@ -129,6 +131,7 @@ class JointStructure(Structure):
             return None
         known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
         scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
+        scores += [(w, _stand_in(leaf)) for w, leaf in leaves if isinstance(leaf, CoherentScore)]
         errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
         if len(scores) > 1 or len(errors) > 1:
             return None
@@ -226,6 +229,13 @@ class InformationStructure(Structure):
         gains = sum(weight * term.gains(term.solution(point.examples)) for weight, term in self.terms)
         examples = found.budget_multiplier * self.budget.example - gains
         return Answer(point, {self.name: found.budget_multiplier}, examples, np.zeros(self.spent.size))
+
+
+def _stand_in(term: CoherentScore) -> Coefficients:
+    """A table whose score error is the coherent one's separable upper bound."""
+    table = term.table
+    zero = np.zeros(len(table.levels))
+    return replace(table, score=term.separable / table.log_width**2, floor=zero, final_score=0.0, final_floor=0.0)
 
 
 def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -42,6 +43,16 @@ class ScoreError(Term):
         return self.table
 
     def expression(self, design: Design) -> cp.Expression:
+        return self._declared(design, [])
+
+    def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """Pooled examples get a variable of their own, z <= T m, whose dual is what the certificate needs."""
+        constraints: list[cp.Constraint] = []
+        return self._declared(design, constraints, pooled_variable=not design.fixed_examples), constraints
+
+    def _declared(
+        self, design: Design, constraints: list[cp.Constraint], *, pooled_variable: bool = False
+    ) -> cp.Expression:
         c = self.table
         total = design.reference.examples
         kappa = c.kappa / design.reference.steps
@@ -55,7 +66,11 @@ class ScoreError(Term):
         parts: list[cp.Expression] = []
         on = np.flatnonzero(c.example_error > 0)
         if on.size:
-            parts.append(self._reducible(design, relative[on], (c.example_error / served)[on], kappa[on], on))
+            serving = relative[on]
+            if pooled_variable and pooling is not None:
+                serving = cp.Variable(on.size, name="pooled examples")
+                constraints.append(serving <= relative[on])
+            parts.append(self._reducible(design, serving, (c.example_error / served)[on], kappa[on], on))
         if np.any(c.floor_error > 0):
             factor = c.coupling.expression(design.step_variable, kappa)
             parts.append(cp.sum(cp.multiply(c.floor_error, factor)))
@@ -95,6 +110,15 @@ class ScoreError(Term):
             floor = np.where(c.floor_error > 0, c.floor_error * factor, 0.0)
         return reducible, floor
 
+    def gains(self, point: Point) -> Array:
+        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        served = point.examples if pooling is None else pooling @ point.examples
+        with np.errstate(divide="ignore", invalid="ignore"):
+            per_served = np.where(c.example_error > 0, self.levels_value(point)[0] / served, 0.0)
+        return per_served if pooling is None else np.asarray(per_served @ pooling)
+
     def final_value(self, point: Point) -> tuple[float, float]:
         """The last evaluation's reducible and irreducible error."""
         c = self.table
@@ -114,13 +138,44 @@ class ScoreError(Term):
         c = self.table
         pooling = c.coupling.pooling(c.levels)
         price = None
-        if pooling is not None:
-            served = pooling @ point.examples
+        if pooling is not None and bound.fixed_examples is None:
             factor = c.coupling.factor(c.kappa / point.steps)
-            price = weight * pooled_price(c.example_error, factor, served)
-            slope = -(price @ pooling)
-            bound.add_linear(float(slope @ point.spent), slope, np.zeros(len(c.levels)))
-        bound.parts.append(ScorePart(weight * c.example_error, weight * c.floor_error, c.coupling, c.kappa, price))
+            price = weight * pooled_price(c.example_error, factor, pooling @ point.examples)
+        self._add_parts(bound, weight, point, price)
+        return True
+
+    def add_solved(
+        self,
+        bound: LagrangianBound,
+        weight: float,
+        point: Point,
+        design: Design,
+        auxiliary: Sequence[cp.Constraint],
+    ) -> bool:
+        """With the price of pooled examples from the dual of z <= T m: it is exact to more digits than the point."""
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        dual = auxiliary[0].dual_value if auxiliary else None
+        if dual is None or pooling is None or bound.fixed_examples is not None or not np.all(np.isfinite(dual)):
+            return self.add_to(bound, weight, point)
+        price, on = np.zeros(len(c.levels)), c.example_error > 0
+        price[on] = np.maximum(dual, 0.0) / (pooling @ design.reference.examples)[on]
+        worth = float(price @ pooling @ point.examples)
+        if not worth > 0:
+            return self.add_to(bound, weight, point)
+        # the dual counts in the declared objective's unit; price z = A M / z in total sets the scale
+        self._add_parts(bound, weight, point, price * weight * float(self.levels_value(point)[0].sum()) / worth)
+        return True
+
+    def _add_parts(self, bound: LagrangianBound, weight: float, point: Point, price: Array | None) -> None:
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        error, floor = weight * c.example_error, weight * c.floor_error
+        if pooling is not None and price is None:  # given examples: what serves each level is a number
+            served = pooling @ point.examples
+            floor = floor + np.divide(error, served, out=np.zeros_like(error), where=error > 0)
+            error = np.zeros_like(error)
+        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling))
         bound.constant += weight * c.final_floor
         near = self._window(point.examples)
         if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none
@@ -128,7 +183,6 @@ class ScoreError(Term):
             bound.add_linear(
                 2 * weight * c.final_score / near + float(slope @ point.spent), slope, np.zeros(len(c.levels))
             )
-        return True
 
     def __repr__(self) -> str:
         return f"ScoreError({self.table!r})"
