@@ -325,6 +325,7 @@ class Discretization(Term):
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
+        sums = np.where(np.isfinite(sums), sums, 0.0)  # a candidate without steps has no tangent; 0 is below it
         bound.powers.append((float(self.table.order), weight * 2 * sums @ self.table.step_response))
         bound.constant -= weight * float(sums @ sums)
         return True
