@@ -64,8 +64,9 @@ def test_a_candidate_without_steps_has_a_bound():
     table = co.Coefficients(
         co.Levels.log_uniform(0.1, 10, 3), score=np.ones(3), floor=np.zeros(3), response=[[1.0, 0.0, 2.0]]
     )
-    bound = LagrangianBound(3, np.zeros(3))
-    assert co.Discretization(table).add_to(bound, 1.0, Point(np.ones(3), np.zeros(3), np.array([0.0, 0.0, 1.0])))
+    bound, point = LagrangianBound(3, np.zeros(3)), Point(np.ones(3), np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    assert co.Discretization(table).add_to(bound, 1.0, point)
+    assert co.Discretization(table).levels_value(point).tolist() == [np.inf, 0.0, np.inf]
     assert bound.constant == 0
     assert not bound.powers[0][1].any()
 

@@ -13,8 +13,8 @@ from scipy.optimize import linprog
 
 from .._validate import Array, matrix, vector
 from ..levels import Levels
+from .algebra import Term
 from .design import Design, Point
-from .terms import Term
 
 __all__ = ["InformationError"]
 

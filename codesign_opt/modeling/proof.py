@@ -12,11 +12,13 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate, LagrangianBound
 from ..errors import ConvexityError
+from .algebra import Term
 from .design import Box, Design, Point
+from .discretization import Discretization, SeparableDiscretization
 from .information import InformationError, Trial, information_bound
 from .reference import Budget
 from .scaling import Row, as_stated, linearise, scaled_expression
-from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Steps, Term, Truncation
+from .terms import Compute, ScoreError, Steps, Truncation
 
 __all__ = ["Leaf", "certify"]
 
@@ -39,11 +41,12 @@ class _Value:
 
     total: float
     constant: float
+    resolution: float = 0.0
 
     @property
     def scale(self) -> float:
         # differences below 1e-14 of the whole are rounding: no certificate can resolve them
-        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), 1e-300)
+        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
 def certify(
@@ -67,6 +70,7 @@ def certify(
     value = _Value(
         sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),
+        sum(leaf.weight * leaf.term.resolution(design, point) for leaf in leaves),
     )
     if any(isinstance(leaf.term, InformationError) for leaf in leaves):
         lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"

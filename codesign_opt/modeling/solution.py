@@ -9,9 +9,11 @@ import numpy as np
 from .._validate import Array
 from ..grids import grid_from_steps
 from ..plan import Plan
+from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .reference import Budget
-from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Truncation
+from .terms import Compute, ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -80,6 +82,8 @@ def _breakdown(solved: Solved) -> dict[str, float]:
             put("last evaluation", weight * (last + last_floor))
         elif isinstance(leaf, (Discretization, SeparableDiscretization)):
             put("discretization", weight * leaf.value(solved.compiled.design, solved.point))
+        elif isinstance(leaf, GramDiscretization):
+            put(f"discretization ({leaf.model} Gram)", weight * leaf.value(solved.compiled.design, solved.point))
         else:
             put(leaf.name, weight * leaf.value(solved.compiled.design, solved.point))
     return parts
@@ -153,6 +157,8 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
         elif isinstance(leaf, Discretization):
             tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
             tables["bands"] = weight * leaf.band_sums(point) ** 2
+        elif isinstance(leaf, GramDiscretization):
+            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
         elif isinstance(leaf, InformationError):
             gains = leaf.gains(leaf.solution(point.examples))
             tables["information_gain"] = tables["information_gain"] + weight * gains

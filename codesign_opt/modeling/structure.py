@@ -21,12 +21,15 @@ from ..errors import CodesignError
 from ..solvers.information import solve_information
 from ..solvers.joint import JointSolution, solve_joint
 from ..solvers.joint_program import JointProgram
+from .algebra import Bound
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
+from .discretization import Discretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .reference import Budget
 from .scaling import Row, jacobians
-from .terms import Bound, Discretization, ScoreError, Truncation
+from .terms import ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -115,7 +118,10 @@ class JointStructure(Structure):
 
     @classmethod
     def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
-        """None where the sampler is given, examples are pooled, or a term appears twice."""
+        """None where the sampler is given, examples are pooled, or a term appears twice.
+
+        A Gram form is no part of the structure; its sharp rows stand in for it in the reference.
+        """
         leaves = list(problem.objective.leaves())
         table = problem.table
         form = None if table is None else coupling_form(table.coupling)
@@ -123,7 +129,7 @@ class JointStructure(Structure):
             return None
         known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
         scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
-        errors = [(w, leaf.table) for w, leaf in known if isinstance(leaf, Discretization)]
+        errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
         if len(scores) > 1 or len(errors) > 1:
             return None
         spent = problem.spent_examples
