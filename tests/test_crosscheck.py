@@ -58,3 +58,21 @@ def test_a_candidate_without_examples_near_the_stopping_point_has_a_bound():
     bound = LagrangianBound(4, zero)
     assert co.ScoreError(table).add_to(bound, 1.0, Point(np.array([0.0, 1.0, 1.0, 1.0]), zero, np.ones(4)))
     assert bound.constant == 0
+
+
+def test_a_candidate_without_steps_has_a_bound():
+    table = co.Coefficients(
+        co.Levels.log_uniform(0.1, 10, 3), score=np.ones(3), floor=np.zeros(3), response=[[1.0, 0.0, 2.0]]
+    )
+    bound, point = LagrangianBound(3, np.zeros(3)), Point(np.ones(3), np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    assert co.Discretization(table).add_to(bound, 1.0, point)
+    assert co.Discretization(table).levels_value(point).tolist() == [np.inf, 0.0, np.inf]
+    assert bound.constant == 0
+    assert not bound.powers[0][1].any()
+
+
+def test_floors_that_leave_a_hundred_thousandth_of_the_budget_are_solved():
+    """The first guess spread the whole budget, and the climb never came back from there."""
+    plan = KINDS["joint"](1208)[0].solve()
+    assert [attempt["solver"] for attempt in plan.attempts] == ["dual Newton"]
+    assert plan.certificate.relative_gap < 1e-8

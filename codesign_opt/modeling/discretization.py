@@ -56,8 +56,9 @@ class Discretization(Term):
         """(L,) each level's share of the error, sum_b S_b R_bl / n_l^q."""
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = self.table.step_response / point.steps**self.table.order
-        terms = np.where(self.table.step_response > 0, terms, 0.0)
-        return self.band_sums(point) @ terms
+        on = self.table.step_response > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
+        shares = np.multiply(self.band_sums(point)[:, None], terms, out=np.zeros_like(terms), where=on)
+        return np.asarray(shares.sum(axis=0))
 
     def value(self, design: Design, point: Point) -> float:
         return float((self.band_sums(point) ** 2).sum())
@@ -67,6 +68,7 @@ class Discretization(Term):
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
+        sums = np.where(np.isfinite(sums), sums, 0.0)  # a candidate without steps has no tangent; 0 is below it
         bound.powers.append((float(self.table.order), weight * 2 * sums @ self.table.step_response))
         bound.constant -= weight * float(sums @ sums)
         return True
