@@ -142,7 +142,7 @@ class Coefficients:
         """(L,) fraction of each level within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])
         low = self.stopping_sigma
-        return self.levels.overlap(low, low * np.exp(length)) / self.log_width
+        return self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
 
     def __repr__(self) -> str:
         return (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._validate import Array
+from .coefficients import Coefficients
 from .densities import LogNormal, examples_of
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
@@ -53,7 +54,9 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     return replace(best, peers=_peers(study, best), fits=_fits(study, best))
 
 
-def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200) -> dict[str, float]:
+def predict(
+    model: Any, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
+) -> dict[str, float]:
     """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
 
     Args:
@@ -61,8 +64,10 @@ def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200
         sigmas: (K+1,) grid.
         examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
             a trained model whose reducible error is not asked for.
+        table: those coefficients, where they are known already.
     """
-    table = model.settled_coefficients(sigmas, levels)
+    if table is None:
+        table = model.settled_coefficients(sigmas, levels)
     if examples is None:
         table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
     size = len(table.levels)
@@ -106,7 +111,11 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
     if not study.trains:
         return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
-    table = study.model.settled_coefficients(grid, study.levels, smooth=True)
+    even: Coefficients | None = None
+    if hasattr(study.model, "settled_pair"):
+        table, even = study.model.settled_pair(grid, study.levels)
+    else:
+        table = study.model.settled_coefficients(grid, study.levels, smooth=True)
     problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
@@ -117,7 +126,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         settled = error.plan
     except CodesignError:
         return None
-    handed = predict(study.model, grid, settled.examples, study.levels)
+    handed = predict(study.model, grid, settled.examples, study.levels, table=even)
     gap = settled.certificate.relative_gap
     unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
     for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:

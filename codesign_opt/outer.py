@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer, number, vector
-from .auditing import TrainingRun
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .few_steps import exact_stop
 from .gaussian_laws import check_grid
@@ -22,6 +21,7 @@ from .prices import Prices
 from .samplers import Sampler
 from .study import Study
 from .sweep import Stop, bound_between, from_plan, sweep
+from .training_log import TrainingRun
 
 __all__ = ["codesign"]
 

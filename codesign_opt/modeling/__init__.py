@@ -1,21 +1,13 @@
 """The convex language: terms, constraints and the problem that they make."""
 
+from .algebra import Bound, Sum, Term
 from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
 from .design import Design, Point
+from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .problem import Problem
-from .terms import (
-    Bound,
-    Compute,
-    Discretization,
-    ScoreError,
-    SeparableDiscretization,
-    Smooth,
-    Steps,
-    Sum,
-    Term,
-    Truncation,
-)
+from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
     "Bound",
@@ -25,6 +17,7 @@ __all__ = [
     "Design",
     "Discretization",
     "Floor",
+    "GramDiscretization",
     "InformationError",
     "Monotone",
     "Named",

@@ -17,9 +17,9 @@ from scipy import sparse
 
 from .._validate import Array, Indices
 from ..errors import ConvexityError, EmptySelectionError
+from .algebra import Bound, Term
 from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
-from .terms import Bound, Term
 
 __all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
 
@@ -227,11 +227,12 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
 
 def _bound_row(name: str, bound: Bound, design: Design) -> Row:
     pieces = [(w, *scaled_expression(leaf, design)) for w, leaf in bound.term.leaves()]
-    for (_, leaf), (_, expression, _, _) in zip(bound.term.leaves(), pieces, strict=True):
+    for (_, leaf), (_, expression, auxiliary, _) in zip(bound.term.leaves(), pieces, strict=True):
+        if auxiliary:
+            raise ConvexityError(
+                f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
+            )
         check_leaf(leaf.name, expression, design)
-    auxiliary = [constraint for piece in pieces for constraint in piece[2]]
-    if auxiliary:
-        raise ConvexityError(f"'{name}' bounds a term with auxiliary variables; use it in the objective.")
     expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
     size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e, _, _) in

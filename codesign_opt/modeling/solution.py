@@ -9,9 +9,11 @@ import numpy as np
 from .._validate import Array
 from ..grids import grid_from_steps
 from ..plan import Plan
+from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .reference import Budget
-from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Truncation
+from .terms import Compute, ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -80,6 +82,8 @@ def _breakdown(solved: Solved) -> dict[str, float]:
             put("last evaluation", weight * (last + last_floor))
         elif isinstance(leaf, (Discretization, SeparableDiscretization)):
             put("discretization", weight * leaf.value(solved.compiled.design, solved.point))
+        elif isinstance(leaf, GramDiscretization):
+            put(f"discretization ({leaf.model} Gram)", weight * leaf.value(solved.compiled.design, solved.point))
         else:
             put(leaf.name, weight * leaf.value(solved.compiled.design, solved.point))
     return parts
@@ -153,8 +157,11 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
         elif isinstance(leaf, Discretization):
             tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
             tables["bands"] = weight * leaf.band_sums(point) ** 2
+        elif isinstance(leaf, GramDiscretization):
+            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
         elif isinstance(leaf, InformationError):
-            tables["information_gain"] = weight * leaf.gains(leaf.solution(point.examples))
+            gains = leaf.gains(leaf.solution(point.examples))
+            tables["information_gain"] = tables["information_gain"] + weight * gains
     example, step = np.ones(size), zero
     compute = _compute(solved)
     if compute is not None:
@@ -185,10 +192,10 @@ def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     notes = []
     if solved.point.steps.sum() > _MOST_NODES and problem.table is not None:
         notes.append(f"no grid is written for {solved.point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
-    for _, leaf in solved.compiled.terms:
-        if isinstance(leaf, InformationError):
-            unit = leaf.sandwich_error(solved.point.examples)
-            notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
+    shared = [(weight, leaf) for weight, leaf in solved.compiled.terms if isinstance(leaf, InformationError)]
+    if shared:
+        unit = sum(weight * leaf.sandwich_error(solved.point.examples) for weight, leaf in shared)
+        notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
     return tuple(notes)
 
 
