@@ -176,7 +176,7 @@ def jobs():
     """What one and two processes must agree on."""
     grid = co.edm_grid(4, 0.1, 5.0)
     gram = error_gram(wiener, flawed, co.Heun(), grid, shape=(3,), draws=20, batch=3, like=F64)
-    options = {"size": 6, "examples": 20, "batch": 4, "groups": 3, "response_probes": 6, "draws": 2}
+    options = {"size": 6, "examples": 20, "batch": 4, "groups": 3, "probes": 3, "response_probes": 6, "draws": 2}
     found = shared_features(Small(), DATA, SIGMA[:2], co.Heun(), GRID, **options)
     return {"units": gram.units, "together": gram.together, "evaluations": gram.evaluations + found.evaluations,
             "information": found.information, "response": found.level_response,
@@ -184,7 +184,7 @@ def jobs():
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
     one = jobs()
     for rank in (0, 1):
         with np.load(tmp_path / f"{rank}.npz") as two:
@@ -204,21 +204,19 @@ def test_transfer_width_of_pilots_is_found_with_calibrated_standard_errors():
     rng, densities = np.random.default_rng(3), np.array([lognormal(-1.0, 0.9), lognormal(1.0, 0.9)])
     level_cost = np.exp(rng.standard_normal(24))
     truth = level_cost / (densities @ kernel_matrix(0.6, LEVELS).T)
-    plain, known, repeated = [], [], []
-    for _ in range(200):
-        noise = np.exp(0.2 * rng.standard_normal((1, 2, 24)))
-        plain.append(TransferKernel.from_pilots(truth * noise[0], densities, LEVELS))
-        errors = 0.2 * truth
-        known.append(TransferKernel.from_pilots(truth * noise[0], densities, LEVELS, standard_errors=errors))
-    for kernels in (plain, known):
-        width, error = np.array([(k.width, k.standard_error) for k in kernels]).T
-        assert 0.90 <= covered(width, error, 0.6) <= 0.99
-        assert width.mean() == pytest.approx(0.6, abs=3.5 * width.std() / np.sqrt(200) + 0.005)
-    for _ in range(10):
-        noise = np.exp(0.2 * rng.standard_normal((8, 2, 24)))
-        repeated.append(TransferKernel.from_pilots(truth * noise, densities, LEVELS))
-    pulls = [(k.width - 0.6) / k.standard_error for k in repeated]
-    assert np.abs(pulls).max() < 4
+    plain, known = [], []
+    for repeat in range(200):
+        errors = truth * np.exp(0.2 * rng.standard_normal((2, 24)))
+        plain.append(TransferKernel.from_pilots(errors, densities, LEVELS))
+        if repeat < 20:
+            known.append(TransferKernel.from_pilots(errors, densities, LEVELS, standard_errors=0.2 * truth))
+    width, error = np.array([(k.width, k.standard_error) for k in plain]).T
+    assert 0.90 <= covered(width, error, 0.6) <= 0.99
+    assert width.mean() == pytest.approx(0.6, abs=3.5 * width.std() / np.sqrt(200) + 0.005)
+    assert np.mean([k.standard_error for k in known]) == pytest.approx(width.std(), rel=0.25)
+    noise = np.exp(0.2 * rng.standard_normal((8, 2, 24)))
+    repeated = TransferKernel.from_pilots(truth * noise, densities, LEVELS)
+    assert abs(repeated.width - 0.6) <= 4 * repeated.standard_error
     with pytest.raises(ValueError, match="proportional"):
         TransferKernel.from_pilots(truth, np.stack([densities[0], 2 * densities[0]]), LEVELS)
 
@@ -368,14 +366,14 @@ def test_features_and_response_are_the_autograd_jacobians(sampler):
 
 def test_random_probes_agree_with_exact_derivatives_within_three_standard_errors():
     net, options = Small(), {"size": 512, "examples": 64, "batch": 16, "draws": 4}
-    exact = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, response_probes=None, **(options | {"draws": 64}))
-    probed = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, probes=200, response_probes=128, **options)
+    exact = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, response_probes=None, **(options | {"draws": 48}))
+    probed = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, probes=100, response_probes=64, **options)
     direction = np.random.default_rng(8).standard_normal((6, exact.information.shape[-1]))
     want, got = (np.einsum("ap,lpq,aq->la", direction, f.information.mean(axis=0), direction) for f in (exact, probed))
-    assert np.all(np.abs(got - want) <= 3.5 * np.sqrt(2 / 800) * want)  # each probe's square is chi-squared
+    assert np.all(np.abs(got - want) <= 3.5 * np.sqrt(2 / 400) * want)  # each probe's square is chi-squared
     want = ((direction @ exact.response) ** 2).sum(axis=1)
     squares = (direction @ probed.response) ** 2 * probed.response.shape[1]
-    both = squares.std(axis=1, ddof=1) * np.sqrt(1 / 128 + 1 / 128)
+    both = squares.std(axis=1, ddof=1) * np.sqrt(1 / 64 + 1 / 96)
     assert np.all(np.abs(squares.mean(axis=1) - want) <= 3.5 * both)
     np.testing.assert_allclose(probed.gradient_residual, exact.gradient_residual, rtol=0.35)
 
@@ -415,7 +413,7 @@ def test_shared_error_is_that_of_replicated_least_squares():
     start = 10.0 * torch.as_tensor(rng.standard_normal((256, 2)))
     with torch.no_grad():
         truth = run(net, co.Heun(), GRID, start)
-        for _ in range(400):
+        for _ in range(300):
             curvature, right = np.zeros((4, 4)), np.zeros(4)
             for m, s, h, rest in zip(examples, SIGMA, hats, exact, strict=True):
                 clean = rng.standard_normal((m, 2))
@@ -429,7 +427,7 @@ def test_shared_error_is_that_of_replicated_least_squares():
     predicted = found.term().error(examples.astype(float)) * float(start.square().sum()) / 256 / 200
     draws = torch.cat([normal(0, "response start", "output", n, shape=(1, 2), like=F64) for n in range(16)])
     predicted = predicted / float(draws.square().sum() / 32)
-    error = np.std(errors, ddof=1) / 20
+    error = np.std(errors, ddof=1) / np.sqrt(300)
     assert abs(np.mean(errors) - predicted) <= 3 * np.hypot(error, 0.015 * predicted)
 
 
