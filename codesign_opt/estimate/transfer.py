@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from .._validate import Array, Indices, matrix, number, vector
 from ..levels import Levels
 from ..modeling.information import InformationError
-from .error_coupling import jackknife
+from .correlation import jackknife
 
 __all__ = ["TransferKernel", "information_overlap", "teaching_shares"]
 
