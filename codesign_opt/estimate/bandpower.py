@@ -110,7 +110,8 @@ def bandpower_sums(first: torch.Tensor, *, seed: int) -> Sums:
     def update(sums: dict[str, torch.Tensor], examples: torch.Tensor) -> None:
         waves = cosine_transform(examples - shift)
         sums["first"] += waves.sum(dim=0)
-        sums["second"] += torch.einsum("nchw,nehw->cehw", waves, waves)
+        for c in range(channels):
+            sums["second"][c, c:] += (waves[:, c : c + 1] * waves[:, c:]).sum(dim=0)
 
     zeros = {"first": torch.zeros_like(shift), "second": shift.new_zeros((channels, channels, height, width))}
     return Sums(zeros, update, reservoir_for(shift.numel(), seed=seed, like=shift))
@@ -123,7 +124,9 @@ def finish_radial(sums: Sums, first: torch.Tensor, *, seed: int, bands: int | No
     channels, height, width = first.shape[1:]
     rings = RadialBands(height, width, max(4, max(height, width) // 2) if bands is None else bands)
     shift, offset = first.mean(dim=0), sums["first"] / sums.count
-    cross = (sums["second"] - sums.count * offset[:, None] * offset[None, :]) / (sums.count - 1)
+    second = torch.triu(sums["second"].permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
+    second = second + torch.triu(sums["second"].permute(2, 3, 0, 1), 1).permute(3, 2, 0, 1)
+    cross = (second - sums.count * offset[:, None] * offset[None, :]) / (sums.count - 1)
     table = rings.average(cross.flatten(2)).permute(2, 0, 1).to("cpu", torch.float64)
     values, rotation = torch.linalg.eigh(table)  # (R, C) and (R, C, C)
     assert sums.reservoir is not None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .._validate import Array
 from ..spectrum import Spectrum
 from .lanczos import Measures, probe_block, spectral_measures
-from .quadrature_bands import Deflated, band_edges, band_means, jackknife, probe_masses, spread
+from .quadrature_bands import Deflated, band_edges, band_means, jackknife, null_directions, probe_masses, spread
 from .spectra_errors import energy_error, norm_bound, significant, trace_error
 from .spectra_passes import Passes
 from .spectrum_estimate import SpectrumEstimate
@@ -51,12 +51,13 @@ def _assembled(
     bands: int | None, seed: int,
 ) -> SpectrumEstimate:  # fmt: skip
     parts = _deflated(begun, found, measures, probes)
-    single = 0 if bands is not None else int(np.count_nonzero(found.values > parts.nodes[parts.masses > 0].max()))
+    apart = int(np.count_nonzero(found.values > parts.nodes.max()))
+    single = apart if bands is None else 0
     edges = band_edges(parts, _BANDS if bands is None else bands, single=single)
     values, counts = band_means(parts, edges), np.diff(edges).astype(np.float64)
     values = _decreasing(np.where(values > _ROUNDING * values[0], values, 0.0))
-    probe_error = np.where(values > 0, jackknife(parts, edges), 0.0)
-    probe_error[:single] = _ritz_error(found, single, float(parts.nodes.max()))
+    probe_error = np.hypot(jackknife(parts, edges), _ritz_error(found, apart, float(parts.nodes.max()), edges))
+    probe_error = np.where(values > 0, probe_error, 0.0)
     sampling = _sampling_error(begun, found, parts, values, counts, edges, single)
     mean_power = _mean_power(begun, found, measures, power, values)
     source = f"Lanczos quadrature of {begun.count} examples in {parts.dimension} dimensions, {probes} probes"
@@ -74,14 +75,19 @@ def _deflated(begun: FirstPass, found: TopEigenpairs, measures: Measures, probes
     if rest <= _ROUNDING * begun.trace or zeros == dimension - top:
         values = found.values * (begun.trace / found.values.sum())
         return Deflated(values, np.zeros((probes, 1)), np.zeros((probes, 1)), dimension - top)
+    zeros = max(zeros, null_directions(measures, probes, dimension - top))
     nodes, masses = spread(*probe_masses(measures, probes, dimension - top - zeros, zeros, rest))
     return Deflated(found.values, nodes, masses, zeros)
 
 
-def _ritz_error(found: TopEigenpairs, single: int, below: float) -> Array:
-    """Errors of the first eigenvalues: residual^2 / gap to the spectrum outside the span (Kato-Temple)."""
-    residual, gap = found.residual[:single], np.maximum(found.values[:single] - below, np.finfo(float).tiny)
-    return np.minimum(residual, residual**2 / gap)
+def _ritz_error(found: TopEigenpairs, apart: int, below: float, edges: NDArray[np.intp]) -> Array:
+    """(B,) errors of the eigenvalues above all others: residual^2 / gap (Kato-Temple), added within bands."""
+    residual, gap = found.residual[:apart], np.maximum(found.values[:apart] - below, np.finfo(float).tiny)
+    rounding = np.finfo(float).eps * found.values.size * found.values[0]
+    error = np.maximum(np.minimum(residual, residual**2 / gap), rounding)
+    band = np.searchsorted(edges, np.arange(apart), side="right") - 1
+    total = np.bincount(band, weights=error, minlength=edges.size - 1)
+    return np.asarray(total / np.diff(edges), dtype=np.float64)
 
 
 def _decreasing(values: Array) -> Array:
@@ -121,5 +127,4 @@ def _mean_power(begun: FirstPass, found: TopEigenpairs, measures: Measures, powe
     safe = np.maximum(values, _ROUNDING * values[0])
     cuts = np.sqrt(safe[1:] * safe[:-1])
     band = np.searchsorted(-cuts, -np.concatenate(at), side="right")
-    result: Array = np.bincount(band, weights=np.concatenate(share), minlength=values.size)
-    return result
+    return np.asarray(np.bincount(band, weights=np.concatenate(share), minlength=values.size), dtype=np.float64)

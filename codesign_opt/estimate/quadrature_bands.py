@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.stats import t
 
 from .._validate import Array
 from .lanczos import Measures
 
-__all__ = ["Deflated", "band_edges", "band_means", "jackknife", "probe_masses", "spread"]
+__all__ = ["Deflated", "band_edges", "band_means", "jackknife", "null_directions", "probe_masses", "spread"]
 
 _LOW_SHARE = 0.999
 _PIECES = 8
 _EMPTY = 1e-12
-_SCATTER = 4.0  # nodes of different probes lie about a quarter of a gap apart in a continuous part
+_NULL = 1e-12  # of the largest: no variance
+_SCATTER = 30.0  # probes differ by 0.03 to 0.3 gaps in a continuous part, by under 0.001 at an eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +61,30 @@ def probe_masses(measures: Measures, probes: int, directions: int, zeros: int, t
     """
     nodes, masses = measures.nodes[:probes].copy(), measures.weights[:probes] * (directions + zeros)
     for i in range(probes):
-        order = np.argsort(nodes[i])
-        below = np.cumsum(masses[i][order])
-        masses[i][order] = np.diff(np.maximum(below - zeros, 0.0), prepend=0.0)
+        masses[i] = _without_zeros(nodes[i], masses[i], zeros)
         masses[i] *= directions / masses[i].sum()
         nodes[i], masses[i] = _tilted(nodes[i], masses[i], trace)
     return nodes, masses
+
+
+def null_directions(measures: Measures, probes: int, directions: int) -> int:
+    """How many of the directions have no variance, as far as Lanczos found an eigenvalue 0."""
+    nodes, weights = measures.nodes[:probes], measures.weights[:probes]
+    null = nodes <= _NULL * nodes.max()
+    return min(round(directions * float(weights[null].sum()) / probes), directions - 1)
+
+
+def _without_zeros(nodes: Array, masses: Array, zeros: int) -> Array:
+    """Take `zeros` directions out: what sits at 0 if Lanczos found them there, else from below."""
+    if zeros == 0:
+        return masses
+    null = nodes <= _NULL * nodes.max()
+    if masses[null].sum() > zeros / 2:
+        return np.where(null, 0.0, masses)
+    order = np.argsort(nodes)
+    result = np.empty_like(masses)
+    result[order] = np.diff(np.maximum(np.cumsum(masses[order]) - zeros, 0.0), prepend=0.0)
+    return result
 
 
 def _tilted(nodes: Array, masses: Array, trace: float) -> tuple[Array, Array]:
@@ -131,7 +151,7 @@ def band_edges(spectrum: Deflated, bands: int, *, single: int) -> NDArray[np.int
     one more.
     """
     values, weights = spectrum.sorted()
-    positive = spectrum.dimension - spectrum.zeros
+    positive = round(float(weights[values > _NULL * values[0]].sum()))
     ends = np.cumsum(weights)
     last = values.size - 1
     low = values[min(int(np.searchsorted(ends, single + _LOW_SHARE * (positive - single))), last)]
@@ -152,8 +172,13 @@ def band_means(spectrum: Deflated, edges: NDArray[np.intp], probes: NDArray[np.i
 
 
 def jackknife(spectrum: Deflated, edges: NDArray[np.intp]) -> Array:
-    """(B,) standard error of `band_means` from leaving out one probe at a time."""
+    """(B,) standard error of `band_means` from leaving out one probe at a time.
+
+    It is widened by the ratio of Student's to the normal 97.5 % quantile, so that +- 1.96 of it covers
+    95 % with few probes too.
+    """
     probes = np.arange(len(spectrum.nodes))
     left = np.stack([band_means(spectrum, edges, np.delete(probes, i)) for i in probes])
     spread = ((left - left.mean(axis=0)) ** 2).sum(axis=0)
-    return np.asarray(np.sqrt(spread * (probes.size - 1) / probes.size))
+    widening = float(t.ppf(0.975, probes.size - 1)) / 1.96
+    return np.asarray(widening * np.sqrt(spread * (probes.size - 1) / probes.size))

@@ -36,7 +36,7 @@ def spectrum(
     top: int = 32,
     reorthogonalize: bool | None = None,
     examples: int | None = None,
-    batch: int = 256,
+    batch: int | None = None,
     device: Any = None,
     folder: str | Path | None = None,
     checkpoint: int = 64,
@@ -70,7 +70,7 @@ def spectrum(
         top: eigenpairs found one by one.
         reorthogonalize: see `lanczos.spectral_measures`.
         examples: how many examples the data have, or how many to use of an endless stream.
-        batch: examples per batch where the data are not in batches.
+        batch: examples per batch where the data are not in batches; about 2^20 numbers if left out.
         device: where to compute; where the data are if left out.
         folder: where sums are kept every `checkpoint` batches, so that a killed call, repeated, goes on
             to the same result.

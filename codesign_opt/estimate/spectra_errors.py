@@ -10,7 +10,7 @@ from .streams import seeded
 
 __all__ = ["energy_error", "norm_bound", "significant", "trace_error"]
 
-_SIGNS = 100
+_SIGNS = 60
 _SIGN_ROWS = 256
 # Eigenvalues below this fraction of the largest are rounding, not data (as in Spectrum.from_samples).
 _NUMERICAL_ZERO = 1e-12

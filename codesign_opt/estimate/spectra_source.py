@@ -16,6 +16,7 @@ from .streams import processes, sum_over_processes
 
 __all__ = ["Source"]
 
+_BATCH_NUMBERS = 1 << 20
 _FORMS = "a tensor, an array, a Dataset, a DataLoader, a list of batches, or a callable that returns an iterator"
 _RANDOM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -30,7 +31,8 @@ class Source:
         data: a tensor, an array, a Dataset, a DataLoader, a list of batches, a callable that returns an
             iterator over batches, or an iterator (one pass only). Of a batch that is a tuple, list or
             dict the first entry is taken; integers count as numbers.
-        batch: examples per batch, where the data are not in batches already.
+        batch: examples per batch, where the data are not in batches already; about a million numbers
+            when left out.
         features: callable on a batch (N, ...) that returns (N, ...), e.g. a torch module.
         device: where to compute; where the batches are when left out.
         examples: use the first `examples` only (an endless stream needs it).
@@ -44,17 +46,17 @@ class Source:
         self,
         data: Any,
         *,
-        batch: int = 256,
+        batch: int | None = None,
         features: Callable[[torch.Tensor], torch.Tensor] | None = None,
         device: Any = None,
         examples: int | None = None,
     ) -> None:
-        self.batch = integer(batch, "batch", minimum=1)
         self.examples = None if examples is None else integer(examples, "examples", minimum=2)
         self.device = None if device is None else torch.device(device)
         self.features = _checked_features(features)
         self._data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
         self.length = _length(self._data)
+        self.batch = _batch(self._data) if batch is None else integer(batch, "batch", minimum=1)
         self.seen = 0  # batches of the latest pass, those before its start included
         self._once: Iterator[Any] | None = data if hasattr(data, "__next__") else None
         self._shape: tuple[int, ...] | None = None
@@ -154,6 +156,13 @@ def _length(data: Any) -> int | None:
         raise ValueError(f"data is {type(data).__name__}; give {_FORMS}.")
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
     return len(data) if indexed else None
+
+
+def _batch(data: Any) -> int:
+    """Examples of about 2^20 numbers together, from 16 to 2,048."""
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
+    size = max(1, _entry(data[0]).numel()) if indexed and len(data) else 1
+    return int(min(max(_BATCH_NUMBERS // size, 16), 2048))
 
 
 def _entry(item: Any) -> torch.Tensor:

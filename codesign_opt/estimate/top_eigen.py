@@ -50,7 +50,7 @@ class TopEigenpairs:
 
 
 def top_eigenpairs(
-    data: object, k: int, *, passes: int = 4, seed: int = 0, batch: int = 256, device: object = None
+    data: object, k: int, *, passes: int = 4, seed: int = 0, batch: int | None = None, device: object = None
 ) -> TopEigenpairs:
     """Largest k eigenpairs of the data covariance by randomised SVD with block power iterations.
 
