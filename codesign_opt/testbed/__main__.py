@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
-        print(f"{done:>7,} of {total:,}  loss {loss:.4f}  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{done:>7,} of {total:,}  loss {loss:.4f}  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True
+        )
 
     result = trained(options.name, folder=options.cache, progress=progress)
     print(f"{options.name}: {result.iterations:,} iterations of {result.batch}, in {cache_folder(options.cache)}")
