@@ -76,7 +76,7 @@ class LinearDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate of the clean data (N, *shape), prod(shape) = d; sigma is (N,) or one number."""
-        sigma = torch.as_tensor(sigma).to(x).expand(x.shape[0])
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])
         columns, centre = self.vectors.to(x), self.mean.to(x)
         away = x.flatten(1) - centre
         clean = centre + (away @ columns * self.gains(sigma)) @ columns.T

@@ -85,7 +85,7 @@ class Mixture:
 
     def _logs(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """Log of weight times density of every component (N, k), x - m_k (N, k, d), variances (N, k)."""
-        sigma = torch.as_tensor(sigma).to(x).expand(x.shape[0])
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])
         variance = torch.from_numpy(self.widths**2).to(x) + sigma[:, None] ** 2
         away = x[:, None, :] - torch.tensor(self.means).to(x)
         normal = -0.5 * (away**2).sum(2) / variance - 0.5 * x.shape[1] * (math.log(2 * math.pi) + variance.log())

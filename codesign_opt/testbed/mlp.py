@@ -21,6 +21,7 @@ class MLP(Preconditioned):
         width: hidden units.
         layers: residual layers, >= 1.
 
+    >>> import torch
     >>> MLP(2, sigma_data=1.0, width=16)(torch.zeros(3, 2), torch.ones(3)).shape
     torch.Size([3, 2])
     """

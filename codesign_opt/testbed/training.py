@@ -124,7 +124,7 @@ def train(
         **options,
         "density": _shown(density),
         "weight": f"{zlib.crc32(weight(torch.logspace(-3, 2, 64)).numpy().tobytes()):08x}",
-        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy()):08x}",
+        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy().data):08x}",
         "initial weights": _initial(model),
     }
     if home is not None:
