@@ -10,7 +10,18 @@ import numpy as np
 from ._validate import Array
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
-from .modeling import Compute, Discretization, GramDiscretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
+from .modeling import (
+    Compute,
+    Discretization,
+    GramDiscretization,
+    Problem,
+    ScoreError,
+    Steps,
+    Sum,
+    Term,
+    Truncation,
+    named,
+)
 from .modeling.structure import coupling_form
 from .plan import Plan
 from .prices import Prices
@@ -60,7 +71,7 @@ class Study:
         return self.declare([ScoreError(table), self.discretization(table), Truncation(table)], table)
 
     def discretization(self, table: Coefficients) -> Term:
-        """Bands keep their signs to themselves; measured rows share them, and may cancel where only steps are planned."""
+        """Magnitudes of bands, or a measured Gram matrix: with its signs where only steps are planned."""
         if not table.measured:
             return Discretization(table)
         steps_matter = bool(np.any(table.score > 0) or np.any(table.floor > 0))

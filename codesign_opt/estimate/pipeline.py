@@ -233,8 +233,8 @@ class _Work:
         left = integer(evaluations, "evaluations", minimum=1) - fixed
         if left < 10 * chunks * fine // 4:
             raise ValueError(
-                f"evaluations is {evaluations:,}; measuring {nodes.size} levels twice on {chunks * 64} draws takes about "
-                f"{fixed:,} batch evaluations. Give more, or fewer levels, draws or fine_steps."
+                f"evaluations is {evaluations:,}; measuring {nodes.size} levels twice on {self.reference.draws.count} "
+                f"draws takes about {fixed:,} batch evaluations. Give more, or fewer levels, draws or fine_steps."
             )
         return left
 
@@ -293,9 +293,7 @@ class _Work:
         def others(name: str) -> Draws:
             return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
 
-        return NetworkProbe(
-            self.reference, nodes, others("held out"), others("report"), budget, self.folder, self.tell
-        )
+        return NetworkProbe(self.reference, nodes, others("held out"), others("report"), budget, self.folder, self.tell)
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:

@@ -64,7 +64,9 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise ValueError(f"{path} is truncated or no gzip file ({error}); reinstall with `{INSTALL}`.") from None
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
-        raise ValueError(f"{path} is no IDX file of bytes in {dimensions} dimensions; reinstall with `{INSTALL}`.")
+        raise ValueError(
+            f"{path} is truncated or no IDX file of bytes in {dimensions} dimensions; reinstall with `{INSTALL}`."
+        )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
     needed = int(np.prod(shape, dtype=np.int64))
     if len(content) - header != needed:

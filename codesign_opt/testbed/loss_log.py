@@ -44,13 +44,11 @@ class LossLog:
     def add(self, examples: int, sigma: Array, squares: Array) -> None:
         """One batch: number of examples seen with it, its levels (N,), its squared errors (N,)."""
         logs, squares = np.log(np.asarray(sigma, np.float64)), np.asarray(squares, np.float64)
-        bins = np.floor(logs / np.log(10.0) * self.bins_per_decade).astype(int)
-        for found in np.unique(bins):
-            here = bins == found
-            entry = self._pending.setdefault(int(found), [0.0, 0.0, 0.0])
-            self._pending[int(found)] = [
-                entry[0] + int(here.sum()), entry[1] + float(logs[here].sum()), entry[2] + float(squares[here].sum()),
-            ]  # fmt: skip
+        bins = np.floor(logs / np.log(10.0) * self.bins_per_decade).astype(np.intp)
+        found, of = np.unique(bins, return_inverse=True)
+        sums = np.stack([np.bincount(of), np.bincount(of, logs), np.bincount(of, squares)], axis=1)
+        for key, here in zip(found.tolist(), sums, strict=True):
+            self._pending[key] = (np.asarray(self._pending.get(key, np.zeros(3))) + here).tolist()
         self._batches, self._last = self._batches + 1, float(examples)
         if self._batches == self.every:
             self._flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,10 +20,11 @@ from ..densities import LogNormal
 from ..estimate.streams import seeded
 from .loss_log import LossLog
 
-__all__ = ["TrainedDenoiser", "train"]
+__all__ = ["TrainedDenoiser", "edm_weight", "finished", "train"]
 
 Density = Any  # LogNormal, TrainingDensity, anything with quantile(u), or a function (batch, generator) -> sigma
 Weight = Callable[[Tensor], Tensor]
+EDM_DENSITY = LogNormal(-1.2, 1.2)
 _CHECKPOINT, _LOG = "checkpoint.pt", "loss.csv"
 
 
@@ -68,7 +70,7 @@ def train(
     data: Tensor,
     *,
     iterations: int,
-    density: Density = LogNormal(-1.2, 1.2),
+    density: Density = EDM_DENSITY,
     batch: int = 128,
     learning_rate: float = 1e-3,
     ema: float = 0.999,
@@ -92,8 +94,8 @@ def train(
         model: called as model(x, sigma) with x (N, *shape), sigma (N,); it is copied, not changed.
         data: (N, *shape), on the device and in the dtype of the model.
         iterations: number of batches in total, those of earlier calls on the same folder included.
-        density: LogNormal, TrainingDensity, an object with quantile(u), or a function
-            (batch, torch.Generator) -> sigma or (sigma, importance weight).
+        density: LogNormal (EDM's P_mean = -1.2, P_std = 1.2 unless given), TrainingDensity, an object with
+            quantile(u), or a function (batch, torch.Generator) -> sigma or (sigma, importance weight).
         batch, learning_rate: examples per iteration; Adam's rate.
         ema: decay of the average per iteration, in [0, 1); in the first iterations n it is at most n / (n + 9).
         weight: function of sigma; EDM's (sigma^2 + s^2) / (sigma s)^2 with the model's sigma_data unless given.
@@ -111,32 +113,39 @@ def train(
         ValueError: an option out of range, data that are not finite, a folder of another training (the differing
             option is named), a loss that stops being finite.
     """
-    batch = integer(batch, "batch", minimum=1)
     total, every = integer(iterations, "iterations", minimum=1), integer(every, "every", minimum=1)
-    state = _State(
-        model, number(learning_rate, "learning_rate", positive=True), integer(log_every, "log_every", minimum=1)
-    )
-    ema = number(ema, "ema", nonnegative=True)
-    if ema >= 1:
-        raise ValueError(f"ema is {ema:g}; it must be < 1 (0 keeps the last iterate).")
+    options = _options(batch, learning_rate, ema, seed, log_every)
     if not bool(torch.isfinite(data).all()):
         raise ValueError("data has entries that are not finite.")
+    state = _State(model, options["learning_rate"], options["log_every"])
     weight = weight or edm_weight(model)
     home = Path(folder) if folder is not None else None
-    question = _question(model, data, density, batch=batch, learning_rate=learning_rate, ema=ema, seed=seed)
-    question["log_every"] = log_every
+    question = {
+        **options,
+        "density": _shown(density),
+        "weight": f"{zlib.crc32(weight(torch.logspace(-3, 2, 64)).numpy().tobytes()):08x}",
+        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy().data):08x}",
+        "initial weights": _initial(model),
+    }
     if home is not None:
         home.mkdir(parents=True, exist_ok=True)
         state.resume(home / _CHECKPOINT, question)
+    if state.iteration > total:
+        raise ValueError(
+            f"{home} holds {state.iteration:,} iterations, more than iterations = {total:,}; ask for as many, or "
+            "take weights kept on the way."
+        )
     while state.iteration < total:
-        loss = state.step(data, density, batch, weight, ema, seeded(seed, "train", state.iteration))
+        loss = state.step(
+            data, density, options["batch"], weight, options["ema"], seeded(seed, "train", state.iteration)
+        )
         if keep and home is not None and state.iteration % keep == 0:
             _save(state.average.state_dict(), home / f"average_{state.iteration:07d}.pt")
         if home is not None and (state.iteration % every == 0 or state.iteration == total):
             state.save(home, question)
         if progress is not None and state.iteration % log_every == 0:
             progress(state.iteration, total, loss)
-    return TrainedDenoiser(state.average.eval(), state.model.eval(), state.log, state.iteration, batch, home)
+    return state.result(options["batch"], home)
 
 
 def edm_weight(model: nn.Module) -> Weight:
@@ -164,9 +173,10 @@ class _State:
         noisy = clean + sigma.reshape(-1, *[1] * (data.dim() - 1)) * noise
         squares = (self.model(noisy, sigma) - clean).square().flatten(1).sum(1)
         loss = (importance * weight(sigma) * squares).mean() / clean[0].numel()
-        if not bool(torch.isfinite(loss)):
+        shown = float(loss.detach())
+        if not math.isfinite(shown):
             raise ValueError(
-                f"the loss is {float(loss)} at iteration {self.iteration}; lower learning_rate, or look at the data."
+                f"the loss is {shown} at iteration {self.iteration}; lower learning_rate, or look at the data."
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -174,12 +184,17 @@ class _State:
         self.iteration += 1
         self._average(min(ema, self.iteration / (self.iteration + 9.0)))
         self.log.add(self.iteration * batch, sigma.cpu().numpy(), squares.detach().cpu().numpy())
-        return float(loss.detach())
+        return shown
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
         for mean, last in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(last, 1.0 - decay)
+
+    def result(self, batch: int, folder: Path | None) -> TrainedDenoiser:
+        for model in (self.average, self.model):
+            model.eval().requires_grad_(False)
+        return TrainedDenoiser(self.average, self.model, self.log, self.iteration, batch, folder)
 
     def save(self, folder: Path, question: Mapping[str, Any]) -> None:
         content = {
@@ -226,20 +241,57 @@ def draw_levels(density: Density, batch: int, generator: torch.Generator) -> tup
     return sigma, torch.ones_like(sigma) if importance is None else torch.as_tensor(importance)
 
 
-def _question(model: nn.Module, data: Tensor, density: Density, **options: Any) -> dict[str, Any]:
-    """What decides the result, in values that can be compared."""
-    start = b"".join(p.detach().cpu().numpy().tobytes() for p in model.state_dict().values())
-    if hasattr(density, "quantile"):
-        middle = np.asarray(density.quantile((np.arange(256) + 0.5) / 256), dtype=np.float64)
-        shown = f"{type(density).__name__} {zlib.crc32(middle.tobytes()):08x}"
-    else:
-        shown = getattr(density, "__name__", type(density).__name__)
-    return {
-        **options,
-        "density": shown,
-        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy()):08x}",
-        "initial weights": f"{zlib.crc32(start):08x}",
+def finished(
+    model: nn.Module, folder: str | os.PathLike[str], *, iterations: int, **options: Any
+) -> TrainedDenoiser | None:
+    """A training that has reached `iterations`, loaded without its data; None where there is none yet.
+
+    Args:
+        model: the untrained network, as given to `train`.
+        folder, iterations: as in `train`.
+        options: batch, learning_rate, ema, seed, log_every where `train` was given them.
+
+    Raises:
+        ValueError: the folder belongs to another training.
+    """
+    path = Path(folder) / _CHECKPOINT
+    if not path.exists():
+        return None
+    known = _options(**{name: options[name] for name in _OPTIONS if name in options})
+    state = _State(model, known["learning_rate"], known["log_every"])
+    state.resume(path, {**known, "initial weights": _initial(model)})
+    return state.result(known["batch"], Path(folder)) if state.iteration == iterations else None
+
+
+_OPTIONS = ("batch", "learning_rate", "ema", "seed", "log_every")
+
+
+def _options(
+    batch: int = 128, learning_rate: float = 1e-3, ema: float = 0.999, seed: int = 0, log_every: int = 50
+) -> dict[str, Any]:
+    """The checked options that decide the result; the defaults are those of `train`."""
+    checked = {
+        "batch": integer(batch, "batch", minimum=1),
+        "learning_rate": number(learning_rate, "learning_rate", positive=True),
+        "ema": number(ema, "ema", nonnegative=True),
+        "seed": integer(seed, "seed"),
+        "log_every": integer(log_every, "log_every", minimum=1),
     }
+    if checked["ema"] >= 1:
+        raise ValueError(f"ema is {ema:g}; it must be < 1 (0 keeps the last iterate).")
+    return checked
+
+
+def _shown(density: Density) -> str:
+    """A density as something that can be compared: its name and a checksum of its quantiles."""
+    if not hasattr(density, "quantile"):
+        return str(getattr(density, "__name__", type(density).__name__))
+    middle = np.asarray(density.quantile((np.arange(256) + 0.5) / 256), dtype=np.float64)
+    return f"{type(density).__name__} {zlib.crc32(middle.tobytes()):08x}"
+
+
+def _initial(model: nn.Module) -> str:
+    return f"{zlib.crc32(b''.join(p.detach().cpu().numpy().tobytes() for p in model.state_dict().values())):08x}"
 
 
 def _save(content: Any, path: Path) -> None:
