@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..samplers import Ancestral, DPMpp2M, Euler, EulerMaruyama, Heun, Sampler
@@ -106,7 +107,8 @@ def trajectory(
     before: tuple[float, torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
-    grid = torch.as_tensor(sigmas, dtype=torch.float64, device=x.device)
+    levels = sigmas if torch.is_tensor(sigmas) else np.array(sigmas, dtype=np.float64)  # plans are read-only
+    grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
     if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or bool(grid[-1] < 0):
         raise ValueError("sigmas must be at least two strictly descending noise levels, only the last may be 0.")
     if has_noise(sampler) and noise is None:
