@@ -27,6 +27,7 @@ class Denoiser:
     Attributes:
         evaluations: images denoised so far; what prices are per.
         calls: batches.
+        sigma_range: noise levels that the network was trained on, where its adapter knows them.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -43,6 +44,7 @@ class Denoiser:
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.evaluations = 0
         self.calls = 0
+        self.sigma_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, denoiser: Any) -> Denoiser:

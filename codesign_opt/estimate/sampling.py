@@ -68,6 +68,8 @@ def run(
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
+    *,
+    before: tuple[float, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The sampler's output from states `x` at sigmas[0]: docs/theory.md section 2, on any denoiser.
 
@@ -77,6 +79,8 @@ def run(
         sigmas: (K+1,) descending noise levels; a last 0 is the plain denoiser at the level before.
         x: (N, *shape) states in x / s.
         noise: path of the injected noise, for samplers that have some.
+        before: for a run that goes on from the middle of a grid: the node before sigmas[0] and the
+            denoiser's output there, which a multistep sampler remembers; others ignore it.
 
     Returns:
         (N, *shape), differentiable in `x` and, where `sigmas` is a tensor, in the grid.
@@ -89,7 +93,7 @@ def run(
     >>> run(lambda x, sigma: x / (1 + sigma[:, None] ** 2), Euler(), [2.0, 1.0, 0.0], torch.ones(1, 1)).item()
     0.3
     """
-    return trajectory(denoiser, sampler, sigmas, x, noise)[-1]
+    return trajectory(denoiser, sampler, sigmas, x, noise, before=before)[-1]
 
 
 def trajectory(
@@ -98,6 +102,8 @@ def trajectory(
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
+    *,
+    before: tuple[float, torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
     grid = torch.as_tensor(sigmas, dtype=torch.float64, device=x.device)
@@ -106,6 +112,8 @@ def trajectory(
     if has_noise(sampler) and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
     act = _action(Denoiser.of(denoiser), sampler, noise)
+    if before is not None and isinstance(act, _TwoStep):
+        act.before, act.length = before[1], torch.log(before[0] / grid[0])
     states = [x]
     for high, low in pairwise(grid):
         states.append(act(states[-1], high, low))
