@@ -300,7 +300,9 @@ class _Work:
         def others(name: str) -> Draws:
             return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
 
-        return NetworkProbe(self.reference, nodes, others("held out"), others("report"), budget, self.folder, self.tell)
+        return NetworkProbe(
+            self.reference, self.rest, nodes, others("held out"), others("report"), budget, self.folder, self.tell
+        )
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:
