@@ -42,6 +42,8 @@ class Coefficients:
         variance_ratio: (L,) <sigma^2 / v_min>, for trust caps; None where the spectrum is unknown.
         positivity: steps per unit log sigma that positivity needs, as a multiple of
             variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
+        measured: whether `response` is a factor of a measured Gram matrix (equation 3.4), whose rows
+            may change sign along the path; else rows are bands, each with its own local error.
         provenance: where the numbers come from.
 
     Raises:
@@ -62,6 +64,7 @@ class Coefficients:
     final_floor: float = 0.0
     variance_ratio: Array | None = None
     positivity: float = 0.0
+    measured: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,7 +142,7 @@ class Coefficients:
         """(L,) fraction of each level that serves within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])
         low = self.stopping_sigma
-        window = self.levels.overlap(low, low * np.exp(length)) / self.log_width
+        window = self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
         pooling = self.coupling.pooling(self.levels)
         return window if pooling is None else window @ pooling
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array
-from .auditing import TrainingRun
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
@@ -17,6 +16,7 @@ from .plan import Plan
 from .prices import Prices
 from .solvers.joint_batch import JointBatch
 from .solvers.joint_program import JointProgram
+from .training_log import TrainingRun
 
 __all__ = ["Study"]
 
@@ -71,7 +71,7 @@ class Study:
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
         form = coupling_form(table.coupling)
-        if self.terms or self.constraints or form is None:
+        if self.terms or self.constraints or form is None or table.measured:
             return None
         size = len(table.levels)
         examples, steps, limits = [], [], []

@@ -19,6 +19,7 @@ from .coherent import CoherentScore
 from .constraints import Named, as_named
 from .design import Design, Point
 from .information import InformationError
+from .plain import is_plain_bound, is_plain_term
 from .reference import Budget, recentred
 from .scaling import check_leaf, rows_of
 from .solution import describe
@@ -152,10 +153,12 @@ class Problem:
         size = len(self.levels)
         design = self.design(Point(np.ones(size), self.spent_examples, np.ones(size)))
         for _, leaf in self.objective.leaves():
-            expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+            if not is_plain_term(leaf):
+                expression, auxiliary = leaf.formulation(design)
+                check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
         for item in self.constraints:
-            rows_of(item, design)
+            if not is_plain_bound(item):
+                rows_of(item, design)
         _refuse_free_quantities(self, design)
 
     def _from_plan(self, plan: Plan) -> Point:

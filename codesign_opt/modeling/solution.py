@@ -166,7 +166,8 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
         elif isinstance(leaf, GramDiscretization):
             tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
         elif isinstance(leaf, InformationError):
-            tables["information_gain"] = weight * leaf.gains(leaf.solution(point.examples))
+            gains = leaf.gains(leaf.solution(point.examples))
+            tables["information_gain"] = tables["information_gain"] + weight * gains
     example, step = np.ones(size), zero
     compute = _compute(solved)
     if compute is not None:
@@ -201,11 +202,12 @@ def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     notes = []
     if solved.point.steps.sum() > _MOST_NODES and problem.table is not None:
         notes.append(f"no grid is written for {solved.point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
+    shared = [(weight, leaf) for weight, leaf in solved.compiled.terms if isinstance(leaf, InformationError)]
+    if shared:
+        unit = sum(weight * leaf.sandwich_error(solved.point.examples) for weight, leaf in shared)
+        notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
     for _, leaf in solved.compiled.terms:
-        if isinstance(leaf, InformationError):
-            unit = leaf.sandwich_error(solved.point.examples)
-            notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
-        elif isinstance(leaf, GramDiscretization) and problem.decides_steps:
+        if isinstance(leaf, GramDiscretization) and problem.decides_steps:
             notes += leaf.notes(solved.compiled.design, solved.point)
     return tuple(notes)
 

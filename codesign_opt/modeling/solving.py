@@ -18,6 +18,7 @@ from .algebra import Bound, Term
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .elastic import diagnose
+from .plain import PLACEHOLDER, BudgetRow, SettledStructure, is_plain_bound, is_plain_term
 from .proof import Leaf, certify
 from .reference import Budget, check_open, first_reference
 from .scaling import Row, rows_of, scaled_expression
@@ -150,7 +151,8 @@ def _structured(
     begun = perf_counter()
     compiled = compile_problem(problem, centre, box, declare=False)
     multipliers = answer.multipliers(compiled.rows, compiled.design)
-    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    given = (compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    proof = certify(*given, tangent=answer.tangent)
     record["build_seconds"] = perf_counter() - begun
     record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
     return centre, Solved(answer.point, compiled, multipliers, proof, attempts)
@@ -234,7 +236,8 @@ def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
         problem.spent_examples,
         reference.steps if steps is None else steps,
     )
-    return reference, box, Structure.of(problem, budgets, box)
+    structure = Structure.of(problem, budgets, box) or SettledStructure.read(problem, budgets, box)
+    return reference, box, structure
 
 
 def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
@@ -257,10 +260,16 @@ def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bo
     leaves: list[Leaf] = []
     auxiliary: list[cp.Constraint] = []
     for weight, leaf in problem.objective.leaves():
+        if not declare and is_plain_term(leaf):
+            leaves.append(Leaf(weight, leaf, PLACEHOLDER))
+            continue
         expression, constraints, _ = scaled_expression(leaf, design)
         leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
         auxiliary += constraints
-    rows = [row for item in problem.constraints for row in rows_of(item, design)]
+    in_numbers = not declare and all(is_plain_term(leaf) for _, leaf in problem.objective.leaves())
+    rows: list[Row] = []
+    for item in problem.constraints:
+        rows += [BudgetRow.of(item, design)] if in_numbers and is_plain_bound(item) else rows_of(item, design)
     moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
     sizes = [
         abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))

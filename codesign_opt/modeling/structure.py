@@ -57,12 +57,14 @@ class Answer:
         point: the candidate.
         budget_multipliers: by the budget's name.
         examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
+        tangent: where the certificate takes its tangents, if not at the candidate: every tangent is a bound.
     """
 
     point: Point
     budget_multipliers: dict[str, float]
     examples_gradient: Array
     steps_gradient: Array
+    tangent: Point | None = None
 
     def multipliers(self, rows: Sequence[Row], design: Design) -> list[Array]:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
@@ -144,7 +146,20 @@ class JointStructure(Structure):
             return None
         point = Point(found.examples, self.spent, found.steps)
         gradients = self._gradients(found, point)
-        return Answer(point, dict(zip(self.names, map(float, found.budget_multipliers), strict=True)), *gradients)
+        prices = dict(zip(self.names, map(float, found.budget_multipliers), strict=True))
+        return Answer(point, prices, *gradients, self._tangent(found, point))
+
+    def _tangent(self, found: JointSolution, point: Point) -> Point:
+        """The point whose slope of the last evaluation's error is its multiplier: A / near^2 = nu.
+
+        At a flat optimum the candidate's own slope has half the digits of the multipliers, and the bound with it.
+        """
+        p, nu = self.program, found.window_multiplier
+        near = 0.0 if p.final_window is None else float(p.final_window @ point.examples)
+        if p.final_error == 0 or near <= 0 or nu <= 0:
+            return point
+        total = point.examples * (np.sqrt(p.final_error / nu) / near)
+        return Point(total - point.spent, point.spent, point.steps)
 
     def _gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
         """Derivative of the Lagrangian by each level's examples and steps, the level bounds left out."""
@@ -164,11 +179,14 @@ class JointStructure(Structure):
 
 @dataclass(frozen=True, eq=False)
 class InformationStructure(Structure):
-    """One information error under one budget and level bounds: solvers/information.py."""
+    """A weighted sum of information errors under one budget and level bounds: solvers/information.py.
+
+    The terms are blocks of parameters (bands, say) that share the examples of each level: block-diagonal
+    information, whose work grows with the number of blocks (docs/theory.md section 7, P4).
+    """
 
     method: ClassVar[str] = "Newton in shares"
-    weight: float
-    term: InformationError
+    terms: tuple[tuple[float, InformationError], ...]
     name: str
     budget: Budget
     low: Array
@@ -179,24 +197,28 @@ class InformationStructure(Structure):
     @classmethod
     def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> InformationStructure | None:
         """None for any other term or constraint, or a level without a price."""
-        leaves = list(problem.objective.leaves())
-        if len(leaves) != 1 or len(budgets) != 1 or _unknown(problem, budgets):
+        if len(budgets) != 1 or _unknown(problem, budgets):
             return None
-        (weight, term), (name, budget) = leaves[0], budgets[0]
-        if not isinstance(term, InformationError) or not np.all(budget.example > 0) or weight <= 0:
+        (name, budget), terms = budgets[0], []
+        for weight, leaf in problem.objective.leaves():
+            if not isinstance(leaf, InformationError):
+                return None
+            if weight > 0:
+                terms.append((weight, leaf))
+        if not terms or not np.all(budget.example > 0):
             return None
         spent = problem.spent_examples
         low = np.maximum(box.examples_low - spent, 0.0)
-        return cls(weight, term, name, budget, low, np.maximum(box.examples_high - spent, low), spent)
+        return cls(tuple(terms), name, budget, low, np.maximum(box.examples_high - spent, low), spent)
 
     def solve(self) -> Answer | None:
         try:
             found = solve_information(
-                self.term.roots,
-                self.term.response,
+                [term.roots for _, term in self.terms],
+                [np.sqrt(weight) * term.response for weight, term in self.terms],
                 self.budget.example,
                 self.budget.room,
-                prior=self.term.prior,
+                prior=[term.prior for _, term in self.terms],
                 low=self.low if self.low.any() else None,
                 high=self.high if np.any(np.isfinite(self.high)) else None,
                 spent=self.spent if self.spent.any() else None,
@@ -204,9 +226,9 @@ class InformationStructure(Structure):
         except (CodesignError, ValueError):  # the declared program says what is wrong, in the problem's own names
             return None
         point = Point(found.examples, self.spent, np.zeros(self.spent.size))
-        price = self.weight * found.budget_multiplier
-        gains = self.weight * self.term.gains(self.term.solution(point.examples))
-        return Answer(point, {self.name: price}, price * self.budget.example - gains, np.zeros(gains.size))
+        gains = sum(weight * term.gains(term.solution(point.examples)) for weight, term in self.terms)
+        examples = found.budget_multiplier * self.budget.example - gains
+        return Answer(point, {self.name: found.budget_multiplier}, examples, np.zeros(self.spent.size))
 
 
 def _stand_in(term: CoherentScore) -> Coefficients:

@@ -177,9 +177,9 @@ class ScoreError(Term):
             error = np.zeros_like(error)
         bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling))
         bound.constant += weight * c.final_floor
-        if c.final_score > 0:  # A/m_r by its tangent at the candidate
-            near = self._window(point.examples)
-            slope = -weight * c.final_score / near**2 * c.final_window
+        near = self._window(point.examples)
+        if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none
+            slope = -weight * c.final_score / near / near * c.final_window
             bound.add_linear(
                 2 * weight * c.final_score / near + float(slope @ point.spent), slope, np.zeros(len(c.levels))
             )

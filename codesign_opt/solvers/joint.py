@@ -21,7 +21,7 @@ from .joint_proof import JointSolution, better, conclude
 __all__ = ["JointProgram", "JointSolution", "solve_joint", "solve_many"]
 
 _NEWTON = 25
-_FAINT = (1e-24, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
+_FAINT = (1e-24, 1e-32, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
 
 
 def solve_joint(

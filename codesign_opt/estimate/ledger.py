@@ -1,0 +1,110 @@
+"""Ledger: finished items of long work on disk, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .streams import processes
+
+__all__ = ["Ledger"]
+
+_QUESTION = "question.json"
+Item = dict[str, Any]
+
+
+class Ledger:
+    """A folder with one npz per finished item of one question.
+
+    Every item is written to a temporary file and then renamed, so that a reader sees a whole item or
+    none; an item that cannot be read is computed again. The question (data, seed, sampler, …) is kept
+    beside: items of another question are refused instead of mixed.
+
+    Args:
+        folder: where items are kept; None keeps them in memory.
+        question: plain values that the items depend on.
+
+    Raises:
+        ValueError: the folder holds items of another question; the message names the difference.
+
+    >>> ledger = Ledger(None, {"seed": 0})
+    >>> float(ledger.item("half", lambda: {"value": np.array(0.5)})["value"]), "half" in ledger
+    (0.5, True)
+    """
+
+    def __init__(self, folder: str | Path | None, question: Mapping[str, Any]) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._memory: dict[str, Item] = {}
+        self.question = json.loads(json.dumps(question, default=str))
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_question(self.folder / _QUESTION)
+
+    def _check_question(self, path: Path) -> None:
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            _replace(path, json.dumps(self.question, indent=1).encode())
+            return
+        for name in sorted({*kept, *self.question}):
+            if kept.get(name) != self.question.get(name):
+                raise ValueError(
+                    f"{path.parent} holds results for {name} = {kept.get(name)!r}, not {self.question.get(name)!r}; "
+                    "give another folder, or delete it."
+                )
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def get(self, name: str) -> Item | None:
+        """The arrays of a finished item; None where it is missing or was cut off."""
+        if self.folder is None:
+            return self._memory.get(name)
+        try:
+            with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+            return None
+
+    def put(self, name: str, **arrays: Any) -> None:
+        """Keep an item; with several processes the first one writes."""
+        values = {key: np.asarray(value) for key, value in arrays.items()}
+        if self.folder is None:
+            self._memory[name] = values
+        elif processes()[0] == 0:
+            path = self._path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.savez(file, **values)  # type: ignore[arg-type]
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def item(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> Item:
+        """The stored item, or the computed one, stored."""
+        found = self.get(name)
+        if found is None:
+            self.put(name, **(values := compute()))
+            found = {key: np.asarray(value) for key, value in values.items()}
+        return found
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.npz"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)

@@ -1,0 +1,127 @@
+"""Where samples come from: seeded draws that no order or device changes, shares of processes, batches of data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+__all__ = ["batches", "my_share", "normal", "processes", "rademacher", "seeded", "sum_over_processes"]
+
+
+def seeded(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator of its own for one item of work, from the seed and the item's names.
+
+    Draws do not depend on what else was drawn: a resumed run, another order, another device or another
+    number of processes sees the same numbers.
+
+    >>> float(torch.rand((), generator=seeded(0, "probe", 3))) == float(torch.rand((), generator=seeded(0, "probe", 3)))
+    True
+    """
+    text = "/".join([str(int(seed)), *(str(name) for name in names)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def normal(seed: int, *names: str | int, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Standard normal draws on the device and in the dtype of `like`."""
+    return torch.randn(shape, generator=seeded(seed, *names), dtype=torch.float64).to(like.device, like.dtype)
+
+
+def rademacher(seed: int, *names: str | int, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Signs -1 and +1 on the device and in the dtype of `like`."""
+    draws = torch.randint(0, 2, shape, generator=seeded(seed, *names))
+    return (2 * draws - 1).to(like.device, like.dtype)
+
+
+def processes() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def my_share(count: int) -> range:
+    """Indices of the items that this process works on: every world-th from its rank."""
+    rank, world = processes()
+    return range(rank, count, world)
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all processes, in float64 and in the same order everywhere."""
+    if processes()[1] == 1:
+        return values
+    backend = dist.get_backend()
+    device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
+    total = values.detach().to(device, torch.float64).clone()
+    dist.all_reduce(total)
+    return total.to(values.device, values.dtype if values.is_floating_point() else torch.float64)
+
+
+def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
+    """(N, *shape) tensors from a tensor, an array, a Dataset, a DataLoader or any iterable of batches.
+
+    A callable is called for a fresh iterator. Of a batch that is a tuple, list or dict the first entry
+    is taken.
+
+    Raises:
+        ValueError: data of another form, a batch of another shape than the first, or one that is not
+            finite, by the batch's number.
+
+    >>> [part.shape[0] for part in batches(np.zeros((5, 2)), batch=2)]
+    [2, 2, 1]
+    """
+    expected: tuple[int, ...] | None = None
+    for number, part in enumerate(_parts(data, batch)):
+        if part.shape[0] == 0:
+            continue
+        if expected is None:
+            expected = tuple(part.shape[1:])
+        if tuple(part.shape[1:]) != expected:
+            raise ValueError(f"data: batch {number} has shape {tuple(part.shape)}; examples of {expected} came before.")
+        if not bool(torch.isfinite(part).all()):
+            bad = int((~torch.isfinite(part)).sum())
+            raise ValueError(f"data: batch {number} has {bad} entries that are not finite; clean the data first.")
+        yield part
+    if expected is None:
+        raise ValueError("data: there are no examples.")
+
+
+def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
+    if callable(data) and not torch.is_tensor(data) and not hasattr(data, "__getitem__"):
+        data = _called(data)
+    if isinstance(data, np.ndarray) or torch.is_tensor(data):
+        whole = torch.as_tensor(data)
+        whole = whole if whole.is_floating_point() else whole.to(torch.float32)
+        if whole.ndim < 2:
+            raise ValueError(f"data has shape {tuple(whole.shape)}; (examples, …) is needed.")
+        for start in range(0, whole.shape[0], batch):
+            yield whole[start : start + batch]
+        return
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple)):
+        for start in range(0, len(data), batch):
+            yield torch.stack([_first(data[i]) for i in range(start, min(start + batch, len(data)))])
+        return
+    if not hasattr(data, "__iter__"):
+        raise ValueError(
+            f"data is {type(data).__name__}; give a tensor, an array, a Dataset or an iterable of batches."
+        )
+    for part in data:
+        yield _first(part)
+
+
+def _called(data: Callable[[], Any]) -> Any:
+    return data()
+
+
+def _first(part: Any) -> torch.Tensor:
+    if isinstance(part, dict):
+        part = next(iter(part.values()))
+    if isinstance(part, (tuple, list)):
+        part = part[0]
+    tensor = torch.as_tensor(part)
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
