@@ -20,13 +20,8 @@ from .coupling import Coupling
 
 __all__ = ["Certificate", "LagrangianBound", "ScorePart"]
 
-<<<<<<< HEAD
 _ROUNDS = 120
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
-=======
-_ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
-_ROUNDS = 120
->>>>>>> gram
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
 
 
