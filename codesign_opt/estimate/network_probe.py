@@ -75,16 +75,22 @@ class NetworkProbe:
         """Mean squared distance to the fine solution, with its standard error."""
         return self.errors(sigmas).mean
 
-    def descend(self, sigmas: Array) -> Array:
+    @property
+    def calls(self) -> int:
+        """Batches that the denoiser was asked for so far."""
+        return self.reference.denoiser.calls
+
+    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
         """The best grid met in a descent of the measured error from this grid and the usual families."""
         positive = sigmas[sigmas > 0]
         steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
         terminal = self.reference.terminal
         starts = [sigmas]
-        for stop in {low, self.reference.stopping_sigma}:
+        for stop in {low, self.reference.stopping_sigma} if free_stop else {low}:
             starts += [family(steps, stop, high, terminal=terminal) for family in (edm_grid, log_snr_grid)]
+        place = self._place("descent-free" if free_stop else "descent", sigmas)
         found = descend_grid(
-            self.reference, self.held_out, starts, budget=self.budget, folder=self._place("descent", sigmas)
+            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, folder=place
         )
         self.tell(f"descent of {steps} steps: {found!r}")
         return found.sigmas

@@ -47,10 +47,10 @@ def network(
     other: Any = None,
     coupling: Coupling | None = None,
     terminal: str = "denoise",
-    levels: int = 16,
+    levels: int = 12,
     draws: int = 64,
     fine_steps: int = 64,
-    rest_steps: int = 20,
+    rest_steps: int = 16,
     evaluations: int = 5000,
     seconds: float | None = None,
     learning_rate: float | None = None,
@@ -83,8 +83,9 @@ def network(
         draws: starts of the sampler; as many again stop the descent, and as many measure the result.
         fine_steps: of the fine solution that errors are measured against (Heun's method).
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
-        evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement, with
-            one measuring again and one descent; what the fixed part leaves is given to the descent.
+        evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement and one
+            plan for a number of steps: two more measurements of the responses, and a descent, which gets
+            what the rest leaves.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         learning_rate, batch: of the training, where the log does not hold them: they turn kappa2 into a floor.
         seed: of all draws.
@@ -134,7 +135,7 @@ def network(
     provenance = {
         "source": "network", "denoiser": work.denoiser.name, "seed": seed, "draws": draws,
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
-        "fine_accuracy": float(accuracy.value), "evaluations": {**work.calls, "descent": planned},
+        "fine_accuracy": float(accuracy.value), "evaluations": dict(work.calls),
         "correlation_length": "assumed" if coupling is None else "measured or given",
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
@@ -230,17 +231,17 @@ class _Work:
             self.denoiser(x, float(sigma))
 
     def budget(self, nodes: Array, evaluations: int, seconds: float | None, trains: bool) -> int:
-        """Batch evaluations left for a descent when everything is measured twice."""
+        """Batch evaluations left for a descent when the responses are measured three times."""
         if seconds is not None:
             evaluations = int(number(seconds, "seconds", positive=True) / self._seconds_per_call())
         chunks, zero = self.reference.draws.chunks, self.terminal == "denoise"
         fine, rest = (batches_of_run(r.fine, r.steps, to_zero=zero) for r in (self.reference, self.rest))
-        once = chunks * (rest * (nodes.size // 2 + 2) + nodes.size**2)  # the nodes cut steps of the rest in two
-        fixed = 2 * once + 4 * chunks * fine + (2 * once if trains else 0)
+        once = chunks * (nodes.size + 2) * (rest + 2 * nodes.size) // 2  # the nodes cut steps of the rest in two
+        fixed = 3 * once + 5 * chunks * fine + (2 * once if trains else 0)
         left = integer(evaluations, "evaluations", minimum=1) - fixed
         if left < 10 * chunks * fine // 4:
             raise ValueError(
-                f"evaluations is {evaluations:,}; measuring {nodes.size} levels twice on {self.reference.draws.count} "
+                f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on {self.reference.draws.count} "
                 f"draws takes about {fixed:,} batch evaluations. Give more, or fewer levels, draws or fine_steps."
             )
         return left
