@@ -259,9 +259,8 @@ class _Runs:
             total += torch.as_tensor(part[what])
         return sum_over_processes(total).numpy()
 
-    def _noise(self, grid: Array, chunk: int) -> BrownianPath:
-        lowest = min(self.reference.stopping_sigma, float(grid[grid > 0][-1]))
-        return self.reference.draws.noise(chunk, lowest)
+    def _noise(self, chunk: int) -> BrownianPath:
+        return self.reference.draws.noise(chunk, self.reference.stopping_sigma)
 
     def _back(self, grid: Array, weights: Array, chunk: int) -> Array:
         """One backward pass; activations are made again call by call, so that memory stays that of one call."""
@@ -275,7 +274,7 @@ class _Runs:
         first, tail = (torch.as_tensor(part, device=x.device) for part in (grid[:1], grid[count:]))
         with torch.enable_grad():
             nodes = torch.cat([first, torch.exp(logs), tail])
-            rest = run(recomputed, solution.sampler, nodes, x, self._noise(grid, chunk)) - self.fine(solution, chunk)
+            rest = run(recomputed, solution.sampler, nodes, x, self._noise(chunk)) - self.fine(solution, chunk)
             own = torch.as_tensor(weights[solution.draws.rows(chunk)]).to(x)
             (slope,) = torch.autograd.grad((own * rest.flatten(1).square().sum(dim=1)).sum(), logs)
         return slope.cpu().numpy()
@@ -283,7 +282,7 @@ class _Runs:
     @torch.no_grad()
     def _columns(self, grid: Array, weights: Array, chunk: int) -> Array:
         solution, positive = self.reference, grid[grid > 0]
-        gaps, noise = -np.diff(np.log(positive)), self._noise(grid, chunk)
+        gaps, noise = -np.diff(np.log(positive)), self._noise(chunk)
         act = (solution.denoiser, solution.sampler)
         states = trajectory(*act, grid, solution.draws.start(chunk), noise)
         memory: list[Any] = [None] * positive.size

@@ -93,7 +93,7 @@ def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | No
 def residual(reference: Reference, grid: Array, chunk: int, end: torch.Tensor) -> torch.Tensor:
     """(n, *shape) output of a grid minus the fine one."""
     draws = reference.draws
-    noise = draws.noise(chunk, min(reference.stopping_sigma, float(grid[grid > 0][-1])))
+    noise = draws.noise(chunk, reference.stopping_sigma)
     return run(reference.denoiser, reference.sampler, grid, draws.start(chunk), noise) - end
 
 
