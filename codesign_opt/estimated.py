@@ -300,7 +300,7 @@ class EstimatedModel:
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
-    from .coupling import PerLevel, PerStep
+    from .coupling import PerLevel, PerStep, Transfer
 
     said = record["coupling"]
     if said["kind"] == "PerLevel":
@@ -312,6 +312,8 @@ def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
         def width(at: Array) -> Array:
             return np.interp(np.log(at), np.log(sigma), lengths)
 
+    if said["kind"] == "Transfer":
+        return Transfer(said["transfer"], width, said["form"])
     return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
 
 

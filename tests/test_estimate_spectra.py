@@ -370,7 +370,7 @@ def test_data_that_end_early_say_how_many_were_seen_and_lose_nothing(tmp_path):
 def test_later_passes_that_end_early_are_named():
     rows = gaussian(np.ones(12), 100, 21)
     used = iter(list(rows.split(10)))
-    with pytest.raises(ValueError, match="no examples|ended after 0 examples of 100"):
+    with pytest.raises(ValueError, match=r"no examples|ended after 0 examples of 100"):
         spectrum(lambda: used, method="lanczos", top=2)
     with pytest.raises(ValueError, match="can be read only once"):
         spectrum(iter(rows.split(10)), method="lanczos")

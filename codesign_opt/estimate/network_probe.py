@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class NetworkProbe:
 
     Args:
         reference: the fine solution, with the draws that responses and descents are measured on.
+        rest: the same with fewer steps, for the fine runs behind coarse steps.
         nodes: (M,) noise levels of the responses, ascending.
         held_out: draws that stop a descent.
         report: draws that errors are measured on.
@@ -39,6 +41,7 @@ class NetworkProbe:
     """
 
     reference: Reference
+    rest: Reference
     nodes: Array
     held_out: Draws
     report: Draws
@@ -49,9 +52,7 @@ class NetworkProbe:
 
     def respond(self, sigmas: Array) -> tuple[Array, Array]:
         """(M,) ascending levels and (B, M) rows, measured at the step sizes of this grid."""
-        found = step_responses(
-            self.reference, self.nodes, StepRule.of_grid(sigmas), folder=self._place("responses", sigmas)
-        )
+        found = step_responses(self.rest, self.nodes, StepRule.of_grid(sigmas), folder=self._place("responses", sigmas))
         self.tell(f"responses at the steps of a grid of {sigmas.size - 1}: {found.calls} batch evaluations")
         return found.sigma, found.scaled_response
 
@@ -96,6 +97,4 @@ class NetworkProbe:
 
 
 def _digest(text: str) -> str:
-    import hashlib
-
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

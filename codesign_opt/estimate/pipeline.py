@@ -49,7 +49,8 @@ def network(
     terminal: str = "denoise",
     levels: int = 16,
     draws: int = 64,
-    fine_steps: int = 32,
+    fine_steps: int = 64,
+    rest_steps: int = 20,
     evaluations: int = 5000,
     seconds: float | None = None,
     learning_rate: float | None = None,
@@ -80,7 +81,8 @@ def network(
         terminal: "denoise" or "rescale".
         levels: noise levels M of the measurement.
         draws: starts of the sampler; as many again stop the descent, and as many measure the result.
-        fine_steps: of the fine solution (Heun's method).
+        fine_steps: of the fine solution that errors are measured against (Heun's method).
+        rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
         evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement, with
             one measuring again and one descent; what the fixed part leaves is given to the descent.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
@@ -104,7 +106,9 @@ def network(
     >>> codesign(model, steps=6, points=3, levels=40).number_of_steps
     6
     """
-    work = _Work.prepared(denoiser, data, process, sampler, terminal, draws, fine_steps, seed, folder, device, progress)
+    work = _Work.prepared(
+        denoiser, data, process, sampler, terminal, draws, (fine_steps, rest_steps), seed, folder, device, progress
+    )
     nodes = work.nodes(integer(levels, "levels", minimum=4))
     work.check_range(nodes)
     planned = work.budget(nodes, evaluations, seconds, training is not None)
@@ -118,7 +122,7 @@ def network(
         edm_grid(_FIRST_STEPS, work.reference.stopping_sigma, work.reference.draws.sigma_max, terminal=terminal)
     )
     responses = work.counted(
-        "responses", lambda: step_responses(work.reference, nodes, first, folder=work.place("responses/first"))
+        "responses", lambda: step_responses(work.rest, nodes, first, folder=work.place("responses/first"))
     )
     errors = {"truncation": truncation.standard_error}
     learned: dict[str, Any] = {}
@@ -157,6 +161,7 @@ class _Work:
 
     denoiser: Denoiser
     reference: Reference
+    rest: Reference
     process: Process
     sampler: Sampler
     terminal: str
@@ -173,7 +178,7 @@ class _Work:
         sampler: Sampler | None,
         terminal: str,
         draws: int,
-        fine_steps: int,
+        steps: tuple[int, int],
         seed: int,
         folder: str | Path | None,
         device: Any,
@@ -192,12 +197,14 @@ class _Work:
         if (low, high) != (process.sigma_min, process.sigma_max):
             process = EDM(low, high)  # the part of the process that the network was trained on
         start = Draws(tuple(first.shape[1:]), integer(draws, "draws", minimum=2), high, seed, "descent", like=like)
-        steps = integer(fine_steps, "fine_steps", minimum=4)
-        reference = Reference(wrapped, sampler, start, low, terminal, steps)
+        fine, rest = (
+            Reference(wrapped, sampler, start, low, terminal, integer(count, name, minimum=4))
+            for count, name in zip(steps, ("fine_steps", "rest_steps"), strict=True)
+        )
         place = None if folder is None else Path(folder)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-        return cls(wrapped, reference, process, sampler, terminal, place, _teller(progress), {})
+        return cls(wrapped, fine, rest, process, sampler, terminal, place, _teller(progress), {})
 
     def place(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
@@ -226,9 +233,9 @@ class _Work:
         """Batch evaluations left for a descent when everything is measured twice."""
         if seconds is not None:
             evaluations = int(number(seconds, "seconds", positive=True) / self._seconds_per_call())
-        chunks = self.reference.draws.chunks
-        fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=self.terminal == "denoise")
-        once = chunks * fine * (nodes.size // 2 + 2)
+        chunks, zero = self.reference.draws.chunks, self.terminal == "denoise"
+        fine, rest = (batches_of_run(r.fine, r.steps, to_zero=zero) for r in (self.reference, self.rest))
+        once = chunks * (rest * (nodes.size // 2 + 2) + nodes.size**2)  # the nodes cut steps of the rest in two
         fixed = 2 * once + 4 * chunks * fine + (2 * once if trains else 0)
         left = integer(evaluations, "evaluations", minimum=1) - fixed
         if left < 10 * chunks * fine // 4:
@@ -254,7 +261,7 @@ class _Work:
         direction = None if other is None else difference_of(self.denoiser, other)
         gain = self.counted(
             "sensitivity",
-            lambda: sensitivity(self.reference, nodes, direction=direction, folder=self.place("sensitivity")),
+            lambda: sensitivity(self.rest, nodes, direction=direction, folder=self.place("sensitivity")),
         ).gain
         rate = 0.0
         if learning_rate is not None:
@@ -293,7 +300,9 @@ class _Work:
         def others(name: str) -> Draws:
             return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
 
-        return NetworkProbe(self.reference, nodes, others("held out"), others("report"), budget, self.folder, self.tell)
+        return NetworkProbe(
+            self.reference, self.rest, nodes, others("held out"), others("report"), budget, self.folder, self.tell
+        )
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:
