@@ -209,3 +209,11 @@ def test_bad_input_is_named(change, message):
     starts = change.pop("starts", usual_grids(4, TOP, stops=(0.05,)))
     with pytest.raises(ValueError, match=message):
         descend_grid(solution, change.pop("held_out", held_out), starts, **change)
+
+
+def test_a_start_that_is_read_only_and_too_dear_for_differences_is_descended():
+    solution, held_out = problem(co.Heun(), steps=8, count=4, chunk=4)
+    start = co.edm_grid(16, STOP, TOP)
+    start.setflags(write=False)
+    found = descend_grid(solution, held_out, [start], budget=600, gradient="autograd")
+    assert found.held_out.mean.value < found.held_out_before.mean.value

@@ -99,7 +99,7 @@ def residual(reference: Reference, grid: Array, chunk: int, end: torch.Tensor) -
 
 def starting_at(sigmas: Any, reference: Reference) -> Array:
     """The checked grid, which starts where the draws do."""
-    grid = check_grid(sigmas).sigmas
+    grid = np.array(check_grid(sigmas).sigmas)  # writable, as torch wants
     if abs(np.log(grid[0] / reference.draws.sigma_max)) > 1e-9:
         raise ValueError(f"sigmas starts at {grid[0]:g}, the draws at {reference.draws.sigma_max:g}; use one start.")
     return grid
