@@ -7,8 +7,9 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 
 import codesign_opt as co
-from codesign_opt.estimate.grid_descent import _Runs, _Steps, descend_grid, usual_grids
+from codesign_opt.estimate.grid_descent import _Steps, descend_grid, usual_grids
 from codesign_opt.estimate.grid_error import GridErrors, measured_error, objective_of
+from codesign_opt.estimate.grid_runs import GridRuns
 from codesign_opt.estimate.ledger import Ledger
 from codesign_opt.estimate.reference import Draws, Reference
 
@@ -84,7 +85,7 @@ def test_unknowns_give_descending_grids_with_their_slope(free):
 def test_slopes_by_both_routes_match_differences_of_whole_runs(sampler):
     solution, held_out = problem(sampler, mixture, dims=2, count=6, chunk=4)
     grid, weights = co.edm_grid(6, 0.05, TOP), np.arange(1.0, 7.0)
-    runs = [_Runs(solution, solution.with_draws(held_out), Ledger(None, {}), autograd) for autograd in (True, False)]
+    runs = [GridRuns(solution, solution.with_draws(held_out), Ledger(None, {}), autograd) for autograd in (True, False)]
     found = [each.slope(grid, weights) for each in runs]
     for k in range(1, 6):
         values = []
@@ -208,3 +209,11 @@ def test_bad_input_is_named(change, message):
     starts = change.pop("starts", usual_grids(4, TOP, stops=(0.05,)))
     with pytest.raises(ValueError, match=message):
         descend_grid(solution, change.pop("held_out", held_out), starts, **change)
+
+
+def test_a_start_that_is_read_only_and_too_dear_for_differences_is_descended():
+    solution, held_out = problem(co.Heun(), steps=8, count=4, chunk=4)
+    start = co.edm_grid(16, STOP, TOP)
+    start.setflags(write=False)
+    found = descend_grid(solution, held_out, [start], budget=600, gradient="autograd")
+    assert found.held_out.mean.value < found.held_out_before.mean.value

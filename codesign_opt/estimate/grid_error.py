@@ -93,13 +93,13 @@ def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | No
 def residual(reference: Reference, grid: Array, chunk: int, end: torch.Tensor) -> torch.Tensor:
     """(n, *shape) output of a grid minus the fine one."""
     draws = reference.draws
-    noise = draws.noise(chunk, min(reference.stopping_sigma, float(grid[grid > 0][-1])))
+    noise = draws.noise(chunk, reference.stopping_sigma)
     return run(reference.denoiser, reference.sampler, grid, draws.start(chunk), noise) - end
 
 
 def starting_at(sigmas: Any, reference: Reference) -> Array:
     """The checked grid, which starts where the draws do."""
-    grid = check_grid(sigmas).sigmas
+    grid = np.array(check_grid(sigmas).sigmas)  # writable, as torch wants
     if abs(np.log(grid[0] / reference.draws.sigma_max)) > 1e-9:
         raise ValueError(f"sigmas starts at {grid[0]:g}, the draws at {reference.draws.sigma_max:g}; use one start.")
     return grid
