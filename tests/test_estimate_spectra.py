@@ -346,7 +346,7 @@ def interrupted(parts, after):
 @pytest.mark.parametrize("method", ["exact", "lanczos", "radial"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
     parts = gaussian(np.arange(1, 26) ** -1.0, 300, 18).reshape(300, 1, 5, 5).split(20)
-    options = {"checkpoint": 2, "method": method}
+    options = {"checkpoint": 4, "method": method}
     if method == "lanczos":
         options |= {"top": 2, "steps": 5, "probes": 2}
     expected = spectrum(interrupted(parts, 10**9), **options)
