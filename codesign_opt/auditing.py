@@ -2,144 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._validate import Array, integer
-from .densities import LogNormal, TrainingDensity, examples_of
+from ._validate import Array
 from .gaussian_laws import check_grid
 from .grids import steps_on_levels
 from .levels import Levels
 from .plan import Plan
 from .prices import Prices
+from .training_log import TrainingRun
 
-__all__ = ["Audit", "TrainingRun", "audit"]
-
-_COLUMNS = ("examples", "sigma", "loss")
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingRun:
-    """A training run already made: its density over noise levels and its number of examples.
-
-    Args:
-        density: LogNormal, function of sigma (examples per unit sigma, any scale), TrainingDensity,
-            or array with one entry per level; None to take the histogram of the log's examples over sigma.
-        iterations, batch: number of examples = iterations x batch, both >= 1.
-        log: path of a CSV or JSON-lines file with the columns examples, sigma, loss, or None. It is
-            read when it is asked for, with `read_log`.
-
-    Raises:
-        ValueError: iterations or batch below 1, a density of unknown form.
-
-    >>> TrainingRun(density=LogNormal(-1.2, 1.2), iterations=2_000, batch=256).examples
-    512000
-    """
-
-    density: Any
-    iterations: int
-    batch: int
-    log: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "iterations", integer(self.iterations, "TrainingRun.iterations", minimum=1))
-        object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
-        if self.density is None and self.log is not None:
-            self.read_log()
-        elif isinstance(self.density, (str, bytes, bool)) or self.density is None:
-            raise ValueError(
-                f"TrainingRun.density is {self.density!r}; use LogNormal, a function of sigma, or an array."
-            )
-
-    @property
-    def examples(self) -> int:
-        """Number of training examples."""
-        return self.iterations * self.batch
-
-    def examples_on(self, levels: Levels) -> Array:
-        """(L,) examples on each level; those outside the levels' range are lost to the plan."""
-        total = float(self.examples)
-        if self.density is None:
-            log = self.read_log()
-            counts = np.histogram(log["sigma"], levels.edges, weights=log["examples"])[0]
-            return counts / float(log["examples"].sum()) * total
-        if isinstance(self.density, LogNormal):
-            return self.density.mass(levels.edges) * total
-        if isinstance(self.density, TrainingDensity):
-            return self.density.mass(levels.edges) * total
-        if callable(self.density):
-            return _function_mass(self.density, levels) * total
-        return examples_of(self.density, levels, total)
-
-    def read_log(self) -> dict[str, Array]:
-        """The log's columns examples, sigma and loss as arrays.
-
-        Raises:
-            ValueError: no log, a missing column, or an unreadable line, by name and line number.
-        """
-        if self.log is None:
-            raise ValueError("TrainingRun.log is None; give the path of a CSV or JSON-lines file.")
-        path = Path(self.log)
-        rows = _json_rows(path) if path.suffix in (".jsonl", ".json") else _csv_rows(path)
-        if not rows:
-            raise ValueError(f"TrainingRun.log {path} has no rows.")
-        table: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-        for line, row in rows:
-            for name in _COLUMNS:
-                if row.get(name) in (None, ""):
-                    raise ValueError(
-                        f"TrainingRun.log {path}, line {line}: '{name}' is missing; needed: {', '.join(_COLUMNS)}."
-                    )
-                try:
-                    table[name].append(float(row[name]))
-                except ValueError:
-                    raise ValueError(
-                        f"TrainingRun.log {path}, line {line}: '{name}' is {row[name]!r}, not a number."
-                    ) from None
-        return {name: np.array(values) for name, values in table.items()}
-
-
-def _function_mass(density: Any, levels: Levels) -> Array:
-    """(L,) share of each level in a density per unit sigma, of all its mass between sigma 1e-6 and 1e6."""
-    nodes, weights = np.polynomial.legendre.leggauss(8)
-    edges = np.linspace(np.log(1e-6), np.log(1e6), 1001)
-    half = 0.5 * np.diff(edges)
-    logs = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * nodes
-    whole = float(half @ (_checked_density(density, np.exp(logs)) * np.exp(logs)) @ weights)
-    share = levels.average(lambda sigma: _checked_density(density, sigma) * sigma, points=16) * levels.log_width
-    if not whole > 0:
-        raise ValueError("TrainingRun.density has no mass between sigma 1e-6 and 1e6.")
-    return share / whole
-
-
-def _checked_density(density: Any, sigma: Array) -> Array:
-    values = np.broadcast_to(np.asarray(density(sigma), dtype=np.float64), sigma.shape)
-    if not np.all(np.isfinite(values) & (values >= 0)):
-        bad = float(sigma[~(np.isfinite(values) & (values >= 0))].flat[0])
-        raise ValueError(f"TrainingRun.density(sigma) is negative or not finite at sigma = {bad:.3g}.")
-    return values
-
-
-def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [(i + 2, row) for i, row in enumerate(csv.DictReader(handle))]
-
-
-def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        if not line.strip():
-            continue
-        try:
-            rows.append((i + 1, json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"TrainingRun.log {path}, line {i + 1} is not JSON ({error}).") from None
-    return rows
+__all__ = ["Audit", "audit"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -175,7 +175,8 @@ def _solve(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from .auditing import TrainingRun, audit
+    from .auditing import audit
+    from .training_log import TrainingRun
 
     declared = _load(options, "images")
     model, prices = _model_and_prices(declared, "audit")

@@ -10,7 +10,9 @@ import numpy as np
 from ._validate import Array, Indices, Mask
 from .levels import Bins, Levels
 
-__all__ = ["CoefficientBatch", "StopLevels"]
+__all__ = ["CUTS", "CoefficientBatch", "IntervalRows", "StopLevels", "cut_levels"]
+
+CUTS = 7  # representatives tried of a level that the stopping point may cut anywhere
 
 
 class StopLevels:
@@ -39,6 +41,10 @@ class StopLevels:
         found = values[self._column] if values.ndim == 1 else np.take_along_axis(values, self._column, axis=1)
         return np.where(self.used, found, 0.0)
 
+    def next_edge(self) -> Array:
+        """(R,) upper edge of the level that each stop cuts."""
+        return self._edges[self.first + 1]
+
     def spread_rows(self, values: Array) -> Array:
         """(R, B, L) from (B, N) values of the bins, not masked."""
         return np.ascontiguousarray(values.T[self._column].transpose(0, 2, 1))
@@ -57,6 +63,55 @@ class StopLevels:
         low, high = self.spread(np.log(self.bins.low)), self.spread(np.log(self.bins.high))
         shared = np.minimum(high, (np.log(self.stops) + length)[:, None]) - low
         return np.where(self.used, np.maximum(shared, 0.0) / np.where(self.used, self.log_width, 1.0), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class IntervalRows:
+    """Which noise levels belong to the tables of R intervals of stopping points: see `cut_levels`.
+
+    Args:
+        table: levels above each interval's upper end.
+        cuts: (2, R, CUTS) the places of the cut level's representatives, for weights at either end.
+    """
+
+    table: StopLevels
+    cuts: Indices
+
+    def least(self, values: Array) -> Array:
+        """(R, L) the least over both ends and over the cut level's representatives, from (2 R, N) values."""
+        count = self.table.stops.size
+        pair = values.reshape(2, count, -1)
+        whole = self.table.spread(np.minimum(pair[0], pair[1])[:, : len(self.table.bins)])
+        at_cuts = np.take_along_axis(pair, self.cuts, axis=2).min(axis=(0, 2))
+        np.put_along_axis(whole, self.table.first[:, None], at_cuts[:, None], axis=1)
+        return whole
+
+    def least_bands(self, local: Array, weight: Array) -> Array:
+        """(R, B, L) the least of local (B, N) times weight (2 R, B), likewise."""
+        count = self.table.stops.size
+        pair = weight.reshape(2, count, -1)
+        response = self.table.spread_rows(local) * np.minimum(pair[0], pair[1])[:, :, None]
+        response *= self.table.used[:, None]
+        at_cuts = (local.T[self.cuts].min(axis=2) * pair).min(axis=0)
+        response[np.arange(count), :, self.table.first] = at_cuts
+        return response
+
+
+def cut_levels(edges: Array, table: StopLevels, lows: Array) -> tuple[Array, IntervalRows]:
+    """Noise levels of the tables of intervals [lows, table.stops]: the bins', then the cut levels' representatives.
+
+    The lowest level may be cut anywhere from its own lower edge or `lows` up to the interval's end; where the
+    weights are those of the upper end, no representative lies below it.
+    """
+    highs = table.stops
+    start = np.maximum(lows, edges[np.searchsorted(edges, highs, side="right") - 1])
+    place = np.linspace(0.0, 1.0, CUTS)
+    tried = np.sqrt(start[:, None] * (highs / start)[:, None] ** place * table.next_edge()[:, None])
+    cuts = np.stack([tried, np.maximum(tried, highs[:, None])])
+    first = len(table.bins)
+    return np.concatenate([table.bins.sigma, cuts.ravel()]), IntervalRows(
+        table, first + np.arange(cuts.size).reshape(cuts.shape)
+    )
 
 
 @dataclass(frozen=True, eq=False)

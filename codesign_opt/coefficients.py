@@ -42,6 +42,8 @@ class Coefficients:
         variance_ratio: (L,) <sigma^2 / v_min>, for trust caps; None where the spectrum is unknown.
         positivity: steps per unit log sigma that positivity needs, as a multiple of
             variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
+        measured: whether `response` is a factor of a measured Gram matrix (equation 3.4), whose rows
+            may change sign along the path; else rows are bands, each with its own local error.
         provenance: where the numbers come from.
 
     Raises:
@@ -62,6 +64,7 @@ class Coefficients:
     final_floor: float = 0.0
     variance_ratio: Array | None = None
     positivity: float = 0.0
+    measured: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class Coefficients:
         evaluations = integer(self.evaluations_per_step, "Coefficients.evaluations_per_step", minimum=1)
         put(self, "evaluations_per_step", evaluations)
         if not isinstance(self.coupling, Coupling):
-            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep or PerLevel.")
+            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep, PerLevel or Transfer.")
         choice(self.terminal, "Coefficients.terminal", ("denoise", "rescale"))
         for name in ("truncation", "initial", "final_score", "final_floor", "positivity"):
             put(self, name, number(getattr(self, name), f"Coefficients.{name}", nonnegative=True))
@@ -136,10 +139,12 @@ class Coefficients:
 
     @property
     def final_window(self) -> Array:
-        """(L,) fraction of each level within one correlation length of the stopping point."""
+        """(L,) fraction of each level that serves within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])
         low = self.stopping_sigma
-        return self.levels.overlap(low, low * np.exp(length)) / self.log_width
+        window = self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
+        pooling = self.coupling.pooling(self.levels)
+        return window if pooling is None else window @ pooling
 
     def __repr__(self) -> str:
         return (

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._validate import Array, choice, number, vector
+from ._validate import Array, choice, matrix, number, vector
 from .levels import Levels
 
 if TYPE_CHECKING:
     import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
-__all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled"]
+__all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
 
 LogWidth = float | Callable[[Array], Array]
 
@@ -246,6 +246,70 @@ class PerLevel(Local):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "PerLevel", "edges": self.edges.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer(Local):
+    """Examples also teach neighbouring noise levels: equation (6.1) with the density replaced by T density.
+
+    T averages the density of examples per unit log sigma with a Gaussian kernel; at the ends of the range its
+    rows are normalised, so that a constant density stays what it is (docs/theory.md section 6, where a kernel of
+    width 0.6 raised the correlation of predicted with realised error). The score error a / (T density) is jointly
+    convex. A wide T makes the best density spiky: add `Smooth`.
+
+    Args:
+        transfer: standard deviation of the kernel in log sigma, > 0; or the (L, L) matrix T itself, from densities
+            per unit log sigma to densities that serve, >= 0 with rows that sum to 1.
+        log_width, form: correlation length and shape of M as for `Local`.
+
+    Raises:
+        ValueError: a width that is not positive; a matrix that is negative, whose rows do not sum to 1, or whose
+            size is not the number of levels.
+
+    >>> levels = Levels.log_uniform(0.01, 10.0, 40)
+    >>> served = Transfer(0.6).pooling(levels) @ levels.log_width  # a density of one
+    >>> bool(np.allclose(served, levels.log_width))
+    True
+    """
+
+    transfer: float | Array = 0.6
+    log_width: LogWidth = 2.7
+    form: str = "max"
+
+    def __init__(self, transfer: float | Any = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
+        checked: float | Array
+        if np.ndim(transfer) == 0:
+            checked = number(transfer, "Transfer.transfer", positive=True)
+        else:
+            checked = matrix(transfer, "Transfer.transfer", nonnegative=True)
+            sums = checked.sum(axis=1)
+            worst = int(np.argmax(np.abs(sums - 1)))
+            if abs(sums[worst] - 1) > 1e-6:
+                raise ValueError(
+                    f"Transfer.transfer has a row sum of {sums[worst]:g} in row {worst}; every row must sum to 1 "
+                    "(divide each row by its sum)."
+                )
+        object.__setattr__(self, "transfer", checked)
+        object.__setattr__(self, "log_width", _log_width(log_width, "Transfer.log_width"))
+        object.__setattr__(self, "form", choice(form, "Transfer.form", ("max", "p4")))
+
+    def kernel(self, levels: Levels) -> Array:
+        """(L, L) T: density that serves level l = sum_k T_lk density_k."""
+        if np.ndim(self.transfer):
+            return matrix(self.transfer, "Transfer.transfer", shape=(len(levels), len(levels)))
+        from scipy.special import ndtr  # scipy takes a while to load and saved plans are read without it
+
+        edges = np.log(levels.edges) / self.transfer
+        from_level = ndtr(edges - np.log(levels.sigma)[:, None] / self.transfer)
+        mass = np.diff(from_level, axis=1)
+        return np.asarray(mass / mass.sum(axis=1, keepdims=True))
+
+    def pooling(self, levels: Levels) -> Array:
+        return levels.log_width[:, None] * self.kernel(levels) / levels.log_width
+
+    def to_dict(self) -> dict[str, Any]:
+        transfer = self.transfer if isinstance(self.transfer, float) else self.transfer.tolist()
+        return {**super().to_dict(), "kind": "Transfer", "transfer": transfer}
 
 
 @dataclass(frozen=True, eq=False)

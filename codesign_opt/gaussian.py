@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, choice, integer, number
-from .coefficient_batch import CoefficientBatch, StopLevels
+from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels
 from .coefficients import Coefficients
 from .coupling import Coupling, Local, PerStep, Settled
 from .gaussian_laws import Numbers, check_grid
+from .grids import edm_grid, log_snr_grid
 from .kernel import terminal_weight
 from .levels import Levels
+from .polish import polish_grid
 from .process import EDM, Process
 from .samplers import Heun, Sampler
 from .spectrum import Spectrum
@@ -78,25 +81,41 @@ class GaussianModel:
 
     def truncation(self, stopping_sigma: float) -> float:
         """E0 = sum_b n_b (sqrt(P_b) - sqrt(lambda_b))^2, what stopping costs a perfect sampler (section 2)."""
+        return float(self.truncations(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+
+    def truncations(self, stops: Array) -> Array:
+        """(R,) `truncation` at many stopping points."""
+        return _in_blocks(self._truncations, stops, len(self.spectrum))
+
+    def _truncations(self, stops: Array) -> Array:
         lam, n = self.spectrum.eigenvalues, self.spectrum.counts
-        weight = terminal_weight(lam, stopping_sigma, self.terminal)
+        ends = lam + stops[:, None] ** 2
         # sqrt(P) - sqrt(lambda) without cancellation at small sigma: (P - lambda) / (sqrt(P) + sqrt(lambda))
-        excess = stopping_sigma**2 * (1.0 if self.terminal == "rescale" else -lam / (lam + stopping_sigma**2))
-        total = np.sqrt(weight) + np.sqrt(lam)
-        return float(n @ np.where(total > 0, excess / np.where(total > 0, total, 1.0), 0.0) ** 2)
+        excess = stops[:, None] ** 2 * (1.0 if self.terminal == "rescale" else -lam / ends)
+        total = np.sqrt(self._end_weight(lam, ends)) + np.sqrt(lam)
+        return np.asarray(np.where(total > 0, excess / np.where(total > 0, total, 1.0), 0.0) ** 2 @ n)
+
+    def _end_weight(self, lam: Array, ends: Array) -> Array:
+        """P_b at lambda + sigma_r^2."""
+        return ends if self.terminal == "rescale" else lam**2 / ends
 
     def initial_error(self, stopping_sigma: float) -> float:
         """E_init of starting from pure noise instead of the marginal (section 1); 0 for start="marginal"."""
+        return float(self.initial_errors(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+
+    def initial_errors(self, stops: Array) -> Array:
+        """(R,) `initial_error` at many stopping points."""
         if self.start == "marginal":
-            return 0.0
+            return np.zeros(stops.size)
+        return _in_blocks(self._initial_errors, stops, len(self.spectrum))
+
+    def _initial_errors(self, stops: Array) -> Array:
         s, high = self.spectrum, self.process.sigma_max
         lam = s.eigenvalues
-        weight = terminal_weight(lam, stopping_sigma, self.terminal)
-        top = lam + high**2
-        forget = ((lam + stopping_sigma**2) / top) ** (self.sampler.eta**2)
-        variance = s.counts @ (weight * lam**2 / (4 * high**4) * forget**2)
-        mean = s.mean_power @ (weight * forget / top) if self.start == "noise" else 0.0
-        return float(variance + mean)
+        ends, top = lam + stops[:, None] ** 2, lam + high**2
+        weight, forget = self._end_weight(lam, ends), (ends / top) ** (self.sampler.eta**2)
+        variance = (weight * lam**2 / (4 * high**4) * forget**2) @ s.counts
+        return np.asarray(variance + ((weight * forget / top) @ s.mean_power if self.start == "noise" else 0.0))
 
     def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
         """The table of the programs of section 7 at one stopping point.
@@ -137,19 +156,16 @@ class GaussianModel:
 
         Same numbers as `coefficients`, from one evaluation of the local error and of the training noise.
         """
-        form = {Local: getattr(self.coupling, "form", ""), PerStep: "per_step"}.get(type(self.coupling))
-        if form is None or stops.min() < self.process.sigma_min or stops.max() >= self.process.sigma_max:
+        form = self._batch_form(stops)
+        if form is None:
             return None
-        if type(self.sampler).local_error is not Sampler.local_error:
-            return None
-        count = integer(levels, "levels", minimum=2)
-        edges = Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
+        edges = self._edges(levels)
         table = StopLevels(edges, stops)
         score, floor, response = self._batch_rows(table)
         lam, n = self.bands.eigenvalues, self.bands.counts
-        final = np.zeros((stops.size, 2))
+        final = (np.zeros(stops.size), np.zeros(stops.size))
         if self.terminal == "denoise":
-            final = np.array([self.training.last_evaluation(lam, n, float(stop)) for stop in stops])
+            final = self.training.last_evaluations(lam, n, stops)
         sigma = table.bins.sigma
         lengths = self.coupling.lengths_at(sigma, float(edges[0]), float(edges[-1]))
         return CoefficientBatch(
@@ -158,15 +174,27 @@ class GaussianModel:
             score=score,
             floor=floor,
             response=response,
-            final_score=final[:, 0],
-            final_floor=final[:, 1],
-            truncation=np.array([self.truncation(float(stop)) for stop in stops]),
-            initial=np.array([self.initial_error(float(stop)) for stop in stops]),
+            final_score=final[0],
+            final_floor=final[1],
+            truncation=self.truncations(stops),
+            initial=self.initial_errors(stops),
             order=self.sampler.order,
             evaluations_per_step=self.sampler.evaluations_per_step,
             terminal=self.terminal,
             form=form,
         )
+
+    def _batch_form(self, stops: Array) -> str | None:
+        """The name of M where tables of many stopping points share their levels; else None."""
+        if stops.min() < self.process.sigma_min or stops.max() >= self.process.sigma_max:
+            return None
+        if type(self.sampler).local_error is not Sampler.local_error:
+            return None
+        return {Local: getattr(self.coupling, "form", ""), PerStep: "per_step"}.get(type(self.coupling))
+
+    def _edges(self, levels: int) -> Array:
+        count = integer(levels, "levels", minimum=2)
+        return Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
 
     def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array]:
         """(R, L) score and floor and (R, B, L) magnitudes of the response, as in `_rows`."""
@@ -183,12 +211,17 @@ class GaussianModel:
         else:
             score, floor = (table.spread(values) for values in trained)
         square = table.spread(sigma**2)
+        local, weight = self._response_at(sigma, stops)
+        return score * square, floor * square, table.spread_rows(local) * weight[:, :, None] * table.used[:, None]
+
+    def _response_at(self, sigma: Array, stops: Array) -> tuple[Array, Array]:
+        """(B, N) magnitudes by noise level and (R, B) weights by stopping point, whose product is the response."""
+        lam, n = self.bands.eigenvalues, self.bands.counts
         lowest = float(stops.min())
         local = np.abs(self.sampler.local_error(lam, sigma, lowest)) * sigma ** (self.sampler.order + 1)
         ends = lam + stops[:, None] ** 2
-        weight = np.sqrt(n * (ends if self.terminal == "rescale" else lam**2 / ends))
-        weight *= (ends / (lam + lowest**2)) ** self.sampler.eta**2
-        return score * square, floor * square, table.spread_rows(local) * weight[:, :, None] * table.used[:, None]
+        weight = np.sqrt(n * self._end_weight(lam, ends)) * (ends / (lam + lowest**2)) ** self.sampler.eta**2
+        return local, weight
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
@@ -257,6 +290,46 @@ class GaussianModel:
             final_floor=final,
         )
 
+    def interval_batch(self, lows: Array, highs: Array, levels: int = 200) -> CoefficientBatch | None:
+        """`interval_coefficients` of R intervals at once, to rounding; None where only that knows the model.
+
+        `final_score` is the last evaluation's at the lower end of each interval, which is the smaller one.
+        """
+        ends = np.concatenate([lows, highs])
+        form = self._batch_form(ends)
+        if form is None or not self._weights_are_monotone():
+            return None
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        edges = self._edges(levels)
+        table = StopLevels(edges, highs)
+        sigma, rows = cut_levels(edges, table, lows)
+        trained = self.training.at_stops(lam, n, sigma, ends, eta=self.sampler.eta, terminal=self.terminal)
+        if trained is None:
+            return None
+        score, floor = (rows.least(values * sigma**2) for values in trained)
+        final = np.zeros((2, ends.size))
+        if self.terminal == "denoise":
+            final = np.stack(self.training.last_evaluations(lam, n, ends))
+            if getattr(self.training, "weight", None) is not None:
+                final[1] = 0.0
+        sampled = table.bins.sigma
+        half = lows.size
+        return CoefficientBatch(
+            table,
+            lengths=table.spread(self.coupling.lengths_at(sampled, float(edges[0]), float(edges[-1]))),
+            score=score,
+            floor=floor,
+            response=rows.least_bands(*self._response_at(sigma, ends)),
+            final_score=final[0, :half],
+            final_floor=final[1].reshape(2, half).min(axis=0),
+            truncation=self.truncations(lows),
+            initial=self.initial_errors(ends).reshape(2, half).min(axis=0),
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            terminal=self.terminal,
+            form=form,
+        )
+
     def _weights_are_monotone(self) -> bool:
         """Whether every weight rises, or every weight falls, with the stopping point."""
         training, power = self.training, self.sampler.eta**2
@@ -272,7 +345,7 @@ class GaussianModel:
         score, floor, response = (np.abs(row).copy() for row in self._rows(table.sigma, stop))
         whole = self._levels(min(self.process.sigma_min, low), levels).edges
         start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
-        cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], 7) * table.edges[1]), stop)
+        cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], CUTS) * table.edges[1]), stop)
         at_cuts = [np.abs(row) for row in self._rows(cuts, stop)]
         score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), at_cuts[2].min(axis=-1)
         return score, floor, response
@@ -309,6 +382,20 @@ class GaussianModel:
         s = self.spectrum if spectrum is None else spectrum
         std, mean = self._law(sigmas, s)
         return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
+
+    def polish(self, sigmas: Array) -> Array:
+        """A grid of as many steps between the same ends at a local minimum of the exact error.
+
+        The best of three descents: from the given grid and from the two usual families.
+        """
+        positive = sigmas[sigmas > 0]
+        low, high, steps = float(positive[-1]), float(positive[0]), sigmas.size - 1
+        usual = [family(steps, low, high, terminal=self.terminal) for family in (edm_grid, log_snr_grid)]
+
+        def error(grids: Any) -> Any:
+            return self.wasserstein2(grids, self.bands)
+
+        return min((polish_grid(error, start) for start in [sigmas, *usual]), key=lambda p: p.after).sigmas
 
     def band_errors(self, sigmas: Any) -> Array:
         """(B,) signed error of each band's standard deviation, in data units; positive: too wide."""
@@ -369,6 +456,14 @@ class GaussianModel:
             smooth: spread evenly over each step (False), or interpolate between the steps' centres with
                 the same total, which gives a training density without stairs.
         """
+        return self._settled_tables(sigmas, levels, [smooth])[0]
+
+    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+        """`settled_coefficients` of one grid both ways, smooth and even, from one evaluation of its errors."""
+        smooth, even = self._settled_tables(sigmas, levels, [True, False])
+        return smooth, even
+
+    def _settled_tables(self, sigmas: Any, levels: int, smooth: list[bool]) -> list[Coefficients]:
         grid = check_grid(sigmas)
         if grid.terminal != self.terminal:
             raise ValueError(
@@ -388,28 +483,29 @@ class GaussianModel:
         share = self.coupling.factor(longer) / longer  # max(1, length / step) for the default coupling
         score_density = share * reducible[:used] / length[:used] / step
         floor_density = share * floor[:used] / step
-        overlap = np.stack([table.overlap(positive[k + 1], positive[k]) for k in range(last)], axis=1)
         if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
             score_density[last - 1] += score_density[last]
             floor_density[last - 1] += floor_density[last]
-        spread = _interpolated if smooth else _stepwise
-        score, floor_rows = (
-            spread(density[:last], positive, table, overlap) for density in (score_density, floor_density)
-        )
-        return Coefficients(
+        lengths = self.coupling.lengths(table)
+        first = Coefficients(
             table,
-            score=score,
-            floor=floor_rows / self.coupling.lengths(table),
+            score=np.zeros(len(table)),
+            floor=np.zeros(len(table)),
             response=np.zeros((0, len(table))),
             order=self.sampler.order,
             evaluations_per_step=self.sampler.evaluations_per_step,
-            coupling=Settled(self.coupling.lengths(table), self.coupling.pooling(table)),
+            coupling=Settled(lengths, self.coupling.pooling(table)),
             terminal=self.terminal,
             truncation=float(self.wasserstein2(grid.sigmas)),
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
             provenance={**self.provenance(), "stopping_sigma": stop},
         )
+        tables = []
+        for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
+            score, floor_rows = (spread(density[:last], positive, table) for density in (score_density, floor_density))
+            tables.append(replace(first, score=score, floor=floor_rows / lengths))
+        return tables
 
     def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
@@ -437,14 +533,26 @@ class GaussianModel:
         return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))
 
 
-def _stepwise(density: Array, positive: Array, table: Levels, overlap: Array) -> Array:
+def _in_blocks(function: Callable[[Array], Array], stops: Array, width: int) -> Array:
+    """(R,) values of `function` at many stopping points, so many at once that (R, width) stays small."""
+    rows = max(1, _BLOCK // width)
+    return np.concatenate([function(stops[i : i + rows]) for i in range(0, stops.size, rows)])
+
+
+def _stepwise(density: Array, positive: Array, table: Levels) -> Array:
     """(L,) a density that is constant over each step of a grid, averaged over the levels."""
-    return (overlap @ density) / table.log_width
+    nodes, edges = np.log(positive[::-1]), np.log(table.edges)
+    cuts = np.unique(np.concatenate([nodes, edges]))
+    cuts = cuts[(cuts >= max(nodes[0], edges[0])) & (cuts <= min(nodes[-1], edges[-1]))]
+    step = np.searchsorted(nodes, cuts[:-1], side="right") - 1
+    level = np.searchsorted(edges, cuts[:-1], side="right") - 1
+    pieces = np.diff(cuts) * density[::-1][step]  # each lies within one step and one level
+    return np.bincount(level, pieces, minlength=len(table)) / table.log_width
 
 
-def _interpolated(density: Array, positive: Array, table: Levels, overlap: Array) -> Array:
+def _interpolated(density: Array, positive: Array, table: Levels) -> Array:
     """(L,) the same total, interpolated in logarithms between the steps' centres."""
-    stepwise = _stepwise(density, positive, table, overlap)
+    stepwise = _stepwise(density, positive, table)
     if density.size < 2 or np.any(density <= 0):
         return stepwise
     centres = 0.5 * (np.log(positive[1:]) + np.log(positive[:-1]))[::-1]

@@ -116,7 +116,10 @@ class Steps:
 
     def law(self, initial_variance: Numbers) -> TerminalLaw:
         """Exact terminal law from a start of the given variance (..., B)."""
-        amplitude = self._amplitudes()[..., -1, :]
+        if self.previous is None:
+            amplitude = np.multiply.reduce(self.current, axis=-2)
+        else:
+            amplitude = self._amplitudes()[..., -1, :]
         if self.noise is None:
             return TerminalLaw(amplitude, amplitude**2 * initial_variance)
         return TerminalLaw(amplitude, self._variances(initial_variance)[..., -1, :])
@@ -132,10 +135,13 @@ class Steps:
 
     def _amplitudes(self) -> Numbers:
         """(..., K+1, B) multiplier of x_0 in x_k."""
-        path = [np.ones_like(self.current[..., 0, :])]
+        first = np.ones_like(self.current[..., :1, :])
+        if self.previous is None:
+            return np.concatenate([first, np.cumprod(self.current, axis=-2)], axis=-2)
+        path = [first[..., 0, :]]
         for k in range(self.count):
             following = self.current[..., k, :] * path[k]
-            if self.previous is not None and k > 0:
+            if k > 0:
                 following = following + self.previous[..., k, :] * path[k - 1]
             path.append(following)
         return np.stack(path, axis=-2)
@@ -152,16 +158,18 @@ class Steps:
         path = self._amplitudes()
         # std = |amplitude| sqrt(V_0); the sign is that of the real part, so complex steps pass through
         sign = np.where(path[..., -1, :].real < 0, -1.0, 1.0)
-        adjoint = [sign * np.sqrt(initial_variance)]  # of x_K, x_{K-1}, ..., x_1
+        last = sign * np.sqrt(initial_variance)
+        if self.previous is None:
+            later = np.concatenate([last[..., None, :], self.current[..., :0:-1, :]], axis=-2)
+            return np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], None
+        adjoint = [last]  # of x_K, x_{K-1}, ..., x_1
         for k in range(self.count - 1, 0, -1):
             earlier = self.current[..., k, :] * adjoint[-1]
-            if self.previous is not None and k + 1 < self.count:
+            if k + 1 < self.count:
                 earlier = earlier + self.previous[..., k + 1, :] * adjoint[-2]
             adjoint.append(earlier)
         response = np.stack(adjoint[::-1], axis=-2)
         by_current = response * path[..., :-1, :]
-        if self.previous is None:
-            return by_current, None
         by_previous = np.zeros_like(by_current)
         by_previous[..., 1:, :] = response[..., 1:, :] * path[..., :-2, :]
         return by_current, by_previous

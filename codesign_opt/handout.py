@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._validate import Array
+from .coefficients import Coefficients
 from .densities import LogNormal, examples_of
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from .modeling import ScoreError
 from .modeling.design import Point
 from .plan import Plan
-from .polish import polish_grid, rho_fit
+from .polish import rho_fit
 
 if TYPE_CHECKING:
     from .study import Study
@@ -40,7 +41,8 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
             f"steps, and {least} is the least); raise the budget, or plan for fewer images."
         )
-    if study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
+    exact = hasattr(study.model, "wasserstein2")
+    if exact and study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
         note = (
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
             "that; its exact error holds for Gaussian data with this spectrum and is the best case for others"
@@ -52,7 +54,9 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     return replace(best, peers=_peers(study, best), fits=_fits(study, best))
 
 
-def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200) -> dict[str, float]:
+def predict(
+    model: Any, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
+) -> dict[str, float]:
     """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
 
     Args:
@@ -60,8 +64,10 @@ def predict(model: Any, sigmas: Array, examples: Array | None, levels: int = 200
         sigmas: (K+1,) grid.
         examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
             a trained model whose reducible error is not asked for.
+        table: those coefficients, where they are known already.
     """
-    table = model.settled_coefficients(sigmas, levels)
+    if table is None:
+        table = model.settled_coefficients(sigmas, levels)
     if examples is None:
         table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
     size = len(table.levels)
@@ -97,29 +103,19 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
         limit = _POLISH_SIGNED_BELOW if study.model.sampler.signed else _POLISH_BELOW
         wanted = polish if polish is not None else k < limit
         if wanted and not study.constraints:
-            grids.append(_polished(study, grid))
+            grids.append(study.model.polish(grid))
     return grids
-
-
-def _polished(study: Study, grid: Array) -> Array:
-    """The best of three descents: from the plan's own grid and from the two usual families."""
-    positive = grid[grid > 0]
-    low, high, steps = float(positive[-1]), float(positive[0]), grid.size - 1
-    terminal = study.model.terminal
-    starts = [grid, edm_grid(steps, low, high, terminal=terminal), log_snr_grid(steps, low, high, terminal=terminal)]
-    bands = study.model.bands
-
-    def error(sigmas: Any) -> Any:
-        return study.model.wasserstein2(sigmas, bands)
-
-    return min((polish_grid(error, start) for start in starts), key=lambda p: p.after).sigmas
 
 
 def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
     if not study.trains:
         return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
-    table = study.model.settled_coefficients(grid, study.levels, smooth=True)
+    even: Coefficients | None = None
+    if hasattr(study.model, "settled_pair"):
+        table, even = study.model.settled_pair(grid, study.levels)
+    else:
+        table = study.model.settled_coefficients(grid, study.levels, smooth=True)
     problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
@@ -130,7 +126,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         settled = error.plan
     except CodesignError:
         return None
-    handed = predict(study.model, grid, settled.examples, study.levels)
+    handed = predict(study.model, grid, settled.examples, study.levels, table=even)
     gap = settled.certificate.relative_gap
     unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
     for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
@@ -161,6 +157,8 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
 
 def _warnings(study: Study, table: Any, settled: Plan) -> tuple[str, ...]:
     """What the training noise has to say about levels whose burn-in is not over."""
+    if not hasattr(study.model, "training"):
+        return ()
     lengths = table.coupling.lengths(table.levels)
     examples = settled.examples / table.log_width * lengths
     return tuple(study.model.training.warnings_for(table.sigma, study.model.bands.eigenvalues, examples))
@@ -193,7 +191,7 @@ def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
 
 def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
     fits: dict[str, dict[str, float]] = {}
-    if plan.sigmas is not None and plan.sigmas.size > 3:
+    if plan.sigmas is not None and plan.sigmas.size > 3 and hasattr(study.model, "wasserstein2"):
         bands = study.model.bands
         found = rho_fit(lambda grid: study.model.wasserstein2(grid, bands), plan.sigmas)
         fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer, number, vector
-from .auditing import TrainingRun
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .few_steps import exact_stop
 from .gaussian_laws import check_grid
-from .grids import steps_on_levels
+from .grids import grid_from_steps, steps_on_levels
 from .handout import hand_out
 from .modeling import Term
 from .plan import Plan
@@ -22,10 +21,12 @@ from .prices import Prices
 from .samplers import Sampler
 from .study import Study
 from .sweep import Stop, bound_between, from_plan, sweep
+from .training_log import TrainingRun
 
 __all__ = ["codesign"]
 
 _TRIES = 4
+_ROUNDS, _STILL = 3, 0.05  # measuring responses at the plan's steps: at most so often, or until it moves less
 Progress = bool | Callable[[str], None] | None
 
 
@@ -107,19 +108,45 @@ def codesign(
                 "codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out."
             )
         return _train_only(study, check_grid(sigmas).sigmas)
-    if stopping_sigma is not None:
-        plan = study.solve(number(stopping_sigma, "stopping_sigma", positive=True))
-        plan = replace(plan, curve=(from_plan(plan).record,), outer={"status": "given", "points": 1})
-    else:
-        low, high = _range(model, search)
-        stops = sweep(study, low, high, integer(points, "points", minimum=3), tell)
-        plan = _best_of(study, stops, low, high, number(outer_tolerance, "outer_tolerance", positive=True))
+    low, high = _range(model, search)
+    points = integer(points, "points", minimum=3)
+    outer_tolerance = number(outer_tolerance, "outer_tolerance", positive=True)
+
+    def solve(study: Study) -> Plan:
+        if stopping_sigma is not None:
+            plan = study.solve(number(stopping_sigma, "stopping_sigma", positive=True))
+            return replace(plan, curve=(from_plan(plan).record,), outer={"status": "given", "points": 1})
+        return _best_of(study, sweep(study, low, high, points, tell), low, high, outer_tolerance)
+
+    study, plan = _settled(study, solve, tell)
     plan = hand_out(study, plan, polish=polish)
     if stopping_sigma is not None or polish is False or study.constraints:
         return plan
     if search is None:  # few steps may stop anywhere
         low, high = model.process.sigma_min, 0.5 * model.process.sigma_max
     return exact_stop(study, plan, low, high)
+
+
+def _settled(study: Study, solve: Callable[[Study], Plan], tell: Callable[[str], None]) -> tuple[Study, Plan]:
+    """The plan; for a measured model, of responses measured anew at the plan's own steps until it stops moving."""
+    plan, moved = solve(study), np.inf
+    if getattr(study.model, "probe", None) is None:
+        return study, plan
+    rounds, grid = 0, _whole(plan)
+    while rounds < _ROUNDS and moved > _STILL:
+        study = replace(study, model=study.model.at_steps(grid))
+        plan, before, rounds = solve(study), grid, rounds + 1
+        grid = _whole(plan)
+        moved = np.inf if grid.size != before.size else float(np.abs(np.log(grid[:-1] / before[:-1])).max())
+        tell(f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma")
+    said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
+    return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
+
+
+def _whole(plan: Plan) -> Array:
+    final = 1 if plan.terminal == "denoise" else 0
+    count = max(1 + final, round(float(plan.steps.sum())) + final)
+    return grid_from_steps(plan.levels, plan.steps, count, terminal=plan.terminal)
 
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
@@ -187,6 +214,11 @@ def _study(
         raise ValueError(f"codesign: prices is {prices!r}; give co.Prices(example=…, evaluation=…, images=…).")
     if prices is None and steps is None:
         raise ValueError("codesign: nothing limits the plan; give prices and budget, or steps.")
+    if prices is not None and not getattr(model, "trained", True):
+        raise ValueError(
+            "codesign: the model was estimated without training, so that only the sampler can be planned; give steps "
+            "instead of prices and budget, or estimate with training=co.TrainingRun(…)."
+        )
     if prices is not None and prices.images == 0 and steps is None:
         raise ValueError("codesign: images is 0, so that steps cost nothing; give steps, or images > 0.")
     if not isinstance(constraints, (list, tuple)):

@@ -20,6 +20,7 @@ from .grids import edm_grid
 __all__ = ["PolishedGrid", "RhoFit", "polish_grid", "rho_fit"]
 
 _STEP = 1e-30
+_NODES = 2**14  # nodes of grids whose errors are taken at once: what fits a cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +130,16 @@ def rho_fit(error: Callable[[Numbers], Numbers], sigmas: Any) -> RhoFit:
     positive = grid.sigmas[grid.sigmas > 0]
     steps = grid.sigmas.size - 1
 
+    def family(log_rho: float) -> Array:
+        low, high = float(positive[-1]), float(positive[0])
+        return edm_grid(steps, low, high, rho=float(np.exp(log_rho)), terminal=grid.terminal)
+
     def at(log_rho: float) -> float:
-        other = edm_grid(
-            steps, float(positive[-1]), float(positive[0]), rho=float(np.exp(log_rho)), terminal=grid.terminal
-        )
-        return float(np.real(error(other)))
+        return float(np.real(error(family(log_rho))))
 
     coarse = np.log(np.geomspace(1.0, 100.0, 25))
-    values = [at(x) for x in coarse]
+    tried, together = np.stack([family(x) for x in coarse]), max(1, _NODES // grid.sigmas.size)
+    values = np.concatenate([np.real(error(tried[i : i + together])) for i in range(0, coarse.size, together)])
     i = int(np.argmin(values))
     found = minimize_scalar(
         at, bounds=(coarse[max(i - 1, 0)], coarse[min(i + 1, 24)]), method="bounded", options={"xatol": 1e-5}

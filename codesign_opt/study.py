@@ -8,15 +8,26 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array
-from .auditing import TrainingRun
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
-from .modeling import Compute, Discretization, Problem, ScoreError, Steps, Sum, Term, Truncation, named
+from .modeling import (
+    Compute,
+    Discretization,
+    GramDiscretization,
+    Problem,
+    ScoreError,
+    Steps,
+    Sum,
+    Term,
+    Truncation,
+    named,
+)
 from .modeling.structure import coupling_form
 from .plan import Plan
 from .prices import Prices
 from .solvers.joint_batch import JointBatch
 from .solvers.joint_program import JointProgram
+from .training_log import TrainingRun
 
 __all__ = ["Study"]
 
@@ -57,7 +68,14 @@ class Study:
     def problem(self, stopping_sigma: float) -> Problem:
         """The declared program at one stopping point."""
         table = self.table(stopping_sigma)
-        return self.declare([ScoreError(table), Discretization(table), Truncation(table)], table)
+        return self.declare([ScoreError(table), self.discretization(table), Truncation(table)], table)
+
+    def discretization(self, table: Coefficients) -> Term:
+        """Magnitudes of bands, or a measured Gram matrix: with its signs where only steps are planned."""
+        if not table.measured:
+            return Discretization(table)
+        steps_matter = bool(np.any(table.score > 0) or np.any(table.floor > 0))
+        return GramDiscretization(table, "positive" if steps_matter else "signed")
 
     def settled_problem(self, table: Coefficients, steps: Array) -> Problem:
         """The declared program for a grid that is given, from its settled coefficients."""
@@ -71,7 +89,7 @@ class Study:
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
         form = coupling_form(table.coupling)
-        if self.terms or self.constraints or form is None:
+        if self.terms or self.constraints or form is None or table.measured:
             return None
         size = len(table.levels)
         examples, steps, limits = [], [], []

@@ -14,6 +14,7 @@ from ._validate import Array
 from .certificate import LagrangianBound, ScorePart
 from .coefficients import Coefficients
 from .errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
+from .interval_bounds import interval_bounds
 from .levels import Levels
 from .modeling import Discretization, Point, ScoreError
 from .plan import Plan
@@ -200,27 +201,67 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
     lowest, evaluations, hopeless = best, 0, False
+    together = True
     while todo:
-        a, b = todo.pop()
-        middle = float(np.sqrt(a * b))
-        near = min(solved, key=lambda s: abs(np.log(s.sigma / middle)))
-        value = _interval_bound(study, a, b, near)
-        evaluations += 1
-        if value is None:
-            return -np.inf, evaluations
-        hopeless |= value < best * (1 - tolerance) and np.log(b / a) < _NARROW
-        if value >= best * (1 - tolerance) or hopeless or evaluations >= _BOUND_EVALUATIONS:
-            lowest = min(lowest, value)
+        taken, todo = (todo, []) if together else (todo[-1:], todo[:-1])
+        near = _nearest(solved, taken)
+        values = _interval_bounds(study, taken, near) if together else None
+        if values is None and together:  # one by one from here on
+            together, todo = False, taken
             continue
-        if solves < _BOUND_SOLVES:
-            solves += 1
-            stop = _solve(study, middle, near)
-            if stop.failure is None:
-                solved.append(stop)
-                best = min(best, stop.error)
-        todo += [(a, middle), (middle, b)]
+        if values is None:
+            value = _interval_bound(study, *taken[0], near[0])
+            if value is None:
+                return -np.inf, evaluations + 1
+            values = np.array([value])
+        evaluations += len(taken)
+        low = values < best * (1 - tolerance)
+        hopeless |= any(np.log(b / a) < _NARROW for (a, b), found in zip(taken, low, strict=True) if found)
+        if hopeless or evaluations >= _BOUND_EVALUATIONS:
+            low[:] = False
+        lowest = min(lowest, float(values[~low].min(initial=np.inf)))
+        halved = [(i, *taken[i], float(np.sqrt(taken[i][0] * taken[i][1]))) for i in np.flatnonzero(low)]
+        wanted = halved[: _BOUND_SOLVES - solves]
+        solves += len(wanted)
+        found = _solve_all(study, np.array([middle for *_, middle in wanted]), [near[i] for i, *_ in wanted])
+        solved += [stop for stop in found if stop.failure is None]
+        best = min(s.error for s in solved)
+        todo += [half for _, a, b, middle in halved for half in ((a, middle), (middle, b))]
     stops[:] = sorted({id(s): s for s in [*stops, *solved]}.values(), key=lambda s: s.sigma)
     return float(min(lowest, best)), evaluations
+
+
+def _nearest(solved: list[Stop], intervals: list[tuple[float, float]]) -> list[Stop]:
+    """The solved point nearest to the middle of each interval."""
+    known = np.log([s.sigma for s in solved])
+    middle = 0.5 * np.log(intervals).sum(axis=1)
+    return [solved[i] for i in np.abs(known - middle[:, None]).argmin(axis=1)]
+
+
+def _solve_all(study: Study, sigmas: Array, near: list[Stop]) -> list[Stop]:
+    if not sigmas.size:
+        return []
+    batched = _batched(study, sigmas)
+    return [
+        _solve(study, float(sigma), start) if found is None else found
+        for sigma, start, found in zip(sigmas, near, batched, strict=True)
+    ]
+
+
+def _interval_bounds(study: Study, intervals: list[tuple[float, float]], near: list[Stop]) -> Array | None:
+    """Bounds of all intervals at once, those that the batch leaves out one by one; None where there is no batch."""
+    shapes = {(stop.prices.size, stop.bands.size) for stop in near}
+    if len(shapes) > 1:
+        return None
+    lows, highs = np.array(intervals).T
+    prices, bands = np.stack([stop.prices for stop in near]), np.stack([stop.bands for stop in near])
+    values = interval_bounds(study, lows, highs, prices, bands, np.array([stop.near_examples for stop in near]))
+    if values is None:
+        return None
+    for i in np.flatnonzero(np.isnan(values)):
+        value = _interval_bound(study, float(lows[i]), float(highs[i]), near[i])
+        values[i] = -np.inf if value is None else value
+    return values
 
 
 def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | None:

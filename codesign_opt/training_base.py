@@ -268,6 +268,21 @@ class TrainingNoise(ABC):
             fresh -= 0.0 if self.replacement else common
         return fresh, floor
 
+    def last_evaluations(self, eigenvalues: Array, counts: Array, stops: Array) -> tuple[Array, Array]:
+        """`last_evaluation` at R stopping points, (R,) each: at once for a diagonal matrix on fresh examples."""
+        changed = type(self).last_evaluation is not TrainingNoise.last_evaluation
+        if changed or self.matrix != "diagonal" or self.dataset_size is not None:
+            own = np.array([self.last_evaluation(eigenvalues, counts, float(stop)) for stop in stops])
+            return own[:, 0], own[:, 1]
+        lam, n, level, _ = _arguments(eigenvalues, counts, stops, 0.0, "denoise")
+        noise = self._stationary(lam, None, level)
+        v = lam[:, None] + level**2
+        row = lam[:, None] * level**2 / v
+        fresh = n @ (row + row if self.intercept else row)
+        if noise is None:
+            return fresh, np.zeros_like(fresh)
+        return fresh, n @ (noise.row * noise.column * v + noise.intercept)
+
     def dataset_error(
         self, eigenvalues: Any, counts: Any, stopping_sigma: float, *, terminal: str = "denoise"
     ) -> float:

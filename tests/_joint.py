@@ -17,12 +17,12 @@ COUPLINGS = {
 }
 
 
-def random_program(seed):
+def random_program(seed, *, sizes=(1, 2, 3, 5, 12, 40), decades=(0.5, 2, 6, 16)):
     """A feasible instance with anything that may go wrong: decades, zeros, caps, floors, spent examples, budgets."""
     rng = np.random.default_rng(seed)
-    size = int(rng.choice([1, 2, 3, 5, 12, 40]))
+    size = int(rng.choice(sizes))
     bands = int(rng.choice([0, 1, 2, 4, 8]))
-    decades = float(rng.choice([0.5, 2, 6, 16]))
+    decades = float(rng.choice(decades))
 
     def spread(*shape, zeros=0.0):
         values = 10 ** rng.uniform(-decades / 2, decades / 2, shape)

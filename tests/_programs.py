@@ -191,7 +191,7 @@ def boxed_training(size, decades, budget_scale, price_scale, seed, *, spent=Fals
     budget = 1e6 * budget_scale
     free = np.sqrt(s / c) * budget / np.sqrt(s * c).sum()
     low = np.where(rng.random(size) < 0.3, free * rng.uniform(0.2, 2, size), 0.0)
-    low *= min(1.0, 0.5 * budget / max(float(c @ low), 1e-300))
+    low *= min(1.0, 0.5 * budget / max(float(c @ low), 1e-3 * budget))
     high = np.where(rng.random(size) < 0.3, low + free * rng.uniform(0.1, 1, size), np.inf)
     e = np.where(rng.random(size) < 0.5, free * rng.uniform(0, 1.5, size), 0.0) if spent else None
     return table, steps, s, c, budget, low, high, None if e is None else np.minimum(e, high)

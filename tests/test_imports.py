@@ -14,12 +14,13 @@ LAYERS = [
     {"_validate", "_covariance", "_text", "errors", "levels"},
     {"spectrum", "process", "gaussian_laws", "sampler_base", "samplers", "kernel", "noise_effect", "parameterization",
      "constant_step", "sgd_variance", "lower_bounds", "training_base", "training_noise", "coupling", "prices",
-     "densities", "grids"},
+     "densities", "grids", "training_log", "level_statistics", "level_smoothing",
+     "curve_windows", "curve_fit", "curve_results", "curve_estimation"},
     {"coefficients", "coefficient_batch", "polish"},
-    {"gaussian", "certificate", "solvers"},
+    {"gaussian", "estimated", "certificate", "solvers"},
     {"plan"},
     {"modeling"},
-    {"auditing", "frontiers", "study", "sweep", "handout", "few_steps", "outer"},
+    {"auditing", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps", "outer"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 DRAWING = {"plots", "plot_page", "plot_style", "report", "level_report", "export", "cli", "problems", "__main__"}

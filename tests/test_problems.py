@@ -27,7 +27,10 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_builds_and_says_where_its_data_come_from(name):
-    declared = problems.load(name)
+    try:
+        declared = problems.load(name)
+    except FileNotFoundError as absent:  # Fashion-MNIST comes from the system's package manager
+        pytest.skip(str(absent))
     assert declared.name == name
     assert declared.title == problems.title(name)
     assert declared.provenance.endswith(".")

@@ -1,8 +1,43 @@
 """Estimators: everything the programs need, measured on a network, a data set and training logs (torch).
 
-Import what is needed from the modules; `codesign_opt.estimate.network` puts all of it together.
+`network` puts all of it together; the parts are here under their own names. Loading this package
+loads torch only when a name is used.
 """
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "adapters": ["from_diffusers", "from_edm", "from_prediction", "guided"],
+    "denoiser": ["Denoiser", "DenoiserError"],
+    "error_coupling": ["ErrorGram", "error_gram"],
+    "grid_descent": ["descend_grid"],
+    "grid_error": ["measured_error"],
+    "ledger": ["Ledger"],
+    "local_error": ["step_responses", "truncation_error"],
+    "pipeline": ["network"],
+    "reference": ["Draws", "Reference"],
+    "sampling": ["BrownianPath", "run", "trajectory"],
+    "sensitivity": ["difference_of", "sensitivity"],
+    "spectra": ["spectrum"],
+    "statistics": ["Estimate", "Moments"],
+    "step_rule": ["StepRule"],
+    "transfer": ["TransferKernel"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

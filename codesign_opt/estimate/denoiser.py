@@ -27,6 +27,7 @@ class Denoiser:
     Attributes:
         evaluations: images denoised so far; what prices are per.
         calls: batches.
+        sigma_range: noise levels that the network was trained on, where its adapter knows them.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -43,6 +44,7 @@ class Denoiser:
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.evaluations = 0
         self.calls = 0
+        self.sigma_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, denoiser: Any) -> Denoiser:
@@ -50,7 +52,8 @@ class Denoiser:
         return denoiser if isinstance(denoiser, Denoiser) else cls(denoiser)
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-        levels = torch.as_tensor(sigma, device=x.device).to(x.dtype).expand(x.shape[0])
+        given = sigma.to(x.device, x.dtype) if torch.is_tensor(sigma) else torch.tensor(sigma, dtype=x.dtype)
+        levels = given.to(x.device).expand(x.shape[0])
         result = self.function(x, levels)
         self.calls += 1
         self.evaluations += int(x.shape[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..samplers import Ancestral, DPMpp2M, Euler, EulerMaruyama, Heun, Sampler
@@ -68,6 +69,8 @@ def run(
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
+    *,
+    before: tuple[float, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The sampler's output from states `x` at sigmas[0]: docs/theory.md section 2, on any denoiser.
 
@@ -77,6 +80,8 @@ def run(
         sigmas: (K+1,) descending noise levels; a last 0 is the plain denoiser at the level before.
         x: (N, *shape) states in x / s.
         noise: path of the injected noise, for samplers that have some.
+        before: for a run that goes on from the middle of a grid: the node before sigmas[0] and the
+            denoiser's output there, which a multistep sampler remembers; others ignore it.
 
     Returns:
         (N, *shape), differentiable in `x` and, where `sigmas` is a tensor, in the grid.
@@ -89,7 +94,7 @@ def run(
     >>> run(lambda x, sigma: x / (1 + sigma[:, None] ** 2), Euler(), [2.0, 1.0, 0.0], torch.ones(1, 1)).item()
     0.3
     """
-    return trajectory(denoiser, sampler, sigmas, x, noise)[-1]
+    return trajectory(denoiser, sampler, sigmas, x, noise, before=before)[-1]
 
 
 def trajectory(
@@ -98,14 +103,19 @@ def trajectory(
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
+    *,
+    before: tuple[float, torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
-    grid = torch.as_tensor(sigmas, dtype=torch.float64, device=x.device)
+    levels = sigmas if torch.is_tensor(sigmas) else np.array(sigmas, dtype=np.float64)  # plans are read-only
+    grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
     if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or bool(grid[-1] < 0):
         raise ValueError("sigmas must be at least two strictly descending noise levels, only the last may be 0.")
     if has_noise(sampler) and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
     act = _action(Denoiser.of(denoiser), sampler, noise)
+    if before is not None and isinstance(act, _TwoStep):
+        act.before, act.length = before[1], torch.log(before[0] / grid[0])
     states = [x]
     for high, low in pairwise(grid):
         states.append(act(states[-1], high, low))

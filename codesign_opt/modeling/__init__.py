@@ -1,30 +1,25 @@
 """The convex language: terms, constraints and the problem that they make."""
 
+from .algebra import Bound, Sum, Term
+from .coherent import CoherentScore
 from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
 from .design import Design, Point
+from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .problem import Problem
-from .terms import (
-    Bound,
-    Compute,
-    Discretization,
-    ScoreError,
-    SeparableDiscretization,
-    Smooth,
-    Steps,
-    Sum,
-    Term,
-    Truncation,
-)
+from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
     "Bound",
     "Cap",
+    "CoherentScore",
     "Compute",
     "Constraint",
     "Design",
     "Discretization",
     "Floor",
+    "GramDiscretization",
     "InformationError",
     "Monotone",
     "Named",

@@ -13,8 +13,8 @@ import numpy as np
 from .._validate import Array, Mask, choice, number, vector
 from ..coefficients import Coefficients
 from ..errors import EmptySelectionError
+from .algebra import Bound, Term
 from .design import Box, Design
-from .terms import Bound, Term
 
 __all__ = [
     "BoxConstraint",

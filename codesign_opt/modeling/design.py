@@ -84,6 +84,7 @@ class Design:
     evaluations_per_step: int = 1
     examples_unit: float = 1.0
     steps_unit: float = 1.0
+    steps_low: Array | None = None  # (L,) what the problem's level bounds leave as least steps; None: not known
 
     @classmethod
     def declare(

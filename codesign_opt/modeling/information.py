@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import cvxpy as cp
 import numpy as np
@@ -12,8 +13,8 @@ from scipy.optimize import linprog
 
 from .._validate import Array, matrix, vector
 from ..levels import Levels
+from .algebra import Term
 from .design import Design, Point
-from .terms import Term
 
 __all__ = ["InformationError"]
 
@@ -29,6 +30,11 @@ class InformationError(Term):
     can be added (docs/theory.md sections 6 and 7, P4). The covariance is that of efficient loss
     weights, proportional to 1 / s_l; the value for unit weights (a sandwich covariance, neither
     convex nor monotone) is reported beside.
+
+    Parameters in independent blocks (block-diagonal information, say one block per band of the data)
+    are a sum of terms on the same noise levels, each with its own features, response and prior:
+    `InformationError(f1, g1, sigma=s) + 0.5 * InformationError(f2, g2, sigma=s)`. The examples of a
+    level serve all of them.
 
     Args:
         features: (L, k, P) derivative of the denoiser's k outputs by the P shared parameters.
@@ -110,12 +116,15 @@ class InformationError(Term):
         return whitening @ (whitening.T @ self.response)
 
     def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
-        """(P, r) Y from the dual of the declared equality, up to a factor; None where there is none."""
+        """(P, r) Y from the dual of the declared equality, times the term's weight in the program solved.
+
+        Up to a factor that is common to all terms of one program; None where there is no dual.
+        """
         dual = auxiliary[0].dual_value if auxiliary else None
         if dual is None or not np.all(np.isfinite(dual)):
             return None
         whitening = self._whitening(reference)
-        solution = whitening @ np.asarray(dual).reshape(whitening.shape[1], -1)
+        solution = whitening @ np.asarray(dual).reshape(whitening.shape[1], -1) / self._unit(whitening)
         return solution if np.sum(self.response * solution) > 0 else -solution
 
     def gains(self, solution: Array) -> Array:
@@ -181,9 +190,12 @@ class InformationError(Term):
         t = cp.Variable(count)
         stacked = cp.reshape(w, (count, size * outputs), order="C").T
         cone = cp.SOC(t + relative, cp.vstack([2 * stacked, cp.reshape(t - relative, (1, count), order="C")]), axis=0)
-        wanted = left.T @ self.response
-        unit = float(np.linalg.norm(wanted)) or 1.0  # cones hold numbers of order one, whatever the error's unit
-        return unit**2 * (objective + cp.sum(t)), [equality == wanted / unit, cone]
+        unit = self._unit(left)
+        return unit**2 * (objective + cp.sum(t)), [equality == left.T @ self.response / unit, cone]
+
+    def _unit(self, whitening: Array) -> float:
+        """What the declared cones are divided by: they hold numbers of order one, whatever the error's unit."""
+        return float(np.linalg.norm(whitening.T @ self.response)) or 1.0
 
     def _whitening(self, examples: Array) -> Array:
         """(P, rank) W with W^T M W = 1 on the range of M."""
@@ -217,39 +229,50 @@ def _root(prior: Array) -> Array:
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
+class Trial(NamedTuple):
+    """One information error of the objective: its weight, the term, and the (P, r) Y that its bound is made of."""
+
+    weight: float
+    term: InformationError
+    solution: Array
+
+
 def information_bound(
-    weight: float,
-    term: InformationError,
-    solution: Array,
+    trials: Sequence[Trial],
     point: Point,
     tangent: tuple[float, Array],
     polyhedron: tuple[Array, Array],
     box: tuple[Array, Array],
 ) -> float:
-    """Lower bound for shared parameters: tangent of the error, then a linear program over the examples.
+    """Lower bound for shared parameters: tangents of the errors, then a linear program over the examples.
 
     For any Y and t, f(m) >= 2 t <G,Y> - t^2 (<Y,M0 Y> + sum m_l g_l): linear in m. The best t gives
     f >= <G,Y>^2 / (<Y,M0 Y> + max sum m_l g_l), the equivalence theorem's bound (docs/theory.md section 7).
+    A weighted sum of errors has weighted sums in the place of each of these.
 
     Args:
-        weight, term: the information error and its weight in the objective.
-        solution: (P, r) Y; M^-1 G at the candidate, or the dual of the declared equality.
+        trials: every information error with its Y: M^-1 G at the candidate, or the dual of the declared
+            equality. They count up to a factor common to all.
         point: the candidate.
         tangent: constant and gradient of the objective's other terms.
         polyhedron: (J, limit) with J m <= limit for every feasible m.
         box: bounds of the new examples.
     """
-    gains = term.gains(solution)
-    overlap = float(np.sum(term.response * solution))
-    prior = 0.0 if term.prior is None else float(np.sum(solution * (term.prior @ solution)))
+    gains, overlap, prior = np.zeros(point.spent.size), 0.0, 0.0
+    for weight, term, solution in trials:
+        gains = gains + weight * term.gains(solution)
+        overlap += weight * float(np.sum(term.response * solution))
+        if term.prior is not None:
+            prior += weight * float(np.sum(solution * (term.prior @ solution)))
     prior += float(gains @ point.spent)
     constant, gradient = tangent
     if np.any(gradient != 0):
-        t = overlap / (prior + float(gains @ point.new_examples))
-        least = _linear_minimum(gradient - weight * t**2 * gains, polyhedron, box)
-        return constant + weight * (2 * t * overlap - t**2 * prior) + least
+        seen = prior + float(gains @ point.new_examples)
+        t = overlap / seen if seen > 0 else 0.0
+        least = _linear_minimum(gradient - t**2 * gains, polyhedron, box)
+        return constant + 2 * t * overlap - t**2 * prior + least
     most = -_linear_minimum(-gains, polyhedron, box)
-    return constant + weight * overlap**2 / (prior + most)
+    return constant + (overlap**2 / (prior + most) if overlap > 0 else 0.0)
 
 
 def _linear_minimum(cost: Array, polyhedron: tuple[Array, Array], box: tuple[Array, Array]) -> float:

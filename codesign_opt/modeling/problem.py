@@ -14,14 +14,17 @@ from ..certificate import Certificate
 from ..coefficients import Coefficients
 from ..levels import Levels
 from ..plan import Plan
+from .algebra import Bound, Term
+from .coherent import CoherentScore
 from .constraints import Named, as_named
 from .design import Design, Point
 from .information import InformationError
+from .plain import is_plain_bound, is_plain_term
 from .reference import Budget, recentred
 from .scaling import check_leaf, rows_of
 from .solution import describe
 from .solving import not_certified, rated, solve_declared
-from .terms import Bound, Compute, ScoreError, Steps, Term
+from .terms import Compute, ScoreError, Steps
 
 __all__ = ["Problem"]
 
@@ -139,6 +142,8 @@ class Problem:
             c = leaf.coefficients
             if c is None and not isinstance(leaf, (Compute, Steps)):
                 return True
+            if isinstance(leaf, CoherentScore):
+                return True
             if isinstance(leaf, ScoreError) and (np.any(leaf.table.example_error > 0) or leaf.table.final_score > 0):
                 return True
         return False
@@ -148,10 +153,12 @@ class Problem:
         size = len(self.levels)
         design = self.design(Point(np.ones(size), self.spent_examples, np.ones(size)))
         for _, leaf in self.objective.leaves():
-            expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+            if not is_plain_term(leaf):
+                expression, auxiliary = leaf.formulation(design)
+                check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
         for item in self.constraints:
-            rows_of(item, design)
+            if not is_plain_bound(item):
+                rows_of(item, design)
         _refuse_free_quantities(self, design)
 
     def _from_plan(self, plan: Plan) -> Point:

@@ -12,13 +12,18 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate, LagrangianBound
 from ..errors import ConvexityError
+from .algebra import Term
 from .design import Box, Design, Point
-from .information import InformationError, information_bound
+from .discretization import Discretization, SeparableDiscretization
+from .information import InformationError, Trial, information_bound
 from .reference import Budget
 from .scaling import Row, as_stated, linearise, scaled_expression
-from .terms import Compute, Steps, Term
+from .terms import Compute, ScoreError, Steps, Truncation
 
 __all__ = ["Leaf", "certify"]
+
+# more examples or steps never hurt: what unlimited ones leave is a bound too
+_MONOTONE = (ScoreError, Discretization, SeparableDiscretization, Truncation, InformationError)
 
 
 class Leaf(NamedTuple):
@@ -36,11 +41,12 @@ class _Value:
 
     total: float
     constant: float
+    resolution: float = 0.0
 
     @property
     def scale(self) -> float:
         # differences below 1e-14 of the whole are rounding: no certificate can resolve them
-        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), 1e-300)
+        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
 def certify(
@@ -51,20 +57,28 @@ def certify(
     design: Design,
     point: Point,
     tolerance: float,
+    *,
+    tangent: Point | None = None,
 ) -> Certificate:
-    """The better of the bounds that apply, with the candidate's feasibility in user units."""
+    """The better of the bounds that apply, with the candidate's feasibility in user units.
+
+    Tangents of the terms are taken at `tangent`, at the candidate unless given.
+    """
     design.set(point)
     infeasibility = max((row.violation() for row in rows), default=0.0)
     price = sum(float(np.abs(y) @ row.excess()) for row, y in zip(rows, multipliers, strict=True) if not row.box)
     value = _Value(
         sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),
+        sum(leaf.weight * leaf.term.resolution(design, point) for leaf in leaves),
     )
     if any(isinstance(leaf.term, InformationError) for leaf in leaves):
         lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"
     else:
-        lower = lagrangian(leaves, rows, multipliers, box, design, point).value()
+        lower = lagrangian(leaves, rows, multipliers, box, design, point if tangent is None else tangent).value()
         method = "separable Lagrangian"
+    if all(isinstance(leaf.term, _MONOTONE) for leaf in leaves):
+        lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
     return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
 
@@ -80,7 +94,7 @@ def lagrangian(
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     bound = _empty(box, design, point)
     for leaf in leaves:
-        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point)
+        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point, leaf.auxiliary)
     for row, multiplier in zip(rows, multipliers, strict=True):
         _tighten_box(bound, row, design)
         if row.box:
@@ -115,6 +129,7 @@ def _add(
     weight: float,
     design: Design,
     point: Point,
+    auxiliary: tuple[cp.Constraint, ...] = (),
 ) -> None:
     if weight == 0:
         return
@@ -124,7 +139,7 @@ def _add(
     elif isinstance(leaf, Steps):
         size = len(design)
         bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
-    elif not leaf.add_to(bound, weight, point):
+    elif not leaf.add_solved(bound, weight, point, design, auxiliary):
         try:
             _add_tangent(bound, as_stated(leaf, expression, design), np.array([weight]), design, point)
         except ConvexityError as error:
@@ -161,14 +176,9 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
 def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point) -> float:
     """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
     others = _empty(box, design, point)
-    own: Leaf | None = None
     for leaf in leaves:
-        if isinstance(leaf.term, InformationError):
-            own = leaf
-        else:
+        if not isinstance(leaf.term, InformationError):
             _add(others, leaf.term, leaf.expression, leaf.weight, design, point)
-    assert own is not None
-    assert isinstance(own.term, InformationError)
     jacobian, limits = [], []
     for row in rows:
         _tighten_box(others, row, design)
@@ -185,11 +195,20 @@ def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: 
     size = len(design)
     polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
     tangent = (others.constant, others.examples_price)
-    solutions = [own.term.solution(point.examples)]
-    dual = own.term.dual_solution(own.auxiliary, design.reference.examples)
-    solutions += [] if dual is None else [dual]
-    bounds = [
-        information_bound(own.weight, own.term, solution, point, tangent, polyhedron, others.examples_box)
-        for solution in solutions
-    ]
-    return max(bounds)
+    return max(
+        information_bound(trials, point, tangent, polyhedron, others.examples_box)
+        for trials in _trials(leaves, design, point)
+    )
+
+
+def _trials(leaves: Sequence[Leaf], design: Design, point: Point) -> list[list[Trial]]:
+    """Y of every information error at the candidate, and from the duals of the declared equalities where there are."""
+    at_candidate, from_duals = [], []
+    for leaf in leaves:
+        if not isinstance(leaf.term, InformationError) or leaf.weight == 0:
+            continue
+        at_candidate.append(Trial(leaf.weight, leaf.term, leaf.term.solution(point.examples)))
+        dual = leaf.term.dual_solution(leaf.auxiliary, design.reference.examples)
+        if dual is not None:
+            from_duals.append(Trial(leaf.weight, leaf.term, dual / leaf.weight))
+    return [at_candidate, from_duals] if len(from_duals) == len(at_candidate) else [at_candidate]

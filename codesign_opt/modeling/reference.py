@@ -10,8 +10,9 @@ from .._validate import Array
 from ..coefficients import Coefficients
 from ..errors import InfeasibleError
 from ..levels import Levels
+from .algebra import Bound
 from .design import Box, Design, Point
-from .terms import Bound, Compute, Steps
+from .terms import Compute, Steps
 
 __all__ = ["Budget", "check_open", "first_reference", "recentred"]
 

@@ -17,9 +17,9 @@ from scipy import sparse
 
 from .._validate import Array, Indices
 from ..errors import ConvexityError, EmptySelectionError
+from .algebra import Bound, Term
 from .constraints import BoxConstraint, Constraint, Named
 from .design import Design
-from .terms import Bound, Term
 
 __all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
 
@@ -226,17 +226,27 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
 
 
 def _bound_row(name: str, bound: Bound, design: Design) -> Row:
-    pieces = [(w, *scaled_expression(leaf, design)) for w, leaf in bound.term.leaves()]
-    for (_, leaf), (_, expression, _, _) in zip(bound.term.leaves(), pieces, strict=True):
+    pieces = [(w, _bounded(name, leaf, design)) for w, leaf in bound.term.leaves()]
+    for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
         check_leaf(leaf.name, expression, design)
-    auxiliary = [constraint for piece in pieces for constraint in piece[2]]
-    if auxiliary:
-        raise ConvexityError(f"'{name}' bounds a term with auxiliary variables; use it in the objective.")
-    expression = sum(w * e for w, e, _, _ in pieces) - bound.limit
+    expression = sum(w * e for w, e in pieces) - bound.limit
     size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
-    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e, _, _) in
+    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
                  zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
     return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound, exact=stated)
+
+
+def _bounded(name: str, leaf: Term, design: Design) -> cp.Expression:
+    """A term inside a bound: without auxiliary variables."""
+    expression, auxiliary, _ = scaled_expression(leaf, design)
+    if not auxiliary:
+        return expression
+    try:
+        return leaf.expression(design)
+    except TypeError:
+        raise ConvexityError(
+            f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
+        ) from None
 
 
 def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:

@@ -9,9 +9,12 @@ import numpy as np
 from .._validate import Array
 from ..grids import grid_from_steps
 from ..plan import Plan
+from .coherent import CoherentScore
+from .discretization import Discretization, SeparableDiscretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .reference import Budget
-from .terms import Compute, Discretization, ScoreError, SeparableDiscretization, Truncation
+from .terms import Compute, ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -80,6 +83,10 @@ def _breakdown(solved: Solved) -> dict[str, float]:
             put("last evaluation", weight * (last + last_floor))
         elif isinstance(leaf, (Discretization, SeparableDiscretization)):
             put("discretization", weight * leaf.value(solved.compiled.design, solved.point))
+        elif isinstance(leaf, CoherentScore):
+            put("score (coherent)", weight * leaf.value(solved.compiled.design, solved.point))
+        elif isinstance(leaf, GramDiscretization):
+            put(f"discretization ({leaf.model} Gram)", weight * leaf.value(solved.compiled.design, solved.point))
         else:
             put(leaf.name, weight * leaf.value(solved.compiled.design, solved.point))
     return parts
@@ -143,18 +150,24 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
     for weight, leaf in solved.compiled.terms:
         if isinstance(leaf, ScoreError):
             reducible, floor = leaf.levels_value(point)
-            served = leaf.table.coupling.pooling(leaf.table.levels)
-            examples = point.examples if served is None else served @ point.examples
             tables["score"] = tables["score"] + weight * reducible
             tables["floor"] = tables["floor"] + weight * floor
-            part = np.where(examples > 0, reducible, 0.0) * examples
+            # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
+            part = np.where(point.examples > 0, leaf.gains(point), 0.0) * point.examples**2
             tables["score_weight"] = tables["score_weight"] + weight * part
             tables["final_window"] = leaf.table.final_window
         elif isinstance(leaf, Discretization):
             tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
             tables["bands"] = weight * leaf.band_sums(point) ** 2
+        elif isinstance(leaf, CoherentScore):
+            shares = weight * leaf.levels_value(point)
+            tables["score"] = tables["score"] + shares
+            tables["score_weight"] = tables["score_weight"] + shares * point.examples
+        elif isinstance(leaf, GramDiscretization):
+            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
         elif isinstance(leaf, InformationError):
-            tables["information_gain"] = weight * leaf.gains(leaf.solution(point.examples))
+            gains = leaf.gains(leaf.solution(point.examples))
+            tables["information_gain"] = tables["information_gain"] + weight * gains
     example, step = np.ones(size), zero
     compute = _compute(solved)
     if compute is not None:
@@ -172,9 +185,13 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
 def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -> Array:
     """(L,) decrease of the error per unit of price spent on examples of a level: flat where training is active."""
     examples = solved.point.examples
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(tables["score_weight"] > 0, tables["score_weight"] / examples**2, 0.0)
+    gain = np.zeros(examples.size)
     for weight, leaf in solved.compiled.terms:
+        if isinstance(leaf, ScoreError):
+            gain = gain + weight * leaf.gains(solved.point)
+        elif isinstance(leaf, CoherentScore):
+            share = leaf.levels_value(solved.point)
+            gain = gain + weight * np.divide(share, examples, out=np.zeros_like(share), where=share > 0)
         if isinstance(leaf, ScoreError) and leaf.table.final_score > 0:
             near = float(leaf.table.final_window @ examples)
             gain = gain + weight * leaf.table.final_score / near**2 * leaf.table.final_window
@@ -185,10 +202,13 @@ def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     notes = []
     if solved.point.steps.sum() > _MOST_NODES and problem.table is not None:
         notes.append(f"no grid is written for {solved.point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
+    shared = [(weight, leaf) for weight, leaf in solved.compiled.terms if isinstance(leaf, InformationError)]
+    if shared:
+        unit = sum(weight * leaf.sandwich_error(solved.point.examples) for weight, leaf in shared)
+        notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
     for _, leaf in solved.compiled.terms:
-        if isinstance(leaf, InformationError):
-            unit = leaf.sandwich_error(solved.point.examples)
-            notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
+        if isinstance(leaf, GramDiscretization) and problem.decides_steps:
+            notes += leaf.notes(solved.compiled.design, solved.point)
     return tuple(notes)
 
 

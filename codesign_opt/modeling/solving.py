@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,16 @@ import numpy as np
 from .._validate import Array
 from ..certificate import Certificate
 from ..errors import InfeasibleError, NotCertifiedError
+from .algebra import Bound, Term
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
 from .elastic import diagnose
+from .plain import PLACEHOLDER, BudgetRow, SettledStructure, is_plain_bound, is_plain_term
 from .proof import Leaf, certify
 from .reference import Budget, check_open, first_reference
 from .scaling import Row, rows_of, scaled_expression
 from .structure import Structure
-from .terms import Bound, Term, Truncation
+from .terms import Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -30,6 +32,7 @@ __all__ = ["Compiled", "Solved", "compile_problem", "solve_declared"]
 
 _TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
+_MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
 @dataclass(eq=False)
@@ -81,7 +84,8 @@ def solve_declared(
             return best, attempts
     if start is not None:
         reference = problem.recentred(start)
-    for index in range(_MAX_ATTEMPTS):
+    majorised = any(leaf.majorised for _, leaf in problem.objective.leaves())
+    for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(problem, reference, box)
         built = perf_counter()
@@ -109,7 +113,15 @@ def solve_declared(
             on_attempt(record)
         if best is not None and best.certificate.optimal:
             break
+        if index >= _MAX_ATTEMPTS and not _improving(attempts):
+            break
     return best, attempts
+
+
+def _improving(attempts: list[dict[str, Any]]) -> bool:
+    """Whether the last rounds got nearer to a proof than those before them."""
+    gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
+    return min(gaps[-_MAX_ATTEMPTS:]) < 0.9 * min(gaps[:-_MAX_ATTEMPTS], default=np.inf)
 
 
 def _structured(
@@ -139,7 +151,8 @@ def _structured(
     begun = perf_counter()
     compiled = compile_problem(problem, centre, box, declare=False)
     multipliers = answer.multipliers(compiled.rows, compiled.design)
-    proof = certify(compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    given = (compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
+    proof = certify(*given, tangent=answer.tangent)
     record["build_seconds"] = perf_counter() - begun
     record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
     return centre, Solved(answer.point, compiled, multipliers, proof, attempts)
@@ -163,7 +176,7 @@ def not_certified(
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in problem.objective.leaves() if not leaf.scales_itself]
     blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
-    blame += _kinks(best)
+    blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in problem.objective.leaves() if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
         return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
@@ -223,7 +236,8 @@ def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
         problem.spent_examples,
         reference.steps if steps is None else steps,
     )
-    return reference, box, Structure.of(problem, budgets, box)
+    structure = Structure.of(problem, budgets, box) or SettledStructure.read(problem, budgets, box)
+    return reference, box, structure
 
 
 def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
@@ -242,14 +256,20 @@ def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bo
 
     Without `declare` the leaves and rows are built for the certificate and no cvxpy problem is.
     """
-    design = problem.design(reference)
+    design = replace(problem.design(reference), steps_low=box.steps_low)
     leaves: list[Leaf] = []
     auxiliary: list[cp.Constraint] = []
     for weight, leaf in problem.objective.leaves():
+        if not declare and is_plain_term(leaf):
+            leaves.append(Leaf(weight, leaf, PLACEHOLDER))
+            continue
         expression, constraints, _ = scaled_expression(leaf, design)
         leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
         auxiliary += constraints
-    rows = [row for item in problem.constraints for row in rows_of(item, design)]
+    in_numbers = not declare and all(is_plain_term(leaf) for _, leaf in problem.objective.leaves())
+    rows: list[Row] = []
+    for item in problem.constraints:
+        rows += [BudgetRow.of(item, design)] if in_numbers and is_plain_bound(item) else rows_of(item, design)
     moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
     sizes = [
         abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
@@ -283,9 +303,19 @@ def _has_values(design: Design) -> bool:
 
 def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, Any]]) -> Solved:
     multipliers = [row.multipliers(compiled.unit) for row in compiled.rows]
-    point = _repaired(compiled)
-    proof = certify(compiled.leaves, compiled.rows, multipliers, compiled.box, compiled.design, point, tolerance)
-    return Solved(point, compiled, multipliers, proof, attempts)
+    found: list[Solved] = []
+    for point in _points(compiled):
+        proof = certify(compiled.leaves, compiled.rows, multipliers, compiled.box, compiled.design, point, tolerance)
+        found.append(Solved(point, compiled, multipliers, proof, attempts))
+    return min(found, key=lambda solved: _badness(solved.certificate))
+
+
+def _points(compiled: Compiled) -> list[Point]:
+    """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
+    first = point = _repaired(compiled)
+    for leaf in compiled.leaves:
+        point = leaf.term.recovered(compiled.design, point, leaf.auxiliary)
+    return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
 
 
 def _repaired(compiled: Compiled) -> Point:

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from .._validate import Array
 from ..coefficients import Coefficients
-from ..coupling import Coupling, Local, PerLevel, PerStep, Settled
+from ..coupling import Coupling, Local, PerLevel, PerStep, Settled, Transfer
 from ..errors import CodesignError
 from ..solvers.information import solve_information
 from ..solvers.joint import JointSolution, solve_joint
 from ..solvers.joint_program import JointProgram
+from .algebra import Bound
+from .coherent import CoherentScore
 from .constraints import BoxConstraint
 from .design import Box, Design, Point
+from .discretization import Discretization
+from .gram import GramDiscretization
 from .information import InformationError
 from .reference import Budget
 from .scaling import Row, jacobians
-from .terms import Bound, Discretization, ScoreError, Truncation
+from .terms import ScoreError, Truncation
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -36,7 +40,7 @@ __all__ = ["Answer", "InformationStructure", "JointStructure", "Structure", "cou
 
 def coupling_form(coupling: Coupling) -> str | None:
     """The name of M in the structured solver, or None where examples are pooled."""
-    if isinstance(coupling, PerLevel):
+    if isinstance(coupling, (PerLevel, Transfer)):
         return None
     if isinstance(coupling, Local):
         return coupling.form
@@ -53,12 +57,14 @@ class Answer:
         point: the candidate.
         budget_multipliers: by the budget's name.
         examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
+        tangent: where the certificate takes its tangents, if not at the candidate: every tangent is a bound.
     """
 
     point: Point
     budget_multipliers: dict[str, float]
     examples_gradient: Array
     steps_gradient: Array
+    tangent: Point | None = None
 
     def multipliers(self, rows: Sequence[Row], design: Design) -> list[Array]:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
@@ -113,7 +119,11 @@ class JointStructure(Structure):
 
     @classmethod
     def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
-        """None where the sampler is given, examples are pooled, or a term appears twice."""
+        """None where the sampler is given, examples are pooled, or a term appears twice.
+
+        Quadratic forms are no part of the structure; sharp rows and a separable bound stand in for them in the
+        reference.
+        """
         leaves = list(problem.objective.leaves())
         table = problem.table
         form = None if table is None else coupling_form(table.coupling)
@@ -121,7 +131,8 @@ class JointStructure(Structure):
             return None
         known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
         scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
-        errors = [(w, leaf.table) for w, leaf in known if isinstance(leaf, Discretization)]
+        scores += [(w, _stand_in(leaf)) for w, leaf in leaves if isinstance(leaf, CoherentScore)]
+        errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
         if len(scores) > 1 or len(errors) > 1:
             return None
         spent = problem.spent_examples
@@ -135,7 +146,20 @@ class JointStructure(Structure):
             return None
         point = Point(found.examples, self.spent, found.steps)
         gradients = self._gradients(found, point)
-        return Answer(point, dict(zip(self.names, map(float, found.budget_multipliers), strict=True)), *gradients)
+        prices = dict(zip(self.names, map(float, found.budget_multipliers), strict=True))
+        return Answer(point, prices, *gradients, self._tangent(found, point))
+
+    def _tangent(self, found: JointSolution, point: Point) -> Point:
+        """The point whose slope of the last evaluation's error is its multiplier: A / near^2 = nu.
+
+        At a flat optimum the candidate's own slope has half the digits of the multipliers, and the bound with it.
+        """
+        p, nu = self.program, found.window_multiplier
+        near = 0.0 if p.final_window is None else float(p.final_window @ point.examples)
+        if p.final_error == 0 or near <= 0 or nu <= 0:
+            return point
+        total = point.examples * (np.sqrt(p.final_error / nu) / near)
+        return Point(total - point.spent, point.spent, point.steps)
 
     def _gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
         """Derivative of the Lagrangian by each level's examples and steps, the level bounds left out."""
@@ -155,11 +179,14 @@ class JointStructure(Structure):
 
 @dataclass(frozen=True, eq=False)
 class InformationStructure(Structure):
-    """One information error under one budget and level bounds: solvers/information.py."""
+    """A weighted sum of information errors under one budget and level bounds: solvers/information.py.
+
+    The terms are blocks of parameters (bands, say) that share the examples of each level: block-diagonal
+    information, whose work grows with the number of blocks (docs/theory.md section 7, P4).
+    """
 
     method: ClassVar[str] = "Newton in shares"
-    weight: float
-    term: InformationError
+    terms: tuple[tuple[float, InformationError], ...]
     name: str
     budget: Budget
     low: Array
@@ -170,24 +197,28 @@ class InformationStructure(Structure):
     @classmethod
     def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> InformationStructure | None:
         """None for any other term or constraint, or a level without a price."""
-        leaves = list(problem.objective.leaves())
-        if len(leaves) != 1 or len(budgets) != 1 or _unknown(problem, budgets):
+        if len(budgets) != 1 or _unknown(problem, budgets):
             return None
-        (weight, term), (name, budget) = leaves[0], budgets[0]
-        if not isinstance(term, InformationError) or not np.all(budget.example > 0) or weight <= 0:
+        (name, budget), terms = budgets[0], []
+        for weight, leaf in problem.objective.leaves():
+            if not isinstance(leaf, InformationError):
+                return None
+            if weight > 0:
+                terms.append((weight, leaf))
+        if not terms or not np.all(budget.example > 0):
             return None
         spent = problem.spent_examples
         low = np.maximum(box.examples_low - spent, 0.0)
-        return cls(weight, term, name, budget, low, np.maximum(box.examples_high - spent, low), spent)
+        return cls(tuple(terms), name, budget, low, np.maximum(box.examples_high - spent, low), spent)
 
     def solve(self) -> Answer | None:
         try:
             found = solve_information(
-                self.term.roots,
-                self.term.response,
+                [term.roots for _, term in self.terms],
+                [np.sqrt(weight) * term.response for weight, term in self.terms],
                 self.budget.example,
                 self.budget.room,
-                prior=self.term.prior,
+                prior=[term.prior for _, term in self.terms],
                 low=self.low if self.low.any() else None,
                 high=self.high if np.any(np.isfinite(self.high)) else None,
                 spent=self.spent if self.spent.any() else None,
@@ -195,9 +226,16 @@ class InformationStructure(Structure):
         except (CodesignError, ValueError):  # the declared program says what is wrong, in the problem's own names
             return None
         point = Point(found.examples, self.spent, np.zeros(self.spent.size))
-        price = self.weight * found.budget_multiplier
-        gains = self.weight * self.term.gains(self.term.solution(point.examples))
-        return Answer(point, {self.name: price}, price * self.budget.example - gains, np.zeros(gains.size))
+        gains = sum(weight * term.gains(term.solution(point.examples)) for weight, term in self.terms)
+        examples = found.budget_multiplier * self.budget.example - gains
+        return Answer(point, {self.name: found.budget_multiplier}, examples, np.zeros(self.spent.size))
+
+
+def _stand_in(term: CoherentScore) -> Coefficients:
+    """A table whose score error is the coherent one's separable upper bound."""
+    table = term.table
+    zero = np.zeros(len(table.levels))
+    return replace(table, score=term.separable / table.log_width**2, floor=zero, final_score=0.0, final_floor=0.0)
 
 
 def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:

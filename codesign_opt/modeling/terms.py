@@ -1,162 +1,22 @@
-"""Terms: small classes with one method that returns a cvxpy expression, and their algebra.
-
-`a + b`, `2 * a`, `a <= limit` build a problem as it is written on paper. A user's term is a frozen
-dataclass with the one method `expression`; it is a function of densities or of sums over groups of
-levels, never of a single level, so that the number of levels doesn't matter.
-"""
+"""The built-in terms but discretisation: score error, truncation, price, steps, roughness."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, Indices, choice, number, vector
+from .._validate import Array, Indices, choice, number
 from ..certificate import LagrangianBound, ScorePart, pooled_price
 from ..coefficients import Coefficients
 from ..prices import Prices
+from .algebra import Term, check_table
 from .design import Design, Point
 
-__all__ = [
-    "Bound",
-    "Compute",
-    "Discretization",
-    "ScoreError",
-    "SeparableDiscretization",
-    "Smooth",
-    "Steps",
-    "Sum",
-    "Term",
-    "Truncation",
-]
-
-
-class Term(ABC):
-    """A convex function of the design; subclass it with one method, `expression`.
-
-    >>> import cvxpy as cp
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True, eq=False)
-    ... class Congestion(Term):
-    ...     price: float
-    ...     def expression(self, design):
-    ...         return self.price * cp.sum(cp.multiply(design.log_width, cp.power(design.density, 1.5)))
-    >>> Congestion(2.0) <= 3.0
-    Congestion <= 3
-    """
-
-    scales_itself: ClassVar[bool] = False  # declared in relative units already; others are probed and rescaled
-
-    @abstractmethod
-    def expression(self, design: Design) -> cp.Expression:
-        """The term as a scalar convex cvxpy expression of the design's quantities, in user units."""
-
-    @property
-    def name(self) -> str:
-        """How messages, shadow prices and breakdowns call the term."""
-        return type(self).__name__
-
-    @property
-    def coefficients(self) -> Coefficients | None:
-        """The table behind a built-in term; None for a user's term."""
-        return None
-
-    def leaves(self) -> Iterator[tuple[float, Term]]:
-        """(weight, term) for every summand."""
-        yield 1.0, self
-
-    def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
-        """The expression, and constraints on auxiliary variables where a term needs some."""
-        return self.expression(design), []
-
-    def value(self, design: Design, point: Point) -> float:
-        """The term at `point`, in user units."""
-        design.set(point)
-        return float(np.asarray(self.expression(design).value).item())
-
-    def constant(self, design: Design, point: Point) -> float:
-        """The part of `value` that no design changes: what is left at unlimited examples and steps."""
-        return 0.0
-
-    def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
-        """Add `weight` times a lower bound of the term that is exact at `point`; False: linearise it."""
-        return False
-
-    def __add__(self, other: Any) -> Sum:
-        if not isinstance(other, Term):
-            raise TypeError(f"{self.name} + {other!r}: only terms can be added.")
-        return Sum((*self.leaves(), *other.leaves()))
-
-    def __radd__(self, other: Any) -> Term:
-        if isinstance(other, (int, float)) and other == 0:  # sum([...]) starts from 0
-            return self
-        raise TypeError(f"{other!r} + {self.name}: only terms can be added.")
-
-    def __mul__(self, scalar: Any) -> Sum:
-        hint = "A negative multiple of a convex term is concave; state it as a bound instead."
-        weight = number(scalar, f"the multiple of {self.name}", nonnegative=True, hint=hint)
-        return Sum(tuple((weight * w, leaf) for w, leaf in self.leaves()))
-
-    __rmul__ = __mul__
-
-    def __le__(self, limit: Any) -> Bound:
-        return Bound(self, number(limit, f"the limit of {self.name}"))
-
-    def __ge__(self, limit: Any) -> Bound:
-        raise TypeError(
-            f"{self.name} >= {limit!r} is not convex; give an upper bound, or a linear row with named(...)."
-        )
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            f"{self.name} has no truth value; write each bound on its own (1 <= term <= 2 would drop a half)."
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Sum(Term):
-    """A weighted sum of terms."""
-
-    summands: tuple[tuple[float, Term], ...]
-
-    @property
-    def name(self) -> str:
-        return " + ".join(leaf.name if w == 1 else f"{w:g} {leaf.name}" for w, leaf in self.summands)
-
-    def leaves(self) -> Iterator[tuple[float, Term]]:
-        return iter(self.summands)
-
-    def expression(self, design: Design) -> cp.Expression:
-        return sum(w * leaf.expression(design) for w, leaf in self.summands)
-
-    def value(self, design: Design, point: Point) -> float:
-        return float(sum(w * leaf.value(design, point) for w, leaf in self.summands))
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, eq=False)
-class Bound:
-    """`term <= limit`: a named constraint."""
-
-    term: Term
-    limit: float
-    label: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.label if self.label is not None else self.term.name
-
-    def __repr__(self) -> str:
-        return f"{self.name} <= {self.limit:g}"
-
-    def __bool__(self) -> bool:
-        raise TypeError(f"{self!r} has no truth value; write each bound on its own.")
+__all__ = ["Compute", "ScoreError", "Smooth", "Steps", "Truncation"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,13 +36,23 @@ class ScoreError(Term):
     table: Coefficients
 
     def __post_init__(self) -> None:
-        _check_table(self.table, "ScoreError")
+        check_table(self.table, "ScoreError")
 
     @property
     def coefficients(self) -> Coefficients:
         return self.table
 
     def expression(self, design: Design) -> cp.Expression:
+        return self._declared(design, [])
+
+    def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """Pooled examples get a variable of their own, z <= T m, whose dual is what the certificate needs."""
+        constraints: list[cp.Constraint] = []
+        return self._declared(design, constraints, pooled_variable=not design.fixed_examples), constraints
+
+    def _declared(
+        self, design: Design, constraints: list[cp.Constraint], *, pooled_variable: bool = False
+    ) -> cp.Expression:
         c = self.table
         total = design.reference.examples
         kappa = c.kappa / design.reference.steps
@@ -196,7 +66,11 @@ class ScoreError(Term):
         parts: list[cp.Expression] = []
         on = np.flatnonzero(c.example_error > 0)
         if on.size:
-            parts.append(self._reducible(design, relative[on], (c.example_error / served)[on], kappa[on], on))
+            serving = relative[on]
+            if pooled_variable and pooling is not None:
+                serving = cp.Variable(on.size, name="pooled examples")
+                constraints.append(serving <= relative[on])
+            parts.append(self._reducible(design, serving, (c.example_error / served)[on], kappa[on], on))
         if np.any(c.floor_error > 0):
             factor = c.coupling.expression(design.step_variable, kappa)
             parts.append(cp.sum(cp.multiply(c.floor_error, factor)))
@@ -236,6 +110,15 @@ class ScoreError(Term):
             floor = np.where(c.floor_error > 0, c.floor_error * factor, 0.0)
         return reducible, floor
 
+    def gains(self, point: Point) -> Array:
+        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        served = point.examples if pooling is None else pooling @ point.examples
+        with np.errstate(divide="ignore", invalid="ignore"):
+            per_served = np.where(c.example_error > 0, self.levels_value(point)[0] / served, 0.0)
+        return per_served if pooling is None else np.asarray(per_served @ pooling)
+
     def final_value(self, point: Point) -> tuple[float, float]:
         """The last evaluation's reducible and irreducible error."""
         c = self.table
@@ -255,128 +138,54 @@ class ScoreError(Term):
         c = self.table
         pooling = c.coupling.pooling(c.levels)
         price = None
-        if pooling is not None:
-            served = pooling @ point.examples
+        if pooling is not None and bound.fixed_examples is None:
             factor = c.coupling.factor(c.kappa / point.steps)
-            price = weight * pooled_price(c.example_error, factor, served)
-            slope = -(price @ pooling)
-            bound.add_linear(float(slope @ point.spent), slope, np.zeros(len(c.levels)))
-        bound.parts.append(ScorePart(weight * c.example_error, weight * c.floor_error, c.coupling, c.kappa, price))
+            price = weight * pooled_price(c.example_error, factor, pooling @ point.examples)
+        self._add_parts(bound, weight, point, price)
+        return True
+
+    def add_solved(
+        self,
+        bound: LagrangianBound,
+        weight: float,
+        point: Point,
+        design: Design,
+        auxiliary: Sequence[cp.Constraint],
+    ) -> bool:
+        """With the price of pooled examples from the dual of z <= T m: it is exact to more digits than the point."""
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        dual = auxiliary[0].dual_value if auxiliary else None
+        if dual is None or pooling is None or bound.fixed_examples is not None or not np.all(np.isfinite(dual)):
+            return self.add_to(bound, weight, point)
+        price, on = np.zeros(len(c.levels)), c.example_error > 0
+        price[on] = np.maximum(dual, 0.0) / (pooling @ design.reference.examples)[on]
+        worth = float(price @ pooling @ point.examples)
+        if not worth > 0:
+            return self.add_to(bound, weight, point)
+        # the dual counts in the declared objective's unit; price z = A M / z in total sets the scale
+        self._add_parts(bound, weight, point, price * weight * float(self.levels_value(point)[0].sum()) / worth)
+        return True
+
+    def _add_parts(self, bound: LagrangianBound, weight: float, point: Point, price: Array | None) -> None:
+        c = self.table
+        pooling = c.coupling.pooling(c.levels)
+        error, floor = weight * c.example_error, weight * c.floor_error
+        if pooling is not None and price is None:  # given examples: what serves each level is a number
+            served = pooling @ point.examples
+            floor = floor + np.divide(error, served, out=np.zeros_like(error), where=error > 0)
+            error = np.zeros_like(error)
+        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling))
         bound.constant += weight * c.final_floor
-        if c.final_score > 0:  # A/m_r by its tangent at the candidate
-            near = self._window(point.examples)
-            slope = -weight * c.final_score / near**2 * c.final_window
+        near = self._window(point.examples)
+        if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none
+            slope = -weight * c.final_score / near / near * c.final_window
             bound.add_linear(
                 2 * weight * c.final_score / near + float(slope @ point.spent), slope, np.zeros(len(c.levels))
             )
-        return True
 
     def __repr__(self) -> str:
         return f"ScoreError({self.table!r})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Discretization(Term):
-    """Squared error of taking finite steps: sum_b (sum_l R_bl / n_l^q)^2, coherent along the path.
-
-    Convex in the steps for every order q >= 1: a square of a nonnegative sum of convex functions
-    (docs/theory.md section 3, equation 3.1 "sharp"). Response magnitudes are used: exact where a
-    response keeps one sign along the path, an upper model otherwise.
-    """
-
-    scales_itself: ClassVar[bool] = True
-    table: Coefficients
-
-    def __post_init__(self) -> None:
-        _check_table(self.table, "Discretization")
-
-    @property
-    def coefficients(self) -> Coefficients:
-        return self.table
-
-    def expression(self, design: Design) -> cp.Expression:
-        c = self.table
-        rows = c.step_response / design.reference.steps**c.order
-        rows = rows[np.any(rows > 0, axis=1)]
-        if not rows.size:
-            return cp.Constant(0.0)
-        inverse = cp.inv_pos(design.step_variable) if c.order == 1 else cp.power(design.step_variable, -c.order)
-        size = float(np.linalg.norm(rows.sum(axis=1)))  # rows of order one, whatever the unit of the error
-        return size**2 * cp.sum_squares((rows / size) @ inverse)
-
-    def band_sums(self, point: Point) -> Array:
-        """(B,) S_b = sum_l R_bl / n_l^q, square root of each band's error."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        return np.where(self.table.step_response > 0, terms, 0.0).sum(axis=1)
-
-    def levels_value(self, point: Point) -> Array:
-        """(L,) each level's share of the error, sum_b S_b R_bl / n_l^q."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        terms = np.where(self.table.step_response > 0, terms, 0.0)
-        return self.band_sums(point) @ terms
-
-    def value(self, design: Design, point: Point) -> float:
-        return float((self.band_sums(point) ** 2).sum())
-
-    def constant(self, design: Design, point: Point) -> float:
-        return self.value(design, point) if design.fixed_steps else 0.0
-
-    def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
-        sums = self.band_sums(point)
-        bound.powers.append((float(self.table.order), weight * 2 * sums @ self.table.step_response))
-        bound.constant -= weight * float(sums @ sums)
-        return True
-
-    def __repr__(self) -> str:
-        return f"Discretization({self.table!r})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SeparableDiscretization(Term):
-    """Separable upper bound of the discretisation error, equal to it at reference steps (equation 3.2).
-
-    sum_l D_l / n_l^(2q), D_l = sum_b S_b R_bl n_ref^q. Solve, take the solution's steps as the next
-    reference, repeat: each round cannot increase the sharp error (majorise and minimise).
-
-    Args:
-        table: the coefficients.
-        reference_steps: (L,) steps at which bound and error agree, > 0.
-    """
-
-    scales_itself: ClassVar[bool] = True
-    table: Coefficients
-    reference_steps: Array
-
-    def __post_init__(self) -> None:
-        _check_table(self.table, "SeparableDiscretization")
-        name = "SeparableDiscretization.reference_steps"
-        steps = vector(self.reference_steps, name, length=len(self.table.levels), positive=True)
-        object.__setattr__(self, "reference_steps", steps)
-
-    @property
-    def coefficients(self) -> Coefficients:
-        return self.table
-
-    @property
-    def weights(self) -> Array:
-        """(L,) D_l."""
-        q = self.table.order
-        sums = (self.table.step_response / self.reference_steps**q).sum(axis=1)
-        return (sums @ self.table.step_response) * self.reference_steps**q
-
-    def expression(self, design: Design) -> cp.Expression:
-        power = 2 * self.table.order
-        weights = self.weights / design.reference.steps**power
-        return cp.sum(cp.multiply(weights, cp.power(design.step_variable, -power)))
-
-    def value(self, design: Design, point: Point) -> float:
-        return float(np.sum(self.weights / point.steps ** (2 * self.table.order)))
-
-    def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
-        bound.powers.append((2.0 * self.table.order, weight * self.weights))
-        return True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -387,7 +196,7 @@ class Truncation(Term):
     table: Coefficients
 
     def __post_init__(self) -> None:
-        _check_table(self.table, "Truncation")
+        check_table(self.table, "Truncation")
 
     @property
     def coefficients(self) -> Coefficients:
@@ -500,8 +309,3 @@ def _unlimited(design: Design, point: Point) -> Point:
         point.spent,
         point.steps if design.fixed_steps else plenty,
     )
-
-
-def _check_table(table: Any, owner: str) -> None:
-    if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")

@@ -30,7 +30,7 @@ _REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         name: (name, {})
         for name in (
-            "digits", "photo_patches", "clipped_allocation", "custom_cost", "custom_constraint",
+            "digits", "photo_patches", "fashion_mnist", "clipped_allocation", "custom_cost", "custom_constraint",
             "shared_parameters",
         )
     },
@@ -69,7 +69,8 @@ def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
         ValueError: an unknown name (the message suggests the nearest), a file that fails or defines
             no build(), an override out of range.
         FileNotFoundError: no such file.
-        ImportError: the data come from a package that is not installed; the message has the command.
+        ImportError, FileNotFoundError: the data come from a package that is not installed; the message has
+            the command.
     """
     from ._user_file import build_with, module_from
 

@@ -21,7 +21,7 @@ from .joint_proof import JointSolution, better, conclude
 __all__ = ["JointProgram", "JointSolution", "solve_joint", "solve_many"]
 
 _NEWTON = 25
-_FAINT = (1e-24, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
+_FAINT = (1e-24, 1e-32, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
 
 
 def solve_joint(
@@ -109,6 +109,9 @@ def _search(
     if best is None or best.relative_gap > enough:
         plain = np.clip(_first_guess(dual, None), -690.0, 690.0)
         best = climb(dual, tolerance, best, [plain] if state is None else [plain, state.theta])
+        if best is None or best.relative_gap > 1e-6:
+            for guess in _guess_above_floors(dual):
+                best = climb(dual, tolerance, best, [guess])
     return best
 
 
@@ -226,6 +229,22 @@ def _first_guess(dual: LevelDual, start: tuple[Array, Array] | None) -> Array:
     ratio = nu / max(ceiling, 1e-300)
     # a price above the ceiling means that the last evaluation decides alone: T there is about sqrt(A_r / ceiling)
     return np.append(theta, np.log(max(ratio, 1e-300)) if ratio < 0.5 else min(float(np.log(2 * ratio)), 60.0))
+
+
+def _guess_above_floors(dual: LevelDual) -> list[Array]:
+    """Logarithmic multipliers at the floors of the steps plus half of what they leave, where that is little."""
+    spent = dual.c @ (dual.low - dual.spent) + dual.k @ dual.n_low
+    room = np.maximum(dual.budget - spent, 1e-16 * dual.budget)
+    if not dual.r.size or np.all(room > 0.1 * dual.budget):
+        return []
+    prices = np.maximum(dual.k.sum(axis=1), 1e-300)
+    further = 0.5 * float(np.min(np.where(dual.k.any(axis=1), room / prices, np.inf)))
+    if not np.isfinite(further):
+        return []
+    sums = dual.r @ dual._power(np.minimum(dual.n_low + further, dual.n_high))
+    etas = dual.q * 2 * float(sums @ sums) / room
+    theta = np.log(np.clip(np.concatenate([2 * sums, etas]), 1e-300, 1e300))
+    return [theta if dual.window is None else np.append(theta, 0.0)]
 
 
 def _budget_guess(dual: LevelDual, share: float, n: Array, factor: Array, from_steps: float) -> Array:

@@ -10,12 +10,13 @@ import time
 import cvxpy as cp
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 import codesign_opt as co
 from codesign_opt.solvers.joint import JointProgram, solve_joint
 from codesign_opt.solvers.joint_batch import solve_batch
 from codesign_opt.study import Study
-from codesign_opt.sweep import Stop, _sweep_grid, sweep
+from codesign_opt.sweep import Stop, _sweep_grid, bound_between, sweep
 
 BUDGET = 1e9
 
@@ -55,13 +56,13 @@ def geometric(table, prices, unit):
     return float(program.value) * unit
 
 
-def timed(function, repeat):
+def timed(function, repeat, clock=time.perf_counter):
     """(least seconds of `repeat` cold runs, the last result): the least, because the machine is shared."""
     times, result = [], None
     for _ in range(repeat):
-        begun = time.perf_counter()
+        begun = clock()
         result = function()
-        times.append(time.perf_counter() - begun)
+        times.append(clock() - begun)
     return min(times), result
 
 
@@ -127,3 +128,48 @@ def test_sweep_over_64_stopping_points_beside_all_64_declared_programs():
         assert plan.error == pytest.approx(stop.error, rel=1e-6)
     assert declared / first >= 100
     assert declared / whole >= 60
+
+
+def declared_curve(study, low, high):
+    """What a cvxpy user solves for the same curve and best point: every stopping point as a declared program."""
+    solved = {}
+
+    def error(sigma):
+        solved[sigma] = study.problem(sigma).solve(method="declared").error
+        return solved[sigma]
+
+    for sigma in np.geomspace(high, low, 64):
+        error(float(sigma))
+    known = sorted(solved)
+    best = int(np.argmin([solved[s] for s in known]))
+    bounds = np.log(known[max(best - 1, 0)]), np.log(known[min(best + 1, 63)])
+    options = {"xatol": 3e-3, "maxiter": 12}
+    minimize_scalar(lambda logs: error(float(np.exp(logs))), bounds=bounds, method="bounded", options=options)
+    return solved
+
+
+@pytest.mark.parametrize("budget", [1e6, 1e7, 1e9])
+def test_a_whole_codesign_beside_its_curve_by_declared_programs(budget):
+    model = co.GaussianModel(co.Spectrum.power_law(3072, exponent=1.5).in_bands(8), sampler=co.Euler())
+    prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
+    study = Study(model, prices, budget, None, None, (), (), 200, 1e-6)
+    low, high = 0.002, 0.02
+    stages = {
+        "64 points": lambda: _sweep_grid(study, np.geomspace(high, low, 64), lambda stop: stop),
+        "and refinement": lambda: sweep(study, low, high, 64, lambda text: None),
+        "and bound": lambda: bound_between(study, sweep(study, low, high, 64, lambda text: None), 1e-3),
+        "whole codesign": lambda: co.codesign(model, prices, budget, search=(low, high), points=64, levels=200),
+    }
+    cpu = time.process_time  # of one thread: what else runs on the machine does not count
+    taken = {name: timed(stage, 25, cpu) for name, stage in stages.items()}
+    declared, solved = timed(lambda: declared_curve(study, low, high), 2, cpu)
+    plan = taken["whole codesign"][1]
+    print(f"\nbudget {budget:g}, {plan.number_of_steps:,} steps: {len(solved)} declared programs {declared:.2f} s")
+    for name, (seconds, _) in taken.items():
+        print(f"{name:>15}: {seconds * 1e3:6.1f} ms = {declared / seconds:.0f}x")
+    assert plan.certificate.optimal
+    assert plan.outer["status"] == "optimal"
+    assert plan.outer["relative_gap"] <= 1e-3
+    assert plan.error == pytest.approx(min(solved.values()), rel=1e-6)
+    assert declared / taken["and bound"][0] >= 100
+    assert declared / taken["whole codesign"][0] >= (60 if plan.number_of_steps < 2_000 else 20)

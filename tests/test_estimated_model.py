@@ -1,0 +1,103 @@
+"""EstimatedModel: fed with the closed forms of a Gaussian, it plans as the GaussianModel does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import codesign_opt as co
+
+SPECTRUM = co.Spectrum.power_law(24, exponent=1.5)
+NODES = np.geomspace(0.002, 80.0, 64)
+
+
+def closed_form(sampler, *, rows=True):
+    """What a perfect measurement of a diagonal Gaussian would report, for a process that stops at 0.002."""
+    lam, stop = SPECTRUM.eigenvalues, 0.002
+    v = lam[:, None] + NODES**2
+    at_end = lam**2 / (lam + stop**2)
+    local = sampler.local_error(lam, NODES, stop) * NODES ** (sampler.order + 1)
+    gain = (at_end[:, None] / v * lam[:, None] * NODES**2 / v).sum(0) / (lam[:, None] * NODES**2 / v).sum(0)
+    return co.EstimatedModel(
+        NODES,
+        np.sqrt(at_end)[:, None] * local,
+        np.array([co.GaussianModel(SPECTRUM, start="marginal").truncation(s) for s in NODES]),
+        SPECTRUM,
+        sampler=sampler,
+        sensitivity=gain,
+        error_variance=(lam[:, None] * NODES**2 / v).sum(0),
+    )
+
+
+def gaussian(sampler):
+    return co.GaussianModel(SPECTRUM, sampler=sampler, start="marginal")
+
+
+@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=repr)
+def test_tables_from_closed_forms_agree_with_the_gaussian_model(sampler):
+    measured, exact = closed_form(sampler).coefficients(0.002), gaussian(sampler).coefficients(0.002)
+    np.testing.assert_allclose(measured.score, exact.score, rtol=2e-2)
+    np.testing.assert_allclose(measured.response, exact.response, atol=2e-2 * np.abs(exact.response).max())
+    assert measured.truncation == pytest.approx(exact.truncation, rel=1e-6)
+    assert measured.final_score == pytest.approx(exact.final_score, rel=1e-2)
+
+
+@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=repr)
+def test_sampler_plans_agree_with_the_gaussian_model(sampler):
+    options = {"steps": 14, "stopping_sigma": 0.004, "polish": False, "levels": 100}
+    measured, exact = (co.codesign(m, **options) for m in (closed_form(sampler), gaussian(sampler)))
+    assert measured.error == pytest.approx(exact.error, rel=2e-2)
+    np.testing.assert_allclose(np.log(measured.sigmas[:-1]), np.log(exact.sigmas[:-1]), atol=0.03)
+
+
+def test_joint_plans_agree_with_the_gaussian_model():
+    prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
+    options = {"prices": prices, "budget": 3e6, "stopping_sigma": 0.01, "levels": 60, "polish": False}
+    measured, exact = (co.codesign(m, **options) for m in (closed_form(co.Euler()), gaussian(co.Euler())))
+    assert measured.error == pytest.approx(exact.error, rel=3e-2)
+    assert measured.costs["training"] == pytest.approx(exact.costs["training"], rel=5e-2)
+    assert measured.certificate.optimal
+
+
+def test_predicted_bias_of_a_fine_grid_matches_the_leading_order():
+    model, grid = closed_form(co.Euler()), co.log_snr_grid(200, 0.01, 80.0)
+    leading = gaussian(co.Euler()).sharp_discretization(grid)
+    assert model.predicted_bias(grid) - model.truncation_at(0.01) == pytest.approx(leading, rel=2e-2)
+
+
+def test_a_saved_model_plans_the_same(tmp_path):
+    model = replace(closed_form(co.Heun()), coupling=co.Local(lambda s: 1.0 + 0.1 * np.log1p(s)))
+    model = replace(model, standard_errors={"sensitivity": 0.1 * model.sensitivity}, provenance={"seed": 3})
+    again = co.EstimatedModel.load(model.save(tmp_path / "model.npz"))
+    np.testing.assert_array_equal(again.standard_errors["sensitivity"], model.standard_errors["sensitivity"])
+    assert again.provenance == {"seed": 3}
+    one, two = model.coefficients(0.01), again.coefficients(0.01)
+    np.testing.assert_allclose(one.kappa, two.kappa, rtol=1e-3)
+    np.testing.assert_array_equal(one.score, two.score)
+    whole = (tmp_path / "model.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a whole file"):
+        co.EstimatedModel.load(tmp_path / "cut.npz")
+
+
+def test_without_training_only_the_sampler_is_planned():
+    model = replace(closed_form(co.Euler()), error_variance=None)
+    with pytest.raises(ValueError, match="estimated without training"):
+        co.codesign(model, co.Prices(example=1.0, evaluation=1.0, images=10), 1e6)
+    assert co.codesign(model, steps=8, stopping_sigma=0.01, levels=40).number_of_steps == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sensitivity": np.full(64, -1.0)}, "EstimatedModel.sensitivity is -1 at index 0"),
+        ({"truncation": np.ones(3)}, "EstimatedModel.truncation has 3 entries; 64"),
+        ({"responses": np.full((2, 64), np.nan)}, "EstimatedModel.responses is nan"),
+        ({"sigma": NODES[::-1]}, "strictly ascending"),
+        ({"sensitivity": None}, "sensitivity is missing"),
+        ({"sampler": "heun"}, "a Sampler is needed"),
+    ],
+)
+def test_malformed_measurements_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(closed_form(co.Euler()), **change)
