@@ -241,8 +241,9 @@ class _Work:
         left = integer(evaluations, "evaluations", minimum=1) - fixed
         if left < 10 * chunks * fine // 4:
             raise ValueError(
-                f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on {self.reference.draws.count} "
-                f"draws takes about {fixed:,} batch evaluations. Give more, or fewer levels, draws or fine_steps."
+                f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on "
+                f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations. "
+                "Give more, or fewer levels, draws or fine_steps."
             )
         return left
 
