@@ -34,6 +34,7 @@ from .streams import batches
 __all__ = ["network"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
+_LONGEST_REPORT = 60  # batch evaluations of one run that is reported
 Progress = bool | Callable[[str], None] | None
 
 
@@ -112,7 +113,7 @@ def network(
     )
     nodes = work.nodes(integer(levels, "levels", minimum=4))
     work.check_range(nodes)
-    planned = work.budget(nodes, evaluations, seconds, training is not None)
+    evaluations = work.budget(nodes, evaluations, seconds, training is not None)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     work.tell(f"spectrum: {found.spectrum!r}")
     accuracy = work.counted("accuracy", lambda: work.reference.accuracy())
@@ -151,7 +152,7 @@ def network(
         coupling=coupling or Local(),
         standard_errors=errors,
         provenance=provenance,
-        probe=work.probe(nodes, planned),
+        probe=work.probe(nodes, work.left(evaluations)),
         **learned,
     )
 
@@ -231,21 +232,27 @@ class _Work:
             self.denoiser(x, float(sigma))
 
     def budget(self, nodes: Array, evaluations: int, seconds: float | None, trains: bool) -> int:
-        """Batch evaluations left for a descent when the responses are measured three times."""
+        """Batch evaluations in all; refused where measuring the responses three times leaves too few."""
         if seconds is not None:
-            evaluations = int(number(seconds, "seconds", positive=True) / self._seconds_per_call())
+            evaluations = max(1, int(number(seconds, "seconds", positive=True) / self._seconds_per_call()))
         chunks, zero = self.reference.draws.chunks, self.terminal == "denoise"
         fine, rest = (batches_of_run(r.fine, r.steps, to_zero=zero) for r in (self.reference, self.rest))
         once = chunks * (nodes.size + 2) * (rest + 2 * nodes.size) // 2  # the nodes cut steps of the rest in two
-        fixed = 3 * once + 5 * chunks * fine + (2 * once if trains else 0)
-        left = integer(evaluations, "evaluations", minimum=1) - fixed
-        if left < 10 * chunks * fine // 4:
+        fixed = 3 * once + 6 * chunks * fine + (2 * once if trains else 0)
+        if integer(evaluations, "evaluations", minimum=1) < 1.2 * fixed:
             raise ValueError(
                 f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on "
-                f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations. "
+                f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations, and a descent some more. "
                 "Give more, or fewer levels, draws or fine_steps."
             )
-        return left
+        return evaluations
+
+    def left(self, evaluations: int) -> int:
+        """What a descent may take: all but what was spent, two more measurements, and the final report."""
+        zero = self.terminal == "denoise"
+        fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
+        report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
+        return max(0, evaluations - sum(self.calls.values()) - int(2.2 * self.calls["responses"]) - report)
 
     @torch.no_grad()
     def _seconds_per_call(self) -> float:
