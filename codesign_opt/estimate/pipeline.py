@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def network(
         coupling: correlation length of the errors; measured where `other` is given, else Local().
         terminal: "denoise" or "rescale".
         levels: noise levels M of the measurement.
-        draws: starts of the sampler; as many again stop the descent, and as many measure the result.
+        draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many
+            measure the result, and half of them serve for responses and sensitivities.
         fine_steps: of the fine solution that errors are measured against (Heun's method).
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
         evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement and one
@@ -203,6 +204,7 @@ class _Work:
             Reference(wrapped, sampler, start, low, terminal, integer(count, name, minimum=4))
             for count, name in zip(steps, ("fine_steps", "rest_steps"), strict=True)
         )
+        rest = rest.with_draws(replace(start, count=max(2, draws // 2)))  # a plan to start from; errors need more
         place = None if folder is None else Path(folder)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=[*RECIPES, "plans"], help="; ".join(f"{name}: {what}" for name, what in whats))
     parser.add_argument("--cache", help="folder of the weights (default: CODESIGN_OPT_CACHE or ~/.cache/codesign_opt)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
+    parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
     parser.add_argument("--out", default="out", help="plans: folder of the table and the figure")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name == "plans":
-        return _plans(options.cache, options.out)
+        return _plans(options.cache, options.out, options.samplers.split(","))
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -36,13 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _plans(cache: str | None, out: str) -> int:
+def _plans(cache: str | None, out: str, samplers: list[str]) -> int:
     from .network_plans import network_plans, write_table
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    write_table(network_plans(cache_folder(cache) / "plans", progress=tell), out)
+    write_table(network_plans(cache_folder(cache) / "plans", samplers=samplers, progress=tell), out)
     print(f"network_plans.csv and network_plans.png are in {out}")
     return 0
 
