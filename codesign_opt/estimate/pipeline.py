@@ -15,7 +15,6 @@ import torch
 from .._validate import Array, choice, integer, number
 from ..coupling import Coupling, Local
 from ..curve_estimation import learning_curves
-from ..curve_results import LearningCurves
 from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..process import EDM, Process
@@ -75,7 +74,8 @@ def network(
         data: tensor, array, Dataset, DataLoader or iterable of batches of training examples.
         process: forward process; its sigma range is planned over. EDM unless given.
         sampler: any sampler of the library. Heun unless given.
-        training: TrainingRun with a log, its path, or LearningCurves; without it only the sampler is planned.
+        training: TrainingRun with a log, or its path, read by `learning_curves`; or the result of any route of
+            section 5 (LearningCurves, GradientNoise, replicated runs). Without it only the sampler is planned.
         other: a second denoiser (an earlier checkpoint, or the last iterate beside its average): the
             difference is taken for the direction of the errors.
         coupling: correlation length of the errors; measured where `other` is given, else Local().
@@ -268,7 +268,7 @@ class _Work:
         self, training: Any, nodes: Array, other: Any, learning_rate: float | None, batch: int | None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Learning curves at the nodes and the sensitivity of the output, with their standard errors."""
-        curves = training if isinstance(training, LearningCurves) else learning_curves(training)
+        curves = training if hasattr(training, "reducible") else learning_curves(training)
         direction = None if other is None else difference_of(self.denoiser, other)
         gain = self.counted(
             "sensitivity",
