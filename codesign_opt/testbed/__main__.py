@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -15,16 +16,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Train one network, or go on where an earlier call was stopped; or measure plans for one."""
     whats = [(name, recipe.title) for name, recipe in RECIPES.items()]
     whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
+    whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
-    parser.add_argument("name", choices=[*RECIPES, "plans"], help="; ".join(f"{name}: {what}" for name, what in whats))
+    parser.add_argument(
+        "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
+    )
     parser.add_argument("--cache", help="folder of the weights (default: CODESIGN_OPT_CACHE or ~/.cache/codesign_opt)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
     parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
+    parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
     parser.add_argument("--out", default="out", help="plans: folder of the table and the figure")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    if options.name == "plans":
-        return _plans(options.cache, options.out, options.samplers.split(","))
+    if options.name in ("plans", "limit"):
+        counts = [int(count) for count in options.steps.split(",")]
+        return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -37,14 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _plans(cache: str | None, out: str, samplers: list[str]) -> int:
-    from .network_plans import network_plans, write_table
+def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: list[int]) -> int:
+    from .network_plans import network_limit, network_plans, write_rows, write_table
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    write_table(network_plans(cache_folder(cache) / "plans", samplers=samplers, progress=tell), out)
-    print(f"network_plans.csv and network_plans.png are in {out}")
+    place = cache_folder(cache) / "plans"
+    if what == "plans":
+        write_table(network_plans(place, samplers=samplers, steps=steps, progress=tell), out)
+    else:
+        write_rows(network_limit(place, samplers=samplers, steps=steps, progress=tell), out / "network_limit.csv")
+    print(f"the table is in {out}")
     return 0
 
 

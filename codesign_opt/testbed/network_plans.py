@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .._validate import Array
+from ..estimate.grid_descent import descend_grid, usual_grids
 from ..estimate.grid_error import GridErrors, residual
 from ..estimate.ledger import Ledger
 from ..estimate.pipeline import network
@@ -22,7 +23,7 @@ from ..samplers import DPMpp2M, Euler, Heun
 from .fashion_mnist import fashion_mnist
 from .networks import trained
 
-__all__ = ["SAMPLERS", "STEPS", "network_plans", "write_table"]
+__all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "write_rows", "write_table"]
 
 SAMPLERS = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
@@ -72,6 +73,50 @@ def network_plans(
     return rows
 
 
+def network_limit(
+    folder: str | Path,
+    *,
+    samplers: Sequence[str] = tuple(SAMPLERS),
+    steps: Sequence[int] = STEPS,
+    draws: int = 64,
+    times: int = 20,
+    evaluations: int = 5000,
+    progress: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """The best grid that direct descent finds with `times` the evaluations of a plan, and the plan's excess over it.
+
+    Descents from the plan and from the usual families at four stopping points, each on more draws than the
+    plan had and until it converges or its share of the evaluations is spent; the best on held-out draws is
+    compared with the plan on the test draws of `network_plans`.
+    """
+    place, denoiser, rows = Path(folder), trained("fashion_mnist"), []
+    kept = Ledger(place / "plans", {"draws": 32, "evaluations": evaluations})
+    for name in samplers:
+        test = _Test(denoiser, SAMPLERS[name], place / "test")
+        own = [Draws((1, 28, 28), draws, _TOP, 2, which) for which in ("descent", "held out")]
+        reference = Reference(denoiser, SAMPLERS[name], own[0], _STOP)
+        for count in steps:
+            plan = kept.get(f"{name}-{count}")
+            if plan is None:
+                raise ValueError(f"{name} with {count} steps has no plan yet; run `plans` first.")
+            starts = [plan["sigmas"], *usual_grids(count, _TOP)]
+            share = times * evaluations // len(starts)
+            found = []
+            for number, start in enumerate(starts):
+                where = place / "limit" / f"{name}-{count}-{number}"
+                found.append(descend_grid(reference, own[1], [start], budget=share, folder=where))
+                progress(f"{name} {count} start {number}: {found[-1]!r}")
+            best = min(found, key=lambda result: float(result.held_out.mean.value))
+            ratio = test.errors(plan["sigmas"]).ratio(test.errors(best.sigmas))
+            rows.append({
+                "sampler": name, "steps": count, "plan_over_limit": float(ratio.value),
+                "standard_error": float(ratio.standard_error), "evaluations": sum(result.batches for result in found),
+                "sigmas": " ".join(f"{sigma:.5g}" for sigma in best.sigmas),
+            })  # fmt: skip
+            progress(f"{name} {count}: plan over limit {ratio!r}")
+    return rows
+
+
 def _planned(model: Any, count: int, progress: Callable[[str], None]) -> dict[str, Any]:
     before = model.probe.calls
     plan = codesign(model, steps=count, points=8, levels=100)
@@ -104,13 +149,17 @@ class _Test:
 
 def write_table(rows: list[dict[str, Any]], folder: str | Path) -> None:
     """network_plans.csv and, with matplotlib, network_plans.png: ratio to EDM against the number of steps."""
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "network_plans.csv").open("w", newline="", encoding="utf-8") as file:
+    write_rows(rows, Path(folder) / "network_plans.csv")
+    _figure(rows, Path(folder) / "network_plans.png")
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as CSV, numbers in six digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    _figure(rows, place / "network_plans.png")
 
 
 def _figure(rows: list[dict[str, Any]], path: Path) -> None:
