@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .._validate import Array
+from ..estimate.denoiser import Denoiser
 from ..estimate.grid_descent import descend_grid, usual_grids
 from ..estimate.grid_error import GridErrors, residual
 from ..estimate.ledger import Ledger
@@ -94,7 +95,7 @@ def network_limit(
     for name in samplers:
         test = _Test(denoiser, SAMPLERS[name], place / "test")
         own = [Draws((1, 28, 28), draws, _TOP, 2, which) for which in ("descent", "held out")]
-        reference = Reference(denoiser, SAMPLERS[name], own[0], _STOP)
+        reference = Reference(Denoiser.of(denoiser), SAMPLERS[name], own[0], _STOP)
         for count in steps:
             plan = kept.get(f"{name}-{count}")
             if plan is None:
