@@ -255,7 +255,8 @@ class EstimatedModel:
             "sampler": self.sampler.to_dict(),
             "coupling": self.coupling.to_dict(),
             "terminal": self.terminal,
-            "error": "mean squared distance of outputs under the same noise",
+            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "trace": self.spectrum.trace,
         }
 
     def save(self, path: str | Path) -> Path:

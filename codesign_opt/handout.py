@@ -124,7 +124,10 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
             return replace(plan, sigmas=grid, handed_out=handed)
         note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
         note += f"{plan.stopping_sigma:.4g}"
-        return replace(plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note))
+        said = {**plan.provenance, "program_stopping_sigma": plan.stopping_sigma}
+        return replace(
+            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note), provenance=said
+        )
     even: Coefficients | None = None
     if hasattr(study.model, "settled_pair"):
         table, even = study.model.settled_pair(grid, study.levels)

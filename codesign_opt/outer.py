@@ -11,6 +11,7 @@ import numpy as np
 
 from ._validate import Array, integer, number, vector
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
+from .estimated import EstimatedModel
 from .few_steps import exact_stop
 from .gaussian_laws import check_grid
 from .grids import grid_from_steps, steps_on_levels
@@ -122,9 +123,7 @@ def codesign(
     study, plan = _settled(study, solve, tell)
     plan = hand_out(study, plan, polish=polish)
     if before is not None:
-        own, behind = _calls(model) - before, sum(plan.provenance.get("evaluations", {}).values())
-        note = f"measured with {own:,} batch evaluations of the denoiser for this plan and {behind:,} for the model"
-        plan = replace(plan, notes=(*plan.notes, note))
+        plan = replace(plan, provenance={**plan.provenance, "plan_evaluations": _calls(model) - before})
     if stopping_sigma is not None or polish is False or study.constraints:
         return plan
     if search is None:  # few steps may stop anywhere
@@ -271,6 +270,11 @@ def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, 
     for sampler in samplers:
         if not isinstance(sampler, Sampler):
             raise ValueError(f"codesign: samplers holds {sampler!r}; a Sampler is needed, such as co.Heun().")
+        if isinstance(model, EstimatedModel) and sampler.to_dict() != model.sampler.to_dict():
+            raise ValueError(
+                f"codesign: samplers holds {sampler!r}, but the model's responses were measured with "
+                f"{model.sampler!r}; estimate.network once for each sampler, plan with each, and compare."
+            )
     table: dict[str, dict[str, Any]] = {}
     best: Plan | None = None
     failure: Exception | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "density_stairs",
+    "error_label",
     "finish",
     "lognormal_curve",
     "look",
@@ -42,6 +43,9 @@ _LOOKS: dict[str, tuple[str, Any, str, str]] = {
     "last evaluation": (PURPLE, ":", "D", "xxx"),
     "truncation": (RED, (0, (5, 1)), "v", "\\\\\\"),
     "initial": (SKY, (0, (3, 1, 1, 1)), "P", "ooo"),
+    "discretization (signed Gram)": (BLUE, "-", "o", ""),
+    "discretization (positive Gram)": (BLUE, "-", "o", ""),
+    "score (coherent)": (ORANGE, "--", "s", "///"),
     "bias": (BLUE, "-", "o", ""),
 }
 CAUSES_IN_ORDER = tuple(name for name in _LOOKS if name != "bias")
@@ -52,6 +56,9 @@ _NAMES = {
     "last evaluation": "final call",
     "truncation": "stopping early",
     "initial": "noise start",
+    "discretization (signed Gram)": "finite steps",
+    "discretization (positive Gram)": "finite steps, upper",
+    "score (coherent)": "few examples",
     "bias": "steps + stopping,\nexact",
     "InformationError": "few examples",
 }
@@ -60,6 +67,13 @@ _NAMES = {
 def look(cause: str) -> tuple[str, Any, str, str]:
     """Colour, line style, marker and hatch of a cause of error."""
     return _LOOKS.get(cause, (GREY, (0, (1, 1)), "X", ""))
+
+
+def error_label(plan: Plan) -> str:
+    """Axis of a plan's error: what is measured on a denoiser is no Wasserstein distance."""
+    if plan.sigmas is None:
+        return "error (squared units of the response)"
+    return "error (squared distance, same noise, data units²)" if "error" in plan.provenance else ERROR
 
 
 def short_name(cause: str) -> str:

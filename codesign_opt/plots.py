@@ -33,6 +33,7 @@ from .plot_style import (
     SKY,
     YELLOW,
     density_stairs,
+    error_label,
     finish,
     lognormal_curve,
     look,
@@ -138,7 +139,7 @@ def error_breakdown(plan: Plan, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.6 - spare - (0.9 if handed else 0.0), len(parts) - 0.4 + spare)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(tick)
-    ax.set_xlabel(ERROR if plan.sigmas is not None else "error (squared units of the response)")
+    ax.set_xlabel(error_label(plan))
     if handed:
         kinds = [Patch(color=GREY, label="plan"), Patch(fc="none", ec=GREY, label="handed out, whole steps")]
         ax.legend(handles=kinds, **LEGEND, loc="lower right", ncols=2)
@@ -194,8 +195,9 @@ def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
     if all("lower_bound" in record for record in records):
         bound = [record["lower_bound"] for record in records]
         ax.plot(stops, bound, color=SKY, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
-    ax.plot([plan.stopping_sigma], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
-    ax.set(xscale="log", yscale="log", ylabel=ERROR)
+    chosen = float(plan.provenance.get("program_stopping_sigma", plan.stopping_sigma))  # a measured grid may end elsewhere
+    ax.plot([chosen], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
+    ax.set(xscale="log", yscale="log", ylabel=error_label(plan))
     ax.set_xlabel("noise level where sampling stops, σ (data units)")
     low, high = float(total.min()) * 1e-3, float(total.max())
     ax.set_ylim(low, high * (high / low) ** 0.55)  # room for the legend
@@ -277,7 +279,7 @@ def frontier_plot(frontier: Frontier, ax: Axes | None = None) -> Axes:
     errors = np.asarray(frontier.errors)
     lines = ax.plot(values, errors, color=BLUE, marker="o", ms=4, lw=2, label="error (left)")
     what = "images that will be drawn" if images else "budget (units of price)"
-    ax.set(xscale="log", yscale="log", xlabel=what, ylabel=ERROR)
+    ax.set(xscale="log", yscale="log", xlabel=what, ylabel=next((error_label(p) for p in frontier.plans if p is not None), ERROR))
     share = ax.twinx()
     percents = 100.0 * np.asarray(frontier.training_share)
     style: dict[str, Any] = {"color": RED, "linestyle": "--", "marker": "s", "ms": 4}

@@ -31,6 +31,9 @@ CAUSES = {
     "initial": "starting from pure noise",
     "bias": "steps, stop and start, exactly",
     "InformationError": "too few training examples",
+    "discretization (signed Gram)": "finite sampler steps, signed",
+    "discretization (positive Gram)": "finite sampler steps, upper model",
+    "score (coherent)": "too few training examples",
 }
 
 
@@ -47,7 +50,7 @@ def plan_text(plan: Plan) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        _headline, _causes, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        _headline, _causes, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
 
@@ -89,7 +92,7 @@ def _headline(plan: Plan) -> list[str]:
             f"Plan: {plan.number_of_steps:,} {_sampler_name(plan)}steps, sigma {quantity(plan.sigmas[0])} to "
             f"{quantity(plan.stopping_sigma)}{last}"
         )
-    kind = "squared Wasserstein-2 distance of samples to data"
+    kind = str(plan.provenance.get("error", "squared Wasserstein-2 distance of samples to data"))
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
     own = [name for name in plan.breakdown if name not in CAUSES]
@@ -117,11 +120,11 @@ def _causes(plan: Plan) -> list[str]:
     handed, total = handed_parts(plan), handed_total(plan)
     shown = {name: value for name, value in plan.breakdown.items() if value or handed.get(name)}
     rows = [
-        [*_cause(name), quantity(value), _share(value, plan.error), quantity(handed.get(name))]
+        [*_cause(name, plan), quantity(value), _share(value, plan.error), quantity(handed.get(name))]
         for name, value in sorted(shown.items(), key=lambda item: -abs(item[1]))
     ]
     extra = [name for name, value in handed.items() if value and name not in shown]
-    rows += [[*_cause(name), "", "", quantity(handed[name])] for name in extra]
+    rows += [[*_cause(name, plan), "", "", quantity(handed[name])] for name in extra]
     rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
     columns = ["error", "share"] + (["whole steps"] if plan.handed_out else [])
     lines = aligned(["Error by cause", "", *columns], rows)
@@ -133,8 +136,31 @@ def _causes(plan: Plan) -> list[str]:
     return lines
 
 
-def _cause(name: str) -> list[str]:
-    return [_clip(name, 20), CAUSES.get(name, "term of this problem")]
+def _cause(name: str, plan: Plan) -> list[str]:
+    short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
+    if name == "bias" and "bias" in plan.provenance:
+        return [short, f"steps, stop and start, {plan.provenance['bias']}"]
+    return [short, CAUSES.get(name, "term of this problem")]
+
+
+def _measured(plan: Plan) -> list[str]:
+    """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
+    said = plan.provenance
+    if "error" not in said:
+        return []
+    lines = []
+    if "discretization (signed Gram)" in plan.breakdown:
+        lines.append("  discretization: Gram matrix of responses to single steps, with its signs")
+    if "discretization (positive Gram)" in plan.breakdown:
+        lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
+    if "denoiser" in said and "draws" in said:
+        draws, fine = quantity(said["draws"]), quantity(said.get("fine_steps"))
+        lines.append(f"  on {_clip(str(said['denoiser']))}: {draws} draws against a fine solution of {fine} steps")
+    if calls := sum((said.get("evaluations") or {}).values()):
+        own = said.get("plan_evaluations")
+        more = "" if own is None else f" and {own:,} for this plan"
+        lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
+    return ["Measured, not exact", *lines] if lines else []
 
 
 def _share(value: float, total: float) -> str:
@@ -356,7 +382,9 @@ def audit_text(audit: Audit) -> str:
     """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
     now, best = audit.current, audit.optimum.handed_out
     parts = [name for name in now if name not in ("total", "cross term at most")]
-    rows = [[*_cause(n), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)]
+    rows = [
+        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
+    ]
     rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
     optimum = audit.optimum
     whole = sum(audit.gap.values())

@@ -76,7 +76,9 @@ def from_prediction(
         moved = t.to(x.dtype) if time is None else time(t).to(x.dtype)
         return _clean(prediction, network(s * x, moved, **condition), x, _wide(sigma, x), s)
 
-    return Denoiser(clean, name=_name(network))
+    result = Denoiser(clean, name=_name(network))
+    result.sigma_range = (process.sigma_min, process.sigma_max)
+    return result
 
 
 def _clean(prediction: str, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -188,6 +190,9 @@ def guided(
         return clean.index_copy(0, rows, extra + strength * (clean[rows] - extra))
 
     result = Denoiser(mix, name=f"guided({given.name}, {strength:g})")
+    ranges = [one.sigma_range for one in (given, plain) if one.sigma_range is not None]
+    if ranges:
+        result.sigma_range = (max(low for low, _ in ranges), min(high for _, high in ranges))
     return result
 
 

@@ -227,6 +227,8 @@ class _Descent:
     def descend(self, now: _State, curvature: Array) -> tuple[_State, int, str]:
         origin, best, taken, idle, small = now.unknowns, now, 0, 0, 0
         while True:
+            if not np.any(now.slope):
+                return best, taken, "no slope: no node is free"
             if not self.affords(self._move_cost(now.grid)):
                 return best, taken, "budget"
             there = self._line_search(now, self._direction(now, curvature, origin), origin)

@@ -176,7 +176,11 @@ class GridRuns:
 
 
 def differentiable(denoiser: Denoiser, draws: Draws) -> bool:
-    """Whether gradients pass through the denoiser."""
-    x = torch.zeros((1, *draws.shape)).to(draws.like).requires_grad_(True)
+    """Whether gradients pass through the denoiser to the states and to sigma; a detached input has none."""
+    x = torch.ones((1, *draws.shape)).to(draws.like).requires_grad_(True)
+    sigma = x.detach().new_full((1,), draws.sigma_max).requires_grad_(True)
     with torch.enable_grad():
-        return bool(denoiser.function(x, x.new_full((1,), draws.sigma_max)).requires_grad)
+        out = denoiser.function(x, sigma)
+        if not out.requires_grad:
+            return False
+        return all(part is not None for part in torch.autograd.grad(out.sum(), (x, sigma), allow_unused=True))

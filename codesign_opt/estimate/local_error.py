@@ -20,7 +20,7 @@ from .statistics import Estimate, Moments
 from .step_rule import StepRule
 from .streams import my_share, rademacher, seeded
 
-__all__ = ["Responses", "rows_of", "sketch_of", "step_responses", "truncation_error"]
+__all__ = ["Responses", "calls_of_responses", "calls_of_truncation", "rows_of", "sketch_of", "step_responses", "truncation_error"]
 
 _ROWS = 256
 _SKETCH = 16_384
@@ -104,6 +104,22 @@ def step_responses(
     gram = moments.reduced().estimate()
     order = reference.sampler.order
     return Responses(wanted, work.step, order, gram, rows_of(gram.value), reference.denoiser.calls - before)
+
+
+def calls_of_responses(reference: Reference, levels: Any, steps: StepRule) -> int:
+    """Calls of the denoiser that `step_responses` makes, by all processes together."""
+    work = _Work.prepared(reference, vector(levels, "levels", positive=True), steps, _SKETCH, None)
+    once = work.path.calls()
+    for low, earlier in zip(work.low, work.before, strict=True):
+        once += reference.sampler.evaluations_per_step + (earlier is not None)
+        once += work.path.calls(work.path.index(float(low)))
+    return reference.draws.chunks * once
+
+
+def calls_of_truncation(reference: Reference, levels: Any) -> int:
+    """Calls of the denoiser that `truncation_error` makes."""
+    path = reference.path(levels)
+    return reference.draws.chunks * (path.calls() + (path.levels.size if reference.terminal == "denoise" else 0))
 
 
 def truncation_error(reference: Reference, levels: Any, *, folder: str | Path | None = None) -> Estimate:

@@ -19,21 +19,23 @@ from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..process import EDM, Process
 from ..samplers import Heun, Sampler
-from .denoiser import Denoiser
+from .denoiser import Denoiser, DenoiserError
 from .error_coupling import error_gram
 from .grid_error import batches_of_run
-from .local_error import step_responses, truncation_error
+from .ledger import Ledger
+from .local_error import calls_of_responses, calls_of_truncation, step_responses, truncation_error
 from .network_probe import NetworkProbe
 from .reference import Draws, Reference
-from .sensitivity import difference_of, sensitivity
+from .sensitivity import calls_of_pairs, difference_of, sensitivity
 from .spectra import spectrum
 from .step_rule import StepRule
-from .streams import batches
+from .streams import agreed, first_of, normal
 
 __all__ = ["network"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
 _LONGEST_REPORT = 60  # batch evaluations of one run that is reported
+_SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
 Progress = bool | Callable[[str], None] | None
 
 
@@ -109,23 +111,30 @@ def network(
     >>> codesign(model, steps=6, points=3, levels=40).number_of_steps
     6
     """
+    if (learning_rate is None) != (batch is None) or (learning_rate is not None and training is None):
+        raise ValueError("network: learning_rate and batch go together, and with training: they scale its floor.")
+    first, data = first_of(data)
     work = _Work.prepared(
-        denoiser, data, process, sampler, terminal, draws, (fine_steps, rest_steps), seed, folder, device, progress
+        denoiser, first, process, sampler, terminal, draws, (fine_steps, rest_steps), seed, folder, device, progress
     )
     nodes = work.nodes(integer(levels, "levels", minimum=4))
     work.check_range(nodes)
-    evaluations = work.budget(nodes, evaluations, seconds, training is not None)
+    work.check_same("denoiser", work.denoiser, nodes)
+    if other is not None:
+        work.check_same("other", Denoiser.of(other), nodes)
+    rule = StepRule.of_grid(
+        edm_grid(_FIRST_STEPS, work.reference.stopping_sigma, work.reference.draws.sigma_max, terminal=terminal)
+    )
+    work.expect(nodes, rule, trains=training is not None, directed=other is not None)
+    evaluations = work.budget(nodes, evaluations, seconds)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     work.tell(f"spectrum: {found.spectrum!r}")
     accuracy = work.counted("accuracy", lambda: work.reference.accuracy())
     truncation = work.counted(
         "truncation", lambda: truncation_error(work.reference, nodes, folder=work.place("truncation"))
     )
-    first = StepRule.of_grid(
-        edm_grid(_FIRST_STEPS, work.reference.stopping_sigma, work.reference.draws.sigma_max, terminal=terminal)
-    )
     responses = work.counted(
-        "responses", lambda: step_responses(work.rest, nodes, first, folder=work.place("responses/first"))
+        "responses", lambda: step_responses(work.rest, nodes, rule, folder=work.place("responses/first"))
     )
     errors = {"truncation": truncation.standard_error}
     learned: dict[str, Any] = {}
@@ -137,11 +146,11 @@ def network(
     provenance = {
         "source": "network", "denoiser": work.denoiser.name, "seed": seed, "draws": draws,
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
-        "fine_accuracy": float(accuracy.value), "evaluations": dict(work.calls),
+        "fine_accuracy": float(accuracy.value), "evaluations": dict(work.expected),
         "correlation_length": "assumed" if coupling is None else "measured or given",
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
-    work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.calls.items())}")
+    work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
     return EstimatedModel(
         nodes,
         responses.scaled_response,
@@ -170,13 +179,13 @@ class _Work:
     terminal: str
     folder: Path | None
     tell: Callable[[str], None]
-    calls: dict[str, int]
+    expected: dict[str, int]  # batch evaluations by part: of the whole work, whatever an earlier call finished
 
     @classmethod
     def prepared(
         cls,
         denoiser: Any,
-        data: Any,
+        first: torch.Tensor,
         process: Process | None,
         sampler: Sampler | None,
         terminal: str,
@@ -194,8 +203,7 @@ class _Work:
         if not isinstance(sampler, Sampler):
             raise ValueError(f"network: sampler is {sampler!r}; a Sampler is needed, such as co.Heun().")
         choice(terminal, "network: terminal", ("denoise", "rescale"))
-        first = next(batches(data))
-        like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else device)
+        like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
         low, high = _range(process, wrapped)
         if (low, high) != (process.sigma_min, process.sigma_max):
             process = EDM(low, high)  # the part of the process that the network was trained on
@@ -217,7 +225,6 @@ class _Work:
         """A part of the work, with its calls of the denoiser and its time."""
         before, start = self.denoiser.calls, time.monotonic()
         result = compute()
-        self.calls[name] = self.calls.get(name, 0) + self.denoiser.calls - before
         self.tell(f"{name}: {self.denoiser.calls - before} batch evaluations, {time.monotonic() - start:.1f} s")
         return result
 
@@ -229,19 +236,66 @@ class _Work:
     @torch.no_grad()
     def check_range(self, nodes: Array) -> None:
         """One call at every level: a denoiser that fails anywhere is known before the work begins."""
+        states, name = self._states(4), self.denoiser.name
+        try:
+            self.denoiser(states[:2] * float(nodes[-1]), float(nodes[-1]))
+        except RuntimeError as error:
+            own = next((p.dtype for p in getattr(self.denoiser.function, "parameters", list)()), None)
+            said = "" if own is None else f" (its parameters are {own})"
+            raise DenoiserError(
+                f"denoiser {name!r} fails on states of {states.dtype} on {states.device}, shape {tuple(states.shape)}: "
+                f"{error}. The states take the dtype of the data{said}; give data in the network's dtype."
+            ) from error
         for sigma in [self.reference.stopping_sigma, *nodes]:
-            x = self.reference.draws.start(0)[:2] * (float(sigma) / self.reference.draws.sigma_max)
-            self.denoiser(x, float(sigma))
+            x = float(sigma) * states
+            two, again = self.denoiser(x[:2], float(sigma)), self.denoiser(x, float(sigma))[:2]
+            apart = float((two - again).abs().max()) / max(float(two.abs().max()), 1e-30)
+            if apart > _SAME:
+                raise DenoiserError(
+                    f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} apart "
+                    "(relative), alone and in a batch of four; a network in training mode (dropout, batch "
+                    "normalisation) is random: call .eval() first."
+                )
 
-    def budget(self, nodes: Array, evaluations: int, seconds: float | None, trains: bool) -> int:
-        """Batch evaluations in all; refused where measuring the responses three times leaves too few."""
+    @torch.no_grad()
+    def check_same(self, name: str, denoiser: Denoiser, nodes: Array) -> None:
+        """The folder's items are of this denoiser: it answers as the one did that they were measured on."""
+        states = self._states(4)
+        answers = torch.stack([denoiser(float(s) * states, float(s)) for s in nodes]).cpu().double().numpy()
+        ledger = Ledger(self.place(f"answers/{name}"), {"levels": nodes.tolist(), "seed": self.reference.draws.seed})
+        kept = ledger.item("answers", lambda: {"answers": answers})["answers"]
+        apart = np.inf
+        if kept.shape == answers.shape:
+            apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
+        if apart > _SAME:
+            raise ValueError(
+                f"{self.folder} holds results of another {name}: the answers of {denoiser.name!r} are {apart:.2g} apart "
+                "(relative) from those kept; give another folder, or delete it."
+            )
+
+    def _states(self, count: int) -> torch.Tensor:
+        draws = self.reference.draws
+        return normal(draws.seed, "check", shape=(count, *draws.shape), like=draws.like)
+
+    def expect(self, nodes: Array, rule: StepRule, *, trains: bool, directed: bool) -> None:
+        """Batch evaluations of every part, known beforehand: a call that goes on plans with the same budget."""
+        half = replace(self.reference, steps=self.reference.steps // 2)
+        self.expected["accuracy"] = self.reference.path().calls() + half.path().calls()
+        self.expected["truncation"] = calls_of_truncation(self.reference, nodes)
+        self.expected["responses"] = calls_of_responses(self.rest, nodes, rule)
+        if trains:
+            directions = self.rest.draws.chunks * nodes.size if directed else 0
+            self.expected["sensitivity"] = calls_of_pairs(self.rest, nodes) + directions
+
+    def budget(self, nodes: Array, evaluations: int, seconds: float | None) -> int:
+        """Batch evaluations in all; refused where measuring the responses three times takes more."""
         if seconds is not None:
-            evaluations = max(1, int(number(seconds, "seconds", positive=True) / self._seconds_per_call()))
-        chunks, zero = self.reference.draws.chunks, self.terminal == "denoise"
-        fine, rest = (batches_of_run(r.fine, r.steps, to_zero=zero) for r in (self.reference, self.rest))
-        once = chunks * (nodes.size + 2) * (rest + 2 * nodes.size) // 2  # the nodes cut steps of the rest in two
-        fixed = 3 * once + 6 * chunks * fine + (2 * once if trains else 0)
-        if integer(evaluations, "evaluations", minimum=1) < 1.2 * fixed:
+            wanted = number(seconds, "seconds", positive=True)
+            ledger = Ledger(self.place("budget"), {"seconds": wanted})
+            found = ledger.item("budget", lambda: {"calls": np.array([wanted / self._seconds_per_call()])})
+            evaluations = max(1, int(agreed(found["calls"])[0]))
+        fixed = sum(self.expected.values()) + 2 * self.expected["responses"]
+        if integer(evaluations, "evaluations", minimum=1) < fixed:
             raise ValueError(
                 f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on "
                 f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations, and a descent some more. "
@@ -250,15 +304,16 @@ class _Work:
         return evaluations
 
     def left(self, evaluations: int) -> int:
-        """What a descent may take: all but what was spent, two more measurements, and the final report."""
+        """What a descent may take: all but the model, two more measurements, and the final report."""
         zero = self.terminal == "denoise"
         fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
         report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
-        return max(0, evaluations - sum(self.calls.values()) - int(2.2 * self.calls["responses"]) - report)
+        return max(0, evaluations - sum(self.expected.values()) - int(2.2 * self.expected["responses"]) - report)
 
     @torch.no_grad()
     def _seconds_per_call(self) -> float:
         x = self.reference.draws.start(0)
+        self.denoiser(x, self.reference.draws.sigma_max)  # the first call of a network takes longer
         start = time.monotonic()
         for _ in range(3):
             self.denoiser(x, self.reference.draws.sigma_max)
@@ -301,6 +356,7 @@ class _Work:
                 like=draws.like, seed=draws.seed, folder=self.place("correlation"),
             ),
         )  # fmt: skip
+        self.expected["correlation length"] = -(-found.evaluations // min(draws.count, 16))
         length = found.correlation_length()
         self.tell(f"{length!r}")
         return length.coupling("gram")

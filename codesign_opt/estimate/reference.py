@@ -218,6 +218,12 @@ class FinePath:
         nodes = np.concatenate([legs[0], *(leg[1:] for leg in legs[1:])])
         return np.append(nodes, 0.0) if self.reference.terminal == "denoise" else nodes
 
+    def calls(self, level: int = -1) -> int:
+        """Calls of the denoiser that a run from levels[level] (from the start for -1) to the end makes."""
+        grid = self.grid(level)
+        each = self.reference.fine.evaluations_per_step
+        return each * (grid.size - 1) - (each - 1) * int(grid[-1] == 0)
+
     @torch.no_grad()
     def states(self, chunk: int) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The (n, *shape) states of a chunk at every level, and its terminal output."""

@@ -18,7 +18,7 @@ from .sampling import run
 from .statistics import Estimate
 from .streams import my_share, rademacher
 
-__all__ = ["Direction", "Sensitivity", "difference_of", "ratio_of_means", "sensitivity"]
+__all__ = ["Direction", "Sensitivity", "calls_of_pairs", "difference_of", "ratio_of_means", "sensitivity"]
 
 Direction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -106,6 +106,13 @@ def sensitivity(
     bend = doubled[:, 2] / np.where(doubled[:, 0] > 0, doubled[:, 0], 1.0) - 1 if method == "pairs" else np.nan
     calls = reference.denoiser.calls - before
     return Sensitivity(wanted, ratio_of_means(table[..., 0], table[..., 1]), bend + np.zeros(wanted.size), calls)
+
+
+def calls_of_pairs(reference: Reference, levels: Any) -> int:
+    """Calls of the denoiser that `sensitivity` makes by pairs with one probe, directions not counted."""
+    path, chunks = reference.path(levels), reference.draws.chunks
+    rest = sum(path.calls(level) for level in range(path.levels.size))
+    return chunks * (path.calls() + 2 * rest) + 2 * rest  # the first chunk at twice the perturbation too
 
 
 def ratio_of_means(top: Array, base: Array) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-__all__ = ["batches", "my_share", "normal", "processes", "rademacher", "seeded", "sum_over_processes"]
+__all__ = ["agreed", "batches", "first_of", "my_share", "normal", "processes", "rademacher", "seeded", "sum_over_processes"]
 
 
 def seeded(seed: int, *names: str | int) -> torch.Generator:
@@ -62,6 +63,15 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     return total.to(values.device, values.dtype if values.is_floating_point() else torch.float64)
 
 
+def agreed(values: np.ndarray) -> np.ndarray:
+    """The first process's numbers, for all: what decides how they go on must not differ in the last digit."""
+    rank, world = processes()
+    if world == 1:
+        return values
+    own = torch.as_tensor(np.array(values, dtype=np.float64))
+    return sum_over_processes(own if rank == 0 else torch.zeros_like(own)).numpy()
+
+
 def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     """(N, *shape) tensors from a tensor, an array, a Dataset, a DataLoader or any iterable of batches.
 
@@ -77,6 +87,8 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     """
     expected: tuple[int, ...] | None = None
     for number, part in enumerate(_parts(data, batch)):
+        if part.ndim < 2:
+            raise ValueError(f"data: batch {number} has shape {tuple(part.shape)}; (examples, …) is needed.")
         if part.shape[0] == 0:
             continue
         if expected is None:
@@ -114,6 +126,17 @@ def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
         yield _first(part)
 
 
+def first_of(data: Any) -> tuple[torch.Tensor, Any]:
+    """The first batch, and the data as they were: an iterator gets its batch back.
+
+    >>> first, whole = first_of(iter([torch.zeros(2, 1), torch.ones(3, 1)]))
+    >>> first.shape[0], [part.shape[0] for part in batches(whole)]
+    (2, [2, 3])
+    """
+    first = next(batches(data))
+    return first, itertools.chain([first], data) if hasattr(data, "__next__") else data
+
+
 def _called(data: Callable[[], Any]) -> Any:
     return data()
 
@@ -123,5 +146,8 @@ def _first(part: Any) -> torch.Tensor:
         part = next(iter(part.values()))
     if isinstance(part, (tuple, list)):
         part = part[0]
-    tensor = torch.as_tensor(part)
+    try:
+        tensor = torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"data: a batch is {type(part).__name__}, not a tensor of examples.") from None
     return tensor if tensor.is_floating_point() else tensor.to(torch.float32)

@@ -101,15 +101,16 @@ def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
     """Change of the error per unit of each right-hand side, and relative to the reducible error."""
     shadow: dict[str, Any] = {}
     elasticity: dict[str, float] = {}
-    scale = max(abs(_reducible(solved)), 1e-300)
+    reducible = abs(_reducible(solved))
+    told = reducible > 1e-13 * abs(solved.certificate.value)  # below, it is lost in the rounding of the whole error
     for row, multiplier in zip(solved.compiled.rows, solved.multipliers, strict=True):
         price = row.price_sign * multiplier * (1.0 if row.rate is None else row.rate)
         value: Any = float(price[0]) if price.size == 1 else price
         if row.name in shadow:  # a constraint made of several rows: one list after the other
             value = np.concatenate([np.atleast_1d(shadow[row.name]), np.atleast_1d(value)])
         shadow[row.name] = value
-        if row.limit and row.size.size == 1 and not row.box:
-            elasticity[row.name] = float(price[0]) * row.limit / scale
+        if row.limit and row.size.size == 1 and not row.box and (told or not np.any(price)):
+            elasticity[row.name] = float(price[0]) * row.limit / reducible if told else 0.0
     return shadow, elasticity
 
 
