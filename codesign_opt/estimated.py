@@ -39,6 +39,9 @@ class Measurement(Protocol):
 class GridProbe(Protocol):
     """A live denoiser behind a model: measures what the model would only predict."""
 
+    def affords(self, sigmas: Array) -> bool:
+        """Whether the grid is short enough to be measured."""
+
     def respond(self, sigmas: Array) -> tuple[Array, Array]:
         """(M,) ascending levels and (B, M) responses, measured at the step sizes of this grid."""
 
@@ -211,9 +214,12 @@ class EstimatedModel:
 
     def bias(self, sigmas: Any) -> float:
         """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted."""
-        if self.probe is not None:
-            return float(self.probe.error(check_grid(sigmas).sigmas).value)
-        return self.predicted_bias(sigmas)
+        grid = check_grid(sigmas).sigmas
+        return float(self.probe.error(grid).value) if self.measures(grid) else self.predicted_bias(grid)
+
+    def measures(self, sigmas: Array) -> bool:
+        """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""
+        return self.probe is not None and self.probe.affords(sigmas)
 
     def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
         """A grid of as many steps with smaller measured error; the same grid without a probe.

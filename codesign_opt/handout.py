@@ -18,6 +18,7 @@ from .plan import Plan
 from .polish import rho_fit
 
 if TYPE_CHECKING:
+    from .estimated import EstimatedModel
     from .study import Study
 
 __all__ = ["hand_out", "predict"]
@@ -52,7 +53,25 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     if best.steps.sum() > _MOST_STEPS:
         note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
         best = replace(best, notes=(*best.notes, note))
-    return replace(best, peers=_peers(study, best), fits=_fits(study, best))
+    best = replace(best, peers=_peers(study, best), fits=_fits(study, best))
+    return _measured(study.model, best) if hasattr(study.model, "measures") else best
+
+
+def _measured(model: EstimatedModel, plan: Plan) -> Plan:
+    """Whether the bias of a measured model's grid was measured or predicted, and what stands in the way."""
+    if plan.sigmas is None:
+        return plan
+    measured, notes = model.measures(plan.sigmas), []
+    fine = float(model.provenance.get("fine_accuracy", 0.0))
+    if measured and plan.handed_out["bias"] < fine:
+        notes.append(
+            f"the grid is as near the fine solution ({plan.handed_out['bias']:.2g}) as that is to one of half its steps "
+            f"({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
+        )
+    if not measured and model.probe is not None:
+        notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
+    said = {**plan.provenance, "bias": "measured" if measured else "predicted"}
+    return replace(plan, provenance=said, notes=(*notes, *plan.notes))
 
 
 def predict(

@@ -141,10 +141,19 @@ def _settled(study: Study, solve: Callable[[Study], Plan], tell: Callable[[str],
         study = replace(study, model=study.model.at_steps(grid))
         plan, before, rounds = solve(study), grid, rounds + 1
         grid = _whole(plan)
-        moved = np.inf if grid.size != before.size else float(np.abs(np.log(grid[:-1] / before[:-1])).max())
+        moved = _moved(grid, before)
         tell(f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma")
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
+
+
+def _moved(grid: Array, before: Array) -> float:
+    """Largest change of log sigma at equal shares of the steps, which may be other in number."""
+    logs = [np.log(g[g > 0]) for g in (grid, before)]
+    shares = [np.linspace(0.0, 1.0, log.size) for log in logs]
+    at = np.union1d(*shares)
+    values = [np.interp(at, share, log) for share, log in zip(shares, logs, strict=True)]
+    return float(np.abs(values[0] - values[1]).max())
 
 
 def _calls(model: Any) -> Any:

@@ -160,6 +160,11 @@ def _measured(plan: Plan) -> list[str]:
         own = said.get("plan_evaluations")
         more = "" if own is None else f" and {own:,} for this plan"
         lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
+    if planned_training(plan) and said.get("correlation_length") == "assumed":
+        lines.append("  correlation length of training errors: assumed, not measured")
+    if planned_training(plan) and (notes := said.get("training_notes")):
+        lines += _wrapped("  learning curves: ", str(notes[0]), 2)
+        lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
     return ["Measured, not exact", *lines] if lines else []
 
 

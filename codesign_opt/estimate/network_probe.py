@@ -14,14 +14,16 @@ import torch
 from .._validate import Array
 from ..grids import edm_grid, log_snr_grid
 from .grid_descent import descend_grid
-from .grid_error import GridErrors, batches_of_run, residual
+from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .local_error import step_responses
 from .reference import Draws, Reference, gathered
 from .sensitivity import squares
 from .step_rule import StepRule
-from .streams import my_share
+from .streams import agreed, my_share, sum_over_processes
 
 __all__ = ["NetworkProbe"]
+
+_ALWAYS = 200  # batches of a run that is measured whatever the budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +55,15 @@ class NetworkProbe:
 
     def respond(self, sigmas: Array) -> tuple[Array, Array]:
         """(M,) ascending levels and (B, M) rows, measured at the step sizes of this grid."""
+        sigmas = agreed(sigmas)
         found = step_responses(self.rest, self.nodes, StepRule.of_grid(sigmas), folder=self._place("responses", sigmas))
         self.tell(f"responses at the steps of a grid of {sigmas.size - 1}: {found.calls} batch evaluations")
         return found.sigma, found.scaled_response
 
     def errors(self, sigmas: Array) -> GridErrors:
         """Squared distances of the grid's outputs to the fine solution, on the draws kept for reports."""
-        key = np.asarray(sigmas).tobytes()
+        sigmas = self._checked(sigmas)
+        key = sigmas.tobytes()
         if key not in self._known:
             solution = self.reference.with_draws(self.report)
             ends = self._known.setdefault(b"ends", {})
@@ -76,13 +80,30 @@ class NetworkProbe:
         """Mean squared distance to the fine solution, with its standard error."""
         return self.errors(sigmas).mean
 
+    def affords(self, sigmas: Array) -> bool:
+        """Whether a run of this grid is short enough to be measured: a plan measures some eight grids."""
+        steps, zero = sigmas.size - 1, bool(sigmas[-1] == 0)
+        one = self.report.chunks * batches_of_run(self.reference.sampler, steps, to_zero=zero)
+        return one <= max(self.budget // 8, self.report.chunks * _ALWAYS)
+
     @property
     def calls(self) -> int:
-        """Batches that the denoiser was asked for so far."""
-        return self.reference.denoiser.calls
+        """Batches that the denoiser was asked for so far, by all processes."""
+        return int(sum_over_processes(torch.tensor(float(self.reference.denoiser.calls), dtype=torch.float64)))
+
+    def _checked(self, sigmas: Array) -> Array:
+        """The same grid for all processes, inside what was measured."""
+        grid, low = starting_at(agreed(np.asarray(sigmas, dtype=np.float64)), self.reference), self.reference.stopping_sigma
+        if grid[grid > 0][-1] < low * (1 - 1e-9):
+            raise ValueError(
+                f"sigmas stops at {grid[grid > 0][-1]:.4g}, below {low:.4g}, where the fine solution stops; measure "
+                "with a process that reaches as low."
+            )
+        return grid
 
     def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
         """The best grid met in a descent of the measured error from this grid and the usual families."""
+        sigmas = self._checked(sigmas)
         positive = sigmas[sigmas > 0]
         steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
         terminal = self.reference.terminal
@@ -110,9 +131,5 @@ class NetworkProbe:
     def _place(self, what: str, sigmas: Array) -> Path | None:
         if self.folder is None:
             return None
-        name = np.array2string(np.log(np.maximum(sigmas, 1e-12)), precision=6, threshold=10_000)
-        return self.folder / what / f"{sigmas.size - 1}-{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        digest = hashlib.blake2b(np.ascontiguousarray(sigmas).tobytes(), digest_size=6).hexdigest()
+        return self.folder / what / f"{sigmas.size - 1}-{digest}"

@@ -113,6 +113,7 @@ def network(
     """
     if (learning_rate is None) != (batch is None) or (learning_rate is not None and training is None):
         raise ValueError("network: learning_rate and batch go together, and with training: they scale its floor.")
+    curves = None if training is None else _curves(training)
     first, data = first_of(data)
     work = _Work.prepared(
         denoiser, first, process, sampler, terminal, draws, (fine_steps, rest_steps), seed, folder, device, progress
@@ -138,16 +139,18 @@ def network(
     )
     errors = {"truncation": truncation.standard_error}
     learned: dict[str, Any] = {}
-    if training is not None:
-        learned, spread = work.learned(training, nodes, other, learning_rate, batch)
+    given = coupling
+    if coupling is None:
+        coupling = Local() if other is None else work.coupling(other)
+    if curves is not None:
+        learned, spread = work.learned(curves, nodes, coupling, other, learning_rate, batch)
         errors |= spread
-    if coupling is None and other is not None:
-        coupling = work.coupling(other)
     provenance = {
         "source": "network", "denoiser": work.denoiser.name, "seed": seed, "draws": draws,
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
         "fine_accuracy": float(accuracy.value), "evaluations": dict(work.expected),
-        "correlation_length": "assumed" if coupling is None else "measured or given",
+        "correlation_length": "assumed" if given is None and other is None else "measured or given",
+        "training_notes": list(getattr(curves, "notes", ())),
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
@@ -159,7 +162,7 @@ def network(
         process=work.process,
         sampler=work.sampler,
         terminal=terminal,
-        coupling=coupling or Local(),
+        coupling=coupling,
         standard_errors=errors,
         provenance=provenance,
         probe=work.probe(nodes, work.left(evaluations)),
@@ -320,10 +323,15 @@ class _Work:
         return max((time.monotonic() - start) / 3, 1e-9)
 
     def learned(
-        self, training: Any, nodes: Array, other: Any, learning_rate: float | None, batch: int | None
+        self,
+        curves: Any,
+        nodes: Array,
+        coupling: Coupling,
+        other: Any,
+        learning_rate: float | None,
+        batch: int | None,
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Learning curves at the nodes and the sensitivity of the output, with their standard errors."""
-        curves = training if hasattr(training, "reducible") else learning_curves(training)
         direction = None if other is None else difference_of(self.denoiser, other)
         gain = self.counted(
             "sensitivity",
@@ -332,16 +340,19 @@ class _Work:
         rate = 0.0
         if learning_rate is not None:
             rate = number(learning_rate, "learning_rate", positive=True) / integer(batch, "batch", minimum=1)
+        # kappa1 was fitted to examples within the curves' correlation length; the model counts those within its own
+        within = getattr(curves, "log_width", None)
+        scale = 1.0 if within is None else coupling.lengths_at(nodes, nodes[0], nodes[-1]) / within
 
         def at_nodes(values: Array) -> Array:
             return np.interp(np.log(nodes), np.log(curves.sigma), values)
 
         values = {
             "sensitivity": np.maximum(gain.value, 0.0),
-            "error_variance": at_nodes(curves.reducible),
+            "error_variance": scale * at_nodes(curves.reducible),
             "error_floor": rate * at_nodes(curves.step_noise),
         }
-        errors = {"sensitivity": gain.standard_error, "error_variance": at_nodes(curves.reducible_error)}
+        errors = {"sensitivity": gain.standard_error, "error_variance": scale * at_nodes(curves.reducible_error)}
         return values, errors
 
     def coupling(self, other: Any) -> Coupling:
@@ -383,6 +394,19 @@ def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:
             f"{denoiser.sigma_range}; they share no noise levels."
         )
     return low, high
+
+
+def _curves(training: Any) -> Any:
+    """Learning curves, read before anything is measured; a log whose losses stand still is refused."""
+    curves = training if hasattr(training, "reducible") else learning_curves(training)
+    found, error = np.asarray(curves.reducible), np.asarray(curves.reducible_error)
+    least = 1e-9 * np.asarray(getattr(curves, "bayes_floor", 0.0))
+    if not np.any((found > 2 * np.where(np.isfinite(error), error, np.inf)) & (found > least)):
+        raise ValueError(
+            "network: training: at no noise level do the losses fall with the examples beyond their scatter, so that "
+            "nothing can be said about training; log from its beginning, with more rows, or plan for steps alone."
+        )
+    return curves
 
 
 def _teller(progress: Progress) -> Callable[[str], None]:
