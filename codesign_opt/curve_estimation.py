@@ -127,6 +127,13 @@ class _Table:
                 "remembers its window only, so kappa1 is too small once the run is longer than that."
             )
 
+    @property
+    def centre(self) -> Array:
+        """(L,) geometric mean noise level of a bin's examples: the loss is steep in sigma, and they may sit aside."""
+        total = self.count.sum(axis=0)
+        place = (self.count * self._stack("log_sigma")).sum(axis=0) / np.maximum(total, 1e-300)
+        return np.where(total > 0, np.exp(place), self.levels.sigma)
+
     def usable(self, inverse: Array, level: int) -> Mask:
         return np.asarray((self.count[:, level] > 0) & np.isfinite(inverse[:, level]))
 
@@ -257,7 +264,7 @@ def _result(
             "learning_curves: no level has losses at two different numbers of examples after burn-in; log more "
             "often, lower burn_in, or use fewer levels."
         )
-    sigma = table.levels.sigma[list(fits)]
+    sigma = table.centre[list(fits)]
     value = np.stack([fit.coefficients for fit in fits.values()], axis=1)
     error = np.stack(list(errors.values()), axis=1)
     notes = [*table.notes, profile.note, *_notes(table, fits)]
@@ -284,7 +291,7 @@ def _result(
 
 def _notes(table: _Table, fits: dict[int, LevelFit]) -> list[str]:
     notes = []
-    centre = table.levels.sigma
+    centre = table.centre
     absent = [f"{centre[i]:.3g}" for i in range(len(table.levels)) if not table.count[:, i].any()]
     thin = [f"{centre[i]:.3g}" for i in range(len(table.levels)) if table.count[:, i].any() and i not in fits]
     if absent:

@@ -28,6 +28,7 @@ class Windows:
         name: of the run.
         count: (W, L) examples recorded.
         loss: (W, L) mean |D - x0|^2, 0 where nothing was recorded.
+        log_sigma: (W, L) mean log sigma of the examples, 0 where nothing was recorded.
         square, freedom: (W, L) sum of squared deviations of single examples and its degrees of freedom.
         start, end: (W,) examples at all levels before and after the window.
         rate, batch: (W,) learning rate and examples per step, NaN where unknown.
@@ -38,6 +39,7 @@ class Windows:
     name: str
     count: Array
     loss: Array
+    log_sigma: Array
     square: Array
     freedom: Array
     start: Array
@@ -69,10 +71,17 @@ def read_windows(
         _unweigh(log, weight)
         logs += [_part(log, name, source) for name in dict.fromkeys(log["run"].tolist())]
     if not isinstance(levels, Levels):
-        low = min(float(log["sigma"].min()) for _, log in logs)
-        high = max(float(log["sigma"].max()) for _, log in logs)
-        levels = Levels.log_uniform(low / (1 + 1e-9), high * (1 + 1e-9), levels)
+        levels = _levels(np.concatenate([log["sigma"] for _, log in logs]), levels)
     return levels, [_windows(name, log, levels, examples) for name, log in logs]
+
+
+def _levels(sigma: Array, count: int) -> Levels:
+    """Bins around the noise levels of a log that has few; else `count` bins of equal width over its range."""
+    distinct = np.unique(sigma)
+    distinct = distinct[np.concatenate([[True], np.diff(np.log(distinct)) > 1e-6])]
+    if 1 < distinct.size <= count:
+        return Levels.around(distinct)
+    return Levels.log_uniform(float(distinct[0]) / (1 + 1e-9), float(distinct[-1]) * (1 + 1e-9), count)
 
 
 def _each(value: Any, count: int, name: str) -> list[Any]:
@@ -163,7 +172,7 @@ def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, 
 
 def _moments(
     window: Any, level: Any, log: dict[str, Array], count: Array, size: int, levels: Levels
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     shape = (size, len(levels))
 
     def total(values: Any) -> Array:
@@ -173,12 +182,13 @@ def _moments(
 
     counts = total(count)
     loss = total(count * log["loss"]) / np.maximum(counts, 1e-300)
+    place = total(count * np.log(log["sigma"])) / np.maximum(counts, 1e-300)
     variance = log.get("variance", np.full(count.size, np.nan))
     known = np.isfinite(variance) & (count > 1)
     within = np.where(known, variance, 0.0) * (count - 1)
     square = total(within + count * (log["loss"] - loss[window, level]) ** 2)
     freedom = total(np.where(known, count - 1, 0.0) + 1.0) - (counts > 0)
-    return counts, loss, square, freedom
+    return counts, loss, place, square, freedom
 
 
 def transfer_matrix(levels: Levels, width: float) -> Array:

@@ -215,7 +215,9 @@ class EstimatedModel:
     def bias(self, sigmas: Any) -> float:
         """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted."""
         grid = check_grid(sigmas).sigmas
-        return float(self.probe.error(grid).value) if self.measures(grid) else self.predicted_bias(grid)
+        if self.probe is None or not self.measures(grid):
+            return self.predicted_bias(grid)
+        return float(self.probe.error(grid).value)
 
     def measures(self, sigmas: Array) -> bool:
         """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""

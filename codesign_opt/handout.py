@@ -65,8 +65,8 @@ def _measured(model: EstimatedModel, plan: Plan) -> Plan:
     fine = float(model.provenance.get("fine_accuracy", 0.0))
     if measured and plan.handed_out["bias"] < fine:
         notes.append(
-            f"the grid is as near the fine solution ({plan.handed_out['bias']:.2g}) as that is to one of half its steps "
-            f"({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
+            f"the grid is as near the fine solution ({plan.handed_out['bias']:.2g}) as that is to one of half its "
+            f"steps ({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
         )
     if not measured and model.probe is not None:
         notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")

@@ -28,6 +28,7 @@ __all__ = ["codesign"]
 
 _TRIES = 4
 _ROUNDS, _STILL = 2, 0.05  # measuring responses at the plan's steps: at most so often, or until it moves less
+_NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 Progress = bool | Callable[[str], None] | None
 
 
@@ -113,11 +114,12 @@ def codesign(
     points = integer(points, "points", minimum=3)
     outer_tolerance = number(outer_tolerance, "outer_tolerance", positive=True)
 
-    def solve(study: Study) -> Plan:
+    def solve(study: Study, last: bool) -> Plan:
         if stopping_sigma is not None:
             plan = study.solve(number(stopping_sigma, "stopping_sigma", positive=True))
             return replace(plan, curve=(from_plan(plan).record,), outer={"status": "given", "points": 1})
-        return _best_of(study, sweep(study, low, high, points, tell), low, high, outer_tolerance)
+        tried, narrow = (points, _NARROW) if last else (max(3, points // 3), _NARROW_BEFORE)
+        return _best_of(study, sweep(study, low, high, tried, tell, narrow=narrow), low, high, outer_tolerance)
 
     before = _calls(model)
     study, plan = _settled(study, solve, tell)
@@ -131,18 +133,23 @@ def codesign(
     return exact_stop(study, plan, low, high)
 
 
-def _settled(study: Study, solve: Callable[[Study], Plan], tell: Callable[[str], None]) -> tuple[Study, Plan]:
-    """The plan; for a measured model, of responses measured anew at the plan's own steps until it stops moving."""
-    plan, moved = solve(study), np.inf
+def _settled(study: Study, solve: Callable[[Study, bool], Plan], tell: Callable[[str], None]) -> tuple[Study, Plan]:
+    """The plan; for a measured model, of responses measured anew at the plan's own steps until it stops moving.
+
+    Plans on the way only say where to measure: they try fewer stopping points than the last one.
+    """
     if getattr(study.model, "probe", None) is None:
-        return study, plan
+        return study, solve(study, True)
+    plan, moved = solve(study, False), np.inf
     rounds, grid = 0, _whole(plan)
     while rounds < _ROUNDS and moved > _STILL:
         study = replace(study, model=study.model.at_steps(grid))
-        plan, before, rounds = solve(study), grid, rounds + 1
+        plan, before, rounds = solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
         grid = _whole(plan)
         moved = _moved(grid, before)
         tell(f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma")
+    if rounds < _ROUNDS and plan.outer.get("status") != "given":
+        plan = solve(study, True)
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
 

@@ -195,7 +195,9 @@ def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
     if all("lower_bound" in record for record in records):
         bound = [record["lower_bound"] for record in records]
         ax.plot(stops, bound, color=SKY, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
-    chosen = float(plan.provenance.get("program_stopping_sigma", plan.stopping_sigma))  # a measured grid may end elsewhere
+    chosen = float(
+        plan.provenance.get("program_stopping_sigma", plan.stopping_sigma)
+    )  # a measured grid may end elsewhere
     ax.plot([chosen], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
     ax.set(xscale="log", yscale="log", ylabel=error_label(plan))
     ax.set_xlabel("noise level where sampling stops, σ (data units)")
@@ -279,7 +281,12 @@ def frontier_plot(frontier: Frontier, ax: Axes | None = None) -> Axes:
     errors = np.asarray(frontier.errors)
     lines = ax.plot(values, errors, color=BLUE, marker="o", ms=4, lw=2, label="error (left)")
     what = "images that will be drawn" if images else "budget (units of price)"
-    ax.set(xscale="log", yscale="log", xlabel=what, ylabel=next((error_label(p) for p in frontier.plans if p is not None), ERROR))
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=what,
+        ylabel=next((error_label(plan) for plan in getattr(frontier, "plans", ()) if plan is not None), ERROR),
+    )
     share = ax.twinx()
     percents = 100.0 * np.asarray(frontier.training_share)
     style: dict[str, Any] = {"color": RED, "linestyle": "--", "marker": "s", "ms": 4}

@@ -54,8 +54,10 @@ class Stop:
     failure: CodesignError | None = None
 
 
-def sweep(study: Study, low: float, high: float, points: int, tell: Callable[[str], None]) -> list[Stop]:
-    """Certified optima on a log grid of stopping points, then a bounded scalar refinement around the best.
+def sweep(
+    study: Study, low: float, high: float, points: int, tell: Callable[[str], None], *, narrow: float = 3e-3
+) -> list[Stop]:
+    """Certified optima on a log grid of stopping points, then a bounded refinement to `narrow` in log sigma.
 
     Raises:
         InfeasibleError, NotCertifiedError: no point has a certified optimum; the first failure.
@@ -79,7 +81,7 @@ def sweep(study: Study, low: float, high: float, points: int, tell: Callable[[st
             lambda logs: add(_solve(study, float(np.exp(logs)), solved[best])).error,
             bounds=(np.log(left), np.log(right)),
             method="bounded",
-            options={"xatol": 3e-3, "maxiter": 12},
+            options={"xatol": narrow, "maxiter": 12},
         )
     return sorted(stops, key=lambda s: s.sigma)
 

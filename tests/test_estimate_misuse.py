@@ -173,7 +173,7 @@ def test_another_sampler_needs_its_own_measurement(model):
 def test_grids_outside_what_was_measured_are_refused(model):
     with pytest.raises(ValueError, match="starts at 40, the draws at 80"):
         model.bias(co.edm_grid(6, 0.002, 40.0))
-    with pytest.raises(ValueError, match="stops at 0.0005, below 0.002"):
+    with pytest.raises(ValueError, match=r"stops at 0\.0005, below 0\.002"):
         model.bias(co.edm_grid(6, 0.0005, 80.0))
 
 
@@ -214,7 +214,9 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal):
     small = {**QUICK, "levels": 4, "draws": 4, "fine_steps": 8}
-    plan = co.codesign(network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, **small), steps=5, **SHORT)
+    plan = co.codesign(
+        network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, **small), steps=5, **SHORT
+    )
     assert plan.certificate.optimal
     assert plan.sigmas.size == 6
 

@@ -108,14 +108,15 @@ def test_a_plan_goes_on_too(data, tmp_path):
 
 
 def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
-    # a log that a perfect recorder would write: floor + kappa1 / m with kappa1 = sum lambda sigma^2 / v
+    # a log that a perfect recorder would write: floor + kappa1 / m with kappa1 / floor = 100 examples
     edges = np.geomspace(0.002, 80.0, 13)
     with (tmp_path / "loss.csv").open("w") as file:
         file.write("examples,sigma,loss\n")
-        for _ in range(40):
+        for row in range(40):
             for low, high in pairwise(edges):
                 sigma = np.sqrt(low * high)
-                file.write(f"100,{sigma:.6g},{(LAM * sigma**2 / (LAM + sigma**2)).sum():.8g}\n")
+                floor, seen = (LAM * sigma**2 / (LAM + sigma**2)).sum(), 100 * (row + 0.5) * 2.7 / np.log(high / low)
+                file.write(f"100,{sigma:.6g},{floor * (1 + 100 / seen):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
     model = network(perfect(), data, training=run, other=lambda x, s: 0.9 * x, evaluations=20_000, **QUICK)
     assert model.trained
@@ -123,6 +124,7 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
     plan = co.codesign(model, prices, 1e6, points=3, levels=40, polish=False)
     assert plan.certificate.optimal
+    assert plan.breakdown["score"] > 0
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e6 * (1 + 1e-6)
 
 

@@ -424,3 +424,11 @@ def test_recording_costs_less_than_two_percent_of_a_step():
     ratio = float(np.min(block["record"]) / np.median(block["step"]))
     print(f"recording: {1e6 * np.min(block['record']) / 32:.0f} us a step, {100 * ratio:.2f} % of the training step")
     assert ratio < 0.02
+
+
+def test_curves_are_told_at_the_noise_levels_of_the_log(tmp_path):
+    rows = [f"1000,{sigma},{1 + 1 / (row + 1)}" for row in range(30) for sigma in (0.01, 0.1, 1.0, 30.0)]
+    (tmp_path / "loss.csv").write_text("\n".join(["examples,sigma,loss", *rows]))
+    np.testing.assert_allclose(co.learning_curves(tmp_path / "loss.csv").sigma, [0.01, 0.1, 1.0, 30.0])
+    wide = co.learning_curves(tmp_path / "loss.csv", levels=2).sigma  # several levels in one bin: their mean
+    np.testing.assert_allclose(wide, [np.sqrt(0.01 * 0.1), np.sqrt(1.0 * 30.0)], rtol=1e-6)

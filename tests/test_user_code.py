@@ -106,3 +106,26 @@ def test_4_shared_parameters(prices):
     assert plan.certificate.optimal
     assert plan.sigmas is None
     assert any("sandwich" in note for note in plan.notes)
+
+
+def test_5_a_network_instead_of_a_gaussian(prices, tmp_path):
+    from codesign_opt.testbed import LinearDenoiser
+
+    eigenvalues = np.array([1.0, 0.3, 0.1, 0.03])
+    data = np.random.default_rng(0).normal(size=(2_000, 4)) * np.sqrt(eigenvalues)
+    denoiser = LinearDenoiser(eigenvalues)
+    with (tmp_path / "loss.csv").open("w") as file:  # what a training loop wrote: losses that fall as 1 / examples
+        file.write("examples,sigma,loss\n")
+        for row in range(50):
+            for sigma in np.geomspace(0.003, 60.0, 10):
+                best = (eigenvalues * sigma**2 / (eigenvalues + sigma**2)).sum()
+                file.write(f"1000,{sigma:.6g},{best * (1 + 0.5 / (row + 0.5)):.8g}\n")
+    run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
+    estimated = co.estimate.network(denoiser, data, process=co.EDM(), sampler=co.Heun(), training=run, seed=0)
+    plan = co.codesign(estimated, prices, budget=1e6)
+    assert plan.certificate.optimal
+    assert plan.costs["training"] + plan.costs["sampling"] == pytest.approx(1e6, rel=1e-5)
+    assert plan.breakdown["score"] > 0
+    for record in plan.peers.values():
+        assert record["ratio"] > 1
+    assert "for the model" in str(plan)

@@ -20,7 +20,15 @@ from .statistics import Estimate, Moments
 from .step_rule import StepRule
 from .streams import my_share, rademacher, seeded
 
-__all__ = ["Responses", "calls_of_responses", "calls_of_truncation", "rows_of", "sketch_of", "step_responses", "truncation_error"]
+__all__ = [
+    "Responses",
+    "calls_of_responses",
+    "calls_of_truncation",
+    "rows_of",
+    "sketch_of",
+    "step_responses",
+    "truncation_error",
+]
 
 _ROWS = 256
 _SKETCH = 16_384

@@ -93,7 +93,10 @@ class NetworkProbe:
 
     def _checked(self, sigmas: Array) -> Array:
         """The same grid for all processes, inside what was measured."""
-        grid, low = starting_at(agreed(np.asarray(sigmas, dtype=np.float64)), self.reference), self.reference.stopping_sigma
+        grid, low = (
+            starting_at(agreed(np.asarray(sigmas, dtype=np.float64)), self.reference),
+            self.reference.stopping_sigma,
+        )
         if grid[grid > 0][-1] < low * (1 - 1e-9):
             raise ValueError(
                 f"sigmas stops at {grid[grid > 0][-1]:.4g}, below {low:.4g}, where the fine solution stops; measure "

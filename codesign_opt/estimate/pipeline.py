@@ -143,8 +143,8 @@ def network(
     if coupling is None:
         coupling = Local() if other is None else work.coupling(other)
     if curves is not None:
-        learned, spread = work.learned(curves, nodes, coupling, other, learning_rate, batch)
-        errors |= spread
+        learned, more = work.learned(curves, nodes, coupling, found.spectrum.sigma_data, other, learning_rate, batch)
+        errors |= more
     provenance = {
         "source": "network", "denoiser": work.denoiser.name, "seed": seed, "draws": draws,
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
@@ -255,8 +255,8 @@ class _Work:
             apart = float((two - again).abs().max()) / max(float(two.abs().max()), 1e-30)
             if apart > _SAME:
                 raise DenoiserError(
-                    f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} apart "
-                    "(relative), alone and in a batch of four; a network in training mode (dropout, batch "
+                    f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} "
+                    "apart (relative), alone and in a batch of four; a network in training mode (dropout, batch "
                     "normalisation) is random: call .eval() first."
                 )
 
@@ -272,8 +272,8 @@ class _Work:
             apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
         if apart > _SAME:
             raise ValueError(
-                f"{self.folder} holds results of another {name}: the answers of {denoiser.name!r} are {apart:.2g} apart "
-                "(relative) from those kept; give another folder, or delete it."
+                f"{self.folder} holds results of another {name}: the answers of {denoiser.name!r} are {apart:.2g} "
+                "apart (relative) from those kept; give another folder, or delete it."
             )
 
     def _states(self, count: int) -> torch.Tensor:
@@ -327,6 +327,7 @@ class _Work:
         curves: Any,
         nodes: Array,
         coupling: Coupling,
+        spread: float,
         other: Any,
         learning_rate: float | None,
         batch: int | None,
@@ -344,8 +345,11 @@ class _Work:
         within = getattr(curves, "log_width", None)
         scale = 1.0 if within is None else coupling.lengths_at(nodes, nodes[0], nodes[-1]) / within
 
+        def shape(sigma: Array) -> Array:  # errors fall as sigma^2 below the data's scale: interpolated beside that
+            return 1 / (1 + (spread / sigma) ** 2)
+
         def at_nodes(values: Array) -> Array:
-            return np.interp(np.log(nodes), np.log(curves.sigma), values)
+            return shape(nodes) * np.interp(np.log(nodes), np.log(curves.sigma), values / shape(curves.sigma))
 
         values = {
             "sensitivity": np.maximum(gain.value, 0.0),

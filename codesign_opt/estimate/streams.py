@@ -11,7 +11,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-__all__ = ["agreed", "batches", "first_of", "my_share", "normal", "processes", "rademacher", "seeded", "sum_over_processes"]
+__all__ = [
+    "agreed",
+    "batches",
+    "first_of",
+    "my_share",
+    "normal",
+    "processes",
+    "rademacher",
+    "seeded",
+    "sum_over_processes",
+]
 
 
 def seeded(seed: int, *names: str | int) -> torch.Generator:

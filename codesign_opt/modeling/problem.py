@@ -18,6 +18,7 @@ from .algebra import Bound, Term
 from .coherent import CoherentScore
 from .constraints import Named, as_named
 from .design import Design, Point
+from .gram import GramDiscretization
 from .information import InformationError
 from .plain import is_plain_bound, is_plain_term
 from .reference import Budget, recentred
@@ -153,7 +154,7 @@ class Problem:
         size = len(self.levels)
         design = self.design(Point(np.ones(size), self.spent_examples, np.ones(size)))
         for _, leaf in self.objective.leaves():
-            if not is_plain_term(leaf):
+            if not (is_plain_term(leaf) or _positive_gram(leaf)):
                 expression, auxiliary = leaf.formulation(design)
                 check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
         for item in self.constraints:
@@ -307,3 +308,8 @@ def _refuse_free_quantities(problem: Problem, design: Design) -> None:
         raise ValueError(
             "Problem: nothing limits the steps (images = 0 gives them no price); bound Steps() or Compute(prices)."
         )
+
+
+def _positive_gram(leaf: Term) -> bool:
+    """Convex by construction; completing its matrix only to check that would take half of a program's making."""
+    return type(leaf) is GramDiscretization and leaf.model == "positive"
