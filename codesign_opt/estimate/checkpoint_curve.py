@@ -69,7 +69,9 @@ def error_left(
         ledger.item(f"level-{i}", lambda i=i, s=s: _level(pair, data, float(s), i, size, seed))  # type: ignore[misc]
         for i, s in enumerate(levels)
     ]
-    moments = Moments.from_state({key: _stacked(found, key) for key in ("mean", "squares")} | {"count": found[0]["count"]})
+    moments = Moments.from_state(
+        {key: _stacked(found, key) for key in ("mean", "squares")} | {"count": found[0]["count"]}
+    )
     estimate = moments.estimate()
     return Estimate(estimate.value / (ratio - 1), estimate.standard_error / (ratio - 1), estimate.count)
 

@@ -6,7 +6,6 @@ its terminal samples are compared with those of one network trained much longer,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -150,8 +149,3 @@ class DensityExperiment:
     def tell(self, text: str) -> None:
         if self.progress is not None:
             self.progress(text)
-
-
-def default_folder() -> Path:
-    """Where the command keeps its runs: beside the cached weights."""
-    return Path(os.environ.get("CODESIGN_OPT_CACHE") or Path.home() / ".cache" / "codesign_opt") / "density_experiment"

@@ -242,4 +242,3 @@ def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict
 def _steps(levels: Levels) -> Array:
     """Far more steps than the correlation length asks for: the sampler is no part of the question."""
     return 10.0 * levels.log_width
-
