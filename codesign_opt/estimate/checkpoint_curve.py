@@ -1,4 +1,4 @@
-"""Learning curve from two checkpoints of one run: what is left to learn at each noise level."""
+"""What two checkpoints of one run tell: the error left at each noise level, and how errors of levels are alike."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from .._validate import Array, integer, number, vector
+from ..levels import Levels
+from .correlation import ErrorGram
 from .denoiser import Denoiser
 from .ledger import Ledger
 from .statistics import Estimate, Moments
 from .streams import batches, my_share, normal
 
-__all__ = ["error_left"]
+__all__ = ["checkpoint_errors", "error_left"]
 
 
 def error_left(
@@ -74,6 +76,46 @@ def error_left(
     )
     estimate = moments.estimate()
     return Estimate(estimate.value / (ratio - 1), estimate.standard_error / (ratio - 1), estimate.count)
+
+
+@torch.no_grad()
+def checkpoint_errors(
+    earlier: Any, final: Any, data: Any, levels: Levels, *, images: int = 2048, groups: int = 16, seed: int = 0
+) -> ErrorGram:
+    """Gram matrix of the difference of two checkpoints over noise levels, on common images and noise.
+
+    The difference of two checkpoints stands for the error of the run (docs/theory.md section 6). Every image is
+    seen at all levels with the same noise, x0 + sigma z. `TransferKernel.from_errors` makes a width of it.
+
+    Args:
+        earlier, final: callables (x, sigma) -> x0.
+        data: images; see `batches`. The first `images` are used, so shuffle what has an order.
+        levels: narrow against the correlation sought.
+        images, groups: images, dealt to so many independent units, the unit of standard errors.
+        seed: of the noise.
+
+    Raises:
+        ValueError: fewer images than groups; levels where the checkpoints agree.
+        DenoiserError: see Denoiser.
+    """
+    wanted, count = integer(images, "checkpoint_errors.images", minimum=2), integer(groups, "groups", minimum=2)
+    parts, have = [], 0
+    for part in batches(data, 2048):
+        parts.append(part[: wanted - have])
+        have += parts[-1].shape[0]
+        if have >= wanted:
+            break
+    clean = torch.cat(parts)
+    if have < count:
+        raise ValueError(f"data has {have} images for {count} groups; give more images or fewer groups.")
+    noise = normal(seed, "checkpoint errors", shape=tuple(clean.shape), like=clean)
+    pair = Denoiser.of(earlier), Denoiser.of(final)
+    fields = []
+    for sigma in levels.sigma:
+        noisy = clean + float(sigma) * noise
+        fields.append((pair[0](noisy, float(sigma)) - pair[1](noisy, float(sigma))).double().flatten(1).cpu())
+    dealt = torch.stack(fields)[:, : have // count * count].unflatten(1, (count, -1))
+    return ErrorGram.from_fields(dealt.transpose(0, 1).numpy(), levels)
 
 
 def _stacked(items: list[Any], key: str) -> Array:

@@ -38,7 +38,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DensityExperiment:
-    """Networks on 8 x 8 photo patches, one per density and seed, and how far their samples are from a long-trained one.
+    """Networks on photo patches, one per density and seed, and how far their samples are from a long-trained one.
 
     Runs of one seed share initial weights, images and noise, so that densities are compared in pairs. Every
     finished run is kept in `folder`; a killed experiment goes on there.
@@ -48,6 +48,7 @@ class DensityExperiment:
         iterations, batch: of every run; their product is the number of examples.
         longer: the reference network sees so many times as many examples.
         width, layers, learning_rate: of the perceptron and of Adam.
+        side: pixels along a patch.
         draws, steps: starts, and steps of Heun's method on EDM's grid from 80 to 0.002.
         progress: called with a line of text after every run.
 
@@ -64,10 +65,11 @@ class DensityExperiment:
     learning_rate: float = 1e-3
     draws: int = 512
     steps: int = 18
+    side: int = 8
     progress: Progress | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "longer", "width", "layers", "draws", "steps"):
+        for name in ("iterations", "batch", "longer", "width", "layers", "draws", "steps", "side"):
             integer(getattr(self, name), f"DensityExperiment.{name}", minimum=1)
 
     @property
@@ -77,12 +79,14 @@ class DensityExperiment:
 
     @cached_property
     def ledger(self) -> Ledger:
-        question = {name: value for name, value in asdict(self).items() if name not in ("folder", "progress")}
-        return Ledger(self.folder, {"experiment": "densities", "data": "photo patches 8 x 8", **question})
+        question = {name: value for name, value in asdict(self).items() if name not in ("folder", "progress", "side")}
+        return Ledger(
+            self.folder, {"experiment": "densities", "data": f"photo patches {self.side} x {self.side}", **question}
+        )
 
     @cached_property
     def data(self) -> Tensor:
-        return photo_patches()
+        return photo_patches(side=self.side)
 
     @cached_property
     def grid(self) -> Array:

@@ -29,9 +29,9 @@ def density_figure(report: DensityReport) -> Any:
 
 def _looks() -> dict[str, tuple[str, str, str]]:
     """Colour, line style and marker of every rule."""
-    from ..plot_style import BLUE, GREEN, ORANGE, PURPLE
+    from ..plot_style import BLUE, GREEN, ORANGE, PURPLE, SKY
 
-    table = [(ORANGE, "-.", "^"), (BLUE, "-", "o"), (GREEN, "--", "s"), (PURPLE, ":", "D")]
+    table = [(ORANGE, "-.", "^"), (SKY, "-", "o"), (GREEN, "--", "s"), (BLUE, "-", "v"), (PURPLE, ":", "D")]
     return dict(zip(RULES, table, strict=True))
 
 

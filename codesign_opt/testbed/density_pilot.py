@@ -19,10 +19,11 @@ from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, Transfer
 from ..curve_estimation import learning_curves
 from ..densities import LogNormal
-from ..estimate.checkpoint_curve import error_left
+from ..estimate.checkpoint_curve import checkpoint_errors, error_left
 from ..estimate.error_coupling import error_gram
 from ..estimate.reference import Draws, Reference
 from ..estimate.sensitivity import difference_of, sensitivity
+from ..estimate.transfer import TransferKernel
 from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..level_statistics import LevelStatistics
@@ -51,20 +52,22 @@ class Rule:
     Args:
         title: for tables.
         source: "checkpoints" (two averaged checkpoints on common noise) or "log" (losses during training).
-        transfer: width in log sigma of what examples teach their neighbours; 0: each level for itself.
+        transfer: width in log sigma of what examples teach their neighbours; 0: each level for itself; None: the
+            width measured on the pilot.
         coherent: add errors by the measured Gram matrix instead of level by level.
     """
 
     title: str
     source: str = "checkpoints"
-    transfer: float = 0.0
+    transfer: float | None = 0.0
     coherent: bool = False
 
 
 RULES = {
     "log": Rule("square root, losses of the log", source="log"),
     "plain": Rule("square root"),
-    "transfer": Rule("square root of what neighbours teach, width 0.6", transfer=0.6),
+    "transfer 0.6": Rule("square root of what neighbours teach, assumed width 0.6", transfer=0.6),
+    "transfer": Rule("square root of what neighbours teach, width from the pilot's errors", transfer=None),
     "coherent": Rule("coherent sum", coherent=True),
 }
 
@@ -82,6 +85,7 @@ class PilotMeasurement:
         gram_levels, gram: (B, B) terminal responses to that difference, block by block.
         length: two-sided correlation length of these in log sigma.
         spectrum: of the images.
+        transfer, transfer_error: width in log sigma of what examples teach their neighbours, likewise.
     """
 
     levels: Levels
@@ -97,9 +101,12 @@ class PilotMeasurement:
     gram: Array
     length: float
     spectrum: Spectrum
+    transfer: float
+    transfer_error: float
 
     def coupling(self, rule: Rule) -> Coupling:
-        return Transfer(rule.transfer, self.length) if rule.transfer else Local(self.length)
+        width = self.transfer if rule.transfer is None else rule.transfer
+        return Transfer(width, self.length) if width else Local(self.length)
 
     def score(self, rule: Rule) -> ScoreError | CoherentScore:
         """The score error as a function of the density, by a rule."""
@@ -155,7 +162,7 @@ class PilotMeasurement:
         levels = score.table.levels
         paid = Compute(Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
         plan = Problem(score, [paid], steps=_steps(levels)).solve()
-        if not rule.transfer:
+        if rule.transfer == 0:
             return plan
         plain = self.plan(RULES["plain"])
         slopes = np.diff(plain.examples / plain.levels.log_width)
@@ -178,6 +185,13 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
     gram_levels = Levels(found.pop("gram_edges"))
     length = float(found.pop("length"))
     log = _log_curve(trained, levels, length)
+
+    def teaching() -> dict[str, Array]:
+        order = np.random.default_rng(3).permutation(len(experiment.data))
+        kernel = TransferKernel.from_errors(checkpoint_errors(half, final, experiment.data[order], levels))
+        return {"transfer": np.array(kernel.width), "transfer_error": np.array(kernel.standard_error)}
+
+    widths = experiment.ledger.item(f"pilot-{seed}/transfer", teaching)
     return PilotMeasurement(
         levels=levels,
         density=PILOT_DENSITY,
@@ -185,6 +199,8 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
         gram_levels=gram_levels,
         length=length,
         spectrum=Spectrum.from_samples(experiment.data.double().numpy()),
+        transfer=float(widths["transfer"]),
+        transfer_error=float(widths["transfer_error"]),
         **log,
         **found,
     )
