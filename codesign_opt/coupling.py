@@ -308,8 +308,8 @@ class Transfer(Local):
         return levels.log_width[:, None] * self.kernel(levels) / levels.log_width
 
     def to_dict(self) -> dict[str, Any]:
-        width = "matrix" if np.ndim(self.transfer) else self.transfer
-        return {**super().to_dict(), "kind": "Transfer", "transfer": width}
+        transfer = self.transfer if isinstance(self.transfer, float) else self.transfer.tolist()
+        return {**super().to_dict(), "kind": "Transfer", "transfer": transfer}
 
 
 @dataclass(frozen=True, eq=False)

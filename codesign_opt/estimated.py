@@ -45,8 +45,12 @@ class GridProbe(Protocol):
     def error(self, sigmas: Array) -> Measurement:
         """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
 
-    def descend(self, sigmas: Array) -> Array:
-        """A grid of as many steps with smaller measured error; its stopping point may move."""
+    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
+        """A grid of as many steps with smaller measured error."""
+
+    @property
+    def calls(self) -> int:
+        """Batches that the denoiser was asked for so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +215,14 @@ class EstimatedModel:
             return float(self.probe.error(check_grid(sigmas).sigmas).value)
         return self.predicted_bias(sigmas)
 
-    def polish(self, sigmas: Array) -> Array:
-        """A grid of as many steps with smaller measured error; the same grid without a probe."""
-        return sigmas if self.probe is None else self.probe.descend(sigmas)
+    def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
+        """A grid of as many steps with smaller measured error; the same grid without a probe.
+
+        Args:
+            sigmas: (K+1,) grid.
+            free_stop: whether the last positive level may move.
+        """
+        return sigmas if self.probe is None else self.probe.descend(sigmas, free_stop=free_stop)
 
     def predicted_bias(self, sigmas: Any) -> float:
         """Leading order: |sum over steps of step^(q+1) epsilon|^2 plus the truncation (equation 3.4)."""
@@ -300,7 +309,7 @@ class EstimatedModel:
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
-    from .coupling import PerLevel, PerStep
+    from .coupling import PerLevel, PerStep, Transfer
 
     said = record["coupling"]
     if said["kind"] == "PerLevel":
@@ -312,6 +321,8 @@ def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
         def width(at: Array) -> Array:
             return np.interp(np.log(at), np.log(sigma), lengths)
 
+    if said["kind"] == "Transfer":
+        return Transfer(said["transfer"], width, said["form"])
     return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
 
 

@@ -383,8 +383,10 @@ class GaussianModel:
         std, mean = self._law(sigmas, s)
         return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
 
-    def polish(self, sigmas: Array) -> Array:
+    def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
         """A grid of as many steps between the same ends at a local minimum of the exact error.
+
+        `free_stop` is for models whose stopping point moves in a descent; here `codesign` searches it.
 
         The best of three descents: from the given grid and from the two usual families.
         """

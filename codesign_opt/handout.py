@@ -24,6 +24,7 @@ __all__ = ["hand_out", "predict"]
 
 _POLISH_BELOW = 20
 _POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
+_POLISH_MEASURED_BELOW = 65
 _SETTLED_GAP = 1e-3
 _MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 
@@ -100,17 +101,30 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     for k in sorted(whole):
         grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
         grids.append(grid)
-        limit = _POLISH_SIGNED_BELOW if study.model.sampler.signed else _POLISH_BELOW
-        wanted = polish if polish is not None else k < limit
+        wanted = polish if polish is not None else k < _polish_below(study.model)
         if wanted and not study.constraints:
-            grids.append(study.model.polish(grid))
+            free = not study.trains and plan.outer.get("status") != "given"
+            grids.append(study.model.polish(grid, free_stop=free))
     return grids
+
+
+def _polish_below(model: Any) -> int:
+    """Number of steps from which on the leading order is trusted; a measured error always knows better."""
+    if getattr(model, "probe", None) is not None:
+        return _POLISH_MEASURED_BELOW
+    return _POLISH_SIGNED_BELOW if model.sampler.signed else _POLISH_BELOW
 
 
 def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
     if not study.trains:
-        return replace(plan, sigmas=grid, handed_out=predict(study.model, grid, None, study.levels))
+        handed = predict(study.model, grid, None, study.levels)
+        stop = float(grid[grid > 0][-1])
+        if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
+            return replace(plan, sigmas=grid, handed_out=handed)
+        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
+        note += f"{plan.stopping_sigma:.4g}"
+        return replace(plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note))
     even: Coefficients | None = None
     if hasattr(study.model, "settled_pair"):
         table, even = study.model.settled_pair(grid, study.levels)

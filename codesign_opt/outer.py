@@ -26,7 +26,7 @@ from .training_log import TrainingRun
 __all__ = ["codesign"]
 
 _TRIES = 4
-_ROUNDS, _STILL = 3, 0.05  # measuring responses at the plan's steps: at most so often, or until it moves less
+_ROUNDS, _STILL = 2, 0.05  # measuring responses at the plan's steps: at most so often, or until it moves less
 Progress = bool | Callable[[str], None] | None
 
 
@@ -118,8 +118,13 @@ def codesign(
             return replace(plan, curve=(from_plan(plan).record,), outer={"status": "given", "points": 1})
         return _best_of(study, sweep(study, low, high, points, tell), low, high, outer_tolerance)
 
+    before = _calls(model)
     study, plan = _settled(study, solve, tell)
     plan = hand_out(study, plan, polish=polish)
+    if before is not None:
+        own, behind = _calls(model) - before, sum(plan.provenance.get("evaluations", {}).values())
+        note = f"measured with {own:,} batch evaluations of the denoiser for this plan and {behind:,} for the model"
+        plan = replace(plan, notes=(*plan.notes, note))
     if stopping_sigma is not None or polish is False or study.constraints:
         return plan
     if search is None:  # few steps may stop anywhere
@@ -141,6 +146,12 @@ def _settled(study: Study, solve: Callable[[Study], Plan], tell: Callable[[str],
         tell(f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma")
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
+
+
+def _calls(model: Any) -> Any:
+    """Batches that a live denoiser was asked for so far; None without one."""
+    probe = getattr(model, "probe", None)
+    return None if probe is None else probe.calls
 
 
 def _whole(plan: Plan) -> Array:

@@ -126,19 +126,19 @@ def test_gram_of_small_steps_is_the_leading_order_of_section_3(sampler, terminal
     assert np.all(gap <= 3 * found.gram.standard_error + 0.05 * scale), gap / scale
 
 
-@pytest.mark.parametrize("sampler", [co.Ancestral(0.0)], ids=repr)
+@pytest.mark.parametrize("sampler", [co.Ancestral(0.0), co.Ancestral(0.6), co.Ancestral(1.0)], ids=repr)
 def test_a_step_of_ancestral_sampling_shrinks_the_law_by_the_leading_order(sampler):
-    levels, count, top, stop = np.array([0.4, 1.0]), 40_000, 3.0, 0.1
+    levels, count, top, stop = np.array([0.4, 1.0]), 10_000, 3.0, 0.1
     draws = Draws((LAM.size,), count, top, chunk=count, like=DOUBLE)
-    solution = Reference(linear(), sampler, draws, stop, "rescale", 60)
-    work = _Work.prepared(solution, levels, StepRule.relative(0.06), 100, None)
+    solution = Reference(linear(), sampler, draws, stop, "rescale", 40)
+    work = _Work.prepared(solution, levels, StepRule.relative(0.1), 100, None)
     states, end = work.path.states(0)
     for m, s in enumerate(levels):
-        x, move = end.numpy(), (work.scaled(0, m, states, end) * 0.06**2).numpy()
+        x, move = end.numpy(), (work.scaled(0, m, states, end) * 0.1**2).numpy()
         changes = ((x + move) ** 2 - x**2) / (2 * (x**2).mean(axis=0)) / work.step[m] ** 2
         spread = changes.std(axis=0) / np.sqrt(count)
         truth = -sampler.local_error(LAM, [s], stop)[:, 0]
-        assert np.all(np.abs(changes.mean(axis=0) - truth) <= 3 * spread + 0.15 * np.abs(truth)), (s, spread / truth)
+        assert np.all(np.abs(changes.mean(axis=0) - truth) <= 3 * spread + 0.2 * np.abs(truth)), (s, spread / truth)
 
 
 def test_a_multistep_response_uses_the_node_before():

@@ -145,8 +145,8 @@ class NoMatrix(TorchDispatchMode):
 
 def test_quadrature_at_512_dimensions_is_within_2_percent_and_makes_no_matrix():
     truth = np.arange(1, 513) ** -1.5
-    rows = gaussian(truth, 6000, 7, mean=0.2)
-    parts = [part.float() for part in rows.split(128)]
+    rows = gaussian(truth, 5000, 7, mean=0.2)
+    parts = [part.float() for part in rows.split(250)]
     with NoMatrix(512 * 512) as guard:
         found = spectrum(parts, method="lanczos")
     directions, share = found.cumulative()
@@ -162,18 +162,17 @@ def test_quadrature_at_512_dimensions_is_within_2_percent_and_makes_no_matrix():
 
 
 def test_intervals_of_quadrature_bands_cover_the_sample_spectrum():
-    rows = gaussian(np.arange(1, 81) ** -1.0, 400, 8)
+    rows = gaussian(np.arange(1, 51) ** -1.0, 200, 8)
     truth, scores = sample_eigenvalues(rows), []
     for seed in range(200):
-        found = spectrum(rows, seed=seed, bands=8, **LANCZOS)
+        found = spectrum(rows, method="lanczos", seed=seed, bands=6, top=4, steps=12, probes=8)
         scores.append((found.spectrum.eigenvalues - band_truth(truth, found)) / found.probe_error)
-    random = np.abs([score[-5:] for score in scores]) <= 1.96
-    assert 0.90 <= random.mean() <= 0.99
-    assert max(np.abs(score[:-5]).max() for score in scores) <= 1.0  # top eigenvalues: a bound, not a spread
+    scores = np.array(scores)
+    assert 0.90 <= np.mean(np.abs(scores[:, 2:]) <= 1.96) <= 0.99
 
 
 def test_quadrature_bands_are_within_3_standard_errors_of_the_true_spectrum():
-    truth = np.arange(1, 81) ** -1.0
+    truth = np.arange(1, 41) ** -1.0
     found = spectrum(gaussian(truth, 40_000, 9), bands=8, **LANCZOS)
     scores = (found.spectrum.eigenvalues - band_truth(truth, found)) / found.standard_error
     assert np.abs(scores).max() < 3.0
@@ -208,10 +207,21 @@ def test_without_reorthogonalisation_the_measure_stays():
     kept, lean = (
         spectrum(rows, method="lanczos", top=4, steps=60, bands=6, reorthogonalize=choice) for choice in (True, False)
     )
-    truth = sample_eigenvalues(rows)
+    exact = np.append(0.0, np.cumsum(sample_eigenvalues(rows)))
     for found in (kept, lean):
-        assert np.allclose(found.cumulative()[1][1:], np.cumsum(truth)[np.cumsum(found.spectrum.counts).astype(int) - 1]
-                           / truth.sum(), atol=1e-3)  # fmt: skip
+        directions, share = found.cumulative()
+        assert np.allclose(share, exact[directions.astype(int)] / exact[-1], atol=5e-3)
+
+
+def test_a_smooth_and_an_atomic_reading_say_how_well_the_tail_is_resolved():
+    truth = np.arange(1, 601) ** -1.5
+    left, _ = np.linalg.qr(np.random.default_rng(24).standard_normal((800, 601)) - 0.0)
+    left = left - left.mean(axis=0)  # nearly orthonormal: the sample covariance is computed below
+    rows = torch.as_tensor(left[:, :600] * np.sqrt(truth * 799))
+    found = spectrum(rows, method="lanczos", top=16, steps=16)
+    scores = (found.spectrum.eigenvalues - band_truth(sample_eigenvalues(rows), found)) / found.probe_error
+    assert np.mean(np.abs(scores) <= 3) >= 0.9
+    assert np.abs(scores).max() < 6
 
 
 def test_top_eigenpairs_lie_within_their_residuals():
@@ -227,7 +237,7 @@ def test_top_eigenpairs_lie_within_their_residuals():
 
 
 def test_radial_bands_of_a_field_of_known_power_are_covered():
-    power, radius = radial_power(8)
+    power, radius = radial_power(6)
     scores = []
     for seed in range(200):
         found = spectrum(images(power[None], 400, 200 + seed), method="radial", bands=4, seed=seed)
@@ -245,8 +255,8 @@ def test_radial_bands_tell_the_common_part_of_the_channels_from_their_difference
     common, difference = images(np.stack([3 * power, 0.1 * power]), 3000, 14).unbind(dim=1)
     fields = torch.stack([common + difference, common - difference], dim=1) / 2**0.5 + torch.tensor([0.7])
     found = spectrum(fields, method="radial", bands=3, batch=64)
-    two = spectrum(common[:, None], method="radial", bands=3).spectrum.eigenvalues
-    assert np.allclose(found.spectrum.eigenvalues[: len(two)] / two, 1.0, atol=0.01)
+    apart = [spectrum(x[:, None], method="radial", bands=3).spectrum.eigenvalues for x in (common, difference)]
+    assert np.allclose(found.spectrum.eigenvalues / np.sort(np.concatenate(apart))[::-1], 1.0, atol=0.002)
     assert found.spectrum.dimension == 72
     assert found.trace == pytest.approx(float(fields.var(dim=0).sum()), rel=1e-10)
     mean = fields.mean(dim=0)
@@ -336,14 +346,16 @@ def interrupted(parts, after):
 @pytest.mark.parametrize("method", ["exact", "lanczos", "radial"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
     parts = gaussian(np.arange(1, 26) ** -1.0, 300, 18).reshape(300, 1, 5, 5).split(20)
-    options = {"checkpoint": 2, **(LANCZOS if method == "lanczos" else {"method": method})}
+    options = {"checkpoint": 4, "method": method}
+    if method == "lanczos":
+        options |= {"top": 2, "steps": 5, "probes": 2}
     expected = spectrum(interrupted(parts, 10**9), **options)
     draw = np.random.default_rng(19)
     for turn in range(20):
         folder = tmp_path / str(turn)
         for _ in range(200):
             try:
-                after = int(draw.integers(2, 80 if method == "lanczos" else 16))
+                after = int(draw.integers(2, 160 if method == "lanczos" else 24))
                 found = spectrum(interrupted(parts, after), folder=folder, **options)
                 break
             except Killed:
@@ -364,13 +376,13 @@ def test_data_that_end_early_say_how_many_were_seen_and_lose_nothing(tmp_path):
     assert partial.count == 50
     assert np.allclose(partial.spectrum.eigenvalues, sample_eigenvalues(rows[:50]))
     assert np.array_equal(spectrum(iter(parts), **options).spectrum.eigenvalues,
-                          spectrum(iter(parts)).spectrum.eigenvalues)  # fmt: skip
+                          spectrum(iter(parts), checkpoint=2).spectrum.eigenvalues)  # fmt: skip
 
 
 def test_later_passes_that_end_early_are_named():
     rows = gaussian(np.ones(12), 100, 21)
     used = iter(list(rows.split(10)))
-    with pytest.raises(ValueError, match=r"no examples|ended after 0 examples of 100"):
+    with pytest.raises(ValueError, match="ended after 0 examples of 90"):
         spectrum(lambda: used, method="lanczos", top=2)
     with pytest.raises(ValueError, match="can be read only once"):
         spectrum(iter(rows.split(10)), method="lanczos")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from scipy.integrate import quad
 
 import codesign_opt as co
+from codesign_opt.estimated import _coupling
 from codesign_opt.modeling import Point
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -244,6 +246,23 @@ def test_bad_transfer_is_named():
     with pytest.raises(ValueError, match=r"Transfer\.form"):
         co.Transfer(0.6, form="min")
     assert co.Transfer(0.6, 2.0).to_dict() == {"kind": "Transfer", "transfer": 0.6, "log_width": 2.0, "form": "max"}
+
+
+@pytest.mark.parametrize("transfer", [0.6, np.full((3, 3), 1 / 3)])
+def test_saved_models_come_back_with_their_transfer(transfer):
+    coupling = co.Transfer(transfer, 1.5, form="p4")
+    record = json.loads(json.dumps({"coupling": coupling.to_dict()}))
+    again = _coupling(record, np.ones(3))
+    assert isinstance(again, co.Transfer)
+    levels = levels_of(3)
+    np.testing.assert_array_equal(again.pooling(levels), coupling.pooling(levels))
+    assert (again.log_width, again.form) == (1.5, "p4")
+
+
+def test_pooling_is_the_estimated_kernels():
+    TransferKernel = pytest.importorskip("codesign_opt.estimate.transfer").TransferKernel
+    levels = levels_of(9)
+    np.testing.assert_allclose(TransferKernel(0.6).pooling(levels), co.Transfer(0.6).pooling(levels), atol=1e-12)
 
 
 # ------------------------------------------------------------------ CoherentScore

@@ -52,7 +52,8 @@ class Denoiser:
         return denoiser if isinstance(denoiser, Denoiser) else cls(denoiser)
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-        levels = torch.as_tensor(sigma, device=x.device).to(x.dtype).expand(x.shape[0])
+        given = sigma.to(x.device, x.dtype) if torch.is_tensor(sigma) else torch.tensor(sigma, dtype=x.dtype)
+        levels = given.to(x.device).expand(x.shape[0])
         result = self.function(x, levels)
         self.calls += 1
         self.evaluations += int(x.shape[0])

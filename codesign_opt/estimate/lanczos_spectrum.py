@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .._validate import Array
 from ..spectrum import Spectrum
 from .lanczos import Measures, probe_block, spectral_measures
-from .quadrature_bands import Deflated, band_edges, band_means, jackknife, null_directions, probe_masses, spread
+from .quadrature_bands import Deflated, band_edges, band_means, jackknife, null_directions, probe_masses
 from .spectra_errors import energy_error, norm_bound, significant, trace_error
 from .spectra_passes import Passes
 from .spectrum_estimate import SpectrumEstimate
@@ -29,7 +29,9 @@ def lanczos_spectrum(
 ) -> SpectrumEstimate:  # fmt: skip
     """Top eigenpairs by randomised SVD, the rest by Lanczos from random probes outside their span.
 
-    Bands: the leading directions one by one and 48 bins, or `bands` bins over everything.
+    Bands: the leading directions one by one and 24 bins, or `bands` bins over everything. The error from
+    the method: the spread from probe to probe (jackknife), the residuals of the top eigenpairs, and half
+    the difference between a smooth and an atomic reading of the quadratures (their resolution).
     """
     dimension = passes.source.dimension
     top = min(top, dimension // 2)
@@ -56,8 +58,10 @@ def _assembled(
     edges = band_edges(parts, _BANDS if bands is None else bands, single=single)
     values, counts = band_means(parts, edges), np.diff(edges).astype(np.float64)
     values = _decreasing(np.where(values > _ROUNDING * values[0], values, 0.0))
-    probe_error = np.hypot(jackknife(parts, edges), _ritz_error(found, apart, float(parts.nodes.max()), edges))
-    probe_error = np.where(values > 0, probe_error, 0.0)
+    atomic = band_means(_deflated(begun, found, measures, probes, smooth=False), edges)
+    resolution = _widest_near(np.abs(atomic - values) / 2, values, single)
+    ritz = _ritz_error(found, apart, float(parts.nodes.max()), edges)
+    probe_error = np.where(values > 0, np.sqrt(jackknife(parts, edges) ** 2 + resolution**2 + ritz**2), 0.0)
     sampling = _sampling_error(begun, found, parts, values, counts, edges, single)
     mean_power = _mean_power(begun, found, measures, power, values)
     source = f"Lanczos quadrature of {begun.count} examples in {parts.dimension} dimensions, {probes} probes"
@@ -68,7 +72,9 @@ def _assembled(
     )  # fmt: skip
 
 
-def _deflated(begun: FirstPass, found: TopEigenpairs, measures: Measures, probes: int) -> Deflated:
+def _deflated(
+    begun: FirstPass, found: TopEigenpairs, measures: Measures, probes: int, *, smooth: bool = True
+) -> Deflated:
     dimension, top = begun.mean.numel(), found.values.size
     rest = begun.trace - float(found.values.sum())
     zeros = max(0, min(dimension - top, dimension - (begun.count - 1)))
@@ -76,8 +82,15 @@ def _deflated(begun: FirstPass, found: TopEigenpairs, measures: Measures, probes
         values = found.values * (begun.trace / found.values.sum())
         return Deflated(values, np.zeros((probes, 1)), np.zeros((probes, 1)), dimension - top)
     zeros = max(zeros, null_directions(measures, probes, dimension - top))
-    nodes, masses = spread(*probe_masses(measures, probes, dimension - top - zeros, zeros, rest))
+    nodes, masses = probe_masses(measures, probes, dimension - top - zeros, zeros, rest, smooth=smooth)
     return Deflated(found.values, nodes, masses, zeros)
+
+
+def _widest_near(error: Array, values: Array, single: int) -> Array:
+    """Errors relative to the value as large as in both neighbouring bands: two readings may cross by chance."""
+    relative = np.divide(error, values, out=np.zeros_like(error), where=values > 0)
+    tail = np.pad(relative[single:], 1)
+    return np.concatenate([relative[:single], np.max([tail[:-2], tail[1:-1], tail[2:]], axis=0)]) * values
 
 
 def _ritz_error(found: TopEigenpairs, apart: int, below: float, edges: NDArray[np.intp]) -> Array:

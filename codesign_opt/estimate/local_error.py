@@ -13,14 +13,14 @@ import torch
 from .._validate import Array, integer, vector
 from ..samplers import DPMpp2M
 from .ledger import Ledger
-from .reference import FinePath, Reference, gathered, mean_of_draws
+from .reference import Draws, FinePath, Reference, gathered, mean_of_draws
 from .sampling import run
 from .sensitivity import squares
 from .statistics import Estimate, Moments
 from .step_rule import StepRule
 from .streams import my_share, rademacher, seeded
 
-__all__ = ["Responses", "rows_of", "step_responses", "truncation_error"]
+__all__ = ["Responses", "rows_of", "sketch_of", "step_responses", "truncation_error"]
 
 _ROWS = 256
 _SKETCH = 16_384
@@ -182,7 +182,7 @@ class _Work:
         path = reference.path(levels, np.stack([sigma, low], axis=1))
         asked = {"levels": sigma.tolist(), "next": low.tolist(), "previous": before, "sketch": sketch}
         ledger = Ledger(folder, {"what": "responses", **reference.describe(), **asked})
-        return cls(reference, sigma, low, before, path, _sketched(reference, sketch), ledger)
+        return cls(reference, sigma, low, before, path, sketch_of(reference.draws, sketch), ledger)
 
     @property
     def step(self) -> Array:
@@ -218,12 +218,12 @@ class _Work:
         return self.sketch(moved * (high / (high - low)) ** (sampler.order + 1))
 
 
-def _sketched(reference: Reference, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def sketch_of(draws: Draws, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Flattening, and a signed sum of the dimensions into `size` bins where there are more."""
-    dims = int(np.prod(reference.draws.shape))
+    dims = int(np.prod(draws.shape))
     if dims <= size:
         return lambda x: x.flatten(1)
-    seed = reference.draws.seed
+    seed = draws.seed
     bins = torch.randint(0, size, (dims,), generator=seeded(seed, "sketch", "bins"))
 
     def signed_sum(x: torch.Tensor) -> torch.Tensor:

@@ -14,11 +14,12 @@ import torch
 from .._validate import Array
 from ..grids import edm_grid, log_snr_grid
 from .grid_descent import descend_grid
-from .grid_error import GridErrors, residual
+from .grid_error import GridErrors, batches_of_run, residual
 from .local_error import step_responses
 from .reference import Draws, Reference, gathered
 from .sensitivity import squares
 from .step_rule import StepRule
+from .streams import my_share
 
 __all__ = ["NetworkProbe"]
 
@@ -63,7 +64,7 @@ class NetworkProbe:
             solution = self.reference.with_draws(self.report)
             ends = self._known.setdefault(b"ends", {})
             parts = {}
-            for chunk in range(self.report.chunks):
+            for chunk in my_share(self.report.chunks):
                 if chunk not in ends:
                     with torch.no_grad():
                         ends[chunk] = solution.terminal_states(chunk)
@@ -75,19 +76,36 @@ class NetworkProbe:
         """Mean squared distance to the fine solution, with its standard error."""
         return self.errors(sigmas).mean
 
-    def descend(self, sigmas: Array) -> Array:
+    @property
+    def calls(self) -> int:
+        """Batches that the denoiser was asked for so far."""
+        return self.reference.denoiser.calls
+
+    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
         """The best grid met in a descent of the measured error from this grid and the usual families."""
         positive = sigmas[sigmas > 0]
         steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
         terminal = self.reference.terminal
         starts = [sigmas]
-        for stop in {low, self.reference.stopping_sigma}:
+        for stop in {low, self.reference.stopping_sigma} if free_stop else {low}:
             starts += [family(steps, stop, high, terminal=terminal) for family in (edm_grid, log_snr_grid)]
+        starts = starts[: self._affordable(steps)]
+        if not starts:
+            self.tell(f"descent of {steps} steps: {self.budget} batch evaluations do not cover one run; left as it is")
+            return sigmas
+        place = self._place("descent-free" if free_stop else "descent", sigmas)
         found = descend_grid(
-            self.reference, self.held_out, starts, budget=self.budget, folder=self._place("descent", sigmas)
+            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, folder=place
         )
         self.tell(f"descent of {steps} steps: {found!r}")
         return found.sigmas
+
+    def _affordable(self, steps: int) -> int:
+        """How many starts half the budget can run, behind the fine solutions."""
+        zero, chunks = self.reference.terminal == "denoise", self.reference.draws.chunks + self.held_out.chunks
+        fine = batches_of_run(self.reference.fine, self.reference.steps + zero, to_zero=zero)
+        one = batches_of_run(self.reference.sampler, steps, to_zero=zero)
+        return max(0, (self.budget // 2 - chunks * fine) // (chunks * one))
 
     def _place(self, what: str, sigmas: Array) -> Path | None:
         if self.folder is None:

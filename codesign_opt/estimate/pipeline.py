@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from .._validate import Array, choice, integer, number
 from ..coupling import Coupling, Local
 from ..curve_estimation import learning_curves
-from ..curve_results import LearningCurves
 from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..process import EDM, Process
@@ -34,6 +33,7 @@ from .streams import batches
 __all__ = ["network"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
+_LONGEST_REPORT = 60  # batch evaluations of one run that is reported
 Progress = bool | Callable[[str], None] | None
 
 
@@ -47,10 +47,10 @@ def network(
     other: Any = None,
     coupling: Coupling | None = None,
     terminal: str = "denoise",
-    levels: int = 16,
+    levels: int = 12,
     draws: int = 64,
     fine_steps: int = 64,
-    rest_steps: int = 20,
+    rest_steps: int = 16,
     evaluations: int = 5000,
     seconds: float | None = None,
     learning_rate: float | None = None,
@@ -74,17 +74,20 @@ def network(
         data: tensor, array, Dataset, DataLoader or iterable of batches of training examples.
         process: forward process; its sigma range is planned over. EDM unless given.
         sampler: any sampler of the library. Heun unless given.
-        training: TrainingRun with a log, its path, or LearningCurves; without it only the sampler is planned.
+        training: TrainingRun with a log, or its path, read by `learning_curves`; or the result of any route of
+            section 5 (LearningCurves, GradientNoise, replicated runs). Without it only the sampler is planned.
         other: a second denoiser (an earlier checkpoint, or the last iterate beside its average): the
             difference is taken for the direction of the errors.
         coupling: correlation length of the errors; measured where `other` is given, else Local().
         terminal: "denoise" or "rescale".
         levels: noise levels M of the measurement.
-        draws: starts of the sampler; as many again stop the descent, and as many measure the result.
+        draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many
+            measure the result, and half of them serve for responses and sensitivities.
         fine_steps: of the fine solution that errors are measured against (Heun's method).
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
-        evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement, with
-            one measuring again and one descent; what the fixed part leaves is given to the descent.
+        evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement and one
+            plan for a number of steps: two more measurements of the responses, and a descent, which gets
+            what the rest leaves.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         learning_rate, batch: of the training, where the log does not hold them: they turn kappa2 into a floor.
         seed: of all draws.
@@ -111,7 +114,7 @@ def network(
     )
     nodes = work.nodes(integer(levels, "levels", minimum=4))
     work.check_range(nodes)
-    planned = work.budget(nodes, evaluations, seconds, training is not None)
+    evaluations = work.budget(nodes, evaluations, seconds, training is not None)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     work.tell(f"spectrum: {found.spectrum!r}")
     accuracy = work.counted("accuracy", lambda: work.reference.accuracy())
@@ -134,7 +137,7 @@ def network(
     provenance = {
         "source": "network", "denoiser": work.denoiser.name, "seed": seed, "draws": draws,
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
-        "fine_accuracy": float(accuracy.value), "evaluations": {**work.calls, "descent": planned},
+        "fine_accuracy": float(accuracy.value), "evaluations": dict(work.calls),
         "correlation_length": "assumed" if coupling is None else "measured or given",
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
@@ -150,7 +153,7 @@ def network(
         coupling=coupling or Local(),
         standard_errors=errors,
         provenance=provenance,
-        probe=work.probe(nodes, planned),
+        probe=work.probe(nodes, work.left(evaluations)),
         **learned,
     )
 
@@ -201,6 +204,7 @@ class _Work:
             Reference(wrapped, sampler, start, low, terminal, integer(count, name, minimum=4))
             for count, name in zip(steps, ("fine_steps", "rest_steps"), strict=True)
         )
+        rest = rest.with_draws(replace(start, count=max(2, draws // 2)))  # a plan to start from; errors need more
         place = None if folder is None else Path(folder)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
@@ -230,20 +234,27 @@ class _Work:
             self.denoiser(x, float(sigma))
 
     def budget(self, nodes: Array, evaluations: int, seconds: float | None, trains: bool) -> int:
-        """Batch evaluations left for a descent when everything is measured twice."""
+        """Batch evaluations in all; refused where measuring the responses three times leaves too few."""
         if seconds is not None:
-            evaluations = int(number(seconds, "seconds", positive=True) / self._seconds_per_call())
+            evaluations = max(1, int(number(seconds, "seconds", positive=True) / self._seconds_per_call()))
         chunks, zero = self.reference.draws.chunks, self.terminal == "denoise"
         fine, rest = (batches_of_run(r.fine, r.steps, to_zero=zero) for r in (self.reference, self.rest))
-        once = chunks * (rest * (nodes.size // 2 + 2) + nodes.size**2)  # the nodes cut steps of the rest in two
-        fixed = 2 * once + 4 * chunks * fine + (2 * once if trains else 0)
-        left = integer(evaluations, "evaluations", minimum=1) - fixed
-        if left < 10 * chunks * fine // 4:
+        once = chunks * (nodes.size + 2) * (rest + 2 * nodes.size) // 2  # the nodes cut steps of the rest in two
+        fixed = 3 * once + 6 * chunks * fine + (2 * once if trains else 0)
+        if integer(evaluations, "evaluations", minimum=1) < 1.2 * fixed:
             raise ValueError(
-                f"evaluations is {evaluations:,}; measuring {nodes.size} levels twice on {self.reference.draws.count} "
-                f"draws takes about {fixed:,} batch evaluations. Give more, or fewer levels, draws or fine_steps."
+                f"evaluations is {evaluations:,}; measuring {nodes.size} levels three times on "
+                f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations, and a descent some more. "
+                "Give more, or fewer levels, draws or fine_steps."
             )
-        return left
+        return evaluations
+
+    def left(self, evaluations: int) -> int:
+        """What a descent may take: all but what was spent, two more measurements, and the final report."""
+        zero = self.terminal == "denoise"
+        fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
+        report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
+        return max(0, evaluations - sum(self.calls.values()) - int(2.2 * self.calls["responses"]) - report)
 
     @torch.no_grad()
     def _seconds_per_call(self) -> float:
@@ -257,7 +268,7 @@ class _Work:
         self, training: Any, nodes: Array, other: Any, learning_rate: float | None, batch: int | None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Learning curves at the nodes and the sensitivity of the output, with their standard errors."""
-        curves = training if isinstance(training, LearningCurves) else learning_curves(training)
+        curves = training if hasattr(training, "reducible") else learning_curves(training)
         direction = None if other is None else difference_of(self.denoiser, other)
         gain = self.counted(
             "sensitivity",
@@ -300,7 +311,9 @@ class _Work:
         def others(name: str) -> Draws:
             return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
 
-        return NetworkProbe(self.reference, nodes, others("held out"), others("report"), budget, self.folder, self.tell)
+        return NetworkProbe(
+            self.reference, self.rest, nodes, others("held out"), others("report"), budget, self.folder, self.tell
+        )
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:

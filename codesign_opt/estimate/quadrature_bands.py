@@ -12,13 +12,14 @@ from scipy.stats import t
 from .._validate import Array
 from .lanczos import Measures
 
-__all__ = ["Deflated", "band_edges", "band_means", "jackknife", "null_directions", "probe_masses", "spread"]
+__all__ = ["Deflated", "band_edges", "band_means", "jackknife", "null_directions", "probe_masses"]
 
 _LOW_SHARE = 0.999
 _PIECES = 8
 _EMPTY = 1e-12
 _NULL = 1e-12  # of the largest: no variance
-_SCATTER = 30.0  # probes differ by 0.03 to 0.3 gaps in a continuous part, by under 0.001 at an eigenvalue
+_UNEVEN = 1.5
+_SCATTER = 1000.0  # probes differ by 1e-3 to 0.3 of a gap in a continuous part, and agree at an eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +52,25 @@ class Deflated:
         return values[order], weights[order]
 
 
-def probe_masses(measures: Measures, probes: int, directions: int, zeros: int, trace: float) -> tuple[Array, Array]:
+def probe_masses(
+    measures: Measures, probes: int, directions: int, zeros: int, trace: float, *, smooth: bool = True
+) -> tuple[Array, Array]:
     """Nodes and masses of the first `probes` measures, `directions` positive ones and the exact `trace`.
 
     Random probes get the share of every eigenvalue with noise, but three numbers are known: the number of
     directions, how many have no variance (fewer examples than dimensions), and the trace. The zeros are
     taken from the smallest nodes; the masses left are tilted by exp(b node), the change of least relative
-    entropy that meets the trace: a control variate for every probe.
+    entropy that meets the trace: a control variate for every probe. `smooth` spreads the masses, see
+    `spread`.
     """
     nodes, masses = measures.nodes[:probes].copy(), measures.weights[:probes] * (directions + zeros)
     for i in range(probes):
         masses[i] = _without_zeros(nodes[i], masses[i], zeros)
         masses[i] *= directions / masses[i].sum()
-        nodes[i], masses[i] = _tilted(nodes[i], masses[i], trace)
-    return nodes, masses
+    if smooth:
+        nodes, masses = spread(nodes, masses)
+    tilted = [_tilted(own, mass, trace) for own, mass in zip(nodes, masses, strict=True)]
+    return np.stack([own for own, _ in tilted]), np.stack([mass for _, mass in tilted])
 
 
 def null_directions(measures: Measures, probes: int, directions: int) -> int:
@@ -112,26 +118,35 @@ def _tilted(nodes: Array, masses: Array, trace: float) -> tuple[Array, Array]:
 
 
 def spread(nodes: Array, masses: Array) -> tuple[Array, Array]:
-    """Nodes and masses with every mass of a continuous part spread evenly about its node.
+    """Nodes and masses with every mass of a continuous part spread evenly to half-way to its neighbours.
 
-    A node of a continuous spectrum stands for everything half-way to its neighbours, a node at an
-    eigenvalue for that alone. Other probes tell them apart: they find an eigenvalue at the same place and
-    put other nodes elsewhere. The half-width is half the smaller gap, less where the probes agree; mass
-    and mean stay exact.
+    A node of a continuous spectrum stands for its surroundings, a node at an eigenvalue for that alone.
+    Other probes tell them apart: they find an eigenvalue at the same place and put other nodes elsewhere.
+    The wider side is at most 1.5 times the narrower one, so that nothing is spread over a gap of the
+    spectrum. The total stays; the mean moves a little.
     """
-    offsets = (2 * np.arange(_PIECES) + 1) / _PIECES - 1  # in (-1, 1), mean 0
-    finer, parts = [], []
+    offsets = (2 * np.arange(_PIECES) + 1) / _PIECES - 1  # in (-1, 1)
+    finer = []
     for i, (own, mass) in enumerate(zip(nodes, masses, strict=True)):
-        used = mass > _EMPTY * mass.sum()  # round-off nodes are no neighbours
-        place = np.sort(own[used])
-        gaps = np.concatenate([[np.inf], np.diff(place), [np.inf]])
-        gap = np.minimum(np.minimum(gaps[:-1], gaps[1:]), place) if place.size > 1 else np.zeros(1)
-        scatter = np.median([_distance(place, other) for k, other in enumerate(nodes) if k != i], axis=0)
-        half = np.zeros_like(own)
-        half[used] = (np.minimum(gap, _SCATTER * scatter) / 2)[np.argsort(np.argsort(own[used]))]
-        finer.append((own[:, None] + half[:, None] * offsets).ravel())
-        parts.append(np.repeat(mass / _PIECES, _PIECES))
-    return np.stack(finer), np.stack(parts)
+        used = np.flatnonzero(mass > _EMPTY * mass.sum())  # round-off nodes are no neighbours
+        used = used[np.argsort(own[used])]
+        low, high = np.zeros_like(own), np.zeros_like(own)
+        if used.size > 1:
+            place = own[used]
+            scatter = np.median([_distance(place, other) for k, other in enumerate(nodes) if k != i], axis=0)
+            low[used], high[used] = _sides(place, scatter)
+        width = np.where(offsets < 0, low[:, None], high[:, None])
+        finer.append((own[:, None] + width * offsets).ravel())
+    return np.stack(finer), np.repeat(masses / _PIECES, _PIECES, axis=1)
+
+
+def _sides(place: Array, scatter: Array) -> tuple[Array, Array]:
+    """How far the mass of each ascending node reaches down and up."""
+    gaps = np.diff(place)
+    left, right = np.append(np.minimum(gaps[0], place[0]), gaps), np.append(gaps, gaps[-1])
+    narrow = np.minimum(left, right)
+    share = np.minimum(1.0, _SCATTER * scatter / np.maximum(narrow, np.finfo(float).tiny)) / 2
+    return share * np.minimum(left, _UNEVEN * narrow), share * np.minimum(right, _UNEVEN * narrow)
 
 
 def _distance(places: Array, nodes: Array) -> Array:

@@ -110,7 +110,7 @@ class Passes:
         start, done = self._resume(name, sums, number)
         if not done:
             self._read(name, sums, number, start)
-            _check_count(sums, examples or self.source.examples, self.ledger, self.source.repeatable)
+            _check_count(sums, examples, self.source.examples, self.ledger)
             self._keep(name, sums, number, -1)
         self.finished += 1
         return sums
@@ -145,18 +145,19 @@ class Passes:
             self.ledger.put(name, number=np.array(number), next=np.array(following), **sums.state())
 
 
-def _check_count(sums: Sums, expected: int | None, ledger: Ledger, repeatable: bool) -> None:
+def _check_count(sums: Sums, before: int | None, promised: int | None, ledger: Ledger) -> None:
+    expected = before or promised
     if expected is None or sums.count == expected:
         return
     if sums.count > expected:
         raise ValueError(f"data: a pass had {sums.count:,} examples, the first pass {expected:,}; keep the data fixed.")
     kept = f"the sums so far are kept in {ledger.folder}" if ledger.folder else "give folder= to keep sums on disk"
-    again = "" if repeatable else " Give a callable that returns a new iterator where several passes are made."
-    error = DataEndedEarly(
-        f"data: ended after {sums.count:,} examples of {expected:,}; {kept}, and a call with the whole data goes on "
-        f"from there; the estimate from the examples seen is in this error's estimate().{again}",
-        sums.count,
-    )
+    text = f"data: ended after {sums.count:,} examples of {expected:,}; {kept}, and a call with the whole data goes on"
+    if before is not None:
+        text += ". Give data that can be read again from the start, as in the first pass."
+    else:
+        text += "; methods of one pass have the estimate from the examples seen in this error's estimate()."
+    error = DataEndedEarly(text, sums.count)
     error.sums = sums
     raise error
 

@@ -33,7 +33,8 @@ class SpectrumEstimate:
     Attributes:
         spectrum: the bands, descending; eigenvalues in squared data units.
         standard_error: (B,) of each lambda_b, squared data units.
-        probe_error: (B,) the part of it that comes from random probes; 0 for the exact methods.
+        probe_error: (B,) the part of it that comes from random probes and from the number of Lanczos
+            steps; 0 for the exact methods.
         error_bound: >= 0, see above, squared data units.
         trace_error: standard error of the trace (the trace itself has no probe error).
         count: number of examples N.

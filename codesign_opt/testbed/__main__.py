@@ -1,4 +1,4 @@
-"""Train the small networks of the testbed, or compare training densities on them.
+"""Train the small networks of the testbed, or measure plans and training densities on them.
 
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
@@ -17,19 +17,28 @@ from .networks import RECIPES, cache_folder, trained
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one network, or compare densities; either goes on where an earlier call was stopped."""
+    """Train one network, or go on where an earlier call was stopped; or measure plans or training densities."""
+    whats = [(name, recipe.title) for name, recipe in RECIPES.items()]
+    whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
+    whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
+    whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
-    titles = {name: recipe.title for name, recipe in RECIPES.items()}
-    titles["density"] = "a training density planned from one pilot run against 15 lognormal ones, 8 x 8 photo patches"
-    parser.add_argument("name", choices=list(titles), help="; ".join(f"{k}: {v}" for k, v in titles.items()))
+    parser.add_argument(
+        "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
+    )
     parser.add_argument("--cache", help="folder of the weights (default: CODESIGN_OPT_CACHE or ~/.cache/codesign_opt)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
-    parser.add_argument("--out", default=".", help="density: folder of the table and the figure (default: here)")
-    parser.add_argument("--seeds", type=int, default=3, help="density: runs of every density (default 3)")
+    parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
+    parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
+    parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if options.name in ("plans", "limit"):
+        counts = [int(count) for count in options.steps.split(",")]
+        return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
     if options.name == "density":
-        return _density(options)
+        return _density(options.cache, Path(options.out), options.seeds)
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -42,19 +51,34 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _density(options: argparse.Namespace) -> int:
+def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: list[int]) -> int:
+    from .network_plans import network_limit, network_plans, write_rows, write_table
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    place = cache_folder(cache) / "plans"
+    if what == "plans":
+        write_table(network_plans(place, samplers=samplers, steps=steps, progress=tell), out)
+    else:
+        write_rows(network_limit(place, samplers=samplers, steps=steps, progress=tell), out / "network_limit.csv")
+    print(f"the table is in {out}")
+    return 0
+
+
+def _density(cache: str | None, out: Path, seeds: int) -> int:
     from .density_experiment import DensityExperiment
     from .density_report import compare_densities
 
     start = time.monotonic()
 
-    def progress(text: str) -> None:
+    def tell(text: str) -> None:
         print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    place = cache_folder(options.cache) / "testbed" / "density"
-    report = compare_densities(DensityExperiment(folder=place, progress=progress), seeds=options.seeds)
+    place = cache_folder(cache) / "testbed" / "density"
+    report = compare_densities(DensityExperiment(folder=place, progress=tell), seeds=seeds)
     print(report)
-    print("written:", ", ".join(str(path) for path in report.save(Path(options.out))))
+    print("written:", ", ".join(str(path) for path in report.save(out)))
     return 0
 
 
