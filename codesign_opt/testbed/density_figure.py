@@ -29,9 +29,16 @@ def density_figure(report: DensityReport) -> Any:
 
 def _looks() -> dict[str, tuple[str, str, str]]:
     """Colour, line style and marker of every rule."""
-    from ..plot_style import BLUE, GREEN, ORANGE, PURPLE, SKY
+    from ..plot_style import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 
-    table = [(ORANGE, "-.", "^"), (SKY, "-", "o"), (GREEN, "--", "s"), (BLUE, "-", "v"), (PURPLE, ":", "D")]
+    table = [
+        (ORANGE, "-.", "^"),
+        (SKY, "-", "o"),
+        (GREEN, "--", "s"),
+        (BLUE, "-", "v"),
+        (PURPLE, ":", "D"),
+        (RED, "-", "*"),
+    ]
     return dict(zip(RULES, table, strict=True))
 
 

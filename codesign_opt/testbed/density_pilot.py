@@ -42,6 +42,7 @@ __all__ = ["RULES", "PilotMeasurement", "Rule", "measure_pilot"]
 PILOT_DENSITY, PILOT_SEED = LogNormal(-1.2, 1.2), 100  # EDM's default; a seed that no compared run has
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 _LEVELS = 24
+_MAJORISATIONS = 100
 _ROUGHNESS = 0.01  # smoothing may cost this part of the error of the square-root density
 
 
@@ -69,6 +70,7 @@ RULES = {
     "transfer 0.6": Rule("square root of what neighbours teach, assumed width 0.6", transfer=0.6),
     "transfer": Rule("square root of what neighbours teach, width from the pilot's errors", transfer=None),
     "coherent": Rule("coherent sum", coherent=True),
+    "both": Rule("coherent sum of what neighbours teach, width from the pilot's errors", transfer=None, coherent=True),
 }
 
 
@@ -145,30 +147,67 @@ class PilotMeasurement:
 
     def predicted(self, rule: Rule, densities: list[Any]) -> Array:
         """(D,) error of the rule at equal examples; on the pilot's own scale, so only ratios count."""
+        return np.array([self._predicted(rule, density) for density in densities])
+
+    def _predicted(self, rule: Rule, density: Any) -> float:
+        if rule.coherent and rule.transfer != 0:
+            return self._coherent_at(rule, self._served(rule, density.mass(self.gram_levels.edges)))
         score = self.score(rule)
-        levels = score.table.levels
-        steps = _steps(levels)
-        values = []
-        for density in densities:
-            mass = density.mass(levels.edges)
-            point = Point(self.examples * mass / mass.sum(), np.zeros(len(levels)), steps)
-            given = Problem(score, [], examples=point.examples, steps=steps)
-            values.append(score.value(given.design(point), point))
-        return np.array(values)
+        levels, steps = score.table.levels, _steps(score.table.levels)
+        mass = density.mass(levels.edges)
+        point = Point(self.examples * mass / mass.sum(), np.zeros(len(levels)), steps)
+        given = Problem(score, [], examples=point.examples, steps=steps)
+        return float(score.value(given.design(point), point))
 
     def plan(self, rule: Rule) -> Plan:
         """The best density of as many examples as the pilot had; pooled examples come with `Smooth`."""
-        score = self.score(rule)
-        levels = score.table.levels
-        paid = Compute(Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
-        plan = Problem(score, [paid], steps=_steps(levels)).solve()
         if rule.transfer == 0:
-            return plan
-        plain = self.plan(RULES["plain"])
+            return self._solve(self.score(rule))
+        plain = self._solve(self.score(RULES["plain"]))
         slopes = np.diff(plain.examples / plain.levels.log_width)
         roughness = float((slopes**2 / np.diff(np.log(plain.levels.sigma))).sum())
-        smooth = Smooth("density", weight=_ROUGHNESS * plan.error / roughness)
-        return Problem(score + smooth, [paid], steps=_steps(levels)).solve()
+        if rule.coherent:
+            return self._coherent_plan(rule, _ROUGHNESS / roughness)
+        score = self.score(rule)
+        return self._solve(score, _ROUGHNESS * self._solve(score).error / roughness)
+
+    def _solve(self, score: ScoreError | CoherentScore, smooth: float = 0.0) -> Plan:
+        paid = Compute(Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
+        objective = score + Smooth("density", weight=smooth) if smooth else score
+        return Problem(objective, [paid], steps=_steps(score.table.levels)).solve()
+
+    def _served(self, rule: Rule, mass: Array) -> Array:
+        """(B,) T rho on the blocks of the Gram matrix, examples per unit log sigma."""
+        coupling, levels = self.coupling(rule), self.gram_levels
+        assert isinstance(coupling, Transfer)
+        return self.examples * coupling.kernel(levels) @ (mass / mass.sum() / levels.log_width)
+
+    def _coherent_at(self, rule: Rule, served: Array) -> float:
+        """sum_jk R+_jk / sqrt((T rho)_j (T rho)_k), the Gram matrix as measured at the pilot's own density."""
+        root = np.sqrt(self._served(rule, self.density.on_levels(self.gram_levels)) / served)
+        return float(root @ np.maximum(self.gram, 0.0) @ root)
+
+    def _coherent_plan(self, rule: Rule, smooth: float) -> Plan:
+        """Minimum of the coherent sum over T rho by majorisation, a separable score error at a time.
+
+        1 / sqrt(z_j z_k) <= (c / z_j + 1 / (c z_k)) / 2 with equality at the last z for c = sqrt(z_j / z_k) there;
+        the sum is convex in rho, so that the fixed point is its minimum.
+        """
+        levels, size = self.gram_levels, len(self.gram_levels)
+        served = pilot = self._served(rule, self.density.on_levels(levels))
+        unit = np.maximum(self.gram, 0.0) * np.sqrt(pilot * pilot[:, None])
+        error = self._coherent_at(rule, served)
+        for _ in range(_MAJORISATIONS):
+            score = np.sqrt(served) * (unit @ (1 / np.sqrt(served))) / levels.log_width
+            table = Coefficients(
+                levels, score, np.zeros(size), np.zeros((0, size)), coupling=self.coupling(rule), terminal="rescale"
+            )
+            plan = self._solve(ScoreError(table), smooth * error)
+            served = self._served(rule, plan.examples)
+            before, error = error, self._coherent_at(rule, served)
+            if abs(before - error) < 1e-5 * error:
+                break
+        return plan
 
 
 def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> PilotMeasurement:
