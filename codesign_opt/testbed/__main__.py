@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
     parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
+    parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
         counts = [int(count) for count in options.steps.split(",")]
         return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
     if options.name == "density":
-        return _density(options.cache, Path(options.out), options.seeds)
+        return _density(options.cache, Path(options.out), options.seeds, options.side)
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -66,7 +67,7 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
     return 0
 
 
-def _density(cache: str | None, out: Path, seeds: int) -> int:
+def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
     from .density_experiment import DensityExperiment
     from .density_report import compare_densities
 
@@ -75,10 +76,11 @@ def _density(cache: str | None, out: Path, seeds: int) -> int:
     def tell(text: str) -> None:
         print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    place = cache_folder(cache) / "testbed" / "density"
-    report = compare_densities(DensityExperiment(folder=place, progress=tell), seeds=seeds)
+    name = "density_experiment" if side == 8 else f"density_experiment_{side}x{side}"
+    experiment = DensityExperiment(folder=cache_folder(cache) / "testbed" / name, side=side, progress=tell)
+    report = compare_densities(experiment, seeds=seeds)
     print(report)
-    print("written:", ", ".join(str(path) for path in report.save(out)))
+    print("written:", ", ".join(str(path) for path in report.save(out, name)))
     return 0
 
 

@@ -63,16 +63,17 @@ def _agreement(report: DensityReport, ax: Any) -> None:
     from ..plot_style import LEGEND, new_axes, tick
 
     new_axes(ax, f"Prediction from one pilot, {report.compared} densities")
-    part = slice(0, report.compared)
+    part, top = slice(0, report.compared), 20.0
     for name, (color, _, marker) in _looks().items():
-        values = report.predicted[name][part] / report.predicted[name][report.best]
+        values = np.minimum(report.predicted[name][part] / report.predicted[name][report.best], top)
         label = f"{name}: rank correlation {report.correlation(name):.2f}"
-        ax.plot(report.mean[part], values, marker, color=color, ms=6, mfc="none", label=label)
-    ax.set(xscale="log", yscale="log", xlabel="realised squared distance", ylabel="predicted, over that of the best")
-    ax.set_ylim(0.7, 30 * max(3.0, float(np.median(report.predicted["plain"][part]))))
-    ax.xaxis.set_major_formatter(tick)
+        ax.plot(report.mean[part], values, marker, color=color, ms=6, mfc="none", label=label, clip_on=False)
+    ax.set(xscale="log", yscale="log", ylim=(0.6, top), xlabel="realised squared distance")
+    ax.set_ylabel(f"predicted, over that of the best (more than {top:g}: at the top)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(tick)
     ax.xaxis.set_minor_formatter(tick)
-    ax.legend(**LEGEND, loc="upper left")
+    ax.legend(**LEGEND, loc="lower right")
 
 
 def _order(report: DensityReport, ax: Any) -> None:
@@ -93,4 +94,4 @@ def _order(report: DensityReport, ax: Any) -> None:
     ax.axvspan(0, 1.02 * report.mean[report.best], color=BLUE, alpha=0.08, lw=0)
     ax.set_yticks(range(len(order)), [names[i] for i in order], fontsize="small")
     ax.set_xlim(0.97 * report.mean.min(), 1.03 * top)
-    ax.set_xlabel("squared terminal distance (shaded: within 2 % of the best compared)")
+    ax.set_xlabel("squared terminal distance (shaded: within 2 %)")

@@ -92,13 +92,13 @@ class DensityReport:
             rows.append({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
         return rows
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """density_experiment.csv and density_experiment.png in a folder."""
+    def save(self, folder: str | Path, name: str = "density_experiment") -> list[Path]:
+        """The table as NAME.csv and the figure as NAME.png in a folder."""
         from .density_figure import density_figure
 
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        table, picture = place / "density_experiment.csv", place / "density_experiment.png"
+        table, picture = place / f"{name}.csv", place / f"{name}.png"
         rows = self.rows()
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

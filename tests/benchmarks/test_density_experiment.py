@@ -32,7 +32,7 @@ def test_reduced_experiment_ranks_densities_and_plans_within_10_percent(tmp_path
 
 @pytest.mark.skipif(not FULL, reason="set CODESIGN_OPT_FULL=1")
 def test_planned_density_is_within_2_percent_of_the_best_of_15():
-    experiment = DensityExperiment(folder=cache_folder() / "testbed" / "density", progress=print)
+    experiment = DensityExperiment(folder=cache_folder() / "testbed" / "density_experiment", progress=print)
     report = compare_densities(experiment, seeds=3)
     print(f"\n{report}")
     assert report.ratio("transfer")[0] <= 1.02
