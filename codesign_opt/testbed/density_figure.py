@@ -29,7 +29,7 @@ def density_figure(report: DensityReport) -> Any:
 
 def _looks() -> dict[str, tuple[str, str, str]]:
     """Colour, line style and marker of every rule."""
-    from ..plot_style import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+    from ..plot_style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 
     table = [
         (ORANGE, "-.", "^"),

@@ -6,6 +6,7 @@ docs/theory.md sections 4 to 6. Nothing here looks at a second run or at the lon
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..level_statistics import LevelStatistics
 from ..levels import Levels
-from ..modeling import CoherentScore, Compute, Problem, ScoreError, Smooth
+from ..modeling import CoherentScore, Compute, Floor, Problem, ScoreError, Smooth
 from ..modeling.design import Point
 from ..plan import Plan
 from ..prices import Prices
@@ -56,12 +57,15 @@ class Rule:
         transfer: width in log sigma of what examples teach their neighbours; 0: each level for itself; None: the
             width measured on the pilot.
         coherent: add errors by the measured Gram matrix instead of level by level.
+        kept: part of the examples that stays at the square-root density without transfer, on every level: what
+            neighbours teach says nothing about levels where nothing is trained.
     """
 
     title: str
     source: str = "checkpoints"
     transfer: float | None = 0.0
     coherent: bool = False
+    kept: float = 0.0
 
 
 RULES = {
@@ -69,6 +73,7 @@ RULES = {
     "plain": Rule("square root"),
     "transfer 0.6": Rule("square root of what neighbours teach, assumed width 0.6", transfer=0.6),
     "transfer": Rule("square root of what neighbours teach, width from the pilot's errors", transfer=None),
+    "kept half": Rule("as transfer, with half of the square root kept on every level", transfer=None, kept=0.5),
     "coherent": Rule("coherent sum", coherent=True),
     "both": Rule("coherent sum of what neighbours teach, width from the pilot's errors", transfer=None, coherent=True),
 }
@@ -169,12 +174,15 @@ class PilotMeasurement:
         if rule.coherent:
             return self._coherent_plan(rule, _ROUGHNESS / roughness)
         score = self.score(rule)
-        return self._solve(score, _ROUGHNESS * self._solve(score).error / roughness)
+        smooth = _ROUGHNESS * self._solve(score).error / roughness
+        if not rule.kept:
+            return self._solve(score, smooth)
+        return self._solve(score, smooth, [Floor(rule.kept * plain.examples, "examples")])
 
-    def _solve(self, score: ScoreError | CoherentScore, smooth: float = 0.0) -> Plan:
+    def _solve(self, score: ScoreError | CoherentScore, smooth: float = 0.0, floors: Sequence[Floor] = ()) -> Plan:
         paid = Compute(Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
         objective = score + Smooth("density", weight=smooth) if smooth else score
-        return Problem(objective, [paid], steps=_steps(score.table.levels)).solve()
+        return Problem(objective, [paid, *floors], steps=_steps(score.table.levels)).solve()
 
     def _served(self, rule: Rule, mass: Array) -> Array:
         """(B,) T rho on the blocks of the Gram matrix, examples per unit log sigma."""
