@@ -36,6 +36,7 @@ def _looks() -> dict[str, tuple[str, str, str]]:
         (SKY, "-", "o"),
         (GREEN, "--", "s"),
         (BLUE, "-", "v"),
+        (BLACK, "--", "P"),
         (PURPLE, ":", "D"),
         (RED, "-", "*"),
     ]
@@ -50,7 +51,14 @@ def _densities(report: DensityReport, ax: Any) -> None:
     names = list(report.densities)
     ax.plot(sigma, PILOT_DENSITY.per_log_sigma(sigma), color=GREY, lw=5, alpha=0.4, label="pilot (EDM's default)")
     best = names[report.best]
-    ax.plot(sigma, report.densities[best].per_log_sigma(sigma), color=BLACK, lw=1.6, label=f"best compared: {best}")
+    ax.plot(
+        sigma,
+        report.densities[best].per_log_sigma(sigma),
+        color=BLACK,
+        lw=1.6,
+        alpha=0.5,
+        label=f"best compared: {best}",
+    )
     for (name, plan), (color, style, _) in zip(report.plans.items(), _looks().values(), strict=True):
         per_log = plan.examples / plan.examples.sum() / plan.levels.log_width
         ax.plot(plan.levels.sigma, per_log, color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
