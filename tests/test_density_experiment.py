@@ -116,6 +116,29 @@ def test_the_plan_of_a_rule_is_certified_and_better_than_any_lognormal_by_that_r
     assert values[0] <= 1.01 * values[1:].min()  # smoothing may cost one per cent
 
 
+def test_half_of_the_square_root_density_is_kept_on_every_level(pilot):
+    plain, kept = (pilot.plan(RULES[name]).examples for name in ("plain", "kept half"))
+    assert np.all(kept >= 0.5 * plain * (1 - 1e-6))
+
+
+def test_the_majorised_plan_beats_random_densities_by_the_coherent_sum_of_what_neighbours_teach(pilot):
+    """The truth is the sum written out, with the kernel's matrix from elsewhere."""
+    levels, width = pilot.gram_levels, pilot.gram_levels.log_width
+    kernel = TransferKernel(pilot.transfer).matrix(levels)
+
+    def error(share):
+        root = np.sqrt((kernel @ (pilot.density.on_levels(levels) / width)) / (kernel @ (share / width)))
+        return root @ pilot.gram @ root
+
+    plan = pilot.plan(RULES["both"])
+    own = plan.examples / plan.examples.sum()
+    assert pilot.predicted(RULES["both"], [plan.training_density])[0] == pytest.approx(error(own), rel=1e-3)
+    rng = np.random.default_rng(0)
+    near = [np.maximum(own * np.exp(0.3 * rng.standard_normal(12)), 1e-6) for _ in range(300)]
+    far = [rng.dirichlet(np.ones(12)) for _ in range(300)]
+    assert error(own) <= 1.01 * min(error(share / share.sum()) for share in near + far)
+
+
 def test_a_wider_transfer_concentrates_the_plan(pilot):
     spread = []
     for width in (0.3, 0.9, 1.5):
@@ -128,7 +151,17 @@ def test_a_wider_transfer_concentrates_the_plan(pilot):
 def test_comparison_keeps_its_runs_and_writes_table_and_figure(tmp_path, monkeypatch):
     pytest.importorskip("skimage")
     pytest.importorskip("matplotlib")
-    small = {"iterations": 12, "batch": 32, "longer": 2, "width": 16, "layers": 1, "draws": 16, "steps": 8, "side": 4}
+    small = {
+        "iterations": 12,
+        "batch": 32,
+        "longer": 2,
+        "width": 16,
+        "layers": 1,
+        "draws": 16,
+        "steps": 8,
+        "levels": 8,
+        "side": 4,
+    }
     said = []
     few = {"narrow": LogNormal(-1.0, 0.8), "wide": LogNormal(-0.5, 1.6)}
     first = compare_densities(

@@ -48,6 +48,7 @@ class DensityExperiment:
         iterations, batch: of every run; their product is the number of examples.
         longer: the reference network sees so many times as many examples.
         width, layers, learning_rate: of the perceptron and of Adam.
+        levels: noise levels that the pilot is measured on.
         side: pixels along a patch.
         draws, steps: starts, and steps of Heun's method on EDM's grid from 80 to 0.002.
         progress: called with a line of text after every run.
@@ -65,11 +66,12 @@ class DensityExperiment:
     learning_rate: float = 1e-3
     draws: int = 512
     steps: int = 18
+    levels: int = 24
     side: int = 8
     progress: Progress | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "longer", "width", "layers", "draws", "steps", "side"):
+        for name in ("iterations", "batch", "longer", "width", "layers", "draws", "steps", "levels", "side"):
             integer(getattr(self, name), f"DensityExperiment.{name}", minimum=1)
 
     @property

@@ -42,7 +42,6 @@ __all__ = ["RULES", "PilotMeasurement", "Rule", "measure_pilot"]
 
 PILOT_DENSITY, PILOT_SEED = LogNormal(-1.2, 1.2), 100  # EDM's default; a seed that no compared run has
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
-_LEVELS = 24
 _MAJORISATIONS = 100
 _ROUGHNESS = 0.01  # smoothing may cost this part of the error of the square-root density
 
@@ -131,7 +130,7 @@ class PilotMeasurement:
             error_variance=reducible,
             coupling=self.coupling(rule),
         )
-        return ScoreError(model.coefficients(levels=2 * _LEVELS))
+        return ScoreError(model.coefficients(levels=2 * len(self.levels)))
 
     def _reducible(self, coupling: Coupling) -> Array:
         """kappa1 = error left times the examples that served the level, those within the correlation length."""
@@ -220,7 +219,7 @@ class PilotMeasurement:
 
 def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> PilotMeasurement:
     """Train the pilot and measure it; kept in the experiment's folder."""
-    levels = Levels.log_uniform(SIGMA_MIN, SIGMA_MAX, _LEVELS)
+    levels = Levels.log_uniform(SIGMA_MIN, SIGMA_MAX, experiment.levels)
     trained = experiment.ledger.item(f"pilot-{seed}/networks", lambda: _trained(experiment, seed, levels))
     final, half = (_network(experiment, seed, trained[name]) for name in ("final", "half"))
 
@@ -280,7 +279,7 @@ def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: A
     shape = tuple(experiment.data.shape[1:])
     fine = Reference(final, Heun(), Draws(shape, 128, SIGMA_MAX, seed=1, like=like), SIGMA_MIN, steps=experiment.steps)
     gain = sensitivity(fine, levels.sigma, direction=difference_of(final, half)).gain
-    grid = edm_grid(_LEVELS, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
+    grid = edm_grid(experiment.levels, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
     gram = error_gram(final, half, Heun(), grid, shape=shape, draws=128, batch=64, like=like, seed=2)
     values = {"left": left, "gain": gain}
     found = {name: estimate.value for name, estimate in values.items()}
