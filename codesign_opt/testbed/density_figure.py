@@ -68,6 +68,8 @@ def _densities(report: DensityReport, ax: Any) -> None:
 
 
 def _agreement(report: DensityReport, ax: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     from ..plot_style import LEGEND, new_axes, tick
 
     new_axes(ax, f"Prediction from one pilot, {report.compared} densities")
@@ -79,8 +81,9 @@ def _agreement(report: DensityReport, ax: Any) -> None:
     ax.set(xscale="log", yscale="log", ylim=(0.6, top), xlabel="realised squared distance")
     ax.set_ylabel(f"predicted, over that of the best (more than {top:g}: at the top)")
     for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(tick)
-    ax.xaxis.set_minor_formatter(tick)
+        axis.set_minor_formatter(NullFormatter())
     ax.legend(**LEGEND, loc="lower right")
 
 
