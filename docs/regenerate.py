@@ -2,12 +2,17 @@
 
 python docs/regenerate.py           rewrite README.md and docs/figures
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
+
+The table of network plans comes from docs/figures/network_plans.csv, which `python -m codesign_opt.testbed plans
+--out docs/figures` measures (about an hour on two cores, the network's training included).
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import math
 import os
 import re
 import sys
@@ -25,6 +30,24 @@ _FIGURES = {
     "example": ("plan.png", ROOT / "docs" / "figures" / "digits.png"),
     "audit": ("audit.png", ROOT / "docs" / "figures" / "audit.png"),
 }
+
+
+_TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?<!-- end of table -->\n", re.DOTALL)
+
+
+def plans_table(path: Path) -> str:
+    """Squared distance of the plans over EDM's, one row per sampler, from the measured table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["grid"] == "plan"]
+    counts = list(dict.fromkeys(row["steps"] for row in rows))
+    lines = [f"| sampler | {' | '.join(f'{count} steps' for count in counts)} | geometric mean |"]
+    lines.append("|---" * (len(counts) + 2) + "|")
+    for sampler in dict.fromkeys(row["sampler"] for row in rows):
+        own = [row for row in rows if row["sampler"] == sampler]
+        cells = [f"{float(row['ratio_to_edm']):.3f} ± {float(row['ratio_standard_error']):.3f}" for row in own]
+        mean = math.exp(sum(math.log(float(row["ratio_to_edm"])) for row in own) / len(own))
+        lines.append(f"| {sampler} | {' | '.join(cells)} | {mean:.3f} |")
+    return "\n".join(lines) + "\n"
 
 
 def run(code: str, figure: tuple[str, Path] | None) -> str:
@@ -52,7 +75,11 @@ def regenerated(text: str, *, figures: bool) -> str:
         output = run(code, _FIGURES.get(name) if figures else None)
         return f"<!-- run: {name} -->\n```python\n{code}```\n<!-- output: {name} -->\n```text\n{output}```\n"
 
-    return _BLOCK.sub(replace, text)
+    def table(match: re.Match[str]) -> str:
+        measured = plans_table(ROOT / "docs" / "figures" / f"{match['name']}.csv")
+        return f"<!-- table: {match['name']} -->\n{measured}<!-- end of table -->\n"
+
+    return _TABLE.sub(table, _BLOCK.sub(replace, text))
 
 
 def main() -> int:

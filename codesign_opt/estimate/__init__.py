@@ -11,6 +11,7 @@ from typing import Any
 
 _HOMES = {
     "adapters": ["from_diffusers", "from_edm", "from_prediction", "guided"],
+    "checkpoint_curve": ["checkpoint_errors", "error_left"],
     "denoiser": ["Denoiser", "DenoiserError"],
     "error_coupling": ["ErrorGram", "error_gram"],
     "grid_descent": ["descend_grid"],

@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from .._validate import Array, Indices, matrix, number, vector
 from ..levels import Levels
 from ..modeling.information import InformationError
-from .correlation import jackknife
+from .correlation import ErrorGram, jackknife
 
 __all__ = ["TransferKernel", "information_overlap", "teaching_shares"]
 
@@ -127,6 +127,29 @@ class TransferKernel:
         overlap = _normalised(pairs)
         model = _overlap_model(value, overlap, levels, background)
         return cls(value, spread, float(np.sqrt(np.mean((overlap - model)[_off(len(levels))] ** 2))))
+
+    @classmethod
+    def from_errors(cls, errors: ErrorGram) -> TransferKernel:
+        """Width from the correlation C of the denoiser's errors: C^2 fitted by exp(-distance^2 / (2 width^2)).
+
+        With shared parameters the share of level l's precision that examples at l' provide goes as
+        |A_l M^-1 A_l'^T|^2 (docs/theory.md section 6.4; `teaching_shares`), and A M^-1 A^T is the covariance of the
+        errors: levels whose errors are alike teach each other. One run tells it, by the difference of two of its
+        checkpoints (`checkpoint_errors`), where the correlation over levels is the same for all inputs.
+
+        Args:
+            errors: of the denoiser's output on common inputs, not terminal responses.
+        """
+        levels = errors.levels
+
+        def width(gram: Array) -> Array:
+            own = np.sqrt(np.maximum(np.diagonal(gram), 1e-300))
+            return np.asarray(_overlap_width((gram / own / own[:, None]) ** 2, levels, False))
+
+        found = jackknife(width, errors.units)
+        squared = errors.correlation**2
+        rest = (squared - _overlap_model(float(found.value), squared, levels, False))[_off(len(levels))]
+        return cls(float(found.value), float(found.standard_error), float(np.sqrt(np.mean(rest**2))))
 
     @classmethod
     def from_information(cls, term: InformationError, examples: Any) -> TransferKernel:

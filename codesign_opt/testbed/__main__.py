@@ -1,4 +1,8 @@
-"""Train the small networks of the testbed: `python -m codesign_opt.testbed fashion_mnist`."""
+"""Train the small networks of the testbed, or measure plans and training densities on them.
+
+python -m codesign_opt.testbed fashion_mnist
+python -m codesign_opt.testbed density --out docs/figures
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from .networks import RECIPES, cache_folder, trained
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one network, or go on where an earlier call was stopped; or measure plans for one."""
+    """Train one network, or go on where an earlier call was stopped; or measure plans or training densities."""
     whats = [(name, recipe.title) for name, recipe in RECIPES.items()]
     whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
     whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
+    whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
     parser.add_argument(
         "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
@@ -25,12 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
     parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
-    parser.add_argument("--out", default="out", help="plans: folder of the table and the figure")
+    parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
+    parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
         counts = [int(count) for count in options.steps.split(",")]
         return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
+    if options.name == "density":
+        return _density(options.cache, Path(options.out), options.seeds, options.side)
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -55,6 +64,23 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
     else:
         write_rows(network_limit(place, samplers=samplers, steps=steps, progress=tell), out / "network_limit.csv")
     print(f"the table is in {out}")
+    return 0
+
+
+def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
+    from .density_experiment import DensityExperiment
+    from .density_report import compare_densities
+
+    start = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    name = "density_experiment" if side == 8 else f"density_experiment_{side}x{side}"
+    experiment = DensityExperiment(folder=cache_folder(cache) / "testbed" / name, side=side, progress=tell)
+    report = compare_densities(experiment, seeds=seeds)
+    print(report)
+    print("written:", ", ".join(str(path) for path in report.save(out, name)))
     return 0
 
 

@@ -80,6 +80,7 @@ def train(
     every: int = 200,
     keep: int | None = None,
     log_every: int = 50,
+    record: Callable[[Tensor, Tensor], None] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> TrainedDenoiser:
     """Train a denoiser by denoising score matching with Adam at a constant rate and an average of the iterates.
@@ -104,6 +105,7 @@ def train(
         every: iterations between checkpoints.
         keep: iterations between files of the averaged weights that stay, or None.
         log_every: iterations per row of the log.
+        record: called with (sigma, |D - x0|^2) of every batch of this call, such as `LevelStatistics.record`.
         progress: called with (iteration, iterations, mean weighted loss) at every row of the log.
 
     Returns:
@@ -122,7 +124,7 @@ def train(
     home = Path(folder) if folder is not None else None
     question = {
         **options,
-        "density": _shown(density),
+        "density": shown_density(density),
         "weight": f"{zlib.crc32(weight(torch.logspace(-3, 2, 64)).numpy().tobytes()):08x}",
         "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy().data):08x}",
         "initial weights": _initial(model),
@@ -137,7 +139,7 @@ def train(
         )
     while state.iteration < total:
         loss = state.step(
-            data, density, options["batch"], weight, options["ema"], seeded(seed, "train", state.iteration)
+            data, density, options["batch"], weight, options["ema"], seeded(seed, "train", state.iteration), record
         )
         if keep and home is not None and state.iteration % keep == 0:
             _save(state.average.state_dict(), home / f"average_{state.iteration:07d}.pt")
@@ -164,7 +166,14 @@ class _State:
         self.iteration = 0
 
     def step(
-        self, data: Tensor, density: Density, batch: int, weight: Weight, ema: float, generator: torch.Generator
+        self,
+        data: Tensor,
+        density: Density,
+        batch: int,
+        weight: Weight,
+        ema: float,
+        generator: torch.Generator,
+        record: Callable[[Tensor, Tensor], None] | None,
     ) -> float:
         index = torch.randint(len(data), (batch,), generator=generator)
         sigma, importance = (part.to(data) for part in draw_levels(density, batch, generator))
@@ -184,6 +193,8 @@ class _State:
         self.iteration += 1
         self._average(min(ema, self.iteration / (self.iteration + 9.0)))
         self.log.add(self.iteration * batch, sigma.cpu().numpy(), squares.detach().cpu().numpy())
+        if record is not None:
+            record(sigma, squares.detach())
         return shown
 
     @torch.no_grad()
@@ -282,7 +293,7 @@ def _options(
     return checked
 
 
-def _shown(density: Density) -> str:
+def shown_density(density: Density) -> str:
     """A density as something that can be compared: its name and a checksum of its quantiles."""
     if not hasattr(density, "quantile"):
         return str(getattr(density, "__name__", type(density).__name__))
