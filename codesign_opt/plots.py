@@ -105,6 +105,8 @@ def step_density(plan: Plan, ax: Axes | None = None) -> Axes:
         line.set_transform(ax.get_xaxis_transform())
     ax.set_ylabel("sampler steps per unit of ln σ")
     finish(ax, plan.levels)
+    if plan.sigmas is not None:  # a measured grid may stop below its program's levels
+        ax.set_xlim(left=min(plan.levels.edges[0], float(plan.sigmas[plan.sigmas > 0][-1])))
     return ax
 
 
@@ -132,7 +134,9 @@ def error_breakdown(plan: Plan, ax: Axes | None = None) -> Axes:
         if name in handed:
             ax.barh(row - shift, handed[name], height, fc="none", ec=color, lw=1.3, label="_handed out")
             _bar_text(ax, row - shift, handed[name], tick(handed[name]))
-    ax.set_yticks(range(len(parts)), [short_name(name) for name, _ in parts])
+    known = str(plan.provenance.get("bias", "exact"))  # a bias that was measured or predicted says so
+    names = [short_name(name).replace("exact", known) if name == "bias" else short_name(name) for name, _ in parts]
+    ax.set_yticks(range(len(parts)), names)
     values = [v for _, v in parts] + [handed.get(k, 0.0) for k, _ in parts]
     ax.set_xlim(min([0.0, *values]), 1.6 * max([0.0, *values]) or 1.0)
     spare = max(3 - len(parts), 0) / 2
