@@ -251,6 +251,8 @@ def _study(
         raise TypeError("codesign: constraints must be a list.")
     if not isinstance(terms, (list, tuple)) or not all(isinstance(term, Term) for term in terms):
         raise TypeError("codesign: terms must be a list of terms.")
+    if run is not None and prices is None:
+        raise ValueError("codesign: run counts examples, but without prices none are planned; give prices and budget.")
     if run is not None and not isinstance(run, TrainingRun):
         raise ValueError(f"codesign: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     return Study(

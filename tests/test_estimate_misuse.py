@@ -262,3 +262,23 @@ def test_two_processes_plan_as_one(data, tmp_path):
         with np.load(tmp_path / f"{rank}.npz") as found:
             np.testing.assert_allclose(found["sigmas"], truth.sigmas, rtol=1e-10)
             assert float(found["total"]) == pytest.approx(truth.handed_out["total"], rel=1e-10)
+
+
+def test_levels_without_anything_to_train_are_said():
+    sigma = np.geomspace(0.002, 80.0, 12)
+    zero = np.zeros(12)
+    reducible = np.where(sigma < 0.05, 0.0, 1.0)
+    curves = co.LearningCurves(
+        sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, float("nan"), float("nan"), zero[:0], zero[:0]
+    )
+    data = torch.randn((200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = network(LinearDenoiser(np.ones(3)), data, training=curves, levels=8, draws=8, fine_steps=16)
+    assert "kappa1 is 0 at sigma" in model.provenance["training_notes"][0]
+    assert "smoothing" in model.provenance["training_notes"][0]
+
+
+def test_a_run_without_prices_is_refused():
+    model = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.0))
+    run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=10, batch=10)
+    with pytest.raises(ValueError, match="run counts examples"):
+        co.codesign(model, steps=8, run=run)

@@ -150,7 +150,7 @@ def network(
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
         "fine_accuracy": float(accuracy.value), "evaluations": dict(work.expected),
         "correlation_length": "assumed" if given is None and other is None else "measured or given",
-        "training_notes": list(getattr(curves, "notes", ())),
+        "training_notes": _training_notes(curves, nodes, learned),
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
@@ -385,6 +385,16 @@ class _Work:
         return NetworkProbe(
             self.reference, self.rest, nodes, others("held out"), others("report"), budget, self.folder, self.tell
         )
+
+
+def _training_notes(curves: Any, nodes: Array, learned: dict[str, Any]) -> list[str]:
+    """What the learning curves said, and first where they leave nothing to train."""
+    notes = list(getattr(curves, "notes", ()))
+    if curves is None or not np.any(learned["error_variance"] == 0):
+        return notes
+    nothing = ", ".join(f"{sigma:.3g}" for sigma in nodes[learned["error_variance"] == 0])
+    said = f"kappa1 is 0 at sigma = {nothing}, where a plan gives no examples; with a noisy log, smooth it: "
+    return [said + 'training=co.learning_curves(run, smoothing="spline")', *notes]
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:
