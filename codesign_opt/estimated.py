@@ -45,6 +45,13 @@ class GridProbe(Protocol):
     def respond(self, sigmas: Array) -> tuple[Array, Array]:
         """(M,) ascending levels and (B, M) responses, measured at the step sizes of this grid."""
 
+    @property
+    def affords_response(self) -> bool:
+        """Whether measuring the responses once more leaves more than that for a descent."""
+
+    def after_response(self) -> GridProbe:
+        """The probe with what one measurement of responses took gone from its budget."""
+
     def error(self, sigmas: Array) -> Measurement:
         """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
 
@@ -251,7 +258,10 @@ class EstimatedModel:
             for name in ("sensitivity", "error_variance", "error_floor")
         }
         truncation = np.array([self.truncation_at(float(s)) for s in sigma])
-        return replace(self, sigma=sigma, responses=rows, truncation=truncation, standard_errors={}, **moved)
+        probe = self.probe.after_response()
+        return replace(
+            self, probe=probe, sigma=sigma, responses=rows, truncation=truncation, standard_errors={}, **moved
+        )
 
     # files
 

@@ -27,7 +27,7 @@ from .training_log import TrainingRun
 __all__ = ["codesign"]
 
 _TRIES = 4
-_ROUNDS, _STILL = 2, 0.05  # measuring responses at the plan's steps: at most so often, or until it moves less
+_ROUNDS, _STILL = 2, 0.1  # measuring responses at the plan's steps: at most so often, or until it moves less
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 Progress = bool | Callable[[str], None] | None
 
@@ -142,7 +142,7 @@ def _settled(study: Study, solve: Callable[[Study, bool], Plan], tell: Callable[
         return study, solve(study, True)
     plan, moved = solve(study, False), np.inf
     rounds, grid = 0, _whole(plan)
-    while rounds < _ROUNDS and moved > _STILL:
+    while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or study.model.probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
         plan, before, rounds = solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
         grid = _whole(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class NetworkProbe:
         nodes: (M,) noise levels of the responses, ascending.
         held_out: draws that stop a descent.
         report: draws that errors are measured on.
-        budget: batch evaluations of one descent.
+        budget: batch evaluations of measuring responses again and of one descent.
+        round_cost: what measuring the responses again takes of it.
         folder: where finished items are kept; None for memory.
         tell: what to do with a line of progress.
     """
@@ -49,6 +50,7 @@ class NetworkProbe:
     held_out: Draws
     report: Draws
     budget: int = 2000
+    round_cost: int = 0
     folder: Path | None = None
     tell: Callable[[str], None] = print
     _known: dict[bytes, Any] = field(default_factory=dict, repr=False)
@@ -59,6 +61,15 @@ class NetworkProbe:
         found = step_responses(self.rest, self.nodes, StepRule.of_grid(sigmas), folder=self._place("responses", sigmas))
         self.tell(f"responses at the steps of a grid of {sigmas.size - 1}: {found.calls} batch evaluations")
         return found.sigma, found.scaled_response
+
+    @property
+    def affords_response(self) -> bool:
+        """Whether measuring the responses once more leaves more than that for a descent."""
+        return self.budget >= 2.5 * self.round_cost
+
+    def after_response(self) -> NetworkProbe:
+        """The same probe with what one measurement of responses took gone from its budget."""
+        return replace(self, budget=max(0, self.budget - self.round_cost))
 
     def errors(self, sigmas: Array) -> GridErrors:
         """Squared distances of the grid's outputs to the fine solution, on the draws kept for reports."""

@@ -88,7 +88,7 @@ def network(
         fine_steps: of the fine solution that errors are measured against (Heun's method).
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
         evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement and one
-            plan for a number of steps: two more measurements of the responses, and a descent, which gets
+            plan for a number of steps: up to two more measurements of the responses, and a descent, which gets
             what the rest leaves.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         learning_rate, batch: of the training, where the log does not hold them: they turn kappa2 into a floor.
@@ -307,11 +307,11 @@ class _Work:
         return evaluations
 
     def left(self, evaluations: int) -> int:
-        """What a descent may take: all but the model, two more measurements, and the final report."""
+        """What measuring again and a descent may take: all but the model and the final report."""
         zero = self.terminal == "denoise"
         fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
         report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
-        return max(0, evaluations - sum(self.expected.values()) - int(2.2 * self.expected["responses"]) - report)
+        return max(0, evaluations - sum(self.expected.values()) - report)
 
     @torch.no_grad()
     def _seconds_per_call(self) -> float:
@@ -382,8 +382,17 @@ class _Work:
         def others(name: str) -> Draws:
             return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
 
+        again = int(1.1 * self.expected["responses"])
         return NetworkProbe(
-            self.reference, self.rest, nodes, others("held out"), others("report"), budget, self.folder, self.tell
+            self.reference,
+            self.rest,
+            nodes,
+            others("held out"),
+            others("report"),
+            budget,
+            again,
+            self.folder,
+            self.tell,
         )
 
 
