@@ -69,7 +69,6 @@ def network_plans(
                     "error": float(found.mean.value), "standard_error": float(found.mean.standard_error),
                     "ratio_to_edm": float(ratio.value), "ratio_standard_error": float(ratio.standard_error),
                     "ratio_of_geometric_means": float(found.geometric_mean.value / errors["edm"].geometric_mean.value),
-                    "evaluations": int(record["evaluations"]) if key == "plan" else 0,
                     "sigmas": " ".join(f"{sigma:.5g}" for sigma in grids[key]),
                 })  # fmt: skip
                 progress(f"{name} {count} {key}: {found!r}, {ratio!r} of EDM")
