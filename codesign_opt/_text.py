@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
-__all__ = ["aligned", "percent", "quantity", "signed"]
+__all__ = ["Progress", "aligned", "percent", "quantity", "signed", "teller"]
+
+Progress = bool | Callable[[str], None] | None
 
 
 def quantity(value: float | None, digits: int = 4) -> str:
@@ -59,3 +62,16 @@ def aligned(
     widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
     pads = [f"<{width}" if i in left else f">{width}" for i, width in enumerate(widths)]
     return ["  ".join(format(c, pad) for c, pad in zip(row, pads, strict=True)).rstrip() for row in cells]
+
+
+def teller(progress: Progress) -> Callable[[str], None]:
+    """What to do with a line of progress: the caller's function, a line on stderr for True, else nothing.
+
+    >>> teller(print)("stopping sigma 0.01")
+    stopping sigma 0.01
+    """
+    if callable(progress):
+        return progress
+    if progress:
+        return lambda text: print(text, file=sys.stderr, flush=True)
+    return lambda text: None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ._text import Progress, teller
 from ._validate import Array, integer, number, vector
 from .errors import CodesignError, InfeasibleError, NotCertifiedError
 from .estimated import EstimatedModel
@@ -29,7 +29,6 @@ __all__ = ["codesign"]
 _TRIES = 4
 _ROUNDS, _STILL = 2, 0.1  # measuring responses at the plan's steps: at most so often, or until it moves less
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
-Progress = bool | Callable[[str], None] | None
 
 
 def codesign(
@@ -93,7 +92,7 @@ def codesign(
     >>> plan.sigmas.size, plan.certificate.optimal
     (11, True)
     """
-    tell = _teller(progress)
+    tell = teller(progress)
     if samplers is not None:
         options = {
             "prices": prices, "budget": budget, "run": run, "stopping_sigma": stopping_sigma, "search": search,
@@ -210,14 +209,6 @@ def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
             failure = error
     assert failure is not None
     raise failure
-
-
-def _teller(progress: Progress) -> Callable[[str], None]:
-    if callable(progress):
-        return progress
-    if progress:
-        return lambda text: print(text, file=sys.stderr, flush=True)
-    return lambda text: None
 
 
 def _study(

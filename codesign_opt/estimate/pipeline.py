@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._text import Progress, teller
 from .._validate import Array, choice, integer, number
 from ..coupling import Coupling, Local
 from ..curve_estimation import learning_curves
@@ -36,7 +36,6 @@ __all__ = ["network"]
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
 _LONGEST_REPORT = 60  # batch evaluations of one run that is reported
 _SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
-Progress = bool | Callable[[str], None] | None
 
 
 def network(
@@ -219,7 +218,7 @@ class _Work:
         place = None if folder is None else Path(folder)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-        return cls(wrapped, fine, rest, process, sampler, terminal, place, _teller(progress), {})
+        return cls(wrapped, fine, rest, process, sampler, terminal, place, teller(progress), {})
 
     def place(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
@@ -430,11 +429,3 @@ def _curves(training: Any) -> Any:
             "nothing can be said about training; log from its beginning, with more rows, or plan for steps alone."
         )
     return curves
-
-
-def _teller(progress: Progress) -> Callable[[str], None]:
-    if callable(progress):
-        return progress
-    if progress:
-        return lambda text: print(text, file=sys.stderr, flush=True)
-    return lambda text: None

