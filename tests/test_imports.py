@@ -18,7 +18,7 @@ LAYERS = [
      "curve_windows", "curve_fit", "curve_results", "curve_estimation"},
     {"coefficients", "coefficient_batch", "polish"},
     {"gaussian", "estimated", "certificate", "solvers"},
-    {"plan"},
+    {"plan", "peers"},
     {"modeling"},
     {"auditing", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps", "outer"},
 ]  # fmt: skip

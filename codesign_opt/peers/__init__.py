@@ -1,0 +1,31 @@
+"""Schedules and training densities of the literature under one interface, to be planned, audited and compared.
+
+A schedule is a frozen value with one method: `sigmas(steps, evidence)`, from a number of steps and what is known
+of the data, the denoiser and the sampler to descending noise levels. `Evidence` holds what is known; it comes in
+closed form from a GaussianModel, or measured from any denoiser by `codesign_opt.estimate.evidence`.
+
+>>> import codesign_opt as co
+>>> from codesign_opt import peers
+>>> evidence = peers.Evidence.of(co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5)))
+>>> peers.schedule("edm").sigmas(3, evidence).round(4).tolist()
+[80.0, 2.5152, 0.002, 0.0]
+"""
+
+from __future__ import annotations
+
+from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .schedule import Schedule, names, schedule
+from .usual import EDMRho, LogSNR
+
+__all__ = [
+    "DenoiserGaps",
+    "EDMRho",
+    "Evidence",
+    "LogSNR",
+    "RiskCurve",
+    "Schedule",
+    "ScoreCost",
+    "Trajectories",
+    "names",
+    "schedule",
+]
