@@ -31,13 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
     parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--tries", type=int, default=3, help="limit: starts that are descended (default 3)")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
         counts = [int(count) for count in options.steps.split(",")]
-        return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
+        return _plans(
+            options.name, options.cache, Path(options.out), options.samplers.split(","), counts, options.tries
+        )
     if options.name == "density":
         return _density(options.cache, Path(options.out), options.seeds, options.side)
     start = time.monotonic()
@@ -52,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: list[int]) -> int:
-    from .network_plans import network_limit, network_plans, write_rows, write_table
+def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: list[int], tries: int) -> int:
+    from .network_plans import network_limit, network_plans, read_rows, write_rows, write_table
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -62,7 +65,11 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
     if what == "plans":
         write_table(network_plans(place, samplers=samplers, steps=steps, progress=tell), out)
     else:
-        write_rows(network_limit(place, samplers=samplers, steps=steps, progress=tell), out / "network_limit.csv")
+        rows = read_rows(out / "network_limit.csv")
+        table = out / "network_plans.csv"
+        for row in network_limit(place, samplers=samplers, steps=steps, tries=tries, table=table, progress=tell):
+            rows[row["sampler"], str(row["steps"])] = row  # a row is kept as soon as it is there
+            write_rows(list(rows.values()), out / "network_limit.csv")
     print(f"the table is in {out}")
     return 0
 

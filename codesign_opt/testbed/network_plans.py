@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..samplers import DPMpp2M, Euler, Heun
 from .fashion_mnist import fashion_mnist
 from .networks import trained
 
-__all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "write_rows", "write_table"]
+__all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "read_rows", "write_rows", "write_table"]
 
 SAMPLERS = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
@@ -80,43 +81,98 @@ def network_limit(
     *,
     samplers: Sequence[str] = tuple(SAMPLERS),
     steps: Sequence[int] = STEPS,
+    table: str | Path | None = None,
     draws: int = 64,
     times: int = 20,
+    tries: int = 3,
     evaluations: int = 5000,
     progress: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The best grid that direct descent finds with `times` the evaluations of a plan, and the plan's excess over it.
 
-    Descents from the plan and from the usual families at four stopping points, each on more draws than the
-    plan had and until it converges or its share of the evaluations is spent; the best on held-out draws is
-    compared with the plan on the test draws of `network_plans`.
+    The plan and eight usual grids are screened; the plan and the best others, `tries` in all, are descended on
+    more draws than the plan had, each until it converges or its share of the evaluations is spent. The best
+    on held-out draws is compared with the plan on the test draws of `network_plans`. One row at a time.
+
+    Args:
+        table: network_plans.csv, read where `folder` holds no plan of its own.
     """
-    place, denoiser, rows = Path(folder), trained("fashion_mnist"), []
-    kept = Ledger(place / "plans", {"draws": 32, "evaluations": evaluations})
+    place, denoiser = Path(folder), trained("fashion_mnist")
+    plans = _Plans(place, evaluations, table)
     for name in samplers:
         test = _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        own = [Draws((1, 28, 28), draws, _TOP, 2, which) for which in ("descent", "held out")]
-        reference = Reference(Denoiser.of(denoiser), SAMPLERS[name], own[0], _STOP)
+        own = [Draws((1, 28, 28), draws, _TOP, 2, which, chunk=32) for which in ("descent", "held out")]
+        kept = Ledger(place / "limit" / "fine", {"draws": [one.describe() for one in own]})
+        reference = _KeptReference(Denoiser.of(denoiser), SAMPLERS[name], own[0], _STOP, ledger=kept)
         for count in steps:
-            plan = kept.get(f"{name}-{count}")
-            if plan is None:
-                raise ValueError(f"{name} with {count} steps has no plan yet; run `plans` first.")
-            starts = [plan["sigmas"], *usual_grids(count, _TOP)]
-            share = times * evaluations // len(starts)
+            plan, place_of = plans.sigmas(name, count), place / "limit" / f"{name}-{count}"
+            others = _screened(reference, usual_grids(count, _TOP), place_of / "screened")[: tries - 1]
             found = []
-            for number, start in enumerate(starts):
-                where = place / "limit" / f"{name}-{count}-{number}"
-                found.append(descend_grid(reference, own[1], [start], budget=share, folder=where))
+            for number, start in enumerate([plan, *others]):
+                share = times * evaluations // tries
+                found.append(
+                    descend_grid(reference, own[1], [start], budget=share, patience=5, folder=place_of / str(number))
+                )
                 progress(f"{name} {count} start {number}: {found[-1]!r}")
             best = min(found, key=lambda result: float(result.held_out.mean.value))
-            ratio = test.errors(plan["sigmas"]).ratio(test.errors(best.sigmas))
-            rows.append({
+            of_plan, of_best = test.errors(plan), test.errors(best.sigmas)
+            ratio = of_plan.ratio(of_best)
+            yield {
                 "sampler": name, "steps": count, "plan_over_limit": float(ratio.value),
-                "standard_error": float(ratio.standard_error), "evaluations": sum(result.batches for result in found),
+                "standard_error": float(ratio.standard_error),
+                "ratio_of_geometric_means": float(of_plan.geometric_mean.value / of_best.geometric_mean.value),
+                "error_of_limit": float(of_best.mean.value), "evaluations": sum(result.batches for result in found),
+                "from": ["plan", "usual"][int(found.index(best) > 0)],
+                "stopped": "; ".join(result.reason for result in found),
                 "sigmas": " ".join(f"{sigma:.5g}" for sigma in best.sigmas),
-            })  # fmt: skip
+            }  # fmt: skip
             progress(f"{name} {count}: plan over limit {ratio!r}")
-    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptReference(Reference):
+    """A fine solution whose outputs are kept for all descents, since it depends on the draws alone."""
+
+    ledger: Ledger = field(default_factory=lambda: Ledger(None, {}))
+
+    def terminal_states(self, chunk: int) -> torch.Tensor:
+        def compute() -> dict[str, Array]:
+            return {"end": self.path().states(chunk)[1].numpy()}
+
+        return torch.as_tensor(self.ledger.item(f"{self.draws.name}{chunk}", compute)["end"])
+
+
+def _screened(reference: Reference, grids: list[Array], folder: Path) -> list[Array]:
+    """Grids in the order of their errors on the first chunk of draws."""
+    ledger = Ledger(folder, {"draws": reference.draws.describe(), "sampler": reference.sampler.to_dict()})
+
+    def error(grid: Array) -> float:
+        def compute() -> dict[str, Array]:
+            return {"errors": squares(residual(reference, grid, 0, reference.terminal_states(0))).numpy()}
+
+        return float(ledger.item(_name(grid), compute)["errors"].mean())
+
+    return sorted(grids, key=error)
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """Grids of the plans: those made here, else those of a published table."""
+
+    place: Path
+    evaluations: int
+    table: str | Path | None
+
+    def sigmas(self, sampler: str, count: int) -> Array:
+        kept = Ledger(self.place / "plans", {"draws": 32, "evaluations": self.evaluations})
+        if (plan := kept.get(f"{sampler}-{count}")) is not None:
+            return np.asarray(plan["sigmas"])
+        if self.table is not None and Path(self.table).exists():
+            with Path(self.table).open(encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if (row["sampler"], int(row["steps"]), row["grid"]) == (sampler, count, "plan"):
+                        return np.array([float(word) for word in row["sigmas"].split()])
+        raise ValueError(f"{sampler} with {count} steps has no plan yet; run `plans` first.")
 
 
 def _planned(model: Any, count: int, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -145,13 +201,16 @@ class _Test:
         return self.reference.terminal_states(chunk).numpy()
 
     def errors(self, sigmas: Array) -> GridErrors:
-        name = hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
-        return GridErrors(self.ledger.item(name, lambda: {"errors": self._measured(sigmas)})["errors"])
+        return GridErrors(self.ledger.item(_name(sigmas), lambda: {"errors": self._measured(sigmas)})["errors"])
 
     @torch.no_grad()
     def _measured(self, sigmas: Array) -> Array:
         parts = [squares(residual(self.reference, sigmas, c, end)).numpy() for c, end in enumerate(self.ends)]
         return np.concatenate(parts)
+
+
+def _name(sigmas: Array) -> str:
+    return hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
 
 
 def write_table(rows: list[dict[str, Any]], folder: str | Path) -> None:
@@ -167,6 +226,14 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def read_rows(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of a table by sampler and number of steps; empty where there is none."""
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {(row["sampler"], row["steps"]): dict(row) for row in csv.DictReader(file)}
 
 
 def _figure(rows: list[dict[str, Any]], path: Path) -> None:
