@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .reference import Draws, Reference
 __all__ = ["DescendedGrid", "descend_grid", "usual_grids"]
 
 _SMALL = 2e-3
+_WORTH = 6  # moves that must be affordable before another start is descended
 _TRUST = float(np.log(8.0))  # every step in log sigma stays within this factor of its start
 
 
@@ -28,13 +29,13 @@ class DescendedGrid:
 
     Attributes:
         sigmas: (K+1,) the grid.
-        start: (K+1,) the start it came from, the best of those given.
-        held_out, held_out_before: errors on the held-out draws of both; the choice among iterates was
-            made on them, so report the error on other draws.
+        start: (K+1,) the start it came from, one of those given.
+        held_out, held_out_before: errors on the held-out draws of both; the choice among iterates (and, on all
+            draws, among starts) was made on them, so report the error on other draws.
         descent, descent_before: errors on the draws that were descended.
         batches: calls of the denoiser by all processes.
-        steps: accepted moves.
-        reason: why it stopped.
+        steps: accepted moves of the descent that found it.
+        reason: why that stopped.
     """
 
     sigmas: Array
@@ -94,7 +95,8 @@ def descend_grid(
     Args:
         reference: the fine solution; its draws are descended.
         held_out: independent draws; the iterate with the smallest objective on them is returned.
-        starts: grids of one length and terminal map; the best by objective over all draws is descended.
+        starts: grids of one length and terminal map; the best by objective over all draws is descended, then
+            the next best as long as the budget lasts: few steps have several local minima.
         objective: "mean", "geometric" or "trimmed", see `objective_of`.
         budget: batches (calls of the denoiser), the fine solutions included.
         free_stop: whether the last positive level moves, down to the reference's stopping point.
@@ -133,18 +135,34 @@ def descend_grid(
     needed = runs.batches + sum(runs.cost(grid) + runs.other_cost(grid) for grid in grids)
     if needed > budget:
         raise ValueError(f"budget is {budget} batches; the fine solution and the starts alone take {needed}.")
+    value = objective_of(objective)
     found = [(grid, runs.errors(grid), runs.errors(grid, held_out=True)) for grid in grids]
-    start, errors, others = min(found, key=lambda entry: objective_of(objective)(np.concatenate(entry[1:]))[0])
-    space, unknowns = _Steps.of(start, free_stop, reference.stopping_sigma)
-    best = _State(unknowns, start, 0.0, np.zeros(0), errors, others)
-    taken, reason = 0, "no node is free" if unknowns.size < (1 if free_stop else 2) else "budget"
-    descent = _Descent(runs, objective, budget, patience, space)
-    if reason == "budget" and descent.affords(runs.slope_cost(start)):
-        best, taken, reason = descent.descend(*descent.begin(start, unknowns, errors, others))
-    measured = [GridErrors(e) for e in (best.held_out, others, best.errors, errors)]
+    found.sort(key=lambda entry: value(np.concatenate(entry[1:]))[0])
+    best: tuple[Any, ...] | None = None
+    for number, (start, errors, others) in enumerate(found):
+        space, unknowns = _Steps.of(start, free_stop, reference.stopping_sigma)
+        descent = _Descent(runs, objective, budget, patience, space)
+        if number and not descent.affords(_WORTH * descent.move_cost(start)):
+            break  # too little is left for another start to arrive anywhere
+        state = _State(unknowns, start, 0.0, np.zeros(0), errors, others)
+        taken, reason = 0, "no node is free" if unknowns.size < (1 if free_stop else 2) else "budget"
+        if reason == "budget" and descent.affords(runs.slope_cost(start)):
+            state, taken, reason = descent.descend(*descent.begin(start, unknowns, errors, others))
+        if best is None or _both(value, state) < _both(value, best[0]):
+            best = state, start, errors, others, taken, reason
+        if reason == "no node is free":
+            break
+    assert best is not None
+    state, start, errors, others, taken, reason = best
+    measured = [GridErrors(e) for e in (state.held_out, others, state.errors, errors)]
     return DescendedGrid(
-        best.grid, start, measured[0], measured[1], measured[2], measured[3], runs.batches, taken, reason
+        state.grid, start, measured[0], measured[1], measured[2], measured[3], runs.batches, taken, reason
     )
+
+
+def _both(value: Callable[[Array], tuple[float, Array]], state: _State) -> float:
+    """Objective on all draws: descents are compared on twice the draws that one of them stops on."""
+    return value(np.concatenate([state.errors, state.held_out]))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +224,7 @@ class _Descent:
     def affords(self, batches: int) -> bool:
         return self.runs.batches + batches <= self.budget
 
-    def _move_cost(self, grid: Array) -> int:
+    def move_cost(self, grid: Array) -> int:
         return self.runs.cost(grid) + self.runs.other_cost(grid) + self.runs.slope_cost(grid)
 
     def begin(self, grid: Array, unknowns: Array, errors: Array, held_out: Array) -> tuple[_State, Array]:
@@ -229,7 +247,7 @@ class _Descent:
         while True:
             if not np.any(now.slope):
                 return best, taken, "no slope: no node is free"
-            if not self.affords(self._move_cost(now.grid)):
+            if not self.affords(self.move_cost(now.grid)):
                 return best, taken, "budget"
             there = self._line_search(now, self._direction(now, curvature, origin), origin)
             if there is None:
@@ -262,7 +280,7 @@ class _Descent:
             there = np.clip(now.unknowns + length * move, origin - _TRUST, origin + _TRUST)
             gain = float(now.slope @ (there - now.unknowns))
             grid = self.space.grid(there)
-            if gain >= 0 or not self.affords(self._move_cost(grid)):
+            if gain >= 0 or not self.affords(self.move_cost(grid)):
                 return None
             errors = self.runs.errors(grid)
             value, weights = objective_of(self.objective)(errors)

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from .._validate import Array
-from ..grids import edm_grid, log_snr_grid
-from .grid_descent import descend_grid
+from .grid_descent import descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .local_error import step_responses
 from .reference import Draws, Reference, gathered
@@ -23,6 +22,7 @@ from .streams import agreed, my_share, sum_over_processes
 
 __all__ = ["NetworkProbe"]
 
+_STOPS = (0.01, 0.03, 0.06)  # where usual grids stop, besides the plan's own stop and the fine solution's
 _ALWAYS = 200  # batches of a run that is measured whatever the budget
 
 
@@ -116,31 +116,31 @@ class NetworkProbe:
         return grid
 
     def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
-        """The best grid met in a descent of the measured error from this grid and the usual families."""
+        """The best grid met in descents of the measured error from this grid and the usual families."""
         sigmas = self._checked(sigmas)
         positive = sigmas[sigmas > 0]
         steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
-        terminal = self.reference.terminal
-        starts = [sigmas]
-        for stop in {low, self.reference.stopping_sigma} if free_stop else {low}:
-            starts += [family(steps, stop, high, terminal=terminal) for family in (edm_grid, log_snr_grid)]
+        bottom = self.reference.stopping_sigma
+        stops = sorted({low, bottom, *(stop for stop in _STOPS if bottom < stop < high)}) if free_stop else [low]
+        starts = [sigmas, *usual_grids(steps, high, stops=stops, terminal=self.reference.terminal)]
         starts = starts[: self._affordable(steps)]
         if not starts:
             self.tell(f"descent of {steps} steps: {self.budget} batch evaluations do not cover one run; left as it is")
             return sigmas
         place = self._place("descent-free" if free_stop else "descent", sigmas)
         found = descend_grid(
-            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, folder=place
+            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, patience=5, folder=place
         )
         self.tell(f"descent of {steps} steps: {found!r}")
         return found.sigmas
 
     def _affordable(self, steps: int) -> int:
-        """How many starts half the budget can run, behind the fine solutions."""
+        """How many starts a quarter of the budget can run, behind the fine solutions."""
         zero, chunks = self.reference.terminal == "denoise", self.reference.draws.chunks + self.held_out.chunks
         fine = batches_of_run(self.reference.fine, self.reference.steps + zero, to_zero=zero)
         one = batches_of_run(self.reference.sampler, steps, to_zero=zero)
-        return max(0, (self.budget // 2 - chunks * fine) // (chunks * one))
+        left = self.budget - chunks * fine
+        return max(int(left >= 2 * chunks * one), left // (4 * chunks * one))
 
     def _place(self, what: str, sigmas: Array) -> Path | None:
         if self.folder is None:

@@ -31,6 +31,7 @@ __all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "read_rows", "
 SAMPLERS = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
 _STOP, _TOP, _TEST = 0.002, 80.0, 1024
+_DRAWS = 64  # of a plan's descent, the default of `estimate.network`
 
 
 def network_plans(
@@ -38,7 +39,7 @@ def network_plans(
     *,
     samplers: Sequence[str] = tuple(SAMPLERS),
     steps: Sequence[int] = STEPS,
-    draws: int = 32,
+    draws: int = _DRAWS,
     evaluations: int = 5000,
     progress: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
@@ -53,10 +54,10 @@ def network_plans(
     rows = []
     for name in samplers:
         sampler, test = SAMPLERS[name], _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": place / name}
+        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": place / f"{name}-{draws}"}
         model = network(denoiser, images, sampler=sampler, progress=progress, **options)
         for count in steps:
-            record = Ledger(place / "plans", {"draws": draws, "evaluations": evaluations}).item(
+            record = _kept_plans(place, draws, evaluations).item(
                 f"{name}-{count}",
                 lambda count=count, model=model: _planned(model, count, progress),  # type: ignore[misc]
             )
@@ -90,9 +91,9 @@ def network_limit(
 ) -> Iterator[dict[str, Any]]:
     """The best grid that direct descent finds with `times` the evaluations of a plan, and the plan's excess over it.
 
-    The plan and eight usual grids are screened; the plan and the best others, `tries` in all, are descended on
-    more draws than the plan had, each until it converges or its share of the evaluations is spent. The best
-    on held-out draws is compared with the plan on the test draws of `network_plans`. One row at a time.
+    Eight usual grids are screened; the plan and the best of them, `tries` in all, are descended on draws that the
+    plan has not seen, each until it converges or its share of the evaluations is spent. The best on held-out
+    draws is compared with the plan on the test draws of `network_plans`. One row at a time.
 
     Args:
         table: network_plans.csv, read where `folder` holds no plan of its own.
@@ -108,12 +109,10 @@ def network_limit(
             plan, place_of = plans.sigmas(name, count), place / "limit" / f"{name}-{count}"
             others = _screened(reference, usual_grids(count, _TOP), place_of / "screened")[: tries - 1]
             found = []
-            for number, start in enumerate([plan, *others]):
-                share = times * evaluations // tries
-                found.append(
-                    descend_grid(reference, own[1], [start], budget=share, patience=5, folder=place_of / str(number))
-                )
-                progress(f"{name} {count} start {number}: {found[-1]!r}")
+            for start in [plan, *others]:
+                share, kept_in = times * evaluations // tries, place_of / _name(start)
+                found.append(descend_grid(reference, own[1], [start], budget=share, patience=5, folder=kept_in))
+                progress(f"{name} {count} start {len(found)}: {found[-1]!r}")
             best = min(found, key=lambda result: float(result.held_out.mean.value))
             of_plan, of_best = test.errors(plan), test.errors(best.sigmas)
             ratio = of_plan.ratio(of_best)
@@ -155,6 +154,10 @@ def _screened(reference: Reference, grids: list[Array], folder: Path) -> list[Ar
     return sorted(grids, key=error)
 
 
+def _kept_plans(place: Path, draws: int, evaluations: int) -> Ledger:
+    return Ledger(place / f"plans-{draws}", {"draws": draws, "evaluations": evaluations})
+
+
 @dataclass(frozen=True)
 class _Plans:
     """Grids of the plans: those made here, else those of a published table."""
@@ -164,7 +167,7 @@ class _Plans:
     table: str | Path | None
 
     def sigmas(self, sampler: str, count: int) -> Array:
-        kept = Ledger(self.place / "plans", {"draws": 32, "evaluations": self.evaluations})
+        kept = _kept_plans(self.place, _DRAWS, self.evaluations)
         if (plan := kept.get(f"{sampler}-{count}")) is not None:
             return np.asarray(plan["sigmas"])
         if self.table is not None and Path(self.table).exists():
