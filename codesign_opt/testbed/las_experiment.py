@@ -67,6 +67,8 @@ def las_experiment(
     ['las', 'las_saturating', 'las_smooth', 'time_uniform', 'edm', 'log_snr']
     """
     count = integer(samples, "samples", minimum=2)
+    for sampler in samplers:
+        choice(sampler, "sampler", SAMPLERS)
     process, rows = VP(), []
     low, high = process.sigma_min, process.sigma_max
     for world in worlds:
@@ -74,12 +76,12 @@ def las_experiment(
         true = -mixture.log_density(mixture.sample(10 * count, seed + 1, dtype=torch.float64))
         evidence = Evidence(sigma_min=low, sigma_max=high, risk=mixture_risk(mixture, low, high, seed=seed))
         start = high * torch.randn((count, 2), generator=seeded(seed, "las", "start"), dtype=torch.float64)
+        grids = {steps: _grids(steps, evidence, process) for steps in evaluations}
         for sampler in samplers:
-            choice(sampler, "sampler", SAMPLERS)
             for steps in evaluations:
                 path = BrownianPath(seed, ("las", world), high, low)
                 reference: Tensor | None = None
-                for name, sigmas in _grids(steps, evidence, process).items():
+                for name, sigmas in grids[steps].items():
                     nll = -mixture.log_density(_sampled(mixture, sampler, sigmas, start, path))
                     reference = nll if reference is None else reference
                     values = {"nll": nll, "difference_to_las": nll - reference, "entropy": true}
@@ -95,7 +97,7 @@ def las_experiment(
 
 
 def mixture_risk(
-    mixture: Mixture, low: float, high: float, *, levels: int = 120, draws: int = 4000, seed: int = 0
+    mixture: Mixture, low: float, high: float, *, levels: int = 80, draws: int = 4000, seed: int = 0
 ) -> RiskCurve:
     """Risk of a mixture's exact denoiser by Monte Carlo, the same draws on every level: a RiskCurve, floor included.
 
