@@ -1,6 +1,7 @@
 """Loss-adaptive schedules against enumeration, closed forms and Monte Carlo; what they win on two mixtures."""
 
 import csv
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -387,6 +388,32 @@ def test_risk_is_read_from_a_log_without_windows(tmp_path):
     np.testing.assert_allclose(peers.risk_from_log(tmp_path / "log.csv").risk, [0.5, 1.0, 2.0])
 
 
+def test_risk_beyond_the_log_follows_the_noise_level_squared():
+    sigma = np.geomspace(0.05, 20.0, 200)
+    risk = gaussian_risk(1.0)(sigma)
+    wide = peers.extended_risk(RiskCurve(sigma, risk, standard_error=0.1 * risk, floor=risk), 0.002, 80.0)
+    levels = np.geomspace(0.002, 80.0, 500)
+    np.testing.assert_allclose(wide(levels), gaussian_risk(1.0)(levels), rtol=0.004)
+    np.testing.assert_allclose(wide.standard_error, 0.1 * wide.risk)
+    same = peers.extended_risk(wide, 0.01, 50.0)
+    np.testing.assert_array_equal(same.sigma, wide.sigma)
+
+
+@pytest.mark.parametrize("name", ["las", "las_limit", "ays", "gits", *(f"ays_{t}" for t in peers.AYS_TABLES)])
+@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+def test_every_schedule_gives_a_grid_at_every_number_of_steps(name, terminal):
+    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), terminal=terminal)
+    evidence = Evidence.of(model)
+    for steps in (2, 3, 11, 30) if terminal == "denoise" else (1, 2, 11, 30):
+        grid = peers.schedule(name).sigmas(steps, evidence)
+        assert grid.shape == (steps + 1,)
+        assert grid[0] == 80.0
+        assert np.all(np.diff(grid) < 0)
+        assert float(model.wasserstein2(grid)) >= 0
+        if terminal == "rescale" or not name.startswith("ays_"):
+            assert grid[grid > 0][-1] == (80.0 if grid[grid > 0].size == 1 else 0.002)
+
+
 # ------------------------------------------------------------------------------------------------ samplers
 
 
@@ -448,6 +475,15 @@ def test_committed_table_of_20_000_samples_says_the_same(sampler):
         assert row["schedule"] != "las" or float(row["nll"]) > float(row["entropy"])
 
 
+def test_experiment_takes_other_mixtures():
+    rows = las_experiment(samples=100, worlds={"wide": circle8(4.0)}, samplers=["ddim"], evaluations=[4])
+    assert {row["world"] for row in rows} == {"wide"}
+    grids = {row["schedule"]: row["sigmas"] for row in rows}
+    usual = las_experiment(samples=100, worlds=["circle8"], samplers=["ddim"], evaluations=[4])
+    assert grids["edm"] == usual[4]["sigmas"]
+    assert grids["las"] != usual[0]["sigmas"]
+
+
 def test_experiment_is_a_command(tmp_path, capsys):
     assert main(["las", "--samples", "20", "--out", str(tmp_path)]) == 0
     assert "las_experiment.csv" in capsys.readouterr().out
@@ -469,6 +505,8 @@ def test_experiment_is_a_command(tmp_path, capsys):
         (lambda: SaturatingSNR(-0.1), r"SaturatingSNR.beta is -0.1"),
         (lambda: LossAdaptive().sigmas(5, Evidence(sigma_min=0.1, sigma_max=1.0)), r"las needs Evidence.risk"),
         (lambda: LossAdaptive(axis=lambda g: -g).sigmas(5, EVIDENCE), r"axis\(gamma\) must be strictly ascending"),
+        (lambda: LossAdaptive().sigmas(5, replace(EVIDENCE, sigma_min=0.05)), r"known from 0.1 to 1, but the range is"),
+        (lambda: LossAdaptive().sigmas(5, replace(EVIDENCE, sigma_max=1.6)), r"guess it with `extended_risk`"),
         (lambda: peers.shortest_path(np.zeros((3, 2)), 1), r"cost has shape \(3, 2\)"),
         (lambda: peers.shortest_path(np.zeros((3, 3)), 3), r"intervals is 3, but 3 candidates"),
         (lambda: peers.shortest_path_of_lines([0.0, 1.0, 2.0], [1.0, 2.0, 0.0], 2), r"slopes grow from 1 to 2"),

@@ -30,6 +30,7 @@ from .loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
 from .risks import (
     discretization_error,
     entropy_bound,
+    extended_risk,
     frozen_denoiser_error,
     mmse_slope,
     mutual_information,
@@ -68,6 +69,7 @@ __all__ = [
     "coordinate_search",
     "discretization_error",
     "entropy_bound",
+    "extended_risk",
     "frozen_denoiser_error",
     "klub",
     "mmse_slope",

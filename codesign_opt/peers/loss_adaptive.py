@@ -22,6 +22,7 @@ from .smooth_path import beam_path, smooth_path
 
 __all__ = ["LossAdaptive", "LossAdaptiveLimit", "SaturatingSNR"]
 
+_REACH = 1.5  # the risk may end this factor inside the range; a flat curve over more would draw the nodes to its end
 _PAIRS = 400  # candidates up to which the penalty is solved exactly; the exact program takes K N^3
 
 
@@ -69,7 +70,8 @@ class LossAdaptive(Schedule):
         exponent: power p >= 1 of the penalty.
 
     Raises:
-        ValueError: a field out of its range; an axis that does not grow.
+        ValueError: a field out of its range; an axis that does not grow; from `sigmas`, a risk that is not known over
+            the range.
 
     >>> import codesign_opt as co
     >>> gaussian = co.GaussianModel(co.Spectrum.from_eigenvalues([1.0]), terminal="rescale")
@@ -156,8 +158,14 @@ class LossAdaptiveLimit(Schedule):
 
 def _table(evidence: Evidence, axis: Callable[[Array], Array], count: int) -> tuple[Array, Array, Array]:
     """Descending candidates, the axis there, and the risk made monotone."""
-    sigma = evidence.fine(count)[::-1]
     assert evidence.risk is not None  # held by `needs`
+    known = evidence.risk.sigma
+    if evidence.sigma_min * _REACH < known[0] or evidence.sigma_max > known[-1] * _REACH:
+        raise ValueError(
+            f"Evidence.risk is known from {known[0]:g} to {known[-1]:g}, but the range is from {evidence.sigma_min:g} "
+            f"to {evidence.sigma_max:g}; measure it there, or guess it with `extended_risk`."
+        )
+    sigma = evidence.fine(count)[::-1]
     u = vector(axis(sigma**-2.0), "axis(gamma)", length=sigma.size, ascending=True, hint="The axis must grow.")
     return sigma, u, monotone(evidence.risk(sigma))
 

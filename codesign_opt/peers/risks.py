@@ -20,6 +20,7 @@ from .interval_cost import monotone
 __all__ = [
     "discretization_error",
     "entropy_bound",
+    "extended_risk",
     "frozen_denoiser_error",
     "mmse_slope",
     "mutual_information",
@@ -118,6 +119,38 @@ def risk_from_log(log: TrainingRun | str | Path, *, share: float = 0.5, bins: in
     error[rows < 2] = error.max()
     risk = monotone(mean[full], np.asarray(mass[full], dtype=np.float64), decreasing=False)
     return RiskCurve(np.exp(centre[full]), risk, standard_error=error[full])
+
+
+def extended_risk(curve: RiskCurve, sigma_min: float, sigma_max: float) -> RiskCurve:
+    """The curve continued to a wider range: like sigma^2 below its first level, constant above its last.
+
+    What a trained model's log leaves out at the ends: at low noise the loss on the noise hardly changes, at high noise
+    the risk is the variance of the data. It is a guess there; measure where it matters.
+
+    Args:
+        curve: known levels.
+        sigma_min, sigma_max: range wanted; an end that the curve covers is left as it is.
+
+    Raises:
+        ValueError: a level that is not positive.
+
+    >>> extended_risk(RiskCurve(np.array([1.0, 4.0]), np.array([0.5, 1.5])), 0.5, 8.0)(np.array([0.5, 8.0])).tolist()
+    [0.125, 1.5]
+    """
+    low, high = number(sigma_min, "sigma_min", positive=True), number(sigma_max, "sigma_max", positive=True)
+    first, last = float(curve.sigma[0]), float(curve.sigma[-1])
+    below = np.geomspace(low, first, 2 + int(20 * max(np.log(first / low), 0.0)))[:-1] if low < first else np.zeros(0)
+    above = np.array([high]) if high > last else np.zeros(0)
+
+    def along(values: Array | None) -> Array | None:
+        if values is None:
+            return None
+        return np.concatenate([values[0] * (below / first) ** 2, values, np.full(above.size, values[-1])])
+
+    risk = along(curve.risk)
+    assert risk is not None
+    sigma = np.concatenate([below, curve.sigma, above])
+    return RiskCurve(sigma, risk, along(curve.standard_error), along(curve.floor))
 
 
 def discretization_error(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float:

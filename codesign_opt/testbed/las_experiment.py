@@ -6,7 +6,7 @@ appendix G) with radius, widths and weights of our own, as the text that we have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _BETA, _RHO = 0.001, 0.003  # of few values the best on 2,000 draws that the tab
 def las_experiment(
     *,
     samples: int = 20_000,
-    worlds: Sequence[str] = tuple(WORLDS),
+    worlds: Sequence[str] | Mapping[str, Mixture] = tuple(WORLDS),
     samplers: Sequence[str] = SAMPLERS,
     evaluations: Sequence[int] = EVALUATIONS,
     seed: int = 0,
@@ -51,7 +51,8 @@ def las_experiment(
 
     Args:
         samples: per cell.
-        worlds, samplers, evaluations: which cells; samplers are "ddim" (eta = 1) and "sde_dpmpp_2m".
+        worlds: names, or mixtures by name, to try other radii and widths.
+        samplers, evaluations: which cells; samplers are "ddim" (eta = 1) and "sde_dpmpp_2m".
         seed: of start, noise and the risk's draws.
         progress: called with a line per cell.
 
@@ -72,7 +73,7 @@ def las_experiment(
     process, rows = VP(), []
     low, high = process.sigma_min, process.sigma_max
     for world in worlds:
-        mixture = WORLDS[choice(world, "world", WORLDS)]()
+        mixture = worlds[world] if isinstance(worlds, Mapping) else WORLDS[choice(world, "world", WORLDS)]()
         true = -mixture.log_density(mixture.sample(10 * count, seed + 1, dtype=torch.float64))
         evidence = Evidence(sigma_min=low, sigma_max=high, risk=mixture_risk(mixture, low, high, seed=seed))
         start = high * torch.randn((count, 2), generator=seeded(seed, "las", "start"), dtype=torch.float64)

@@ -50,7 +50,8 @@ def sde_dpmpp_2m(denoiser: Any, sigmas: Array, x: torch.Tensor, noise: BrownianP
         step = math.log(high / low)
         used = clean if before is None else clean + step / (2 * length) * (clean - before)
         kept, fresh = (low / high) ** 2, -math.expm1(-2 * step)
-        draw = noise.draw(*torch.tensor([high, low], dtype=torch.float64), x)
+        ends = torch.tensor([high, low], dtype=torch.float64)
+        draw = noise.draw(ends[0], ends[1], x)
         x = kept * x + fresh * used + low * math.sqrt(fresh) * draw
         before, length = clean, step
     return x
