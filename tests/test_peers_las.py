@@ -112,6 +112,17 @@ def test_beam_is_near_the_exact_pair_program(rho, loss):
     assert exact - 1e-12 <= value <= exact * (1 + loss)
 
 
+def test_narrow_beam_always_arrives():
+    for intervals in (1, 2, 5, 18, 19):
+        path = peers.beam_path(
+            lambda i, j: -1.0 * (j - i) ** 2, np.arange(20.0), intervals, weight=0.0, beam=1, window=1, spread=0
+        )
+        assert path.size == intervals + 1
+        assert path[0] == 0
+        assert path[-1] == 19
+        assert np.all(np.diff(path) > 0)
+
+
 def test_pooling_is_isotonic_regression():
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -129,14 +129,9 @@ def beam_path(
     step = x[end] - x[0]
     history: list[tuple[Indices, Indices]] = [(end, np.zeros_like(end))]  # ends of the kept paths, and their parents
     for k in range(2, intervals + 1):
-        if k == intervals:
-            tried = np.full((end.size, 1), size - 1)
-        else:
-            centre = np.searchsorted(x, x[end] + step)
-            near = centre[:, None] + np.arange(-width, width + 1)
-            far = np.where(np.abs(shared - centre[:, None]) <= width, -1, shared)  # no node twice
-            tried = np.concatenate([near, far], axis=1)
-        parent, column = np.nonzero((tried > end[:, None]) & (tried <= size - 1 - (intervals - k)))
+        latest = size - 1 - (intervals - k)  # room for the intervals that are still to come
+        tried = np.full((end.size, 1), latest) if k == intervals else _tried(x, end, step, latest, width, shared)
+        parent, column = np.nonzero((tried > end[:, None]) & (tried <= latest))
         target = tried[parent, column]
         length = x[target] - x[end[parent]]
         total = value[parent] + cost(end[parent], target) + penalty * np.abs(length - step[parent]) ** power
@@ -149,6 +144,14 @@ def beam_path(
         path.append(int(ends[at]))
         at = int(parents[at])
     return np.array([0, *path[::-1]])
+
+
+def _tried(x: Array, end: Indices, step: Array, latest: int, width: int, shared: Indices) -> Indices:
+    """(paths, trials) nodes around where each path's step would repeat, and the shared ones; -1 where one is twice."""
+    centre = np.clip(np.searchsorted(x, x[end] + step), end + 1, latest)[:, None]
+    near = centre + np.arange(-width, width + 1)
+    far = np.where(np.abs(shared - centre) <= width, -1, shared)
+    return np.concatenate([near, far], axis=1)
 
 
 def _rank_in_group(sorted_keys: Indices) -> Indices:

@@ -7,6 +7,7 @@ appendix G) with radius, widths and weights of our own, as the text that we have
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,18 @@ def las_experiment(
         evidence = Evidence(sigma_min=low, sigma_max=high, risk=mixture_risk(mixture, low, high, seed=seed))
         start = high * torch.randn((count, 2), generator=seeded(seed, "las", "start"), dtype=torch.float64)
         grids = {steps: _grids(steps, evidence, process) for steps in evaluations}
-        for sampler in samplers:
-            for steps in evaluations:
-                path = BrownianPath(seed, ("las", world), high, low)
-                reference: Tensor | None = None
-                for name, sigmas in grids[steps].items():
-                    nll = -mixture.log_density(_sampled(mixture, sampler, sigmas, start, path))
-                    reference = nll if reference is None else reference
-                    values = {"nll": nll, "difference_to_las": nll - reference, "entropy": true}
-                    rows.append(
-                        {"world": world, "sampler": sampler, "evaluations": steps, "schedule": name, "samples": count}
-                        | {key: number for name_, value in values.items() for key, number in _mean(name_, value)}
-                        | {"sigmas": " ".join(f"{sigma:.5g}" for sigma in sigmas)}
-                    )
-                    if progress is not None:
-                        row = rows[-1]
-                        progress(f"{world} {sampler} {steps} {name}: {row['nll']:.4f} +- {row['nll_se']:.4f}")
+        path = BrownianPath(seed, ("las", world), high, low)
+        for sampler, steps in product(samplers, evaluations):
+            cell = {"world": world, "sampler": sampler, "evaluations": steps}
+            reference: Tensor | None = None
+            for name, sigmas in grids[steps].items():
+                nll = -mixture.log_density(_sampled(mixture, sampler, sigmas, start, path))
+                reference = nll if reference is None else reference
+                row = cell | {"schedule": name, "samples": count}
+                row |= _mean("nll", nll) | _mean("difference_to_las", nll - reference) | _mean("entropy", true)
+                rows.append(row | {"sigmas": " ".join(f"{sigma:.5g}" for sigma in sigmas)})
+                if progress is not None:
+                    progress(f"{world} {sampler} {steps} {name}: {row['nll']:.4f} +- {row['nll_se']:.4f}")
     return rows
 
 
@@ -139,5 +136,5 @@ def _sampled(mixture: Mixture, sampler: str, sigmas: Array, start: Tensor, path:
     return sde_dpmpp_2m(mixture, sigmas, start, path)
 
 
-def _mean(name: str, values: Tensor) -> list[tuple[str, float]]:
-    return [(name, float(values.mean())), (f"{name}_se", float(values.std()) / values.numel() ** 0.5)]
+def _mean(name: str, values: Tensor) -> dict[str, Any]:
+    return {name: float(values.mean()), f"{name}_se": float(values.std()) / values.numel() ** 0.5}
