@@ -13,19 +13,76 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 
 from __future__ import annotations
 
+from .align_your_steps import AlignYourSteps, EulerCost, KLUBCost, klub, subdivided
+from .ays_tables import (
+    AYS_TABLES,
+    AYS_TIMESTEPS,
+    AYSXL,
+    AYSDeepFloyd,
+    AYSStableDiffusion,
+    AYSVideo,
+    ays_table,
+)
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .gits import GITS, step_errors
+from .interval_cost import arc_length, coordinate_search, monotone, shortest_path, shortest_path_of_lines
+from .loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
+from .risks import (
+    discretization_error,
+    entropy_bound,
+    extended_risk,
+    frozen_denoiser_error,
+    mmse_slope,
+    mutual_information,
+    risk_from_log,
+    risk_from_losses,
+)
 from .schedule import Schedule, names, schedule
+from .smooth_path import beam_path, path_cost, smooth_path
 from .usual import EDMRho, LogSNR
 
 __all__ = [
+    "AYSXL",
+    "AYS_TABLES",
+    "AYS_TIMESTEPS",
+    "GITS",
+    "AYSDeepFloyd",
+    "AYSStableDiffusion",
+    "AYSVideo",
+    "AlignYourSteps",
     "DenoiserGaps",
     "EDMRho",
+    "EulerCost",
     "Evidence",
+    "KLUBCost",
     "LogSNR",
+    "LossAdaptive",
+    "LossAdaptiveLimit",
     "RiskCurve",
+    "SaturatingSNR",
     "Schedule",
     "ScoreCost",
     "Trajectories",
+    "arc_length",
+    "ays_table",
+    "beam_path",
+    "coordinate_search",
+    "discretization_error",
+    "entropy_bound",
+    "extended_risk",
+    "frozen_denoiser_error",
+    "klub",
+    "mmse_slope",
+    "monotone",
+    "mutual_information",
     "names",
+    "path_cost",
+    "risk_from_log",
+    "risk_from_losses",
     "schedule",
+    "shortest_path",
+    "shortest_path_of_lines",
+    "smooth_path",
+    "step_errors",
+    "subdivided",
 ]

@@ -2,6 +2,7 @@
 
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
+python -m codesign_opt.testbed las --out docs/figures
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
     whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
     whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
+    whats.append(("las", "loss-adaptive schedules against the usual grids on two mixtures, exact denoisers: table"))
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
     parser.add_argument(
         "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
@@ -30,10 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
     parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
-    parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--out", default="out", help="plans, density, las: folder of the table and the figure")
     parser.add_argument("--tries", type=int, default=3, help="limit: starts that are descended (default 3)")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
+    parser.add_argument("--samples", type=int, default=20_000, help="las: samples per cell (default 20,000)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
@@ -41,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _plans(
             options.name, options.cache, Path(options.out), options.samplers.split(","), counts, options.tries
         )
+    if options.name == "las":
+        return _las(Path(options.out), options.samples)
     if options.name == "density":
         return _density(options.cache, Path(options.out), options.seeds, options.side)
     start = time.monotonic()
@@ -71,6 +76,16 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
             rows[row["sampler"], str(row["steps"])] = row  # a row is kept as soon as it is there
             write_rows(list(rows.values()), out / "network_limit.csv")
     print(f"the table is in {out}")
+    return 0
+
+
+def _las(out: Path, samples: int) -> int:
+    from .las_experiment import las_experiment, write_las
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    print("written:", write_las(las_experiment(samples=samples, progress=tell), out))
     return 0
 
 
