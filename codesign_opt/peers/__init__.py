@@ -14,17 +14,28 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 from __future__ import annotations
 
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
 from .schedule import Schedule, names, schedule
-from .usual import EDMRho, LogSNR
+from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
 
 __all__ = [
+    "BetaSigma",
+    "BetaTimesteps",
+    "CosineTime",
     "DenoiserGaps",
     "EDMRho",
     "Evidence",
+    "FlowUniform",
+    "KLOptimal",
+    "Laplace",
+    "LinearSigma",
     "LogSNR",
+    "Polyexponential",
     "RiskCurve",
     "Schedule",
     "ScoreCost",
+    "TimeUniform",
+    "TimestepUniform",
     "Trajectories",
     "names",
     "schedule",
