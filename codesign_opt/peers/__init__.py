@@ -13,17 +13,31 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 
 from __future__ import annotations
 
+from .elementary import (
+    euler_kl,
+    euler_trajectory,
+    euler_variance_ratio,
+    leading_kl,
+    path_energy,
+    stochastic_path_kl,
+    stochastic_variance_ratio,
+    tangent_coefficient,
+)
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
 from .schedule import Schedule, names, schedule
+from .selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
+from .tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
 from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
 
 __all__ = [
+    "FAMILIES",
     "BetaSigma",
     "BetaTimesteps",
     "CosineTime",
     "DenoiserGaps",
     "EDMRho",
+    "EulerLagrange",
     "Evidence",
     "FlowUniform",
     "KLOptimal",
@@ -31,12 +45,28 @@ __all__ = [
     "LinearSigma",
     "LogSNR",
     "Polyexponential",
+    "PowerUniform",
+    "Ranked",
+    "Ranking",
     "RiskCurve",
+    "SDEPath",
+    "SDETerminal",
     "Schedule",
     "ScoreCost",
+    "SpectrumSelect",
+    "Tangent",
     "TimeUniform",
     "TimestepUniform",
     "Trajectories",
+    "euler_kl",
+    "euler_trajectory",
+    "euler_variance_ratio",
+    "leading_kl",
     "names",
+    "path_energy",
     "schedule",
+    "select",
+    "stochastic_path_kl",
+    "stochastic_variance_ratio",
+    "tangent_coefficient",
 ]
