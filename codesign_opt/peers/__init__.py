@@ -24,8 +24,10 @@ from .elementary import (
     tangent_coefficient,
 )
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .online import OnlineSchedule
 from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
 from .schedule import Schedule, names, schedule
+from .score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
 from .selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
 from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
@@ -44,6 +46,7 @@ __all__ = [
     "Laplace",
     "LinearSigma",
     "LogSNR",
+    "OnlineSchedule",
     "Polyexponential",
     "PowerUniform",
     "Ranked",
@@ -53,17 +56,22 @@ __all__ = [
     "SDETerminal",
     "Schedule",
     "ScoreCost",
+    "ScoreOptimal",
     "SpectrumSelect",
     "Tangent",
     "TimeUniform",
     "TimestepUniform",
     "Trajectories",
+    "corrector_cost",
+    "equal_cost_levels",
     "euler_kl",
     "euler_trajectory",
     "euler_variance_ratio",
+    "gaussian_length",
     "leading_kl",
     "names",
     "path_energy",
+    "predictor_cost",
     "schedule",
     "select",
     "stochastic_path_kl",

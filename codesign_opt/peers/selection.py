@@ -87,7 +87,7 @@ def select(
     """Evaluate families of grids on Gaussian data of the spectrum, with the sampler really used, and rank them.
 
     docs/theory.md sections 2 and 11.3 (2601.13602 compares discretisations of a pretrained model by this divergence).
-    The start is N(0, sigma_max^2 I), the terminal map the evidence's; costs O(K B) per candidate. Where a sampler's local
+    The start is N(0, sigma_max^2 I), the terminal map the evidence's; O(K B) per candidate. Where a sampler's local
     error changes sign (DPM-Solver++(2M)) errors of one band can cancel for a fitted parameter: give the whole spectrum,
     not a few bands, and compare the winner with its neighbours.
 
