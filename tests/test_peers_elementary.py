@@ -352,6 +352,18 @@ def test_the_selected_grid_is_never_worse_than_any_of_its_families():
         assert best <= peers.select(evidence, 8, families={name: {}}).best.error
 
 
+def test_selection_of_the_tangent_law_does_not_depend_on_the_unit_of_the_data():
+    chosen = []
+    for unit in (1e-2, 1.0, 30.0):
+        spectrum = co.Spectrum(PAPER.eigenvalues * unit**2, PAPER.counts)
+        evidence = known(spectrum, 0.01 * unit, 40.0 * unit, sampler=co.samplers.Heun())
+        best = peers.select(evidence, 8, families={"tangent": peers.FAMILIES["tangent"]}).best
+        chosen.append([best.schedule.scale, *(best.sigmas / unit)])
+    np.testing.assert_allclose(chosen[0], chosen[1], rtol=1e-3)
+    np.testing.assert_allclose(chosen[2], chosen[1], rtol=1e-3)
+    assert chosen[1][0] > 1.5  # Heun wants its levels higher than Euler
+
+
 def test_families_without_their_evidence_or_levels_are_listed_not_dropped_silently():
     found = peers.select(known(PAPER), 30, families={"edm": {}, "laplace": {"spread": [5.0]}, "score_optimal": {}})
     assert [row.schedule.name for row in found.rows] == ["edm"]
@@ -380,6 +392,7 @@ def test_families_without_their_evidence_or_levels_are_listed_not_dropped_silent
         (lambda: peers.Tangent("best"), "Tangent.coefficient"),
         (lambda: peers.Tangent(-1.0), "Tangent.coefficient"),
         (lambda: peers.Tangent(floor=-1.0), "Tangent.floor"),
+        (lambda: peers.Tangent(scale=0.0), "Tangent.scale"),
         (lambda: peers.Tangent(to_zero=1), "Tangent.to_zero"),
         (lambda: peers.EulerLagrange(measure="fid"), "EulerLagrange.measure"),
         (lambda: peers.EulerLagrange(eta=-0.5), "EulerLagrange.eta"),

@@ -192,6 +192,24 @@ def test_measured_step_costs_of_a_linear_denoiser_are_the_closed_forms(kind, vel
     assert found.count == 3000
 
 
+def test_measured_costs_in_float32_on_images_are_those_in_float64():
+    images = draws(ONE, 1500 * 16).reshape(1500, 1, 4, 4)
+    levels = np.array([0.1, 0.5, 5.0])
+
+    def denoise(x, sigma):
+        return 0.25 / (0.25 + sigma[:, None, None, None] ** 2) * x
+
+    double = score_cost(denoise, images, levels, batch=100)
+    single = score_cost(denoise, images.float(), levels, batch=100)
+    rounding = 1e-7 * (0.25 + levels**2) ** 2 / (2 * 0.02 * levels**4)  # of the squared difference, relative
+    assert np.all(np.abs(single.delta / double.delta - 1) < rounding + 1e-5)
+    exact = 16 * 4 * levels**4 / (0.25 + levels**2) ** 3
+    assert np.all(np.abs(double.delta - exact) < 3 * double.standard_error)
+    for kind in ("corrector", "predictor"):
+        both = [step_costs(denoise, x, levels[::-1], kind=kind, batch=500) for x in (images, images.float())]
+        np.testing.assert_allclose(both[1].value, both[0].value, rtol=5e-3)
+
+
 MEANS = torch.tensor([[1.5, 0.0], [-0.7, 1.0], [-0.5, -1.2]], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
@@ -295,7 +313,7 @@ def test_online_schedule_learns_from_noisy_costs_what_exact_costs_give():
     rng = np.random.default_rng(0)
     online = peers.OnlineSchedule(np.geomspace(80.0, 0.002, 21), blend=0.1, minimum_visits=24)
     tail = []
-    for round_ in range(3000):
+    for round_ in range(2000):
         levels = online.sigmas
         index = rng.integers(0, 20, size=256)
         exact = peers.corrector_cost(levels, ONE, velocity="source") / levels[:-1] ** 2
@@ -305,7 +323,40 @@ def test_online_schedule_learns_from_noisy_costs_what_exact_costs_give():
             tail.append(np.log(online.sigmas))
     wanted, _ = iterate(np.geomspace(80.0, 0.002, 21), "source")
     np.testing.assert_allclose(np.mean(tail, axis=0), np.log(wanted), atol=0.05)
-    assert online.updates > 300
+    assert online.updates > 200
+
+
+def test_online_schedule_inside_a_training_loop_learns_the_denoiser_and_its_levels():
+    generator = torch.Generator().manual_seed(0)
+    log_variance = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)  # D = lambda / (lambda + sigma^2) x
+    optimizer = torch.optim.Adam([log_variance], lr=0.1)
+    online = peers.OnlineSchedule(np.geomspace(80.0, 0.002, 21), blend=0.1, burn_in=100)
+    steps, tail = 400, []
+
+    def score(x, sigma):
+        return -x / (log_variance.exp() + sigma**2)
+
+    for step in range(steps):
+        levels = torch.tensor(online.sigmas)
+        index = torch.randint(0, 20, (128,), generator=generator)
+        sigma, after = levels[index], levels[index + 1]
+        clean = 0.5 * torch.randn(128, generator=generator, dtype=torch.float64)
+        x = clean + sigma * torch.randn(128, generator=generator, dtype=torch.float64)
+        residual = x + sigma**2 * score(x, sigma) - clean
+        loss = (residual**2 * (0.25 + sigma**2) / (0.25 * sigma**2)).mean()
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            online.observe(index.numpy(), ((score(x, after) - score(x, sigma)) ** 2).numpy())
+        moved = online.update()
+        assert not (moved and step < 100)
+        if step >= steps // 2:
+            tail.append(np.log(online.sigmas))
+    assert float(log_variance.detach()) == pytest.approx(np.log(0.25), abs=0.1)
+    wanted, _ = iterate(np.geomspace(80.0, 0.002, 21), "source")
+    np.testing.assert_allclose(np.mean(tail, axis=0), np.log(wanted), atol=0.05)
 
 
 def test_online_schedule_waits_for_burn_in_and_visits():

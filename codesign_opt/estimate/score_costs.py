@@ -35,8 +35,9 @@ def score_cost(
     """delta(sigma) = sigma^2 E |d score / d sigma|^2, what `peers.ScoreOptimal` reads, with its standard error.
 
     docs/theory.md section 11.2 (2412.07877). Score (D - x) / sigma^2, differentiated at a fixed point by central
-    differences in log sigma: two evaluations per example and level, one pass over the data. In float32 the difference
-    of the scores is rounded to about 1e-7 |x| / sigma^2: raise `step`, or use float64, where sigma is below 0.01 |x|.
+    differences in log sigma: two evaluations per example and level, one pass over the data. In float32 rounding adds up
+    to 1e-7 |x| / (2 step sigma^2) to sqrt(delta), more than there is where sigma is far below the data's scale. In the
+    length of a schedule it sums to 1e-7 |x| / (2 step sigma_min), which is little; use float64 for delta itself.
 
     Args:
         denoiser: D(x, sigma) -> x0, see `Denoiser`.

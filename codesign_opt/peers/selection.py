@@ -34,7 +34,7 @@ FAMILIES: Families = {
     "power_uniform": {"rho": [4.0, 8.0, 12.0, 16.0]},
     "sde_path": {},
     "sde_terminal": {},
-    "tangent": {"coefficient": ["closed", "range", 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0]},
+    "tangent": {"coefficient": ["range"], "scale": [0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, 5.0, 10.0]},
     "time_uniform": {},
 }
 """Names of schedules with the values of their parameters; every combination is a candidate."""

@@ -32,6 +32,7 @@ class Tangent(Schedule):
     Args:
         coefficient: g > 0, data units, or where it comes from: "closed" is (sum n lambda / sum n / lambda)^(1/4), which
             is the best for an unbounded range; "range" is the best between sigma_min and sigma_max, by a search.
+        scale: factor on the coefficient, no unit; for samplers other than Euler, to be searched (`select`).
         floor: eigenvalues below it count as it in the coefficient; sigma_min^2 unless given.
         to_zero: under "denoise", place the last step to 0 by the law too: the lowest positive level is then where the
             law puts it, above sigma_min on the whole, and not sigma_min.
@@ -43,6 +44,7 @@ class Tangent(Schedule):
     """
 
     coefficient: str | float = "closed"
+    scale: float = 1.0
     floor: float | None = None
     to_zero: bool = False
     name: ClassVar[str] = "tangent"
@@ -54,12 +56,16 @@ class Tangent(Schedule):
             choice(self.coefficient, "Tangent.coefficient", ("closed", "range"))
         else:
             object.__setattr__(self, "coefficient", number(self.coefficient, "Tangent.coefficient", positive=True))
+        object.__setattr__(self, "scale", number(self.scale, "Tangent.scale", positive=True))
         if self.floor is not None:
             object.__setattr__(self, "floor", number(self.floor, "Tangent.floor", nonnegative=True))
         _flag(self.to_zero, "Tangent.to_zero")
 
     def value(self, evidence: Evidence) -> float:
-        """The coefficient g, data units."""
+        """The coefficient g, data units, `scale` included."""
+        return self.scale * self._unscaled(evidence)
+
+    def _unscaled(self, evidence: Evidence) -> float:
         if not isinstance(self.coefficient, str):
             return self.coefficient
         assert evidence.spectrum is not None
