@@ -27,6 +27,7 @@ FAMILIES: Families = {
     "edm": {"rho": [1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0]},
     "euler_lagrange": {"measure": ["kl", "w2"]},
     "flow_uniform": {"shift": [0.25, 0.5, 1.0, 2.0, 3.0, 6.0]},
+    "kl_optimal": {},
     "laplace": {"ends": ["truncate"]},
     "linear_sigma": {},
     "log_snr": {},
@@ -36,6 +37,7 @@ FAMILIES: Families = {
     "sde_terminal": {},
     "tangent": {"coefficient": ["range"], "scale": [0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, 5.0, 10.0]},
     "time_uniform": {},
+    "timestep_uniform": {},
 }
 """Names of schedules with the values of their parameters; every combination is a candidate."""
 
