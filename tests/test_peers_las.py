@@ -176,9 +176,11 @@ def test_excess_at_many_steps_is_length_squared_over_twice_their_number():
         law = length**2 / (2 * steps)
         best = excess(peers.shortest_path_of_lines(gamma, risk, steps))
         assert abs(best / law - 1) < 2.2 / steps  # the next order
-        places, whole = peers.arc_length(-np.log(sigma), np.sqrt(-np.diff(risk) * np.diff(gamma)), steps)
-        assert whole == pytest.approx(length)
-        nearest = np.abs(np.log(sigma)[:, None] + places).argmin(axis=0)
+        lengths = np.sqrt(-np.diff(risk) * np.diff(gamma))[::-1]
+        done = np.concatenate([[0.0], np.cumsum(lengths)])
+        assert done[-1] == pytest.approx(length)
+        logs = peers.equal_increments(np.log(sigma[::-1]), done, steps + 1)
+        nearest = np.abs(np.log(sigma)[:, None] - logs).argmin(axis=0)
         assert best <= excess(nearest) < best * (1 + 1 / steps)
 
 
@@ -522,7 +524,7 @@ def test_experiment_is_a_command(tmp_path, capsys):
         (lambda: peers.shortest_path(np.zeros((3, 3)), 3), r"intervals is 3, but 3 candidates"),
         (lambda: peers.shortest_path_of_lines([0.0, 1.0, 2.0], [1.0, 2.0, 0.0], 2), r"slopes grow from 1 to 2"),
         (lambda: peers.smooth_path(np.zeros((3, 3)), np.arange(3.0), 2, weight=-1.0), r"weight is -1"),
-        (lambda: peers.arc_length(np.arange(3.0), np.zeros(2), 2), r"lengths are all 0"),
+        (lambda: peers.equal_increments(np.arange(3.0), np.zeros(3), 2), r"the length is 0 over the whole range"),
         (lambda: peers.risk_from_losses([1.0, 1.0], [1.0, 1.0]), r"RiskCurve.sigma must be strictly ascending"),
         (lambda: peers.risk_from_losses([1.0, 2.0], [1.0, 1.0], target="noise"), r"Parameterization.name is 'noise'"),
         (lambda: risks.discretization_error(gaussian_risk(1.0), [1.0, 2.0]), r"sigmas must be strictly descending"),

@@ -21,6 +21,7 @@ _HOMES = {
     "pipeline": ["network"],
     "reference": ["Draws", "Reference"],
     "sampling": ["BrownianPath", "run", "trajectory"],
+    "score_costs": ["score_cost", "step_costs"],
     "sensitivity": ["difference_of", "sensitivity"],
     "spectra": ["spectrum"],
     "statistics": ["Estimate", "Moments"],

@@ -14,19 +14,24 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 from __future__ import annotations
 
 from .align_your_steps import AlignYourSteps, EulerCost, KLUBCost, klub, subdivided
-from .ays_tables import (
-    AYS_TABLES,
-    AYS_TIMESTEPS,
-    AYSXL,
-    AYSDeepFloyd,
-    AYSStableDiffusion,
-    AYSVideo,
-    ays_table,
+from .arc_length import equal_increments
+from .ays_tables import AYS_TABLES, AYS_TIMESTEPS, AYSXL, AYSDeepFloyd, AYSStableDiffusion, AYSVideo, ays_table
+from .elementary import (
+    euler_kl,
+    euler_trajectory,
+    euler_variance_ratio,
+    leading_kl,
+    path_energy,
+    stochastic_path_kl,
+    stochastic_variance_ratio,
+    tangent_coefficient,
 )
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .gits import GITS, step_errors
-from .interval_cost import arc_length, coordinate_search, monotone, shortest_path, shortest_path_of_lines
+from .interval_cost import coordinate_search, monotone, shortest_path, shortest_path_of_lines
 from .loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
+from .online import OnlineSchedule
+from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
 from .risks import (
     discretization_error,
     entropy_bound,
@@ -38,51 +43,88 @@ from .risks import (
     risk_from_losses,
 )
 from .schedule import Schedule, names, schedule
+from .score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
+from .selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .smooth_path import beam_path, path_cost, smooth_path
-from .usual import EDMRho, LogSNR
+from .tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
+from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
 
 __all__ = [
     "AYSXL",
     "AYS_TABLES",
     "AYS_TIMESTEPS",
+    "FAMILIES",
     "GITS",
     "AYSDeepFloyd",
     "AYSStableDiffusion",
     "AYSVideo",
     "AlignYourSteps",
+    "BetaSigma",
+    "BetaTimesteps",
+    "CosineTime",
     "DenoiserGaps",
     "EDMRho",
     "EulerCost",
+    "EulerLagrange",
     "Evidence",
+    "FlowUniform",
+    "KLOptimal",
     "KLUBCost",
+    "Laplace",
+    "LinearSigma",
     "LogSNR",
     "LossAdaptive",
     "LossAdaptiveLimit",
+    "OnlineSchedule",
+    "Polyexponential",
+    "PowerUniform",
+    "Ranked",
+    "Ranking",
     "RiskCurve",
+    "SDEPath",
+    "SDETerminal",
     "SaturatingSNR",
     "Schedule",
     "ScoreCost",
+    "ScoreOptimal",
+    "SpectrumSelect",
+    "Tangent",
+    "TimeUniform",
+    "TimestepUniform",
     "Trajectories",
-    "arc_length",
     "ays_table",
     "beam_path",
     "coordinate_search",
+    "corrector_cost",
     "discretization_error",
     "entropy_bound",
+    "equal_cost_levels",
+    "equal_increments",
+    "euler_kl",
+    "euler_trajectory",
+    "euler_variance_ratio",
     "extended_risk",
     "frozen_denoiser_error",
+    "gaussian_length",
     "klub",
+    "leading_kl",
     "mmse_slope",
     "monotone",
     "mutual_information",
     "names",
     "path_cost",
+    "path_energy",
+    "predictor_cost",
     "risk_from_log",
     "risk_from_losses",
     "schedule",
+    "select",
     "shortest_path",
     "shortest_path_of_lines",
     "smooth_path",
     "step_errors",
+    "stochastic_path_kl",
+    "stochastic_variance_ratio",
     "subdivided",
+    "tangent_coefficient",
 ]

@@ -64,6 +64,7 @@ class ScoreCost:
     Args:
         sigma: (L,) ascending, data units.
         delta: (L,) >= 0, 1 / squared data units.
+        standard_error: (L,) of delta, or None where it is exact.
 
     >>> ScoreCost(np.array([1.0, 2.0]), np.array([4.0, 1.0])).sigma.tolist()
     [1.0, 2.0]
@@ -71,11 +72,15 @@ class ScoreCost:
 
     sigma: Array
     delta: Array
+    standard_error: Array | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "sigma", vector(self.sigma, "ScoreCost.sigma", minimum_length=2, positive=True, ascending=True))
         put(self, "delta", vector(self.delta, "ScoreCost.delta", length=self.sigma.size, nonnegative=True))
+        if self.standard_error is not None:
+            error = vector(self.standard_error, "ScoreCost.standard_error", length=self.sigma.size, nonnegative=True)
+            put(self, "standard_error", error)
 
 
 @dataclass(frozen=True, eq=False)

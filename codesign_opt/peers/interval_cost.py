@@ -12,7 +12,7 @@ import numpy as np
 
 from .._validate import Array, Indices, integer, matrix, number, vector
 
-__all__ = ["arc_length", "coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
+__all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
 IntervalCost = Callable[[Array, Array], Array]
 Line = tuple[float, float, int]  # slope, intercept, index
@@ -211,38 +211,6 @@ def _between(cost: IntervalCost, left: Array, here: Array, right: Array) -> Arra
         reach = (high - low) / (_ZOOM.size + 1)
         low, high = np.maximum(best - reach, left), np.minimum(best + reach, right)
     return best
-
-
-def arc_length(places: Array, lengths: Array, intervals: int) -> tuple[Array, float]:
-    """Nodes at equal increments of an accumulated length, and the whole length.
-
-    The limit of many intervals: where one costs (density x width)^2 to leading order, all cost the same
-    (docs/theory.md section 7, integer grid).
-
-    Args:
-        places: (N,) ascending candidates.
-        lengths: (N-1,) >= 0, the length between neighbours; not all zero.
-        intervals: K >= 1.
-
-    Returns:
-        (K+1,) ascending places, linear in the accumulated length between candidates, and the sum of lengths.
-
-    Raises:
-        ValueError: sizes that differ, lengths that are negative or all zero.
-
-    >>> arc_length(np.array([0.0, 1.0, 2.0]), np.array([3.0, 1.0]), 2)[0].round(6).tolist()
-    [0.0, 0.666667, 2.0]
-    """
-    x = vector(places, "places", minimum_length=2, ascending=True)
-    step = vector(lengths, "lengths", length=x.size - 1, nonnegative=True)
-    total = float(step.sum())
-    if not total > 0:
-        raise ValueError("lengths are all 0: nothing changes between the candidates.")
-    keep = np.concatenate([[True], step > 1e-15 * total])
-    done = np.concatenate([[0.0], np.cumsum(step)])
-    nodes = np.interp(np.linspace(0.0, total, integer(intervals, "intervals", minimum=1) + 1), done[keep], x[keep])
-    nodes[0], nodes[-1] = x[0], x[-1]
-    return nodes, total
 
 
 def _fits(size: int, intervals: int) -> int:

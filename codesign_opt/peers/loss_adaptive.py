@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from .._validate import Array, Indices, integer, number, vector
+from .arc_length import equal_increments
 from .evidence import Evidence
-from .interval_cost import arc_length, monotone, shortest_path_of_lines
+from .interval_cost import monotone, shortest_path_of_lines
 from .schedule import Schedule
 from .smooth_path import beam_path, smooth_path
 
@@ -152,8 +153,9 @@ class LossAdaptiveLimit(Schedule):
         if count == 1:
             return np.array([evidence.sigma_max])
         sigma, u, risk = _table(evidence, self.axis, self.candidates)
-        places, _ = arc_length(-np.log(sigma), np.sqrt(-np.diff(risk) * np.diff(u)), count - 1)
-        return evidence.between(np.exp(-places))
+        lengths = np.sqrt(-np.diff(risk) * np.diff(u))[::-1]
+        done = np.concatenate([[0.0], np.cumsum(lengths)])
+        return evidence.between(np.exp(equal_increments(np.log(sigma[::-1]), done, count)))
 
 
 def _table(evidence: Evidence, axis: Callable[[Array], Array], count: int) -> tuple[Array, Array, Array]:
