@@ -1,0 +1,305 @@
+"""A grid for a scheduler of diffusers: what to pass, what it becomes there, and a check on the real object."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .._text import aligned
+from .._validate import Array
+from ..gaussian_laws import check_grid
+from .noise_table import flow_time
+from .scheduler_reading import class_names, is_flow, is_scheduler, noise_levels, setting
+from .scheduler_rules import Draft, rule_for
+from .scheduler_settings import accepted, refusal, table_of, trained_range
+
+__all__ = ["DiffusersExport", "for_diffusers"]
+
+_SLACK = 1e-3  # a level this little outside the network's range is rounding, not a mistake
+_SINGLE = 2e-5  # float32 sigmas after a shift or a power; relative, of sigma or of the flow time's complement
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusersExport:
+    """Noise levels as one scheduler of diffusers takes them.
+
+    Attributes:
+        scheduler: name of the scheduler's class.
+        sigmas: (K+1,) levels that were wanted, sigma_t / s_t, descending.
+        becomes: (K+1,) level that each of them becomes in the scheduler; equal neighbours are one node there.
+        arguments: keyword arguments of scheduler.set_timesteps.
+        changes: settings that the scheduler must have; `configured` makes such a scheduler.
+        sampler: name of the library's sampler whose steps the scheduler takes under `same_steps`, or None.
+        same_steps: the settings for that.
+        notes: what a user should know.
+    """
+
+    scheduler: str
+    sigmas: Array
+    becomes: Array
+    arguments: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    sampler: str | None = None
+    same_steps: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_grid(self.sigmas, "DiffusersExport.sigmas")
+        check_grid(self.used, "DiffusersExport.used")
+        if self.becomes.shape != self.sigmas.shape:
+            raise ValueError(f"DiffusersExport.becomes has shape {self.becomes.shape}, sigmas {self.sigmas.shape}.")
+
+    @property
+    def used(self) -> Array:
+        """(K'+1,) levels that the scheduler uses, duplicates removed."""
+        return np.asarray(self.becomes[np.append(True, np.diff(self.becomes) != 0)])
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Indices of the wanted nodes that became the same as the node before them."""
+        return tuple(int(i) + 1 for i in np.flatnonzero(np.diff(self.becomes) == 0))
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Steps that are taken."""
+        return int(self.used.size - 1)
+
+    @property
+    def relative_errors(self) -> Array:
+        """(K+1,) |becomes / wanted - 1| of every node; 0 at a wanted 0, whatever it becomes."""
+        scale = np.where(self.sigmas > 0, self.sigmas, np.inf)
+        return np.asarray(np.abs(self.becomes - self.sigmas) / scale)
+
+    @property
+    def largest_error(self) -> float:
+        """The largest relative change of a noise level."""
+        return float(self.relative_errors.max())
+
+    @property
+    def pipeline(self) -> dict[str, Any]:
+        """Keyword arguments of a pipeline's call: `timesteps` or `sigmas` (a pipeline finds mu by itself)."""
+        return {name: value for name, value in self.arguments.items() if name != "mu"}
+
+    def configured(self, scheduler: Any) -> Any:
+        """A scheduler with `changes`: the same class from the same config; the given one stays as it is."""
+        return _with(scheduler, self.changes)
+
+    def differences(self, scheduler: Any) -> dict[str, Any]:
+        """Settings of `same_steps` that the scheduler does not have, with the value they need."""
+        return {k: v for k, v in self.same_steps.items() if setting(scheduler, k, v) != v}
+
+    def noted(self, note: str | None) -> DiffusersExport:
+        """The same with one more note; unchanged for None."""
+        return self if note is None else replace(self, notes=(*self.notes, note))
+
+    def apply(self, scheduler: Any, device: Any = None) -> Any:
+        """Call scheduler.set_timesteps and check that the scheduler's levels are those of `used`.
+
+        Args:
+            scheduler: one of the class this was exported for; it must have `changes` (see `configured`).
+            device: passed to set_timesteps.
+
+        Returns:
+            The same scheduler, ready for its steps. Pipelines call set_timesteps anew: pass them `pipeline`.
+
+        Raises:
+            ValueError: another class, a setting of `changes` that it lacks, or other levels than `used`.
+        """
+        if self.scheduler not in class_names(scheduler):
+            raise ValueError(f"the levels were exported for {self.scheduler}, not for {type(scheduler).__name__}.")
+        lacking = {k: v for k, v in self.changes.items() if setting(scheduler, k, v) != v}
+        if lacking:
+            said = ", ".join(f"{k}={v!r}" for k, v in lacking.items())
+            raise ValueError(
+                f"{self.scheduler} takes these levels only with {said}; use export.configured(scheduler), which is "
+                f"{self.scheduler}.from_config(scheduler.config, {said})."
+            )
+        _call(scheduler, device=device, **self.arguments)
+        _check_same(scheduler, self.used)
+        return scheduler
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers; `read_schedule` reads its JSON back as `used`."""
+        return {
+            "kind": "codesign_opt.diffusers",
+            "schema_version": 1,
+            "scheduler": self.scheduler,
+            "set_timesteps": {k: _plain(v) for k, v in self.arguments.items()},
+            "changes": dict(self.changes),
+            "steps": self.num_inference_steps,
+            "used": self.used.tolist(),
+            "sigmas": self.sigmas.tolist(),
+            "largest_relative_error": self.largest_error,
+            "dropped": list(self.dropped),
+            "sampler": self.sampler,
+            "same_steps": dict(self.same_steps),
+            "notes": list(self.notes),
+        }
+
+    def json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{k}={_short(v)}" for k, v in self.arguments.items())
+        lines = [f"{self.scheduler}: {self.num_inference_steps} steps", f"  scheduler.set_timesteps({given})"]
+        if self.changes:
+            lines.append("  with " + ", ".join(f"{k}={v!r}" for k, v in self.changes.items()))
+        if self.sampler:
+            said = ", ".join(f"{k}={v!r}" for k, v in self.same_steps.items())
+            lines.append(f"  steps of {self.sampler}" + (f" where {said}" if said else ""))
+        merged = f", {len(self.dropped)} merged with the node before" if self.dropped else ""
+        lines.append(f"  levels change by up to {self.largest_error:.2g} of themselves{merged}")
+        rows = []
+        for i, (want, got) in enumerate(zip(self.sigmas, self.becomes, strict=True)):
+            change = "merged" if i in self.dropped else f"{self.relative_errors[i]:.2g}"
+            change = "not zero" if want == 0 < got else change
+            rows.append([str(i), f"{want:.6g}", f"{got:.6g}", change])
+        shown = aligned(["  node", "sigma wanted", "sigma used", "change"], rows, left=())
+        return "\n".join([*lines, *shown, *(f"  note: {note}" for note in self.notes)])
+
+
+def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip: bool = False) -> DiffusersExport:
+    """The levels for one scheduler of diffusers, checked on a copy of it; the scheduler stays as it is.
+
+    Args:
+        sigmas: (K+1,) descending noise levels sigma_t / s_t; a last 0 is a step to zero noise.
+        scheduler: the scheduler object, or an equal one.
+        mu: the dynamic shift that the pipeline will compute, for flow schedulers with use_dynamic_shifting.
+        clip: move levels outside the network's range to its ends, instead of refusing them.
+
+    Raises:
+        ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
+            range, a grid whose end the scheduler cannot have.
+    """
+    if not is_scheduler(scheduler):
+        raise ValueError(
+            f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
+        )
+    wanted = check_grid(sigmas).sigmas
+    if not accepted(scheduler):
+        raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
+    inside = _inside(wanted, scheduler, clip)
+    kept = np.append(True, np.diff(inside) != 0)
+    rule = rule_for(scheduler) or _tried
+    draft = rule(inside[kept], scheduler, mu)
+    place = np.cumsum(kept) - 1
+    found = DiffusersExport(
+        type(scheduler).__name__, wanted, draft.becomes[place], draft.arguments, draft.changes, draft.sampler,
+        draft.same_steps, draft.notes,
+    )  # fmt: skip
+    trial = _with(scheduler, draft.changes)
+    with _quiet():
+        _call(trial, **draft.arguments)
+    _check_same(trial, found.used)
+    return found
+
+
+def _inside(wanted: Array, scheduler: Any, clip: bool) -> Array:
+    """The levels inside the network's range, or the reason why not."""
+    known = trained_range(scheduler)
+    if known is None:
+        return wanted
+    low, high = known
+    positive = wanted[wanted > 0]
+    outside = (positive > high * (1 + _SLACK)) | (positive < low * (1 - _SLACK))
+    if not outside.any():
+        return wanted
+    if not clip:
+        worst = float(positive[outside][0] if positive[0] > high * (1 + _SLACK) else positive[outside][-1])
+        raise ValueError(
+            f"sigma {worst:.4g} lies outside the levels {low:.4g} to {high:.4g} that the network of "
+            f"{type(scheduler).__name__} knows; plan with a process of that range, or pass clip=True to move such "
+            "nodes to its ends."
+        )
+    return np.append(np.clip(positive, low, high), wanted[positive.size :])
+
+
+def _tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
+    """A scheduler without a rule: the ways of other schedulers, one after the other, on a copy of it."""
+    takes = accepted(scheduler)
+    single = wanted.astype(np.float32).astype(np.float64)
+    ways: list[tuple[dict[str, Any], Array]] = []
+    if "sigmas" in takes and (is_flow(scheduler) or trained_range(scheduler)):  # else sigma could mean anything
+        given_as = flow_time(wanted) if is_flow(scheduler) else wanted
+        ways += [({"sigmas": given_as[:-1].tolist()}, single), ({"sigmas": given_as.tolist()}, single)]
+    if "timesteps" in takes and getattr(scheduler, "alphas_cumprod", None) is not None and wanted[-1] == 0:
+        noise = table_of(scheduler)
+        steps = noise.nearest(wanted[:-1])
+        kept = np.append(True, np.diff(steps) != 0)
+        ways.append(({"timesteps": steps[kept].tolist()}, np.append(noise.sigmas[steps], 0.0)))
+    note = f"{type(scheduler).__name__} is not one of the schedulers that were studied; this was tried on a copy of it."
+    for arguments, used in ways:
+        given = dict(arguments) if mu is None else {**arguments, "mu": mu}
+        trial = copy.deepcopy(scheduler)
+        try:
+            with _quiet():
+                _call(trial, **given)
+            nodes = used[np.append(True, np.diff(used) != 0)]
+            _check_same(trial, nodes)
+            fits = len(trial.timesteps) == nodes.size - 1  # not where a second 0 was added
+        except Exception:  # whatever an unknown scheduler raises, this way is not its way
+            continue
+        if fits:
+            return Draft(given, used, notes=(note,))
+    raise ValueError(refusal(scheduler, f"takes {' and '.join(takes)} with a meaning that is not known here"))
+
+
+def _with(scheduler: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with changed settings; a shift set by hand is kept."""
+    if not changes:
+        return copy.deepcopy(scheduler)
+    made = type(scheduler).from_config(scheduler.config, **changes)
+    if hasattr(made, "set_shift") and "shift" not in changes:
+        made.set_shift(scheduler.shift)
+    return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log of a trial on a copy: the scheduler in use says the same when its turn comes."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _call(scheduler: Any, **arguments: Any) -> None:
+    """set_timesteps, without the deprecation warnings of numpy that are diffusers' own affair."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scheduler.set_timesteps(**arguments)
+
+
+def _check_same(scheduler: Any, used: Array) -> None:
+    got = noise_levels(scheduler)
+    name = type(scheduler).__name__
+    if got.size != used.size:
+        raise ValueError(f"{name} has {got.size} noise levels after set_timesteps; {used.size} were wanted.")
+    slack = _SINGLE * used * (1.0 + used if is_flow(scheduler) else 1.0)
+    bad = np.flatnonzero(~(np.abs(got - used) <= slack))
+    if bad.size:
+        i = int(bad[0])
+        raise ValueError(f"{name} uses sigma {got[i]:.7g} at node {i}; {used[i]:.7g} was wanted.")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _short(value: Any) -> str:
+    plain = _plain(value)
+    if not isinstance(plain, list):
+        return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
+    words = [f"{v:.6g}" for v in plain]
+    return "[" + ", ".join(words if len(words) <= 8 else [*words[:5], "…", *words[-2:]]) + "]"
