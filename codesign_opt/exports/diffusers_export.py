@@ -191,16 +191,15 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
     kept = np.append(True, np.diff(inside) != 0)
     rule = rule_for(scheduler) or _tried
     draft = rule(inside[kept], scheduler, mu)
-    place = np.cumsum(kept) - 1
-    found = DiffusersExport(
-        type(scheduler).__name__, wanted, draft.becomes[place], draft.arguments, draft.changes, draft.sampler,
-        draft.same_steps, draft.notes,
-    )  # fmt: skip
     trial = _with(scheduler, draft.changes)
     with _quiet():
         _call(trial, **draft.arguments)
-    _check_same(trial, found.used)
-    return found
+    node = np.cumsum(np.append(True, np.diff(draft.becomes) != 0)) - 1  # of the scheduler, for every level given
+    becomes = _check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
+    return DiffusersExport(
+        type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
+        draft.sampler, draft.same_steps, draft.notes,
+    )  # fmt: skip
 
 
 def _inside(wanted: Array, scheduler: Any, clip: bool) -> Array:
@@ -281,7 +280,8 @@ def _call(scheduler: Any, **arguments: Any) -> None:
         scheduler.set_timesteps(**arguments)
 
 
-def _check_same(scheduler: Any, used: Array) -> None:
+def _check_same(scheduler: Any, used: Array) -> Array:
+    """The scheduler's own levels, when they are `used` but for float32."""
     got = noise_levels(scheduler)
     name = type(scheduler).__name__
     if got.size != used.size:
@@ -291,6 +291,7 @@ def _check_same(scheduler: Any, used: Array) -> None:
     if bad.size:
         i = int(bad[0])
         raise ValueError(f"{name} uses sigma {got[i]:.7g} at node {i}; {used[i]:.7g} was wanted.")
+    return got
 
 
 def _plain(value: Any) -> Any:

@@ -60,13 +60,18 @@ def rule_for(scheduler: Any) -> Rule | None:
     return next((RULES[name] for name in class_names(scheduler) if name in RULES), None)
 
 
+def _first_of_equals(levels: Array) -> Any:
+    """Which levels differ from the one before: float32 may not tell two neighbours apart."""
+    return np.append(True, np.diff(levels) != 0)
+
+
 # one rule for each way of stating a schedule
 
 
 def _euler(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     """sigma itself, with a final 0; float32 inside."""
     single = np.asarray(wanted, dtype=np.float32).astype(np.float64)
-    return Draft({"sigmas": wanted.tolist()}, single, sampler="euler")
+    return Draft({"sigmas": wanted[_first_of_equals(single)].tolist()}, single, sampler="euler")
 
 
 def _edm_euler(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
@@ -174,7 +179,7 @@ def _flow(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     notes = () if shift.factor == 1 else (
         f"The scheduler multiplies every sigma by its shift {shift.factor:.6g}; the times given are before the shift.",
     )  # fmt: skip
-    arguments = {"sigmas": shift.undo(times).tolist(), **extra}
+    arguments = {"sigmas": shift.undo(times)[_first_of_equals(becomes[:-1])].tolist(), **extra}
     return Draft(arguments, becomes, changes, "euler" if known else None, same, notes)
 
 

@@ -22,7 +22,7 @@ def run_scheduler(scheduler: Any, denoiser: Denoise, x: torch.Tensor, **step_opt
 
     The network of a pipeline is played by `denoiser`: its input is scaled and its output turned into the
     prediction that the scheduler expects (noise, v, data, flow velocity z - x0, EDM's raw output), all at the
-    scheduler's own noise level. Schedulers with a variance-preserving state get the level from the timestep.
+    scheduler's own noise level: of its `sigmas`, or where it has none of its timesteps.
 
     Args:
         scheduler: a diffusers scheduler after set_timesteps.
@@ -56,9 +56,9 @@ def run_scheduler(scheduler: Any, denoiser: Denoise, x: torch.Tensor, **step_opt
 
 def _level(scheduler: Any, table: NoiseTable | None, step: int) -> float:
     """sigma of the network's call number `step`."""
-    t = scheduler.timesteps[step]
-    if table is not None and not t.is_floating_point() and not is_flow(scheduler):
-        return float(table.sigmas[int(t)])
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is None and table is not None:
+        return float(table.sigmas[int(scheduler.timesteps[step])])
     listed = float(scheduler.sigmas[step])
     return listed / (1.0 - listed) if is_flow(scheduler) else listed
 
