@@ -370,6 +370,34 @@ def test_a_plan_says_when_it_was_made_for_other_steps():
     assert "made for heun steps; this scheduler takes euler" in str(plan.export("diffusers", make("EDMEulerScheduler")))
 
 
+def test_a_plan_for_less_noise_says_so():
+    model = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5), co.EDM(0.02, 12.0), co.Ancestral(eta=0.5))
+    plan = co.codesign(model, steps=6, levels=40, stopping_sigma=0.05)
+    assert "made for euler_ancestral (eta = 0.5) steps" in str(plan.export("diffusers", make("DDPMScheduler")))
+
+
+def test_random_grids_reach_every_scheduler_as_they_are():
+    random = np.random.default_rng(3)
+    for _ in range(12):
+        grid = np.append(np.sort(np.exp(random.uniform(np.log(0.03), np.log(14.0), random.integers(2, 25))))[::-1], 0.0)
+        for name, settings in [
+            ("EulerDiscreteScheduler", SD),
+            ("HeunDiscreteScheduler", SD),
+            ("FlowMatchEulerDiscreteScheduler", {"shift": random.uniform(0.3, 6.0)}),
+            ("EDMEulerScheduler", {"rho": random.uniform(2.0, 12.0)}),
+            ("DPMSolverMultistepScheduler", SD),
+        ]:
+            scheduler = make(name, **settings)
+            given = export(grid, "diffusers", scheduler)
+            found = read_schedule(given.apply(scheduler))
+            if not name.startswith("DPM"):
+                np.testing.assert_allclose(found, grid, rtol=2e-5)
+            else:  # within half a timestep of the table: 0.3 at its lower end, 0.006 at its upper
+                np.testing.assert_array_equal(found, given.used)
+                assert given.largest_error < 0.17
+                assert np.all(given.relative_errors[grid > 1.0] < 0.005)
+
+
 def test_the_json_of_an_export_reads_back_as_what_is_used(tmp_path):
     path = tmp_path / "dpm.json"
     given = export(GRID, "diffusers", make("DPMSolverMultistepScheduler"), path=path)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._text import aligned
-from .._validate import Array
+from .._validate import Array, vector
 from ..gaussian_laws import check_grid
 from .noise_table import flow_time
 from .scheduler_reading import class_names, is_flow, is_scheduler, noise_levels, setting
@@ -40,6 +40,14 @@ class DiffusersExport:
         sampler: name of the library's sampler whose steps the scheduler takes under `same_steps`, or None.
         same_steps: the settings for that.
         notes: what a user should know.
+
+    Raises:
+        ValueError: levels that do not descend, another number of levels than wanted.
+
+    >>> steps = {"timesteps": [999, 500]}
+    >>> given = DiffusersExport("DDPMScheduler", [10.0, 1.0, 0.98, 0.0], [10.1, 1.02, 1.02, 0.0], steps)
+    >>> given.used.tolist(), given.dropped, given.num_inference_steps, round(given.largest_error, 3)
+    ([10.1, 1.02, 0.0], (2,), 2, 0.041)
     """
 
     scheduler: str
@@ -52,7 +60,8 @@ class DiffusersExport:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_grid(self.sigmas, "DiffusersExport.sigmas")
+        object.__setattr__(self, "sigmas", check_grid(self.sigmas, "DiffusersExport.sigmas").sigmas)
+        object.__setattr__(self, "becomes", vector(self.becomes, "DiffusersExport.becomes", nonnegative=True))
         check_grid(self.used, "DiffusersExport.used")
         if self.becomes.shape != self.sigmas.shape:
             raise ValueError(f"DiffusersExport.becomes has shape {self.becomes.shape}, sigmas {self.sigmas.shape}.")
@@ -122,7 +131,8 @@ class DiffusersExport:
                 f"{self.scheduler} takes these levels only with {said}; use export.configured(scheduler), which is "
                 f"{self.scheduler}.from_config(scheduler.config, {said})."
             )
-        _call(scheduler, device=device, **self.arguments)
+        where = {} if device is None else {"device": device}
+        _call(scheduler, **where, **self.arguments)
         _check_same(scheduler, self.used)
         return scheduler
 
@@ -191,6 +201,9 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
     kept = np.append(True, np.diff(inside) != 0)
     rule = rule_for(scheduler) or _tried
     draft = rule(inside[kept], scheduler, mu)
+    unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu"}
+    if unknown:  # another version of diffusers
+        raise ValueError(refusal(scheduler, f"takes no {unknown.pop()} in the diffusers that is installed"))
     trial = _with(scheduler, draft.changes)
     with _quiet():
         _call(trial, **draft.arguments)

@@ -80,24 +80,26 @@ def export(
     return value
 
 
-def _levels(schedule: Any) -> tuple[Array, str | None]:
-    """The levels, and the name of the sampler they were planned for where that is known."""
-    sampler = None
+def _levels(schedule: Any) -> tuple[Array, dict[str, Any]]:
+    """The levels, and the record of the sampler they were planned for where that is known."""
+    sampler: Any = {}
     if hasattr(schedule, "provenance") and hasattr(schedule, "sigmas"):
-        record = schedule.provenance.get("sampler")
-        sampler = record.get("name") if isinstance(record, dict) else record
+        sampler = schedule.provenance.get("sampler", {})
         schedule = schedule.sigmas
         if schedule is None:
             raise ValueError(
                 "the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget."
             )
-    return check_grid(schedule, "export.schedule").sigmas, sampler
+    return check_grid(schedule, "export.schedule").sigmas, sampler if isinstance(sampler, dict) else {"name": sampler}
 
 
-def _other_sampler(planned: str | None, taken: str | None) -> str | None:
-    if planned is None or planned == taken:
+def _other_sampler(planned: dict[str, Any], taken: str | None) -> str | None:
+    """A note where the scheduler takes other steps than those the plan was made for."""
+    name, eta = planned.get("name"), planned.get("eta", 1.0)
+    if name is None or (name == taken and eta == 1.0):  # the ancestral schedulers are those with eta = 1
         return None
-    return f"The plan was made for {planned} steps; this scheduler takes {taken or 'others'}: plan for those it takes."
+    said = name if eta == 1.0 else f"{name} (eta = {eta:g})"
+    return f"The plan was made for {said} steps; this scheduler takes {taken or 'others'}: plan for those it takes."
 
 
 def _tensor(levels: Array) -> Any:

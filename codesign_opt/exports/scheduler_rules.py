@@ -103,10 +103,9 @@ def _heun(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     notes = () if away < 1e-3 else (
         f"The table is interpolated linearly in sigma; by its logarithm a node differs by up to {away:.1%}.",
     )  # fmt: skip
-    return Draft(
-        {"timesteps": steps.tolist()}, np.append(becomes, 0.0), own_schedules_off(scheduler), "heun",
-        {"clip_sample": False}, notes,
-    )  # fmt: skip
+    arguments = {"timesteps": steps[_first_of_equals(becomes)].tolist()}
+    changes = own_schedules_off(scheduler)
+    return Draft(arguments, np.append(becomes, 0.0), changes, "heun", {"clip_sample": False}, notes)
 
 
 def _whole_timesteps(wanted: Array, scheduler: Any, last: float) -> tuple[dict[str, Any], Array]:
