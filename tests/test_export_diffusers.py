@@ -504,6 +504,15 @@ def test_a_users_subclass_and_an_unknown_class_are_handled():
         export(GRID, "diffusers", StrangeScheduler())
 
 
+def test_an_older_signature_is_named():
+    class Older(diffusers.EulerDiscreteScheduler):
+        def set_timesteps(self, num_inference_steps=None, device=None, timesteps=None):
+            super().set_timesteps(num_inference_steps, device, timesteps)
+
+    with pytest.raises(ValueError, match=r"Older takes no sigmas in the version of diffusers that is installed"):
+        export(GRID, "diffusers", Older())
+
+
 def test_exporting_leaves_the_scheduler_and_the_log_alone(caplog):
     scheduler = make("LCMScheduler")
     before = scheduler.timesteps.clone()

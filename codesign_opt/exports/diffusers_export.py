@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,15 +12,12 @@ import numpy as np
 from .._text import aligned
 from .._validate import Array, vector
 from ..gaussian_laws import check_grid
-from .noise_table import flow_time
-from .scheduler_reading import class_names, is_flow, is_scheduler, noise_levels, setting
-from .scheduler_rules import Draft, rule_for
-from .scheduler_settings import accepted, refusal, table_of, trained_range
+from .scheduler_reading import class_names, is_scheduler, setting
+from .scheduler_rules import rule_for
+from .scheduler_settings import accepted, refusal
+from .scheduler_trials import call, check_same, inside_range, quiet, tried, with_changes
 
 __all__ = ["DiffusersExport", "for_diffusers"]
-
-_SLACK = 1e-3  # a level this little outside the network's range is rounding, not a mistake
-_SINGLE = 2e-5  # float32 sigmas after a shift or a power; relative, of sigma or of the flow time's complement
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +92,7 @@ class DiffusersExport:
 
     def configured(self, scheduler: Any) -> Any:
         """A scheduler with `changes`: the same class from the same config; the given one stays as it is."""
-        return _with(scheduler, self.changes)
+        return with_changes(scheduler, self.changes)
 
     def differences(self, scheduler: Any) -> dict[str, Any]:
         """Settings of `same_steps` that the scheduler does not have, with the value they need."""
@@ -132,8 +125,8 @@ class DiffusersExport:
                 f"{self.scheduler}.from_config(scheduler.config, {said})."
             )
         where = {} if device is None else {"device": device}
-        _call(scheduler, **where, **self.arguments)
-        _check_same(scheduler, self.used)
+        call(scheduler, **where, **self.arguments)
+        check_same(scheduler, self.used)
         return scheduler
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,114 +190,25 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
     wanted = check_grid(sigmas).sigmas
     if not accepted(scheduler):
         raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
-    inside = _inside(wanted, scheduler, clip)
+    inside = inside_range(wanted, scheduler, clip)
     kept = np.append(True, np.diff(inside) != 0)
-    rule = rule_for(scheduler) or _tried
+    rule = rule_for(scheduler) or tried
     draft = rule(inside[kept], scheduler, mu)
     unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu"}
     if unknown:  # another version of diffusers
-        raise ValueError(refusal(scheduler, f"takes no {unknown.pop()} in the diffusers that is installed"))
-    trial = _with(scheduler, draft.changes)
-    with _quiet():
-        _call(trial, **draft.arguments)
+        raise ValueError(
+            f"{type(scheduler).__name__} takes no {unknown.pop()} in the version of diffusers that is installed; "
+            "version 0.42 takes them."
+        )
+    trial = with_changes(scheduler, draft.changes)
+    with quiet():
+        call(trial, **draft.arguments)
     node = np.cumsum(np.append(True, np.diff(draft.becomes) != 0)) - 1  # of the scheduler, for every level given
-    becomes = _check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
+    becomes = check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
     return DiffusersExport(
         type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
         draft.sampler, draft.same_steps, draft.notes,
     )  # fmt: skip
-
-
-def _inside(wanted: Array, scheduler: Any, clip: bool) -> Array:
-    """The levels inside the network's range, or the reason why not."""
-    known = trained_range(scheduler)
-    if known is None:
-        return wanted
-    low, high = known
-    positive = wanted[wanted > 0]
-    outside = (positive > high * (1 + _SLACK)) | (positive < low * (1 - _SLACK))
-    if not outside.any():
-        return wanted
-    if not clip:
-        worst = float(positive[outside][0] if positive[0] > high * (1 + _SLACK) else positive[outside][-1])
-        raise ValueError(
-            f"sigma {worst:.4g} lies outside the levels {low:.4g} to {high:.4g} that the network of "
-            f"{type(scheduler).__name__} knows; plan with a process of that range, or pass clip=True to move such "
-            "nodes to its ends."
-        )
-    return np.append(np.clip(positive, low, high), wanted[positive.size :])
-
-
-def _tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
-    """A scheduler without a rule: the ways of other schedulers, one after the other, on a copy of it."""
-    takes = accepted(scheduler)
-    single = wanted.astype(np.float32).astype(np.float64)
-    ways: list[tuple[dict[str, Any], Array]] = []
-    if "sigmas" in takes and (is_flow(scheduler) or trained_range(scheduler)):  # else sigma could mean anything
-        given_as = flow_time(wanted) if is_flow(scheduler) else wanted
-        ways += [({"sigmas": given_as[:-1].tolist()}, single), ({"sigmas": given_as.tolist()}, single)]
-    if "timesteps" in takes and getattr(scheduler, "alphas_cumprod", None) is not None and wanted[-1] == 0:
-        noise = table_of(scheduler)
-        steps = noise.nearest(wanted[:-1])
-        kept = np.append(True, np.diff(steps) != 0)
-        ways.append(({"timesteps": steps[kept].tolist()}, np.append(noise.sigmas[steps], 0.0)))
-    note = f"{type(scheduler).__name__} is not one of the schedulers that were studied; this was tried on a copy of it."
-    for arguments, used in ways:
-        given = dict(arguments) if mu is None else {**arguments, "mu": mu}
-        trial = copy.deepcopy(scheduler)
-        try:
-            with _quiet():
-                _call(trial, **given)
-            nodes = used[np.append(True, np.diff(used) != 0)]
-            _check_same(trial, nodes)
-            fits = len(trial.timesteps) == nodes.size - 1  # not where a second 0 was added
-        except Exception:  # whatever an unknown scheduler raises, this way is not its way
-            continue
-        if fits:
-            return Draft(given, used, notes=(note,))
-    raise ValueError(refusal(scheduler, f"takes {' and '.join(takes)} with a meaning that is not known here"))
-
-
-def _with(scheduler: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy with changed settings; a shift set by hand is kept."""
-    if not changes:
-        return copy.deepcopy(scheduler)
-    made = type(scheduler).from_config(scheduler.config, **changes)
-    if hasattr(made, "set_shift") and "shift" not in changes:
-        made.set_shift(scheduler.shift)
-    return made
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No log of a trial on a copy: the scheduler in use says the same when its turn comes."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _call(scheduler: Any, **arguments: Any) -> None:
-    """set_timesteps, without the deprecation warnings of numpy that are diffusers' own affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scheduler.set_timesteps(**arguments)
-
-
-def _check_same(scheduler: Any, used: Array) -> Array:
-    """The scheduler's own levels, when they are `used` but for float32."""
-    got = noise_levels(scheduler)
-    name = type(scheduler).__name__
-    if got.size != used.size:
-        raise ValueError(f"{name} has {got.size} noise levels after set_timesteps; {used.size} were wanted.")
-    slack = _SINGLE * used * (1.0 + used if is_flow(scheduler) else 1.0)
-    bad = np.flatnonzero(~(np.abs(got - used) <= slack))
-    if bad.size:
-        i = int(bad[0])
-        raise ValueError(f"{name} uses sigma {got[i]:.7g} at node {i}; {used[i]:.7g} was wanted.")
-    return got
 
 
 def _plain(value: Any) -> Any:
