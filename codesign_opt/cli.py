@@ -1,4 +1,4 @@
-"""The command line: solve, audit, frontier, show and list, with the errors of the package on one line.
+"""The command line: solve, audit, frontier, show, export and list, with the errors of the package on one line.
 
 Exit codes: 0 done, 1 no certified plan (infeasible, or the proof failed), 2 bad input. Numbers and
 tables go to stdout, progress and errors to stderr. Everything heavy is imported by the command that
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for declare in (_solve_arguments, _audit_arguments, _frontier_arguments, _show_arguments, _list_arguments):
         declare(commands)
+    _export_arguments(commands)
     return parser
 
 
@@ -120,8 +121,9 @@ def _audit_arguments(commands: Any) -> None:
     _problem_arguments(parser)
     parser.add_argument("--images", type=float, metavar="N", help="images that will be drawn")
     parser.add_argument(
-        "--sigmas", default="edm", metavar="GRID", help="edm, log_snr, or descending noise levels v1,v2,… (edm)"
-    )
+        "--sigmas", default="edm", metavar="GRID|FILE",
+        help="edm, log_snr, descending noise levels v1,v2,…, or a file of them: .json, .csv, .txt (edm)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="K", help="steps of an edm or log_snr grid (18)")
     parser.add_argument(
         "--density", default="lognormal:-1.2,1.2", metavar="lognormal:MEAN,STD",
@@ -151,6 +153,21 @@ def _show_arguments(commands: Any) -> None:
 def _list_arguments(commands: Any) -> None:
     parser = _command(commands, "list", _list, "list the declared problems")
     parser.add_argument("--names", action="store_true", help="names alone")
+
+
+def _export_arguments(commands: Any) -> None:
+    parser = _command(commands, "export", _export, "give a plan's noise levels to another program")
+    parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a saved plan, or a file of noise levels")
+    parser.add_argument(
+        "--to", required=True, choices=("diffusers", "k-diffusion", "comfyui", "json", "csv"), help="the other program"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="FILE|CLASS", help="for diffusers: a scheduler_config.json, or the name of a class"
+    )
+    parser.add_argument("--flow", action="store_true", help="flow times t = sigma / (1 + sigma) instead of sigmas")
+    parser.add_argument("--mu", type=float, help="dynamic shift of a flow-matching scheduler")
+    parser.add_argument("--clip", action="store_true", help="move levels outside the network's range to its ends")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (stdout)")
 
 
 def _numbers(text: str) -> list[float]:
@@ -234,6 +251,43 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from .exports import export, read_schedule
+    from .plan import Plan
+
+    saved = options.plan.read_text(encoding="utf-8", errors="replace")
+    schedule = Plan.load(options.plan) if '"codesign_opt.plan"' in saved else read_schedule(options.plan)
+    scheduler = None if options.scheduler is None else _scheduler(options.scheduler)
+    # k-diffusion's numbers are those of a SIGMAS list; only its tensor needs torch
+    target = "comfyui" if options.to == "k-diffusion" else options.to
+    value = export(schedule, target, scheduler, path=options.out, flow=options.flow, mu=options.mu, clip=options.clip)
+    if target == "diffusers":
+        print(value)
+    elif options.out is None:
+        print(value.rstrip() if isinstance(value, str) else ", ".join(map(repr, value)))
+    return 0
+
+
+def _scheduler(name: str) -> Any:
+    """The scheduler of a scheduler_config.json or of a class's name."""
+    import json
+
+    import diffusers
+
+    config: dict[str, Any] = {}
+    kind = name
+    if name.endswith(".json"):
+        try:
+            config = json.loads(Path(name).read_text(encoding="utf-8"))
+            kind = str(config["_class_name"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{name} is not a scheduler's configuration ({type(error).__name__}: {error}).") from None
+    found: Any = getattr(diffusers, kind, None)
+    if not (kind.endswith("Scheduler") and hasattr(found, "from_config")):
+        raise ValueError(f"--scheduler: diffusers {diffusers.__version__} has no scheduler {kind!r}.")
+    return found.from_config(config)
+
+
 def _list(options: argparse.Namespace) -> int:
     from . import problems
 
@@ -286,6 +340,13 @@ def _grid(options: argparse.Namespace, model: Any) -> Any:
         low, high = model.process.sigma_min, model.process.sigma_max
         steps = 18 if options.steps is None else options.steps
         return families[options.sigmas](steps, low, high, terminal=model.terminal)
+    if Path(options.sigmas).suffix.lower() in (".json", ".csv", ".txt"):
+        from .exports import read_schedule
+
+        grid = read_schedule(options.sigmas)
+        if options.steps is not None:
+            raise ValueError(f"--steps goes with --sigmas edm or log_snr; {options.sigmas} has {grid.size - 1} steps.")
+        return grid
     if options.steps is not None:
         raise ValueError("--steps goes with --sigmas edm or log_snr; a list of noise levels has its own number.")
     try:

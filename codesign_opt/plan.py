@@ -213,6 +213,19 @@ class Plan:
 
         return plan_page(self, figure)
 
+    def export(self, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
+        """The sampler's noise levels for another program: "diffusers", "k-diffusion", "comfyui", "json" or "csv".
+
+        Args:
+            target, scheduler, path, options: as in `codesign_opt.exports.export`; "diffusers" needs the scheduler.
+
+        Raises:
+            ValueError: no sampler was planned, or the scheduler cannot take the levels (the message says which can).
+        """
+        from .exports import export
+
+        return export(self, target, scheduler, path=path, **options)
+
     def __str__(self) -> str:
         from .report import plan_text
 

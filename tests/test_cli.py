@@ -65,6 +65,64 @@ def test_finished_problems_solve_with_progress(capsys):
     assert "attempt 1" in printed.err
 
 
+def test_export_prints_and_writes_the_plans_levels(solved, tmp_path, capsys):
+    saved = str(solved[0] / "plan.json")
+    sigmas = codesign_opt.Plan.load(saved).sigmas
+    for target in ("comfyui", "k-diffusion"):
+        assert main(["export", saved, "--to", target]) == 0
+        assert [float(word) for word in capsys.readouterr().out.split(",")] == sigmas.tolist()
+    for target in ("json", "csv"):
+        path = tmp_path / f"grid.{target}"
+        assert main(["export", saved, "--to", target]) == 0
+        printed = capsys.readouterr().out
+        assert main(["export", saved, "--to", target, "--out", str(path)]) == 0
+        assert capsys.readouterr().out == ""
+        assert path.read_text() == printed
+        assert main(["export", str(path), "--to", target]) == 0  # a file of noise levels goes in, too
+        assert capsys.readouterr().out == printed
+    assert main(["export", saved, "--to", "comfyui", "--flow"]) == 0
+    assert float(capsys.readouterr().out.split(",")[0]) == pytest.approx(sigmas[0] / (1 + sigmas[0]), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+def test_export_for_a_scheduler_of_diffusers(solved, tmp_path, capsys):
+    diffusers = pytest.importorskip("diffusers")
+    saved = str(solved[0] / "plan.json")
+    words = ["export", saved, "--to", "diffusers", "--scheduler"]
+    diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True).save_pretrained(tmp_path)
+    config = str(tmp_path / "scheduler_config.json")
+    assert main([*words, config, "--clip", "--out", str(tmp_path / "dpm.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "scheduler.set_timesteps(timesteps=[" in printed
+    assert "use_karras_sigmas=False" in printed
+    record = json.loads((tmp_path / "dpm.json").read_text())
+    assert record["set_timesteps"]["timesteps"][0] <= 999
+    assert main([*words, "FlowMatchEulerDiscreteScheduler"]) == 0
+    assert "levels change by up to" in capsys.readouterr().out
+    (tmp_path / "other.json").write_text("{}")
+    for scheduler, said in [
+        ("DDIMScheduler", "use EulerDiscreteScheduler.from_config"),
+        ("KarrasVe", "has no scheduler 'KarrasVe'"),
+        ("StableDiffusionPipeline", "has no scheduler"),
+        (str(tmp_path / "other.json"), "is not a scheduler's configuration"),
+        (str(tmp_path / "absent.json"), "No such file"),
+    ]:
+        assert main([*words, scheduler]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_audit_reads_the_noise_levels_of_a_file(tmp_path, capsys):
+    grid = [80, 20, 5, 1, 0.2, 0.05, 0.01, 0]
+    printed = []
+    (tmp_path / "today.csv").write_text("sigma\n" + "\n".join(map(str, grid)))
+    for sigmas in (",".join(map(str, grid)), str(tmp_path / "today.csv")):
+        assert main(["audit", "power_law_64", "--sigmas", sigmas, "--levels", "40", "--points", "4"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert main(["audit", "power_law_64", "--sigmas", str(tmp_path / "today.csv"), "--steps", "9"]) == 2
+    assert "has 7 steps" in capsys.readouterr().err
+
+
 def test_a_users_file_is_solved(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
@@ -170,6 +228,10 @@ def _files(folder):
         ("audit clipped_allocation", "finished problem"),
         ("audit power_law_64 --sigmas karras", "--sigmas is 'karras'"),
         ("audit power_law_64 --sigmas 1,2,0", "descending"),
+        ("audit power_law_64 --sigmas absent.json", "No such file"),
+        ("export absent.json --to json", "No such file"),
+        ("export absent.json", "--to"),
+        ("export absent.json --to a1111", "invalid choice: 'a1111'"),
         ("audit power_law_64 --sigmas 80,1,nan", "nan"),
         ("audit power_law_64 --sigmas 80,1,0 --steps 2", "--steps goes with"),
         ("audit power_law_64 --density normal:0,1", "--density is 'normal:0,1'"),

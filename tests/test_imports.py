@@ -23,7 +23,7 @@ LAYERS = [
     {"auditing", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps", "outer"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-DRAWING = {"plots", "plot_page", "plot_style", "report", "level_report", "export", "cli", "problems", "__main__"}
+DRAWING = {"plots", "plot_page", "plot_style", "report", "level_report", "exports", "cli", "problems", "__main__"}
 
 
 def test_importing_the_package_loads_neither_torch_nor_matplotlib_nor_cvxpy():

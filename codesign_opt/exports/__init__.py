@@ -1,0 +1,14 @@
+"""Noise levels out to other programs and in from them: diffusers, k-diffusion, ComfyUI, JSON, CSV.
+
+>>> from codesign_opt.exports import export, read_schedule
+>>> read_schedule(export([14.6, 2.5, 0.3, 0.0], "comfyui")).tolist()
+[14.6, 2.5, 0.3, 0.0]
+"""
+
+from __future__ import annotations
+
+from .diffusers_export import DiffusersExport, for_diffusers
+from .exporting import TARGETS, export
+from .reading import read_schedule
+
+__all__ = ["TARGETS", "DiffusersExport", "export", "for_diffusers", "read_schedule"]

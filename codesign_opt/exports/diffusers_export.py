@@ -1,0 +1,223 @@
+"""A grid for a scheduler of diffusers: what to pass, what it becomes there, and a check on the real object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .._text import aligned
+from .._validate import Array, vector
+from ..gaussian_laws import check_grid
+from .scheduler_reading import class_names, is_scheduler, setting
+from .scheduler_rules import rule_for
+from .scheduler_settings import accepted, refusal
+from .scheduler_trials import call, check_same, inside_range, quiet, tried, with_changes
+
+__all__ = ["DiffusersExport", "for_diffusers"]
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusersExport:
+    """Noise levels as one scheduler of diffusers takes them.
+
+    Attributes:
+        scheduler: name of the scheduler's class.
+        sigmas: (K+1,) levels that were wanted, sigma_t / s_t, descending.
+        becomes: (K+1,) level that each of them becomes in the scheduler; equal neighbours are one node there.
+        arguments: keyword arguments of scheduler.set_timesteps.
+        changes: settings that the scheduler must have; `configured` makes such a scheduler.
+        sampler: name of the library's sampler whose steps the scheduler takes under `same_steps`, or None.
+        same_steps: the settings for that.
+        notes: what a user should know.
+
+    Raises:
+        ValueError: levels that do not descend, another number of levels than wanted.
+
+    >>> steps = {"timesteps": [999, 500]}
+    >>> given = DiffusersExport("DDPMScheduler", [10.0, 1.0, 0.98, 0.0], [10.1, 1.02, 1.02, 0.0], steps)
+    >>> given.used.tolist(), given.dropped, given.num_inference_steps, round(given.largest_error, 3)
+    ([10.1, 1.02, 0.0], (2,), 2, 0.041)
+    """
+
+    scheduler: str
+    sigmas: Array
+    becomes: Array
+    arguments: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    sampler: str | None = None
+    same_steps: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", check_grid(self.sigmas, "DiffusersExport.sigmas").sigmas)
+        object.__setattr__(self, "becomes", vector(self.becomes, "DiffusersExport.becomes", nonnegative=True))
+        check_grid(self.used, "DiffusersExport.used")
+        if self.becomes.shape != self.sigmas.shape:
+            raise ValueError(f"DiffusersExport.becomes has shape {self.becomes.shape}, sigmas {self.sigmas.shape}.")
+
+    @property
+    def used(self) -> Array:
+        """(K'+1,) levels that the scheduler uses, duplicates removed."""
+        return np.asarray(self.becomes[np.append(True, np.diff(self.becomes) != 0)])
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Indices of the wanted nodes that became the same as the node before them."""
+        return tuple(int(i) + 1 for i in np.flatnonzero(np.diff(self.becomes) == 0))
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Steps that are taken."""
+        return int(self.used.size - 1)
+
+    @property
+    def relative_errors(self) -> Array:
+        """(K+1,) |becomes / wanted - 1| of every node; 0 at a wanted 0, whatever it becomes."""
+        scale = np.where(self.sigmas > 0, self.sigmas, np.inf)
+        return np.asarray(np.abs(self.becomes - self.sigmas) / scale)
+
+    @property
+    def largest_error(self) -> float:
+        """The largest relative change of a noise level."""
+        return float(self.relative_errors.max())
+
+    @property
+    def pipeline(self) -> dict[str, Any]:
+        """Keyword arguments of a pipeline's call: `timesteps` or `sigmas` (a pipeline finds mu by itself)."""
+        return {name: value for name, value in self.arguments.items() if name != "mu"}
+
+    def configured(self, scheduler: Any) -> Any:
+        """A scheduler with `changes`: the same class from the same config; the given one stays as it is."""
+        return with_changes(scheduler, self.changes)
+
+    def differences(self, scheduler: Any) -> dict[str, Any]:
+        """Settings of `same_steps` that the scheduler does not have, with the value they need."""
+        return {k: v for k, v in self.same_steps.items() if setting(scheduler, k, v) != v}
+
+    def noted(self, note: str | None) -> DiffusersExport:
+        """The same with one more note; unchanged for None."""
+        return self if note is None else replace(self, notes=(*self.notes, note))
+
+    def apply(self, scheduler: Any, device: Any = None) -> Any:
+        """Call scheduler.set_timesteps and check that the scheduler's levels are those of `used`.
+
+        Args:
+            scheduler: one of the class this was exported for; it must have `changes` (see `configured`).
+            device: passed to set_timesteps.
+
+        Returns:
+            The same scheduler, ready for its steps. Pipelines call set_timesteps anew: pass them `pipeline`.
+
+        Raises:
+            ValueError: another class, a setting of `changes` that it lacks, or other levels than `used`.
+        """
+        if self.scheduler not in class_names(scheduler):
+            raise ValueError(f"the levels were exported for {self.scheduler}, not for {type(scheduler).__name__}.")
+        lacking = {k: v for k, v in self.changes.items() if setting(scheduler, k, v) != v}
+        if lacking:
+            said = ", ".join(f"{k}={v!r}" for k, v in lacking.items())
+            raise ValueError(
+                f"{self.scheduler} takes these levels only with {said}; use export.configured(scheduler), which is "
+                f"{self.scheduler}.from_config(scheduler.config, {said})."
+            )
+        where = {} if device is None else {"device": device}
+        call(scheduler, **where, **self.arguments)
+        check_same(scheduler, self.used)
+        return scheduler
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers; `read_schedule` reads its JSON back as `used`."""
+        return {
+            "kind": "codesign_opt.diffusers",
+            "schema_version": 1,
+            "scheduler": self.scheduler,
+            "set_timesteps": {k: _plain(v) for k, v in self.arguments.items()},
+            "changes": dict(self.changes),
+            "steps": self.num_inference_steps,
+            "used": self.used.tolist(),
+            "sigmas": self.sigmas.tolist(),
+            "largest_relative_error": self.largest_error,
+            "dropped": list(self.dropped),
+            "sampler": self.sampler,
+            "same_steps": dict(self.same_steps),
+            "notes": list(self.notes),
+        }
+
+    def json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{k}={_short(v)}" for k, v in self.arguments.items())
+        lines = [f"{self.scheduler}: {self.num_inference_steps} steps", f"  scheduler.set_timesteps({given})"]
+        if self.changes:
+            lines.append("  with " + ", ".join(f"{k}={v!r}" for k, v in self.changes.items()))
+        if self.sampler:
+            said = ", ".join(f"{k}={v!r}" for k, v in self.same_steps.items())
+            lines.append(f"  steps of {self.sampler}" + (f" where {said}" if said else ""))
+        merged = f", {len(self.dropped)} merged with the node before" if self.dropped else ""
+        lines.append(f"  levels change by up to {self.largest_error:.2g} of themselves{merged}")
+        rows = []
+        for i, (want, got) in enumerate(zip(self.sigmas, self.becomes, strict=True)):
+            change = "merged" if i in self.dropped else f"{self.relative_errors[i]:.2g}"
+            change = "not zero" if want == 0 < got else change
+            rows.append([str(i), f"{want:.6g}", f"{got:.6g}", change])
+        shown = aligned(["  node", "sigma wanted", "sigma used", "change"], rows, left=())
+        return "\n".join([*lines, *shown, *(f"  note: {note}" for note in self.notes)])
+
+
+def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip: bool = False) -> DiffusersExport:
+    """The levels for one scheduler of diffusers, checked on a copy of it; the scheduler stays as it is.
+
+    Args:
+        sigmas: (K+1,) descending noise levels sigma_t / s_t; a last 0 is a step to zero noise.
+        scheduler: the scheduler object, or an equal one.
+        mu: the dynamic shift that the pipeline will compute, for flow schedulers with use_dynamic_shifting.
+        clip: move levels outside the network's range to its ends, instead of refusing them.
+
+    Raises:
+        ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
+            range, a grid whose end the scheduler cannot have.
+    """
+    if not is_scheduler(scheduler):
+        raise ValueError(
+            f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
+        )
+    wanted = check_grid(sigmas).sigmas
+    if not accepted(scheduler):
+        raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
+    inside = inside_range(wanted, scheduler, clip)
+    kept = np.append(True, np.diff(inside) != 0)
+    rule = rule_for(scheduler) or tried
+    draft = rule(inside[kept], scheduler, mu)
+    unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu"}
+    if unknown:  # another version of diffusers
+        raise ValueError(
+            f"{type(scheduler).__name__} takes no {unknown.pop()} in the version of diffusers that is installed; "
+            "version 0.42 takes them."
+        )
+    trial = with_changes(scheduler, draft.changes)
+    with quiet():
+        call(trial, **draft.arguments)
+    node = np.cumsum(np.append(True, np.diff(draft.becomes) != 0)) - 1  # of the scheduler, for every level given
+    becomes = check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
+    return DiffusersExport(
+        type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
+        draft.sampler, draft.same_steps, draft.notes,
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _short(value: Any) -> str:
+    plain = _plain(value)
+    if not isinstance(plain, list):
+        return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
+    words = [f"{v:.6g}" for v in plain]
+    return "[" + ", ".join(words if len(words) <= 8 else [*words[:5], "…", *words[-2:]]) + "]"

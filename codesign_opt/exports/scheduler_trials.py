@@ -1,0 +1,115 @@
+"""Schedulers of diffusers tried on copies: settings changed, set_timesteps called, the levels checked."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .._validate import Array
+from .noise_table import flow_time
+from .scheduler_reading import is_flow, noise_levels
+from .scheduler_rules import Draft
+from .scheduler_settings import accepted, refusal, table_of, trained_range
+
+__all__ = ["call", "check_same", "inside_range", "quiet", "tried", "with_changes"]
+
+_SLACK = 1e-3  # a level this little outside the network's range is rounding, not a mistake
+_SINGLE = 2e-5  # float32 sigmas after a shift or a power; relative, of sigma or of the flow time's complement
+
+
+def inside_range(wanted: Array, scheduler: Any, clip: bool) -> Array:
+    """The levels inside the network's range, or the reason why not."""
+    known = trained_range(scheduler)
+    if known is None:
+        return wanted
+    low, high = known
+    positive = wanted[wanted > 0]
+    outside = (positive > high * (1 + _SLACK)) | (positive < low * (1 - _SLACK))
+    if not outside.any():
+        return wanted
+    if not clip:
+        worst = float(positive[outside][0] if positive[0] > high * (1 + _SLACK) else positive[outside][-1])
+        raise ValueError(
+            f"sigma {worst:.4g} lies outside the levels {low:.4g} to {high:.4g} that the network of "
+            f"{type(scheduler).__name__} knows; plan with a process of that range, or pass clip=True to move such "
+            "nodes to its ends."
+        )
+    return np.append(np.clip(positive, low, high), wanted[positive.size :])
+
+
+def tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
+    """A scheduler without a rule: the ways of other schedulers, one after the other, on a copy of it."""
+    takes = accepted(scheduler)
+    single = wanted.astype(np.float32).astype(np.float64)
+    ways: list[tuple[dict[str, Any], Array]] = []
+    if "sigmas" in takes and (is_flow(scheduler) or trained_range(scheduler)):  # else sigma could mean anything
+        given_as = flow_time(wanted) if is_flow(scheduler) else wanted
+        ways += [({"sigmas": given_as[:-1].tolist()}, single), ({"sigmas": given_as.tolist()}, single)]
+    if "timesteps" in takes and getattr(scheduler, "alphas_cumprod", None) is not None and wanted[-1] == 0:
+        noise = table_of(scheduler)
+        steps = noise.nearest(wanted[:-1])
+        kept = np.append(True, np.diff(steps) != 0)
+        ways.append(({"timesteps": steps[kept].tolist()}, np.append(noise.sigmas[steps], 0.0)))
+    note = f"{type(scheduler).__name__} is not one of the schedulers that were studied; this was tried on a copy of it."
+    for arguments, used in ways:
+        given = dict(arguments) if mu is None else {**arguments, "mu": mu}
+        trial = copy.deepcopy(scheduler)
+        try:
+            with quiet():
+                call(trial, **given)
+            nodes = used[np.append(True, np.diff(used) != 0)]
+            check_same(trial, nodes)
+            fits = len(trial.timesteps) == nodes.size - 1  # not where a second 0 was added
+        except Exception:  # whatever an unknown scheduler raises, this way is not its way
+            continue
+        if fits:
+            return Draft(given, used, notes=(note,))
+    raise ValueError(refusal(scheduler, f"takes {' and '.join(takes)} with a meaning that is not known here"))
+
+
+def with_changes(scheduler: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with changed settings; a shift set by hand is kept."""
+    if not changes:
+        return copy.deepcopy(scheduler)
+    made = type(scheduler).from_config(scheduler.config, **changes)
+    if hasattr(made, "set_shift") and "shift" not in changes:
+        made.set_shift(scheduler.shift)
+    return made
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log of a trial on a copy: the scheduler in use says the same when its turn comes."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def call(scheduler: Any, **arguments: Any) -> None:
+    """set_timesteps, without the deprecation warnings of numpy that are diffusers' own affair."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scheduler.set_timesteps(**arguments)
+
+
+def check_same(scheduler: Any, used: Array) -> Array:
+    """The scheduler's own levels, when they are `used` but for float32."""
+    got = noise_levels(scheduler)
+    name = type(scheduler).__name__
+    if got.size != used.size:
+        raise ValueError(f"{name} has {got.size} noise levels after set_timesteps; {used.size} were wanted.")
+    slack = _SINGLE * used * (1.0 + used if is_flow(scheduler) else 1.0)
+    bad = np.flatnonzero(~(np.abs(got - used) <= slack))
+    if bad.size:
+        i = int(bad[0])
+        raise ValueError(f"{name} uses sigma {got[i]:.7g} at node {i}; {used[i]:.7g} was wanted.")
+    return got
