@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import estimate as estimate
+    from . import peers as peers
     from . import problems as problems
     from .auditing import Audit as Audit
     from .auditing import audit as audit
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .errors import InfeasibleError as InfeasibleError
     from .errors import NotCertifiedError as NotCertifiedError
     from .estimated import EstimatedModel as EstimatedModel
+    from .exports import DiffusersExport as DiffusersExport
+    from .exports import export as export
+    from .exports import read_schedule as read_schedule
     from .frontiers import Frontier as Frontier
     from .frontiers import frontier as frontier
     from .gaussian import GaussianModel as GaussianModel
@@ -95,6 +99,7 @@ _HOMES = {
     "densities": ["LogNormal", "TrainingDensity"],
     "estimated": ["EstimatedModel"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
+    "exports": ["DiffusersExport", "export", "read_schedule"],
     "frontiers": ["Frontier", "frontier"],
     "gaussian": ["GaussianModel"],
     "grids": ["edm_grid", "log_snr_grid"],
@@ -118,7 +123,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-_PACKAGES = ["estimate", "problems"]
+_PACKAGES = ["estimate", "peers", "problems"]
 
 __all__ = [*_PACKAGES, *sorted(_HOME_OF)]
 
