@@ -3,8 +3,8 @@
 python docs/regenerate.py           rewrite README.md and docs/figures
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 
-The table of network plans comes from docs/figures/network_plans.csv, which `python -m codesign_opt.testbed plans
---out docs/figures` measures (about an hour on two cores, the network's training included).
+The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
+codesign_opt.testbed plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores).
 """
 
 from __future__ import annotations
@@ -50,6 +50,25 @@ def plans_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def limit_table(path: Path) -> str:
+    """Error of the plans over the best that direct descent found, one row per sampler, from the measured table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = sorted({int(row["steps"]) for row in rows})
+    lines = [f"| sampler | {' | '.join(f'{count} steps' for count in counts)} |", "|---" * (len(counts) + 1) + "|"]
+    for sampler in dict.fromkeys(row["sampler"] for row in rows):
+        own = {int(row["steps"]): row for row in rows if row["sampler"] == sampler}
+        cells = [
+            f"{float(own[c]['plan_over_limit']):.3f} ± {float(own[c]['standard_error']):.3f}" if c in own else ""
+            for c in counts
+        ]
+        lines.append(f"| {sampler} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+_TABLES = {"network_plans": plans_table, "network_limit": limit_table}
+
+
 def run(code: str, figure: tuple[str, Path] | None) -> str:
     """What the code prints; a figure it saves is moved into docs/figures."""
     printed = io.StringIO()
@@ -76,7 +95,7 @@ def regenerated(text: str, *, figures: bool) -> str:
         return f"<!-- run: {name} -->\n```python\n{code}```\n<!-- output: {name} -->\n```text\n{output}```\n"
 
     def table(match: re.Match[str]) -> str:
-        measured = plans_table(ROOT / "docs" / "figures" / f"{match['name']}.csv")
+        measured = _TABLES[match["name"]](ROOT / "docs" / "figures" / f"{match['name']}.csv")
         return f"<!-- table: {match['name']} -->\n{measured}<!-- end of table -->\n"
 
     return _TABLE.sub(table, _BLOCK.sub(replace, text))
