@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .._validate import Array, integer, number, vector
-from ..densities import LogNormal, TrainingDensity
+from ..densities import SigmaDensity
 from ..level_statistics import LevelStatistics
 from .gradient_noise import clean_examples
 from .streams import seeded
@@ -65,7 +65,7 @@ class SGDPilot:
         integer(self.batch, "SGDPilot.batch", minimum=1)
         number(self.learning_rate, "SGDPilot.learning_rate", positive=True)
         number(self.average, "SGDPilot.average", nonnegative=True, maximum=1.0)
-        if not callable(self.density) and not isinstance(self.density, (LogNormal, TrainingDensity)):
+        if not callable(self.density) and not isinstance(self.density, SigmaDensity):
             vector(self.density, "SGDPilot.density", positive=True)
         object.__setattr__(self, "data", clean_examples(self.data, self.iterations * self.batch))
 
@@ -122,7 +122,7 @@ class SGDPilot:
         return sigma, ((out - x0) ** 2).flatten(1).sum(1)
 
     def _levels(self, u: Array) -> Array:
-        if isinstance(self.density, (LogNormal, TrainingDensity)):
+        if isinstance(self.density, SigmaDensity):
             return np.asarray(self.density.quantile(u))
         if callable(self.density):
             return vector(self.density(u), "SGDPilot.density(u)", length=u.size, positive=True)
