@@ -337,8 +337,8 @@ def _torch_of(generator: Any) -> Any:
 def examples_of(density: Any, levels: Levels, total: float) -> Array:
     """(L,) examples on each level for `total` examples drawn from a density in any accepted form.
 
-    A density is a SigmaDensity (LogNormal, TrainingDensity, one of `peers.training_density`), a function of sigma (examples per unit sigma, any
-    scale), or an array with one entry per level (examples, any scale).
+    A density is a SigmaDensity (LogNormal, TrainingDensity, one of `peers.training_density`), a function of
+    sigma (examples per unit sigma, any scale), or an array with one entry per level (examples, any scale).
     """
     if isinstance(density, SigmaDensity):
         share = density.on_levels(levels)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer
-from .densities import LogNormal, SigmaDensity, examples_of
+from .densities import SigmaDensity, examples_of
 from .levels import Levels
 
 __all__ = ["COLUMNS", "TrainingRun", "read_log"]
@@ -26,7 +26,8 @@ class TrainingRun:
 
     Args:
         density: a SigmaDensity (LogNormal, TrainingDensity, any `peers.training_density`), function of sigma
-            (examples per unit sigma, any scale), or array with one entry per level; None to take the histogram of the log's examples over sigma.
+            (examples per unit sigma, any scale), or array with one entry per level; None to take the histogram
+            of the log's examples over sigma.
         iterations, batch: number of examples = iterations x batch, both >= 1.
         log: path of a CSV or JSON-lines file with the columns examples (how many the row averages), sigma,
             loss, or None; further columns are allowed (`LevelStatistics` writes some). It is read when it is

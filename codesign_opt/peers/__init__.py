@@ -13,19 +13,36 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 
 from __future__ import annotations
 
+from .density_names import training_densities, training_density
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .schedule import Schedule, names, schedule
+from .time_densities import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
+from .training_densities import Cauchy, Laplace, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
 from .usual import EDMRho, LogSNR
 
 __all__ = [
+    "Cauchy",
     "DenoiserGaps",
     "EDMRho",
     "Evidence",
+    "Laplace",
+    "LogLogistic",
     "LogSNR",
+    "LogUniform",
+    "LogitNormal",
+    "Mode",
+    "OnLevels",
     "RiskCurve",
     "Schedule",
     "ScoreCost",
+    "TimeStairs",
     "Trajectories",
+    "VDiffusion",
+    "loss_second_moment",
     "names",
     "schedule",
+    "speed_density",
+    "training_densities",
+    "training_density",
+    "uniform_time",
 ]
