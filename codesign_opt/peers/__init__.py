@@ -15,17 +15,31 @@ from __future__ import annotations
 
 from .density_names import training_densities, training_density
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .learned_uncertainty import LearnedUncertainty
+from .recoverability import (
+    allocation,
+    allocation_density,
+    bayes_floor,
+    gaussian_mmse,
+    recoverability,
+    time_allocation,
+)
 from .schedule import Schedule, names, schedule
+from .targets import TARGETS, target_coefficients, target_gain
 from .time_densities import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
 from .training_densities import Cauchy, Laplace, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
 from .usual import EDMRho, LogSNR
+from .weighting import Weighting
+from .weights import weighting, weightings
 
 __all__ = [
+    "TARGETS",
     "Cauchy",
     "DenoiserGaps",
     "EDMRho",
     "Evidence",
     "Laplace",
+    "LearnedUncertainty",
     "LogLogistic",
     "LogSNR",
     "LogUniform",
@@ -38,11 +52,22 @@ __all__ = [
     "TimeStairs",
     "Trajectories",
     "VDiffusion",
+    "Weighting",
+    "allocation",
+    "allocation_density",
+    "bayes_floor",
+    "gaussian_mmse",
     "loss_second_moment",
     "names",
+    "recoverability",
     "schedule",
     "speed_density",
+    "target_coefficients",
+    "target_gain",
+    "time_allocation",
     "training_densities",
     "training_density",
     "uniform_time",
+    "weighting",
+    "weightings",
 ]
