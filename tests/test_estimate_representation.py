@@ -275,6 +275,26 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
     assert np.allclose(gram, centred @ centred.T, atol=1e-3)
 
 
+def test_the_study_writes_its_table_and_figures(tmp_path):
+    from codesign_opt.testbed.representation import RepresentationReport, mixture_world
+
+    told = []
+    world = mixture_world(told.append, iterations=5, width=8)
+    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], pieces=30)
+    paths = RepresentationReport(world, None, bound).save(tmp_path)
+    assert [path.name for path in paths] == ["representation.csv", "representation_mixture.png",
+                                             "representation_kernel.png"]  # fmt: skip
+    rows = [line.split(",") for line in paths[0].read_text().replace('", "', "").splitlines()]
+    assert rows[0] == ["world", "quantity", "of", "sigma", "value", "standard_error"]
+    floor = {float(row[3]): float(row[4]) for row in rows if row[1:3] == ["irreducible target", "x0"]}
+    assert len(floor) == 13
+    for sigma, value in floor.items():
+        if sigma < 0.2:  # clusters far apart: the risk of one Gaussian, 2 * .09 sigma^2 / (.09 + sigma^2)
+            assert value == pytest.approx(0.18 * sigma**2 / (0.09 + sigma**2), rel=0.05)
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert told[0] == "mixture: eps, plain"
+
+
 def test_bad_input_is_refused_by_name():
     model, data = Linear(np.eye(3)), gaussian(5)
     exact = LinearDenoiser(EIGENVALUES)

@@ -30,7 +30,7 @@ class SGDPilot:
     Args:
         module: nn.Module (x, sigma) -> x0; a copy is trained, from its present weights.
         data: clean examples.
-        density: of training noise levels: LogNormal, TrainingDensity, (M,) levels visited equally often, or a
+        density: of training noise levels: a SigmaDensity such as LogNormal(), (M,) levels visited equally often, or a
             function u in (0, 1) -> sigma.
         iterations, batch, learning_rate: of the training.
         average: fraction of the iterations, at the end, whose weights are averaged; 0: the last iterate.
@@ -41,6 +41,7 @@ class SGDPilot:
     Raises:
         ValueError: an argument out of range.
 
+    >>> from codesign_opt import LogNormal
     >>> pilot = SGDPilot(torch.nn.Identity(), torch.randn(9, 2), LogNormal(), iterations=1, batch=1, learning_rate=0.1)
     Traceback (most recent call last):
     ValueError: SGDPilot.module has no parameter that requires a gradient.

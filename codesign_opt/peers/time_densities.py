@@ -91,6 +91,9 @@ class TimeStairs(SigmaDensity):
         time = self._time(sigma)
         return np.where(inside, self.per_time(time) * sigma / self.process.dsigma_dt(time), 0.0)
 
+    def __repr__(self) -> str:
+        return f"TimeStairs({self.process!r}, {self.share.size} steps)"
+
 
 def uniform_time(process: Process | None = None) -> TimeStairs:
     """Uniform in a process's time over its whole range: what plain training draws; the process is VP() unless given.
@@ -200,6 +203,9 @@ class OnLevels(SigmaDensity):
         k = np.clip(np.searchsorted(edges, sigma, side="right") - 1, 0, len(self.levels) - 1)
         inside = (sigma >= edges[0]) & (sigma <= edges[-1])
         return np.where(inside, (self.share / self.levels.log_width)[k], 0.0)
+
+    def __repr__(self) -> str:
+        return f"OnLevels({len(self.levels)} levels from {self.levels.edges[0]:g} to {self.levels.edges[-1]:g})"
 
 
 def loss_second_moment(

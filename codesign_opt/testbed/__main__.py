@@ -2,6 +2,7 @@
 
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
+python -m codesign_opt.testbed representation --out docs/figures
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
     whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
     whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
+    whats.append(
+        ("representation", "what can be learned at each noise level: mixture and Fashion-MNIST network, figures")
+    )
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
     parser.add_argument(
         "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
@@ -30,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
     parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
-    parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--out", default="out", help="plans, density, representation: folder of table and figures")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
@@ -40,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
     if options.name == "density":
         return _density(options.cache, Path(options.out), options.seeds, options.side)
+    if options.name == "representation":
+        return _representation(options.cache, Path(options.out))
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -81,6 +87,19 @@ def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
     report = compare_densities(experiment, seeds=seeds)
     print(report)
     print("written:", ", ".join(str(path) for path in report.save(out, name)))
+    return 0
+
+
+def _representation(cache: str | None, out: Path) -> int:
+    from .representation import representation_study
+
+    start = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    report = representation_study(tell, cache)
+    print("written:", ", ".join(str(path) for path in report.save(out)))
     return 0
 
 
