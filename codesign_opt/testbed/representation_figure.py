@@ -22,6 +22,7 @@ def mixture_figure(world: WorldReport, bound: LinearDegradation) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(15.0, 9.0), layout="constrained")
+    figure.suptitle("Mixture of four clusters at (±2, ±2), σ₀ = 0.3: exact E[x₀|x], perceptrons of 23,000 parameters")
     _excess(world, axes[0, 0])
     _phase(world.phase, axes[0, 1])
     _gradients(world.gradients, axes[0, 2])
@@ -36,6 +37,7 @@ def kernel_figure(world: WorldReport) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 4, figsize=(16.0, 8.0), layout="constrained")
+    figure.suptitle("Mixture of four clusters, network trained on v: the same examples at every noise level")
     levels = world.kernel.sigma
     shown = [int(np.argmin(np.abs(np.log(levels / at)))) for at in (0.1, 1.0, 10.0)]
     for k, ax in zip(shown, axes[0], strict=False):
@@ -53,6 +55,7 @@ def network_figure(world: WorldReport) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 4, figsize=(18.0, 9.0), layout="constrained")
+    figure.suptitle("Fashion-MNIST, U-Net of 0.5 M parameters: the trained network in the place of E[x₀|x]")
     _phase(world.phase, axes[0, 0])
     _gradients(world.gradients, axes[0, 1])
     _eigenvalues(world.kernel, axes[0, 2])
@@ -79,7 +82,7 @@ def _level_axis(ax: Any, sigma: Any) -> None:
 def _excess(world: WorldReport, ax: Any) -> None:
     from ..plot_style import LEGEND, new_axes
 
-    new_axes(ax, "Excess of the trained network over the Bayes risk")
+    new_axes(ax, "Excess of trained networks over the Bayes risk")
     for target, (color, marker) in _looks().items():
         for kind, style, fill in (("plain", "-", color), ("erd", "--", "none")):
             name = f"{_NAMES[target]}, " + ("ERD's weight" if kind == "erd" else "plain loss")
@@ -93,26 +96,34 @@ def _excess(world: WorldReport, ax: Any) -> None:
 
 
 def _phase(phase: PhaseSpace, ax: Any) -> None:
-    from ..plot_style import GREY, LEGEND, new_axes
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    new_axes(ax, "Phase space of the targets (large marker: low noise)")
-    low, high = np.inf, 0.0
+    from ..plot_style import GREY, LEGEND, new_axes, tick
+
+    new_axes(ax, "Phase space (large marker: low noise)")
+    signals, noises = [], []
     for target, (color, marker) in _looks().items():
         signal, noise = np.sqrt(phase.signal[target].value), np.sqrt(phase.noise[target].value)
         ax.plot(signal, noise, "-", color=color, lw=1.2)
         ax.scatter(signal, noise, s=np.linspace(90, 8, signal.size), color=color, marker=marker, label=_NAMES[target])
-        low, high = min(low, signal.min(), noise.min()), max(high, signal.max(), noise.max())
-    ends = [0.7 * low, 1.4 * high]
+        signals.append(signal)
+        noises.append(noise)
+    across, up = ([0.75 * np.min(part), 1.5 * np.max(part)] for part in (signals, noises))
+    ends = [min(across[0], up[0]), max(across[1], up[1])]
     ax.plot(ends, ends, "--", color=GREY, lw=1, label="half is noise")
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ax.set(xscale="log", yscale="log", xlim=across, ylim=up)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(tick)
+        axis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="recoverable, root of E|E[y|x]|²", ylabel="irreducible, root of E|y − E[y|x]|²")
-    ax.legend(**LEGEND, loc="lower left")
+    ax.legend(**LEGEND, loc="best")
 
 
 def _gradients(gradients: dict[str, GradientDecomposition], ax: Any) -> None:
     from ..plot_style import BLACK, LEGEND, SKY, new_axes
 
-    new_axes(ax, "Squared gradient of one example (weight 1 on D)")
+    new_axes(ax, "Parts of one example's gradient")
     for (stage, parts), color, marker in zip(gradients.items(), (SKY, BLACK), ("o", "s"), strict=False):
         for name, part, style, fill in (
             ("signal", parts.signal, "-", color), ("noise", parts.noise, ":", "none"),
@@ -121,7 +132,7 @@ def _gradients(gradients: dict[str, GradientDecomposition], ax: Any) -> None:
             label = f"{name}, {stage}"
             ax.errorbar(parts.sigma, part.value, yerr=part.standard_error, fmt=style, label=label, **look)
     _level_axis(ax, next(iter(gradients.values())).sigma)
-    ax.set(yscale="log", ylabel="mean squared length")
+    ax.set(yscale="log", ylabel="mean squared length, loss |D − x₀|² / 2")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.3)
     ax.legend(**LEGEND, loc="upper left")
@@ -130,7 +141,7 @@ def _gradients(gradients: dict[str, GradientDecomposition], ax: Any) -> None:
 def _eigenvalues(kernel: TangentGram, ax: Any) -> None:
     from ..plot_style import LEGEND, new_axes
 
-    new_axes(ax, "Leading eigenvalues of the tangent kernel")
+    new_axes(ax, "Leading tangent eigenvalues")
     for target, (color, marker) in _looks().items():
         values = kernel.eigenvalues(target)[:, :3]
         for k, style in enumerate(("-", "--", ":")):
@@ -148,7 +159,7 @@ def _eigenvalues(kernel: TangentGram, ax: Any) -> None:
 def _ranks(kernel: TangentGram, features: FeatureCollapse, ax: Any) -> None:
     from ..plot_style import BLUE, GREEN, LEGEND, ORANGE, new_axes
 
-    new_axes(ax, "Effective rank, and what is left of the features")
+    new_axes(ax, "Effective rank and features")
     count = kernel.gram.shape[1]
     ax.plot(
         kernel.sigma, kernel.effective_rank, "-o", color=BLUE, ms=5, label=f"effective rank of the kernel (of {count})"
@@ -212,6 +223,10 @@ def _scatter(features: FeatureCollapse, k: int, ax: Any) -> None:
     points = features.projections
     colors = None if features.labels is None else features.labels
     ax.scatter(points[k, :, 0], points[k, :, 1], c=colors, cmap=plt.get_cmap("tab10"), s=6, alpha=0.7)
-    reach = 1.05 * np.abs(points[[0, k]]).max()
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first axis at the lowest noise", ylabel="second axis")
+    both = points[[0, k]].reshape(-1, points.shape[2])
+    low, high = both.min(axis=0), both.max(axis=0)
+    low, high = low - 0.12 * (high - low), high + 0.05 * (high - low)
+    ax.set(
+        xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="first axis at the lowest noise", ylabel="second axis"
+    )
     ax.text(0.02, 0.02, f"between classes: {features.separation[k]:.2f}", transform=ax.transAxes, fontsize="small")
