@@ -101,6 +101,24 @@ def test_sd3s_weights_are_diffusers_own():
         assert np.allclose(peers.weighting(f"sd3_{scheme}")(SIGMA), theirs, rtol=1e-6)
 
 
+def test_sd3s_densities_are_diffusers_own_with_time_turned_round():
+    torch = pytest.importorskip("torch")
+    training = pytest.importorskip("diffusers.training_utils")
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    steps = FlowMatchEulerDiscreteScheduler().timesteps
+    assert steps[0] > steps[-1]  # their u indexes descending timesteps: the flow's time is 1 - u
+    torch.manual_seed(0)
+    options = {"batch_size": 100_000, "logit_mean": 0.4, "logit_std": 0.8, "mode_scale": 1.29}
+    laws = {"logit_normal": peers.LogitNormal(-0.4, 0.8), "mode": peers.Mode(1.29)}
+    for scheme, law in laws.items():
+        time = 1 - training.compute_density_for_timestep_sampling(scheme, **options).double().numpy()
+        edges = np.linspace(0.05, 0.95, 10)
+        mass = law.mass(edges / (1 - edges))
+        error = np.sqrt(mass * (1 - mass) / time.size)
+        assert np.all(np.abs(np.histogram(time, edges)[0] / time.size - mass) < 4 * error)
+
+
 def test_min_snr_agrees_with_diffusers_signal_to_noise_ratio():
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
