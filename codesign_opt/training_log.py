@@ -36,6 +36,7 @@ class TrainingRun:
     Raises:
         ValueError: iterations or batch below 1, a density of unknown form.
 
+    >>> from codesign_opt import LogNormal
     >>> TrainingRun(density=LogNormal(-1.2, 1.2), iterations=2_000, batch=256).examples
     512000
     """
