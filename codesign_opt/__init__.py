@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .curve_estimation import learning_curves as learning_curves
     from .curve_results import LearningCurves as LearningCurves
     from .densities import LogNormal as LogNormal
+    from .densities import SigmaDensity as SigmaDensity
     from .densities import TrainingDensity as TrainingDensity
     from .errors import CodesignError as CodesignError
     from .errors import ConvexityError as ConvexityError
@@ -96,7 +97,7 @@ _HOMES = {
     "coupling": ["Local", "PerLevel", "PerStep", "Transfer"],
     "curve_estimation": ["learning_curves"],
     "curve_results": ["LearningCurves"],
-    "densities": ["LogNormal", "TrainingDensity"],
+    "densities": ["LogNormal", "SigmaDensity", "TrainingDensity"],
     "estimated": ["EstimatedModel"],
     "errors": ["CodesignError", "ConvexityError", "InfeasibleError", "NotCertifiedError"],
     "exports": ["DiffusersExport", "export", "read_schedule"],

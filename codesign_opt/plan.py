@@ -13,7 +13,7 @@ import numpy as np
 
 from ._validate import Array, choice, integer
 from .certificate import Certificate
-from .densities import LogNormal, TrainingDensity
+from .densities import SigmaDensity, TrainingDensity
 from .gaussian_laws import check_grid
 from .levels import Levels
 
@@ -108,7 +108,7 @@ class Plan:
             self.tables["example_price"],
         )
 
-    def sample_sigmas(self, batch: int, generator: Any, base: LogNormal | None = None) -> tuple[Any, Any]:
+    def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
         """Stratified training noise levels and importance weights; see TrainingDensity.sample."""
         return self.training_density.sample(batch, generator, base)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._validate import Array, integer
-from .densities import LogNormal, TrainingDensity, examples_of
+from .densities import SigmaDensity, examples_of
 from .levels import Levels
 
 __all__ = ["COLUMNS", "TrainingRun", "read_log"]
@@ -25,8 +25,9 @@ class TrainingRun:
     """A training run already made: its density over noise levels and its number of examples.
 
     Args:
-        density: LogNormal, function of sigma (examples per unit sigma, any scale), TrainingDensity,
-            or array with one entry per level; None to take the histogram of the log's examples over sigma.
+        density: a SigmaDensity (LogNormal, TrainingDensity, any `peers.training_density`), function of sigma
+            (examples per unit sigma, any scale), or array with one entry per level; None to take the histogram
+            of the log's examples over sigma.
         iterations, batch: number of examples = iterations x batch, both >= 1.
         log: path of a CSV or JSON-lines file with the columns examples (how many the row averages), sigma,
             loss, or None; further columns are allowed (`LevelStatistics` writes some). It is read when it is
@@ -35,6 +36,7 @@ class TrainingRun:
     Raises:
         ValueError: iterations or batch below 1, a density of unknown form.
 
+    >>> from codesign_opt import LogNormal
     >>> TrainingRun(density=LogNormal(-1.2, 1.2), iterations=2_000, batch=256).examples
     512000
     """
@@ -66,9 +68,7 @@ class TrainingRun:
             log = self.read_log()
             counts = np.histogram(log["sigma"], levels.edges, weights=log["examples"])[0]
             return counts / float(log["examples"].sum()) * total
-        if isinstance(self.density, LogNormal):
-            return self.density.mass(levels.edges) * total
-        if isinstance(self.density, TrainingDensity):
+        if isinstance(self.density, SigmaDensity):
             return self.density.mass(levels.edges) * total
         if callable(self.density):
             return _function_mass(self.density, levels) * total

@@ -12,6 +12,7 @@ from typing import Any
 _HOMES = {
     "adapters": ["from_diffusers", "from_edm", "from_prediction", "guided"],
     "checkpoint_curve": ["checkpoint_errors", "error_left"],
+    "degradation": ["LinearDegradation", "contraction_bound", "linear_degradation", "steady_bound"],
     "denoiser": ["Denoiser", "DenoiserError"],
     "error_coupling": ["ErrorGram", "error_gram"],
     "grid_descent": ["descend_grid"],
@@ -20,12 +21,14 @@ _HOMES = {
     "local_error": ["step_responses", "truncation_error"],
     "pipeline": ["network"],
     "reference": ["Draws", "Reference"],
+    "representation": ["feature_collapse", "gradient_decomposition", "phase_space"],
     "sampling": ["BrownianPath", "run", "trajectory"],
     "score_costs": ["score_cost", "step_costs"],
     "sensitivity": ["difference_of", "sensitivity"],
     "spectra": ["spectrum"],
     "statistics": ["Estimate", "Moments"],
     "step_rule": ["StepRule"],
+    "tangent_gram": ["TangentGram", "tangent_gram"],
     "transfer": ["TransferKernel"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

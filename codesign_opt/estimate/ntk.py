@@ -18,7 +18,7 @@ from .correlation import jackknife
 from .features import SharedFeatures
 from .statistics import Estimate
 
-__all__ = ["Decoupling", "TangentSpectrum", "decoupled_scores", "decoupling", "tangent_spectrum"]
+__all__ = ["Decoupling", "TangentSpectrum", "decoupled_scores", "decoupling", "entropy_rank", "tangent_spectrum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def tangent_spectrum(features: SharedFeatures) -> TangentSpectrum:
     groups = features.information
     count = len(groups)
     values = np.maximum(np.linalg.eigvalsh(groups.mean(axis=0))[:, ::-1], 0.0)
-    entropy = jackknife(lambda mean: _entropy_rank(np.asarray(np.linalg.eigvalsh(mean), dtype=np.float64)), groups)
+    entropy = jackknife(lambda mean: entropy_rank(np.asarray(np.linalg.eigvalsh(mean), dtype=np.float64)), groups)
     # tr F^2 from different groups: (|sum F_u|^2 - sum |F_u|^2) / (U (U - 1)), left out one at a time by its parts
     traces = np.trace(groups, axis1=2, axis2=3)
     inner = np.einsum("ulpq,vlpq->uvl", groups, groups, optimize=True)
@@ -67,7 +67,12 @@ def tangent_spectrum(features: SharedFeatures) -> TangentSpectrum:
     return TangentSpectrum(features.sigma, values, Estimate(participation(whole), spread, count), entropy)
 
 
-def _entropy_rank(eigenvalues: Array) -> Array:
+def entropy_rank(eigenvalues: Array) -> Array:
+    """Effective rank exp(-sum p ln p) of eigenvalues p normalised along the last axis (Roy and Vetterli 2007).
+
+    >>> entropy_rank(np.array([3.0, 3.0, 0.0])).round(12).item()
+    2.0
+    """
     share = np.maximum(eigenvalues, 0.0)
     share = share / share.sum(axis=-1, keepdims=True)
     return np.asarray(np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)))

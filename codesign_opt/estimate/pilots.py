@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .._validate import Array, integer, number, vector
-from ..densities import LogNormal, TrainingDensity
+from ..densities import SigmaDensity
 from ..level_statistics import LevelStatistics
 from .gradient_noise import clean_examples
 from .streams import seeded
@@ -30,7 +30,7 @@ class SGDPilot:
     Args:
         module: nn.Module (x, sigma) -> x0; a copy is trained, from its present weights.
         data: clean examples.
-        density: of training noise levels: LogNormal, TrainingDensity, (M,) levels visited equally often, or a
+        density: of training noise levels: a SigmaDensity such as LogNormal(), (M,) levels visited equally often, or a
             function u in (0, 1) -> sigma.
         iterations, batch, learning_rate: of the training.
         average: fraction of the iterations, at the end, whose weights are averaged; 0: the last iterate.
@@ -41,6 +41,7 @@ class SGDPilot:
     Raises:
         ValueError: an argument out of range.
 
+    >>> from codesign_opt import LogNormal
     >>> pilot = SGDPilot(torch.nn.Identity(), torch.randn(9, 2), LogNormal(), iterations=1, batch=1, learning_rate=0.1)
     Traceback (most recent call last):
     ValueError: SGDPilot.module has no parameter that requires a gradient.
@@ -65,7 +66,7 @@ class SGDPilot:
         integer(self.batch, "SGDPilot.batch", minimum=1)
         number(self.learning_rate, "SGDPilot.learning_rate", positive=True)
         number(self.average, "SGDPilot.average", nonnegative=True, maximum=1.0)
-        if not callable(self.density) and not isinstance(self.density, (LogNormal, TrainingDensity)):
+        if not callable(self.density) and not isinstance(self.density, SigmaDensity):
             vector(self.density, "SGDPilot.density", positive=True)
         object.__setattr__(self, "data", clean_examples(self.data, self.iterations * self.batch))
 
@@ -122,7 +123,7 @@ class SGDPilot:
         return sigma, ((out - x0) ** 2).flatten(1).sum(1)
 
     def _levels(self, u: Array) -> Array:
-        if isinstance(self.density, (LogNormal, TrainingDensity)):
+        if isinstance(self.density, SigmaDensity):
             return np.asarray(self.density.quantile(u))
         if callable(self.density):
             return vector(self.density(u), "SGDPilot.density(u)", length=u.size, positive=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from .align_your_steps import AlignYourSteps, EulerCost, KLUBCost, klub, subdivided
 from .arc_length import equal_increments
 from .ays_tables import AYS_TABLES, AYS_TIMESTEPS, AYSXL, AYSDeepFloyd, AYSStableDiffusion, AYSVideo, ays_table
+from .density_names import training_densities, training_density
 from .elementary import (
     euler_kl,
     euler_trajectory,
@@ -29,9 +30,11 @@ from .elementary import (
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .gits import GITS, step_errors
 from .interval_cost import coordinate_search, monotone, shortest_path, shortest_path_of_lines
+from .learned_uncertainty import LearnedUncertainty
 from .loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
 from .online import OnlineSchedule
 from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
+from .recoverability import allocation, allocation_density, bayes_floor, gaussian_mmse, recoverability, time_allocation
 from .risks import (
     discretization_error,
     entropy_bound,
@@ -47,7 +50,12 @@ from .score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaus
 from .selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .smooth_path import beam_path, path_cost, smooth_path
 from .tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
+from .targets import TARGETS, target_coefficients, target_gain
+from .time_densities import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
+from .training_densities import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
 from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
+from .weighting import Weighting
+from .weights import weighting, weightings
 
 __all__ = [
     "AYSXL",
@@ -55,12 +63,14 @@ __all__ = [
     "AYS_TIMESTEPS",
     "FAMILIES",
     "GITS",
+    "TARGETS",
     "AYSDeepFloyd",
     "AYSStableDiffusion",
     "AYSVideo",
     "AlignYourSteps",
     "BetaSigma",
     "BetaTimesteps",
+    "Cauchy",
     "CosineTime",
     "DenoiserGaps",
     "EDMRho",
@@ -71,10 +81,17 @@ __all__ = [
     "KLOptimal",
     "KLUBCost",
     "Laplace",
+    "LaplaceDensity",
+    "LearnedUncertainty",
     "LinearSigma",
+    "LogLogistic",
     "LogSNR",
+    "LogUniform",
+    "LogitNormal",
     "LossAdaptive",
     "LossAdaptiveLimit",
+    "Mode",
+    "OnLevels",
     "OnlineSchedule",
     "Polyexponential",
     "PowerUniform",
@@ -89,10 +106,16 @@ __all__ = [
     "ScoreOptimal",
     "SpectrumSelect",
     "Tangent",
+    "TimeStairs",
     "TimeUniform",
     "TimestepUniform",
     "Trajectories",
+    "VDiffusion",
+    "Weighting",
+    "allocation",
+    "allocation_density",
     "ays_table",
+    "bayes_floor",
     "beam_path",
     "coordinate_search",
     "corrector_cost",
@@ -106,8 +129,10 @@ __all__ = [
     "extended_risk",
     "frozen_denoiser_error",
     "gaussian_length",
+    "gaussian_mmse",
     "klub",
     "leading_kl",
+    "loss_second_moment",
     "mmse_slope",
     "monotone",
     "mutual_information",
@@ -115,6 +140,7 @@ __all__ = [
     "path_cost",
     "path_energy",
     "predictor_cost",
+    "recoverability",
     "risk_from_log",
     "risk_from_losses",
     "schedule",
@@ -122,9 +148,18 @@ __all__ = [
     "shortest_path",
     "shortest_path_of_lines",
     "smooth_path",
+    "speed_density",
     "step_errors",
     "stochastic_path_kl",
     "stochastic_variance_ratio",
     "subdivided",
     "tangent_coefficient",
+    "target_coefficients",
+    "target_gain",
+    "time_allocation",
+    "training_densities",
+    "training_density",
+    "uniform_time",
+    "weighting",
+    "weightings",
 ]

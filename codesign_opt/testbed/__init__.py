@@ -16,6 +16,7 @@ _HOME = {
     "TrainedDenoiser": "training",
     "UNet": "unet",
     "circle8": "mixtures",
+    "clusters4": "mixtures",
     "digits": "datasets",
     "grid8": "mixtures",
     "photo_patches": "datasets",

@@ -3,6 +3,7 @@
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
 python -m codesign_opt.testbed las --out docs/figures
+python -m codesign_opt.testbed representation --out docs/figures
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
     whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
     whats.append(("las", "loss-adaptive schedules against the usual grids on two mixtures, exact denoisers: table"))
+    whats.append(
+        ("representation", "what can be learned at each noise level: mixture and Fashion-MNIST network, figures")
+    )
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
     parser.add_argument(
         "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
@@ -48,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _las(Path(options.out), options.samples)
     if options.name == "density":
         return _density(options.cache, Path(options.out), options.seeds, options.side)
+    if options.name == "representation":
+        return _representation(options.cache, Path(options.out))
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -103,6 +109,19 @@ def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
     report = compare_densities(experiment, seeds=seeds)
     print(report)
     print("written:", ", ".join(str(path) for path in report.save(out, name)))
+    return 0
+
+
+def _representation(cache: str | None, out: Path) -> int:
+    from .representation import representation_study
+
+    start = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    report = representation_study(tell, cache)
+    print("written:", ", ".join(str(path) for path in report.save(out)))
     return 0
 
 

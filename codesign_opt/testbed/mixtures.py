@@ -12,7 +12,7 @@ from torch import Tensor
 from .._validate import Array, integer, matrix, number, vector
 from ..estimate.streams import seeded
 
-__all__ = ["Mixture", "circle8", "grid8"]
+__all__ = ["Mixture", "circle8", "clusters4", "grid8"]
 
 # weights of the eight components of circle8 and grid8: unequal on purpose, a factor of 3 from end to end
 _WEIGHTS = (0.20, 0.08, 0.15, 0.07, 0.18, 0.10, 0.12, 0.10)
@@ -105,6 +105,19 @@ def circle8(radius: float = 2.0, width: float = 0.2) -> Mixture:
     angle = 2 * np.pi * np.arange(8) / 8
     radius = number(radius, "radius", positive=True)
     return Mixture(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), np.full(8, width), np.array(_WEIGHTS))
+
+
+def clusters4(offset: float = 2.0, width: float = 0.3) -> Mixture:
+    """Four equal components at (+-2, +-2) of standard deviation 0.3: the toy of arXiv:2605.10790, appendix F.1.
+
+    Each axis is a mixture of its own, of variance offset^2 + width^2 = 4.09: the data are centred, not whitened.
+
+    >>> clusters4().means.tolist()
+    [[-2.0, -2.0], [-2.0, 2.0], [2.0, -2.0], [2.0, 2.0]]
+    """
+    offset = number(offset, "offset", positive=True)
+    corners = offset * np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    return Mixture(corners, np.full(4, width), np.ones(4))
 
 
 def grid8(spacing: float = 1.5, width: float = 0.2) -> Mixture:

@@ -22,7 +22,7 @@ from .loss_log import LossLog
 
 __all__ = ["TrainedDenoiser", "edm_weight", "finished", "train"]
 
-Density = Any  # LogNormal, TrainingDensity, anything with quantile(u), or a function (batch, generator) -> sigma
+Density = Any  # SigmaDensity, anything with quantile(u), or a function (batch, generator) -> sigma
 Weight = Callable[[Tensor], Tensor]
 EDM_DENSITY = LogNormal(-1.2, 1.2)
 _CHECKPOINT, _LOG = "checkpoint.pt", "loss.csv"
