@@ -191,7 +191,7 @@ def _label(value: Any, number: int) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Schedule):
-        return repr(value) if value != type(value)() else value.name
+        return value.name if not _needs_parameters(value.name) and value == type(value)() else repr(value)
     return f"{'plan' if isinstance(value, Plan) else 'grid'} {number}"
 
 

@@ -2,6 +2,7 @@
 
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
+python -m codesign_opt.testbed peers --worlds gaussian,mixtures --out docs/figures
 """
 
 from __future__ import annotations
@@ -22,15 +23,19 @@ def main(arguments: list[str] | None = None) -> int:
     whats.append(("plans", "sampler plans for the Fashion-MNIST network against the usual grids: table and figure"))
     whats.append(("limit", "how far those plans are from direct descent with 20 times the evaluations"))
     whats.append(("density", "a training density planned from one pilot run against 15 lognormal ones, photo patches"))
+    whats.append(("peers", "the plan against every schedule of the literature at equal evaluations: tables, figures"))
     parser = argparse.ArgumentParser(prog="python -m codesign_opt.testbed", description=main.__doc__)
     parser.add_argument(
         "name", choices=[name for name, _ in whats], help="; ".join(f"{name}: {what}" for name, what in whats)
     )
     parser.add_argument("--cache", help="folder of the weights (default: CODESIGN_OPT_CACHE or ~/.cache/codesign_opt)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (default 1)")
-    parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans: which samplers, with commas")
+    parser.add_argument("--samplers", default="euler,heun,dpmpp_2m", help="plans, peers: which samplers, with commas")
     parser.add_argument("--steps", default="5,8,12,18,30", help="plans: numbers of steps, with commas")
-    parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
+    parser.add_argument("--out", default="out", help="plans, density, peers: folder of the table and the figures")
+    parser.add_argument("--worlds", default="gaussian,mixtures,fashion_mnist", help="peers: where, with commas")
+    parser.add_argument("--evaluations", default="5,8,10,15,20", help="peers: evaluations per image, with commas")
+    parser.add_argument("--draws", type=int, help="peers: test draws of the measured worlds (20,000 and 1,024)")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
@@ -38,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.name in ("plans", "limit"):
         counts = [int(count) for count in options.steps.split(",")]
         return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
+    if options.name == "peers":
+        return _peers(options)
     if options.name == "density":
         return _density(options.cache, Path(options.out), options.seeds, options.side)
     start = time.monotonic()
@@ -64,6 +71,28 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
     else:
         write_rows(network_limit(place, samplers=samplers, steps=steps, progress=tell), out / "network_limit.csv")
     print(f"the table is in {out}")
+    return 0
+
+
+def _peers(options: argparse.Namespace) -> int:
+    from .peer_comparison import compare_peers, write_comparison
+
+    start = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    found = compare_peers(
+        cache_folder(options.cache),
+        worlds=options.worlds.split(","),
+        samplers=options.samplers.split(","),
+        evaluations=[int(count) for count in options.evaluations.split(",")],
+        draws=options.draws,
+        progress=tell,
+    )
+    for one in found.values():
+        print(f"{one}\n")
+    print("written:", ", ".join(str(path) for path in write_comparison(found, Path(options.out))))
     return 0
 
 
