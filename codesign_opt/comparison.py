@@ -170,7 +170,8 @@ def _entry(row: ComparisonRow | None) -> str:
         return "–"
     best = row.error - row.excess
     ratio = row.error / best if best > 0 else float("inf")
-    text = f"{ratio:.3f}" if ratio < 1.1 else (f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0f}")
+    digits = ".3f" if ratio < 1.1 else (".2f" if ratio < 100 else (".0f" if ratio < 1e4 else ".0e"))
+    text = f"{ratio:{digits}}"
     if row.excess_error > 0 and best > 0:
         text += f" ± {row.excess_error / best:.2g}"
     return f"**{text}**" if row.level else text

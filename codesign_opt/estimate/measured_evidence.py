@@ -26,7 +26,6 @@ from .streams import batches, first_of, my_share, normal, seeded, sum_over_proce
 
 __all__ = ["evidence"]
 
-_CHUNK = 64  # states in one call of the denoiser
 _NUDGE = 0.05  # in log sigma, of the central difference of the score: its error is of the second order
 _SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
 
@@ -42,6 +41,7 @@ def evidence(
     levels: int = 64,
     teachers: int = 32,
     teacher_steps: int = 60,
+    chunk: int = 64,
     seed: int = 0,
     folder: str | Path | None = None,
     device: Any = None,
@@ -56,7 +56,7 @@ def evidence(
         score cost  sigma^2 E |d score / d sigma|^2 at fixed x     (peers.ScoreCost), with score = (D - x) / sigma^2,
                     by a central difference over 10 % of sigma
 
-    three calls of the denoiser for each level and 64 draws. The trajectories are Heun's on EDM's grid from
+    three calls of the denoiser for each level and `chunk` draws. The trajectories are Heun's on EDM's grid from
     N(0, sigma_max^2 I), `teachers` of them.
 
     Args:
@@ -67,6 +67,7 @@ def evidence(
         draws: examples, each with a path of noise of its own.
         levels: of the curves, uniform in log sigma over the range.
         teachers, teacher_steps: of the trajectories.
+        chunk: states in one call of the denoiser; more where states are small.
         seed: of all draws.
         folder: where finished items are kept: the same call goes on.
         device: of the states; the data's unless given.
@@ -88,7 +89,7 @@ def evidence(
     tell = teller(progress)
     integer(draws, "draws", minimum=2)
     first, data = first_of(data)
-    work = _Work.prepared(denoiser, first, process, levels, seed, folder, device)
+    work = _Work.prepared(denoiser, first, process, levels, integer(chunk, "chunk", minimum=1), seed, folder, device)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     tell(f"spectrum: {found.spectrum!r}")
     examples = _sample(data, draws, seed).to(work.like.device)
@@ -135,6 +136,7 @@ class _Work:
     shape: tuple[int, ...]
     like: torch.Tensor
     sigma: Array
+    chunk: int
     seed: int
     folder: Path | None
 
@@ -145,6 +147,7 @@ class _Work:
         first: torch.Tensor,
         process: Process | None,
         levels: int,
+        chunk: int,
         seed: int,
         folder: Any,
         device: Any,
@@ -163,7 +166,7 @@ class _Work:
         sigma[0], sigma[-1] = low, high
         like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
         place = None if folder is None else Path(folder)
-        work = cls(wrapped, tuple(first.shape[1:]), like, sigma, integer(seed, "seed"), place)
+        work = cls(wrapped, tuple(first.shape[1:]), like, sigma, chunk, integer(seed, "seed"), place)
         work._check_same()
         return work
 
@@ -190,8 +193,8 @@ class _Work:
         size, count = self.sigma.size, int(examples.shape[0])
         total = {"risk": Moments((size,)), "cost": Moments((size,)), "gaps": Moments((size, size))}
         ledger = Ledger(self.place("paths"), self._question(examples))
-        for chunk in my_share(-(-count // _CHUNK)):
-            part = examples[chunk * _CHUNK : (chunk + 1) * _CHUNK]
+        for chunk in my_share(-(-count // self.chunk)):
+            part = examples[chunk * self.chunk : (chunk + 1) * self.chunk]
             item = ledger.item(f"chunk{chunk}", partial(self._path, part, chunk))
             for name, moments in total.items():
                 state = {key: item[f"{name}.{key}"] for key in ("count", "mean", "squares")}
@@ -228,12 +231,18 @@ class _Work:
     def teacher(self, count: int, steps: int) -> Trajectories:
         """Heun's method on EDM's grid down to sigma_min: states and slopes at every node."""
         grid = edm_grid(steps, float(self.sigma[0]), float(self.sigma[-1]), terminal="rescale")
-        question = {"what": "trajectories", "count": count, "grid": grid.tolist(), "seed": self.seed}
+        question = {
+            "what": "trajectories",
+            "count": count,
+            "chunk": self.chunk,
+            "grid": grid.tolist(),
+            "seed": self.seed,
+        }
         ledger = Ledger(self.place("trajectories"), question | {"denoiser": self.denoiser.name})
         states = np.zeros((grid.size, count, int(np.prod(self.shape))))
         slopes = np.zeros_like(states)
-        for chunk in my_share(-(-count // _CHUNK)):
-            rows = slice(chunk * _CHUNK, min((chunk + 1) * _CHUNK, count))
+        for chunk in my_share(-(-count // self.chunk)):
+            rows = slice(chunk * self.chunk, min((chunk + 1) * self.chunk, count))
             item = ledger.item(f"chunk{chunk}", partial(self._fine, grid, chunk, rows.stop - rows.start))
             states[:, rows], slopes[:, rows] = item["states"], item["slopes"]
         both = sum_over_processes(torch.as_tensor(np.stack([states, slopes]))).numpy()
@@ -258,6 +267,6 @@ class _Work:
     def _question(self, examples: torch.Tensor) -> dict[str, Any]:
         return {
             "what": "evidence", "denoiser": self.denoiser.name, "levels": self.sigma.tolist(), "seed": self.seed,
-            "examples": list(examples.shape), "dtype": str(self.like.dtype),
+            "examples": list(examples.shape), "chunk": self.chunk, "dtype": str(self.like.dtype),
             "mean square": f"{float(examples.double().square().mean()):.9g}",
         }  # fmt: skip

@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="out", help="plans, density, peers: folder of the table and the figures")
     parser.add_argument("--worlds", default="gaussian,mixtures,fashion_mnist", help="peers: where, with commas")
     parser.add_argument("--evaluations", default="5,8,10,15,20", help="peers: evaluations per image, with commas")
-    parser.add_argument("--draws", type=int, help="peers: test draws of the measured worlds (20,000 and 1,024)")
+    parser.add_argument("--draws", type=int, help="peers: test draws of the measured worlds (20,000 and 256)")
+    parser.add_argument("--peers", help="peers: which schedules, with commas (all)")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
     options = parser.parse_args(arguments)
@@ -87,6 +88,7 @@ def _peers(options: argparse.Namespace) -> int:
         worlds=options.worlds.split(","),
         samplers=options.samplers.split(","),
         evaluations=[int(count) for count in options.evaluations.split(",")],
+        peers=None if options.peers is None else options.peers.split(","),
         draws=options.draws,
         progress=tell,
     )

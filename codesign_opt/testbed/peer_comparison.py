@@ -42,9 +42,9 @@ def gaussian_worlds() -> dict[str, GaussianModel]:
 
 
 def fashion_world(
-    cache: Path, *, draws: int = 1024, progress: Any = None, plan_options: dict[str, Any] | None = None
+    cache: Path, *, draws: int = 256, progress: Any = None, plan_options: dict[str, Any] | None = None
 ) -> DenoiserWorld:
-    """The trained Fashion-MNIST network; plans and fine solutions are those of `testbed.network_plans`.
+    """The trained Fashion-MNIST network; plans are those of `testbed.network_plans`, where it has made them.
 
     Beside the error: the Fréchet distance to the 10,000 test images in the features of `testbed.classifier`.
     """
@@ -73,7 +73,7 @@ def compare_peers(
     Args:
         worlds: of "gaussian" (three spectra), "mixtures" (circle8, grid8) and "fashion_mnist".
         peers: names of schedules; all that are known unless given.
-        draws: test draws of the measured worlds, instead of 20,000 for mixtures and 1,024 for the network.
+        draws: test draws of the measured worlds, instead of 20,000 for mixtures and 256 for the network.
     """
     found = {}
     for name, world in _worlds(cache, [choice(w, "worlds", WORLDS) for w in worlds], draws, progress):
@@ -140,7 +140,7 @@ difference to it from the same draws; bold is the best, or within one standard e
 are exact).
 
 Measures: on Gaussian data the exact squared Wasserstein-2 distance of the output to the data, without noise. On the
-mixtures (exact denoisers, 20,000 draws) and the network (1,024 draws) the mean squared distance of the output to a fine
+mixtures (exact denoisers, 20,000 draws) and the network (256 draws) the mean squared distance of the output to a fine
 solution of the probability-flow ODE under the same start, on draws that nothing was planned on. These errors are heavy
 tailed: the CSV has geometric means beside, and secondary measures of the samples (negative log likelihood under the
 true mixture and sliced Wasserstein-2 to as many data; for the network the Fréchet distance to the test images in the 64

@@ -145,7 +145,7 @@ class DenoiserWorld:
         return {
             "title": self.title, "denoiser": self.denoiser.name, "process": self.process.to_dict(),
             "terminal": self.terminal, "test": self.test(0).draws.describe(), "fine_steps": self.fine_steps,
-            "metrics": sorted(self.metrics), "plan": dict(self.plan_options), "evidence": dict(self.evidence_options),
+            "metrics": sorted(self.metrics), "plan": dict(self.plan_options),
         }  # fmt: skip
 
     def _place(self, name: str) -> Path | None:
@@ -180,6 +180,6 @@ def mixture_world(
             "sliced_w2": lambda outputs: sliced_wasserstein2(outputs, fresh),
         },
         plan_options=plan_options or {"draws": 1024, "chunk": 1024, "evaluations": 20_000},
-        evidence_options={"draws": 2048, "levels": 96},
+        evidence_options={"draws": 2048, "levels": 96, "chunk": 2048},
         folder=folder, progress=progress,
     )  # fmt: skip
