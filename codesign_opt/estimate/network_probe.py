@@ -24,6 +24,7 @@ from .streams import agreed, my_share, sum_over_processes
 __all__ = ["NetworkProbe"]
 
 _ALWAYS = 200  # batches of a run that is measured whatever the budget
+_DESCENTS = 4  # of few steps, from different starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,32 +116,49 @@ class NetworkProbe:
             )
         return grid
 
-    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
-        """The best grid met in a descent of the measured error from this grid and the usual families."""
+    def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
+        """The best grid met in descents of the measured error from this grid and the usual families.
+
+        The first descent starts from the best of them. With few steps the error has several minima, over grids that
+        stop at different levels too: `stops` are further stopping points for the families, and where they are given
+        descents from the next best starts follow while the budget lasts. Held-out draws choose among the results.
+        """
         sigmas = self._checked(sigmas)
-        positive = sigmas[sigmas > 0]
-        steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
-        terminal = self.reference.terminal
-        starts = [sigmas]
-        for stop in {low, self.reference.stopping_sigma} if free_stop else {low}:
-            starts += [family(steps, stop, high, terminal=terminal) for family in (edm_grid, log_snr_grid)]
-        starts = starts[: self._affordable(steps)]
+        starts, several = self._starts(sigmas, stops, free_stop=free_stop)
+        steps = sigmas.size - 1
+        starts = starts[: self._affordable(steps, self.budget)]
         if not starts:
             self.tell(f"descent of {steps} steps: {self.budget} batch evaluations do not cover one run; left as it is")
             return sigmas
-        place = self._place("descent-free" if free_stop else "descent", sigmas)
-        found = descend_grid(
-            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, folder=place
-        )
-        self.tell(f"descent of {steps} steps: {found!r}")
-        return found.sigmas
+        place = self._place(("descent-free" if free_stop else "descent") + "-stops" * several, sigmas)
+        left, found = self.budget, []
+        while starts and len(found) < (_DESCENTS if several else 1) and len(starts) <= self._affordable(steps, left):
+            where = None if place is None else place.with_name(f"{place.name}-{len(found)}" if found else place.name)
+            one = descend_grid(self.reference, self.held_out, starts, budget=left, free_stop=free_stop, folder=where)
+            self.tell(f"descent of {steps} steps: {one!r}")
+            found.append(one)
+            left -= one.batches
+            starts = [grid for grid in starts if not np.array_equal(grid, one.start)]
+        return min(found, key=lambda one: float(one.held_out.mean.value)).sigmas
 
-    def _affordable(self, steps: int) -> int:
-        """How many starts half the budget can run, behind the fine solutions."""
+    def _starts(self, sigmas: Array, stops: tuple[float, ...], *, free_stop: bool) -> tuple[list[Array], bool]:
+        """Grids to descend from, and whether further stopping points are among them."""
+        positive, lowest = sigmas[sigmas > 0], self.reference.stopping_sigma
+        steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
+        further = [stop for stop in stops if lowest < stop < high] if free_stop else []
+        starts = [sigmas]
+        for stop in [*sorted({low, lowest} if free_stop else {low}), *further]:
+            starts += [
+                family(steps, stop, high, terminal=self.reference.terminal) for family in (edm_grid, log_snr_grid)
+            ]
+        return starts, bool(further)
+
+    def _affordable(self, steps: int, budget: int) -> int:
+        """How many starts half of a budget can run, behind the fine solutions."""
         zero, chunks = self.reference.terminal == "denoise", self.reference.draws.chunks + self.held_out.chunks
         fine = batches_of_run(self.reference.fine, self.reference.steps + zero, to_zero=zero)
         one = batches_of_run(self.reference.sampler, steps, to_zero=zero)
-        return max(0, (self.budget // 2 - chunks * fine) // (chunks * one))
+        return max(0, (budget // 2 - chunks * fine) // (chunks * one))
 
     def _place(self, what: str, sigmas: Array) -> Path | None:
         if self.folder is None:
