@@ -11,6 +11,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.comparing import World, calls_of, compare
 from codesign_opt.estimate.adapters import guided
+from codesign_opt.estimate.pipeline import network
 from codesign_opt.estimate.sampling import run
 from codesign_opt.testbed.classifier import Classifier, feature_distance, trained_classifier
 from codesign_opt.testbed.metrics import negative_log_likelihood
@@ -137,3 +138,17 @@ def test_feature_distance_is_zero_on_the_images_and_grows_with_noise():
 def test_unknown_worlds_are_named(tmp_path):
     with pytest.raises(ValueError, match="worlds is 'moon'"):
         compare_peers(tmp_path, worlds=["moon"])
+
+
+def test_with_few_steps_descents_from_several_stopping_points_find_a_better_minimum():
+    mixture = circle8()
+    data = mixture.sample(400, dtype=torch.float64)
+    options = {"sampler": co.Heun(), "levels": 6, "draws": 128, "chunk": 128, "evaluations": 6000}
+    probe = network(mixture, data, **options).probe
+    start = co.log_snr_grid(4, 0.002, 80.0)
+    one = probe.descend(start, free_stop=True)
+    several = probe.descend(start, free_stop=True, stops=(0.07, 0.2, 0.6))
+    ratio = probe.errors(several).ratio(probe.errors(one))  # on draws that neither has seen
+    assert ratio.value < 0.8
+    assert 1 - ratio.value > 3 * ratio.standard_error
+    assert several.size == one.size == 5

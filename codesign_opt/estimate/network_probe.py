@@ -13,7 +13,7 @@ import torch
 
 from .._validate import Array
 from ..grids import edm_grid, log_snr_grid
-from .grid_descent import descend_grid
+from .grid_descent import DescendedGrid, descend_grid
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .local_error import step_responses
 from .reference import Draws, Reference, gathered
@@ -131,7 +131,8 @@ class NetworkProbe:
             self.tell(f"descent of {steps} steps: {self.budget} batch evaluations do not cover one run; left as it is")
             return sigmas
         place = self._place(("descent-free" if free_stop else "descent") + "-stops" * several, sigmas)
-        left, found = self.budget, []
+        left = self.budget
+        found: list[DescendedGrid] = []
         while starts and len(found) < (_DESCENTS if several else 1) and len(starts) <= self._affordable(steps, left):
             where = None if place is None else place.with_name(f"{place.name}-{len(found)}" if found else place.name)
             one = descend_grid(self.reference, self.held_out, starts, budget=left, free_stop=free_stop, folder=where)
