@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .auditing import audit as audit
     from .certificate import Certificate as Certificate
     from .coefficients import Coefficients as Coefficients
+    from .comparing import World as World
+    from .comparing import compare as compare
+    from .comparison import Comparison as Comparison
     from .coupling import Local as Local
     from .coupling import PerLevel as PerLevel
     from .coupling import PerStep as PerStep
@@ -94,6 +97,8 @@ _HOMES = {
     "auditing": ["Audit", "audit"],
     "certificate": ["Certificate"],
     "coefficients": ["Coefficients"],
+    "comparing": ["World", "compare"],
+    "comparison": ["Comparison"],
     "coupling": ["Local", "PerLevel", "PerStep", "Transfer"],
     "curve_estimation": ["learning_curves"],
     "curve_results": ["LearningCurves"],

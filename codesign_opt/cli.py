@@ -1,4 +1,4 @@
-"""The command line: solve, audit, frontier, show, export and list, with the errors of the package on one line.
+"""The command line: solve, audit, frontier, compare, show, export and list; errors of the package on one line.
 
 Exit codes: 0 done, 1 no certified plan (infeasible, or the proof failed), 2 bad input. Numbers and
 tables go to stdout, progress and errors to stderr. Everything heavy is imported by the command that
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for declare in (_solve_arguments, _audit_arguments, _frontier_arguments, _show_arguments, _list_arguments):
         declare(commands)
+    _compare_arguments(commands)
     _export_arguments(commands)
     return parser
 
@@ -139,6 +140,22 @@ def _frontier_arguments(commands: Any) -> None:
     parser.add_argument("--budgets", type=_numbers, required=True, metavar="A,B,…", help="budgets, ascending")
     parser.add_argument("--images", type=_numbers, metavar="N[,M,…]", help="images; several are swept, at one budget")
     parser.add_argument("--steps", type=int, metavar="K", help="most sampler steps")
+
+
+def _compare_arguments(commands: Any) -> None:
+    parser = _command(
+        commands, "compare", _compare, "hold schedules of the literature against the plan, equal evaluations"
+    )
+    parser.add_argument(
+        "problem", metavar="NAME|FILE", help="a name from `codesign-opt list`, or a .py file that defines build()"
+    )
+    parser.add_argument("--peers", metavar="A,B,…", help="schedules (all that the problem has evidence for)")
+    parser.add_argument(
+        "--evaluations", type=_numbers, default=[10, 20, 40], metavar="N,M,…", help="per image (10,20,40)"
+    )
+    parser.add_argument("--samplers", metavar="A,B,…", help="euler, heun, dpmpp_2m (the problem's own)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, its figure and finished cells")
+    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr")
 
 
 def _show_arguments(commands: Any) -> None:
@@ -236,6 +253,31 @@ def _frontier(options: argparse.Namespace) -> int:
                 plan.save(folder / f"plan_{found.axis}_{value:g}.json")
         _draw(folder / "frontier.png", lambda: found.plot().figure)
     return 0 if any(plan is not None for plan in found.plans) else 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from . import problems
+    from .comparing import compare
+
+    declared = problems.load(options.problem)
+    if declared.model is None:
+        raise ValueError(f"compare needs a model, but {declared.name} is a finished problem; `solve` it.")
+    folder = _folder(options.out)
+    found = compare(
+        declared.model,
+        None if options.peers is None else options.peers.split(","),
+        options.evaluations,
+        samplers=None if options.samplers is None else options.samplers.split(","),
+        folder=None if folder is None else folder / "cells",
+        progress=_tell if options.verbose else None,
+    )
+    print(found)
+    if folder is not None:
+        _save_text(folder / "comparison.txt", str(found))
+        _save_text(folder / "comparison.md", found.markdown())
+        found.to_csv(folder / "comparison.csv")
+        _draw(folder / "comparison.png", lambda: found.plot()[0].figure)
+    return 0
 
 
 def _show(options: argparse.Namespace) -> int:

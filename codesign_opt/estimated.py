@@ -23,6 +23,7 @@ from .spectrum import Spectrum
 
 __all__ = ["EstimatedModel", "GridProbe", "Measurement"]
 
+_STOPS = (0.05, 0.15, 0.4)  # stopping points, of the data's standard deviation, to descend from too
 _ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor")
 
 
@@ -55,8 +56,8 @@ class GridProbe(Protocol):
     def error(self, sigmas: Array) -> Measurement:
         """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
 
-    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
-        """A grid of as many steps with smaller measured error."""
+    def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
+        """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""
 
     @property
     def calls(self) -> int:
@@ -237,7 +238,11 @@ class EstimatedModel:
             sigmas: (K+1,) grid.
             free_stop: whether the last positive level may move.
         """
-        return sigmas if self.probe is None else self.probe.descend(sigmas, free_stop=free_stop)
+        if self.probe is None:
+            return sigmas
+        top = 0.5 * float(sigmas[0])  # few steps stop far above the process's end, Heun's most
+        stops = tuple(stop for share in _STOPS if (stop := share * self.spectrum.sigma_data) < top)
+        return self.probe.descend(sigmas, free_stop=free_stop, stops=stops)
 
     def predicted_bias(self, sigmas: Any) -> float:
         """Leading order: |sum over steps of step^(q+1) epsilon|^2 plus the truncation (equation 3.4)."""

@@ -1,8 +1,8 @@
 """Few steps: where the leading order of the discretisation error is far off, the stopping point too is exact.
 
 The program of docs/theory.md section 7 chooses the stopping point by leading-order errors. Below
-about 20 steps the exact error of the polished grid may prefer another one, so it is searched on that
-error, and the better of the two plans is handed out.
+about 20 steps (32 for samplers whose local errors change sign) the exact error of the polished grid
+may prefer another one, so it is searched on that error, and the better of the two plans is handed out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .study import Study
 
 __all__ = ["FEW_STEPS", "exact_stop"]
 
-FEW_STEPS = 20
+FEW_STEPS, FEW_STEPS_SIGNED = 20, 33
 _STOPS = 12
 _WORTH = 1e-3
 
@@ -33,7 +33,8 @@ def exact_stop(study: Study, plan: Plan, low: float, high: float) -> Plan:
     The search covers [low, high]; `outer` then says status "moved", the program's own stopping point in
     "moved_from", and what was proved about the program in "program".
     """
-    if plan.sigmas is None or plan.number_of_steps >= FEW_STEPS or study.terms:
+    few = FEW_STEPS_SIGNED if study.model.sampler.signed else FEW_STEPS
+    if plan.sigmas is None or plan.number_of_steps >= few or study.terms:
         return plan  # the exact error knows nothing of the user's terms
     if not hasattr(study.model, "wasserstein2"):
         return plan  # no exact law; a measured grid was moved at its stopping end already

@@ -309,3 +309,20 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stdout.startswith("power_law_64")
     assert done.stderr == ""
+
+
+def test_compare_prints_the_table_and_writes_it_with_its_figure(tmp_path, capsys):
+    words = ["compare", "power_law_64", "--peers", "edm,log_snr", "--evaluations", "6", "--samplers", "euler"]
+    assert main([*words, "--out", str(tmp_path / "new"), "-v"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("6 of 6") == 3
+    assert "best plan of 3" in printed.err
+    names = ["cells", "comparison.csv", "comparison.md", "comparison.png", "comparison.txt"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == names
+    assert main([*words, "--out", str(tmp_path / "new")]) == 0  # from the finished cells
+    assert capsys.readouterr().out == printed.out
+
+
+def test_compare_refuses_an_unknown_schedule_in_one_line(capsys):
+    assert main(["compare", "power_law_64", "--peers", "edmm"]) == 2
+    assert "schedule is 'edmm'" in capsys.readouterr().err

@@ -20,7 +20,8 @@ LAYERS = [
     {"gaussian", "estimated", "certificate", "solvers"},
     {"plan", "peers"},
     {"modeling"},
-    {"auditing", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps", "outer"},
+    {"auditing", "comparing", "comparison", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps",
+     "outer"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 DRAWING = {"plots", "plot_page", "plot_style", "report", "level_report", "exports", "cli", "problems", "__main__"}

@@ -22,7 +22,6 @@ from .streams import agreed, my_share, sum_over_processes
 
 __all__ = ["NetworkProbe"]
 
-_STOPS = (0.01, 0.03, 0.06)  # where usual grids stop, besides the plan's own stop and the fine solution's
 _ALWAYS = 200  # batches of a run that is measured whatever the budget
 
 
@@ -115,14 +114,18 @@ class NetworkProbe:
             )
         return grid
 
-    def descend(self, sigmas: Array, *, free_stop: bool) -> Array:
-        """The best grid met in descents of the measured error from this grid and the usual families."""
+    def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
+        """The best grid met in descents of the measured error from this grid and the usual families.
+
+        With few steps the error has several minima, over grids that stop at different levels too: `stops` are
+        further stopping points for the families, besides this grid's own and the fine solution's.
+        """
         sigmas = self._checked(sigmas)
         positive = sigmas[sigmas > 0]
         steps, low, high = sigmas.size - 1, float(positive[-1]), float(positive[0])
         bottom = self.reference.stopping_sigma
-        stops = sorted({low, bottom, *(stop for stop in _STOPS if bottom < stop < high)}) if free_stop else [low]
-        starts = [sigmas, *usual_grids(steps, high, stops=stops, terminal=self.reference.terminal)]
+        ends = sorted({low, bottom, *(stop for stop in stops if bottom < stop < high)}) if free_stop else [low]
+        starts = [sigmas, *usual_grids(steps, high, stops=ends, terminal=self.reference.terminal)]
         starts = starts[: self._affordable(steps)]
         if not starts:
             self.tell(f"descent of {steps} steps: {self.budget} batch evaluations do not cover one run; left as it is")

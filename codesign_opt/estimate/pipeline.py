@@ -56,6 +56,7 @@ def network(
     seconds: float | None = None,
     learning_rate: float | None = None,
     batch: int | None = None,
+    chunk: int = 64,
     seed: int = 0,
     folder: str | Path | None = None,
     device: Any = None,
@@ -86,11 +87,12 @@ def network(
             measure the result, and half of them serve for responses and sensitivities.
         fine_steps: of the fine solution that errors are measured against (Heun's method).
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
-        evaluations: batch evaluations (calls of the denoiser with up to 64 states) of the measurement and one
+        evaluations: batch evaluations (calls of the denoiser with up to `chunk` states) of the measurement and one
             plan for a number of steps: up to two more measurements of the responses, and a descent, which gets
             what the rest leaves.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         learning_rate, batch: of the training, where the log does not hold them: they turn kappa2 into a floor.
+        chunk: states in one call of the denoiser; more where states are small.
         seed: of all draws.
         folder: where finished items are kept.
         device: of the states; the data's unless given.
@@ -115,7 +117,18 @@ def network(
     curves = None if training is None else _curves(training)
     first, data = first_of(data)
     work = _Work.prepared(
-        denoiser, first, process, sampler, terminal, draws, (fine_steps, rest_steps), seed, folder, device, progress
+        denoiser,
+        first,
+        process,
+        sampler,
+        terminal,
+        draws,
+        chunk,
+        (fine_steps, rest_steps),
+        seed,
+        folder,
+        device,
+        progress,
     )
     nodes = work.nodes(integer(levels, "levels", minimum=4))
     work.check_range(nodes)
@@ -192,6 +205,7 @@ class _Work:
         sampler: Sampler | None,
         terminal: str,
         draws: int,
+        chunk: int,
         steps: tuple[int, int],
         seed: int,
         folder: str | Path | None,
@@ -209,7 +223,8 @@ class _Work:
         low, high = _range(process, wrapped)
         if (low, high) != (process.sigma_min, process.sigma_max):
             process = EDM(low, high)  # the part of the process that the network was trained on
-        start = Draws(tuple(first.shape[1:]), integer(draws, "draws", minimum=2), high, seed, "descent", like=like)
+        count = integer(draws, "draws", minimum=2)
+        start = Draws(tuple(first.shape[1:]), count, high, seed, "descent", chunk=chunk, like=like)
         fine, rest = (
             Reference(wrapped, sampler, start, low, terminal, integer(count, name, minimum=4))
             for count, name in zip(steps, ("fine_steps", "rest_steps"), strict=True)
@@ -379,7 +394,7 @@ class _Work:
         draws = self.reference.draws
 
         def others(name: str) -> Draws:
-            return Draws(draws.shape, draws.count, draws.sigma_max, draws.seed, name, like=draws.like)
+            return replace(draws, name=name)
 
         again = int(1.1 * self.expected["responses"])
         return NetworkProbe(

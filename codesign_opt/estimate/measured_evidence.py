@@ -1,0 +1,272 @@
+"""evidence(): what the schedules of the literature may know, measured on any denoiser and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._text import Progress, teller
+from .._validate import Array, choice, integer
+from ..grids import edm_grid
+from ..peers import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from ..process import EDM, Process
+from ..samplers import Euler, Sampler
+from .denoiser import Denoiser
+from .ledger import Ledger
+from .reservoir import Reservoir
+from .spectra import spectrum
+from .statistics import Estimate, Moments
+from .streams import batches, first_of, my_share, normal, seeded, sum_over_processes
+
+__all__ = ["evidence"]
+
+_NUDGE = 0.05  # in log sigma, of the central difference of the score: its error is of the second order
+_SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
+
+
+def evidence(
+    denoiser: Any,
+    data: Any,
+    *,
+    process: Process | None = None,
+    sampler: Sampler | None = None,
+    terminal: str = "denoise",
+    draws: int = 256,
+    levels: int = 64,
+    teachers: int = 32,
+    teacher_steps: int = 60,
+    chunk: int = 64,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    device: Any = None,
+    progress: Progress = None,
+) -> Evidence:
+    """Spectrum, risk, gaps, score cost and fine trajectories of a denoiser, for `peers` and `co.compare`.
+
+    With examples x0 and one path of noise each, x_i = x_j + sqrt(sigma_i^2 - sigma_j^2) z upwards:
+
+        risk        E |x0 - D(x_i, sigma_i)|^2                     (peers.RiskCurve)
+        gaps        E |D(x_j, sigma_j) - D(x_i, sigma_i)|^2        (peers.DenoiserGaps)
+        score cost  sigma^2 E |d score / d sigma|^2 at fixed x     (peers.ScoreCost), with score = (D - x) / sigma^2,
+                    by a central difference over 10 % of sigma
+
+    three calls of the denoiser for each level and `chunk` draws. The trajectories are Heun's on EDM's grid from
+    N(0, sigma_max^2 I), `teachers` of them.
+
+    Args:
+        denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
+        data: tensor, array, Dataset, DataLoader or iterable of batches; a uniform sample of `draws` is taken.
+        process: forward process; EDM unless given. A network's own range of noise levels cuts it.
+        sampler, terminal: what the evidence is for; Euler and "denoise" unless given.
+        draws: examples, each with a path of noise of its own.
+        levels: of the curves, uniform in log sigma over the range.
+        teachers, teacher_steps: of the trajectories.
+        chunk: states in one call of the denoiser; more where states are small.
+        seed: of all draws.
+        folder: where finished items are kept: the same call goes on.
+        device: of the states; the data's unless given.
+        progress: True for lines on stderr, or a function of a text.
+
+    Returns:
+        peers.Evidence; `provenance` has the evaluations, part by part, and "standard_errors" of the score
+        cost (L,) and of the gaps (L, L).
+
+    Raises:
+        ValueError: a malformed argument, or a folder of another denoiser or question.
+        DenoiserError: a denoiser that fails at some noise level; what was finished stays in `folder`.
+
+    >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> found = evidence(lambda x, sigma: x / (1 + sigma[:, None] ** 2), x, draws=400, levels=16)
+    >>> bool(abs(found.risk(np.array([1.0]))[0] - 1.0) < 0.2)
+    True
+    """
+    tell = teller(progress)
+    integer(draws, "draws", minimum=2)
+    first, data = first_of(data)
+    work = _Work.prepared(denoiser, first, process, levels, integer(chunk, "chunk", minimum=1), seed, folder, device)
+    found = spectrum(data, seed=seed, folder=work.place("spectrum"))
+    tell(f"spectrum: {found.spectrum!r}")
+    examples = _sample(data, draws, seed).to(work.like.device)
+    paths = work.paths(examples)
+    tell(f"paths: {3 * work.sigma.size * examples.shape[0]:,} evaluations")
+    teacher = work.teacher(integer(teachers, "teachers", minimum=1), integer(teacher_steps, "teacher_steps", minimum=2))
+    tell(f"trajectories: {(2 * teacher_steps + 1) * teachers:,} evaluations")
+    return Evidence(
+        sigma_min=float(work.sigma[0]),
+        sigma_max=float(work.sigma[-1]),
+        sampler=Euler() if sampler is None else sampler,
+        terminal=choice(terminal, "terminal", ("denoise", "rescale")),
+        spectrum=found.spectrum,
+        risk=RiskCurve(work.sigma, paths["risk"].value, paths["risk"].standard_error),
+        score_cost=ScoreCost(work.sigma, paths["cost"].value),
+        gaps=DenoiserGaps(work.sigma, paths["gaps"].value),
+        trajectories=teacher,
+        provenance={
+            "source": "measured", "denoiser": work.denoiser.name, "draws": int(examples.shape[0]), "seed": seed,
+            "evaluations": {
+                "paths": 3 * work.sigma.size * int(examples.shape[0]),
+                "trajectories": (2 * teacher_steps + 1) * teachers,
+            },
+            "standard_errors": {"score_cost": paths["cost"].standard_error, "gaps": paths["gaps"].standard_error},
+        },
+    )  # fmt: skip
+
+
+def _sample(data: Any, count: int, seed: int) -> torch.Tensor:
+    """A uniform sample of the examples in random order, all of them where there are no more."""
+    first, data = first_of(data)
+    kept = Reservoir(count, first[0].numel(), seed=seed, like=first)
+    for number, part in enumerate(batches(data)):
+        kept.add(number, part.flatten(1))
+    order = torch.randperm(kept.rows.shape[0], generator=seeded(seed, "evidence", "order"))
+    return kept.rows[order.to(kept.rows.device)].reshape(-1, *first.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is measured with, and where items are kept."""
+
+    denoiser: Denoiser
+    shape: tuple[int, ...]
+    like: torch.Tensor
+    sigma: Array
+    chunk: int
+    seed: int
+    folder: Path | None
+
+    @classmethod
+    def prepared(
+        cls,
+        denoiser: Any,
+        first: torch.Tensor,
+        process: Process | None,
+        levels: int,
+        chunk: int,
+        seed: int,
+        folder: Any,
+        device: Any,
+    ) -> _Work:
+        wrapped, process = Denoiser.of(denoiser), process or EDM()
+        if not isinstance(process, Process):
+            raise ValueError(f"evidence: process is {process!r}; a Process is needed, such as co.EDM().")
+        low, high = process.sigma_min, process.sigma_max
+        if wrapped.sigma_range is not None:
+            low, high = max(low, wrapped.sigma_range[0]), min(high, wrapped.sigma_range[1])
+        if not low < high:
+            raise ValueError(
+                f"evidence: the process and the network's range {wrapped.sigma_range} share no noise levels."
+            )
+        sigma = np.geomspace(low, high, integer(levels, "levels", minimum=3))
+        sigma[0], sigma[-1] = low, high
+        like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
+        place = None if folder is None else Path(folder)
+        work = cls(wrapped, tuple(first.shape[1:]), like, sigma, chunk, integer(seed, "seed"), place)
+        work._check_same()
+        return work
+
+    def place(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / name
+
+    @torch.no_grad()
+    def _check_same(self) -> None:
+        """The folder's items are of this denoiser: it answers as the one did that they were measured on."""
+        states = normal(self.seed, "check", shape=(2, *self.shape), like=self.like)
+        levels = [float(s) for s in self.sigma[:: max(1, self.sigma.size // 8)]]
+        answers = torch.stack([self.denoiser(s * states, s) for s in levels]).cpu().double().numpy()
+        ledger = Ledger(self.place("answers"), {"levels": levels, "seed": self.seed, "shape": self.shape})
+        kept = ledger.item("answers", lambda: {"answers": answers})["answers"]
+        apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
+        if apart > _SAME:
+            raise ValueError(
+                f"{self.folder} holds evidence of another denoiser: the answers of {self.denoiser.name!r} are "
+                f"{apart:.2g} apart (relative) from those kept; give another folder, or delete it."
+            )
+
+    def paths(self, examples: torch.Tensor) -> dict[str, Estimate]:
+        """Risk (L,), score cost (L,) and gaps (L, L) over all examples, with standard errors."""
+        size, count = self.sigma.size, int(examples.shape[0])
+        total = {"risk": Moments((size,)), "cost": Moments((size,)), "gaps": Moments((size, size))}
+        ledger = Ledger(self.place("paths"), self._question(examples))
+        for chunk in my_share(-(-count // self.chunk)):
+            part = examples[chunk * self.chunk : (chunk + 1) * self.chunk]
+            item = ledger.item(f"chunk{chunk}", partial(self._path, part, chunk))
+            for name, moments in total.items():
+                state = {key: item[f"{name}.{key}"] for key in ("count", "mean", "squares")}
+                total[name] = moments.merged(Moments.from_state(state))
+        return {name: moments.reduced().estimate() for name, moments in total.items()}
+
+    @torch.no_grad()
+    def _path(self, part: torch.Tensor, chunk: int) -> dict[str, Any]:
+        """One path of noise for every example of a chunk, from the lowest level up."""
+        clean, x, before = part.to(self.like), part.to(self.like), 0.0
+        errors, costs = [], []
+        for number, sigma in enumerate(self.sigma):
+            noise = normal(self.seed, "evidence", chunk, number, shape=tuple(clean.shape), like=self.like)
+            x, before = x + float(np.sqrt(sigma**2 - before**2)) * noise, float(sigma)
+            found = self.denoiser(x, before)
+            up, down = (before * float(np.exp(sign * _NUDGE)) for sign in (1, -1))
+            by_sigma = (self._score(x, up) - self._score(x, down)) / (up - down)
+            costs.append(before**2 * by_sigma.flatten(1).square().sum(dim=1))
+            errors.append((found - clean).double().flatten(1))
+        away = torch.stack(errors, dim=1).cpu()  # (n, L, d), D - x0: small where D's differences are
+        risk = away.square().sum(dim=2)
+        gaps = risk[:, :, None] + risk[:, None, :] - 2 * away @ away.transpose(1, 2)
+        gaps = torch.where(torch.eye(self.sigma.size, dtype=torch.bool), 0.0, gaps).clamp(min=0.0)
+        item: dict[str, Any] = {}
+        for name, values in (("risk", risk), ("cost", torch.stack(costs, dim=1).cpu()), ("gaps", gaps)):
+            moments = Moments(tuple(values.shape[1:]))
+            moments.add(values)
+            item |= {f"{name}.{key}": value for key, value in moments.state().items()}
+        return item
+
+    def _score(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return (self.denoiser(x, sigma) - x).double() / sigma**2
+
+    def teacher(self, count: int, steps: int) -> Trajectories:
+        """Heun's method on EDM's grid down to sigma_min: states and slopes at every node."""
+        grid = edm_grid(steps, float(self.sigma[0]), float(self.sigma[-1]), terminal="rescale")
+        question = {
+            "what": "trajectories",
+            "count": count,
+            "chunk": self.chunk,
+            "grid": grid.tolist(),
+            "seed": self.seed,
+        }
+        ledger = Ledger(self.place("trajectories"), question | {"denoiser": self.denoiser.name})
+        states = np.zeros((grid.size, count, int(np.prod(self.shape))))
+        slopes = np.zeros_like(states)
+        for chunk in my_share(-(-count // self.chunk)):
+            rows = slice(chunk * self.chunk, min((chunk + 1) * self.chunk, count))
+            item = ledger.item(f"chunk{chunk}", partial(self._fine, grid, chunk, rows.stop - rows.start))
+            states[:, rows], slopes[:, rows] = item["states"], item["slopes"]
+        both = sum_over_processes(torch.as_tensor(np.stack([states, slopes]))).numpy()
+        return Trajectories(grid, both[0], both[1])
+
+    @torch.no_grad()
+    def _fine(self, grid: Array, chunk: int, count: int) -> dict[str, Any]:
+        x = float(grid[0]) * normal(self.seed, "teacher", chunk, shape=(count, *self.shape), like=self.like)
+        slope = (x - self.denoiser(x, float(grid[0]))) / float(grid[0])
+        states, slopes = [x], [slope]
+        for high, low in pairwise(grid.tolist()):
+            there = x + (low - high) * slope
+            x = x + (low - high) * 0.5 * (slope + (there - self.denoiser(there, low)) / low)
+            slope = (x - self.denoiser(x, low)) / low
+            states.append(x)
+            slopes.append(slope)
+        return {
+            name: torch.stack(values).flatten(2).cpu().double().numpy()
+            for name, values in (("states", states), ("slopes", slopes))
+        }
+
+    def _question(self, examples: torch.Tensor) -> dict[str, Any]:
+        return {
+            "what": "evidence", "denoiser": self.denoiser.name, "levels": self.sigma.tolist(), "seed": self.seed,
+            "examples": list(examples.shape), "chunk": self.chunk, "dtype": str(self.like.dtype),
+            "mean square": f"{float(examples.double().square().mean()):.9g}",
+        }  # fmt: skip
