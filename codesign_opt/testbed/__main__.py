@@ -33,13 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="out", help="plans, density: folder of the table and the figure")
     parser.add_argument("--seeds", type=int, default=5, help="density: runs of every density (default 5)")
     parser.add_argument("--side", type=int, default=8, help="density: pixels along a patch (default 8)")
+    parser.add_argument("--first-seed", type=int, default=0, help="density: seed of the first run (default 0)")
+    parser.add_argument("--pilot-seed", type=int, default=100, help="density: seed of the pilot (default 100)")
+    parser.add_argument(
+        "--fixed", help='density: the best of other seeds to compare with, such as "lognormal -0.2 1.2"'
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
         counts = [int(count) for count in options.steps.split(",")]
         return _plans(options.name, options.cache, Path(options.out), options.samplers.split(","), counts)
     if options.name == "density":
-        return _density(options.cache, Path(options.out), options.seeds, options.side)
+        return _density(options)
     start = time.monotonic()
 
     def progress(done: int, total: int, loss: float) -> None:
@@ -67,7 +72,7 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
     return 0
 
 
-def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
+def _density(options: argparse.Namespace) -> int:
     from .density_experiment import DensityExperiment
     from .density_report import compare_densities
 
@@ -76,11 +81,21 @@ def _density(cache: str | None, out: Path, seeds: int, side: int) -> int:
     def tell(text: str) -> None:
         print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    name = "density_experiment" if side == 8 else f"density_experiment_{side}x{side}"
-    experiment = DensityExperiment(folder=cache_folder(cache) / "testbed" / name, side=side, progress=tell)
-    report = compare_densities(experiment, seeds=seeds)
+    name = "density_experiment" if options.side == 8 else f"density_experiment_{options.side}x{options.side}"
+    folder = cache_folder(options.cache) / "testbed" / name
+    report = compare_densities(
+        DensityExperiment(folder=folder, side=options.side, progress=tell),
+        seeds=options.seeds,
+        first_seed=options.first_seed,
+        pilot_seed=options.pilot_seed,
+        fixed=options.fixed,
+    )
     print(report)
-    print("written:", ", ".join(str(path) for path in report.save(out, name)))
+    if options.first_seed:
+        name += f"_seeds{report.seeds[0]}-{report.seeds[-1]}"
+    if options.pilot_seed != 100:
+        name += f"_pilot{options.pilot_seed}"
+    print("written:", ", ".join(str(path) for path in report.save(Path(options.out), name)))
     return 0
 
 

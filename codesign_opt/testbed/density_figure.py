@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._validate import Array
 from .density_pilot import PILOT_DENSITY, RULES
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ def density_figure(report: DensityReport) -> Any:
 
 def _looks() -> dict[str, tuple[str, str, str]]:
     """Colour, line style and marker of every rule."""
-    from ..plot_style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+    from ..plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
     table = [
         (ORANGE, "-.", "^"),
         (SKY, "-", "o"),
         (GREEN, "--", "s"),
         (BLUE, "-", "v"),
+        (BLACK, "-", "h"),
+        (GREY, "--", "x"),
         (BLACK, "--", "P"),
         (PURPLE, ":", "D"),
         (RED, "-", "*"),
@@ -59,12 +62,18 @@ def _densities(report: DensityReport, ax: Any) -> None:
         alpha=0.5,
         label=f"best compared: {best}",
     )
-    for (name, plan), (color, style, _) in zip(report.plans.items(), _looks().values(), strict=True):
-        per_log = plan.examples / plan.examples.sum() / plan.levels.log_width
-        ax.plot(plan.levels.sigma, per_log, color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
+    for (name, density), (color, style, _) in zip(report.planned.items(), _looks().values(), strict=True):
+        ax.plot(sigma, _per_log(density, sigma), color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
     ax.set(xscale="log", xlim=_RANGE, xlabel=SIGMA, ylabel="share of the examples per unit of ln σ")
     ax.set_ylim(0, 1.75 * ax.get_ylim()[1])
     ax.legend(**LEGEND, loc="upper left")
+
+
+def _per_log(density: Any, sigma: Array) -> Array:
+    """Share of the examples per unit of log sigma."""
+    if hasattr(density, "per_log_sigma"):
+        return np.asarray(density.per_log_sigma(sigma))
+    return np.asarray(density(sigma) * sigma / density.total)
 
 
 def _agreement(report: DensityReport, ax: Any) -> None:
@@ -90,7 +99,7 @@ def _agreement(report: DensityReport, ax: Any) -> None:
 def _order(report: DensityReport, ax: Any) -> None:
     from ..plot_style import BLUE, GREY, new_axes
 
-    new_axes(ax, f"Realised error, {report.realised.shape[1]} seeds")
+    new_axes(ax, f"Realised error, seeds {report.seeds[0]} to {report.seeds[-1]}")
     names, order = list(report.densities), np.argsort(report.mean)
     top = 1.6 * report.mean[report.best]
     for place, i in enumerate(order):

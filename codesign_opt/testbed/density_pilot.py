@@ -19,7 +19,7 @@ from .._validate import Array
 from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, Transfer
 from ..curve_estimation import learning_curves
-from ..densities import LogNormal
+from ..densities import LogNormal, TrainingDensity
 from ..estimate.checkpoint_curve import checkpoint_errors, error_left
 from ..estimate.error_coupling import error_gram
 from ..estimate.reference import Draws, Reference
@@ -58,6 +58,8 @@ class Rule:
         coherent: add errors by the measured Gram matrix instead of level by level.
         kept: part of the examples that stays at the square-root density without transfer, on every level: what
             neighbours teach says nothing about levels where nothing is trained.
+        lognormal: the log-normal density of the least error by the rule, instead of any density: two numbers cannot
+            follow the noise of the pilot, and leave no level out.
     """
 
     title: str
@@ -65,6 +67,7 @@ class Rule:
     transfer: float | None = 0.0
     coherent: bool = False
     kept: float = 0.0
+    lognormal: bool = False
 
 
 RULES = {
@@ -73,6 +76,8 @@ RULES = {
     "transfer 0.6": Rule("square root of what neighbours teach, assumed width 0.6", transfer=0.6),
     "transfer": Rule("square root of what neighbours teach, width from the pilot's errors", transfer=None),
     "kept half": Rule("as transfer, with half of the square root kept on every level", transfer=None, kept=0.5),
+    "log-normal": Rule("as transfer, the best log-normal density", transfer=None, lognormal=True),
+    "log-normal, log": Rule("the same by the losses of the log", source="log", transfer=None, lognormal=True),
     "coherent": Rule("coherent sum", coherent=True),
     "both": Rule("coherent sum of what neighbours teach, width from the pilot's errors", transfer=None, coherent=True),
 }
@@ -118,7 +123,9 @@ class PilotMeasurement:
         """The score error as a function of the density, by a rule."""
         if rule.coherent:
             return self._coherent()
-        reducible = self.logged if rule.source == "log" else self._reducible(self.coupling(rule))
+        left = self.left
+        if rule.source == "log":  # kappa1 over the examples of the level's own density
+            left = self.logged / self._reducible(np.ones(len(self.levels)), Local(self.length))
         model = EstimatedModel(
             self.levels.sigma,
             np.zeros((1, len(self.levels))),
@@ -127,17 +134,17 @@ class PilotMeasurement:
             process=EDM(SIGMA_MIN, SIGMA_MAX),
             terminal="rescale",
             sensitivity=self.gain,
-            error_variance=reducible,
+            error_variance=self._reducible(left, self.coupling(rule)),
             coupling=self.coupling(rule),
         )
         return ScoreError(model.coefficients(levels=2 * len(self.levels)))
 
-    def _reducible(self, coupling: Coupling) -> Array:
+    def _reducible(self, left: Array, coupling: Coupling) -> Array:
         """kappa1 = error left times the examples that served the level, those within the correlation length."""
         share = self.density.on_levels(self.levels)
         pooling = coupling.pooling(self.levels)
         served = share if pooling is None else pooling @ share
-        return np.maximum(self.left, 0.0) * served / self.levels.log_width * self.examples * self.length
+        return np.maximum(left, 0.0) * served / self.levels.log_width * self.examples * self.length
 
     def _coherent(self) -> CoherentScore:
         """Responses per unit log sigma, scaled from the pilot's density to one example per unit log sigma."""
@@ -163,9 +170,20 @@ class PilotMeasurement:
         given = Problem(score, [], examples=point.examples, steps=steps)
         return float(score.value(given.design(point), point))
 
+    def planned(self, rule: Rule) -> TrainingDensity | LogNormal:
+        """What the rule says to train at."""
+        best = self.plan(rule).training_density
+        if not rule.lognormal:
+            return best
+        fit = best.lognormal()
+        return LogNormal(fit.P_mean, fit.P_std)
+
     def plan(self, rule: Rule) -> Plan:
-        """The best density of as many examples as the pilot had; pooled examples come with `Smooth`."""
-        if rule.transfer == 0:
+        """The best density of as many examples as the pilot had; pooled examples come with `Smooth`.
+
+        Without it where the best log-normal density is asked for, which is as smooth as can be.
+        """
+        if rule.transfer == 0 or rule.lognormal:
             return self._solve(self.score(rule))
         plain = self._solve(self.score(RULES["plain"]))
         slopes = np.diff(plain.examples / plain.levels.log_width)
