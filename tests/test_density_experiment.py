@@ -93,7 +93,7 @@ def pilot():
     zero = np.zeros(24)
     return PilotMeasurement(
         levels=levels, density=LogNormal(-0.5, 2.0), examples=10_000, left=np.exp(-0.1 * logs**2), left_error=zero,
-        logged=np.exp(-0.2 * logs**2), logged_error=zero, gain=np.full(24, 0.3), gain_error=zero,
+        logged=np.exp(-0.2 * logs**2), logged_error=zero, logged_seen=zero == 0, gain=np.full(24, 0.3), gain_error=zero,
         gram_levels=gram_levels, gram=np.outer(bump, bump) * np.exp(-np.abs(at[:, None] - at)), length=2.0,
         spectrum=Spectrum.power_law(4, exponent=1.0), transfer=0.9, transfer_error=0.1,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from .._validate import Array
+from .._validate import Array, Mask
 from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, Transfer
 from ..curve_estimation import learning_curves
@@ -92,6 +92,7 @@ class PilotMeasurement:
         density, examples: of the pilot.
         left, left_error: (M,) reducible squared error at the end of the pilot, with its standard error.
         logged, logged_error: (M,) kappa1 from the log of losses, examples within `length` in log sigma, likewise.
+        logged_seen: (M,) whether the level had losses enough; the others' kappa1 is interpolated.
         gain, gain_error: (M,) g^2 along the difference of the two checkpoints, likewise.
         gram_levels, gram: (B, B) terminal responses to that difference, block by block.
         length: two-sided correlation length of these in log sigma.
@@ -106,6 +107,7 @@ class PilotMeasurement:
     left_error: Array
     logged: Array
     logged_error: Array
+    logged_seen: Mask
     gain: Array
     gain_error: Array
     gram_levels: Levels
@@ -123,9 +125,9 @@ class PilotMeasurement:
         """The score error as a function of the density, by a rule."""
         if rule.coherent:
             return self._coherent()
-        left = self.left
-        if rule.source == "log":  # kappa1 over the examples of the level's own density
-            left = self.logged / self._reducible(np.ones(len(self.levels)), Local(self.length))
+        reducible = self._reducible(self.left, self.coupling(rule))
+        if rule.source == "log":
+            reducible = self._logged(self.coupling(rule))
         model = EstimatedModel(
             self.levels.sigma,
             np.zeros((1, len(self.levels))),
@@ -134,7 +136,7 @@ class PilotMeasurement:
             process=EDM(SIGMA_MIN, SIGMA_MAX),
             terminal="rescale",
             sensitivity=self.gain,
-            error_variance=self._reducible(left, self.coupling(rule)),
+            error_variance=reducible,
             coupling=self.coupling(rule),
         )
         return ScoreError(model.coefficients(levels=2 * len(self.levels)))
@@ -145,6 +147,15 @@ class PilotMeasurement:
         pooling = coupling.pooling(self.levels)
         served = share if pooling is None else pooling @ share
         return np.maximum(left, 0.0) * served / self.levels.log_width * self.examples * self.length
+
+    def _logged(self, coupling: Coupling) -> Array:
+        """kappa1 of the log, which counts the examples of each level's own density, for what serves the level."""
+        if coupling.pooling(self.levels) is None:
+            return self.logged
+        one = np.ones(len(self.levels))
+        served = self.logged * self._reducible(one, coupling) / self._reducible(one, Local(self.length))
+        logs, seen = np.log(self.levels.sigma), self.logged_seen
+        return np.exp(np.interp(logs, logs[seen], np.log(served[seen])))
 
     def _coherent(self) -> CoherentScore:
         """Responses per unit log sigma, scaled from the pilot's density to one example per unit log sigma."""
@@ -306,7 +317,7 @@ def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: A
     return {**found, "gram": gram.gram, "gram_edges": gram.levels.edges, "length": np.array(length)}
 
 
-def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict[str, Array]:
+def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict[str, Any]:
     """kappa1 of the log on all levels: log-interpolated where the fit gives nothing, as small as the smallest."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "log.csv"
@@ -316,7 +327,8 @@ def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict
     at, known = np.log(levels.sigma), np.log(curves.sigma[positive])
     value = np.exp(np.interp(at, known, np.log(curves.reducible[positive])))
     error = np.interp(at, np.log(curves.sigma), curves.reducible_error)
-    return {"logged": value, "logged_error": error}
+    seen = np.histogram(curves.sigma[positive], levels.edges)[0] > 0
+    return {"logged": value, "logged_error": error, "logged_seen": seen}
 
 
 def _steps(levels: Levels) -> Array:
