@@ -29,7 +29,7 @@ def build(
     budget: float | None = None,
     images: float | None = None,
     draws: int = 64,
-    evaluations: int = 5_000,
+    evaluations: int | None = None,
     progress: bool | Callable[[str], None] | None = None,
 ) -> DeclaredProblem:
     """Where to step, and with `training` also where to train, for a network and not for its data's spectrum.
@@ -41,7 +41,8 @@ def build(
         steps: of the sampler; None leaves them to prices.
         training: measure what training gains too, from two checkpoints of the run, and plan with prices.
         budget, images: with `training`; in evaluations of the denoiser, 1e6 and 10,000 unless given.
-        draws, evaluations, progress: of the measurement, as in `estimate.network`.
+        draws, progress: of the measurement, as in `estimate.network`.
+        evaluations: batch evaluations of the measurement; 5,000, or 10,000 with `training`, unless given.
 
     Raises:
         ValueError: a budget or images without `training`, whose gain is not measured then.
@@ -58,6 +59,8 @@ def build(
             '"codesign_opt[torch]"'
         ) from None
     network, data = cached(_NETWORK, folder=cache), RECIPES[_NETWORK].data()
+    if evaluations is None:
+        evaluations = 10_000 if training else 5_000
     asked: dict[str, Any] = {"seed": 0, "evaluations": evaluations, "draws": draws, "progress": progress}
     if training:
         half = max(k for k in network.snapshots() if 2 * k <= network.iterations)

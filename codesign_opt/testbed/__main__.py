@@ -2,6 +2,7 @@
 
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
+python -m codesign_opt.testbed density --first-seed 10 --seeds 10 --fixed "lognormal -0.2 1.2"  # runs no rule has seen
 """
 
 from __future__ import annotations

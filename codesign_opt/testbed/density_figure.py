@@ -62,7 +62,8 @@ def _densities(report: DensityReport, ax: Any) -> None:
         alpha=0.5,
         label=f"best compared: {best}",
     )
-    for (name, density), (color, style, _) in zip(report.planned.items(), _looks().values(), strict=True):
+    for name, density in report.planned.items():
+        color, style, _ = _looks()[name]
         ax.plot(sigma, _per_log(density, sigma), color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
     ax.set(xscale="log", xlim=_RANGE, xlabel=SIGMA, ylabel="share of the examples per unit of ln σ")
     ax.set_ylim(0, 1.75 * ax.get_ylim()[1])
@@ -83,7 +84,8 @@ def _agreement(report: DensityReport, ax: Any) -> None:
 
     new_axes(ax, f"Prediction from one pilot, {report.compared} densities")
     part, top = slice(0, report.compared), 20.0
-    for name, (color, _, marker) in _looks().items():
+    for name in report.planned:
+        color, _, marker = _looks()[name]
         values = np.minimum(report.predicted[name][part] / report.predicted[name][report.best], top)
         label = f"{name}: rank correlation {report.correlation(name):.2f}"
         ax.plot(report.mean[part], values, marker, color=color, ms=6, mfc="none", label=label, clip_on=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ def compare_densities(
     pilot_seed: int = PILOT_SEED,
     densities: dict[str, Any] | None = None,
     fixed: str | None = None,
+    rules: Iterable[str] = tuple(RULES),
 ) -> DensityReport:
     """Plan densities from one pilot run, train at them and at those compared, and set realised beside predicted.
 
@@ -162,9 +164,10 @@ def compare_densities(
         pilot_seed: of the pilot, not one of the runs'.
         densities: name -> density to compare with; the 15 lognormals unless given.
         fixed: name of one of them, the best of other seeds: plans are compared with it, too.
+        rules: names in `RULES`.
 
     Raises:
-        ValueError: no seed, a pilot that is one of the runs compared, an unknown name.
+        ValueError: no seed, a pilot that is one of the runs compared, an unknown density or rule.
     """
     first = integer(first_seed, "compare_densities.first_seed", minimum=0)
     runs = tuple(range(first, first + integer(seeds, "compare_densities.seeds", minimum=1)))
@@ -177,9 +180,10 @@ def compare_densities(
     if fixed is not None:
         choice(fixed, "compare_densities.fixed", compared)
     pilot = measure_pilot(experiment, pilot_seed)
-    planned = {name: pilot.planned(rule) for name, rule in RULES.items()}
+    asked = {name: RULES[choice(name, "compare_densities.rules", RULES)] for name in rules}
+    planned = {name: pilot.planned(rule) for name, rule in asked.items()}
     every = compared | {f"planned: {name}": density for name, density in planned.items()}
-    predicted = {name: pilot.predicted(rule, list(every.values())) for name, rule in RULES.items()}
+    predicted = {name: pilot.predicted(rule, list(every.values())) for name, rule in asked.items()}
     realised = experiment.errors(every, runs)
     return DensityReport(every, len(compared), realised, predicted, pilot, planned, experiment.examples, runs, fixed)
 
