@@ -16,7 +16,7 @@ from codesign_opt.modeling.information import InformationError  # noqa: E402
 from codesign_opt.testbed import LinearDenoiser  # noqa: E402
 from codesign_opt.testbed.density_experiment import DensityExperiment  # noqa: E402
 from codesign_opt.testbed.density_pilot import RULES, PilotMeasurement  # noqa: E402
-from codesign_opt.testbed.density_report import compare_densities  # noqa: E402
+from codesign_opt.testbed.density_report import compare_densities, lognormals  # noqa: E402
 
 
 def gaussian_images(count, values, seed=0):
@@ -132,6 +132,13 @@ def test_kappa1_of_the_log_is_the_error_left_times_what_served_where_the_log_has
     rules = [RULES[name] for name in ("log-normal", "log-normal, log")]
     first, second = (same.predicted(rule, others) for rule in rules)
     np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+def test_the_lognormals_are_found_by_name():
+    assert len(lognormals()) == 15
+    assert lognormals(["lognormal -0.2 1.2"]) == {"lognormal -0.2 1.2": LogNormal(-0.2, 1.2)}
+    with pytest.raises(ValueError, match="lognormals: name is 'lognormal 0 1'"):
+        lognormals(["lognormal 0 1"])
 
 
 def test_half_of_the_square_root_density_is_kept_on_every_level(pilot):

@@ -39,6 +39,14 @@ class CheckpointPair:
         count: N, how many that will be, for the costs.
         seed: of the noise.
         folder: where finished items are kept.
+
+    >>> from codesign_opt.testbed import LinearDenoiser
+    >>> x = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> worse = Denoiser(LinearDenoiser([1.0, 1.0], perturbation=0.1 * np.eye(2)))
+    >>> pair = CheckpointPair(worse, Denoiser(LinearDenoiser([1.0, 1.0])), lambda: x, 400)
+    >>> left = pair.left(np.array([1.0]), growth=2.0)  # 2 x 0.1^2 (1 + 1)
+    >>> bool(abs(left.value[0] - 0.04) < 3 * left.standard_error[0])
+    True
     """
 
     earlier: Denoiser
@@ -105,6 +113,9 @@ def sampled_images(data: Any, count: int, *, seed: int, like: torch.Tensor) -> t
 
     Raises:
         ValueError: malformed data.
+
+    >>> sampled_images(torch.arange(6.0)[:, None], 3, seed=0, like=torch.zeros(())).shape
+    torch.Size([3, 1])
     """
     kept: Reservoir | None = None
     shape: tuple[int, ...] = ()

@@ -76,6 +76,11 @@ def served_per_log_sigma(run: TrainingRun, coupling: Coupling | None, sigma: Arr
         run: its density a function or a LogNormal; a histogram of the log is taken on the levels themselves.
         coupling: whose pooling matrix T is taken; None for the run's own density.
         sigma: (M,) levels, ascending, between `low` and `high`, the range of the process.
+
+    >>> from codesign_opt import LogNormal
+    >>> run = TrainingRun(LogNormal(0.0, 1.0), iterations=10, batch=100)
+    >>> served_per_log_sigma(run, Transfer(1.0), np.array([0.5, 1.0, 2.0]), 1e-3, 1e3).round().tolist()
+    [250.0, 282.0, 250.0]
     """
     levels = Levels.around(sigma) if run.density is None else Levels.log_uniform(low, high, _FINE)
     own = run.examples_on(levels)

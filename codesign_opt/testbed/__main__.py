@@ -3,6 +3,7 @@
 python -m codesign_opt.testbed fashion_mnist
 python -m codesign_opt.testbed density --out docs/figures
 python -m codesign_opt.testbed density --first-seed 10 --seeds 10 --fixed "lognormal -0.2 1.2"  # runs no rule has seen
+python -m codesign_opt.testbed density ... --compare "lognormal -0.2 1.2" "lognormal -0.7 1.2" --rules log-normal
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--fixed", help='density: the best of other seeds to compare with, such as "lognormal -0.2 1.2"'
     )
+    parser.add_argument("--compare", nargs="+", metavar="NAME", help="density: which of the 15 (default all)")
+    parser.add_argument("--rules", nargs="+", metavar="NAME", help="density: which rules (default all)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.name in ("plans", "limit"):
@@ -75,7 +78,8 @@ def _plans(what: str, cache: str | None, out: Path, samplers: list[str], steps: 
 
 def _density(options: argparse.Namespace) -> int:
     from .density_experiment import DensityExperiment
-    from .density_report import compare_densities
+    from .density_pilot import RULES
+    from .density_report import compare_densities, lognormals
 
     start = time.monotonic()
 
@@ -89,7 +93,9 @@ def _density(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         first_seed=options.first_seed,
         pilot_seed=options.pilot_seed,
+        densities=lognormals(options.compare),
         fixed=options.fixed,
+        rules=options.rules or RULES,
     )
     print(report)
     if options.first_seed:

@@ -37,8 +37,8 @@ def _looks() -> dict[str, tuple[str, str, str]]:
         (SKY, "-", "o"),
         (GREEN, "--", "s"),
         (BLUE, "-", "v"),
-        (BLACK, "-", "h"),
-        (GREY, "--", "x"),
+        (GREY, "--", "h"),
+        (BLACK, "-", "x"),
         (BLACK, "--", "P"),
         (PURPLE, ":", "D"),
         (RED, "-", "*"),
@@ -66,7 +66,7 @@ def _densities(report: DensityReport, ax: Any) -> None:
         color, style, _ = _looks()[name]
         ax.plot(sigma, _per_log(density, sigma), color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
     ax.set(xscale="log", xlim=_RANGE, xlabel=SIGMA, ylabel="share of the examples per unit of ln σ")
-    ax.set_ylim(0, 1.75 * ax.get_ylim()[1])
+    ax.set_ylim(0, 2.3 * ax.get_ylim()[1])
     ax.legend(**LEGEND, loc="upper left")
 
 
@@ -89,7 +89,7 @@ def _agreement(report: DensityReport, ax: Any) -> None:
         values = np.minimum(report.predicted[name][part] / report.predicted[name][report.best], top)
         label = f"{name}: rank correlation {report.correlation(name):.2f}"
         ax.plot(report.mean[part], values, marker, color=color, ms=6, mfc="none", label=label, clip_on=False)
-    ax.set(xscale="log", yscale="log", ylim=(0.6, top), xlabel="realised squared distance")
+    ax.set(xscale="log", yscale="log", ylim=(0.2, top), xlabel="realised squared distance")
     ax.set_ylabel(f"predicted, over that of the best (more than {top:g}: at the top)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

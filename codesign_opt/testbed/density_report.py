@@ -16,7 +16,7 @@ from .._validate import Array, choice, integer
 from .density_experiment import LOGNORMALS, DensityExperiment
 from .density_pilot import PILOT_SEED, RULES, PilotMeasurement, measure_pilot
 
-__all__ = ["DensityReport", "compare_densities"]
+__all__ = ["DensityReport", "compare_densities", "lognormals"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +136,10 @@ class DensityReport:
             if self.fixed is not None:
                 ratio, error = self.ratio(rule, self.fixed)
                 said += f", {ratio:.4f} +- {error:.4f} of {self.fixed}, the best of earlier seeds"
-            lines.append(
-                f"{said}; predicted with realised: rank correlation {self.correlation(rule):.3f}, of logarithms "
-                f"{self.log_correlation(rule):.3f}"
-            )
+            if self.compared > 2:
+                said += f"; predicted with realised: rank correlation {self.correlation(rule):.3f}, of logarithms "
+                said += f"{self.log_correlation(rule):.3f}"
+            lines.append(said)
         return "\n".join(lines)
 
 
@@ -176,7 +176,7 @@ def compare_densities(
             f"compare_densities.pilot_seed is {pilot_seed}, one of the seeds {runs[0]} to {runs[-1]} of the runs; "
             "the pilot would be compared with itself."
         )
-    compared = densities or {f"lognormal {d.mean:g} {d.std:g}": d for d in LOGNORMALS}
+    compared = densities or lognormals()
     if fixed is not None:
         choice(fixed, "compare_densities.fixed", compared)
     pilot = measure_pilot(experiment, pilot_seed)
@@ -186,6 +186,16 @@ def compare_densities(
     predicted = {name: pilot.predicted(rule, list(every.values())) for name, rule in asked.items()}
     realised = experiment.errors(every, runs)
     return DensityReport(every, len(compared), realised, predicted, pilot, planned, experiment.examples, runs, fixed)
+
+
+def lognormals(names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The compared log-normal densities by name, such as "lognormal -0.2 1.2": all of them, or those that are named.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    every = {f"lognormal {d.mean:g} {d.std:g}": d for d in LOGNORMALS}
+    return every if names is None else {name: every[choice(name, "lognormals: name", every)] for name in names}
 
 
 def _ranks(values: Array) -> Any:
