@@ -88,7 +88,7 @@ def network(
             difference is taken for the direction of the errors.
         growth: examples of `denoiser` over those of `other`, an earlier checkpoint of the run `training`: kappa1 is
             what the loss gained between the two on common images and noise (section 6.3), less noisy than a fit to
-            the log, which is not needed then.
+            the log, which is not needed then. Give it with "transfer": at high noise logs hold too few losses.
         coupling: correlation length of the errors; measured where `other` is given, else Local(). "transfer":
             `Transfer` with that length and the width, measured too, in which examples teach neighbouring levels;
             with prices, take the log-normal of the plan (`plan.training_density.lognormal()`), since such a plan
