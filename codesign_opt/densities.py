@@ -180,7 +180,9 @@ class TrainingDensity(SigmaDensity):
         score_weights: (L,) s_l of the reducible score error sum s_l / m_l at the plan's grid.
         final_score, final_window: the last evaluation's error final_score / (final_window . m).
         prices: (L,) price of an example.
-        irreducible: rest of the error, which the density does not change.
+        served_weights, pooling: where examples teach neighbouring levels (docs/theory.md section 6.3): the reducible
+            score error is sum served_weights / (pooling @ m), (R,) and (R, L), and `score_weights` only its separable
+            upper bound; None where every level has its own examples.
     """
 
     levels: Levels
@@ -189,6 +191,8 @@ class TrainingDensity(SigmaDensity):
     final_score: float
     final_window: Array
     prices: Array
+    served_weights: Array | None = None
+    pooling: Array | None = None
 
     def __call__(self, sigma: Any) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
@@ -241,8 +245,11 @@ class TrainingDensity(SigmaDensity):
 
     def score_error(self, examples: Array) -> float:
         """Reducible score error of another allocation at the plan's grid."""
+        weights, served = self.score_weights, examples
+        if self.pooling is not None and self.served_weights is not None:
+            weights, served = self.served_weights, self.pooling @ examples
         with np.errstate(divide="ignore", invalid="ignore"):
-            terms = np.where(self.score_weights > 0, self.score_weights / examples, 0.0)
+            terms = np.where(weights > 0, weights / served, 0.0)
         final = 0.0
         if self.final_score > 0:
             near = float(self.final_window @ examples)
@@ -253,7 +260,9 @@ class TrainingDensity(SigmaDensity):
         """The log-normal density with the smallest score error at the plan's training price.
 
         Minimises sum s_l / m_l over P_mean and P_std, with the number of examples set by the price;
-        the loss is relative to the plan's own score error.
+        the loss is relative to the plan's own score error. Where examples teach neighbouring levels, m_l are those
+        that serve a level: the plan itself then leaves out levels that a trained network needs, its log-normal
+        does not, and did best in docs/theory.md section 6.3.
 
         Raises:
             ValueError: the plan has no reducible score error, so that no density is better than another.

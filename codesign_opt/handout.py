@@ -170,8 +170,9 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         handed["total"] += handed[name]
     tables = dict(plan.tables)
     tables["continuous_examples"] = plan.examples
-    for name in ("score_weight", "final_window", "marginal_gain"):
-        tables[name] = settled.tables[name]
+    for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
+        if name in settled.tables:
+            tables[name] = settled.tables[name]
     costs = {**plan.costs, **{k: settled.costs[k] for k in ("training", "sampling", "new examples")}}
     return replace(
         plan,

@@ -42,7 +42,7 @@ class Plan:
         shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
         elasticities: relative change of the reducible error per relative change of the same.
         costs: price of the training and of the sampling, and the budgets.
-        tables: per-level arrays for plots and reports, by name.
+        tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`.
         handed_out: error of the integer grid with the discrete kernel, by cause; empty where unknown.
         curve: error against the stopping point, one record per point tried.
         outer: what is known over the stopping points: "optimal" or "best of N", with the bound.
@@ -106,6 +106,8 @@ class Plan:
             float(self.provenance.get("final_score", 0.0)),
             self.tables["final_window"],
             self.tables["example_price"],
+            self.tables.get("served_weight"),
+            self.tables.get("pooling"),
         )
 
     def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
@@ -115,8 +117,8 @@ class Plan:
     def integer_examples(self, total: int | None = None) -> tuple[Array, float]:
         """Whole examples per level by greedy marginal gain, and the relative loss of rounding.
 
-        Under "denoise" the last evaluation's error counts, too: for the rounding by its separable bound
-        at the plan, in the loss as it is.
+        Under "denoise" the last evaluation's error counts, too, and so do examples that teach their neighbours:
+        for the rounding by a separable bound at the plan, in the loss as they are.
 
         Args:
             total: number of new examples to hand out; unless given, as many as the plan's price buys.
@@ -129,7 +131,8 @@ class Plan:
             plan = spent + self.new_examples * (total / (self.new_examples.sum() or 1.0))
         errors = separable_errors(density.score_weights, density.final_score, density.final_window, plan)
         whole, loss = round_examples(errors, density.prices, self.new_examples, spent=spent, total=total)
-        before = density.score_error(plan) if density.final_score > 0 else 0.0
+        joint = density.final_score > 0 or density.pooling is not None
+        before = density.score_error(plan) if joint else 0.0
         if 0 < before < np.inf and np.isfinite(loss):
             loss = density.score_error(spent + whole) / before - 1.0
         return whole, loss

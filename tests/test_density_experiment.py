@@ -16,7 +16,7 @@ from codesign_opt.modeling.information import InformationError  # noqa: E402
 from codesign_opt.testbed import LinearDenoiser  # noqa: E402
 from codesign_opt.testbed.density_experiment import DensityExperiment  # noqa: E402
 from codesign_opt.testbed.density_pilot import RULES, PilotMeasurement  # noqa: E402
-from codesign_opt.testbed.density_report import compare_densities  # noqa: E402
+from codesign_opt.testbed.density_report import compare_densities, lognormals  # noqa: E402
 
 
 def gaussian_images(count, values, seed=0):
@@ -93,7 +93,7 @@ def pilot():
     zero = np.zeros(24)
     return PilotMeasurement(
         levels=levels, density=LogNormal(-0.5, 2.0), examples=10_000, left=np.exp(-0.1 * logs**2), left_error=zero,
-        logged=np.exp(-0.2 * logs**2), logged_error=zero, gain=np.full(24, 0.3), gain_error=zero,
+        logged=np.exp(-0.2 * logs**2), logged_error=zero, logged_seen=zero == 0, gain=np.full(24, 0.3), gain_error=zero,
         gram_levels=gram_levels, gram=np.outer(bump, bump) * np.exp(-np.abs(at[:, None] - at)), length=2.0,
         spectrum=Spectrum.power_law(4, exponent=1.0), transfer=0.9, transfer_error=0.1,
     )  # fmt: skip
@@ -114,6 +114,31 @@ def test_the_plan_of_a_rule_is_certified_and_better_than_any_lognormal_by_that_r
     others = [LogNormal(mean, std) for mean in (-2.0, -1.0, 0.0, 1.0) for std in (1.0, 1.5, 2.0, 2.5)]
     values = pilot.predicted(RULES[name], [plan.training_density, *others])
     assert values[0] <= 1.01 * values[1:].min()  # smoothing may cost one per cent
+
+
+def test_the_lognormal_of_a_rule_is_the_best_of_a_search_over_its_two_numbers(pilot):
+    found = pilot.planned(RULES["log-normal"])
+    others = [LogNormal(mean, std) for mean in np.linspace(-2, 2, 21) for std in np.geomspace(0.3, 3.0, 15)]
+    values = pilot.predicted(RULES["transfer"], [found, *others])
+    assert values[0] <= 1.0001 * values[1:].min()
+    assert np.array_equal(pilot.predicted(RULES["log-normal"], others), values[1:])
+
+
+def test_kappa1_of_the_log_is_the_error_left_times_what_served_where_the_log_has_losses(pilot):
+    """A log that agrees with the checkpoints gives the checkpoints' prediction."""
+    alone = pilot.density.on_levels(pilot.levels) / pilot.levels.log_width * pilot.examples * pilot.length
+    same = replace(pilot, logged=pilot.left * alone)
+    others = [LogNormal(-1.0, 1.0), LogNormal(0.0, 1.5)]
+    rules = [RULES[name] for name in ("log-normal", "log-normal, log")]
+    first, second = (same.predicted(rule, others) for rule in rules)
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+def test_the_lognormals_are_found_by_name():
+    assert len(lognormals()) == 15
+    assert lognormals(["lognormal -0.2 1.2"]) == {"lognormal -0.2 1.2": LogNormal(-0.2, 1.2)}
+    with pytest.raises(ValueError, match="lognormals: name is 'lognormal 0 1'"):
+        lognormals(["lognormal 0 1"])
 
 
 def test_half_of_the_square_root_density_is_kept_on_every_level(pilot):
@@ -165,7 +190,7 @@ def test_comparison_keeps_its_runs_and_writes_table_and_figure(tmp_path, monkeyp
     said = []
     few = {"narrow": LogNormal(-1.0, 0.8), "wide": LogNormal(-0.5, 1.6)}
     first = compare_densities(
-        DensityExperiment(folder=tmp_path / "runs", progress=said.append, **small), seeds=2, densities=few
+        DensityExperiment(folder=tmp_path / "runs", progress=said.append, **small), seeds=2, first_seed=3, densities=few
     )
     assert sum(line.startswith("trained") for line in said) == 2 * (2 + len(RULES))
     table, picture = first.save(tmp_path / "out")
@@ -180,7 +205,20 @@ def test_comparison_keeps_its_runs_and_writes_table_and_figure(tmp_path, monkeyp
         raise AssertionError("trained again")
 
     monkeypatch.setattr(DensityExperiment, "trained", refuse)
-    again = compare_densities(DensityExperiment(folder=tmp_path / "runs", **small), seeds=2, densities=few)
+    again = compare_densities(
+        DensityExperiment(folder=tmp_path / "runs", **small), seeds=2, first_seed=3, densities=few
+    )
+    assert again.seeds == (3, 4)
     assert np.array_equal(first.realised, again.realised)
+    fixed = replace(again, fixed="wide")
+    for rule in RULES:
+        assert fixed.ratio(rule, "narrow")[0] * again.mean[0] == pytest.approx(
+            again.ratio(rule)[0] * again.mean[:2].min()
+        )
+    assert "of wide, the best of earlier seeds" in str(fixed)
+    with pytest.raises(ValueError, match="pilot_seed is 100, one of the seeds 99 to 101"):
+        compare_densities(DensityExperiment(**small), seeds=3, first_seed=99)
+    with pytest.raises(ValueError, match="fixed is 'middle'"):
+        compare_densities(DensityExperiment(**small), densities=few, fixed="middle")
     with pytest.raises(ValueError, match="width"):
         DensityExperiment(folder=tmp_path / "runs", **{**small, "width": 8}).ledger  # noqa: B018

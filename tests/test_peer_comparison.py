@@ -11,6 +11,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.comparing import World, calls_of, compare
 from codesign_opt.estimate.adapters import guided
+from codesign_opt.estimate.grid_descent import descend_grid
 from codesign_opt.estimate.pipeline import network
 from codesign_opt.estimate.sampling import run
 from codesign_opt.testbed.classifier import Classifier, feature_distance, trained_classifier
@@ -146,7 +147,7 @@ def test_with_few_steps_descents_from_several_stopping_points_find_a_better_mini
     options = {"sampler": co.Heun(), "levels": 6, "draws": 128, "chunk": 128, "evaluations": 6000}
     probe = network(mixture, data, **options).probe
     start = co.log_snr_grid(4, 0.002, 80.0)
-    one = probe.descend(start, free_stop=True)
+    one = descend_grid(probe.reference, probe.held_out, [start], budget=probe.budget).sigmas
     several = probe.descend(start, free_stop=True, stops=(0.07, 0.2, 0.6))
     ratio = probe.errors(several).ratio(probe.errors(one))  # on draws that neither has seen
     assert ratio.value < 0.8

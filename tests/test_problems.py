@@ -26,10 +26,11 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_builds_and_says_where_its_data_come_from(name):
+def test_every_name_builds_and_says_where_its_data_come_from(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("CODESIGN_OPT_CACHE", str(tmp_path))  # measuring a trained network takes minutes
     try:
         declared = problems.load(name)
-    except FileNotFoundError as absent:  # Fashion-MNIST comes from the system's package manager
+    except FileNotFoundError as absent:  # Fashion-MNIST comes from the system's package manager, networks from training
         pytest.skip(str(absent))
     assert declared.name == name
     assert declared.title == problems.title(name)
@@ -161,6 +162,67 @@ def test_a_missing_data_package_is_named_with_the_pip_command(monkeypatch, name,
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r'pip install "codesign_opt\[data\]"'):
         problems.load(name)
+
+
+@pytest.fixture
+def tiny_network(monkeypatch, tmp_path):
+    """The trained network's recipe, made small: weights are kept in a cache of the test's own."""
+    torch = pytest.importorskip("torch")
+    from codesign_opt.testbed import MLP, networks
+
+    def data():
+        return torch.randn((400, 4), generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5, 0.2, 0.1])
+
+    recipe = networks.Recipe(
+        "tiny network", data, lambda: MLP(4, sigma_data=0.6, width=8, layers=1),
+        {"iterations": 40, "batch": 32, "keep": 10},
+    )  # fmt: skip
+    monkeypatch.setitem(networks.RECIPES, "fashion_mnist", recipe)
+    monkeypatch.setenv("CODESIGN_OPT_CACHE", str(tmp_path))
+    return networks
+
+
+def test_the_network_is_never_trained_by_loading_it_and_the_command_is_said(tiny_network, monkeypatch, tmp_path):
+    def refuse(*arguments, **options):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(tiny_network, "train", refuse)
+    with pytest.raises(FileNotFoundError, match=r"train it first.* `python -m codesign_opt\.testbed fashion_mnist`"):
+        problems.load("fashion_mnist_network")
+    with pytest.raises(FileNotFoundError, match=rf"fashion_mnist --cache {tmp_path / 'other'}`"):
+        problems.load("fashion_mnist_network", cache=tmp_path / "other")
+    with pytest.raises(ValueError, match="give training=True"):
+        problems.load("fashion_mnist_network", budget=1e5)
+
+
+def test_the_network_is_planned_with_as_it_was_measured_and_loaded_again_from_the_cache(tiny_network, monkeypatch):
+    weights, calls = tiny_network.trained("fashion_mnist"), []
+    forward = type(weights.model).forward
+
+    def counted(*arguments):
+        calls.append(1)
+        return forward(*arguments)
+
+    monkeypatch.setattr(type(weights.model), "forward", counted)
+    declared = problems.load("fashion_mnist_network", draws=8, steps=6)
+    first = len(calls)
+    again = problems.load("fashion_mnist_network", draws=8, steps=6)
+    assert len(calls) - first < first / 2  # the checks and the fine solution's own accuracy
+    np.testing.assert_array_equal(declared.model.responses, again.model.responses)
+    assert declared.title == problems.title("fashion_mnist_network")
+    assert problems.reference("fashion_mnist_network") == {}
+    assert declared.model.spectrum.dimension == 4
+    plan = declared.solve(points=3, levels=30, polish=False)
+    assert plan.number_of_steps == 6
+    assert plan.certificate.optimal
+
+
+def test_the_networks_training_is_planned_from_its_checkpoints(tiny_network):
+    tiny_network.trained("fashion_mnist")
+    declared = problems.load("fashion_mnist_network", training=True, draws=8, steps=6, budget=1e5)
+    assert (declared.budget, declared.prices.images) == (1e5, 10_000)
+    assert declared.model.trained
+    assert declared.solve(stopping_sigma=0.01, levels=30, polish=False).costs["training"] > 0
 
 
 def test_unknown_names_get_the_list_and_the_nearest():

@@ -193,6 +193,40 @@ def test_marginal_gain_is_the_derivative_of_the_score_and_the_weights_bound_it()
         assert (weight[used] / m[used]).sum() >= reducible * (1 - 1e-6)
 
 
+@pytest.mark.parametrize("mean", [-0.5, 0.8])
+def test_lognormal_of_a_plan_with_transfer_is_the_best_by_the_error_itself(mean):
+    """Against a search over P_mean and P_std with the kernel integrated numerically; the plan's bound is not it."""
+    levels, width = levels_of(24), 0.8
+    logs = np.log(levels.sigma)
+    errors = np.exp(-((logs - mean) ** 2))
+    plan = co.Problem(
+        co.ScoreError(table_of(errors, co.Transfer(width, 1.5))), [training(60.0)], steps=np.full(24, 9.0)
+    ).solve()
+    matrix = kernel(width, levels)
+
+    def error(p_mean, p_std):
+        mass = co.LogNormal(p_mean, p_std).mass(levels.edges)
+        return np.sum(errors / (levels.log_width * (matrix @ (60.0 * mass / mass.sum() / levels.log_width))))
+
+    fit = plan.training_density.lognormal()
+    own = error(fit.P_mean, fit.P_std)
+    assert plan.training_density.score_error(plan.examples) == pytest.approx(plan.breakdown["score"], rel=1e-9)
+    assert fit.loss == pytest.approx(own / plan.breakdown["score"] - 1, rel=1e-4, abs=1e-9)
+    assert fit.loss > -1e-6
+    for p_mean in np.linspace(mean - 1, mean + 1, 21):
+        for p_std in np.geomspace(0.15, 2.5, 21):
+            assert own <= error(p_mean, p_std) * (1 + 1e-6)
+
+
+def test_saved_plans_with_transfer_keep_their_lognormal(tmp_path):
+    table = table_of(np.exp(-(np.linspace(-2, 2, 10) ** 2)), co.Transfer(0.8, 1.5))
+    plan = co.Problem(co.ScoreError(table), [training(60.0)], steps=np.full(10, 9.0)).solve()
+    again = co.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert again.training_density.lognormal() == plan.training_density.lognormal()
+    local = co.Problem(co.ScoreError(replace(table, coupling=co.Local(1.5))), [training(60.0)], steps=np.full(10, 9.0))
+    assert "pooling" not in local.solve().tables
+
+
 def test_last_evaluation_is_served_by_the_examples_around_the_stopping_point():
     table = table_of(np.ones(10), co.Transfer(0.6, 1.5), terminal="denoise", final_score=3.0)
     m = np.random.default_rng(6).uniform(0, 2, 10)

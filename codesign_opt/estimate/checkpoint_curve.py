@@ -80,7 +80,15 @@ def error_left(
 
 @torch.no_grad()
 def checkpoint_errors(
-    earlier: Any, final: Any, data: Any, levels: Levels, *, images: int = 2048, groups: int = 16, seed: int = 0
+    earlier: Any,
+    final: Any,
+    data: Any,
+    levels: Levels,
+    *,
+    images: int = 2048,
+    groups: int = 16,
+    batch: int = 2048,
+    seed: int = 0,
 ) -> ErrorGram:
     """Gram matrix of the difference of two checkpoints over noise levels, on common images and noise.
 
@@ -92,6 +100,7 @@ def checkpoint_errors(
         data: images; see `batches`. The first `images` are used, so shuffle what has an order.
         levels: narrow against the correlation sought.
         images, groups: images, dealt to so many independent units, the unit of standard errors.
+        batch: images at once.
         seed: of the noise.
 
     Raises:
@@ -110,10 +119,11 @@ def checkpoint_errors(
         raise ValueError(f"data has {have} images for {count} groups; give more images or fewer groups.")
     noise = normal(seed, "checkpoint errors", shape=tuple(clean.shape), like=clean)
     pair = Denoiser.of(earlier), Denoiser.of(final)
-    fields = []
+    size, fields = integer(batch, "checkpoint_errors.batch", minimum=1), []
     for sigma in levels.sigma:
-        noisy = clean + float(sigma) * noise
-        fields.append((pair[0](noisy, float(sigma)) - pair[1](noisy, float(sigma))).double().flatten(1).cpu())
+        parts = (clean + float(sigma) * noise).split(size)
+        apart = [(pair[0](noisy, float(sigma)) - pair[1](noisy, float(sigma))).double().flatten(1) for noisy in parts]
+        fields.append(torch.cat(apart).cpu())
     dealt = torch.stack(fields)[:, : have // count * count].unflatten(1, (count, -1))
     return ErrorGram.from_fields(dealt.transpose(0, 1).numpy(), levels)
 

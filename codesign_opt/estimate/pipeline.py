@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 
 from .._text import Progress, teller
 from .._validate import Array, choice, integer, number
-from ..coupling import Coupling, Local
+from ..coupling import Coupling, Local, Transfer
 from ..curve_estimation import learning_curves
 from ..estimated import EstimatedModel
 from ..grids import edm_grid
 from ..process import EDM, Process
 from ..samplers import Heun, Sampler
+from .checkpoint_pair import CheckpointPair, sampled_images
 from .denoiser import Denoiser, DenoiserError
 from .error_coupling import error_gram
 from .grid_error import batches_of_run
@@ -26,15 +28,18 @@ from .ledger import Ledger
 from .local_error import calls_of_responses, calls_of_truncation, step_responses, truncation_error
 from .network_probe import NetworkProbe
 from .reference import Draws, Reference
+from .run_curves import LeftCurve, as_served, check_checkpoints, run_of
 from .sensitivity import calls_of_pairs, difference_of, sensitivity
 from .spectra import spectrum
 from .step_rule import StepRule
 from .streams import agreed, first_of, normal
+from .transfer import TransferKernel
 
 __all__ = ["network"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
 _LONGEST_REPORT = 60  # batch evaluations of one run that is reported
+_WIDTH_LEVELS = 24  # for the transfer width: narrow against it
 _SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
 
 
@@ -46,9 +51,11 @@ def network(
     sampler: Sampler | None = None,
     training: Any = None,
     other: Any = None,
-    coupling: Coupling | None = None,
+    growth: float | None = None,
+    coupling: Coupling | str | None = None,
     terminal: str = "denoise",
     levels: int = 12,
+    images: int = 2048,
     draws: int = 64,
     fine_steps: int = 64,
     rest_steps: int = 16,
@@ -80,9 +87,16 @@ def network(
             section 5 (LearningCurves, GradientNoise, replicated runs). Without it only the sampler is planned.
         other: a second denoiser (an earlier checkpoint, or the last iterate beside its average): the
             difference is taken for the direction of the errors.
-        coupling: correlation length of the errors; measured where `other` is given, else Local().
+        growth: examples of `denoiser` over those of `other`, an earlier checkpoint of the run `training`: kappa1 is
+            what the loss gained between the two on common images and noise (section 6.3), less noisy than a fit to
+            the log, which is not needed then. Give it with "transfer": at high noise logs hold too few losses.
+        coupling: correlation length of the errors; measured where `other` is given, else Local(). "transfer":
+            `Transfer` with that length and the width, measured too, in which examples teach neighbouring levels;
+            with prices, take the log-normal of the plan (`plan.training_density.lognormal()`), since such a plan
+            itself leaves out levels that are only taught by their neighbours.
         terminal: "denoise" or "rescale".
         levels: noise levels M of the measurement.
+        images: examples, drawn evenly from the data, on which checkpoints are compared.
         draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many
             measure the result, and half of them serve for responses and sensitivities.
         fine_steps: of the fine solution that errors are measured against (Heun's method).
@@ -114,7 +128,8 @@ def network(
     """
     if (learning_rate is None) != (batch is None) or (learning_rate is not None and training is None):
         raise ValueError("network: learning_rate and batch go together, and with training: they scale its floor.")
-    curves = None if training is None else _curves(training)
+    check_checkpoints(training, other, growth, coupling, data)
+    curves = None if training is None or growth is not None else _curves(training)
     first, data = first_of(data)
     work = _Work.prepared(
         denoiser,
@@ -138,7 +153,12 @@ def network(
     rule = StepRule.of_grid(
         edm_grid(_FIRST_STEPS, work.reference.stopping_sigma, work.reference.draws.sigma_max, terminal=terminal)
     )
+    pair = None if other is None else work.pair(other, data, integer(images, "images", minimum=32))
     work.expect(nodes, rule, trains=training is not None, directed=other is not None)
+    if pair is not None and coupling == "transfer":
+        work.expected["transfer width"] = pair.calls_of_width(_WIDTH_LEVELS)
+    if pair is not None and growth is not None:
+        work.expected["errors left"] = pair.calls_of_left(nodes.size)
     evaluations = work.budget(nodes, evaluations, seconds)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     work.tell(f"spectrum: {found.spectrum!r}")
@@ -152,8 +172,17 @@ def network(
     errors = {"truncation": truncation.standard_error}
     learned: dict[str, Any] = {}
     given = coupling
-    if coupling is None:
-        coupling = Local() if other is None else work.coupling(other)
+    kernel: TransferKernel | None = None
+    if coupling is None or isinstance(coupling, str):
+        local = Local() if other is None else work.coupling(other)
+        kernel = None if given is None or pair is None else work.transfer(pair)
+        coupling = local if kernel is None else Transfer(kernel.width, local.log_width, local.form)
+    run, (low, high) = run_of(training), (work.process.sigma_min, work.process.sigma_max)
+    if growth is not None and pair is not None and run is not None:
+        left = work.counted("errors left", lambda: pair.left(nodes, growth))
+        curves = LeftCurve.of(left, nodes, run, coupling, low, high)
+    elif run is not None:
+        curves = as_served(curves, run, coupling, low, high)
     if curves is not None:
         learned, more = work.learned(curves, nodes, coupling, found.spectrum.sigma_data, other, learning_rate, batch)
         errors |= more
@@ -162,6 +191,7 @@ def network(
         "dimension": found.spectrum.dimension, "fine_steps": fine_steps,
         "fine_accuracy": float(accuracy.value), "evaluations": dict(work.expected),
         "correlation_length": "assumed" if given is None and other is None else "measured or given",
+        "transfer_width_error": None if kernel is None else kernel.standard_error,
         "training_notes": _training_notes(curves, nodes, learned),
         "gram_standard_error": float(np.max(responses.gram.standard_error) / max(np.max(responses.gram.value), 1e-300)),
     }  # fmt: skip
@@ -373,7 +403,20 @@ class _Work:
         errors = {"sensitivity": gain.standard_error, "error_variance": scale * at_nodes(curves.reducible_error)}
         return values, errors
 
-    def coupling(self, other: Any) -> Coupling:
+    def pair(self, other: Any, data: Any, images: int) -> CheckpointPair:
+        """The network and `other` on common images of the data."""
+        draws = self.reference.draws
+        read = partial(sampled_images, data, images, seed=draws.seed, like=draws.like)
+        return CheckpointPair(Denoiser.of(other), self.denoiser, read, images, draws.seed, self.place("checkpoints"))
+
+    def transfer(self, pair: CheckpointPair) -> TransferKernel:
+        """The width in which examples teach neighbouring levels."""
+        low, high = self.process.sigma_min, self.process.sigma_max
+        kernel = self.counted("transfer width", lambda: pair.width(low, high, _WIDTH_LEVELS))
+        self.tell(repr(kernel))
+        return kernel
+
+    def coupling(self, other: Any) -> Local:
         """The measured correlation length of the difference between two denoisers."""
         low, high = self.reference.stopping_sigma, self.reference.draws.sigma_max
         grid = edm_grid(_FIRST_STEPS, low, high, terminal=self.terminal)
@@ -416,8 +459,10 @@ def _training_notes(curves: Any, nodes: Array, learned: dict[str, Any]) -> list[
     if curves is None or not np.any(learned["error_variance"] == 0):
         return notes
     nothing = ", ".join(f"{sigma:.3g}" for sigma in nodes[learned["error_variance"] == 0])
-    said = f"kappa1 is 0 at sigma = {nothing}, where a plan gives no examples; with a noisy log, smooth it: "
-    return [said + 'training=co.learning_curves(run, smoothing="spline")', *notes]
+    said = f"kappa1 is 0 at sigma = {nothing}, where a plan gives no examples; "
+    if isinstance(curves, LeftCurve):
+        return [said + "the loss did not fall there between the checkpoints: give more images", *notes]
+    return [said + 'with a noisy log, smooth it: training=co.learning_curves(run, smoothing="spline")', *notes]
 
 
 def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:

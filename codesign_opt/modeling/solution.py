@@ -169,6 +169,7 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
         elif isinstance(leaf, InformationError):
             gains = leaf.gains(leaf.solution(point.examples))
             tables["information_gain"] = tables["information_gain"] + weight * gains
+    tables |= _pooled(solved)
     example, step = np.ones(size), zero
     compute = _compute(solved)
     if compute is not None:
@@ -181,6 +182,21 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
     tables["steps_low"], tables["steps_high"] = solved.compiled.box.steps_low, solved.compiled.box.steps_high
     tables["marginal_gain"] = _marginal_gain(problem, solved, tables)
     return tables
+
+
+def _pooled(solved: Solved) -> dict[str, Array]:
+    """Weights and matrix of the reducible error sum w / (T m) itself; nothing where no examples are pooled."""
+    point, weights, matrices, any_pooled = solved.point, [], [], False
+    for weight, leaf in solved.compiled.terms:
+        if not isinstance(leaf, (ScoreError, CoherentScore)):
+            continue
+        pooling = leaf.table.coupling.pooling(leaf.table.levels) if isinstance(leaf, ScoreError) else None
+        any_pooled = any_pooled or pooling is not None
+        served = point.examples if pooling is None else pooling @ point.examples
+        error = leaf.levels_value(point)[0] if isinstance(leaf, ScoreError) else leaf.levels_value(point)
+        weights.append(np.where(error > 0, weight * error * served, 0.0))
+        matrices.append(np.eye(served.size) if pooling is None else pooling)
+    return {"served_weight": np.concatenate(weights), "pooling": np.vstack(matrices)} if any_pooled else {}
 
 
 def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -> Array:

@@ -30,8 +30,8 @@ _REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         name: (name, {})
         for name in (
-            "digits", "photo_patches", "fashion_mnist", "clipped_allocation", "custom_cost", "custom_constraint",
-            "shared_parameters",
+            "digits", "photo_patches", "fashion_mnist", "fashion_mnist_network", "clipped_allocation", "custom_cost",
+            "custom_constraint", "shared_parameters",
         )
     },
 }  # fmt: skip
@@ -82,7 +82,10 @@ def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
 
 
 def reference(name: str) -> Mapping[str, float]:
-    """Reference values of a declared problem with its own arguments, and their relative tolerance `rtol`."""
+    """Reference values of a declared problem with its own arguments, and their relative tolerance `rtol`.
+
+    Empty for a trained network: other machines round otherwise, and train to other weights.
+    """
     module, arguments = _entry(name)
     values = import_module(f".{module}", __name__).REFERENCE
     return dict(values[arguments["dimension"]] if arguments else values)

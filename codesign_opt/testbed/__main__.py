@@ -35,9 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _plans_arguments(commands)
     _density_arguments(commands)
     _peers_arguments(commands)
-    las = _command(
-        commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures, exact denoisers"
-    )
+    las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
     las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
     _command(
         commands, "representation", _representation,
@@ -77,7 +75,7 @@ def _density_arguments(commands: Any) -> None:
 
 def _peers_arguments(commands: Any) -> None:
     parser = _command(
-        commands, "peers", _peers, "the plan against every schedule of the literature at equal evaluations"
+        commands, "peers", _peers, "the plan against the schedules of the literature at equal evaluations"
     )
     parser.add_argument("--samplers", type=_words, default=["euler", "heun", "dpmpp_2m"], help="with commas")
     parser.add_argument(

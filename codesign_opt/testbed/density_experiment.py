@@ -6,7 +6,7 @@ its terminal samples are compared with those of one network trained much longer,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -147,9 +147,9 @@ class DensityExperiment:
         found = self.ledger.item(f"runs/{shown_density(density).replace(' ', '-')}-seed{seed}", compute)
         return torch.from_numpy(found["samples"])
 
-    def errors(self, densities: dict[str, Any], seeds: int) -> Array:
-        """(D, seeds) realised errors, all densities of a seed before the next seed."""
-        samples = [[self.run(density, seed, name) for name, density in densities.items()] for seed in range(seeds)]
+    def errors(self, densities: dict[str, Any], seeds: Iterable[int]) -> Array:
+        """(D, S) realised errors, all densities of a seed before the next seed."""
+        samples = [[self.run(density, seed, name) for name, density in densities.items()] for seed in seeds]
         return np.array([[self.distance(sample).mean() for sample in row] for row in samples]).T
 
     def tell(self, text: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._validate import Array
 from .density_pilot import PILOT_DENSITY, RULES
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ def density_figure(report: DensityReport) -> Any:
 
 def _looks() -> dict[str, tuple[str, str, str]]:
     """Colour, line style and marker of every rule."""
-    from ..plot_style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+    from ..plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
     table = [
         (ORANGE, "-.", "^"),
         (SKY, "-", "o"),
         (GREEN, "--", "s"),
         (BLUE, "-", "v"),
+        (GREY, "--", "h"),
+        (BLACK, "-", "x"),
         (BLACK, "--", "P"),
         (PURPLE, ":", "D"),
         (RED, "-", "*"),
@@ -59,12 +62,19 @@ def _densities(report: DensityReport, ax: Any) -> None:
         alpha=0.5,
         label=f"best compared: {best}",
     )
-    for (name, plan), (color, style, _) in zip(report.plans.items(), _looks().values(), strict=True):
-        per_log = plan.examples / plan.examples.sum() / plan.levels.log_width
-        ax.plot(plan.levels.sigma, per_log, color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
+    for name, density in report.planned.items():
+        color, style, _ = _looks()[name]
+        ax.plot(sigma, _per_log(density, sigma), color=color, linestyle=style, lw=1.8, label=f"planned: {name}")
     ax.set(xscale="log", xlim=_RANGE, xlabel=SIGMA, ylabel="share of the examples per unit of ln σ")
-    ax.set_ylim(0, 1.75 * ax.get_ylim()[1])
+    ax.set_ylim(0, 2.3 * ax.get_ylim()[1])
     ax.legend(**LEGEND, loc="upper left")
+
+
+def _per_log(density: Any, sigma: Array) -> Array:
+    """Share of the examples per unit of log sigma."""
+    if hasattr(density, "per_log_sigma"):
+        return np.asarray(density.per_log_sigma(sigma))
+    return np.asarray(density(sigma) * sigma / density.total)
 
 
 def _agreement(report: DensityReport, ax: Any) -> None:
@@ -74,11 +84,12 @@ def _agreement(report: DensityReport, ax: Any) -> None:
 
     new_axes(ax, f"Prediction from one pilot, {report.compared} densities")
     part, top = slice(0, report.compared), 20.0
-    for name, (color, _, marker) in _looks().items():
+    for name in report.planned:
+        color, _, marker = _looks()[name]
         values = np.minimum(report.predicted[name][part] / report.predicted[name][report.best], top)
         label = f"{name}: rank correlation {report.correlation(name):.2f}"
         ax.plot(report.mean[part], values, marker, color=color, ms=6, mfc="none", label=label, clip_on=False)
-    ax.set(xscale="log", yscale="log", ylim=(0.6, top), xlabel="realised squared distance")
+    ax.set(xscale="log", yscale="log", ylim=(0.2, top), xlabel="realised squared distance")
     ax.set_ylabel(f"predicted, over that of the best (more than {top:g}: at the top)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -90,7 +101,7 @@ def _agreement(report: DensityReport, ax: Any) -> None:
 def _order(report: DensityReport, ax: Any) -> None:
     from ..plot_style import BLUE, GREY, new_axes
 
-    new_axes(ax, f"Realised error, {report.realised.shape[1]} seeds")
+    new_axes(ax, f"Realised error, seeds {report.seeds[0]} to {report.seeds[-1]}")
     names, order = list(report.densities), np.argsort(report.mean)
     top = 1.6 * report.mean[report.best]
     for place, i in enumerate(order):

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from .._validate import Array
+from .._validate import Array, Mask
 from ..coefficients import Coefficients
 from ..coupling import Coupling, Local, Transfer
 from ..curve_estimation import learning_curves
-from ..densities import LogNormal
+from ..densities import LogNormal, TrainingDensity
 from ..estimate.checkpoint_curve import checkpoint_errors, error_left
 from ..estimate.error_coupling import error_gram
 from ..estimate.reference import Draws, Reference
@@ -58,6 +58,8 @@ class Rule:
         coherent: add errors by the measured Gram matrix instead of level by level.
         kept: part of the examples that stays at the square-root density without transfer, on every level: what
             neighbours teach says nothing about levels where nothing is trained.
+        lognormal: the log-normal density of the least error by the rule, instead of any density: two numbers cannot
+            follow the noise of the pilot, and leave no level out.
     """
 
     title: str
@@ -65,6 +67,7 @@ class Rule:
     transfer: float | None = 0.0
     coherent: bool = False
     kept: float = 0.0
+    lognormal: bool = False
 
 
 RULES = {
@@ -73,6 +76,8 @@ RULES = {
     "transfer 0.6": Rule("square root of what neighbours teach, assumed width 0.6", transfer=0.6),
     "transfer": Rule("square root of what neighbours teach, width from the pilot's errors", transfer=None),
     "kept half": Rule("as transfer, with half of the square root kept on every level", transfer=None, kept=0.5),
+    "log-normal": Rule("as transfer, the best log-normal density", transfer=None, lognormal=True),
+    "log-normal, log": Rule("the same by the losses of the log", source="log", transfer=None, lognormal=True),
     "coherent": Rule("coherent sum", coherent=True),
     "both": Rule("coherent sum of what neighbours teach, width from the pilot's errors", transfer=None, coherent=True),
 }
@@ -87,6 +92,7 @@ class PilotMeasurement:
         density, examples: of the pilot.
         left, left_error: (M,) reducible squared error at the end of the pilot, with its standard error.
         logged, logged_error: (M,) kappa1 from the log of losses, examples within `length` in log sigma, likewise.
+        logged_seen: (M,) whether the level had losses enough; the others' kappa1 is interpolated.
         gain, gain_error: (M,) g^2 along the difference of the two checkpoints, likewise.
         gram_levels, gram: (B, B) terminal responses to that difference, block by block.
         length: two-sided correlation length of these in log sigma.
@@ -101,6 +107,7 @@ class PilotMeasurement:
     left_error: Array
     logged: Array
     logged_error: Array
+    logged_seen: Mask
     gain: Array
     gain_error: Array
     gram_levels: Levels
@@ -118,7 +125,9 @@ class PilotMeasurement:
         """The score error as a function of the density, by a rule."""
         if rule.coherent:
             return self._coherent()
-        reducible = self.logged if rule.source == "log" else self._reducible(self.coupling(rule))
+        reducible = self._reducible(self.left, self.coupling(rule))
+        if rule.source == "log":
+            reducible = self._logged(self.coupling(rule))
         model = EstimatedModel(
             self.levels.sigma,
             np.zeros((1, len(self.levels))),
@@ -132,12 +141,21 @@ class PilotMeasurement:
         )
         return ScoreError(model.coefficients(levels=2 * len(self.levels)))
 
-    def _reducible(self, coupling: Coupling) -> Array:
+    def _reducible(self, left: Array, coupling: Coupling) -> Array:
         """kappa1 = error left times the examples that served the level, those within the correlation length."""
         share = self.density.on_levels(self.levels)
         pooling = coupling.pooling(self.levels)
         served = share if pooling is None else pooling @ share
-        return np.maximum(self.left, 0.0) * served / self.levels.log_width * self.examples * self.length
+        return np.maximum(left, 0.0) * served / self.levels.log_width * self.examples * self.length
+
+    def _logged(self, coupling: Coupling) -> Array:
+        """kappa1 of the log, which counts the examples of each level's own density, for what serves the level."""
+        if coupling.pooling(self.levels) is None:
+            return self.logged
+        one = np.ones(len(self.levels))
+        served = self.logged * self._reducible(one, coupling) / self._reducible(one, Local(self.length))
+        logs, seen = np.log(self.levels.sigma), self.logged_seen
+        return np.exp(np.interp(logs, logs[seen], np.log(served[seen])))
 
     def _coherent(self) -> CoherentScore:
         """Responses per unit log sigma, scaled from the pilot's density to one example per unit log sigma."""
@@ -163,9 +181,20 @@ class PilotMeasurement:
         given = Problem(score, [], examples=point.examples, steps=steps)
         return float(score.value(given.design(point), point))
 
+    def planned(self, rule: Rule) -> TrainingDensity | LogNormal:
+        """What the rule says to train at."""
+        best = self.plan(rule).training_density
+        if not rule.lognormal:
+            return best
+        fit = best.lognormal()
+        return LogNormal(fit.P_mean, fit.P_std)
+
     def plan(self, rule: Rule) -> Plan:
-        """The best density of as many examples as the pilot had; pooled examples come with `Smooth`."""
-        if rule.transfer == 0:
+        """The best density of as many examples as the pilot had; pooled examples come with `Smooth`.
+
+        Without it where the best log-normal density is asked for, which is as smooth as can be.
+        """
+        if rule.transfer == 0 or rule.lognormal:
             return self._solve(self.score(rule))
         plain = self._solve(self.score(RULES["plain"]))
         slopes = np.diff(plain.examples / plain.levels.log_width)
@@ -288,7 +317,7 @@ def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: A
     return {**found, "gram": gram.gram, "gram_edges": gram.levels.edges, "length": np.array(length)}
 
 
-def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict[str, Array]:
+def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict[str, Any]:
     """kappa1 of the log on all levels: log-interpolated where the fit gives nothing, as small as the smallest."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "log.csv"
@@ -298,7 +327,8 @@ def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict
     at, known = np.log(levels.sigma), np.log(curves.sigma[positive])
     value = np.exp(np.interp(at, known, np.log(curves.reducible[positive])))
     error = np.interp(at, np.log(curves.sigma), curves.reducible_error)
-    return {"logged": value, "logged_error": error}
+    seen = np.histogram(curves.sigma[positive], levels.edges)[0] > 0
+    return {"logged": value, "logged_error": error, "logged_seen": seen}
 
 
 def _steps(levels: Levels) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from .._text import aligned
-from .._validate import Array, integer
-from ..plan import Plan
+from .._validate import Array, choice, integer
 from .density_experiment import LOGNORMALS, DensityExperiment
-from .density_pilot import RULES, PilotMeasurement, measure_pilot
+from .density_pilot import PILOT_SEED, RULES, PilotMeasurement, measure_pilot
 
-__all__ = ["DensityReport", "compare_densities"]
+__all__ = ["DensityReport", "compare_densities", "lognormals"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,11 @@ class DensityReport:
         compared: how many of them are compared; the rest are planned.
         realised: (D, S) mean squared terminal distance, by seed.
         predicted: rule -> (D,) prediction, on the pilot's scale.
-        pilot, plans: the measurement, and rule -> plan.
+        pilot: the measurement.
+        planned: rule -> density.
         examples: of every run.
+        seeds: (S,) of the runs.
+        fixed: name of the compared density that earlier seeds found best, or None.
     """
 
     densities: dict[str, Any]
@@ -37,8 +40,10 @@ class DensityReport:
     realised: Array
     predicted: dict[str, Array]
     pilot: PilotMeasurement
-    plans: dict[str, Plan]
+    planned: dict[str, Any]
     examples: int
+    seeds: tuple[int, ...]
+    fixed: str | None = None
 
     @property
     def mean(self) -> Array:
@@ -66,14 +71,22 @@ class DensityReport:
         part = slice(0, self.compared)
         return float(np.corrcoef(np.log(self.predicted[rule][part]), np.log(self.mean[part]))[0, 1])
 
-    def ratio(self, rule: str) -> tuple[float, float]:
-        """Realised error of the rule's plan over that of the best compared density, and its standard error in pairs."""
-        planned = self.realised[self.compared + list(self.plans).index(rule)]
-        best = self.realised[self.best]
-        rest = planned - planned.mean() / best.mean() * best
+    def ratio(self, rule: str, best: str | None = None) -> tuple[float, float]:
+        """Realised error of the rule's plan over that of the best compared density, and its standard error in pairs.
+
+        The best of many densities by the mean over a few seeds looks better than it is, which raises the ratio; the
+        best by other seeds does not.
+
+        Args:
+            rule: one of `planned`.
+            best: name of a compared density; the best of these seeds unless given.
+        """
+        planned = self.realised[self.compared + list(self.planned).index(rule)]
+        against = self.realised[self.best if best is None else list(self.densities).index(best)]
+        rest = planned - planned.mean() / against.mean() * against
         count = rest.size
-        spread = rest.std(ddof=1) / np.sqrt(count) / best.mean() if count > 1 else np.nan
-        return float(planned.mean() / best.mean()), float(spread)
+        spread = rest.std(ddof=1) / np.sqrt(count) / against.mean() if count > 1 else np.nan
+        return float(planned.mean() / against.mean()), float(spread)
 
     def rows(self) -> list[dict[str, Any]]:
         """One record per density: the table of the CSV file."""
@@ -108,8 +121,8 @@ class DensityReport:
         return [table, picture]
 
     def __str__(self) -> str:
-        seeds = self.realised.shape[1]
-        lines = [f"Training densities: {self.examples:,} examples, {seeds} seeds, squared terminal distance"]
+        seeds = f"seeds {self.seeds[0]} to {self.seeds[-1]}"
+        lines = [f"Training densities: {self.examples:,} examples, {seeds}, squared terminal distance"]
         title = ("density", "", "realised", "+-", "to best", *self.predicted)
         rows = [
             [row["density"], "", row["realised"], row["standard_error"], row["to_best"]]
@@ -117,35 +130,72 @@ class DensityReport:
             for row in self.rows()
         ]
         lines += aligned(title, rows)
-        for rule in self.plans:
+        for rule in self.planned:
             ratio, error = self.ratio(rule)
-            lines.append(
-                f"{rule}: planned density {ratio:.4f} +- {error:.4f} of the best; predicted with realised: rank "
-                f"correlation {self.correlation(rule):.3f}, of logarithms {self.log_correlation(rule):.3f}"
-            )
+            said = f"{rule}: planned density {ratio:.4f} +- {error:.4f} of the best"
+            if self.fixed is not None:
+                ratio, error = self.ratio(rule, self.fixed)
+                said += f", {ratio:.4f} +- {error:.4f} of {self.fixed}, the best of earlier seeds"
+            if self.compared > 2:
+                said += f"; predicted with realised: rank correlation {self.correlation(rule):.3f}, of logarithms "
+                said += f"{self.log_correlation(rule):.3f}"
+            lines.append(said)
         return "\n".join(lines)
 
 
 def compare_densities(
-    experiment: DensityExperiment, *, seeds: int = 3, densities: dict[str, Any] | None = None
+    experiment: DensityExperiment,
+    *,
+    seeds: int = 3,
+    first_seed: int = 0,
+    pilot_seed: int = PILOT_SEED,
+    densities: dict[str, Any] | None = None,
+    fixed: str | None = None,
+    rules: Iterable[str] = tuple(RULES),
 ) -> DensityReport:
-    """Plan densities from one pilot, train at them and at those compared, and set realised beside predicted.
+    """Plan densities from one pilot run, train at them and at those compared, and set realised beside predicted.
 
     Plans and predictions are made before anything is compared; they see the pilot alone.
 
     Args:
         experiment: networks, examples and folder.
         seeds: runs of every density, >= 1.
+        first_seed: of these runs; the others count on from it.
+        pilot_seed: of the pilot, not one of the runs'.
         densities: name -> density to compare with; the 15 lognormals unless given.
+        fixed: name of one of them, the best of other seeds: plans are compared with it, too.
+        rules: names in `RULES`.
+
+    Raises:
+        ValueError: no seed, a pilot that is one of the runs compared, an unknown density or rule.
     """
-    count = integer(seeds, "compare_densities.seeds", minimum=1)
-    compared = densities or {f"lognormal {d.mean:g} {d.std:g}": d for d in LOGNORMALS}
-    pilot = measure_pilot(experiment)
-    plans = {name: pilot.plan(rule) for name, rule in RULES.items()}
-    every = compared | {f"planned: {name}": plan.training_density for name, plan in plans.items()}
-    predicted = {name: pilot.predicted(rule, list(every.values())) for name, rule in RULES.items()}
-    realised = experiment.errors(every, count)
-    return DensityReport(every, len(compared), realised, predicted, pilot, plans, experiment.examples)
+    first = integer(first_seed, "compare_densities.first_seed", minimum=0)
+    runs = tuple(range(first, first + integer(seeds, "compare_densities.seeds", minimum=1)))
+    if pilot_seed in runs:
+        raise ValueError(
+            f"compare_densities.pilot_seed is {pilot_seed}, one of the seeds {runs[0]} to {runs[-1]} of the runs; "
+            "the pilot would be compared with itself."
+        )
+    compared = densities or lognormals()
+    if fixed is not None:
+        choice(fixed, "compare_densities.fixed", compared)
+    pilot = measure_pilot(experiment, pilot_seed)
+    asked = {name: RULES[choice(name, "compare_densities.rules", RULES)] for name in rules}
+    planned = {name: pilot.planned(rule) for name, rule in asked.items()}
+    every = compared | {f"planned: {name}": density for name, density in planned.items()}
+    predicted = {name: pilot.predicted(rule, list(every.values())) for name, rule in asked.items()}
+    realised = experiment.errors(every, runs)
+    return DensityReport(every, len(compared), realised, predicted, pilot, planned, experiment.examples, runs, fixed)
+
+
+def lognormals(names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The compared log-normal densities by name, such as "lognormal -0.2 1.2": all of them, or those that are named.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    every = {f"lognormal {d.mean:g} {d.std:g}": d for d in LOGNORMALS}
+    return every if names is None else {name: every[choice(name, "lognormals: name", every)] for name in names}
 
 
 def _ranks(values: Array) -> Any:

@@ -20,7 +20,7 @@ from .mlp import MLP
 from .training import TrainedDenoiser, finished, train
 from .unet import UNet
 
-__all__ = ["RECIPES", "Recipe", "cache_folder", "trained"]
+__all__ = ["RECIPES", "Recipe", "cache_folder", "cached", "trained"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,29 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
         return Path(folder)
     named = os.environ.get("CODESIGN_OPT_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "codesign_opt"
+
+
+def cached(name: str, *, folder: str | os.PathLike[str] | None = None) -> TrainedDenoiser:
+    """A network of the testbed that was trained before; nothing is trained here.
+
+    Args:
+        name, folder: as in `trained`.
+
+    Raises:
+        ValueError: unknown name; files of another recipe.
+        FileNotFoundError: nothing cached, or not to the end; the message has the command that trains it.
+    """
+    recipe = RECIPES[choice(name, "name", RECIPES)]
+    home = cache_folder(folder) / "testbed" / name
+    stored = finished(recipe.initial(), home, **recipe.options, seed=recipe.seed)
+    if stored is None:
+        place = "" if folder is None else f" --cache {Path(folder)}"
+        raise FileNotFoundError(
+            f"{home} holds no finished weights of the {recipe.title}; train it first, or go on where it was stopped, "
+            f"with `python -m codesign_opt.testbed {name}{place}`, or name the folder of a cache that has them by the "
+            "environment variable CODESIGN_OPT_CACHE."
+        )
+    return stored
 
 
 def trained(

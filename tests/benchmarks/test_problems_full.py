@@ -7,6 +7,8 @@ import pytest
 
 from codesign_opt import problems
 
+NAMES = [name for name in problems.names() if problems.reference(name)]  # weights of a network differ by machine
+
 
 def loaded(name, **overrides):
     """The problem, or a skipped test where its data are not installed."""
@@ -16,7 +18,7 @@ def loaded(name, **overrides):
         pytest.skip(str(absent))
 
 
-@pytest.mark.parametrize("name", problems.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_problem_reaches_its_reference(name):
     plan = loaded(name).solve()
     expected = problems.reference(name)
@@ -25,7 +27,7 @@ def test_problem_reaches_its_reference(name):
     assert not plan.outer.get("at_end", False)
 
 
-@pytest.mark.parametrize("name", [n for n in problems.names() if n not in ("custom_constraint", "clipped_allocation")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("custom_constraint", "clipped_allocation")])
 @pytest.mark.parametrize("levels", [100, 200, 400])
 def test_the_number_of_levels_changes_nothing(name, levels):
     plan = loaded(name, levels=levels).solve()
