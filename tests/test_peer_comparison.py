@@ -16,7 +16,7 @@ from codesign_opt.estimate.pipeline import network
 from codesign_opt.estimate.sampling import run
 from codesign_opt.testbed.classifier import Classifier, feature_distance, trained_classifier
 from codesign_opt.testbed.metrics import negative_log_likelihood
-from codesign_opt.testbed.mixtures import circle8
+from codesign_opt.testbed.mixtures import circle8, grid8
 from codesign_opt.testbed.peer_comparison import compare_peers, gaussian_worlds, write_comparison
 from codesign_opt.testbed.worlds import DenoiserWorld, mixture_world
 
@@ -142,14 +142,14 @@ def test_unknown_worlds_are_named(tmp_path):
 
 
 def test_with_few_steps_descents_from_several_stopping_points_find_a_better_minimum():
-    mixture = circle8()
+    mixture = grid8()
     data = mixture.sample(400, dtype=torch.float64)
-    options = {"sampler": co.Heun(), "levels": 6, "draws": 128, "chunk": 128, "evaluations": 6000}
+    options = {"sampler": co.DPMpp2M(), "levels": 6, "draws": 128, "chunk": 128, "evaluations": 3000}
     probe = network(mixture, data, **options).probe
-    start = co.log_snr_grid(4, 0.002, 80.0)
+    start = co.edm_grid(5, 0.002, 80.0)
     one = descend_grid(probe.reference, probe.held_out, [start], budget=probe.budget).sigmas
     several = probe.descend(start, free_stop=True, stops=(0.07, 0.2, 0.6))
     ratio = probe.errors(several).ratio(probe.errors(one))  # on draws that neither has seen
-    assert ratio.value < 0.8
+    assert ratio.value < 0.6
     assert 1 - ratio.value > 3 * ratio.standard_error
-    assert several.size == one.size == 5
+    assert several.size == one.size == 6
