@@ -54,7 +54,7 @@ def network_plans(
     rows = []
     for name in samplers:
         sampler, test = SAMPLERS[name], _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": place / f"{name}-{draws}"}
+        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": _place(place, draws) / name}
         model = network(denoiser, images, sampler=sampler, progress=progress, **options)
         for count in steps:
             record = _kept_plans(place, draws, evaluations).item(
@@ -154,8 +154,13 @@ def _screened(reference: Reference, grids: list[Array], folder: Path) -> list[Ar
     return sorted(grids, key=error)
 
 
+def _place(place: Path, draws: int) -> Path:
+    """Where models and plans of so many draws are kept; `peer_comparison` reads them there."""
+    return place / f"draws-{draws}"
+
+
 def _kept_plans(place: Path, draws: int, evaluations: int) -> Ledger:
-    return Ledger(place / f"plans-{draws}", {"draws": draws, "evaluations": evaluations})
+    return Ledger(_place(place, draws) / "plans", {"draws": draws, "evaluations": evaluations})
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def fashion_world(
     distance = feature_distance(trained_classifier(folder=cache, progress=progress), held_out)
     return DenoiserWorld(
         "Fashion-MNIST network", denoiser, images, EDM(*_RANGE), draws, chunk=32, metrics={"frechet": distance},
-        plan_options=plan_options or {"draws": 32, "evaluations": 5000}, evidence_options={"draws": 128},
-        folder=cache / "plans", progress=progress,
+        plan_options=plan_options or {"draws": 64, "evaluations": 5000}, evidence_options={"draws": 128},
+        folder=cache / "plans" / "draws-64", progress=progress,
     )  # fmt: skip
 
 
@@ -80,9 +80,7 @@ def compare_peers(
         test = "" if draws is None else f"-{draws}"
         place = None if isinstance(world, GaussianModel) else cache / "comparison" / f"{name}{test}"
         progress(f"{name}: {len(samplers)} samplers, evaluations {', '.join(map(str, evaluations))}")
-        found[name] = compare(
-            world, peers, evaluations, samplers=samplers, folder=place, progress=progress
-        )  # fmt: skip
+        found[name] = compare(world, peers, evaluations, samplers=samplers, folder=place, progress=progress)
         progress(f"{name}: plan level with the best in {found[name].share_level():.0%} of its cells")
     return found
 

@@ -179,7 +179,7 @@ def mixture_world(
             "nll": lambda outputs: negative_log_likelihood(world, outputs),
             "sliced_w2": lambda outputs: sliced_wasserstein2(outputs, fresh),
         },
-        plan_options=plan_options or {"draws": 1024, "chunk": 1024, "evaluations": 20_000},
+        plan_options=plan_options or {"draws": 1024, "chunk": 1024, "evaluations": 5_000},
         evidence_options={"draws": 2048, "levels": 96, "chunk": 2048},
         folder=folder, progress=progress,
     )  # fmt: skip
