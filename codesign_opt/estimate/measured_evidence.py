@@ -104,7 +104,7 @@ def evidence(
         terminal=choice(terminal, "terminal", ("denoise", "rescale")),
         spectrum=found.spectrum,
         risk=RiskCurve(work.sigma, paths["risk"].value, paths["risk"].standard_error),
-        score_cost=ScoreCost(work.sigma, paths["cost"].value),
+        score_cost=ScoreCost(work.sigma, paths["cost"].value, paths["cost"].standard_error),
         gaps=DenoiserGaps(work.sigma, paths["gaps"].value),
         trajectories=teacher,
         provenance={
