@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,12 @@ from ._validate import Array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "ComparisonRow", "rows_of_cell"]
+__all__ = ["Comparison", "ComparisonRow", "read_rows", "rows_of_cell", "write_rows"]
 
+_PLAIN = (
+    "sampler", "evaluations", "peer", "steps", "used", "error", "standard_error", "geometric_mean", "excess",
+    "excess_error", "rank",
+)  # fmt: skip
 _EQUAL = 1e-4  # relative: exact errors nearer than this are the same number, as descents stop there
 
 
@@ -130,7 +134,7 @@ class Comparison:
         """All rows with their grids, six digits."""
         target = Path(path)
         with target.open("w", newline="", encoding="utf-8") as file:
-            write_rows(file, [("", self)])
+            write_rows(file, self.rows)
         return target
 
     def table(self) -> str:
@@ -208,23 +212,40 @@ def _standard_error(values: Array) -> float:
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 0.0
 
 
-def write_rows(file: Any, found: Iterable[tuple[str, Comparison]]) -> None:
-    """CSV of some comparisons, each with the name of its world (left out where all names are empty)."""
-    pairs = list(found)
-    named = any(name for name, _ in pairs)
-    others = list(dict.fromkeys(key for _, one in pairs for row in one.rows for key in row.others))
-    plain = ["sampler", "evaluations", "peer", "steps", "used", "error", "standard_error", "geometric_mean", "excess",
-             "excess_error", "rank"]  # fmt: skip
-    columns = [*(["world"] if named else []), *plain]
-    columns += [part for key in others for part in (key, f"{key}_standard_error")] + ["sigmas"]
-    writer = csv.DictWriter(file, columns)
+def write_rows(file: Any, rows: Sequence[ComparisonRow]) -> None:
+    """CSV of rows, six digits; `read_rows` reads it back."""
+    others = list(dict.fromkeys(key for row in rows for key in row.others))
+    columns = [*_PLAIN, *(part for key in others for part in (key, f"{key}_standard_error")), "sigmas"]
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    for name, one in pairs:
-        for row in one.rows:
-            record: dict[str, Any] = {key: getattr(row, key) for key in plain}
-            for key in others:
-                record[key], record[f"{key}_standard_error"] = row.others.get(key, ("", ""))
-            record["sigmas"] = " ".join(f"{sigma:.5g}" for sigma in row.sigmas)
-            if named:
-                record["world"] = name
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in record.items()})
+    for row in rows:
+        record: dict[str, Any] = {key: getattr(row, key) for key in _PLAIN}
+        for key in others:
+            record[key], record[f"{key}_standard_error"] = row.others.get(key, ("", ""))
+        record["sigmas"] = " ".join(f"{sigma:.5g}" for sigma in row.sigmas)
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in record.items()})
+
+
+def read_rows(file: Any) -> list[ComparisonRow]:
+    """Rows that `write_rows` wrote.
+
+    Raises:
+        ValueError: a column is missing, or an entry is not a number; the message names it.
+    """
+    reader = csv.DictReader(file)
+    columns = list(reader.fieldnames or ())
+    missing = [name for name in (*_PLAIN, "sigmas") if name not in columns]
+    if missing:
+        raise ValueError(f"the table of a comparison lacks the column {missing[0]!r}; it is not whole.")
+    others = [name for name in columns if f"{name}_standard_error" in columns and name != "error"]
+    rows = []
+    for record in reader:
+        values: dict[str, Any] = {"sampler": record["sampler"], "peer": record["peer"]}
+        values |= {name: int(record[name]) for name in ("evaluations", "steps", "rank")}
+        values |= {name: float(record[name]) for name in _PLAIN if name not in values}
+        values["sigmas"] = np.array([float(word) for word in record["sigmas"].split()])
+        values["others"] = {
+            name: (float(record[name]), float(record[f"{name}_standard_error"])) for name in others if record[name]
+        }
+        rows.append(ComparisonRow(**values))
+    return rows

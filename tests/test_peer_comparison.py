@@ -10,6 +10,7 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.comparing import World, calls_of, compare
+from codesign_opt.comparison import read_rows
 from codesign_opt.estimate.adapters import guided
 from codesign_opt.estimate.grid_descent import descend_grid
 from codesign_opt.estimate.pipeline import network
@@ -82,15 +83,37 @@ def test_gaussian_worlds_are_compared_and_written(tmp_path, monkeypatch):
     found = compare_peers(tmp_path, worlds=["gaussian"], samplers=["euler"], evaluations=[5], progress=lines.append)
     assert list(found) == ["spread"]
     paths = write_comparison(found, tmp_path / "figures")
-    assert [path.name for path in paths] == ["peer_comparison.csv", "peer_comparison_spread.png", "comparison.md"]
+    assert [path.name for path in paths] == [
+        "peer_comparison_spread.csv",
+        "peer_comparison_spread.png",
+        "comparison.md",
+    ]
     page = (tmp_path / "comparison.md").read_text()
     assert "best or within one standard error of the best in 1 of 1 cells (100%)" in page
     assert "](figures/peer_comparison_spread.png)" in page
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
-    assert {"spread"} == {row["world"] for row in rows}
     assert {"plan", "edm", "log_snr"} <= {row["peer"] for row in rows}
     assert any("plan level with the best in 100%" in line for line in lines)
+
+
+def test_a_table_is_filled_by_several_runs_and_read_back(found, tmp_path):
+    parts = [replace(found, rows=tuple(found.cell(*cell))) for cell in found.cells]
+    for part in reversed(parts):
+        write_comparison({"circle8": part}, tmp_path / "parts")
+    write_comparison({"circle8": found}, tmp_path / "whole")
+    texts = [(tmp_path / name / "peer_comparison_circle8.csv").read_text() for name in ("parts", "whole")]
+    assert texts[0] == texts[1]
+    with (tmp_path / "whole" / "peer_comparison_circle8.csv").open() as file:
+        rows = read_rows(file)
+    assert [(row.peer, row.rank, row.level) for row in rows] == [(row.peer, row.rank, row.level) for row in found.rows]
+    for row, known in zip(rows, found.rows, strict=True):
+        np.testing.assert_allclose(row.sigmas, known.sigmas, rtol=1e-4)
+        assert row.error == pytest.approx(known.error, rel=1e-5)
+        assert list(row.others) == list(known.others)
+        np.testing.assert_allclose(list(row.others.values()), list(known.others.values()), rtol=1e-5)
+    with pytest.raises(ValueError, match="lacks the column 'evaluations'"):
+        read_rows(["sampler,peer\n"])
 
 
 def test_the_page_explains_the_cells_that_the_plan_loses(found, tmp_path):
