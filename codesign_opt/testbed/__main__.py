@@ -56,7 +56,7 @@ def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> ar
 def _plans_arguments(commands: Any) -> None:
     plans = _command(commands, "plans", _plans, "plans for the Fashion-MNIST network against the usual grids")
     limit = _command(commands, "limit", _limit, "how far those plans are from direct descent with 20 times the budget")
-    limit.add_argument("--tries", type=int, default=3, help="starts that are descended (3)")
+    limit.add_argument("--tries", type=int, default=2, help="starts that are descended (2)")
     for parser in (plans, limit):
         parser.add_argument("--samplers", type=_words, default=["euler", "heun", "dpmpp_2m"], help="with commas")
         parser.add_argument("--steps", type=_whole, default=[5, 8, 12, 18, 30], help="with commas (5,8,12,18,30)")

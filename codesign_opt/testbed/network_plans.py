@@ -85,7 +85,7 @@ def network_limit(
     table: str | Path | None = None,
     draws: int = 64,
     times: int = 20,
-    tries: int = 3,
+    tries: int = 2,
     evaluations: int = 5000,
     progress: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
