@@ -126,8 +126,6 @@ def compare(
             f"compare: evidence is {type(evidence).__name__}; give an Evidence, such as Evidence.of(model) or "
             "estimate.evidence(denoiser, data)."
         )
-    for sampler in chosen:
-        _enough(min(limits), sampler, world.terminal)
     cache = _Cache.of(folder, world, tuple(int(integer(seed, "seeds")) for seed in seeds))
     rows: list[ComparisonRow] = []
     notes: dict[str, None] = {}
@@ -138,6 +136,7 @@ def compare(
                 f"compare: evidence is for terminal {known.terminal!r}, the model's is {world.terminal!r}."
             )
         makers = _makers(wanted, known, notes, strict=strict)
+        _enough(min(limits), sampler, world.terminal)
         if plan:
             makers = {"plan": _planner(world, sampler, cache), **makers}
         for limit in limits:
@@ -279,8 +278,8 @@ def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
     needed = sampler.evaluations_per_step + zero
     if limit < needed:
         raise ValueError(
-            f"compare: evaluations holds {limit}, but {1 + zero} step{'s' * zero} of {sampler.name}, the fewest under "
-            f"terminal {terminal!r}, take {needed}; allow at least {needed}."
+            f"compare: {limit} evaluations are too few for {1 + zero} step{'s' * zero} of {sampler.name}, the fewest "
+            f"under terminal {terminal!r}; allow at least {needed}."
         )
 
 

@@ -94,8 +94,8 @@ def test_loss_logs_and_levels_of_the_wrong_kind_are_named():
         ({"samplers": co.Heun()}, r"samplers is .*Heun.*; a list is needed"),
         ({"samplers": [["heun"]]}, r"samplers holds \['heun'\]"),
         ({"evidence": MODEL}, r"evidence is GaussianModel; give an Evidence"),
-        ({"evaluations": [1]}, r"evaluations holds 1, but 2 steps of euler.* take 2; allow at least 2"),
-        ({"evaluations": [10, 2], "samplers": ["heun"]}, r"holds 2, but 2 steps of heun.* take 3; allow at least 3"),
+        ({"evaluations": [1]}, r"1 evaluations are too few for 2 steps of euler.*; allow at least 2"),
+        ({"evaluations": [10, 2], "samplers": ["heun"]}, r"2 evaluations are too few for 2 steps of heun.*; allow at least 3"),
     ],
 )
 def test_arguments_of_a_comparison_are_named(options, said):
@@ -106,7 +106,7 @@ def test_arguments_of_a_comparison_are_named(options, said):
 def test_one_evaluation_is_enough_for_one_rescaled_step_and_not_for_heuns():
     model = co.GaussianModel(MODEL.spectrum, terminal="rescale")
     assert co.compare(model, ["edm"], 1, seeds=3, **EULER).rows[0].steps == 1
-    with pytest.raises(ValueError, match=r"1 step of heun.*'rescale', take 2"):
+    with pytest.raises(ValueError, match=r"1 step of heun.*'rescale'; allow at least 2"):
         co.compare(model, ["edm"], 1, samplers=["heun"], plan=False)
 
 
