@@ -115,9 +115,17 @@ def compare(
     world = _world_of(model, draws)
     wanted, strict = _wanted(peers)
     limits = [integer(count, "evaluations", minimum=1) for count in np.atleast_1d(evaluations)]
-    chosen = [_sampler(one) for one in samplers] if samplers is not None else [world.sampler]
-    if not chosen or not limits or not len(seeds):
+    chosen = _samplers(samplers, world)
+    seeds = list(np.atleast_1d(seeds))
+    if not chosen or not limits or not seeds:
         raise ValueError("compare: samplers, evaluations and seeds must not be empty.")
+    if not wanted and not plan:
+        raise ValueError("compare: peers is empty and plan is off; nothing is left to compare.")
+    if not (evidence is None or isinstance(evidence, Evidence)):
+        raise ValueError(
+            f"compare: evidence is {type(evidence).__name__}; give an Evidence, such as Evidence.of(model) or "
+            "estimate.evidence(denoiser, data)."
+        )
     cache = _Cache.of(folder, world, tuple(int(integer(seed, "seeds")) for seed in seeds))
     rows: list[ComparisonRow] = []
     notes: dict[str, None] = {}
@@ -128,6 +136,7 @@ def compare(
                 f"compare: evidence is for terminal {known.terminal!r}, the model's is {world.terminal!r}."
             )
         makers = _makers(wanted, known, notes, strict=strict)
+        _enough(min(limits), sampler, world.terminal)
         if plan:
             makers = {"plan": _planner(world, sampler, cache), **makers}
         for limit in limits:
@@ -165,6 +174,8 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
         return {name: schedule(name) for name in names() if not _needs_parameters(name)}, False
     if isinstance(peers, (str, bytes)):
         raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
+    if not isinstance(peers, Iterable):
+        raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
     if isinstance(peers, Mapping):
         pairs = [(str(label), value) for label, value in peers.items()]
     else:
@@ -191,7 +202,8 @@ def _label(value: Any, number: int) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Schedule):
-        return value.name if not _needs_parameters(value.name) and value == type(value)() else repr(value)
+        listed = value.name in names() and not _needs_parameters(value.name)
+        return value.name if listed and value == schedule(value.name) else repr(value)
     return f"{'plan' if isinstance(value, Plan) else 'grid'} {number}"
 
 
@@ -202,6 +214,9 @@ def _checked(value: Any) -> Any:
         if value.sigmas is None:
             raise ValueError("compare: peers holds a plan without a sampler's grid.")
         return np.array(value.sigmas)
+    if value is None or isinstance(value, type):
+        said = value.__name__ if isinstance(value, type) else value
+        raise ValueError(f"compare: peers holds {said}; give a name, a Schedule value, a Plan or noise levels.")
     return np.array(check_grid(value).sigmas)
 
 
@@ -249,10 +264,29 @@ def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
     return make
 
 
+def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sampler]:
+    if samplers is None:
+        return [world.sampler]
+    if isinstance(samplers, str) or not isinstance(samplers, Iterable):
+        raise ValueError(f"compare: samplers is {samplers!r}; a list is needed, such as [{samplers!r}].")
+    return [_sampler(one) for one in samplers]
+
+
+def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
+    """Refuse evaluations that do not pay for the fewest steps that any grid can have."""
+    zero = 1 if terminal == "denoise" else 0
+    needed = sampler.evaluations_per_step + zero
+    if limit < needed:
+        raise ValueError(
+            f"compare: {limit} evaluations are too few for {1 + zero} step{'s' * zero} of {sampler.name}, the fewest "
+            f"under terminal {terminal!r}; allow at least {needed}."
+        )
+
+
 def _sampler(value: Sampler | str) -> Sampler:
     if isinstance(value, Sampler):
         return value
-    if value not in _SAMPLERS:
+    if not isinstance(value, str) or value not in _SAMPLERS:
         raise ValueError(f"samplers holds {value!r}; give a Sampler, or one of {', '.join(_SAMPLERS)}.")
     return _SAMPLERS[value]
 

@@ -32,8 +32,10 @@ def plot_comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> li
     The six schedules with the smallest ratios have colours, the others are grey.
 
     Raises:
-        ValueError: another number of axes than samplers.
+        ValueError: another number of axes than samplers; a comparison without a schedule.
     """
+    if not found.rows:
+        raise ValueError(f"the comparison has no schedule to draw: {'; '.join(found.notes) or 'nothing was compared'}.")
     samplers = list(dict.fromkeys(row.sampler for row in found.rows))
     if axes is None:
         figure = plt.figure(figsize=(3.6 * len(samplers) + 1.6, 3.6), layout="constrained")

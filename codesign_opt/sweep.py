@@ -77,8 +77,16 @@ def sweep(
     best = int(np.argmin([s.error for s in solved]))
     left, right = solved[max(best - 1, 0)].sigma, solved[min(best + 1, len(solved) - 1)].sigma
     if right > left:
+        known, worst = np.log(solved[best].sigma), max(s.error for s in solved)
+
+        def error(logs: float) -> float:
+            found = add(_solve(study, float(np.exp(logs)), solved[best]))
+            # inf would make the search's parabola NaN; a failure counts as worse than all that is solved, and the
+            # more so the farther it lies from the best, so that the search turns back to it
+            return found.error if found.failure is None else worst * (1 + abs(logs - known))
+
         minimize_scalar(
-            lambda logs: add(_solve(study, float(np.exp(logs)), solved[best])).error,
+            error,
             bounds=(np.log(left), np.log(right)),
             method="bounded",
             options={"xatol": narrow, "maxiter": 12},

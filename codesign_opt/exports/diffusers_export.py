@@ -12,7 +12,7 @@ import numpy as np
 from .._text import aligned
 from .._validate import Array, vector
 from ..gaussian_laws import check_grid
-from .scheduler_reading import class_names, is_scheduler, setting
+from .scheduler_reading import class_names, is_flow, is_scheduler, setting
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
 from .scheduler_trials import call, check_same, inside_range, quiet, tried, with_changes
@@ -183,6 +183,8 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
         ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
             range, a grid whose end the scheduler cannot have.
     """
+    if isinstance(scheduler, type):
+        raise ValueError(f"export: scheduler is the class {scheduler.__name__}; give the scheduler object to use.")
     if not is_scheduler(scheduler):
         raise ValueError(
             f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
@@ -190,6 +192,8 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
     wanted = check_grid(sigmas).sigmas
     if not accepted(scheduler):
         raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
+    if mu is not None and rule_for(scheduler) and not is_flow(scheduler):
+        raise ValueError(f"export.mu is {mu:g}, but {type(scheduler).__name__} has no dynamic shift; leave it out.")
     inside = inside_range(wanted, scheduler, clip)
     kept = np.append(True, np.diff(inside) != 0)
     rule = rule_for(scheduler) or tried

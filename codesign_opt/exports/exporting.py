@@ -73,6 +73,7 @@ def export(
         value = text = json_text(sigmas) if target == "json" else csv_text(sigmas)
     else:
         levels = flow_time(sigmas) if flow else sigmas
+        _distinct(levels, "flow times" if flow else "levels", "double precision")
         text = list_text(levels)
         value = _tensor(levels) if target == "k-diffusion" else levels.tolist()
     if path is not None:
@@ -105,9 +106,18 @@ def _other_sampler(planned: dict[str, Any], taken: str | None) -> str | None:
 def _tensor(levels: Array) -> Any:
     import torch
 
+    largest = float(np.finfo(np.float32).max)
+    if levels[0] > largest:
+        raise ValueError(f"level 0 is {levels[0]:.4g}; float32 ends at {largest:.4g}: start from a smaller level.")
     single = levels.astype(np.float32)
-    same = np.flatnonzero(np.diff(single) >= 0)
+    _distinct(levels, "levels", "float32", single)
+    return torch.from_numpy(single)
+
+
+def _distinct(levels: Array, what: str, precision: str, rounded: Any = None) -> None:
+    same = np.flatnonzero(np.diff(levels if rounded is None else rounded) >= 0)
     if same.size:
         i = int(same[0])
-        raise ValueError(f"levels {i} and {i + 1} ({levels[i]:.9g}, {levels[i + 1]:.9g}) are one number in float32.")
-    return torch.from_numpy(single)
+        raise ValueError(
+            f"{what} {i} and {i + 1} ({levels[i]:.9g}, {levels[i + 1]:.9g}) are one number in {precision}."
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._validate import Array, choice, matrix, number, vector
+from ..estimated import EstimatedModel
 from ..gaussian import GaussianModel
 from ..grids import edm_grid
 from ..samplers import Euler, Sampler
@@ -105,7 +106,15 @@ class DenoiserGaps:
         put = object.__setattr__
         put(self, "sigma", vector(self.sigma, "DenoiserGaps.sigma", minimum_length=2, positive=True, ascending=True))
         shape = (self.sigma.size, self.sigma.size)
-        put(self, "squared", matrix(self.squared, "DenoiserGaps.squared", shape=shape, nonnegative=True))
+        squared = matrix(self.squared, "DenoiserGaps.squared", shape=shape, nonnegative=True)
+        off = np.abs(squared - squared.T)
+        if off.max() > 1e-9 * squared.max():
+            i, j = (int(k) for k in np.unravel_index(np.argmax(off), shape))
+            raise ValueError(
+                f"DenoiserGaps.squared is {squared[i, j]:g} at {i, j} and {squared[j, i]:g} at {j, i}; it must be "
+                "symmetric: give their mean."
+            )
+        put(self, "squared", squared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +203,15 @@ class Evidence:
 
         With v = lambda + sigma^2, summed over directions: risk lambda sigma^2 / v; score cost
         4 sigma^4 / v^3; gaps are differences of risks; trajectories x(sigma) proportional to sqrt(v).
+
+        Raises:
+            ValueError: a model of another kind.
         """
+        if not isinstance(model, (GaussianModel, EstimatedModel)):
+            raise ValueError(
+                f"Evidence.of: model is {type(model).__name__}; give a GaussianModel or an EstimatedModel "
+                "(estimate.evidence measures a denoiser)."
+            )
         known = {name: getattr(model, name) for name in ("sampler", "terminal", "spectrum")}
         known |= {"sigma_min": model.process.sigma_min, "sigma_max": model.process.sigma_max}
         if not isinstance(model, GaussianModel):

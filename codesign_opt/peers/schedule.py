@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._validate import Array, choice, integer
+from .._validate import Array, choice, integer, vector
 from .evidence import Evidence
 
 __all__ = ["Schedule", "names", "schedule"]
@@ -22,7 +22,7 @@ class Schedule(ABC):
     `needs`, and the method `_nodes`; `schedule(name)` and `co.compare` then know it.
 
     Attributes:
-        name: what `schedule` and `co.compare` call it.
+        name: what `schedule` and `co.compare` call it; one without goes by its class and is not listed.
         title: one line for tables.
         needs: fields of Evidence without which it cannot be made.
 
@@ -45,6 +45,8 @@ class Schedule(ABC):
         super().__init_subclass__(**options)
         if "name" in vars(cls):
             _KINDS[cls.name] = cls
+        elif not hasattr(cls, "name"):
+            cls.name = cls.__name__
 
     def sigmas(self, steps: int, evidence: Evidence) -> Array:
         """The grid: descending noise levels, data units.
@@ -58,8 +60,16 @@ class Schedule(ABC):
             levels under "rescale".
 
         Raises:
-            ValueError: evidence that lacks a field, by name, or too few steps.
+            ValueError: evidence that lacks a field, by name, or too few steps; no Evidence; a schedule whose nodes
+                are no positive descending levels.
         """
+        if not isinstance(evidence, Evidence):
+            raise ValueError(
+                f"{self.name}: evidence is {type(evidence).__name__}; give an Evidence, such as Evidence.of(model)."
+            )
+        if isinstance(self.needs, str) or (strange := set(self.needs) - set(Evidence.__dataclass_fields__)):
+            wrong = repr(self.needs) if isinstance(self.needs, str) else ", ".join(sorted(strange))
+            raise ValueError(f"{self.name}.needs holds {wrong}; it must be a tuple of names of Evidence's fields.")
         missing = [field for field in self.needs if getattr(evidence, field) is None]
         if missing:
             raise ValueError(
@@ -68,10 +78,10 @@ class Schedule(ABC):
             )
         zero = evidence.terminal == "denoise"
         count = integer(steps, "steps", minimum=2 if zero else 1) + (0 if zero else 1)
-        nodes = np.asarray(self._nodes(count, evidence), dtype=np.float64)
-        bad = nodes.shape != (count,) or not np.all(np.isfinite(nodes)) or np.any(nodes <= 0)
-        if bad or np.any(np.diff(nodes) >= 0):
-            raise ValueError(f"{self.name} gave {nodes} for {count} positive descending noise levels.")
+        rule = f"{self.name} must give {count} descending noise levels."
+        nodes = vector(
+            self._nodes(count, evidence), f"{self.name}._nodes", length=count, positive=True, descending=True, hint=rule
+        )
         return np.append(nodes, 0.0) if zero else nodes
 
     @abstractmethod

@@ -112,6 +112,10 @@ def select(
     >>> [row.schedule.name for row in found.rows]
     ['kl_optimal', 'edm', 'edm']
     """
+    if not isinstance(evidence, Evidence):
+        raise ValueError(
+            f"select: evidence is {type(evidence).__name__}; give an Evidence, such as Evidence.of(model)."
+        )
     if evidence.spectrum is None:
         raise ValueError("select needs Evidence.spectrum, which is not known; estimate.spectrum(data) measures it.")
     work = _Work(evidence, steps, choice(measure, "measure", _MEASURES))

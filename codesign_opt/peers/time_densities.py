@@ -175,6 +175,8 @@ class OnLevels(SigmaDensity):
     share: Array
 
     def __post_init__(self) -> None:
+        if not isinstance(self.levels, Levels):
+            raise ValueError(f"OnLevels.levels is {self.levels!r}; a Levels is needed, such as Levels(edges).")
         share = vector(self.share, "OnLevels.share", length=len(self.levels), nonnegative=True)
         if share.sum() <= 0:
             raise ValueError("OnLevels.share sums to 0; at least one level must be trained.")
@@ -243,7 +245,11 @@ def loss_second_moment(
     """
     count = integer(history, "loss_second_moment.history", minimum=1)
     even = number(uniform, "loss_second_moment.uniform", nonnegative=True, maximum=1.0)
+    if not isinstance(levels, Levels):
+        raise ValueError(f"loss_second_moment.levels is {levels!r}; a Levels is needed, such as Levels(edges).")
     table = read_log(log, "loss_second_moment.log") if isinstance(log, (str, Path)) else log
+    if not isinstance(table, Mapping) or not {"sigma", "loss"} <= set(table):
+        raise ValueError("loss_second_moment.log must be a path, or a dict with the columns sigma and loss.")
     sigma = vector(table["sigma"], "loss_second_moment.log: sigma", positive=True)
     loss = vector(table["loss"], "loss_second_moment.log: loss", length=sigma.size, nonnegative=True)
     if weight is not None:

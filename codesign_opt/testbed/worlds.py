@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .._text import Progress
-from .._validate import Array
+from .._validate import Array, choice
 from ..estimate.denoiser import Denoiser
 from ..estimate.grid_test import GridTest
 from ..estimate.ledger import Ledger
@@ -168,9 +168,9 @@ def mixture_world(
     """circle8 or grid8 with its exact denoiser; NLL under the true law and sliced W2 to as many data beside the error.
 
     Raises:
-        KeyError: an unknown name.
+        ValueError: an unknown name (the known ones are listed).
     """
-    world = _MIXTURES[name]()
+    world = _MIXTURES[choice(name, "mixture_world", _MIXTURES)]()
     data = world.sample(20_000, dtype=torch.float64)
     fresh = world.sample(draws, seed=1, dtype=torch.float64)
     return DenoiserWorld(
