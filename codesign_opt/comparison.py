@@ -156,7 +156,7 @@ class Comparison:
             "| *smallest error* | " + " | ".join(f"*{self.cell(*cell)[0].error:.2e}*" for cell in cells) + " |",
         ]
         for peer in self.peers:
-            entries = [_entry(self.row(peer, *cell)) for cell in cells]
+            entries = [_entry(self.row(peer, *cell), self.cell(*cell)[0].error) for cell in cells]
             lines.append(f"| {peer} | " + " | ".join(entries) + " |")
         return "\n".join(lines)
 
@@ -168,11 +168,10 @@ class Comparison:
         return "\n".join([*head, self.table(), *said, *(f"note: {note}" for note in self.notes)])
 
 
-def _entry(row: ComparisonRow | None) -> str:
+def _entry(row: ComparisonRow | None, best: float) -> str:
     """Error over the best, in bold where that is within one standard error; its standard error where there is one."""
     if row is None:
         return "–"
-    best = row.error - row.excess
     ratio = row.error / best if best > 0 else float("inf")
     digits = ".3f" if ratio < 1.1 else (".2f" if ratio < 100 else (".0f" if ratio < 1e4 else ".0e"))
     text = f"{ratio:{digits}}"

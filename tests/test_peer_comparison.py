@@ -112,6 +112,9 @@ def test_a_table_is_filled_by_several_runs_and_read_back(found, tmp_path):
         assert row.error == pytest.approx(known.error, rel=1e-5)
         assert list(row.others) == list(known.others)
         np.testing.assert_allclose(list(row.others.values()), list(known.others.values()), rtol=1e-5)
+    far = replace(found.rows[1], error=3e6 * found.rows[0].error, excess=(3e6 - 1) * found.rows[0].error)
+    write_comparison({"grid8": replace(found, rows=(found.rows[0], far))}, tmp_path / "far")
+    assert "| 3e+06 ± " in (tmp_path / "comparison.md").read_text()  # six digits of a table keep what is far apart
     with pytest.raises(ValueError, match="lacks the column 'evaluations'"):
         read_rows(["sampler,peer\n"])
 
