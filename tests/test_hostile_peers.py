@@ -183,3 +183,15 @@ def test_a_schedulers_class_and_a_shift_it_does_not_have_are_refused():
         co.export(levels, "diffusers", kind)
     with pytest.raises(ValueError, match=r"export.mu is 1, but EulerDiscreteScheduler has no dynamic shift"):
         co.export(levels, "diffusers", kind(), mu=1.0)
+
+
+def test_a_schedule_cannot_take_the_name_of_another():
+    with pytest.raises(ValueError, match="name is 'edm', which is taken by EDMRho"):
+
+        class Mine(peers.Schedule):
+            name = "edm"
+
+            def _nodes(self, count, evidence):
+                return evidence.fine(count)[::-1]
+
+    assert peers.schedule("edm") == peers.EDMRho()

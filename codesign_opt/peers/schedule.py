@@ -44,6 +44,9 @@ class Schedule(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls):
+            taken = _KINDS.get(cls.name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{cls.__name__}.name is {cls.name!r}, which is taken by {taken.__qualname__}.")
             _KINDS[cls.name] = cls
         elif not hasattr(cls, "name"):
             cls.name = cls.__name__
