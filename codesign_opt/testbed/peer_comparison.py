@@ -211,6 +211,12 @@ def _page(found: dict[str, Comparison], folder: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
+_LOST = """Cells where the plan is not level with the best. A plan's descent ends in a local minimum: it starts from the
+program's grid and from EDM's and log-SNR's families, and a schedule outside these can lie in the basin of a better one.
+
+"""
+
+
 def _losses(one: Comparison) -> str:
     """Where the plan is beaten, by what and by how much."""
     lines = [
@@ -218,7 +224,7 @@ def _losses(one: Comparison) -> str:
         f"± {own.excess_error / best.error:.2%}."
         for own, best in one.losses()
     ]
-    return "Cells where the plan is not level with the best:\n\n" + "\n".join(lines) + "\n" if lines else ""
+    return _LOST + "\n".join(lines) + "\n" if lines else ""
 
 
 def _secondary(one: Comparison) -> str:
