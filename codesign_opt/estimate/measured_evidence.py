@@ -20,6 +20,7 @@ from ..samplers import Euler, Sampler
 from .denoiser import Denoiser
 from .ledger import Ledger
 from .reservoir import Reservoir
+from .same_denoiser import check_same_denoiser, shared_range
 from .spectra import spectrum
 from .statistics import Estimate, Moments
 from .streams import batches, first_of, my_share, normal, seeded, sum_over_processes
@@ -27,7 +28,6 @@ from .streams import batches, first_of, my_share, normal, seeded, sum_over_proce
 __all__ = ["evidence"]
 
 _NUDGE = 0.05  # in log sigma, of the central difference of the score: its error is of the second order
-_SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
 
 
 def evidence(
@@ -155,13 +155,7 @@ class _Work:
         wrapped, process = Denoiser.of(denoiser), process or EDM()
         if not isinstance(process, Process):
             raise ValueError(f"evidence: process is {process!r}; a Process is needed, such as co.EDM().")
-        low, high = process.sigma_min, process.sigma_max
-        if wrapped.sigma_range is not None:
-            low, high = max(low, wrapped.sigma_range[0]), min(high, wrapped.sigma_range[1])
-        if not low < high:
-            raise ValueError(
-                f"evidence: the process and the network's range {wrapped.sigma_range} share no noise levels."
-            )
+        low, high = shared_range(process, wrapped)
         sigma = np.geomspace(low, high, integer(levels, "levels", minimum=3))
         sigma[0], sigma[-1] = low, high
         like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
@@ -173,20 +167,11 @@ class _Work:
     def place(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
 
-    @torch.no_grad()
     def _check_same(self) -> None:
-        """The folder's items are of this denoiser: it answers as the one did that they were measured on."""
         states = normal(self.seed, "check", shape=(2, *self.shape), like=self.like)
         levels = [float(s) for s in self.sigma[:: max(1, self.sigma.size // 8)]]
-        answers = torch.stack([self.denoiser(s * states, s) for s in levels]).cpu().double().numpy()
-        ledger = Ledger(self.place("answers"), {"levels": levels, "seed": self.seed, "shape": self.shape})
-        kept = ledger.item("answers", lambda: {"answers": answers})["answers"]
-        apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
-        if apart > _SAME:
-            raise ValueError(
-                f"{self.folder} holds evidence of another denoiser: the answers of {self.denoiser.name!r} are "
-                f"{apart:.2g} apart (relative) from those kept; give another folder, or delete it."
-            )
+        question = {"levels": levels, "seed": self.seed, "shape": self.shape}
+        check_same_denoiser(self.denoiser, levels, states, self.place("answers"), question, within=self.folder)
 
     def paths(self, examples: torch.Tensor) -> dict[str, Estimate]:
         """Risk (L,), score cost (L,) and gaps (L, L) over all examples, with standard errors."""

@@ -29,6 +29,7 @@ from .local_error import calls_of_responses, calls_of_truncation, step_responses
 from .network_probe import NetworkProbe
 from .reference import Draws, Reference
 from .run_curves import LeftCurve, as_served, check_checkpoints, run_of
+from .same_denoiser import SAME, check_same_denoiser, shared_range
 from .sensitivity import calls_of_pairs, difference_of, sensitivity
 from .spectra import spectrum
 from .step_rule import StepRule
@@ -40,7 +41,6 @@ __all__ = ["network"]
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
 _LONGEST_REPORT = 60  # batch evaluations of one run that is reported
 _WIDTH_LEVELS = 24  # for the transfer width: narrow against it
-_SAME = 0.02  # relative distance of two answers to one question, by half precision or another device
 
 
 def network(
@@ -250,7 +250,7 @@ class _Work:
             raise ValueError(f"network: sampler is {sampler!r}; a Sampler is needed, such as co.Heun().")
         choice(terminal, "network: terminal", ("denoise", "rescale"))
         like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
-        low, high = _range(process, wrapped)
+        low, high = shared_range(process, wrapped)
         if (low, high) != (process.sigma_min, process.sigma_max):
             process = EDM(low, high)  # the part of the process that the network was trained on
         count = integer(draws, "draws", minimum=2)
@@ -297,7 +297,7 @@ class _Work:
             x = float(sigma) * states
             two, again = self.denoiser(x[:2], float(sigma)), self.denoiser(x, float(sigma))[:2]
             apart = float((two - again).abs().max()) / max(float(two.abs().max()), 1e-30)
-            if apart > _SAME:
+            if apart > SAME:
                 raise DenoiserError(
                     f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} "
                     "apart (relative), alone and in a batch of four; a network in training mode (dropout, batch "
@@ -307,18 +307,9 @@ class _Work:
     @torch.no_grad()
     def check_same(self, name: str, denoiser: Denoiser, nodes: Array) -> None:
         """The folder's items are of this denoiser: it answers as the one did that they were measured on."""
-        states = self._states(4)
-        answers = torch.stack([denoiser(float(s) * states, float(s)) for s in nodes]).cpu().double().numpy()
-        ledger = Ledger(self.place(f"answers/{name}"), {"levels": nodes.tolist(), "seed": self.reference.draws.seed})
-        kept = ledger.item("answers", lambda: {"answers": answers})["answers"]
-        apart = np.inf
-        if kept.shape == answers.shape:
-            apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
-        if apart > _SAME:
-            raise ValueError(
-                f"{self.folder} holds results of another {name}: the answers of {denoiser.name!r} are {apart:.2g} "
-                "apart (relative) from those kept; give another folder, or delete it."
-            )
+        question = {"levels": nodes.tolist(), "seed": self.reference.draws.seed}
+        place = self.place(f"answers/{name}")
+        check_same_denoiser(denoiser, nodes, self._states(4), place, question, name=name, within=self.folder)
 
     def _states(self, count: int) -> torch.Tensor:
         draws = self.reference.draws
@@ -463,19 +454,6 @@ def _training_notes(curves: Any, nodes: Array, learned: dict[str, Any]) -> list[
     if isinstance(curves, LeftCurve):
         return [said + "the loss did not fall there between the checkpoints: give more images", *notes]
     return [said + 'with a noisy log, smooth it: training=co.learning_curves(run, smoothing="spline")', *notes]
-
-
-def _range(process: Process, denoiser: Denoiser) -> tuple[float, float]:
-    """The noise levels that both the process and the network cover."""
-    low, high = process.sigma_min, process.sigma_max
-    if denoiser.sigma_range is not None:
-        low, high = max(low, denoiser.sigma_range[0]), min(high, denoiser.sigma_range[1])
-    if not low < high:
-        raise ValueError(
-            f"the process runs from {process.sigma_min:.4g} to {process.sigma_max:.4g}, the network from "
-            f"{denoiser.sigma_range}; they share no noise levels."
-        )
-    return low, high
 
 
 def _curves(training: Any) -> Any:
