@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_comparison"]
 
+_MOST = 1e6  # larger ratios are drawn at the top: cancellation to rounding would stretch the axis over 30 decades
 _LOOKS = [
     (ORANGE, "s", "--"),
     (GREEN, "^", "-."),
@@ -29,7 +30,8 @@ _LOOKS = [
 def plot_comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """One panel per sampler: errors over those of the plan (of the best where there is no plan), log scales.
 
-    The six schedules with the smallest ratios have colours, the others are grey.
+    The six schedules with the smallest ratios have colours, the others are grey; ratios above a million are drawn at
+    the top, and the axis says so.
 
     Raises:
         ValueError: another number of axes than samplers; a comparison without a schedule.
@@ -51,7 +53,9 @@ def plot_comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> li
         for name in [*reversed(order), *([base] if base else [])]:
             colour, marker, line, top = looks.get(name, (GREY, ".", "-", 1))
             own = [
-                (cell[1], ratio) for cell, ratio in zip(found.cells, ratios[name], strict=True) if cell[0] == sampler
+                (cell[1], min(ratio, _MOST))
+                for cell, ratio in zip(found.cells, ratios[name], strict=True)
+                if cell[0] == sampler
             ]
             label = name if name in looks else "_"
             ax.plot(
@@ -61,7 +65,8 @@ def plot_comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> li
         ax.set(xscale="log", yscale="log", xlabel="evaluations per image")
         ax.set_xticks(counts, [str(count) for count in counts])
         ax.minorticks_off()
-    axes[0].set_ylabel(f"error over that of the {base or 'best'}")
+    beyond = "\n(more than a million: at the top)" if np.nanmax([*ratios.values()]) > _MOST else ""
+    axes[0].set_ylabel(f"error over that of the {base or 'best'}{beyond}")
     handles, labels = axes[-1].get_legend_handles_labels()
     if len(order) > len(_LOOKS):
         handles, labels = [*handles, plt.Line2D([], [], color=GREY, marker=".")], [*labels, "other schedules"]

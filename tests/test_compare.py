@@ -1,7 +1,7 @@
 """co.compare: equal evaluations, exact errors on Gaussian data, measured ones with paired standard errors."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -246,3 +246,14 @@ def test_bad_arguments_are_named(arguments, options, words):
 def test_an_object_that_is_no_model_is_refused():
     with pytest.raises(ValueError, match="GaussianModel, an EstimatedModel or a World"):
         compare(3, ["edm"], 5)
+
+
+def test_ratios_above_a_million_are_drawn_at_the_top_and_the_axis_says_so():
+    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
+    near = compare(model, peers=["edm"], evaluations=[6])
+    far = replace(near, rows=(near.rows[0], replace(near.rows[1], error=1e9 * near.rows[0].error)))
+    for found, beyond in ((near, False), (far, True)):
+        (ax,) = found.plot()
+        assert ("at the top" in ax.get_ylabel()) == beyond
+        assert max(line.get_ydata().max() for line in ax.get_lines()) <= 1e6
+        plt.close(ax.figure)
