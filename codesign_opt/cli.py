@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 
 if TYPE_CHECKING:
-    from .plan import Plan
-    from .prices import Prices
-    from .problems import DeclaredProblem
+    from .declared.problem import DeclaredProblem
+    from .ingredients.prices import Prices
+    from .results.record import Plan
 
 __all__ = ["main"]
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _complain(_message(error), 2)
     except Exception as error:
-        from .errors import CodesignError
+        from .basics.errors import CodesignError
 
         if not isinstance(error, CodesignError):
             raise
@@ -209,8 +209,8 @@ def _solve(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from .auditing import audit
-    from .training_log import TrainingRun
+    from .ingredients.training_run import TrainingRun
+    from .planning.audit import audit
 
     declared = _load(options, "images")
     model, prices = _model_and_prices(declared, "audit")
@@ -228,7 +228,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _frontier(options: argparse.Namespace) -> int:
-    from .frontiers import frontier
+    from .planning.frontier import frontier
 
     sweep = options.images if options.images is not None and len(options.images) > 1 else None
     if sweep is not None and len(options.budgets) > 1:
@@ -257,7 +257,7 @@ def _frontier(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from . import problems
-    from .comparing import compare
+    from .comparison.compare import compare
 
     declared = problems.load(options.problem)
     if declared.model is None:
@@ -281,7 +281,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from .plan import Plan
+    from .results.record import Plan
 
     plan = Plan.load(options.plan)
     folder = _folder(options.out)
@@ -295,7 +295,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from .exports import export, read_schedule
-    from .plan import Plan
+    from .results.record import Plan
 
     saved = options.plan.read_text(encoding="utf-8", errors="replace")
     schedule = Plan.load(options.plan) if '"codesign_opt.plan"' in saved else read_schedule(options.plan)
@@ -375,7 +375,7 @@ def _tell(text: str) -> None:
 
 def _grid(options: argparse.Namespace, model: Any) -> Any:
     """The sampler grid that --sigmas and --steps name."""
-    from . import grids
+    from .ingredients import grids
 
     families = {"edm": grids.edm_grid, "log_snr": grids.log_snr_grid}
     if options.sigmas in families:
@@ -398,7 +398,7 @@ def _grid(options: argparse.Namespace, model: Any) -> Any:
 
 
 def _density(text: str) -> Any:
-    from .densities import LogNormal
+    from .ingredients.densities import LogNormal
 
     kind, _, values = text.partition(":")
     try:

@@ -4,7 +4,7 @@ python docs/regenerate.py           rewrite README.md and docs/figures
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
-codesign_opt.testbed plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores).
+problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores).
 """
 
 from __future__ import annotations

@@ -1,30 +1,72 @@
-"""What importing loads, and in which direction the modules depend on each other."""
+"""What importing loads, and in which direction the packages depend on each other: every file, every import."""
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import codesign_opt
 
 ROOT = Path(codesign_opt.__file__).parent
 
-# lower layers never import higher ones while they are loaded (imports inside functions are deferred)
-LAYERS = [
-    {"_validate", "_covariance", "_text", "errors", "levels"},
-    {"spectrum", "process", "gaussian_laws", "sampler_base", "samplers", "kernel", "noise_effect", "parameterization",
-     "constant_step", "sgd_variance", "lower_bounds", "training_base", "training_noise", "coupling", "prices",
-     "densities", "grids", "training_log", "level_statistics", "level_smoothing",
-     "curve_windows", "curve_fit", "curve_results", "curve_estimation"},
-    {"coefficients", "coefficient_batch", "polish"},
-    {"gaussian", "estimated", "certificate", "solvers"},
-    {"plan", "peers"},
-    {"modeling"},
-    {"auditing", "comparing", "comparison", "frontiers", "study", "interval_bounds", "sweep", "handout", "few_steps",
-     "outer"},
-]  # fmt: skip
-RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-DRAWING = {"plots", "plot_page", "plot_style", "report", "level_report", "exports", "cli", "problems", "__main__"}
+# package: what it may import besides basics and itself (docs/architecture.md shows the same table)
+MAY_IMPORT = {
+    "basics": "",
+    "ingredients": "",
+    "solvers": "",
+    "samplers": "ingredients",
+    "training": "ingredients samplers",
+    "curves": "ingredients",
+    "exports": "ingredients",
+    "certificate": "ingredients",
+    "models": "ingredients samplers training",
+    "results": "ingredients certificate exports solvers",
+    "modeling": "ingredients models certificate",
+    "programs": "modeling results solvers certificate models ingredients",
+    "peers": "ingredients samplers models",
+    "planning": "programs modeling results models solvers certificate training samplers ingredients",
+    "estimate": "models modeling curves samplers ingredients solvers",
+    "comparison": "planning peers estimate results models samplers ingredients",
+    "declared": "planning programs modeling results ingredients",
+    "testbed": "estimate curves exports ingredients",
+}
+
+
+def files():
+    return [path for path in ROOT.rglob("*.py") if path.parent != ROOT]
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+MODULES = {module_of(path) for path in files()}
+
+
+def imports_of(path):
+    """Modules of the package that a file imports anywhere: in functions and under TYPE_CHECKING too."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            words = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                base = package[: len(package) - (node.level - 1)] + words
+            elif words[:1] == ("codesign_opt",):
+                base = words[1:]
+            else:
+                continue
+            for alias in node.names:
+                yield (*base, alias.name) if (*base, alias.name) in MODULES else base
+        elif isinstance(node, ast.Import):
+            yield from (tuple(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "codesign_opt")
+
+
+def test_every_package_is_shipped():
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {".".join(("codesign_opt", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.py")}
+    assert set(settings["packages"]) == found | {"codesign_opt.problems"}
 
 
 def test_importing_the_package_loads_neither_torch_nor_matplotlib_nor_cvxpy():
@@ -39,43 +81,8 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib_nor_cvxpy():
     assert done.returncode == 0, done.stderr
 
 
-def loaded_imports(path):
-    """Modules of the package that a file imports when it is loaded: not inside functions or TYPE_CHECKING."""
-    package = path.relative_to(ROOT).parts[:-1]
-
-    def walk(nodes):
-        for node in nodes:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                continue
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                continue
-            if isinstance(node, ast.ImportFrom):
-                module = (node.module or "").split(".") if node.module else []
-                if node.level:
-                    base = list(package[: len(package) - (node.level - 1)])
-                    yield from ([base + module] if base + module else [[alias.name] for alias in node.names])
-                elif module[:1] == ["codesign_opt"]:
-                    yield module[1:]
-            elif isinstance(node, ast.Import):
-                yield from (a.name.split(".")[1:] for a in node.names if a.name.startswith("codesign_opt."))
-            else:
-                yield from walk(ast.iter_child_nodes(node))
-
-    return {parts[0] for parts in walk(ast.parse(path.read_text(encoding="utf-8")).body) if parts}
-
-
-def test_imports_run_in_one_direction():
-    for path in ROOT.rglob("*.py"):
-        own = path.relative_to(ROOT).with_suffix("").parts[0]
-        if own not in RANK:
-            continue
-        for other in loaded_imports(path) - {own}:
-            assert other not in DRAWING, f"{path.name} loads {other}; import it where it is used"
-            assert other in RANK, f"{path.name} imports {other}, which has no layer in this test"
-            assert RANK[other] <= RANK[own], f"{path.name} (layer {RANK[own]}) imports {other} (layer {RANK[other]})"
-
-
 def test_heavy_libraries_stay_where_they_belong():
+    drawing = {"results/style.py", "results/panels.py", "results/page.py"}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).parts
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -87,7 +94,8 @@ def test_heavy_libraries_stay_where_they_belong():
                 names.add(node.module.split(".")[0])
         if parts[0] not in ("estimate", "testbed"):
             assert "torch" not in names, path
-        assert not names & {"matplotlib", "sklearn", "skimage"} or parts[0].startswith(("plot", "problems")), path
+        draws = "/".join(parts) in drawing or parts[-1].endswith("figure.py")
+        assert not names & {"matplotlib", "sklearn", "skimage"} or draws, path
 
 
 def test_every_public_name_exists():

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._text import Progress, teller
-from .._validate import Array, choice, integer
-from ..grids import edm_grid
+from ..basics.checks import Array, choice, integer
+from ..basics.ledger import Ledger
+from ..basics.wording import Progress, teller
+from ..ingredients.grids import edm_grid
+from ..ingredients.process import EDM, Process
 from ..peers import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
-from ..process import EDM, Process
-from ..samplers import Euler, Sampler
-from .denoiser import Denoiser
-from .ledger import Ledger
-from .reservoir import Reservoir
-from .same_denoiser import check_same_denoiser, shared_range
-from .spectra import spectrum
-from .statistics import Estimate, Moments
-from .streams import batches, first_of, my_share, normal, seeded, sum_over_processes
+from ..samplers.members import Euler, Sampler
+from .denoisers.denoiser import Denoiser
+from .denoisers.same_denoiser import check_same_denoiser, shared_range
+from .draws.reservoir import Reservoir
+from .draws.statistics import Estimate, Moments
+from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
+from .spectra.measure import spectrum
 
 __all__ = ["evidence"]
 

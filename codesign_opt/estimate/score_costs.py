@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._validate import choice, integer, number, vector
-from ..peers.evidence import ScoreCost
-from ..peers.score_optimal import VELOCITIES
-from .denoiser import Denoiser, DenoiserError
-from .statistics import Estimate, Moments
-from .streams import batches, normal, processes, rademacher
+from ..basics.checks import choice, integer, number, vector
+from ..models.evidence import ScoreCost
+from ..peers.schedules.score_optimal import VELOCITIES
+from .denoisers.denoiser import Denoiser, DenoiserError
+from .draws.statistics import Estimate, Moments
+from .draws.streams import batches, normal, processes, rademacher
 
 __all__ = ["score_cost", "step_costs"]
 

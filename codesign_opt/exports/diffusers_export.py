@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .._text import aligned
-from .._validate import Array, vector
-from ..gaussian_laws import check_grid
+from ..basics.checks import Array, vector
+from ..basics.wording import aligned
+from ..samplers.affine_steps import check_grid
 from .scheduler_reading import class_names, is_flow, is_scheduler, setting
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array, Indices, choice, number, vector
+from ..basics.checks import Array, Indices, choice, number, vector
 
 __all__ = ["FlowShift", "NoiseTable", "flow_time", "sigma_of_flow_time"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array
-from ..gaussian_laws import check_grid
+from ..basics.checks import Array
+from ..samplers.affine_steps import check_grid
 
 __all__ = ["csv_text", "json_text", "list_text", "read_file", "write_text"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array
+from ..basics.checks import Array
 from .noise_table import NoiseTable, sigma_of_flow_time
 
 __all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting"]

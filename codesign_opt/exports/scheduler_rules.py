@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array
+from ..basics.checks import Array
 from .noise_table import flow_time, sigma_of_flow_time
 from .scheduler_reading import class_names, setting
 from .scheduler_settings import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array, number
+from ..basics.checks import Array, number
 from .noise_table import FlowShift, NoiseTable
 from .scheduler_reading import class_names, is_flow, setting
 

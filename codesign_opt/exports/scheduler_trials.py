@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array
+from ..basics.checks import Array
 from .noise_table import flow_time
 from .scheduler_reading import is_flow, noise_levels
 from .scheduler_rules import Draft

@@ -7,7 +7,6 @@ from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
-from .problem import Problem
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "Monotone",
     "Named",
     "Point",
-    "Problem",
     "ScoreError",
     "SeparableDiscretization",
     "Share",

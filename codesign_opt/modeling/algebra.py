@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from .._validate import number
-from ..certificate import LagrangianBound
-from ..coefficients import Coefficients
+from ..basics.checks import number
+from ..certificate.lagrangian import LagrangianBound
+from ..models.coefficients import Coefficients
 from .design import Design, Point
 
 __all__ = ["Bound", "Sum", "Term", "check_table"]

@@ -9,9 +9,9 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, matrix
-from ..certificate import LagrangianBound
-from ..coefficients import Coefficients
+from ..basics.checks import Array, matrix
+from ..certificate.lagrangian import LagrangianBound
+from ..models.coefficients import Coefficients
 from .algebra import Term, check_table
 from .design import Design, Point
 from .positive_form import declared_form, form_as_written, form_gradient, positive_part
@@ -38,7 +38,8 @@ class CoherentScore(Term):
             zero elsewhere; the table's coupling pools examples.
 
     >>> from codesign_opt import Coefficients, Levels, Prices
-    >>> from codesign_opt.modeling import Compute, Problem
+    >>> from codesign_opt.modeling import Compute
+    >>> from codesign_opt.programs.problem import Problem
     >>> levels = Levels(np.exp([0.0, 1.0, 2.0]))
     >>> table = Coefficients(levels, np.zeros(2), np.zeros(2), np.zeros((0, 2)), terminal="rescale")
     >>> score = CoherentScore(table, [[1.0, 1.0], [1.0, 1.0]])  # (1/sqrt(m_1) + 1/sqrt(m_2))^2

@@ -10,9 +10,9 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, Mask, choice, number, vector
-from ..coefficients import Coefficients
-from ..errors import EmptySelectionError
+from ..basics.checks import Array, Mask, choice, number, vector
+from ..basics.errors import EmptySelectionError
+from ..models.coefficients import Coefficients
 from .algebra import Bound, Term
 from .design import Box, Design
 

@@ -8,8 +8,8 @@ from functools import cached_property
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array
-from ..levels import Levels
+from ..basics.checks import Array
+from ..ingredients.levels import Levels
 
 __all__ = ["Box", "Design", "Point"]
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, vector
-from ..certificate import LagrangianBound
-from ..coefficients import Coefficients
+from ..basics.checks import Array, vector
+from ..certificate.lagrangian import LagrangianBound
+from ..models.coefficients import Coefficients
 from .algebra import Term, check_table
 from .design import Design, Point
 

@@ -11,9 +11,9 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import nnls
 
-from .._validate import Array, Mask, choice
-from ..certificate import LagrangianBound
-from ..coefficients import Coefficients
+from ..basics.checks import Array, Mask, choice
+from ..certificate.lagrangian import LagrangianBound
+from ..models.coefficients import Coefficients
 from .algebra import Term, check_table
 from .design import Design, Point
 from .positive_form import declared_form, form_as_written, form_gradient, positive_part
@@ -48,7 +48,7 @@ class GramDiscretization(Term):
         ValueError: `table` is no Coefficients, `model` is neither.
 
     >>> from codesign_opt import Coefficients, Levels, Steps
-    >>> from codesign_opt.modeling import Problem
+    >>> from codesign_opt.programs.problem import Problem
     >>> levels = Levels.log_uniform(0.01, 10.0, 2)
     >>> rows = np.array([[0.8, -1.0], [0.6, 0.0]]) / levels.log_width**2  # u_1^2 + u_2^2 - 1.6 u_1 u_2
     >>> table = Coefficients(levels, np.zeros(2), np.zeros(2), rows, terminal="rescale")

@@ -11,8 +11,8 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import linprog
 
-from .._validate import Array, matrix, vector
-from ..levels import Levels
+from ..basics.checks import Array, matrix, vector
+from ..ingredients.levels import Levels
 from .algebra import Term
 from .design import Design, Point
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array
+from ..basics.checks import Array
 
 __all__ = ["declared_form", "form_as_written", "form_gradient", "positive_part"]
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
-from .._validate import Array, Indices, choice, number
-from ..certificate import LagrangianBound, ScorePart, pooled_price
-from ..coefficients import Coefficients
-from ..prices import Prices
+from ..basics.checks import Array, Indices, choice, number
+from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
+from ..ingredients.prices import Prices
+from ..models.coefficients import Coefficients
 from .algebra import Term, check_table
 from .design import Design, Point
 

@@ -13,28 +13,13 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 
 from __future__ import annotations
 
-from .align_your_steps import AlignYourSteps, EulerCost, KLUBCost, klub, subdivided
-from .arc_length import equal_increments
-from .ays_tables import AYS_TABLES, AYS_TIMESTEPS, AYSXL, AYSDeepFloyd, AYSStableDiffusion, AYSVideo, ays_table
-from .density_names import training_densities, training_density
-from .elementary import (
-    euler_kl,
-    euler_trajectory,
-    euler_variance_ratio,
-    leading_kl,
-    path_energy,
-    stochastic_path_kl,
-    stochastic_variance_ratio,
-    tangent_coefficient,
-)
-from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
-from .gits import GITS, step_errors
-from .interval_cost import coordinate_search, monotone, shortest_path, shortest_path_of_lines
-from .learned_uncertainty import LearnedUncertainty
-from .loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
-from .online import OnlineSchedule
-from .process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
-from .recoverability import allocation, allocation_density, bayes_floor, gaussian_mmse, recoverability, time_allocation
+from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .densities.families import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
+from .densities.names import training_densities, training_density
+from .densities.of_time import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
+from .paths.arc_length import equal_increments
+from .paths.interval_cost import coordinate_search, monotone, shortest_path, shortest_path_of_lines
+from .paths.smooth_path import beam_path, path_cost, smooth_path
 from .risks import (
     discretization_error,
     entropy_bound,
@@ -45,17 +30,47 @@ from .risks import (
     risk_from_log,
     risk_from_losses,
 )
-from .schedule import Schedule, names, schedule
-from .score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
-from .selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
-from .smooth_path import beam_path, path_cost, smooth_path
-from .tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
+from .schedules.align_your_steps import AlignYourSteps, EulerCost, KLUBCost, klub, subdivided
+from .schedules.ays_tables import (
+    AYS_TABLES,
+    AYS_TIMESTEPS,
+    AYSXL,
+    AYSDeepFloyd,
+    AYSStableDiffusion,
+    AYSVideo,
+    ays_table,
+)
+from .schedules.base import Schedule, names, schedule
+from .schedules.elementary import (
+    euler_kl,
+    euler_trajectory,
+    euler_variance_ratio,
+    leading_kl,
+    path_energy,
+    stochastic_path_kl,
+    stochastic_variance_ratio,
+    tangent_coefficient,
+)
+from .schedules.gits import GITS, step_errors
+from .schedules.loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
+from .schedules.online import OnlineSchedule
+from .schedules.process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
+from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
+from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
+from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
+from .schedules.usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
 from .targets import TARGETS, target_coefficients, target_gain
-from .time_densities import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
-from .training_densities import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
-from .usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
-from .weighting import Weighting
-from .weights import weighting, weightings
+from .weights.base import Weighting
+from .weights.learned_uncertainty import LearnedUncertainty
+from .weights.names import weighting, weightings
+from .weights.recoverability import (
+    allocation,
+    allocation_density,
+    bayes_floor,
+    gaussian_mmse,
+    recoverability,
+    time_allocation,
+)
 
 __all__ = [
     "AYSXL",

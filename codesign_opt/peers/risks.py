@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .._validate import Array, integer, matrix, number, vector
-from ..parameterization import Parameterization
-from ..training_log import TrainingRun, read_log
-from .evidence import RiskCurve
-from .interval_cost import monotone
+from ..basics.checks import Array, integer, matrix, number, vector
+from ..ingredients.parameterization import Parameterization
+from ..ingredients.training_run import TrainingRun, read_log
+from ..models.evidence import RiskCurve
+from .paths.interval_cost import monotone
 
 __all__ = [
     "discretization_error",

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array, choice, number, vector
-from ..process import Process
+from ..basics.checks import Array, choice, number, vector
+from ..ingredients.process import Process
 
 __all__ = ["TARGETS", "amplitudes", "target_coefficients", "target_gain", "target_name"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import Array, integer
+from ..basics.checks import Array, integer
 
 __all__ = ["LossLog"]
 

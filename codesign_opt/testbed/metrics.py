@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._validate import Array, integer, matrix
-from ..estimate.statistics import Estimate
-from ..estimate.streams import seeded
+from ..basics.checks import Array, integer, matrix
+from ..estimate.draws.statistics import Estimate
+from ..estimate.draws.streams import seeded
 
 __all__ = [
     "energy_distance",
@@ -31,7 +31,7 @@ def negative_log_likelihood(world: Any, samples: Any) -> Estimate:
         world: has log_density(x) -> (N,), such as `Mixture`.
         samples: (N, d) of the sampler.
 
-    >>> from codesign_opt.testbed.mixtures import Mixture
+    >>> from codesign_opt.testbed.data.mixtures import Mixture
     >>> one = Mixture([[0.0]], [1.0], [1.0])
     >>> round(float(negative_log_likelihood(one, np.zeros((2, 1))).value), 6)  # log sqrt(2 pi)
     0.918939

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codesign_opt.estimate.spectra import spectrum
+from codesign_opt.estimate.spectra.measure import spectrum
 
 DIMENSION, EXAMPLES = 3072, 50_000
 

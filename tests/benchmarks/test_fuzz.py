@@ -6,18 +6,14 @@ OMP_NUM_THREADS=1 PYTHONPATH=. pytest --benchmark-enable -s tests/benchmarks/tes
 from __future__ import annotations
 
 import collections
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from codesign_opt.solvers.joint import solve_joint
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from _crosscheck import KINDS, TIGHT, compare
-from _joint import check, random_program
+from codesign_opt.solvers.joint.newton import solve_joint
+from tests.helpers.crosscheck import KINDS, TIGHT, compare
+from tests.helpers.joint import check, random_program
 
 _COUNT = 10_000
 _COMPARED = {"joint": 600, "water-filling": 100, "information": 100, "information, blocks": 100}

@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 import codesign_opt as co
-from codesign_opt.solvers.information import solve_information
+from codesign_opt.solvers.information.shares import solve_information
 
 
 def instance(kind, parameters, levels, outputs=3, columns=6, seed=0):

@@ -13,10 +13,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import codesign_opt as co
-from codesign_opt.solvers.joint import JointProgram, solve_joint
-from codesign_opt.solvers.joint_batch import solve_batch
-from codesign_opt.study import Study
-from codesign_opt.sweep import Stop, _sweep_grid, bound_between, sweep
+from codesign_opt.planning.question import Study
+from codesign_opt.planning.stopping_points import Stop, _sweep_grid, bound_between, sweep
+from codesign_opt.solvers.joint.batch import solve_batch
+from codesign_opt.solvers.joint.newton import JointProgram, solve_joint
 
 BUDGET = 1e9
 

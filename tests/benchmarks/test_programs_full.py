@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.errors import NotCertifiedError
-from codesign_opt.solvers.waterfill import waterfill
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from _programs import Joint, boxed_training
+from codesign_opt.basics.errors import NotCertifiedError
+from codesign_opt.solvers.waterfill.fill import waterfill
+from tests.helpers.programs import Joint, boxed_training
 
 
 @pytest.mark.parametrize("spent", [False, True])

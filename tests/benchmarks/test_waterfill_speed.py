@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from codesign_opt.solvers.waterfill import waterfill
+from codesign_opt.solvers.waterfill.fill import waterfill
 
 SIZE = 10**6
 

@@ -1,0 +1,35 @@
+"""Public names that load on first use, each written once: in the package's stub, which editors and mypy read too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["attach"]
+
+
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package, from the lines of its `__init__.pyi`.
+
+    A line is `from .module import name as name`, or `from . import package as package`; the module is imported when
+    the name is first used, so that importing the package stays quick.
+    """
+    homes: dict[str, str] = {}
+    for line in Path(file).with_suffix(".pyi").read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if words[:1] == ["from"] and words[1].startswith("."):
+            homes[words[5]] = words[1]
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == ".":
+            return import_module(f".{name}", package)
+        value = getattr(import_module(homes[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: sorted(homes), sorted(homes)

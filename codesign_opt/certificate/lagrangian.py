@@ -1,0 +1,346 @@
+"""Proof of optimality that trusts no solver: a lower bound from multipliers, level by level.
+
+docs/theory.md section 8. For any multipliers y >= 0 of the constraints, the Lagrangian is a lower
+bound of the optimum. Every leaf of the problem enters it either exactly, as a sum of functions of
+one level's (examples m, steps n), or by its tangent at the candidate, which lies below a convex
+function. What remains is one convex minimisation in one variable per level, done here by bracketing
+with the remaining error bounded from the slope.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, Mask
+from ..ingredients.coupling import Coupling
+
+__all__ = ["Certificate", "LagrangianBound", "ScorePart"]
+
+_ROUNDS = 120
+_ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
+_SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the independent check found for one candidate.
+
+    Attributes:
+        value: objective at the candidate.
+        lower_bound: no feasible point has a smaller objective.
+        relative_gap: (value + price of the candidate's violations - lower_bound) / scale, where
+            scale is the part of the objective that the design can change.
+        infeasibility: largest violation of a constraint, relative to its size.
+        tolerance: gap below which the candidate is called optimal.
+        method: which bound was used.
+    """
+
+    value: float
+    lower_bound: float
+    relative_gap: float
+    infeasibility: float
+    tolerance: float = 1e-6
+    method: str = "separable Lagrangian"
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the candidate is proved feasible and optimal to `tolerance`."""
+        return bool(
+            np.isfinite(self.relative_gap)
+            and -self.tolerance <= self.relative_gap <= self.tolerance
+            and self.infeasibility <= 1e-7
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record."""
+        return {
+            "value": self.value,
+            "lower_bound": self.lower_bound,
+            "relative_gap": self.relative_gap,
+            "infeasibility": self.infeasibility,
+            "tolerance": self.tolerance,
+            "method": self.method,
+            "optimal": self.optimal,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePart:
+    """(A / (spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
+
+    A pooled part has its own variable z = T (spent + m) per level, coupled by the multiplier `price`
+    (docs/theory.md section 8): it then enters as A M / z + price z, minimised over z >= 0, which is
+    2 sqrt(A M price), and as -price T (spent + m). Any price >= 0 gives a bound.
+    """
+
+    example_error: Array
+    floor_error: Array
+    coupling: Coupling
+    kappa: Array
+    price: Array | None = None
+    pool: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Bracket:
+    """(L,) bounds a <= b of the minimisers in log n: slopes in log n at both, and the value at a."""
+
+    a: Array
+    b: Array
+    value: Array
+    slope_a: Array
+    slope_b: Array
+
+    def with_probe(self, probe: Array, value: Array, slope: Array) -> _Bracket:
+        """Narrowed by the slope at one point inside each."""
+        within = (probe >= self.a) & (probe <= self.b)
+        falls, rises = within & (slope < 0), within & (slope >= 0)
+        return _Bracket(
+            np.where(falls, probe, self.a),
+            np.where(rises, probe, self.b),
+            np.where(falls, value, self.value),
+            np.where(falls, slope, self.slope_a),
+            np.where(rises, slope, self.slope_b),
+        )
+
+
+@dataclass(eq=False)
+class LagrangianBound:
+    """Accumulates the leaves of a Lagrangian and minimises it exactly over a box, level by level.
+
+    phi_l(m, n) = sum_parts (A/(e+m) + F) M(kappa/n) + sum_powers D n^(-q) - B log(e+m) - C log n
+                  + examples_price m + steps_price n
+
+    A, F, B and C are nonnegative. D may be negative on levels whose steps are bounded from below: the
+    power then rises with n, and its value at that bound lies below it.
+
+    Args:
+        size: number of levels L.
+        spent: (L,) examples e already spent.
+        fixed_examples, fixed_steps: (L,) the value of a quantity that is not a variable, or None.
+    """
+
+    size: int
+    spent: Array
+    fixed_examples: Array | None = None
+    fixed_steps: Array | None = None
+    constant: float = 0.0
+    parts: list[ScorePart] = field(default_factory=list)
+    powers: list[tuple[float, Array]] = field(default_factory=list)
+    examples_log: Array = field(init=False)
+    steps_log: Array = field(init=False)
+    examples_price: Array = field(init=False)
+    steps_price: Array = field(init=False)
+    examples_box: tuple[Array, Array] = field(init=False)
+    steps_box: tuple[Array, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        zero, infinite = np.zeros(self.size), np.full(self.size, np.inf)
+        self.examples_price, self.steps_price = zero.copy(), zero.copy()
+        self.examples_log, self.steps_log = zero.copy(), zero.copy()
+        self.examples_box = (zero.copy(), infinite.copy())
+        self.steps_box = (zero.copy(), infinite.copy())
+
+    def add_linear(self, constant: float, examples: Array, steps: Array) -> None:
+        """Add constant + examples . m + steps . n."""
+        self.constant += constant
+        self.examples_price = self.examples_price + examples
+        self.steps_price = self.steps_price + steps
+
+    def add_logarithms(self, constant: float, examples: Array, steps: Array) -> None:
+        """Add constant - examples . log(e + m) - steps . log n, coefficients >= 0."""
+        self.constant += constant
+        self.examples_log = self.examples_log + examples
+        self.steps_log = self.steps_log + steps
+
+    def value(self) -> float:
+        """The minimum over the box, bounded from below; -inf where it is unbounded."""
+        worth = [part.price @ part.pool for part in self.parts if part.price is not None and part.pool is not None]
+        if not worth:
+            return self._minimum()
+        pooled = np.sum(worth, axis=0)
+        # the prices of pooled examples as they are, and so much lower that no example is worth more than its price
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
+        scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
+        return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
+
+    def _repriced(self, scale: float, pooled: Array) -> LagrangianBound:
+        """The same bound with every price of pooled examples times `scale`, and their slope in the examples."""
+        parts = [part if part.price is None else replace(part, price=scale * part.price) for part in self.parts]
+        changed = copy(self)
+        changed.parts, changed.examples_price = parts, self.examples_price - scale * pooled
+        changed.constant = self.constant - scale * float(pooled @ self.spent)
+        return changed
+
+    def _minimum(self) -> float:
+        if self.fixed_steps is not None:
+            return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
+        low, high = self.steps_box
+        rising = self._rising_powers(low)
+        if rising == -np.inf:
+            return -np.inf
+        free = self._needs_steps()
+        per_level = np.zeros(self.size)
+        if np.any(~np.isfinite(high) & (self.steps_price <= 0) & (free | (self.steps_price < 0))):
+            return -np.inf
+        # levels on which steps serve nothing: the best number is the least (or the most, if paid for)
+        idle = np.where(self.steps_price >= 0, low, high)
+        idle = np.where(free, 1.0, idle)
+        per_level = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
+        if free.any():
+            per_level = np.where(free, self._minimise(low, high), per_level)
+        return float(self.constant + rising + per_level.sum())
+
+    def _steps_cost(self) -> float:
+        assert self.fixed_steps is not None
+        return float(self.steps_price @ self.fixed_steps) + self._rising_powers(self.fixed_steps)
+
+    def _rising_powers(self, n: Array) -> float:
+        """Sum of the powers with a negative coefficient at the least number of steps; -inf where that is 0."""
+        total = 0.0
+        for power, coefficient in self.powers:
+            falls = coefficient < 0
+            if np.any(n[falls] <= 0):
+                return -np.inf
+            with np.errstate(over="ignore"):
+                total += float(coefficient[falls] @ n[falls] ** -power)
+        return total
+
+    def _needs_steps(self) -> Mask:
+        """Levels where fewer steps cost something: any score or discretisation coefficient."""
+        needs = np.zeros(self.size, dtype=bool)
+        for part in self.parts:
+            moves = part.coupling.slope(np.full(self.size, 1e9)) > 0
+            needs |= moves & ((part.example_error > 0) | (part.floor_error > 0))
+        for _, coefficient in self.powers:
+            needs |= coefficient > 0
+        return needs | (self.steps_log > 0)
+
+    def _minimise(self, low: Array, high: Array) -> Array:
+        """Lower bound of min over n of the level functions, convex in n.
+
+        A bracket in log n is narrowed at the secant, beyond it, and in the middle where both left it wide; what is
+        left of it is paid for by the slope at its lower end.
+        """
+        bracket = self._bracket(low, high)
+        bottom = np.exp(bracket.a)
+        for part in self.parts:  # where a coupling may have its kink, from both sides
+            for edge in (part.kappa, part.kappa * (1 - 2e-16)):
+                bracket = self._narrowed(bracket, np.log(np.maximum(edge, 1e-300)))
+        for _ in range(_ROUNDS):
+            value, slope, n, end = bracket.value, bracket.slope_a, np.exp(bracket.a), np.exp(bracket.b)
+            rest = np.abs(slope) * (end / n - 1)  # slopes are in log n
+            if rest.sum() <= 1e-15 * np.abs(value).sum():
+                break
+            bracket = self._round(bracket)
+        value, slope = self._at(n := np.exp(bracket.a))
+        slope, end = slope + self.steps_price, np.exp(bracket.b)
+        # convexity: below the tangent nowhere; the minimiser lies in [n, end], or in [low, bottom] where the
+        # slope at the bottom of the bracket is already positive
+        right = np.where(slope < 0, slope * (end - n), 0.0)
+        left = np.where(slope > 0, slope * np.where(n <= bottom * (1 + 1e-12), n - low, 0.0), 0.0)
+        return value + self.steps_price * n + right - left
+
+    def _round(self, bracket: _Bracket) -> _Bracket:
+        """Two probes at and beyond the secant's root; the middle where they did not halve the bracket."""
+        a, b, width = bracket.a, bracket.b, bracket.b - bracket.a
+        with np.errstate(all="ignore"):
+            rate = (bracket.slope_b - bracket.slope_a) / width
+            secant = a - bracket.slope_a / rate
+        inside = np.isfinite(secant) & (secant > a) & (secant < b)
+        probe = np.where(inside, secant, 0.5 * (a + b))
+        value, slope = self._in_log(probe)
+        bracket = bracket.with_probe(probe, value, slope)
+        with np.errstate(all="ignore"):
+            beyond = probe - 2 * slope / rate
+        inside = np.isfinite(beyond) & (beyond > bracket.a) & (beyond < bracket.b)
+        bracket = self._narrowed(bracket, np.where(inside, beyond, 0.5 * (bracket.a + bracket.b)))
+        if np.any(bracket.b - bracket.a > 0.5 * width):
+            bracket = self._narrowed(bracket, 0.5 * (bracket.a + bracket.b))
+        return bracket
+
+    def _narrowed(self, bracket: _Bracket, probe: Array) -> _Bracket:
+        return bracket.with_probe(probe, *self._in_log(np.clip(probe, bracket.a, bracket.b)))
+
+    def _in_log(self, logs: Array) -> tuple[Array, Array]:
+        """Level functions, the price of steps included, and their slopes in log n."""
+        n = np.exp(logs)
+        with np.errstate(over="ignore", invalid="ignore"):  # the bracket starts at steps near zero
+            value, slope = self._at(n)
+        return value + self.steps_price * n, (slope + self.steps_price) * n
+
+    def _bracket(self, low: Array, high: Array) -> _Bracket:
+        """Steps below and above the minimiser: from those of the powers alone, then grown (high where none is)."""
+        with np.errstate(all="ignore"):
+            alone = [(q * d / self.steps_price) ** (1 / (q + 1)) for q, d in self.powers]
+        guess = np.max([np.where(np.isfinite(x), x, 0.0) for x in alone], axis=0, initial=0.0)
+        top = np.maximum(low, np.clip(guess * (1 - 1e-9), 1e-12, np.maximum(high, 1e-12)))
+        below = top * _SPAN
+        for _ in range(400):
+            with np.errstate(over="ignore", invalid="ignore"):
+                falls = self._at(top)[1] + self.steps_price < 0
+            below = np.where(falls, top, below)
+            if not np.any(falls & (top < high)):
+                break
+            top = np.where(falls, np.minimum(top * 4.0, high), top)
+        top = np.minimum(high, top)
+        a, b = np.log(np.maximum(low, np.minimum(below, top))), np.log(np.maximum(top, low))
+        value, slope_a = self._in_log(a)
+        return _Bracket(a, b, value, slope_a, self._in_log(b)[1])
+
+    def _at(self, n: Array, safe: Mask | None = None) -> tuple[Array, Array]:
+        """Level functions without the price of steps, minimised over m, and their slopes in n."""
+        n = np.maximum(n, 1e-300)
+        value, slope = np.zeros(self.size), np.zeros(self.size)
+        weight, inner = np.zeros(self.size), []
+        for part in self.parts:
+            with np.errstate(over="ignore"):  # the bracket starts at steps near zero
+                x = np.minimum(part.kappa / n, 1e280)
+                factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
+            if safe is not None:
+                factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
+            value = value + part.floor_error * factor
+            slope = slope - part.floor_error * rate
+            if part.price is not None:
+                pooled = np.sqrt(part.example_error * part.price)
+                value = value + 2 * pooled * np.sqrt(factor)
+                slope = slope - pooled * rate / np.sqrt(np.maximum(factor, 1e-300))
+                continue
+            weight = weight + part.example_error * factor
+            inner.append((part.example_error, rate))
+        for power, coefficient in self.powers:
+            with np.errstate(over="ignore"):
+                term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
+                value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
+        value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
+        m = self._best_examples(weight)
+        total = self.spent + m
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value = value + np.where(weight > 0, weight / total, 0.0)
+            value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+            value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
+            for error, rate in inner:
+                slope = slope - np.where(error > 0, error / total, 0.0) * rate
+        return value, slope
+
+    def _best_examples(self, weight: Array) -> Array:
+        """argmin over the box of weight / (spent + m) - B log(spent + m) + price m."""
+        if self.fixed_examples is not None:
+            return self.fixed_examples
+        low, high = self.examples_box
+        with np.errstate(divide="ignore", invalid="ignore"):
+            half = 0.5 * self.examples_log / self.examples_price  # positive root of price t^2 - B t - weight
+            best = half + np.sqrt(half**2 + weight / self.examples_price) - self.spent
+        wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
+        best = np.where(self.examples_price > 0, best, np.where(wanted, high, low))
+        return np.clip(best, low, high)
+
+
+def pooled_price(example_error: Array, factor: Array, pooled: Array) -> Array:
+    """Multiplier of z = T m at the candidate: -d/dz of A M / z, the exact dual at the optimum."""
+    return example_error * factor / pooled**2

@@ -1,0 +1,1 @@
+"""Plans against the schedules of the literature, at equal evaluations."""

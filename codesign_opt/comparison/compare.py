@@ -1,0 +1,434 @@
+"""compare(): schedules of the literature and our own plan at equal numbers of evaluations, on any model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..basics.checks import Array, integer, number
+from ..basics.wording import Progress, teller
+from ..models.estimated import EstimatedModel
+from ..models.gaussian import GaussianModel
+from ..peers import Evidence, Schedule, names, schedule
+from ..planning.codesign import codesign
+from ..results.record import Plan
+from ..samplers.affine_steps import check_grid
+from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
+from .table import Comparison, ComparisonRow, rows_of_cell
+
+__all__ = ["World", "calls_of", "compare"]
+
+_SAMPLERS: dict[str, Sampler] = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
+
+
+@runtime_checkable
+class World(Protocol):
+    """Where schedules can be compared: it knows the error of any grid, and what a grid costs."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for tables."""
+
+    @property
+    def measure(self) -> str:
+        """What its errors are."""
+
+    @property
+    def terminal(self) -> str:
+        """The last step: "denoise" or "rescale"."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The one compared where none is named."""
+
+    def evidence(self, sampler: Sampler) -> Evidence:
+        """What schedules may know."""
+
+    def plan(self, sampler: Sampler, steps: int) -> Array:
+        """(K+1,) grid of the co-designed plan."""
+
+    def cost(self, sampler: Sampler, sigmas: Array) -> float:
+        """Evaluations per image of a grid."""
+
+    def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> Mapping[str, Any]:
+        """ "errors" (N,) of single draws, the same draws for every grid; secondary measures as (value, s.e.)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that tell this world from others."""
+
+
+def compare(
+    model: Any,
+    peers: Iterable[Any] | Mapping[str, Any] | None = None,
+    evaluations: Sequence[int] = (10, 20, 40),
+    *,
+    samplers: Sequence[Sampler | str] | None = None,
+    seeds: Sequence[int] = (0,),
+    plan: bool = True,
+    evidence: Evidence | None = None,
+    draws: int = 256,
+    folder: str | Path | None = None,
+    progress: Progress = None,
+) -> Comparison:
+    """Schedules against the co-designed plan at equal evaluations per image, sampler by sampler.
+
+    Every schedule gets the largest number of steps whose evaluations do not exceed those allowed: under
+    "denoise" K steps of Heun take 2 K - 1, of a one-evaluation sampler K; a guided denoiser takes two
+    evaluations at noise levels inside its interval, whatever grid has nodes there.
+
+    Args:
+        model: GaussianModel: the exact squared Wasserstein distance, no noise. EstimatedModel with a live
+            denoiser: mean squared distance of outputs to a fine solution under the same noise, on draws
+            that no plan has seen. Or a `World`, such as the testbed's.
+        peers: names of `peers.names()`, Schedule values, Plans, grids as arrays, or a dict of them by
+            label; all known schedules unless given. A Plan or an array takes part in the cells whose
+            number of steps it has.
+        evaluations: allowed per image, one or more numbers.
+        samplers: Sampler values or "euler", "heun", "dpmpp_2m"; the model's own unless given.
+        seeds: of the draws; those of all seeds are put together.
+        plan: whether the co-designed plan takes part, as "plan".
+        evidence: what schedules may know, such as `estimate.evidence(denoiser, data)`; the model's own
+            unless given. Its sampler is set to the one compared.
+        draws: for an EstimatedModel, draws per seed.
+        folder: where finished parts of cells are kept: the same call goes on.
+        progress: True for lines on stderr, or a function of a text.
+
+    Returns:
+        Comparison. Schedules that lack evidence or fail are left out with a note.
+
+    Raises:
+        ValueError: a malformed argument; a schedule asked for by name that needs evidence nobody gave, with
+            the field's name; a model without errors to compare; too few evaluations for one step.
+
+    >>> import codesign_opt as co
+    >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5))
+    >>> found = compare(model, peers=["edm"], evaluations=[9], samplers=["euler", "heun"])
+    >>> [(row.sampler, row.peer, row.steps) for row in found.rows][2:]
+    [('heun', 'plan', 5), ('heun', 'edm', 5)]
+    """
+    tell = teller(progress)
+    world = _world_of(model, draws)
+    wanted, strict = _wanted(peers)
+    limits = [integer(count, "evaluations", minimum=1) for count in np.atleast_1d(evaluations)]
+    chosen = _samplers(samplers, world)
+    seeds = list(np.atleast_1d(seeds))
+    if not chosen or not limits or not seeds:
+        raise ValueError("compare: samplers, evaluations and seeds must not be empty.")
+    if not wanted and not plan:
+        raise ValueError("compare: peers is empty and plan is off; nothing is left to compare.")
+    if not (evidence is None or isinstance(evidence, Evidence)):
+        raise ValueError(
+            f"compare: evidence is {type(evidence).__name__}; give an Evidence, such as Evidence.of(model) or "
+            "estimate.evidence(denoiser, data)."
+        )
+    cache = _Cache.of(folder, world, tuple(int(integer(seed, "seeds")) for seed in seeds))
+    rows: list[ComparisonRow] = []
+    notes: dict[str, None] = {}
+    for sampler in chosen:
+        known = replace(world.evidence(sampler) if evidence is None else evidence, sampler=sampler)
+        if known.terminal != world.terminal:
+            raise ValueError(
+                f"compare: evidence is for terminal {known.terminal!r}, the model's is {world.terminal!r}."
+            )
+        makers = _makers(wanted, known, notes, strict=strict)
+        _enough(min(limits), sampler, world.terminal)
+        if plan:
+            makers = {"plan": _planner(world, sampler, cache), **makers}
+        for limit in limits:
+            cell = _Cell(world, sampler, limit)
+            found = cell.rows(makers, cache, notes)
+            rows += found
+            best = found[0] if found else None
+            tell(f"{world.title}, {sampler.name} {limit}: best {best.peer if best else 'none'} of {len(found)}")
+    return Comparison(tuple(rows), world.measure, world.title, tuple(notes))
+
+
+def calls_of(sampler: Sampler, sigmas: Array) -> Array:
+    """Noise levels at which one run of a grid calls the denoiser, in order.
+
+    >>> calls_of(Heun(), np.array([4.0, 1.0, 0.0])).tolist()
+    [4.0, 1.0, 1.0]
+    """
+    before, after = sigmas[:-1], sigmas[1:]
+    if sampler.evaluations_per_step == 1:
+        return before
+    both = np.stack([before, after], axis=1).ravel()
+    return both[both > 0]
+
+
+Maker = Callable[[int], Array]
+
+
+class _OtherSteps(ValueError):
+    """A grid that is given has another number of steps than the cell."""
+
+
+def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, Any], bool]:
+    """Schedules by label, and whether the user chose them."""
+    if peers is None:
+        return {name: schedule(name) for name in names() if not _needs_parameters(name)}, False
+    if isinstance(peers, (str, bytes)):
+        raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
+    if not isinstance(peers, Iterable):
+        raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
+    if isinstance(peers, Mapping):
+        pairs = [(str(label), value) for label, value in peers.items()]
+    else:
+        pairs = [(_label(value, number), value) for number, value in enumerate(peers)]
+    found: dict[str, Any] = {}
+    for label, value in pairs:
+        if label == "plan" and isinstance(value, str):
+            continue  # it takes part by `plan`
+        if label in found or label == "plan":
+            raise ValueError(f"compare: peers holds {label!r} twice; give a dict with a label for each.")
+        found[label] = schedule(value) if isinstance(value, str) else _checked(value)
+    return found, True
+
+
+def _needs_parameters(name: str) -> bool:
+    try:
+        schedule(name)
+    except TypeError:
+        return True
+    return False
+
+
+def _label(value: Any, number: int) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Schedule):
+        listed = value.name in names() and not _needs_parameters(value.name)
+        return value.name if listed and value == schedule(value.name) else repr(value)
+    return f"{'plan' if isinstance(value, Plan) else 'grid'} {number}"
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, Plan):
+        if value.sigmas is None:
+            raise ValueError("compare: peers holds a plan without a sampler's grid.")
+        return np.array(value.sigmas)
+    if value is None or isinstance(value, type):
+        said = value.__name__ if isinstance(value, type) else value
+        raise ValueError(f"compare: peers holds {said}; give a name, a Schedule value, a Plan or noise levels.")
+    return np.array(check_grid(value).sigmas)
+
+
+def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], *, strict: bool) -> dict[str, Maker]:
+    """From a number of steps to a grid, by label; schedules without evidence are refused or noted."""
+    makers: dict[str, Maker] = {}
+    for label, value in wanted.items():
+        if isinstance(value, Schedule):
+            missing = [name for name in value.needs if getattr(known, name) is None]
+            if missing and strict:
+                raise ValueError(
+                    f"compare: {label} needs Evidence.{missing[0]}, which the model does not know; give "
+                    "evidence=estimate.evidence(denoiser, data), or leave it out."
+                )
+            if missing:
+                notes[f"{label} is left out: Evidence.{missing[0]} is not known"] = None
+            else:
+                makers[label] = _of_schedule(value, known)
+        else:
+            if (value[-1] == 0) != (known.terminal == "denoise"):
+                raise ValueError(
+                    f"compare: {label} ends with {value[-1]:g}, but the model's terminal is {known.terminal!r}."
+                )
+            makers[label] = _of_grid(value)
+    return makers
+
+
+def _of_schedule(value: Schedule, known: Evidence) -> Maker:
+    return lambda steps: value.sigmas(steps, known)
+
+
+def _of_grid(grid: Array) -> Maker:
+    def make(steps: int) -> Array:
+        if grid.size - 1 != steps:
+            raise _OtherSteps(f"it has {grid.size - 1} steps, not {steps}")
+        return grid
+
+    return make
+
+
+def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
+    def make(steps: int) -> Array:
+        return cache.item(f"plan/{_tag(sampler)}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
+
+    return make
+
+
+def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sampler]:
+    if samplers is None:
+        return [world.sampler]
+    if isinstance(samplers, str) or not isinstance(samplers, Iterable):
+        raise ValueError(f"compare: samplers is {samplers!r}; a list is needed, such as [{samplers!r}].")
+    return [_sampler(one) for one in samplers]
+
+
+def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
+    """Refuse evaluations that do not pay for the fewest steps that any grid can have."""
+    zero = 1 if terminal == "denoise" else 0
+    needed = sampler.evaluations_per_step + zero
+    if limit < needed:
+        raise ValueError(
+            f"compare: {limit} evaluations are too few for {1 + zero} step{'s' * zero} of {sampler.name}, the fewest "
+            f"under terminal {terminal!r}; allow at least {needed}."
+        )
+
+
+def _sampler(value: Sampler | str) -> Sampler:
+    if isinstance(value, Sampler):
+        return value
+    if not isinstance(value, str) or value not in _SAMPLERS:
+        raise ValueError(f"samplers holds {value!r}; give a Sampler, or one of {', '.join(_SAMPLERS)}.")
+    return _SAMPLERS[value]
+
+
+def _tag(sampler: Sampler) -> str:
+    """A name for files: the sampler with its parameters."""
+    return "-".join([sampler.name, *(f"{value:g}" for value in vars(sampler).values())])
+
+
+@dataclass(frozen=True, eq=False)
+class _Cache:
+    """Finished parts of cells: plans, and errors of grids by what the grid is."""
+
+    ledger: Any
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, folder: str | Path | None, world: World, seeds: tuple[int, ...]) -> _Cache:
+        from ..basics.ledger import Ledger  # no torch in it
+
+        return cls(Ledger(folder, {"what": "comparison", **world.describe()}), seeds)
+
+    def item(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = self.ledger.item(name, compute)
+        return found
+
+    def measured(self, world: World, sampler: Sampler, sigmas: Array) -> dict[str, Any]:
+        """Errors of all seeds together; of secondary measures the mean over the seeds."""
+        digest = hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
+
+        def part(seed: int) -> dict[str, Any]:
+            return self.item(f"errors/{_tag(sampler)}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))
+
+        parts = [part(seed) for seed in self.seeds]
+        found = {"errors": np.concatenate([part["errors"] for part in parts])}
+        for name in parts[0].keys() - {"errors"}:
+            values = np.stack([part[name] for part in parts])
+            found[name] = np.array([values[:, 0].mean(), np.sqrt((values[:, 1] ** 2).sum()) / len(parts)])
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """One sampler and one number of evaluations."""
+
+    world: World
+    sampler: Sampler
+    limit: int
+
+    def rows(self, makers: Mapping[str, Maker], cache: _Cache, notes: dict[str, None]) -> list[ComparisonRow]:
+        measured, grids = {}, {}
+        for label, make in makers.items():
+            try:
+                sigmas, used = self._largest(make)
+            except ValueError as error:
+                if label == "plan":
+                    raise
+                notes[f"{label} is left out of {self.sampler.name} with {self.limit} evaluations: {error}"] = None
+                continue
+            grids[label] = sigmas, used
+            measured[label] = cache.measured(self.world, self.sampler, sigmas)
+        return rows_of_cell(self.sampler.name, self.limit, measured, grids)
+
+    def _largest(self, make: Maker) -> tuple[Array, float]:
+        """The grid with most steps that the evaluations pay for; by halving, since costs rise with the steps."""
+        zero = 1 if self.world.terminal == "denoise" else 0
+        most, least = (self.limit - zero) // self.sampler.evaluations_per_step + zero, 1 + zero
+        few = f"{self.limit} evaluations are too few for {least} step{'s' * zero} of {self.sampler.name}"
+        if most < least:
+            raise ValueError(few)
+        sigmas = make(most)
+        used = self.world.cost(self.sampler, sigmas)
+        if used <= self.limit:
+            return sigmas, used
+        best: tuple[Array, float] | None = None
+        low, high = least, most - 1
+        while low <= high:
+            middle = (low + high + 1) // 2
+            sigmas = make(middle)
+            used = self.world.cost(self.sampler, sigmas)
+            if used <= self.limit:
+                best, low = (sigmas, used), middle + 1
+            else:
+                high = middle - 1
+        if best is None:
+            raise ValueError(few)
+        return best
+
+
+def _world_of(model: Any, draws: int) -> World:
+    if isinstance(model, GaussianModel):
+        return _GaussianWorld(model)
+    if isinstance(model, EstimatedModel):
+        if model.probe is None:
+            raise ValueError(
+                "compare: the model was read from a file and has no denoiser to measure errors with; "
+                "estimate.network(denoiser, data, folder=…) brings it back without new measurements."
+            )
+        from .measured_world import MeasuredWorld
+
+        return MeasuredWorld(model, integer(draws, "draws", minimum=2))
+    if isinstance(model, World):
+        return model
+    raise ValueError(f"compare: model is {model!r}; give a GaussianModel, an EstimatedModel or a World.")
+
+
+@dataclass(frozen=True, eq=False)
+class _GaussianWorld:
+    """Gaussian data: exact errors of any grid."""
+
+    model: GaussianModel
+    measure: str = "exact squared Wasserstein-2 distance to the data"
+
+    @property
+    def title(self) -> str:
+        return f"Gaussian data, {self.model.spectrum!r}"
+
+    @property
+    def terminal(self) -> str:
+        return self.model.terminal
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.model.sampler
+
+    def evidence(self, sampler: Sampler) -> Evidence:
+        return Evidence.of(replace(self.model, sampler=sampler))
+
+    def plan(self, sampler: Sampler, steps: int) -> Array:
+        sigmas = codesign(replace(self.model, sampler=sampler), steps=steps).sigmas
+        assert sigmas is not None
+        return sigmas
+
+    def cost(self, sampler: Sampler, sigmas: Array) -> float:
+        return float(calls_of(sampler, sigmas).size)
+
+    def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> dict[str, Array]:
+        error = replace(self.model, sampler=sampler).wasserstein2(sigmas)
+        return {"errors": np.array([number(error, "error", nonnegative=True)])}
+
+    def describe(self) -> dict[str, Any]:
+        plain = self.model.provenance()
+        return {name: plain[name] for name in ("band_eigenvalues", "band_counts", "process", "terminal", "start")} | {
+            "mean_power": float(self.model.spectrum.mean_power.sum()), "dimension": plain["dimension"],
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Learning curves by noise level: recorded in a training loop, fitted to plan from."""

@@ -1,0 +1,309 @@
+"""Losses by noise level, recorded inside a training loop: what the learning-curve route reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import warnings
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, integer, number
+from ..ingredients.levels import Levels
+from ..ingredients.training_run import read_log
+
+__all__ = ["LOG_COLUMNS", "LevelStatistics"]
+
+LOG_COLUMNS = (
+    "run", "start", "end", "level", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged",
+    "ema",
+)  # fmt: skip
+_FLUSH = 32  # batches kept where they were made, so that a device is not waited for at every step
+
+
+class LevelStatistics:
+    """Count, mean and variance of the loss on every noise level, by windows of examples: three lines in a loop.
+
+        stats = co.LevelStatistics(edges)          # before the loop
+        stats.record(sigma, loss)                  # in it: (N,) noise levels, (N,) losses |D - x0|^2
+        stats.save("log.csv")                      # now and then, and at the end
+
+    Windows end at equal ratios of the examples seen, so that loss against examples is even on a logarithmic
+    axis and the log stays short: rows grow with the logarithm of the run. The file is the whole state: it is
+    replaced atomically, holds several runs side by side, and `resume` goes on from it. `TrainingRun(log=...)`
+    and `learning_curves` read it (docs/theory.md section 5).
+
+    Args:
+        levels: Levels, or ascending edges of the bins, data units. Examples outside are kept apart.
+        run: name of this run among those in the file.
+        learning_rate: of the optimiser, or None; a change given to `record` begins a new window.
+        batch: examples per step; None: the size of what is recorded.
+        averaged: the losses are those of weights averaged over the run, not of the last iterate.
+        ema: decay per step of an exponential moving average whose losses these are, in [0, 1); 0: none.
+        windows_per_doubling: windows each time the number of examples doubles, >= 1.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    >>> stats = LevelStatistics([0.1, 1.0, 10.0])
+    >>> stats.record(np.array([0.5, 0.5, 2.0]), np.array([0.1, 0.3, 0.7]))
+    >>> [(row["examples"], round(row["loss"], 3)) for row in stats.rows()]
+    [(2, 0.2), (1, 0.7)]
+    """
+
+    def __init__(
+        self,
+        levels: Any,
+        *,
+        run: str = "0",
+        learning_rate: float | None = None,
+        batch: int | None = None,
+        averaged: bool = False,
+        ema: float = 0.0,
+        windows_per_doubling: int = 2,
+    ) -> None:
+        self.levels = levels if isinstance(levels, Levels) else Levels(levels)
+        self.run = str(run)
+        self.learning_rate = _rate(learning_rate)
+        self.batch = None if batch is None else integer(batch, "LevelStatistics.batch", minimum=1)
+        self.averaged = bool(averaged)
+        self.ema = number(ema, "LevelStatistics.ema", nonnegative=True)
+        if self.ema >= 1:
+            raise ValueError(f"LevelStatistics.ema is {self.ema:g}; it must be < 1.")
+        self.windows_per_doubling = integer(windows_per_doubling, "LevelStatistics.windows_per_doubling", minimum=1)
+        self.examples = 0
+        self.rejected = 0
+        self._edges = np.log(self.levels.edges)
+        self._windows: list[_Window] = []
+        self._pending: list[tuple[Any, Any, float | None]] = []
+
+    def record(self, sigma: Any, loss: Any, *, learning_rate: float | None = None) -> None:
+        """Take in one batch; arrays or tensors on any device, read in one transfer some batches later.
+
+        Args:
+            sigma: (N,), (N, 1, 1, 1) or one number: noise levels sigma = sigma_t / s_t, data units, > 0.
+            loss: (N,) |D - x0|^2 per example, or (N, ...) squared differences, which are summed.
+            learning_rate: of this step, where it is not the one given at the start.
+
+        Raises:
+            ValueError: shapes that do not match; at the latest 32 batches later or on `save`, a noise level
+                that is not positive. Losses that are not finite are left out, with a warning.
+        """
+        rate = self.learning_rate if learning_rate is None else _rate(learning_rate)
+        self._pending.append((*_two_rows(sigma, loss), rate))
+        if len(self._pending) >= _FLUSH:
+            self._flush()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record per window and level with examples in it, in order of training: the file's rows."""
+        self._flush()
+        return [row for window in self._windows for row in self._rows_of(window)]
+
+    def save(self, path: str | Path) -> None:
+        """Write the log, CSV or (.jsonl, .json) JSON lines; rows of other runs in the file are kept.
+
+        Raises:
+            ValueError: the file has rows that were not written by a `LevelStatistics`.
+        """
+        file = Path(path)
+        kept = [row for row in _existing(file) if row["run"] != self.run] if file.exists() else []
+        text = _text(kept + self.rows(), json_lines=file.suffix in (".jsonl", ".json"))
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+
+    @classmethod
+    def resume(cls, path: str | Path, levels: Any, **options: Any) -> LevelStatistics:
+        """Go on from a saved log; a fresh recorder where there is no file. Options as at the start.
+
+        Raises:
+            ValueError: the log's levels are others, or the file was not written by a `LevelStatistics`.
+        """
+        stats = cls(levels, **options)
+        if Path(path).exists():
+            for row in _existing(Path(path)):
+                if row["run"] == stats.run:
+                    stats._restore(row, Path(path))
+        return stats
+
+    def _flush(self) -> None:
+        pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
+        self._pending = [item for item in pending if np.all(item[0] > 0)]  # a refused batch costs no other
+        if len(self._pending) < len(pending):
+            bad = next(sigma[~(sigma > 0)][0] for sigma, _, _ in pending if not np.all(sigma > 0))
+            raise ValueError(f"LevelStatistics.record: sigma is {bad:g}; a noise level must be > 0.")
+        self._pending = []
+        batches = []
+        for levels, losses, rate in pending:
+            self.examples += losses.size
+            batches.append((self._key(losses.size, rate), levels, losses))
+        for (index, rate, batch), group in groupby(batches, key=lambda item: item[0]):
+            members = list(group)
+            levels = np.concatenate([item[1] for item in members])
+            self._add(index, rate, batch, levels, np.concatenate([item[2] for item in members]))
+
+    def _key(self, size: int, rate: float | None) -> tuple[int, float | None, int]:
+        index = int(self.windows_per_doubling * math.log2(max(self.examples, 1)))
+        return index, rate, self.batch or size
+
+    def _add(self, index: int, rate: float | None, batch: int, sigma: Array, loss: Array) -> None:
+        window = self._window(index, rate, batch)
+        window.end += loss.size
+        good = np.isfinite(loss)
+        if not good.all():
+            self.rejected += int((~good).sum())
+            warnings.warn(
+                f"LevelStatistics.record: {int((~good).sum())} losses are not finite, the first at sigma = "
+                f"{float(sigma[~good][0]):.3g} around example {window.end}; they are left out.",
+                stacklevel=4,
+            )
+            sigma, loss = sigma[good], loss[good]
+        logs = np.log(sigma)
+        level = np.searchsorted(self._edges, logs, side="right")
+        level[logs == self._edges[-1]] -= 1  # the last bin holds its upper edge
+        window.add(level, logs, loss)
+
+    def _window(self, index: int, rate: float | None, batch: int) -> _Window:
+        """The window in progress, or a new one where the index, the rate or the batch has changed."""
+        last = self._windows[-1] if self._windows else None
+        if last is None or (last.rate, last.batch) != (rate, batch) or self._index(last.end) < index:
+            start = 0 if last is None else last.end
+            self._windows.append(_Window(start, rate, batch, len(self.levels) + 2))
+        return self._windows[-1]
+
+    def _index(self, examples: int) -> int:
+        return int(self.windows_per_doubling * math.log2(max(examples, 1)))
+
+    def _rows_of(self, window: _Window) -> list[dict[str, Any]]:
+        fixed = {"run": self.run, "start": window.start, "end": window.end, "learning_rate": window.rate}
+        fixed |= {"batch": window.batch, "averaged": int(self.averaged), "ema": self.ema}
+        rows = []
+        for i in np.flatnonzero(window.count):
+            count = int(window.count[i])
+            variance = float(window.square[i] / (count - 1)) if count > 1 else None
+            values = {"level": int(i) - 1, "sigma": float(np.exp(window.log_sigma[i])), "examples": count}
+            row = fixed | values | {"loss": float(window.loss[i]), "variance": variance}
+            rows.append({column: row[column] for column in LOG_COLUMNS})
+        return rows
+
+    def _restore(self, row: dict[str, Any], path: Path) -> None:
+        i, log_sigma = row["level"] + 1, math.log(row["sigma"])
+        bounds = np.concatenate([[-np.inf], self._edges, [np.inf]])
+        if not (0 <= i < bounds.size - 1 and bounds[i] - 1e-9 <= log_sigma <= bounds[i + 1] + 1e-9):
+            raise ValueError(
+                f"LevelStatistics.resume: {path} has sigma = {row['sigma']:.6g} on level {row['level']}, which is "
+                "not so on these levels; give the edges that the log was begun with."
+            )
+        if not self._windows or self._windows[-1].start != row["start"]:
+            self._windows.append(_Window(row["start"], row["learning_rate"], row["batch"], len(self.levels) + 2))
+        window = self._windows[-1]
+        window.end, self.examples = row["end"], row["end"]
+        square = (row["variance"] or 0.0) * (row["examples"] - 1)
+        for name, value in (("count", row["examples"]), ("log_sigma", log_sigma), ("loss", row["loss"])):
+            getattr(window, name)[i] = value
+        window.square[i] = square
+
+
+class _Window:
+    """Running moments by level of one stretch of training, both ends in examples seen at all levels."""
+
+    def __init__(self, start: int, rate: float | None, batch: int, size: int) -> None:
+        self.start, self.end, self.rate, self.batch = start, start, rate, batch
+        self.count, self.log_sigma, self.loss, self.square = (np.zeros(size) for _ in range(4))
+
+    def add(self, level: Any, log_sigma: Array, loss: Array) -> None:
+        """Merge examples into mean and sum of squared deviations, pairwise, so that nothing cancels."""
+        size = self.count.size
+        count = np.bincount(level, minlength=size).astype(np.float64)
+        safe = np.maximum(count, 1.0)
+        mean = np.bincount(level, loss, size) / safe
+        square = np.bincount(level, (loss - mean[level]) ** 2, size)
+        logs = np.bincount(level, log_sigma, size) / safe
+        total = np.maximum(self.count + count, 1.0)
+        self.square += square + (mean - self.loss) ** 2 * self.count * count / total
+        self.loss += (mean - self.loss) * count / total
+        self.log_sigma += (logs - self.log_sigma) * count / total
+        self.count += count
+
+
+def _rate(value: float | None) -> float | None:
+    return None if value is None else number(value, "LevelStatistics.learning_rate", positive=True)
+
+
+def _two_rows(sigma: Any, loss: Any) -> tuple[Any, Any]:
+    """Tensors are copied into one (2, N) tensor where they are, without waiting for them; arrays stay arrays."""
+    if not hasattr(loss, "detach"):
+        sigma = sigma.detach().cpu().numpy() if hasattr(sigma, "detach") else sigma
+        losses = np.asarray(loss, dtype=np.float64)
+        losses = losses.reshape(losses.shape[0], -1).sum(axis=1) if losses.ndim > 1 else np.atleast_1d(losses)
+        levels = np.asarray(sigma, dtype=np.float64).ravel()
+        _check_sizes(levels.size, losses.size)
+        return np.broadcast_to(levels, losses.shape).copy(), losses.copy()
+    losses = loss.detach()
+    losses = losses if losses.element_size() == 8 else losses.float()
+    losses = losses.flatten(1).sum(1) if losses.ndim > 1 else losses.reshape(-1)
+    levels = sigma.detach().reshape(-1) if hasattr(sigma, "detach") else losses.new_tensor(sigma).reshape(-1)
+    _check_sizes(levels.numel(), losses.numel())
+    pair = losses.new_empty((2, losses.numel()))
+    pair[0], pair[1] = levels, losses
+    return pair, None
+
+
+def _check_sizes(levels: int, losses: int) -> None:
+    if levels not in (1, losses):
+        raise ValueError(
+            f"LevelStatistics.record: {levels} noise levels but {losses} losses; give the loss of every example "
+            "(no mean over the batch)."
+        )
+
+
+def _on_host(sigma: Any, loss: Any) -> tuple[Array, Array]:
+    if loss is not None:
+        return sigma, loss
+    pair = sigma.cpu().numpy().astype(np.float64)
+    return pair[0], pair[1]
+
+
+def _existing(path: Path) -> list[dict[str, Any]]:
+    """Rows of a log that a `LevelStatistics` wrote, with Python's own types."""
+    if path.stat().st_size == 0:
+        return []
+    log = read_log(path, "LevelStatistics log")
+    absent = [column for column in LOG_COLUMNS if column not in log]
+    if absent:
+        raise ValueError(
+            f"LevelStatistics: {path} has no column {absent[0]!r}; it was written otherwise, name another."
+        )
+    whole = ("start", "end", "level", "examples", "batch", "averaged")
+    names = _run_names(path)
+    rows = []
+    for i, name in enumerate(names):
+        row: dict[str, Any] = {column: float(log[column][i]) for column in LOG_COLUMNS if column != "run"}
+        row |= {column: int(row[column]) for column in whole} | {"run": name}
+        row |= {column: None for column in ("learning_rate", "variance") if math.isnan(row[column])}
+        rows.append(row)
+    return rows
+
+
+def _run_names(path: Path) -> list[str]:
+    """Names of the runs as they were written: "01" is not "1"."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".jsonl", ".json"):
+        return [str(json.loads(line)["run"]) for line in text.splitlines() if line.strip()]
+    return [row["run"] for row in csv.DictReader(io.StringIO(text))]
+
+
+def _text(rows: list[dict[str, Any]], *, json_lines: bool) -> str:
+    if json_lines:
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, LOG_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{key: repr(v) if isinstance(v, float) else v for key, v in row.items()} for row in rows])
+    return out.getvalue()

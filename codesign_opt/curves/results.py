@@ -1,0 +1,116 @@
+"""What losses against examples say, by noise level: docs/theory.md section 5, learning-curve route."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..basics.checks import Array, vector
+from ..basics.wording import aligned, quantity
+
+__all__ = ["LearningCurves"]
+
+_ARRAYS = (
+    "sigma", "bayes_floor", "reducible", "step_noise", "bayes_floor_error", "reducible_error", "step_noise_error",
+    "misfit", "transfer_widths", "transfer_chi2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class LearningCurves:
+    """E|D - x0|^2 = L + kappa1 / m + kappa2 tau / beta by noise level, fitted to logs.
+
+    Attributes:
+        sigma: (M,) noise levels with enough rows, ascending, data units.
+        bayes_floor: (M,) L, squared data units: the loss that no training removes, and all that the rows did
+            not tell apart from it.
+        reducible: (M,) kappa1, squared data units times examples.
+        step_noise: (M,) kappa2, squared data units per learning rate over batch.
+        bayes_floor_error, reducible_error, step_noise_error: (M,) bootstrap standard errors.
+        misfit: (M,) chi^2 per degree of freedom of the fit, NaN where the log does not tell its noise.
+        log_width: m counts the examples within this length in log sigma; None: those on the level itself.
+        transfer_width: width in log sigma of the Gaussian by which examples teach neighbouring levels; NaN
+            where the log does not tell it (0 was used).
+        transfer_error: its standard error.
+        transfer_widths, transfer_chi2: profile of the fit's chi^2 over widths, empty with one run.
+        smoothing: "none", "spline" or "tv".
+        notes: what was left out, assumed or not identified.
+
+    Raises:
+        ValueError: arrays of different length or out of range.
+    """
+
+    sigma: Array
+    bayes_floor: Array
+    reducible: Array
+    step_noise: Array
+    bayes_floor_error: Array
+    reducible_error: Array
+    step_noise_error: Array
+    misfit: Array
+    log_width: float | None
+    transfer_width: float
+    transfer_error: float
+    transfer_widths: Array
+    transfer_chi2: Array
+    smoothing: str = "none"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        sigma = vector(self.sigma, "LearningCurves.sigma", positive=True, ascending=True)
+        object.__setattr__(self, "sigma", sigma)
+        for name in ("bayes_floor", "reducible", "step_noise"):
+            value = vector(getattr(self, name), f"LearningCurves.{name}", length=sigma.size, nonnegative=True)
+            object.__setattr__(self, name, value)
+            error = vector(getattr(self, f"{name}_error"), f"LearningCurves.{name}_error", length=sigma.size)
+            object.__setattr__(self, f"{name}_error", error)
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __str__(self) -> str:
+        title = ("sigma", "", "floor", "+-", "kappa1", "+-", "kappa2", "+-")
+        rows = [
+            [quantity(v, 3) for v in (s,)] + [""] + [quantity(v, 3) for v in values]
+            for s, *values in zip(
+                self.sigma,
+                self.bayes_floor, self.bayes_floor_error,
+                self.reducible, self.reducible_error,
+                self.step_noise, self.step_noise_error,
+                strict=True,
+            )
+        ]  # fmt: skip
+        width = "not identified" if np.isnan(self.transfer_width) else quantity(self.transfer_width, 2)
+        lines = ["Learning curves: |D - x0|^2 = floor + kappa1 / m + kappa2 tau / batch"]
+        lines += aligned(title, rows)
+        lines += [f"transfer between levels, width in log sigma: {width}"]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, atomically."""
+        values = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in asdict(self).items()
+        }
+        text = json.dumps({"codesign_opt": "LearningCurves", **values}, indent=1)
+        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        temporary.write_text(text.replace("NaN", "null"), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> LearningCurves:
+        """Read what `save` wrote; ValueError for another file."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"LearningCurves.load: {path} is not JSON ({error}).") from None
+        if not isinstance(values, dict) or values.pop("codesign_opt", None) != "LearningCurves":
+            raise ValueError(f"LearningCurves.load: {path} holds no learning curves.")
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise ValueError(f"LearningCurves.load: {path} has other fields: {sorted(set(values) ^ known)}.")
+        for name in (*_ARRAYS, "transfer_width", "transfer_error"):
+            array = np.array(values[name], dtype=np.float64)
+            values[name] = array if array.ndim else float(array)
+        return cls(**values)

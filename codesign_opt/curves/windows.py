@@ -1,0 +1,218 @@
+"""Logs of losses as windows of training: what each level saw, lost and cost, run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import erf, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, Mask, choice
+from ..ingredients.levels import Levels
+from ..ingredients.training_run import TrainingRun, read_log
+
+__all__ = ["Windows", "inverse_examples", "read_windows", "transfer_matrix"]
+
+_PER_DOUBLING = 2
+Weight = Callable[[Array], Any] | float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """One run, W windows in order of training by L levels.
+
+    Attributes:
+        name: of the run.
+        count: (W, L) examples recorded.
+        loss: (W, L) mean |D - x0|^2, 0 where nothing was recorded.
+        log_sigma: (W, L) mean log sigma of the examples, 0 where nothing was recorded.
+        square, freedom: (W, L) sum of squared deviations of single examples and its degrees of freedom.
+        start, end: (W,) examples at all levels before and after the window.
+        rate, batch: (W,) learning rate and examples per step, NaN where unknown.
+        averaged: (W,) whether the losses are those of averaged weights.
+        ema: largest decay of an exponential moving average in the log.
+    """
+
+    name: str
+    count: Array
+    loss: Array
+    log_sigma: Array
+    square: Array
+    freedom: Array
+    start: Array
+    end: Array
+    rate: Array
+    batch: Array
+    averaged: Mask
+    ema: float
+
+
+def read_windows(
+    runs: Any,
+    levels: Levels | int,
+    *,
+    examples: str = "per_row",
+    learning_rate: Any = None,
+    batch: Any = None,
+    weight: Weight = None,
+) -> tuple[Levels, list[Windows]]:
+    """Read all logs; a file with a column `run` holds one run per name. Arguments as in `learning_curves`."""
+    choice(examples, "examples", ("per_row", "cumulative"))
+    listed = list(runs) if isinstance(runs, (list, tuple)) else [runs]
+    if not listed:
+        raise ValueError("learning_curves: no runs; give a path, a TrainingRun, or a list of them.")
+    rates, sizes = _each(learning_rate, len(listed), "learning_rate"), _each(batch, len(listed), "batch")
+    logs = []
+    for source, rate, size in zip(listed, rates, sizes, strict=True):
+        log = _columns(source, rate, size)
+        _unweigh(log, weight)
+        logs += [_part(log, name, source) for name in dict.fromkeys(log["run"].tolist())]
+    if not isinstance(levels, Levels):
+        levels = _levels(np.concatenate([log["sigma"] for _, log in logs]), levels)
+    return levels, [_windows(name, log, levels, examples) for name, log in logs]
+
+
+def _levels(sigma: Array, count: int) -> Levels:
+    """Bins around the noise levels of a log that has few; else `count` bins of equal width over its range."""
+    distinct = np.unique(sigma)
+    distinct = distinct[np.concatenate([[True], np.diff(np.log(distinct)) > 1e-6])]
+    if 1 < distinct.size <= count:
+        return Levels.around(distinct)
+    return Levels.log_uniform(float(distinct[0]) / (1 + 1e-9), float(distinct[-1]) * (1 + 1e-9), count)
+
+
+def _each(value: Any, count: int, name: str) -> list[Any]:
+    if value is None or np.ndim(value) == 0:
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"learning_curves: {name} has {len(value)} entries for {count} runs.")
+    return list(value)
+
+
+def _columns(source: Any, rate: float | None, batch: int | None) -> dict[str, Any]:
+    if isinstance(source, TrainingRun):
+        log, size = source.read_log(), float(source.batch)
+    elif isinstance(source, (str, Path)):
+        log, size = read_log(source, "learning_curves: log"), np.nan
+    else:
+        raise ValueError(f"learning_curves: {source!r} is no run; give the path of a log or a TrainingRun with one.")
+    rows = log["sigma"].size
+    log.setdefault("run", np.zeros(rows))
+    for name, given, default in (("learning_rate", rate, np.nan), ("batch", batch, size)):
+        if given is not None or name not in log:
+            log[name] = np.full(rows, default if given is None else float(given))
+        elif log[name].dtype.kind != "f":
+            raise ValueError(f"learning_curves: the log's column '{name}' holds entries that are not numbers.")
+    for name in ("averaged", "ema"):
+        column = log.get(name, np.zeros(rows))
+        if column.dtype.kind != "f":
+            raise ValueError(f"learning_curves: the log's column '{name}' must hold numbers (averaged: 0 or 1).")
+        log[name] = np.nan_to_num(column)
+    return log
+
+
+def _unweigh(log: dict[str, Any], weight: Weight) -> None:
+    """Turn the logged loss weight(sigma) |D - x0|^2 into |D - x0|^2."""
+    if weight is None:
+        return
+    value = np.asarray(weight(log["sigma"]) if callable(weight) else weight, dtype=np.float64)
+    if not np.all(np.isfinite(value) & (value > 0)):
+        raise ValueError("learning_curves: weight must be positive and finite at every noise level of the log.")
+    log["loss"] = log["loss"] / value
+    if "variance" in log:
+        log["variance"] = log["variance"] / value**2
+
+
+def _part(log: dict[str, Any], name: Any, source: Any) -> tuple[str, dict[str, Array]]:
+    mine = log["run"] == name
+    path = Path(str(source.log if isinstance(source, TrainingRun) else source)).name
+    label = path if np.all(mine) else f"{path}, run {name:g}" if isinstance(name, float) else f"{path}, run {name}"
+    return label, {key: column[mine] for key, column in log.items()}
+
+
+def _windows(name: str, log: dict[str, Array], levels: Levels, examples: str) -> Windows:
+    start, end, count = _positions(name, log, examples)
+    index = np.floor(_PER_DOUBLING * np.log2(np.maximum(end, 1.0)))
+    keys = np.stack([index, np.nan_to_num(log["learning_rate"], nan=-1.0), log["averaged"], log["batch"]], axis=1)
+    keys[:, 3] = np.nan_to_num(keys[:, 3], nan=-1.0)
+    unique, window = np.unique(keys, axis=0, return_inverse=True)
+    window = window.ravel()
+    size = unique.shape[0]
+    first, last = np.full(size, np.inf), np.zeros(size)
+    np.minimum.at(first, window, start)
+    np.maximum.at(last, window, end)
+    order = np.argsort(last, kind="stable")
+    rank = np.argsort(order)[window]
+    level = np.searchsorted(levels.edges, log["sigma"], side="right") - 1
+    level[log["sigma"] == levels.edges[-1]] -= 1
+    inside = (level >= 0) & (level < len(levels)) & (count > 0)
+    table = _moments(rank[inside], level[inside], {k: v[inside] for k, v in log.items()}, count[inside], size, levels)
+    unique, first, last = unique[order], first[order], last[order]
+    rate, batch = (np.where(unique[:, i] < 0, np.nan, unique[:, i]) for i in (1, 3))
+    return Windows(name, *table, first, last, rate, batch, unique[:, 2] > 0, float(log["ema"].max(initial=0.0)))
+
+
+def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, Array, Array]:
+    """Examples at all levels before and after each row, and the examples of the row itself."""
+    if "start" in log and "end" in log:
+        return log["start"], log["end"], log["examples"]
+    column = log["examples"]
+    if examples == "per_row":
+        end = np.cumsum(column)
+        return end - column, end, column
+    if np.any(np.diff(column) < 0):
+        raise ValueError(f"learning_curves: {name}: examples falls, so it is not cumulative; use examples='per_row'.")
+    place, at, rows = np.unique(column, return_inverse=True, return_counts=True)
+    before = np.concatenate([[0.0], place[:-1]])
+    return before[at], column, ((place - before) / rows)[at]
+
+
+def _moments(
+    window: Any, level: Any, log: dict[str, Array], count: Array, size: int, levels: Levels
+) -> tuple[Array, Array, Array, Array, Array]:
+    shape = (size, len(levels))
+
+    def total(values: Any) -> Array:
+        out = np.zeros(shape)
+        np.add.at(out, (window, level), values)
+        return out
+
+    counts = total(count)
+    loss = total(count * log["loss"]) / np.maximum(counts, 1e-300)
+    place = total(count * np.log(log["sigma"])) / np.maximum(counts, 1e-300)
+    variance = log.get("variance", np.full(count.size, np.nan))
+    known = np.isfinite(variance) & (count > 1)
+    within = np.where(known, variance, 0.0) * (count - 1)
+    square = total(within + count * (log["loss"] - loss[window, level]) ** 2)
+    freedom = total(np.where(known, count - 1, 0.0) + 1.0) - (counts > 0)
+    return counts, loss, place, square, freedom
+
+
+def transfer_matrix(levels: Levels, width: float) -> Array:
+    """T, (L, L): a density per unit log sigma averaged by a Gaussian of this width in log sigma; 0: the identity.
+
+    Rows do not sum to one near the ends: beyond the levels nothing was trained (docs/theory.md section 6).
+    """
+    if width == 0:
+        return np.eye(len(levels))
+    steps = (np.log(levels.edges)[None, :] - np.log(levels.sigma)[:, None]) / (width * sqrt(2.0))
+    return np.diff(np.vectorize(erf)(steps), axis=1) / 2
+
+
+def inverse_examples(windows: Windows, levels: Levels, log_width: float | None, width: float) -> Array:
+    """(W, L) mean over each window of 1 / m; NaN where m starts from zero.
+
+    m = (density per unit log sigma, averaged over the transfer width) x (correlation length), or the examples
+    of the level itself where `log_width` is None.
+    """
+    after = np.cumsum(windows.count, axis=0)
+    before = np.vstack([np.zeros((1, after.shape[1])), after[:-1]])
+    scale = levels.log_width if log_width is None else np.full(len(levels), log_width)
+    matrix = transfer_matrix(levels, width)
+    low, high = ((seen / levels.log_width) @ matrix.T * scale for seen in (before, after))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(high > low * (1 + 1e-12), np.log(high / low) / (high - low), 1 / low)
+    return np.where(low > 0, mean, np.nan)

@@ -1,0 +1,1 @@
+"""Declared problems: found by name or path, built, and loaded."""

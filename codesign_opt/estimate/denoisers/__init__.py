@@ -1,0 +1,1 @@
+"""The contract `denoiser(x, sigma) -> x0`, and adapters to it."""

@@ -1,0 +1,84 @@
+"""Denoiser: any callable (x, sigma) -> estimate of the clean data, checked and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...basics.errors import CodesignError
+
+__all__ = ["Denoiser", "DenoiserError"]
+
+
+class DenoiserError(CodesignError, ValueError):
+    """The denoiser returned something that cannot be used; the message names the noise level and what is wrong."""
+
+
+class Denoiser:
+    """D(x, sigma) -> x0 in the rescaled state x / s and sigma = sigma_t / s_t (docs/theory.md section 1).
+
+    Args:
+        function: takes (N, *shape) states and (N,) noise levels, gives (N, *shape) estimates of the
+            clean data, in the dtype and on the device of the states.
+        name: for messages and provenance.
+
+    Attributes:
+        evaluations: images denoised so far; what prices are per.
+        calls: batches.
+        sigma_range: noise levels that the network was trained on, where its adapter knows them.
+
+    Raises:
+        DenoiserError: on a call whose result has another shape or dtype or is not finite.
+
+    >>> denoiser = Denoiser(lambda x, sigma: x / (1 + sigma[:, None] ** 2))
+    >>> denoiser(torch.ones(2, 3), torch.ones(2))[0].tolist(), denoiser.evaluations
+    ([0.5, 0.5, 0.5], 2)
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, name: str = "") -> None:
+        if not callable(function):
+            raise ValueError(f"denoiser is {function!r}; a callable (x, sigma) -> x0 is needed.")
+        self.function = function
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.evaluations = 0
+        self.calls = 0
+        self.sigma_range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, denoiser: Any) -> Denoiser:
+        """`denoiser` itself, or any callable wrapped."""
+        return denoiser if isinstance(denoiser, Denoiser) else cls(denoiser)
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+        given = sigma.to(x.device, x.dtype) if torch.is_tensor(sigma) else torch.tensor(sigma, dtype=x.dtype)
+        levels = given.to(x.device).expand(x.shape[0])
+        result = self.function(x, levels)
+        self.calls += 1
+        self.evaluations += int(x.shape[0])
+        self._check(result, x, levels)
+        return result
+
+    def _check(self, result: Any, x: torch.Tensor, levels: torch.Tensor) -> None:
+        at = f"denoiser {self.name!r} at sigma {float(levels.detach().min()):.4g}"
+        if float(levels.detach().max()) > float(levels.detach().min()):
+            at += f" to {float(levels.detach().max()):.4g}"
+        if not torch.is_tensor(result):
+            raise DenoiserError(f"{at} returned {type(result).__name__}; a tensor is needed (adapt it first).")
+        if result.shape != x.shape:
+            raise DenoiserError(f"{at} returned shape {tuple(result.shape)} for states of shape {tuple(x.shape)}.")
+        if result.dtype != x.dtype:
+            raise DenoiserError(f"{at} returned {result.dtype} for states of {x.dtype}; cast its output.")
+        finite = torch.isfinite(result.detach())
+        if not bool(finite.all()):
+            bad = ~finite.flatten(1).all(dim=1) if result.ndim > 1 else ~finite
+            sigmas = sorted({float(s) for s in levels.detach()[bad]})
+            raise DenoiserError(
+                f"denoiser {self.name!r}: {int((~finite).sum())} of {finite.numel()} entries are not finite at sigma = "
+                f"{', '.join(f'{s:.4g}' for s in sigmas[:4])}{' …' if len(sigmas) > 4 else ''}; "
+                "restrict the process to the range that the network was trained on."
+            )
+
+    def __repr__(self) -> str:
+        return f"Denoiser({self.name}, {self.evaluations} evaluations)"

@@ -1,0 +1,1 @@
+"""Shared parameters: gradients of the network as features of the noise levels."""

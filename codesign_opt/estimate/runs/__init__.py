@@ -1,0 +1,1 @@
+"""Sampler runs of a denoiser under fixed noise, and their fine solutions."""

@@ -1,0 +1,1 @@
+"""Spectra of streamed data: exact, radial and by Lanczos."""

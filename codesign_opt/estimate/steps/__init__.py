@@ -1,0 +1,1 @@
+"""What coarse steps do to the output: responses, errors of grids, and descent on them."""

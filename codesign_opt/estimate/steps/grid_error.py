@@ -1,0 +1,141 @@
+"""Measured error of a grid: distance of its outputs to the fine solution, draw by draw, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...basics.checks import Array, choice
+from ...basics.ledger import Ledger
+from ...samplers.affine_steps import check_grid
+from ...samplers.members import Sampler
+from ..draws.statistics import Estimate
+from ..draws.streams import my_share
+from ..runs.fine_solution import Reference, gathered, mean_of_draws
+from ..runs.run import run
+from ..training_errors.sensitivity import squares
+
+__all__ = ["GridErrors", "batches_of_run", "measured_error", "objective_of"]
+
+_TRIMMED = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class GridErrors:
+    """Squared terminal distances of one grid to the fine solution under the same noise, summed over dimensions.
+
+    They are heavy tailed (docs/theory.md section 3): the geometric mean stands beside the mean.
+
+    >>> errors = GridErrors(np.array([1.0, 4.0]))
+    >>> float(errors.mean.value), round(float(errors.geometric_mean.value), 12)
+    (2.5, 2.0)
+    """
+
+    errors: Array
+
+    @property
+    def mean(self) -> Estimate:
+        """Arithmetic mean over draws."""
+        return mean_of_draws(self.errors)
+
+    @property
+    def geometric_mean(self) -> Estimate:
+        """exp of the mean logarithm; its standard error to first order."""
+        logs = mean_of_draws(np.log(np.maximum(self.errors, 1e-300)))
+        return Estimate(np.exp(logs.value), np.exp(logs.value) * logs.standard_error, logs.count)
+
+    def ratio(self, other: GridErrors) -> Estimate:
+        """Mean error over another grid's on the same draws, with the standard error of paired draws."""
+        rest = self.errors - (ratio := self.errors.mean() / other.errors.mean()) * other.errors
+        return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / other.errors.mean(), rest.size)
+
+    def __repr__(self) -> str:
+        return f"GridErrors(mean {self.mean!r}, geometric mean {self.geometric_mean!r}, {self.errors.size} draws)"
+
+
+def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | None = None) -> GridErrors:
+    """|run(grid) - fine solution|^2 of every draw.
+
+    Args:
+        reference: the fine solution; its draws are the ones measured on.
+        sigmas: (K+1,) grid that starts at their sigma_max.
+        folder: where finished batches are kept.
+
+    Raises:
+        ValueError: a malformed grid, or one that starts elsewhere.
+
+    >>> from codesign_opt import Euler
+    >>> from codesign_opt.estimate.runs.fine_solution import Draws
+    >>> reference = Reference(lambda x, sigma: 0 * x, Euler(), Draws((2,), 3, 10.0), 0.1)
+    >>> float(measured_error(reference, [10.0, 1.0, 0.0]).mean.value)
+    0.0
+    """
+    grid = starting_at(sigmas, reference)
+    ledger = Ledger(folder, {"what": "grid error", **reference.describe(), "sigmas": grid.tolist()})
+
+    def compute(chunk: int) -> dict[str, Array]:
+        return {"errors": squares(residual(reference, grid, chunk, reference.terminal_states(chunk))).numpy()}
+
+    parts = {
+        chunk: torch.as_tensor(ledger.item(f"chunk{chunk}", partial(compute, chunk))["errors"])
+        for chunk in my_share(reference.draws.chunks)
+    }
+    return GridErrors(gathered(reference.draws, parts))
+
+
+@torch.no_grad()
+def residual(reference: Reference, grid: Array, chunk: int, end: torch.Tensor) -> torch.Tensor:
+    """(n, *shape) output of a grid minus the fine one."""
+    draws = reference.draws
+    noise = draws.noise(chunk, reference.stopping_sigma)
+    return run(reference.denoiser, reference.sampler, grid, draws.start(chunk), noise) - end
+
+
+def starting_at(sigmas: Any, reference: Reference) -> Array:
+    """The checked grid, which starts where the draws do."""
+    grid = np.array(check_grid(sigmas).sigmas)  # writable, as torch wants
+    if abs(np.log(grid[0] / reference.draws.sigma_max)) > 1e-9:
+        raise ValueError(f"sigmas starts at {grid[0]:g}, the draws at {reference.draws.sigma_max:g}; use one start.")
+    return grid
+
+
+def batches_of_run(sampler: Sampler, steps: int, *, to_zero: bool) -> int:
+    """Calls of the denoiser that a run of some steps makes; the last step to zero takes one.
+
+    >>> from codesign_opt import Heun
+    >>> batches_of_run(Heun(), 18, to_zero=True)
+    35
+    """
+    return sampler.evaluations_per_step * steps - (sampler.evaluations_per_step - 1) * to_zero
+
+
+def objective_of(name: str) -> Callable[[Array], tuple[float, Array]]:
+    """The value of a statistic of squared errors, and its derivative by each of them.
+
+    "mean"; "geometric", the geometric mean; "trimmed", the mean without the largest tenth.
+
+    >>> value, slope = objective_of("geometric")(np.array([1.0, 4.0]))
+    >>> round(value, 12), slope.round(12).tolist()
+    (2.0, [1.0, 0.25])
+    """
+    choice(name, "objective", ("mean", "geometric", "trimmed"))
+
+    def mean(errors: Array) -> tuple[float, Array]:
+        return float(errors.mean()), np.full(errors.size, 1 / errors.size)
+
+    def geometric(errors: Array) -> tuple[float, Array]:
+        safe = np.maximum(errors, 1e-12 * errors.max(initial=1e-300))
+        value = float(np.exp(np.log(safe).mean()))
+        return value, value / (errors.size * safe)
+
+    def trimmed(errors: Array) -> tuple[float, Array]:
+        kept = errors <= np.quantile(errors, 1 - _TRIMMED)
+        return float(errors[kept].mean()), kept / kept.sum()
+
+    return {"mean": mean, "geometric": geometric, "trimmed": trimmed}[name]

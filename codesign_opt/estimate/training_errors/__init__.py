@@ -1,0 +1,1 @@
+"""What training left at each noise level: sizes, sensitivities, correlation, transfer."""

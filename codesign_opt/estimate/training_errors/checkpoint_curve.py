@@ -1,0 +1,148 @@
+"""What two checkpoints of one run tell: the error left at each noise level, and how errors of levels are alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...basics.checks import Array, integer, number, vector
+from ...basics.ledger import Ledger
+from ...ingredients.levels import Levels
+from ..denoisers.denoiser import Denoiser
+from ..draws.statistics import Estimate, Moments
+from ..draws.streams import batches, my_share, normal
+from .correlation import ErrorGram
+
+__all__ = ["checkpoint_errors", "error_left"]
+
+
+def error_left(
+    earlier: Any,
+    final: Any,
+    data: Any,
+    sigma: Any,
+    *,
+    growth: float = 2.0,
+    batch: int = 2048,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> Estimate:
+    """Reducible error kappa1 / m of the final checkpoint: the loss it gained, over m / m_earlier - 1.
+
+    Loss = L + kappa1 / m (docs/theory.md section 5): from m / 2 examples to m it falls by kappa1 / m, which is what
+    is left. Both checkpoints see the same images and noise, so that the Bayes loss L cancels sample by sample and the
+    standard error is far below that of a fit to a log of losses. Images that trained both do no harm: each sees
+    new noise. A level where the law does not hold, or that got worse, may come out negative.
+
+    Args:
+        earlier, final: callables (x, sigma) -> x0, such as averaged weights of one run.
+        data: images; see `batches`. All of them are used, once per level.
+        sigma: (M,) noise levels.
+        growth: examples of the final checkpoint over those of the earlier one, > 1.
+        batch: images at once.
+        seed: of the noise.
+        folder: where finished levels are kept.
+
+    Returns:
+        Estimate of (M,) squared data units, summed over dimensions.
+
+    Raises:
+        ValueError: a growth that is not above 1, malformed levels or data.
+        DenoiserError: see Denoiser.
+
+    >>> from codesign_opt.testbed import LinearDenoiser
+    >>> x = torch.randn(4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> worse = LinearDenoiser([1.0], perturbation=[[0.2]])
+    >>> found = error_left(worse, LinearDenoiser([1.0]), x, [1.0])  # 0.2^2 (1 + 1)
+    >>> bool(abs(found.value[0] - 0.08) < 3 * found.standard_error[0])
+    True
+    """
+    levels = vector(sigma, "error_left.sigma", positive=True)
+    ratio = number(growth, "error_left.growth", positive=True)
+    if ratio <= 1:
+        raise ValueError(f"error_left.growth is {ratio:g}; the final checkpoint must have seen more: > 1.")
+    size = integer(batch, "error_left.batch", minimum=1)
+    pair = Denoiser.of(earlier), Denoiser.of(final)
+    question = {"estimate": "error_left", "sigma": levels.tolist(), "batch": size, "seed": seed}
+    ledger = Ledger(folder, question | {"denoisers": [one.name for one in pair]})
+    found = [
+        ledger.item(f"level-{i}", lambda i=i, s=s: _level(pair, data, float(s), i, size, seed))  # type: ignore[misc]
+        for i, s in enumerate(levels)
+    ]
+    moments = Moments.from_state(
+        {key: _stacked(found, key) for key in ("mean", "squares")} | {"count": found[0]["count"]}
+    )
+    estimate = moments.estimate()
+    return Estimate(estimate.value / (ratio - 1), estimate.standard_error / (ratio - 1), estimate.count)
+
+
+@torch.no_grad()
+def checkpoint_errors(
+    earlier: Any,
+    final: Any,
+    data: Any,
+    levels: Levels,
+    *,
+    images: int = 2048,
+    groups: int = 16,
+    batch: int = 2048,
+    seed: int = 0,
+) -> ErrorGram:
+    """Gram matrix of the difference of two checkpoints over noise levels, on common images and noise.
+
+    The difference of two checkpoints stands for the error of the run (docs/theory.md section 6). Every image is
+    seen at all levels with the same noise, x0 + sigma z. `TransferKernel.from_errors` makes a width of it.
+
+    Args:
+        earlier, final: callables (x, sigma) -> x0.
+        data: images; see `batches`. The first `images` are used, so shuffle what has an order.
+        levels: narrow against the correlation sought.
+        images, groups: images, dealt to so many independent units, the unit of standard errors.
+        batch: images at once.
+        seed: of the noise.
+
+    Raises:
+        ValueError: fewer images than groups; levels where the checkpoints agree.
+        DenoiserError: see Denoiser.
+    """
+    wanted, count = integer(images, "checkpoint_errors.images", minimum=2), integer(groups, "groups", minimum=2)
+    parts, have = [], 0
+    for part in batches(data, 2048):
+        parts.append(part[: wanted - have])
+        have += parts[-1].shape[0]
+        if have >= wanted:
+            break
+    clean = torch.cat(parts)
+    if have < count:
+        raise ValueError(f"data has {have} images for {count} groups; give more images or fewer groups.")
+    noise = normal(seed, "checkpoint errors", shape=tuple(clean.shape), like=clean)
+    pair = Denoiser.of(earlier), Denoiser.of(final)
+    size, fields = integer(batch, "checkpoint_errors.batch", minimum=1), []
+    for sigma in levels.sigma:
+        parts = (clean + float(sigma) * noise).split(size)
+        apart = [(pair[0](noisy, float(sigma)) - pair[1](noisy, float(sigma))).double().flatten(1) for noisy in parts]
+        fields.append(torch.cat(apart).cpu())
+    dealt = torch.stack(fields)[:, : have // count * count].unflatten(1, (count, -1))
+    return ErrorGram.from_fields(dealt.transpose(0, 1).numpy(), levels)
+
+
+def _stacked(items: list[Any], key: str) -> Array:
+    return torch.stack([torch.as_tensor(item[key]) for item in items]).numpy()
+
+
+@torch.no_grad()
+def _level(
+    pair: tuple[Denoiser, Denoiser], data: Any, sigma: float, level: int, batch: int, seed: int
+) -> dict[str, Array]:
+    """Moments of the difference of the two losses over all images; the processes share the batches."""
+    moments = Moments(())
+    parts = list(enumerate(batches(data, batch)))
+    for index in my_share(len(parts)):
+        number_, clean = parts[index]
+        noise = normal(seed, "error left", level, number_, shape=tuple(clean.shape), like=clean)
+        noisy, at = clean + sigma * noise, torch.full((clean.shape[0],), sigma, dtype=clean.dtype, device=clean.device)
+        losses = [(one(noisy, at) - clean).double().flatten(1).square().sum(dim=1) for one in pair]
+        moments.add(losses[0] - losses[1])
+    return moments.reduced().state()

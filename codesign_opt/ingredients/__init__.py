@@ -1,0 +1,1 @@
+"""What is stated: spectra, processes, levels, prices, densities, couplings, training runs."""

@@ -1,0 +1,94 @@
+"""Grids: descending noise levels, from a step density or from the families of the literature."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..basics.checks import Array, choice, integer, number, vector
+from .levels import Levels
+
+__all__ = ["edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
+
+
+def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
+    """EDM's grid: equal increments of sigma^(1/rho) (Karras et al. 2022, equation 5).
+
+    Args:
+        steps: number of steps K, the last step to zero included under "denoise".
+        sigma_min, sigma_max: lowest positive and highest noise level.
+        rho: 7 is EDM's default; larger is denser at low noise.
+        terminal: "denoise" ends with 0 (K levels and a zero), "rescale" ends at sigma_min (K+1 levels).
+
+    Returns:
+        (K+1,) descending noise levels.
+
+    >>> edm_grid(3, 1.0, 8.0, rho=3.0).tolist()
+    [8.0, 3.375, 1.0, 0.0]
+    """
+    low = number(sigma_min, "sigma_min", positive=True)
+    high = number(sigma_max, "sigma_max", positive=True)
+    power = number(rho, "rho", positive=True)
+    return _finish(
+        np.linspace(high ** (1 / power), low ** (1 / power), _nodes(steps, terminal)) ** power, low, high, terminal
+    )
+
+
+def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: str = "denoise") -> Array:
+    """Equal increments of log-SNR, a geometric progression of noise levels; arguments as for `edm_grid`.
+
+    >>> log_snr_grid(2, 1.0, 4.0, terminal="rescale").round(12).tolist()
+    [4.0, 2.0, 1.0]
+    """
+    low = number(sigma_min, "sigma_min", positive=True)
+    high = number(sigma_max, "sigma_max", positive=True)
+    return _finish(np.geomspace(high, low, _nodes(steps, terminal)), low, high, terminal)
+
+
+def grid_from_steps(levels: Levels, steps: Array, number_of_steps: int, *, terminal: str = "denoise") -> Array:
+    """Nodes at equal increments of the accumulated step count (docs/theory.md section 7, integer grid).
+
+    Args:
+        levels: the levels; the grid runs from their highest edge to their lowest.
+        steps: (L,) steps on each level; rescaled so that their sum is the integer wanted.
+        number_of_steps: K, the last step to zero included under "denoise".
+    """
+    count = vector(steps, "steps", length=len(levels), nonnegative=True)
+    accumulated = np.concatenate([[0.0], np.cumsum(count)])
+    if accumulated[-1] <= 0:
+        raise ValueError("steps sum to 0; at least one level needs steps.")
+    keep = np.concatenate([[True], np.diff(accumulated) > 1e-12 * accumulated[-1]])
+    targets = np.linspace(accumulated[-1], 0.0, _nodes(number_of_steps, terminal))
+    grid = np.exp(np.interp(targets, accumulated[keep], np.log(levels.edges)[keep]))
+    low, high = float(levels.edges[0]), float(levels.edges[-1])
+    return _finish(grid, low, high, terminal)
+
+
+def steps_on_levels(levels: Levels, sigmas: Array) -> Array:
+    """(L,) steps that a grid takes on each level: an interval counts in proportion to its overlap in sigma.
+
+    A step of length h covers each unit of sigma inside it 1/h times, so that steps sum to their number.
+    """
+    nodes = np.asarray(sigmas, dtype=np.float64)
+    nodes = nodes[nodes > 0][::-1]
+    count = np.interp(levels.edges, nodes, np.arange(nodes.size, dtype=np.float64))
+    return np.diff(count)
+
+
+def _nodes(steps: int, terminal: str) -> int:
+    choice(terminal, "terminal", ("denoise", "rescale"))
+    minimum = 2 if terminal == "denoise" else 1
+    count = integer(
+        steps,
+        "steps",
+        minimum=minimum,
+        hint="Under 'denoise' the last step goes to zero, so 2 is the least." if minimum == 2 else "",
+    )
+    return count if terminal == "denoise" else count + 1
+
+
+def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:
+    if not low < high:
+        raise ValueError(f"sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
+    grid = np.array(positive, dtype=np.float64)
+    grid[0], grid[-1] = high, low
+    return np.append(grid, 0.0) if terminal == "denoise" else grid

@@ -1,0 +1,124 @@
+"""Eigenvalues of a sample covariance, block by block: the work of Spectrum.from_samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..basics.checks import Array
+
+__all__ = ["class_codes", "covariance_bands", "sample_rows"]
+
+# Eigenvalues below this fraction of the largest are rounding, not data.
+_NUMERICAL_ZERO = 1e-12
+# Float64 working memory of one block: 2^23 numbers, 64 MiB.
+_BLOCK = 1 << 23
+
+
+def sample_rows(samples: ArrayLike) -> NDArray[Any]:
+    """Check and flatten the samples to (N, d) in their own dtype: float64 copies are made block by block."""
+    name = "Spectrum.samples"
+    try:
+        raw = np.asarray(samples)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not a rectangular array of numbers.") from None
+    if raw.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {raw.dtype}; real numbers are needed.")
+    if raw.ndim < 2 or raw.size == 0:
+        raise ValueError(f"{name} has shape {raw.shape}; (N, ...) with N >= 2 and d >= 1 is needed.")
+    if raw.shape[0] < 2:
+        raise ValueError(f"{name} has {raw.shape[0]} sample; a covariance needs at least 2.")
+    rows = raw.reshape(raw.shape[0], -1)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        row, column = (int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} is {rows[row, column]:g} in sample {row}, entry {column}; it must be finite.")
+    largest = max(float(rows.max()), -float(rows.min()))
+    if largest > 1e100:
+        raise ValueError(f"{name} reaches {largest:g}; its square leaves float64, rescale the data.")
+    return rows
+
+
+def class_codes(labels: ArrayLike | None, samples: int) -> tuple[NDArray[np.intp], int]:
+    """Class index of every sample and the number of classes; no labels are one class."""
+    if labels is None:
+        return np.zeros(samples, dtype=np.intp), 1
+    name = "Spectrum.labels"
+    try:
+        raw = np.asarray(labels)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not a list of labels.") from None
+    if raw.shape != (samples,):
+        raise ValueError(
+            f"{name} has shape {raw.shape}; ({samples},) is needed, one class per sample "
+            "(argmax(axis=1) of a one-hot table)."
+        )
+    if raw.dtype.kind not in "iuUS":
+        raise ValueError(f"{name} has dtype {raw.dtype}; integers >= 0 or strings are needed.")
+    if raw.dtype.kind == "i" and raw.min() < 0:
+        raise ValueError(
+            f"{name} is {raw.min()} at index {int(raw.argmin())}; classes are >= 0. "
+            "Drop unlabelled samples, or give them a class."
+        )
+    values, codes = np.unique(raw, return_inverse=True)
+    if values.size >= samples:
+        raise ValueError(
+            f"{name} has {values.size} classes for {samples} samples; fewer classes than samples are needed."
+        )
+    return codes.astype(np.intp), int(values.size)
+
+
+def covariance_bands(rows: NDArray[Any], codes: NDArray[np.intp], classes: int) -> tuple[Array, Array, Array]:
+    """Positive eigenvalues one by one, all zeros as one last band, with the mean power of each."""
+    size, dimension = rows.shape
+    means = np.stack([rows[codes == k].mean(axis=0, dtype=np.float64) for k in range(classes)])
+    share = np.bincount(codes, minlength=classes) / size
+    eigen = _by_gram if size < dimension else _by_covariance
+    values, coordinates = eigen(rows, codes, means)
+    eps = np.finfo(float).eps
+    floor = max(_NUMERICAL_ZERO, eps * min(size, dimension)) * values[0]
+    # The mean of N numbers is off by up to N eps: constant data must not pass for a tiny covariance.
+    floor = max(floor, dimension * (eps * size * float(np.abs(means).max())) ** 2)
+    keep = values > floor
+    if not keep.any():
+        raise ValueError("Spectrum.samples do not vary (within classes); a covariance needs variation.")
+    values, power = values[keep], (share @ coordinates**2)[keep]
+    zeros = dimension - values.size
+    counts = np.ones(values.size)
+    if zeros:
+        rest = max(float(share @ (means**2).sum(axis=1)) - float(power.sum()), 0.0)
+        values, counts, power = np.append(values, 0.0), np.append(counts, zeros), np.append(power, rest)
+    return values, counts, power
+
+
+def _by_covariance(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple[Array, Array]:
+    """Eigenvalues, descending, and (classes, d) coordinates of the means, by the d x d covariance."""
+    size, dimension = rows.shape
+    total = np.zeros((dimension, dimension))
+    step = max(1, _BLOCK // dimension)
+    for start in range(0, size, step):
+        part = slice(start, start + step)
+        centred = rows[part].astype(np.float64) - means[codes[part]]
+        total += centred.T @ centred
+    values, vectors = np.linalg.eigh(total / (size - means.shape[0]))
+    return values[::-1], (means @ vectors)[:, ::-1]
+
+
+def _by_gram(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple[Array, Array]:
+    """The same by the N x N Gram matrix: centred = U S V^T gives V^T mean = S^-1 U^T (centred mean)."""
+    size, dimension = rows.shape
+    rank = size - means.shape[0]
+    gram, cross = np.zeros((size, size)), np.zeros((size, means.shape[0]))
+    step = max(1, _BLOCK // size)
+    for start in range(0, dimension, step):
+        part = slice(start, start + step)
+        centred = rows[:, part].astype(np.float64) - means[codes, part]
+        gram += centred @ centred.T
+        cross += centred @ means[:, part].T
+    values, left = np.linalg.eigh(gram / rank)
+    # Centring makes one zero per class; drop them, the caller counts the directions that are left.
+    values, left = values[::-1][:rank], left[:, ::-1][:, :rank]
+    length = np.sqrt(np.where(values > 0, values, 1.0) * rank)
+    return values, (left.T @ cross / length[:, None]).T

@@ -1,0 +1,154 @@
+"""Coefficients: the table that the optimizer sees, one row per noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, choice, integer, matrix, number, vector
+from ..ingredients.coupling import Coupling, Local
+from ..ingredients.levels import Levels
+
+__all__ = ["Coefficients"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Everything the programs of docs/theory.md section 7 need, per unit log sigma.
+
+    Densities and averages are taken in log sigma, so that the number of levels does not matter:
+    with delta the log width, m examples and n steps on a level, kappa = delta / correlation length,
+
+        score error     sum_l (delta^2 score / m + delta length floor) M(kappa / n)
+        discretisation  sum_b (sum_l delta^(q+1) |response_bl| / n^q)^2
+
+    Args:
+        levels: the L bins.
+        score: (L,) reducible score error, <a sigma^2>: error times examples per unit log sigma.
+        floor: (L,) irreducible score error, <tau b sigma^2>.
+        response: (B, L) signed rows sqrt(n_b P_b) <sigma^(q+1) l_b>; empty (0, L) for no
+            discretisation error.
+        order: order q of the sampler.
+        evaluations_per_step: calls of the denoiser per step.
+        coupling: how score errors of neighbouring levels add (section 6).
+        terminal: "denoise" (one more call of the denoiser at the last level) or "rescale".
+        truncation: E0, what stopping here costs a perfect sampler.
+        initial: E_init, what starting from pure noise costs; reported, part of the error.
+        final_score, final_floor: A and F of the denoise map's own error A / m_r + F, where m_r are
+            the examples within one correlation length of the stopping point.
+        variance_ratio: (L,) <sigma^2 / v_min>, for trust caps; None where the spectrum is unknown.
+        positivity: steps per unit log sigma that positivity needs, as a multiple of
+            variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
+        measured: whether `response` is a factor of a measured Gram matrix (equation 3.4), whose rows
+            may change sign along the path; else rows are bands, each with its own local error.
+        provenance: where the numbers come from.
+
+    Raises:
+        ValueError: a field that is not finite, negative where it must not be, or of wrong shape.
+    """
+
+    levels: Levels
+    score: Array
+    floor: Array
+    response: Array
+    order: int = 1
+    evaluations_per_step: int = 1
+    coupling: Coupling = field(default_factory=Local)
+    terminal: str = "denoise"
+    truncation: float = 0.0
+    initial: float = 0.0
+    final_score: float = 0.0
+    final_floor: float = 0.0
+    variance_ratio: Array | None = None
+    positivity: float = 0.0
+    measured: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.levels, Levels):
+            raise ValueError(f"Coefficients.levels is {self.levels!r}; a Levels object is needed.")
+        size = len(self.levels)
+        put = object.__setattr__
+        for name in ("score", "floor"):
+            value = vector(getattr(self, name), f"Coefficients.{name}", length=size, nonnegative=True)
+            put(self, name, value)
+        response = np.asarray(self.response)
+        if response.ndim == 2 and response.shape == (0, size):
+            put(self, "response", np.zeros((0, size)))
+        else:
+            put(self, "response", matrix(response, "Coefficients.response", shape=(None, size)))
+        put(self, "order", integer(self.order, "Coefficients.order", minimum=1))
+        evaluations = integer(self.evaluations_per_step, "Coefficients.evaluations_per_step", minimum=1)
+        put(self, "evaluations_per_step", evaluations)
+        if not isinstance(self.coupling, Coupling):
+            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep, PerLevel or Transfer.")
+        choice(self.terminal, "Coefficients.terminal", ("denoise", "rescale"))
+        for name in ("truncation", "initial", "final_score", "final_floor", "positivity"):
+            put(self, name, number(getattr(self, name), f"Coefficients.{name}", nonnegative=True))
+        if self.variance_ratio is not None:
+            ratio = vector(self.variance_ratio, "Coefficients.variance_ratio", length=size, nonnegative=True)
+            put(self, "variance_ratio", ratio)
+
+    @property
+    def sigma(self) -> Array:
+        """(L,) representative noise level of each bin, ascending."""
+        return self.levels.sigma
+
+    @property
+    def width(self) -> Array:
+        """(L,) extent of each level in sigma."""
+        return self.levels.width
+
+    @property
+    def log_width(self) -> Array:
+        """(L,) extent of each level in log sigma."""
+        return self.levels.log_width
+
+    @property
+    def stopping_sigma(self) -> float:
+        """The noise level where sampling stops: the lowest edge."""
+        return float(self.levels.edges[0])
+
+    @property
+    def final_steps(self) -> int:
+        """1 where the last step goes to zero noise ("denoise"), else 0."""
+        return 1 if self.terminal == "denoise" else 0
+
+    @property
+    def example_error(self) -> Array:
+        """(L,) A_l: score error times examples of each level, delta^2 <a sigma^2>."""
+        return self.log_width**2 * self.score
+
+    @property
+    def floor_error(self) -> Array:
+        """(L,) F_l: score error of each level that no example removes, delta length <tau b sigma^2>."""
+        return self.log_width * self.coupling.lengths(self.levels) * self.floor
+
+    @property
+    def kappa(self) -> Array:
+        """(L,) log width over correlation length: steps below which M exceeds 1."""
+        return self.log_width / self.coupling.lengths(self.levels)
+
+    @property
+    def step_response(self) -> Array:
+        """(B, L) magnitudes R_bl of the rows of the discretisation error (equation 3.1)."""
+        return np.abs(self.response) * self.log_width ** (self.order + 1)
+
+    @property
+    def final_window(self) -> Array:
+        """(L,) fraction of each level that serves within one correlation length of the stopping point."""
+        length = float(self.coupling.lengths(self.levels)[0])
+        low = self.stopping_sigma
+        window = self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
+        pooling = self.coupling.pooling(self.levels)
+        return window if pooling is None else window @ pooling
+
+    def __repr__(self) -> str:
+        return (
+            f"Coefficients({len(self.levels)} levels, sigma {self.levels.edges[0]:.4g} to "
+            f"{self.levels.edges[-1]:.4g}, {self.response.shape[0]} bands, order {self.order}, "
+            f"{self.terminal})"
+        )

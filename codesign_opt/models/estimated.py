@@ -1,0 +1,360 @@
+"""EstimatedModel: what was measured on a network, as the optimizer's coefficients. No torch in it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..basics.checks import Array, choice, integer, matrix, number, vector
+from ..ingredients.coupling import Coupling, Local, Settled
+from ..ingredients.grids import steps_on_levels
+from ..ingredients.levels import Levels
+from ..ingredients.process import EDM, Process
+from ..ingredients.spectrum import Spectrum
+from ..samplers.affine_steps import check_grid
+from ..samplers.members import Heun, Sampler
+from .coefficients import Coefficients
+
+__all__ = ["EstimatedModel", "GridProbe", "Measurement"]
+
+_STOPS = (0.05, 0.15, 0.4)  # stopping points, of the data's standard deviation, to descend from too
+_ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor")
+
+
+class Measurement(Protocol):
+    """A mean with its standard error."""
+
+    @property
+    def value(self) -> Any: ...
+
+    @property
+    def standard_error(self) -> Any: ...
+
+
+class GridProbe(Protocol):
+    """A live denoiser behind a model: measures what the model would only predict."""
+
+    def affords(self, sigmas: Array) -> bool:
+        """Whether the grid is short enough to be measured."""
+
+    def respond(self, sigmas: Array) -> tuple[Array, Array]:
+        """(M,) ascending levels and (B, M) responses, measured at the step sizes of this grid."""
+
+    @property
+    def affords_response(self) -> bool:
+        """Whether measuring the responses once more leaves more than that for a descent."""
+
+    def after_response(self) -> GridProbe:
+        """The probe with what one measurement of responses took gone from its budget."""
+
+    def error(self, sigmas: Array) -> Measurement:
+        """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
+
+    def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
+        """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""
+
+    @property
+    def calls(self) -> int:
+        """Batches that the denoiser was asked for so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatedModel:
+    """Everything the planner asks, measured on a denoiser at M noise levels (docs/theory.md sections 3 to 5).
+
+    Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
+    pathwise bound of the squared Wasserstein distance, so that all terms have one meaning:
+
+        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2
+        discretisation  |sum over steps of step^(q+1) epsilon|^2 = sum_b (sum_l R_bl / n_l^q)^2
+        truncation      distance between stopping at sigma and going on
+
+    Args:
+        sigma: (M,) ascending noise levels of the measurement, data units.
+        responses: (B, M) signed rows sigma^(q+1) epsilon whose products are the Gram matrix (3.4).
+        truncation: (M,) squared distance left by stopping at each level.
+        process, sampler, terminal: what was measured with.
+        sensitivity: (M,) g^2, squared terminal distance per squared error of the denoiser's output;
+            None where only the sampler can be planned.
+        error_variance: (M,) kappa1, squared error of the denoiser times examples within one
+            correlation length; None where no training was measured.
+        error_floor: (M,) kappa2 times learning rate over batch, the error no example removes; 0 unless given.
+        spectrum: of the data; its sigma_data ends the search for a stopping point.
+        coupling: correlation length of the trained errors over log sigma.
+        standard_errors: of the arrays above, by name.
+        provenance: what was measured, with which seeds and at which cost.
+        probe: the live measurement; None for a model read from a file.
+
+    Raises:
+        ValueError: a field that is not finite, of wrong shape or sign, by name.
+
+    >>> model = EstimatedModel(np.array([0.1, 1.0, 10.0]), responses=np.array([[0.1, 0.4, 0.2]]),
+    ...     truncation=np.array([1e-4, 1e-2, 1.0]), spectrum=Spectrum.power_law(4, exponent=1.0))
+    >>> model.coefficients(0.1, levels=4)
+    Coefficients(3 levels, sigma 0.1 to 80, 1 bands, order 2, denoise)
+    """
+
+    sigma: Array
+    responses: Array
+    truncation: Array
+    spectrum: Spectrum
+    process: Process = field(default_factory=EDM)
+    sampler: Sampler = field(default_factory=Heun)
+    terminal: str = "denoise"
+    sensitivity: Array | None = None
+    error_variance: Array | None = None
+    error_floor: Array | None = None
+    coupling: Coupling = field(default_factory=Local)
+    standard_errors: Mapping[str, Array] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    probe: GridProbe | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "sigma", vector(self.sigma, "EstimatedModel.sigma", minimum_length=2, positive=True, ascending=True))
+        size = self.sigma.size
+        put(self, "responses", matrix(self.responses, "EstimatedModel.responses", shape=(None, size)))
+        for name in ("truncation", "sensitivity", "error_variance", "error_floor"):
+            if getattr(self, name) is not None:
+                value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
+                put(self, name, value)
+        for name, kind in (("spectrum", Spectrum), ("process", Process), ("sampler", Sampler), ("coupling", Coupling)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"EstimatedModel.{name} is {getattr(self, name)!r}; a {kind.__name__} is needed.")
+        choice(self.terminal, "EstimatedModel.terminal", ("denoise", "rescale"))
+        if self.error_variance is not None and self.sensitivity is None:
+            raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
+
+    @property
+    def trained(self) -> bool:
+        """Whether training was measured, so that examples can be planned."""
+        return self.error_variance is not None
+
+    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+        """The table of the programs of section 7 at one stopping point, interpolated in log sigma.
+
+        Args:
+            stopping_sigma: where sampling stops; process.sigma_min unless given.
+            levels: number of levels over the whole range of the process.
+        """
+        stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
+        stop = number(stop, "stopping_sigma", positive=True)
+        count = integer(levels, "levels", minimum=2)
+        low = min(self.process.sigma_min, stop)
+        table = Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop)
+        table = self.coupling.aligned(table)
+        score, floor = self._score(table.sigma)
+        last = self._score(np.array([stop]), sensitivity=False) if self.terminal == "denoise" else np.zeros((2, 1))
+        smallest = float(self.spectrum.eigenvalues.min())
+        return Coefficients(
+            table,
+            score=score,
+            floor=floor,
+            response=self.response_at(table.sigma),
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=self.coupling,
+            terminal=self.terminal,
+            truncation=self.truncation_at(stop),
+            final_score=float(last[0][0]),
+            final_floor=float(last[1][0]),
+            variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
+            positivity=self.sampler.positivity,
+            measured=True,
+            provenance=self.summary(),
+        )
+
+    def response_at(self, sigma: Array) -> Array:
+        """(B, N) rows at other noise levels: linear in log sigma, the end values beyond the ends."""
+        logs = np.log(self.sigma)
+        return np.stack([np.interp(np.log(sigma), logs, row) for row in self.responses])
+
+    def truncation_at(self, stopping_sigma: float) -> float:
+        """E0 at any stopping point: interpolated in logarithms, as sigma^4 below the lowest level measured."""
+        return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
+
+    def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
+        """Reducible and irreducible score error per unit log sigma at noise levels."""
+        factor = (1 + self.sampler.eta**2) ** 2 if sensitivity else 1.0
+        gain = np.full(sigma.size, factor)
+        if sensitivity and self.sensitivity is not None:
+            gain = gain * _interpolate(sigma, self.sigma, self.sensitivity)
+        rows = (self.error_variance, self.error_floor)
+        score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
+        return score, floor
+
+    # a concrete grid
+
+    def settled_coefficients(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+        """The table for a grid that is given: step lengths inside the coefficients, `truncation` its bias.
+
+        Args:
+            sigmas: (K+1,) grid.
+            levels: number of levels over the whole range.
+            smooth: without effect here: the measured coefficients are smooth already.
+        """
+        grid = check_grid(sigmas)
+        if grid.terminal != self.terminal:
+            raise ValueError(
+                f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}', but the model's terminal "
+                f"is '{self.terminal}'; change one of them."
+            )
+        positive = grid.sigmas[grid.sigmas > 0]
+        whole = replace(self, process=EDM(min(self.process.sigma_min, grid.stopping_sigma), float(positive[0])))
+        table = whole.coefficients(grid.stopping_sigma, levels)
+        steps = steps_on_levels(table.levels, grid.sigmas)
+        factor = self.coupling.factor(table.kappa / steps)
+        return replace(
+            table,
+            score=table.score * factor,
+            floor=table.floor * factor,
+            response=np.zeros((0, len(table.levels))),
+            coupling=Settled(self.coupling.lengths(table.levels), self.coupling.pooling(table.levels)),
+            truncation=self.bias(grid.sigmas),
+            provenance={**table.provenance, "stopping_sigma": grid.stopping_sigma},
+        )
+
+    def bias(self, sigmas: Any) -> float:
+        """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted."""
+        grid = check_grid(sigmas).sigmas
+        if self.probe is None or not self.measures(grid):
+            return self.predicted_bias(grid)
+        return float(self.probe.error(grid).value)
+
+    def measures(self, sigmas: Array) -> bool:
+        """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""
+        return self.probe is not None and self.probe.affords(sigmas)
+
+    def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
+        """A grid of as many steps with smaller measured error; the same grid without a probe.
+
+        Args:
+            sigmas: (K+1,) grid.
+            free_stop: whether the last positive level may move.
+        """
+        if self.probe is None:
+            return sigmas
+        top = 0.5 * float(sigmas[0])  # few steps stop far above the process's end, Heun's most
+        stops = tuple(stop for share in _STOPS if (stop := share * self.spectrum.sigma_data) < top)
+        return self.probe.descend(sigmas, free_stop=free_stop, stops=stops)
+
+    def predicted_bias(self, sigmas: Any) -> float:
+        """Leading order: |sum over steps of step^(q+1) epsilon|^2 plus the truncation (equation 3.4)."""
+        grid = check_grid(sigmas)
+        positive = grid.sigmas[grid.sigmas > 0]
+        middle = np.sqrt(positive[1:] * positive[:-1])
+        size = (-np.diff(positive) / middle) ** (self.sampler.order + 1)
+        disc = self.response_at(middle) @ size if middle.size else np.zeros(1)
+        return float(disc @ disc) + self.truncation_at(grid.stopping_sigma)
+
+    def at_steps(self, sigmas: Any) -> EstimatedModel:
+        """The model with responses measured anew at the step sizes of a grid; itself without a probe."""
+        if self.probe is None:
+            return self
+        sigma, rows = self.probe.respond(check_grid(sigmas).sigmas)
+        moved: dict[str, Any] = {
+            name: None if getattr(self, name) is None else _interpolate(sigma, self.sigma, getattr(self, name))
+            for name in ("sensitivity", "error_variance", "error_floor")
+        }
+        truncation = np.array([self.truncation_at(float(s)) for s in sigma])
+        probe = self.probe.after_response()
+        return replace(
+            self, probe=probe, sigma=sigma, responses=rows, truncation=truncation, standard_errors={}, **moved
+        )
+
+    # files
+
+    def summary(self) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        return {
+            **self.provenance,
+            "process": self.process.to_dict(),
+            "sampler": self.sampler.to_dict(),
+            "coupling": self.coupling.to_dict(),
+            "terminal": self.terminal,
+            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "trace": self.spectrum.trace,
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the measured arrays and their provenance as npz; the probe is left behind."""
+        target = Path(path)
+        arrays = {name: value for name in _ROWS if (value := getattr(self, name)) is not None}
+        arrays.update({f"standard_error.{name}": value for name, value in self.standard_errors.items()})
+        record = {
+            "kind": "codesign_opt.estimated_model",
+            "process": self.process.to_dict(),
+            "sampler": self.sampler.to_dict(),
+            "spectrum": self.spectrum.to_dict(),
+            "terminal": self.terminal,
+            "coupling": self.coupling.to_dict(),
+            "correlation_length": self.coupling.lengths_at(self.sigma, self.sigma[0], self.sigma[-1]).tolist(),
+            "provenance": dict(self.provenance),
+        }
+        scratch = target.with_name(target.name + ".part")
+        with scratch.open("wb") as file:
+            np.savez(file, record=np.array(json.dumps(record, default=str)), **arrays)
+        scratch.replace(target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> EstimatedModel:
+        """Read what `save` wrote; a correlation length that is a function comes back interpolated.
+
+        Raises:
+            ValueError: the file is cut off or of another kind.
+        """
+        source = Path(path)
+        try:
+            with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                data = {name: archive[name] for name in archive.files}
+            record = json.loads(str(data.pop("record")))
+        except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+            raise ValueError(f"{source} is not a whole file of an estimated model ({error}).") from None
+        if record.get("kind") != "codesign_opt.estimated_model":
+            raise ValueError(f"{source} is not an estimated model of codesign_opt.")
+        errors = {n.partition(".")[2]: data.pop(n) for n in list(data) if n.startswith("standard_error.")}
+        return cls(
+            **data,
+            spectrum=Spectrum.from_dict(record["spectrum"]),
+            process=Process.from_dict(record["process"]),
+            sampler=Sampler.from_dict(record["sampler"]),
+            terminal=record["terminal"],
+            coupling=_coupling(record, data["sigma"]),
+            standard_errors=errors,
+            provenance=record["provenance"],
+        )
+
+
+def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
+    from ..ingredients.coupling import PerLevel, PerStep, Transfer
+
+    said = record["coupling"]
+    if said["kind"] == "PerLevel":
+        return PerLevel(said["edges"])
+    width = said["log_width"]
+    if not isinstance(width, float):
+        lengths = np.array(record["correlation_length"])
+
+        def width(at: Array) -> Array:
+            return np.interp(np.log(at), np.log(sigma), lengths)
+
+    if said["kind"] == "Transfer":
+        return Transfer(said["transfer"], width, said["form"])
+    return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
+
+
+def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:
+    """Log-log interpolation of nonnegative values; constant beyond the ends, or sigma^power below the lowest."""
+    tiny = max(float(values.max()) * 1e-30, 1e-300)
+    logs = np.interp(np.log(at), np.log(sigma), np.log(np.maximum(values, tiny)))
+    result = np.where(np.exp(logs) <= 2 * tiny, 0.0, np.exp(logs))
+    if power is not None:
+        result = np.where(at < sigma[0], values[0] * (at / sigma[0]) ** power, result)
+    return result

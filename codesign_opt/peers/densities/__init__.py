@@ -1,0 +1,1 @@
+"""Training densities of the literature."""

@@ -1,0 +1,1 @@
+"""Shortest paths over noise levels, which several schedules minimise."""

@@ -1,0 +1,1 @@
+"""Loss weights of the literature, on every prediction target."""

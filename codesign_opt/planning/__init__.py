@@ -1,0 +1,1 @@
+"""One question at every stopping point: the plan, the audit, the frontier."""

@@ -1,0 +1,158 @@
+"""Audit: any grid and any training density against the certified optimum of the same compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..ingredients.grids import steps_on_levels
+from ..ingredients.levels import Levels
+from ..ingredients.prices import Prices
+from ..ingredients.training_run import TrainingRun
+from ..results.record import Plan
+from ..samplers.affine_steps import check_grid
+
+__all__ = ["Audit", "audit"]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What today's schedule costs against the best use of the same compute.
+
+    Attributes:
+        levels: the levels.
+        sigmas, examples: what was audited.
+        current: its predicted error by cause (exact bias, discrete score kernel).
+        optimum: the certified plan with the same compute.
+        ratio: current error over the optimum's.
+        gap: excess error removed by each change in turn: the training density at the same grid and
+            training price, the grid at the same steps and stopping point, and the stopping point with
+            the split of the compute. They sum to the whole gap.
+        excess_by_level: (L,) score error of the audited density above the best density's at the same
+            grid, level by level; negative where it trains more than the best.
+        budget: compute of the audited schedule.
+    """
+
+    levels: Levels
+    sigmas: Array
+    examples: Array
+    current: dict[str, float]
+    optimum: Plan
+    ratio: float
+    gap: dict[str, float]
+    excess_by_level: Array
+    budget: float
+
+    def __str__(self) -> str:
+        from ..results.text import audit_text
+
+        return audit_text(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Excess error by noise level, and the gap by cause; returns the Axes."""
+        from ..results.panels import audit_plot
+
+        return audit_plot(self, ax)
+
+
+def audit(
+    model: Any,
+    prices: Prices,
+    *,
+    sigmas: Any,
+    run: TrainingRun,
+    levels: int = 200,
+    **options: Any,
+) -> Audit:
+    """Hold a grid and a training run against the certified optimum for the same compute.
+
+    The compute is what the run and the images cost at `prices`. Three plans are solved: the best
+    density for this grid, the best grid for this stopping point and number of steps, and the best of
+    everything (docs/theory.md sections 4, 7).
+
+    Args:
+        model: GaussianModel.
+        prices: prices of examples and evaluations, and the number of images.
+        sigmas: the grid in use; it must end as the model's terminal map says.
+        run: the training run in use.
+        levels: levels over the whole range.
+        options: passed to `codesign`.
+
+    Raises:
+        ValueError: a malformed grid, or one that contradicts the model's terminal map.
+    """
+    from .codesign import codesign
+
+    if not isinstance(run, TrainingRun):
+        raise ValueError(f"audit: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+    grid = check_grid(sigmas).sigmas
+    table = model.settled_coefficients(grid, levels)
+    examples = run.examples_on(table.levels)
+    if not examples.sum() > 0:
+        low, high = table.levels.edges[0], table.levels.edges[-1]
+        raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
+    training, sampling = _costs(model, prices, table, grid, run)
+    current = _predict(model, grid, examples, levels)
+    same_range = replace(model, process=_process_to(model, float(grid[0])))
+    shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
+    best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
+    count = grid.size - 1
+    best_grid = codesign(
+        same_range,
+        prices,
+        training + sampling,
+        steps=count,
+        stopping_sigma=table.stopping_sigma,
+        levels=levels,
+        **shared,
+    )
+    optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
+    # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
+    stages = [best_density, best_grid, optimum]
+    found = [stage.handed_out["total"] for stage in stages]
+    errors = np.minimum.accumulate([current["total"], *found])
+    optimum = stages[int(np.argmin(found))]
+    weight = np.asarray(best_density.tables["score_weight"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)
+    names = ("training density", "grid", "stopping point and split")
+    return Audit(
+        table.levels,
+        grid,
+        examples,
+        current,
+        optimum,
+        float(errors[0] / errors[-1]),
+        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names)},
+        excess,
+        training + sampling,
+    )
+
+
+def _predict(model: Any, grid: Array, examples: Array, levels: int) -> dict[str, float]:
+    from .whole_steps import predict
+
+    return predict(model, grid, examples, levels)
+
+
+def _process_to(model: Any, sigma_max: float) -> Any:
+    """The model's process with the audited grid's highest level, so that both start at the same noise."""
+    if np.isclose(model.process.sigma_max, sigma_max):
+        return model.process
+    from ..ingredients.process import EDM
+
+    return EDM(model.process.sigma_min, sigma_max)
+
+
+def _costs(model: Any, prices: Prices, table: Any, grid: Array, run: TrainingRun) -> tuple[float, float]:
+    """Price of the run (examples outside the levels too, at the nearest level) and of the images."""
+    per_level = run.examples_on(table.levels)
+    example = prices.example_price(table.levels)
+    outside = max(run.examples - float(per_level.sum()), 0.0)
+    training = float(example @ per_level) + outside * float(example[0])
+    step = prices.evaluation_price(table.levels) * model.sampler.evaluations_per_step
+    sampling = float(step @ steps_on_levels(table.levels, grid))
+    return training, sampling + table.final_steps * prices.final_price(table.stopping_sigma)

@@ -1,0 +1,138 @@
+"""Frontier: plans along a sweep of budgets, or of the number of images that will be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, vector
+from ..basics.errors import CodesignError
+from ..ingredients.prices import Prices
+from ..results.record import Plan
+
+__all__ = ["Frontier", "frontier"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """Certified plans along one axis.
+
+    Attributes:
+        axis: "budget" or "images".
+        values: (N,) the budgets or numbers of images.
+        plans: the plan at each value, or None where none was certified.
+        failures: what was said where there is no plan, by index.
+    """
+
+    axis: str
+    values: Array
+    plans: tuple[Plan | None, ...]
+    failures: dict[int, str]
+
+    def _gather(self, read: Callable[[Plan], float]) -> Array:
+        return np.array([np.nan if plan is None else read(plan) for plan in self.plans])
+
+    @property
+    def budgets(self) -> Array:
+        """(N,) the values of the axis, whatever it is."""
+        return self.values
+
+    @property
+    def errors(self) -> Array:
+        """(N,) predicted error of each handed-out plan; nan where there is none."""
+        return self._gather(lambda plan: plan.handed_out.get("total", plan.error))
+
+    @property
+    def training_share(self) -> Array:
+        """(N,) part of the compute that goes into training."""
+        return self._gather(lambda p: p.costs["training"] / (p.costs["training"] + p.costs["sampling"]))
+
+    @property
+    def steps(self) -> Array:
+        """(N,) number of sampler steps."""
+        return self._gather(lambda plan: float(plan.number_of_steps))
+
+    @property
+    def stopping_sigmas(self) -> Array:
+        """(N,) stopping points."""
+        return self._gather(lambda plan: plan.stopping_sigma)
+
+    def break_even(self) -> float:
+        """Value of the axis at which training and sampling cost the same; nan where the sweep has none.
+
+        Interpolated in the logarithm of the axis.
+        """
+        share, logs = self.training_share, np.log(self.values)
+        for i in range(len(share) - 1):
+            a, b = share[i] - 0.5, share[i + 1] - 0.5
+            if np.isfinite(a) and np.isfinite(b) and a * b <= 0 and a != b:
+                return float(np.exp(logs[i] + (logs[i + 1] - logs[i]) * a / (a - b)))
+        return float("nan")
+
+    def plot(self, ax: Any = None) -> Any:
+        """Error and training share against the axis; returns the matplotlib Axes."""
+        from ..results.panels import frontier_plot
+
+        return frontier_plot(self, ax)
+
+    def __str__(self) -> str:
+        head = f"{self.axis:>12}  {'error':>10}  {'training':>8}  {'steps':>5}  {'stop sigma':>10}"
+        lines = [head]
+        for i, value in enumerate(self.values):
+            if self.plans[i] is None:
+                lines.append(f"{value:12,.4g}  {self.failures.get(i, 'no plan')}")
+                continue
+            lines.append(
+                f"{value:12,.4g}  {self.errors[i]:10.4g}  {self.training_share[i]:8.1%}  {self.steps[i]:5.0f}  "
+                f"{self.stopping_sigmas[i]:10.4g}"
+            )
+        return "\n".join(lines)
+
+
+def frontier(
+    model: Any,
+    prices: Prices,
+    budgets: Any,
+    *,
+    images: Iterable[float] | None = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Frontier:
+    """Plan for every budget; or, with `images`, for every number of images at one budget.
+
+    Args:
+        model: GaussianModel.
+        prices: prices; their number of images is replaced where `images` is swept.
+        budgets: ascending budgets, or one budget with `images`.
+        images: ascending numbers of images.
+        progress: called with a text after each plan.
+        options: passed to `codesign`.
+
+    >>> import codesign_opt as co
+    >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
+    >>> found = frontier(model, co.Prices(1.0, 1.0, 100), [1e4, 1e5], stopping_sigma=0.02, levels=40)
+    >>> bool(found.errors[1] < found.errors[0])
+    True
+    """
+    from .codesign import codesign
+
+    if images is None:
+        axis, values = "budget", vector(budgets, "budgets", positive=True, ascending=True)
+        questions = [(prices, float(budget)) for budget in values]
+    else:
+        axis, values = "images", vector(list(images), "images", positive=True, ascending=True)
+        questions = [(prices.with_images(float(count)), budgets) for count in values]
+    plans: list[Plan | None] = []
+    failures: dict[int, str] = {}
+    for i, (price, budget) in enumerate(questions):
+        try:
+            plans.append(codesign(model, price, budget, **options))
+        except CodesignError as error:  # a sweep records what fails and goes on
+            plans.append(None)
+            failures[i] = str(error)
+        if progress is not None:
+            progress(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
+    return Frontier(axis, values, tuple(plans), failures)

@@ -1,0 +1,338 @@
+"""Sweep: the error against the stopping point, and what is proved between the points tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from ..basics.checks import Array
+from ..basics.errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
+from ..certificate.lagrangian import LagrangianBound, ScorePart
+from ..ingredients.levels import Levels
+from ..modeling import Discretization, Point, ScoreError
+from ..models.coefficients import Coefficients
+from ..results.record import Plan
+from ..solvers.joint.batch import ENOUGH, solve_batch
+from ..solvers.joint.newton import JointSolution, solve_joint
+from .between_stops import interval_bounds
+from .question import Study
+
+__all__ = ["Stop", "bound_between", "sweep"]
+
+_BOUND_EVALUATIONS = 800
+_BOUND_SOLVES = 100
+_NARROW = 1e-3  # an interval of stopping points this narrow in log sigma is not halved
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """One stopping point: the best error there, its proof, and the multipliers that carry the proof on.
+
+    Attributes:
+        sigma: the stopping point.
+        error: certified optimal error; inf where there is none.
+        record: what the plan's curve keeps.
+        prices: multipliers of the study's budgets, in order.
+        bands: multipliers p_b of the band sums.
+        near_examples: examples within one correlation length, which the last evaluation's error counts.
+        plan: the declared program's plan, where that was solved.
+        failure: why there is none.
+    """
+
+    sigma: float
+    error: float
+    record: Mapping[str, Any]
+    prices: Array
+    bands: Array
+    near_examples: float = 0.0
+    plan: Plan | None = None
+    failure: CodesignError | None = None
+
+
+def sweep(
+    study: Study, low: float, high: float, points: int, tell: Callable[[str], None], *, narrow: float = 3e-3
+) -> list[Stop]:
+    """Certified optima on a log grid of stopping points, then a bounded refinement to `narrow` in log sigma.
+
+    Raises:
+        InfeasibleError, NotCertifiedError: no point has a certified optimum; the first failure.
+    """
+    stops: list[Stop] = []
+
+    def add(stop: Stop) -> Stop:
+        stops.append(stop)
+        said = f"error {stop.error:.6g}" if stop.failure is None else type(stop.failure).__name__
+        tell(f"stopping sigma {stop.sigma:.4g}: {said}")
+        return stop
+
+    _sweep_grid(study, np.geomspace(high, low, points), add)
+    solved = sorted((s for s in stops if s.failure is None), key=lambda s: s.sigma)
+    if not solved:
+        raise next(s.failure for s in stops if s.failure is not None)
+    best = int(np.argmin([s.error for s in solved]))
+    left, right = solved[max(best - 1, 0)].sigma, solved[min(best + 1, len(solved) - 1)].sigma
+    if right > left:
+        known, worst = np.log(solved[best].sigma), max(s.error for s in solved)
+
+        def error(logs: float) -> float:
+            found = add(_solve(study, float(np.exp(logs)), solved[best]))
+            # inf would make the search's parabola NaN; a failure counts as worse than all that is solved, and the
+            # more so the farther it lies from the best, so that the search turns back to it
+            return found.error if found.failure is None else worst * (1 + abs(logs - known))
+
+        minimize_scalar(
+            error,
+            bounds=(np.log(left), np.log(right)),
+            method="bounded",
+            options={"xatol": narrow, "maxiter": 12},
+        )
+    return sorted(stops, key=lambda s: s.sigma)
+
+
+def _sweep_grid(study: Study, sigmas: Array, add: Callable[[Stop], Stop]) -> None:
+    """All stopping points at once where the batch certifies them; the others in order, one by one."""
+    batched = _batched(study, sigmas)
+    near: Stop | None = None
+    for sigma, found in zip(sigmas, batched, strict=True):
+        stop = add(_solve(study, float(sigma), near) if found is None else found)
+        near = stop if stop.failure is None else near
+
+
+def _batched(study: Study, sigmas: Array) -> list[Stop | None]:
+    table = study.tables(sigmas)
+    if table is None:
+        return [None] * sigmas.size
+    batch = study.batch(table)
+    found = solve_batch(batch)
+    disc = (found.bands**2).sum(axis=1)
+    kinds = {
+        "score": found.score, "floor": found.floor, "last evaluation": found.last + table.final_floor,
+        "discretization": disc, "truncation": table.truncation, "initial": table.initial,
+    }  # fmt: skip
+    parts = np.stack(list(kinds.values()), axis=1).tolist()
+    gaps = (found.value - found.lower_bound).tolist()
+    near = (batch.final_window * (found.examples + batch.spent)).sum(axis=1)
+    prices = np.maximum(found.budget_multipliers, 1e-300)
+    stops: list[Stop | None] = []
+    for r, sigma in enumerate(sigmas.tolist()):
+        if not found.relative_gap[r] <= min(study.tolerance, ENOUGH):
+            stops.append(None)
+            continue
+        error = sum(parts[r])
+        record = {
+            "stopping_sigma": sigma, "error": error, "lower_bound": error - gaps[r],
+            "relative_gap": float(found.relative_gap[r]), "status": "solved", "method": "dual Newton",
+            **dict(zip(kinds, parts[r], strict=True)),
+        }  # fmt: skip
+        stops.append(Stop(sigma, error, record, prices[r], found.band_multipliers[r], float(near[r])))
+    return stops
+
+
+def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
+    """By the structured solver where the program is one it knows and it certifies; else as declared."""
+    table = study.table(sigma)
+    program = study.program(table)
+    if program is not None:
+        start = None if near is None or near.bands.size != table.response.shape[0] else (near.bands, near.prices)
+        found = solve_joint(program, start=start) or solve_joint(program)
+        if found is not None and found.relative_gap <= study.tolerance:
+            return _from_structure(study, table, found)
+    try:
+        plan = study.solve(sigma, None if near is None else near.plan)
+    except (InfeasibleError, NotCertifiedError, EmptySelectionError) as error:
+        record = {"stopping_sigma": sigma, "error": None, "status": f"{type(error).__name__}: {error}"}
+        return Stop(sigma, np.inf, record, np.empty(0), np.empty(0), failure=error)
+    return from_plan(plan)
+
+
+def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> Stop:
+    spent = study.spent(table)
+    point = Point(found.examples, np.zeros(len(table.levels)) if spent is None else spent, found.steps)
+    score, disc = ScoreError(table), Discretization(table)
+    reducible, floor = score.levels_value(point)
+    last, last_floor = score.final_value(point)
+    parts = {
+        "score": float(reducible.sum()),
+        "floor": float(floor.sum()),
+        "last evaluation": last + last_floor,
+        "discretization": float((disc.band_sums(point) ** 2).sum()),
+        "truncation": table.truncation,
+        "initial": table.initial,
+    }
+    error = sum(parts.values())
+    record = {
+        "stopping_sigma": table.stopping_sigma,
+        "error": error,
+        "lower_bound": error - found.value + found.lower_bound,
+        "relative_gap": found.relative_gap,
+        "status": "solved",  # by the solver's own bound; the plan that is handed out gets the certificate
+        "method": "dual Newton",
+        **parts,
+    }
+    # a budget that the structured solver found slack has multiplier 0 and starts no logarithm
+    prices = np.maximum(found.budget_multipliers, 1e-300)
+    near = float(table.final_window @ point.examples)
+    return Stop(table.stopping_sigma, error, record, prices, found.band_multipliers, near)
+
+
+def from_plan(plan: Plan) -> Stop:
+    """The declared program's plan as a point of the curve."""
+    record = {
+        "stopping_sigma": plan.stopping_sigma,
+        "error": plan.error,
+        "lower_bound": plan.certificate.lower_bound,
+        "relative_gap": plan.certificate.relative_gap,
+        "status": "optimal",
+        "method": "declared program",
+        **plan.breakdown,
+    }
+    prices = [-float(plan.shadow_prices[name]) for name in ("budget", "steps") if name in plan.shadow_prices]
+    bands = 2 * np.sqrt(np.asarray(plan.tables.get("bands", np.empty(0))))
+    near = float(np.asarray(plan.tables["final_window"]) @ plan.examples)
+    return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, near, plan)
+
+
+def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[float, int]:
+    """No stopping point between the evaluated ones has a smaller error than this; and the bounds it took.
+
+    Branch and bound: on an interval of stopping points every coefficient is replaced by its smallest
+    value there, and the multipliers of the nearest solved point bound the optimum from below
+    (docs/theory.md section 7); intervals that do not reach best (1 - tolerance) are halved. Where the
+    nearest solved point is far, its multipliers do not carry: the middle is solved and joins `stops`.
+    """
+    solved = [s for s in stops if s.failure is None]
+    if study.terms or len(solved) < 2 or len(solved) < len(stops) or not hasattr(study.model, "interval_coefficients"):
+        return -np.inf, 0
+    best, solves = min(s.error for s in solved), 0
+    todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
+    lowest, evaluations, hopeless = best, 0, False
+    together = True
+    while todo:
+        taken, todo = (todo, []) if together else (todo[-1:], todo[:-1])
+        near = _nearest(solved, taken)
+        values = _interval_bounds(study, taken, near) if together else None
+        if values is None and together:  # one by one from here on
+            together, todo = False, taken
+            continue
+        if values is None:
+            value = _interval_bound(study, *taken[0], near[0])
+            if value is None:
+                return -np.inf, evaluations + 1
+            values = np.array([value])
+        evaluations += len(taken)
+        low = values < best * (1 - tolerance)
+        hopeless |= any(np.log(b / a) < _NARROW for (a, b), found in zip(taken, low, strict=True) if found)
+        if hopeless or evaluations >= _BOUND_EVALUATIONS:
+            low[:] = False
+        lowest = min(lowest, float(values[~low].min(initial=np.inf)))
+        halved = [(i, *taken[i], float(np.sqrt(taken[i][0] * taken[i][1]))) for i in np.flatnonzero(low)]
+        wanted = halved[: _BOUND_SOLVES - solves]
+        solves += len(wanted)
+        found = _solve_all(study, np.array([middle for *_, middle in wanted]), [near[i] for i, *_ in wanted])
+        solved += [stop for stop in found if stop.failure is None]
+        best = min(s.error for s in solved)
+        todo += [half for _, a, b, middle in halved for half in ((a, middle), (middle, b))]
+    stops[:] = sorted({id(s): s for s in [*stops, *solved]}.values(), key=lambda s: s.sigma)
+    return float(min(lowest, best)), evaluations
+
+
+def _nearest(solved: list[Stop], intervals: list[tuple[float, float]]) -> list[Stop]:
+    """The solved point nearest to the middle of each interval."""
+    known = np.log([s.sigma for s in solved])
+    middle = 0.5 * np.log(intervals).sum(axis=1)
+    return [solved[i] for i in np.abs(known - middle[:, None]).argmin(axis=1)]
+
+
+def _solve_all(study: Study, sigmas: Array, near: list[Stop]) -> list[Stop]:
+    if not sigmas.size:
+        return []
+    batched = _batched(study, sigmas)
+    return [
+        _solve(study, float(sigma), start) if found is None else found
+        for sigma, start, found in zip(sigmas, near, batched, strict=True)
+    ]
+
+
+def _interval_bounds(study: Study, intervals: list[tuple[float, float]], near: list[Stop]) -> Array | None:
+    """Bounds of all intervals at once, those that the batch leaves out one by one; None where there is no batch."""
+    shapes = {(stop.prices.size, stop.bands.size) for stop in near}
+    if len(shapes) > 1:
+        return None
+    lows, highs = np.array(intervals).T
+    prices, bands = np.stack([stop.prices for stop in near]), np.stack([stop.bands for stop in near])
+    values = interval_bounds(study, lows, highs, prices, bands, np.array([stop.near_examples for stop in near]))
+    if values is None:
+        return None
+    for i in np.flatnonzero(np.isnan(values)):
+        value = _interval_bound(study, float(lows[i]), float(highs[i]), near[i])
+        values[i] = -np.inf if value is None else value
+    return values
+
+
+def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | None:
+    table = study.model.interval_coefficients(a, b, study.levels)
+    if table is None or table.coupling.pooling(table.levels) is not None:
+        return None
+    table = study.without_training(table)
+    size = len(table.levels)
+    spent = study.spent(table)
+    bound = LagrangianBound(
+        size, np.zeros(size) if spent is None else spent, fixed_examples=None if study.trains else np.ones(size)
+    )
+    bound.parts.append(ScorePart(table.example_error, table.floor_error, table.coupling, table.kappa))
+    bound.powers.append((float(table.order), near.bands @ table.step_response))
+    bound.constant += table.truncation + table.initial + table.final_floor - float(near.bands @ near.bands) / 4
+    _add_budgets(bound, study, table, near)
+    _add_last_evaluation(bound, study, table, a, near)
+    return bound.value()
+
+
+def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficients, a: float, near: Stop) -> None:
+    """The last evaluation's A / m_r by its tangent: at least 2 A / N - A m_r / N^2 for every N > 0.
+
+    A rises with the stopping point: taken at `a`. m_r lies within the examples from `a` to one correlation
+    length above the interval; those below the table's levels are left out, which is lower as long as an
+    example there costs more than the tangent gives for it.
+    """
+    length = getattr(table.coupling, "log_width", None)
+    if not study.trains or near.near_examples <= 0 or not isinstance(length, float) or study.prices is None:
+        return
+    whole = study.table(a)
+    cheapest = float(near.prices[0] * study.prices.example_price(whole.levels).min())
+    if whole.final_score <= 0:
+        return
+    size = max(near.near_examples, float(np.sqrt(whole.final_score / cheapest)))
+    rate = whole.final_score / size**2
+    top = table.stopping_sigma * float(np.exp(length))
+
+    def window(levels: Levels) -> Array:
+        return levels.overlap(a, top) / levels.log_width
+
+    spent = study.spent(whole)
+    bound.constant += 2 * whole.final_score / size
+    bound.constant -= 0.0 if spent is None else rate * float(window(whole.levels) @ spent)
+    bound.add_linear(0.0, -rate * window(table.levels), np.zeros(len(table.levels)))
+
+
+def _add_budgets(bound: LagrangianBound, study: Study, table: Coefficients, near: Stop) -> None:
+    size, prices = len(table.levels), list(near.prices)
+    if study.prices is not None and study.budget is not None:
+        price = float(prices.pop(0))
+        example = study.prices.example_price(table.levels)
+        step = study.prices.evaluation_price(table.levels) * table.evaluations_per_step
+        final = 0.0
+        if table.final_steps and not callable(study.prices.evaluation):
+            final = study.prices.final_price(table.stopping_sigma)  # a function of sigma is left out: lower
+        bound.add_linear(price * (final - study.budget), price * example, price * step)
+        bound.examples_box = (bound.examples_box[0], study.budget / example)
+        if np.all(step > 0):
+            bound.steps_box = (bound.steps_box[0], study.budget / step)
+    if study.steps is not None:
+        price = float(prices.pop(0))
+        bound.add_linear(price * (table.final_steps - study.steps), np.zeros(size), np.full(size, price))
+        bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], study.steps))

@@ -1,0 +1,238 @@
+"""From a certified continuous design to what a user runs: whole steps, polished nodes, re-solved examples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
+from ..ingredients.densities import LogNormal, examples_of
+from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from ..modeling import ScoreError
+from ..modeling.design import Point
+from ..models.coefficients import Coefficients
+from ..models.polish import rho_fit
+from ..results.record import Plan
+
+if TYPE_CHECKING:
+    from ..models.estimated import EstimatedModel
+    from .question import Study
+
+__all__ = ["hand_out", "predict"]
+
+_POLISH_BELOW = 20
+_POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
+_POLISH_MEASURED_BELOW = 65
+_SETTLED_GAP = 1e-3
+_MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+
+
+def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
+    """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries."""
+    candidates = (
+        [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
+    )
+    handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
+    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
+    if best is None:
+        least = 2 if plan.terminal == "denoise" else 1
+        raise InfeasibleError(
+            f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
+            f"steps, and {least} is the least); raise the budget, or plan for fewer images."
+        )
+    exact = hasattr(study.model, "wasserstein2")
+    if exact and study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
+        note = (
+            f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
+            "that; its exact error holds for Gaussian data with this spectrum and is the best case for others"
+        )
+        best = replace(best, notes=(*best.notes, note))
+    if best.steps.sum() > _MOST_STEPS:
+        note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
+        best = replace(best, notes=(*best.notes, note))
+    best = replace(best, peers=_peers(study, best), fits=_fits(study, best))
+    return _measured(study.model, best) if hasattr(study.model, "measures") else best
+
+
+def _measured(model: EstimatedModel, plan: Plan) -> Plan:
+    """Whether the bias of a measured model's grid was measured or predicted, and what stands in the way."""
+    if plan.sigmas is None:
+        return plan
+    measured, notes = model.measures(plan.sigmas), []
+    fine = float(model.provenance.get("fine_accuracy", 0.0))
+    if measured and plan.handed_out["bias"] < fine:
+        notes.append(
+            f"the grid is as near the fine solution ({plan.handed_out['bias']:.2g}) as that is to one of half its "
+            f"steps ({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
+        )
+    if not measured and model.probe is not None:
+        notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
+    said = {**plan.provenance, "bias": "measured" if measured else "predicted"}
+    return replace(plan, provenance=said, notes=(*notes, *plan.notes))
+
+
+def predict(
+    model: Any, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
+) -> dict[str, float]:
+    """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
+
+    Args:
+        model: GaussianModel.
+        sigmas: (K+1,) grid.
+        examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
+            a trained model whose reducible error is not asked for.
+        table: those coefficients, where they are known already.
+    """
+    if table is None:
+        table = model.settled_coefficients(sigmas, levels)
+    if examples is None:
+        table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
+    size = len(table.levels)
+    point = Point(np.ones(size) if examples is None else examples, np.zeros(size), np.ones(size))
+    term = ScoreError(table)
+    reducible, floor = term.levels_value(point)
+    last, last_floor = term.final_value(point)
+    parts = {
+        "bias": table.truncation,
+        "score": float(reducible.sum()),
+        "floor": float(floor.sum()),
+        "last evaluation": last + last_floor,
+    }
+    window = table.final_window
+    near = float(window @ (reducible + floor))
+    return {**parts, "total": sum(parts.values()), "cross term at most": 2 * float(np.sqrt(near * (last + last_floor)))}
+
+
+def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
+    """Grids of whole steps around the continuous step count, as they come and polished."""
+    final = 1 if plan.terminal == "denoise" else 0
+    count = min(float(plan.steps.sum()) + final, float(_MOST_STEPS))
+    least = 1 + final
+    whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
+    if study.trains and min(whole) < _POLISH_BELOW:  # a whole step less may leave much more for training
+        whole.add(max(least, min(whole) - 1))
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
+    grids = []
+    for k in sorted(whole):
+        grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grids.append(grid)
+        wanted = polish if polish is not None else k < _polish_below(study.model)
+        if wanted and not study.constraints:
+            free = not study.trains and plan.outer.get("status") != "given"
+            grids.append(study.model.polish(grid, free_stop=free))
+    return grids
+
+
+def _polish_below(model: Any) -> int:
+    """Number of steps from which on the leading order is trusted; a measured error always knows better."""
+    if getattr(model, "probe", None) is not None:
+        return _POLISH_MEASURED_BELOW
+    return _POLISH_SIGNED_BELOW if model.sampler.signed else _POLISH_BELOW
+
+
+def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
+    """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
+    if not study.trains:
+        handed = predict(study.model, grid, None, study.levels)
+        stop = float(grid[grid > 0][-1])
+        if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
+            return replace(plan, sigmas=grid, handed_out=handed)
+        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
+        note += f"{plan.stopping_sigma:.4g}"
+        said = {**plan.provenance, "program_stopping_sigma": plan.stopping_sigma}
+        return replace(
+            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note), provenance=said
+        )
+    even: Coefficients | None = None
+    if hasattr(study.model, "settled_pair"):
+        table, even = study.model.settled_pair(grid, study.levels)
+    else:
+        table = study.model.settled_coefficients(grid, study.levels, smooth=True)
+    problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
+    try:
+        settled = problem.solve(tolerance=study.tolerance)
+    except NotCertifiedError as error:
+        # the examples fit the budget and their error is evaluated below; `settled_gap` says how near they are
+        if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
+            return None
+        settled = error.plan
+    except CodesignError:
+        return None
+    handed = predict(study.model, grid, settled.examples, study.levels, table=even)
+    gap = settled.certificate.relative_gap
+    unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
+    for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
+        handed[name] = settled.breakdown.get(name, 0.0)
+        handed["total"] += handed[name]
+    tables = dict(plan.tables)
+    tables["continuous_examples"] = plan.examples
+    for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
+        if name in settled.tables:
+            tables[name] = settled.tables[name]
+    costs = {**plan.costs, **{k: settled.costs[k] for k in ("training", "sampling", "new examples")}}
+    return replace(
+        plan,
+        sigmas=grid,
+        examples=settled.examples,
+        new_examples=settled.new_examples,
+        tables=tables,
+        costs=costs,
+        handed_out=handed,
+        attempts=(*plan.attempts, *settled.attempts),
+        notes=(*plan.notes, *unproved, *_warnings(study, table, settled)),
+        provenance={
+            **plan.provenance,
+            "final_score": table.final_score,
+            "settled_gap": settled.certificate.relative_gap,
+        },
+    )
+
+
+def _warnings(study: Study, table: Any, settled: Plan) -> tuple[str, ...]:
+    """What the training noise has to say about levels whose burn-in is not over."""
+    if not hasattr(study.model, "training"):
+        return ()
+    lengths = table.coupling.lengths(table.levels)
+    examples = settled.examples / table.log_width * lengths
+    return tuple(study.model.training.warnings_for(table.sigma, study.model.bands.eigenvalues, examples))
+
+
+def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
+    """Named schedules with the same steps, range and training price."""
+    if plan.sigmas is None or study.terms:  # a peer has no value of the user's terms to compare
+        return {}
+    positive = plan.sigmas[plan.sigmas > 0]
+    low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
+    grids = {
+        "edm": edm_grid(steps, low, high, terminal=plan.terminal),
+        "log_snr": log_snr_grid(steps, low, high, terminal=plan.terminal),
+    }
+    densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": plan.levels.log_width}
+    spent = plan.examples - plan.new_examples
+    price = np.asarray(plan.tables["example_price"])
+    result = {}
+    for name, grid in grids.items():
+        examples = None
+        if study.trains:
+            share = examples_of(densities[name], plan.levels, 1.0)
+            bought = float(price @ plan.new_examples) / float(price @ share)
+            examples = spent + bought * share
+        parts = predict(study.model, grid, examples, study.levels)
+        result[name] = {**parts, "ratio": parts["total"] / plan.handed_out["total"]}
+    return result
+
+
+def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
+    fits: dict[str, dict[str, float]] = {}
+    if plan.sigmas is not None and plan.sigmas.size > 3 and hasattr(study.model, "wasserstein2"):
+        bands = study.model.bands
+        found = rho_fit(lambda grid: study.model.wasserstein2(grid, bands), plan.sigmas)
+        fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}
+    if study.trains and np.any(plan.tables["score_weight"] > 0):
+        normal = plan.training_density.lognormal()
+        fits["lognormal"] = normal._asdict()
+    return fits

@@ -1,0 +1,1 @@
+"""Programs over the terms of `modeling`: declared, scaled, solved, proved, described."""

@@ -1,0 +1,315 @@
+"""Problem: terms to minimise, constraints to meet; checked, scaled, solved and certified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from ..basics.checks import Array, choice, number, vector
+from ..certificate.lagrangian import Certificate
+from ..ingredients.levels import Levels
+from ..modeling.algebra import Bound, Term
+from ..modeling.coherent import CoherentScore
+from ..modeling.constraints import Named, as_named
+from ..modeling.design import Design, Point
+from ..modeling.gram import GramDiscretization
+from ..modeling.information import InformationError
+from ..modeling.terms import Compute, ScoreError, Steps
+from ..models.coefficients import Coefficients
+from ..results.record import Plan
+from .attempts import not_certified, rated, solve_declared
+from .description import describe
+from .plain import is_plain_bound, is_plain_term
+from .reference import Budget, recentred
+from .scaling import check_leaf, rows_of
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Minimise a sum of terms subject to constraints, over examples and steps on the noise levels.
+
+    Programs P1 (sampler given), P2 (training given), P3 (both) and P4 (shared parameters) of
+    docs/theory.md section 7 are this one class with a quantity fixed or with another term.
+
+    Args:
+        objective: a term or a sum of terms.
+        constraints: bounds (`term <= limit`), Constraint objects, functions of the design that
+            return cvxpy constraints, or any of these with a name, `named("…", …)`.
+        examples: (L,) examples on each level, where training is given; None where it is decided.
+        steps: (L,) sampler steps on each level, where the sampler is given.
+        spent: (L,) examples already spent: they count and cost nothing.
+
+    Raises:
+        ConvexityError: a term or constraint that is not convex, by name.
+        ValueError, TypeError: terms on different levels, a wrong shape, an unusable constraint.
+
+    >>> import numpy as np
+    >>> from codesign_opt import Coefficients, Levels, Local, Prices
+    >>> from codesign_opt.modeling import Compute, ScoreError
+    >>> levels = Levels.log_uniform(0.01, 10.0, 30)
+    >>> table = Coefficients(levels, score=np.ones(30), floor=np.zeros(30), response=np.zeros((0, 30)),
+    ...                      coupling=Local(2.7), terminal="rescale")
+    >>> prices = Prices(example=2.0, evaluation=1.0, images=1)
+    >>> steps = np.full(30, 5.0)
+    >>> plan = Problem(ScoreError(table), [Compute(prices, part="training") <= 1e4], steps=steps).solve()
+    >>> plan.certificate.optimal, round(float(plan.error * 1e4 / 2 / np.log(1000) ** 2), 6)
+    (True, 1.0)
+    """
+
+    objective: Term
+    constraints: Sequence[Any] = field(default_factory=tuple)
+    examples: Array | None = None
+    steps: Array | None = None
+    spent: Array | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        if not isinstance(self.objective, Term):
+            raise TypeError(f"Problem.objective is {self.objective!r}; give a term or a sum of terms.")
+        if isinstance(self.constraints, (Bound, Named)) or not isinstance(self.constraints, (list, tuple)):
+            raise TypeError("Problem.constraints must be a list of constraints.")
+        items = tuple(as_named(what, i) for i, what in enumerate(self.constraints))
+        put(self, "constraints", _distinct(items))
+        size = len(self.levels)
+        for name in ("examples", "steps", "spent"):
+            value = getattr(self, name)
+            if value is not None:
+                put(self, name, vector(value, f"Problem.{name}", length=size, nonnegative=True))
+        self._check()
+
+    @property
+    def table(self) -> Coefficients | None:
+        """The coefficients behind the terms; None where no term has any."""
+        for leaf in self._all_leaves():
+            if leaf.coefficients is not None:
+                return leaf.coefficients
+        return None
+
+    @property
+    def levels(self) -> Levels:
+        """The levels that all terms share."""
+        found = [leaf.coefficients.levels for leaf in self._all_leaves() if leaf.coefficients is not None]
+        found += [leaf.levels for leaf in self._all_leaves() if isinstance(leaf, InformationError)]
+        if not found:
+            raise ValueError("Problem has no ScoreError, Discretization or InformationError: no levels are known.")
+        for other in found[1:]:
+            if other.edges.shape != found[0].edges.shape or not np.allclose(other.edges, found[0].edges):
+                raise ValueError(f"Problem: terms on different levels, {found[0]!r} and {other!r}.")
+        return found[0]
+
+    @property
+    def decides_steps(self) -> bool:
+        """Whether any term depends on the sampler's steps and they are not given."""
+        return self.steps is None and self.table is not None
+
+    def _all_leaves(self) -> list[Term]:
+        leaves = [leaf for _, leaf in self.objective.leaves()]
+        for item in self.constraints:
+            if isinstance(item, Named) and isinstance(item.what, Bound):
+                leaves += [leaf for _, leaf in item.what.term.leaves()]
+        return leaves
+
+    @property
+    def spent_examples(self) -> Array:
+        """(L,) examples already spent, zeros where none were stated."""
+        return np.zeros(len(self.levels)) if self.spent is None else self.spent
+
+    def design(self, reference: Point) -> Design:
+        """The decision variables around `reference`, with the given quantities fixed."""
+        table = self.table
+        return Design.declare(
+            self.levels,
+            reference=reference,
+            fixed_examples=self.examples is not None or not self._uses_examples(),
+            fixed_steps=not self.decides_steps,
+            final_steps=0 if table is None else table.final_steps,
+            evaluations_per_step=1 if table is None else table.evaluations_per_step,
+        )
+
+    def recentred(self, point: Point) -> Point:
+        """`point` as the next reference; given quantities stay as they are."""
+        given = self.examples is not None or not self._uses_examples()
+        return recentred(point, fixed_examples=given, fixed_steps=not self.decides_steps)
+
+    def _uses_examples(self) -> bool:
+        """False for a pure sampler program: no reducible score error and nothing the user wrote."""
+        for leaf in self._all_leaves():
+            c = leaf.coefficients
+            if c is None and not isinstance(leaf, (Compute, Steps)):
+                return True
+            if isinstance(leaf, CoherentScore):
+                return True
+            if isinstance(leaf, ScoreError) and (np.any(leaf.table.example_error > 0) or leaf.table.final_score > 0):
+                return True
+        return False
+
+    def _check(self) -> None:
+        """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+        size = len(self.levels)
+        design = self.design(Point(np.ones(size), self.spent_examples, np.ones(size)))
+        for _, leaf in self.objective.leaves():
+            if not (is_plain_term(leaf) or _positive_gram(leaf)):
+                expression, auxiliary = leaf.formulation(design)
+                check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+        for item in self.constraints:
+            if not is_plain_bound(item):
+                rows_of(item, design)
+        _refuse_free_quantities(self, design)
+
+    def _from_plan(self, plan: Plan) -> Point:
+        """Another plan's densities on this problem's levels; what is given here stays as given."""
+        logs, known = np.log(self.levels.sigma), np.log(plan.levels.sigma)
+
+        def moved(values: Array) -> Array:
+            return np.interp(logs, known, values / plan.levels.log_width) * self.levels.log_width
+
+        return Point(
+            moved(plan.new_examples) if self.examples is None else self.examples,
+            self.spent_examples,
+            moved(plan.steps) if self.steps is None else self.steps,
+        )
+
+    def certify(
+        self, *, examples: Array | None = None, steps: Array | None = None, tolerance: float = 1e-6
+    ) -> Certificate:
+        """How far a schedule of one's own is from the optimum: its value, a lower bound, its violations.
+
+        Args:
+            examples: (L,) all examples on each level, spent ones included; left out where given or not needed.
+            steps: (L,) sampler steps on each level; likewise.
+            tolerance: gap below which the schedule counts as optimal.
+
+        Raises:
+            ValueError: a quantity that the problem decides is missing, or has the wrong shape.
+            InfeasibleError, NotCertifiedError: the problem itself has no certified optimum.
+
+        >>> import numpy as np
+        >>> from codesign_opt import Coefficients, Levels, Local, Prices
+        >>> from codesign_opt.modeling import Compute, ScoreError
+        >>> table = Coefficients(Levels.log_uniform(0.01, 10.0, 2), score=[1.0, 9.0], floor=[0.0, 0.0],
+        ...                      response=np.zeros((0, 2)), coupling=Local(2.7), terminal="rescale")
+        >>> problem = Problem(ScoreError(table), [Compute(Prices(1.0, 1.0, 1), part="training") <= 100.0],
+        ...                   steps=[9.0, 9.0])
+        >>> proof = problem.certify(examples=[50.0, 50.0])  # the best is 25 and 75
+        >>> round(proof.relative_gap, 6), proof.optimal
+        (0.2, False)
+        """
+        lower = self.solve(tolerance=tolerance).certificate
+        point = _own_point(self, examples, steps)
+        return rated(self, point, lower, tolerance)
+
+    def solve(
+        self,
+        *,
+        method: str = "auto",
+        tolerance: float = 1e-6,
+        solver: str | None = None,
+        start: Plan | None = None,
+        verbose: bool = False,
+        on_attempt: Callable[[dict[str, Any]], None] | None = None,
+        **options: Any,
+    ) -> Plan:
+        """Solve the declared program and prove the answer.
+
+        Every attempt declares the program in variables relative to the last candidate; each is
+        recorded in `plan.attempts`. Nothing is called optimal without the certificate.
+
+        Args:
+            method: "auto" takes the dual Newton method of solvers/joint/ where the problem has its
+                structure (score error, discretisation, budgets, level bounds) and the certificate
+                accepts its answer, and the declared program otherwise, scaled from the structured
+                part's solution; "declared" always takes the cvxpy declaration. `plan.attempts` says
+                which was used.
+            tolerance: certified relative gap at which the answer is accepted.
+            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options
+                the declared program is solved, by that solver and no other.
+            start: a plan of a similar problem, the first reference.
+            verbose: show the solver's log.
+            on_attempt: called with each attempt's record.
+            options: passed to the solver.
+
+        Raises:
+            InfeasibleError: names the constraints in conflict, with amounts.
+            NotCertifiedError: no attempt reached `tolerance`; carries the attempts and the best plan.
+        """
+        chosen = "CLARABEL" if solver is None else choice(solver, "solver", cp.installed_solvers())
+        if solver is not None or options:
+            method = "declared"
+        begin = None if start is None else self._from_plan(start)
+        best, attempts = solve_declared(
+            self,
+            method=choice(method, "method", ("auto", "declared")),
+            tolerance=number(tolerance, "tolerance", positive=True),
+            solver=chosen,
+            verbose=verbose,
+            start=begin,
+            on_attempt=on_attempt,
+            options=options,
+        )
+        if best is None or not best.certificate.optimal:
+            plan = None if best is None else describe(self, best)
+            raise not_certified(self, best, attempts, plan)
+        return describe(self, best)
+
+
+def _own_point(problem: Problem, examples: Array | None, steps: Array | None) -> Point:
+    """A user's schedule as a point; quantities that the problem gives or does not need are filled in."""
+    size = len(problem.levels)
+    filled = {"examples": problem.examples, "steps": problem.steps}
+    for name, value in (("examples", examples), ("steps", steps)):
+        if value is not None:
+            filled[name] = vector(value, f"Problem.certify.{name}", length=size, nonnegative=True)
+    design = problem.design(Point(np.ones(size), problem.spent_examples, np.ones(size)))
+    for name, fixed in (("examples", design.fixed_examples), ("steps", design.fixed_steps)):
+        if filled[name] is None and not fixed:
+            raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
+    zero = np.zeros(size)
+    new = zero if filled["examples"] is None else np.maximum(filled["examples"] - problem.spent_examples, 0.0)
+    return Point(new, problem.spent_examples, zero if filled["steps"] is None else filled["steps"])
+
+
+def _distinct(items: tuple[Named, ...]) -> tuple[Named, ...]:
+    """Names made distinct, so that shadow prices can be looked up by name."""
+    seen: dict[str, int] = {}
+    result = []
+    for item in items:
+        seen[item.name] = seen.get(item.name, 0) + 1
+        label = item.name if seen[item.name] == 1 else f"{item.name} ({seen[item.name]})"
+        result.append(Named(label, item.what))
+    return tuple(result)
+
+
+def _refuse_free_quantities(problem: Problem, design: Design) -> None:
+    """A quantity that helps and that nothing limits would run to infinity: say so by name."""
+    limited_examples = limited_steps = False
+    for item in problem.constraints:
+        if isinstance(item.what, Bound):
+            budget = Budget.read(item.what, design)
+            if budget is not None:
+                limited_examples |= bool(np.all(budget.example > 0))
+                limited_steps |= bool(np.all(budget.step > 0))
+            else:
+                limited_examples = limited_steps = True
+        else:
+            limited_examples = limited_steps = True
+    if any(leaf.coefficients is None for _, leaf in problem.objective.leaves()):
+        limited_examples = limited_steps = True
+    if not design.fixed_examples and not limited_examples:
+        raise ValueError(
+            "Problem: nothing limits the examples; bound Compute(prices), give every example a price, or add a Cap."
+        )
+    if not design.fixed_steps and not limited_steps:
+        raise ValueError(
+            "Problem: nothing limits the steps (images = 0 gives them no price); bound Steps() or Compute(prices)."
+        )
+
+
+def _positive_gram(leaf: Term) -> bool:
+    """Convex by construction; completing its matrix only to check that would take half of a program's making."""
+    return type(leaf) is GramDiscretization and leaf.model == "positive"

@@ -1,0 +1,214 @@
+"""From a solver's answer to a proof: collect the leaves of the Lagrangian and ask the certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cvxpy as cp
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.errors import ConvexityError
+from ..certificate.lagrangian import Certificate, LagrangianBound
+from ..modeling.algebra import Term
+from ..modeling.design import Box, Design, Point
+from ..modeling.discretization import Discretization, SeparableDiscretization
+from ..modeling.information import InformationError, Trial, information_bound
+from ..modeling.terms import Compute, ScoreError, Steps, Truncation
+from .reference import Budget
+from .scaling import Row, as_stated, linearise, scaled_expression
+
+__all__ = ["Leaf", "certify"]
+
+# more examples or steps never hurt: what unlimited ones leave is a bound too
+_MONOTONE = (ScoreError, Discretization, SeparableDiscretization, Truncation, InformationError)
+
+
+class Leaf(NamedTuple):
+    """One summand of the objective: its weight, the term, its scaled expression, its own constraints."""
+
+    weight: float
+    term: Term
+    expression: cp.Expression
+    auxiliary: tuple[cp.Constraint, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """Objective at the candidate, and the part of it that no design changes."""
+
+    total: float
+    constant: float
+    resolution: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
+
+
+def certify(
+    leaves: Sequence[Leaf],
+    rows: Sequence[Row],
+    multipliers: Sequence[Array],
+    box: Box,
+    design: Design,
+    point: Point,
+    tolerance: float,
+    *,
+    tangent: Point | None = None,
+) -> Certificate:
+    """The better of the bounds that apply, with the candidate's feasibility in user units.
+
+    Tangents of the terms are taken at `tangent`, at the candidate unless given.
+    """
+    design.set(point)
+    infeasibility = max((row.violation() for row in rows), default=0.0)
+    price = sum(float(np.abs(y) @ row.excess()) for row, y in zip(rows, multipliers, strict=True) if not row.box)
+    value = _Value(
+        sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
+        sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),
+        sum(leaf.weight * leaf.term.resolution(design, point) for leaf in leaves),
+    )
+    if any(isinstance(leaf.term, InformationError) for leaf in leaves):
+        lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"
+    else:
+        lower = lagrangian(leaves, rows, multipliers, box, design, point if tangent is None else tangent).value()
+        method = "separable Lagrangian"
+    if all(isinstance(leaf.term, _MONOTONE) for leaf in leaves):
+        lower = max(lower, value.constant)
+    gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
+    return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+
+
+def lagrangian(
+    leaves: Sequence[Leaf],
+    rows: Sequence[Row],
+    multipliers: Sequence[Array],
+    box: Box,
+    design: Design,
+    point: Point,
+) -> LagrangianBound:
+    """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
+    bound = _empty(box, design, point)
+    for leaf in leaves:
+        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point, leaf.auxiliary)
+    for row, multiplier in zip(rows, multipliers, strict=True):
+        _tighten_box(bound, row, design)
+        if row.box:
+            continue
+        if row.bound is None:
+            _add_tangent(bound, row.expression, multiplier, design, point)
+            continue
+        for weight, term in row.bound.term.leaves():
+            expression = scaled_expression(term, design)[0]
+            _add(bound, term, expression, float(multiplier[0]) * weight, design, point)
+        bound.constant -= float(multiplier[0]) * row.bound.limit
+    return bound
+
+
+def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
+    bound = LagrangianBound(
+        len(design),
+        point.spent,
+        fixed_examples=point.new_examples if design.fixed_examples else None,
+        fixed_steps=point.steps if design.fixed_steps else None,
+    )
+    low = np.maximum(box.examples_low - point.spent, 0.0)
+    bound.examples_box = (low, np.maximum(box.examples_high - point.spent, low))
+    bound.steps_box = (box.steps_low, box.steps_high)
+    return bound
+
+
+def _add(
+    bound: LagrangianBound,
+    leaf: Term,
+    expression: cp.Expression,
+    weight: float,
+    design: Design,
+    point: Point,
+    auxiliary: tuple[cp.Constraint, ...] = (),
+) -> None:
+    if weight == 0:
+        return
+    if isinstance(leaf, Compute):
+        example, step, final = leaf.table(design)
+        bound.add_linear(weight * final, weight * example, weight * step)
+    elif isinstance(leaf, Steps):
+        size = len(design)
+        bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
+    elif not leaf.add_solved(bound, weight, point, design, auxiliary):
+        try:
+            _add_tangent(bound, as_stated(leaf, expression, design), np.array([weight]), design, point)
+        except ConvexityError as error:
+            raise ConvexityError(f"{leaf.name}: {error}") from None
+
+
+def _add_tangent(
+    bound: LagrangianBound, expression: cp.Expression, weights: Array, design: Design, point: Point
+) -> None:
+    """Tangent of weights @ expression at the candidate: below a convex function everywhere."""
+    design.set(point)
+    value, examples, steps = linearise(expression, design, weights)
+    offset = value - float(examples @ point.new_examples) - float(steps @ point.steps)
+    bound.add_linear(offset, examples, steps)
+
+
+def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
+    """What a budget alone implies for one level: m <= room / c, n <= room / k."""
+    budget = Budget.read(row.bound, design) if row.bound is not None else None
+    if budget is None:
+        return
+    room = budget.room
+    if design.fixed_examples:
+        room -= float(budget.example @ design.reference.new_examples)
+    if design.fixed_steps:
+        room -= float(budget.step @ design.reference.steps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most_examples = np.where(budget.example > 0, max(room, 0.0) / budget.example, np.inf)
+        most_steps = np.where(budget.step > 0, max(room, 0.0) / budget.step, np.inf)
+    bound.examples_box = (bound.examples_box[0], np.minimum(bound.examples_box[1], most_examples))
+    bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
+
+
+def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point) -> float:
+    """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
+    others = _empty(box, design, point)
+    for leaf in leaves:
+        if not isinstance(leaf.term, InformationError):
+            _add(others, leaf.term, leaf.expression, leaf.weight, design, point)
+    jacobian, limits = [], []
+    for row in rows:
+        _tighten_box(others, row, design)
+        if row.box:
+            continue
+        for index in range(row.size.size):
+            unit = np.zeros(row.size.size)
+            unit[index] = 1 / row.size[index]
+            design.set(point)
+            value, slope, _ = linearise(row.stated, design, unit)
+            for sign in (1.0, -1.0) if row.equality else (1.0,):
+                jacobian.append(sign * slope)
+                limits.append(sign * (float(slope @ point.new_examples) - value))
+    size = len(design)
+    polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
+    tangent = (others.constant, others.examples_price)
+    return max(
+        information_bound(trials, point, tangent, polyhedron, others.examples_box)
+        for trials in _trials(leaves, design, point)
+    )
+
+
+def _trials(leaves: Sequence[Leaf], design: Design, point: Point) -> list[list[Trial]]:
+    """Y of every information error at the candidate, and from the duals of the declared equalities where there are."""
+    at_candidate, from_duals = [], []
+    for leaf in leaves:
+        if not isinstance(leaf.term, InformationError) or leaf.weight == 0:
+            continue
+        at_candidate.append(Trial(leaf.weight, leaf.term, leaf.term.solution(point.examples)))
+        dual = leaf.term.dual_solution(leaf.auxiliary, design.reference.examples)
+        if dual is not None:
+            from_duals.append(Trial(leaf.weight, leaf.term, dual / leaf.weight))
+    return [at_candidate, from_duals] if len(from_duals) == len(at_candidate) else [at_candidate]

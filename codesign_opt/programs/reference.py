@@ -1,0 +1,136 @@
+"""A first guess of the optimum: the point that the variables are measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.errors import InfeasibleError
+from ..ingredients.levels import Levels
+from ..modeling.algebra import Bound
+from ..modeling.design import Box, Design, Point
+from ..modeling.terms import Compute, Steps
+from ..models.coefficients import Coefficients
+
+__all__ = ["Budget", "check_open", "first_reference", "recentred"]
+
+_DEFAULT_STEPS = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """A linear budget read off a bound on Compute or Steps: example . m + step . n <= limit - final."""
+
+    example: Array
+    step: Array
+    room: float
+
+    @classmethod
+    def read(cls, bound: Bound, design: Design) -> Budget | None:
+        """The budget behind `Compute(...) <= limit` or `Steps() <= limit`; None for other bounds."""
+        leaves = list(bound.term.leaves())
+        if len(leaves) != 1:
+            return None
+        weight, leaf = leaves[0]
+        size = len(design)
+        if isinstance(leaf, Compute):
+            example, step, final = leaf.table(design)
+        elif isinstance(leaf, Steps):
+            example, step, final = np.zeros(size), np.ones(size), float(design.final_steps)
+        else:
+            return None
+        return cls(weight * example, weight * step, bound.limit - weight * final)
+
+
+def first_reference(
+    levels: Levels,
+    table: Coefficients | None,
+    budgets: list[Budget],
+    box: Box,
+    *,
+    spent: Array,
+    fixed_examples: Array | None,
+    fixed_steps: Array | None,
+) -> Point:
+    """Square-root rule for examples, step density of the discretisation error, half the budget each."""
+    size = len(levels)
+    example_price = _first_positive([b.example for b in budgets], size)
+    step_price = _first_positive([b.step for b in budgets], size)
+    error = np.ones(size) if table is None else table.example_error
+    examples = fixed_examples if fixed_examples is not None else _shape(np.sqrt(error / example_price))
+    steps = fixed_steps if fixed_steps is not None else _shape(_step_shape(table, size) / step_price**0.5)
+    if fixed_steps is None:
+        steps = steps * _amount(steps, [(b.step, _room(b, fixed_examples)) for b in budgets], _DEFAULT_STEPS)
+        steps = np.clip(steps, np.minimum(box.steps_low, 1e300), box.steps_high)
+    if fixed_examples is None:
+        rooms = [(b.example, b.room - (float(b.step @ steps) if np.any(b.example > 0) else 0.0)) for b in budgets]
+        rooms = [(e, room if room > 0 else 0.5 * b.room) for (e, room), b in zip(rooms, budgets, strict=True)]
+        examples = examples * _amount(examples, rooms, max(1e6, float(spent.sum())))
+        examples = np.clip(examples + spent, box.examples_low, box.examples_high) - spent
+    return Point(_positive(examples), spent, _positive(steps))
+
+
+def recentred(point: Point, *, fixed_examples: bool = False, fixed_steps: bool = False) -> Point:
+    """The same point as a reference: levels at zero get a small positive unit; what is fixed stays."""
+    return Point(
+        point.new_examples if fixed_examples else _positive(point.new_examples),
+        point.spent,
+        point.steps if fixed_steps else _positive(point.steps),
+    )
+
+
+def check_open(box: Box, table: Coefficients | None, spent: Array) -> None:
+    """Refuse caps that forbid what the score error needs."""
+    if np.any(box.examples_low > box.examples_high) or np.any(box.steps_low > box.steps_high):
+        return  # the elastic solve names the pair
+    if table is None:
+        return
+    barred = np.flatnonzero((box.examples_high <= spent) & (spent <= 0) & (table.example_error > 0))
+    if barred.size and table.coupling.pooling(table.levels) is None:
+        sigma = table.sigma[barred[0]]
+        raise InfeasibleError(
+            f"Infeasible: a Cap leaves no example at sigma = {sigma:.3g} where the score error needs some; "
+            "raise the cap there, or stop sampling above that noise level."
+        )
+
+
+def _room(budget: Budget, fixed_examples: Array | None) -> float:
+    used = 0.0 if fixed_examples is None else float(budget.example @ fixed_examples)
+    shared = 0.5 if fixed_examples is None and np.any(budget.example > 0) else 1.0
+    return max(budget.room - used, 1e-3 * abs(budget.room)) * shared
+
+
+def _step_shape(table: Coefficients | None, size: int) -> Array:
+    if table is None:
+        return np.ones(size)
+    response = (table.step_response**2).sum(axis=0) ** (0.5 / (table.order + 1))
+    shape = response / max(response.max(), 1e-300) if response.any() else np.zeros(size)
+    floor = np.sqrt(table.floor_error * table.kappa)
+    if not response.any() and floor.any():
+        shape = floor / floor.max()
+    return np.maximum(shape, 1e-3 * table.log_width / table.log_width.max())
+
+
+def _shape(values: Array) -> Array:
+    top = float(np.max(values))
+    return np.maximum(values / top, 1e-15) if top > 0 else np.ones_like(values)
+
+
+def _amount(shape: Array, rows: list[tuple[Array, float]], default: float) -> float:
+    """The largest multiple of `shape` that every budget row allows."""
+    allowed = [room / float(price @ shape) for price, room in rows if np.any(price > 0) and room > 0]
+    return min(allowed) if allowed else default / float(shape.sum())
+
+
+def _first_positive(rows: list[Array], size: int) -> Array:
+    for row in rows:
+        if np.all(row > 0):
+            return row
+    return np.ones(size)
+
+
+def _positive(values: Array) -> Array:
+    top = float(np.max(values))
+    return np.maximum(values, 1e-12 * top if top > 0 else 1.0)

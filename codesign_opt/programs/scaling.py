@@ -1,0 +1,357 @@
+"""Scaling: user rows and user terms brought to order one, and every answer scaled back.
+
+Conic solvers handed raw units return "optimal" far from the optimum; the variables are relative to
+a reference, rows are divided by their size there, and a homogeneous user term is declared in units
+in which it is of order one (docs/theory.md section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from scipy import sparse
+
+from ..basics.checks import Array, Indices
+from ..basics.errors import ConvexityError, EmptySelectionError
+from ..modeling.algebra import Bound, Term
+from ..modeling.constraints import BoxConstraint, Constraint, Named
+from ..modeling.design import Design
+
+__all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
+
+_PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
+
+
+@dataclass(eq=False)
+class Row:
+    """One scaled constraint: expression / size <= 0 (or == 0), and what it was before.
+
+    Attributes:
+        name: the user's name.
+        expression: entries that must be <= 0 (or == 0), in user units.
+        size: (N,) size of each entry at the reference.
+        constraint: the cvxpy constraint on expression / size.
+        price_sign: +1 where raising the user's right-hand side tightens (>=), -1 where it relaxes (<=).
+        limit: the right-hand side, where it is one number.
+        bound: the bound behind the row, or None.
+        box: whether the row is a bound on single levels, which the certificate takes exactly.
+        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
+        exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
+            certificate trusts this one alone.
+    """
+
+    name: str
+    expression: cp.Expression
+    size: Array
+    constraint: cp.Constraint
+    equality: bool = False
+    price_sign: float = -1.0
+    limit: float | None = None
+    bound: Bound | None = None
+    box: bool = False
+    rate: Array | None = None
+    exact: cp.Expression | None = None
+
+    @property
+    def stated(self) -> cp.Expression:
+        """The expression that proofs use."""
+        return self.expression if self.exact is None else self.exact
+
+    def excess(self) -> Array:
+        """(N,) violation in the row's own units, at the variables' current values."""
+        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
+        return np.abs(value) if self.equality else np.maximum(value, 0.0)
+
+    def violation(self) -> float:
+        """Largest violation relative to the row's size at the variables' current values."""
+        excess = self.excess()
+        if not excess.any():
+            return 0.0
+        limit = 0.0 if self.limit is None else abs(self.limit)
+        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
+
+    def multipliers(self, objective_unit: float) -> Array:
+        """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
+        dual = self.constraint.dual_value
+        value = np.zeros(self.size.size) if dual is None else np.ravel(np.asarray(dual, dtype=np.float64))
+        if not self.equality:
+            value = np.maximum(value, 0.0)
+        return value * objective_unit / self.size
+
+
+def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
+    """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
+    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
+    examples, steps = jacobians(expression, design)
+    return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
+
+
+def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
+    """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
+
+    Raises:
+        ConvexityError: a function without a gradient, or a candidate outside its domain.
+    """
+    try:
+        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
+    except NotImplementedError:
+        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
+    result = []
+    for variable, unit in (
+        (design.new_variable, design.reference.new_examples),
+        (design.step_variable, design.reference.steps),
+    ):
+        if not isinstance(variable, cp.Variable) or variable.id not in found:
+            result.append(np.zeros((len(design), expression.size)))
+            continue
+        if found[variable.id] is None:
+            raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
+    return result[0], result[1]
+
+
+def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
+    """The term declared in units in which it is of order one, and whether that could be done.
+
+    Built-in terms scale themselves. A user's term is probed: where f(k m, n) = k^p f(m, n) and
+    f(m, k n) = k^r f(m, n), it is declared as U^p V^r f(m/U, n/V) with U, V the sizes of the densities.
+    """
+    if term.scales_itself:
+        expression, constraints = term.formulation(design)
+        return expression, constraints, True
+    degrees = _degrees(term, design)
+    if degrees is None:
+        expression, constraints = term.formulation(design)
+        return expression, constraints, False
+    units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
+    if not all(degrees):  # one quantity only: its unit is the size of what the nonlinear functions see
+        _at_reference(design)
+        units = [_argument_size(term.expression(design), unit) for unit in units]
+    units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
+    expression, constraints = term.formulation(design.in_units(*units))
+    factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
+    return factor * expression, constraints, True
+
+
+def as_stated(term: Term, scaled: cp.Expression, design: Design) -> cp.Expression:
+    """The term as its author wrote it: homogeneity is probed, not known, and no proof may rest on it."""
+    return scaled if term.scales_itself else term.expression(design)
+
+
+def _argument_size(expression: cp.Expression, default: float) -> float:
+    """Typical size of the arguments of the nonlinear functions in an expression, at the variables' values."""
+    found: list[float] = []
+    stack: list[Any] = [expression]
+    while stack:
+        node = stack.pop()
+        arguments = [a for a in getattr(node, "args", []) if not a.is_constant()]
+        if arguments and not node.is_affine() and all(a.is_affine() for a in arguments):
+            found += [float(np.max(np.abs(a.value))) for a in arguments if a.value is not None]
+        stack.extend(arguments)
+    found = [size for size in found if size > 0 and np.isfinite(size)]
+    return float(np.exp(np.mean(np.log(found)))) if found else default
+
+
+def _at_reference(design: Design) -> None:
+    for variable in design.variables:
+        variable.value = np.ones(len(design))
+
+
+def _size(density: Array) -> float:
+    return float(np.max(density)) if np.any(density > 0) else 1.0
+
+
+def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
+    """Degrees of homogeneity in examples and in steps, or None where the term is not homogeneous."""
+    if np.any(design.reference.spent > 0):
+        return None  # examples = spent + new is not homogeneous in the new ones
+    base = _probe(term, design, 1.0, 1.0)
+    if base is None or base == 0:
+        return None
+    degrees = []
+    for axis in range(2):
+        found = []
+        for k in _PROBES:
+            value = _probe(term, design, *((k, 1.0) if axis == 0 else (1.0, k)))
+            if value is None or value / base <= 0:
+                return None
+            found.append(np.log(value / base) / np.log(k))
+        if np.ptp(found) > 1e-9 * max(1.0, abs(found[0])):
+            return None
+        degrees.append(float(np.round(found[0], 9)))
+    return degrees[0], degrees[1]
+
+
+def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
+    """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
+    probe = design.in_units(1 / examples, 1 / steps)
+    _at_reference(design)
+    expression = term.expression(probe)
+    _refuse_no_scalar(term.name, expression)
+    with np.errstate(all="ignore"):
+        value = expression.value
+    return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
+
+
+def rows_of(item: Named, design: Design) -> list[Row]:
+    """The scaled rows of one named constraint; design's variables are set to their reference."""
+    _at_reference(design)
+    what = item.what
+    if isinstance(what, Bound):
+        return [_bound_row(item.name, what, design)]
+    is_box = isinstance(what, BoxConstraint)
+    produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
+    if isinstance(produced, (cp.Constraint, bool, np.bool_)):
+        produced = [produced]
+    if not isinstance(produced, (list, tuple)):
+        raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
+    rows = [_row(item.name, constraint, design, is_box) for constraint in produced]
+    if isinstance(what, BoxConstraint):
+        rate = what.rate(design)
+        for row in rows:
+            row.rate = rate[_level_of_entries(row, design)]
+    return rows
+
+
+def _level_of_entries(row: Row, design: Design) -> Indices:
+    """(N,) the level that each entry of a level bound is about."""
+    examples, steps = jacobians(row.expression, design)
+    touched = abs(sparse.csr_array(examples)) + abs(sparse.csr_array(steps))
+    return np.asarray(touched.toarray().argmax(axis=0), dtype=np.intp)
+
+
+def _bound_row(name: str, bound: Bound, design: Design) -> Row:
+    pieces = [(w, _bounded(name, leaf, design)) for w, leaf in bound.term.leaves()]
+    for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
+        check_leaf(leaf.name, expression, design)
+    expression = sum(w * e for w, e in pieces) - bound.limit
+    size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
+    stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
+                 zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
+    return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound, exact=stated)
+
+
+def _bounded(name: str, leaf: Term, design: Design) -> cp.Expression:
+    """A term inside a bound: without auxiliary variables."""
+    expression, auxiliary, _ = scaled_expression(leaf, design)
+    if not auxiliary:
+        return expression
+    try:
+        return leaf.expression(design)
+    except TypeError:
+        raise ConvexityError(
+            f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
+        ) from None
+
+
+def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
+    if isinstance(constraint, (bool, np.bool_)):
+        raise TypeError(
+            f"'{name}' returned {constraint}, not a cvxpy constraint: a comparison of numbers was evaluated. "
+            "Use design.examples, design.density, design.steps or design.step_sizes in it."
+        )
+    expression, equality, sign, limit = _standard_form(name, constraint)
+    _refuse_empty(name, expression)
+    _refuse_foreign(f"'{name}'", expression, design)
+    if not constraint.is_dcp():
+        raise ConvexityError(
+            f"'{name}' is not convex in (examples, steps): {constraint}. State a lower bound on a convex "
+            "quantity, a ratio or a product as a linear row; see docs/theory.md section 7 for restatements."
+        )
+    flat = cp.reshape(expression, (expression.size,), order="C")
+    try:
+        size = _row_size(flat, 0.0)
+    except NotImplementedError:
+        raise ConvexityError(
+            f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "
+            "bound on a largest entry is a bound on every entry."
+        ) from None
+    scaled = cp.multiply(1 / size, flat)
+    built = scaled == 0 if equality else scaled <= 0
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box)
+
+
+def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression, bool, float, float | None]:
+    """Expression that must be <= 0 (== 0), whether it is an equality, sign of the price, right-hand side."""
+    if isinstance(constraint, cp.constraints.Inequality):
+        left, right = constraint.args
+        if right.is_constant():
+            return left - right, False, -1.0, _scalar(right)
+        if left.is_constant():
+            return left - right, False, 1.0, _scalar(left)
+        return left - right, False, -1.0, None
+    if isinstance(constraint, (cp.constraints.Equality, cp.constraints.Zero)):
+        expression = constraint.args[0] - constraint.args[1] if len(constraint.args) == 2 else constraint.args[0]
+        return expression, True, -1.0, None
+    if isinstance(constraint, cp.constraints.SOC):
+        t, x = constraint.args
+        return cp.norm(x, 2, axis=constraint.axis) - t, False, -1.0, None
+    if isinstance(constraint, (cp.constraints.NonPos, cp.constraints.NonNeg)):
+        flip = 1.0 if isinstance(constraint, cp.constraints.NonPos) else -1.0
+        return flip * constraint.args[0], False, -1.0, None
+    raise TypeError(
+        f"'{name}' gives a {type(constraint).__name__} constraint; use <=, >=, == or a second-order cone, which "
+        "the certificate can check."
+    )
+
+
+def _scalar(expression: cp.Expression) -> float | None:
+    return float(np.asarray(expression.value).item()) if expression.size == 1 else None
+
+
+def _row_size(expression: cp.Expression, minimum: float) -> Array:
+    """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
+    linear = np.zeros(expression.size)
+    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
+    for variable, gradient in expression.grad.items():
+        if gradient is None:
+            continue
+        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
+        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
+        linear += np.abs(pieces).sum(axis=0)
+        rest -= pieces.sum(axis=0)
+    size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
+    return np.where((size > 0) & np.isfinite(size), size, 1.0)
+
+
+def check_leaf(name: str, expression: cp.Expression, design: Design, *, auxiliary: bool = False) -> None:
+    """Refuse a term that is not a scalar convex function of this design, by name."""
+    _refuse_no_scalar(name, expression)
+    _refuse_empty(name, expression)
+    if not auxiliary:
+        _refuse_foreign(name, expression, design)
+    if not (expression.is_dcp() and expression.is_convex()):
+        raise ConvexityError(
+            f"{name} is not convex in (density, steps): cvxpy finds it {expression.curvature}. A concave price, a "
+            "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
+        )
+
+
+def _refuse_no_scalar(name: str, expression: Any) -> None:
+    if not isinstance(expression, cp.Expression):
+        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if expression.size != 1:
+        raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
+
+
+def _refuse_foreign(name: str, expression: cp.Expression, design: Design) -> None:
+    own = {v.id for v in design.variables}
+    foreign = [v.name() for v in expression.variables() if v.id not in own]
+    if foreign:
+        raise TypeError(f"{name} uses variables that are not the design's: {', '.join(foreign)}.")
+
+
+def _refuse_empty(name: str, expression: Any) -> None:
+    """Refuse an empty mask anywhere in the expression."""
+    stack: list[Any] = [expression]
+    walk: Callable[[Any], Any] = lambda e: getattr(e, "args", [])  # noqa: E731
+    while stack:
+        current = stack.pop()
+        if getattr(current, "size", 1) == 0:
+            raise EmptySelectionError(f"{name} selects no level (an empty mask); widen the range of sigma.")
+        stack.extend(walk(current))

@@ -1,0 +1,266 @@
+"""Plan: the answer. Printable, plottable, saved as JSON; a frozen value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, choice, integer
+from ..certificate.lagrangian import Certificate
+from ..ingredients.densities import SigmaDensity, TrainingDensity
+from ..ingredients.levels import Levels
+from ..samplers.affine_steps import check_grid
+
+__all__ = ["SCHEMA_VERSION", "Plan"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A certified design: where to train, where to step, where to stop, and what it costs.
+
+    Attributes:
+        levels: the noise levels of the program, ascending.
+        examples: (L,) training examples on each level, those already spent included.
+        new_examples: (L,) examples still to be trained.
+        steps: (L,) sampler steps on each level (fractions: the continuous solution).
+        sigmas: the sampler's noise levels, descending: under "denoise" K levels sigma_max … sigma_r
+            and a final 0 (K steps, the last to zero), under "rescale" K+1 levels; None where no
+            sampler was planned.
+        terminal: "denoise" or "rescale".
+        stopping_sigma: the noise level where sampling stops.
+        error: predicted squared Wasserstein distance of the continuous design.
+        breakdown: `error` by cause; the parts sum to it.
+        certificate: the independent proof for this stopping point.
+        shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
+        elasticities: relative change of the reducible error per relative change of the same.
+        costs: price of the training and of the sampling, and the budgets.
+        tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`.
+        handed_out: error of the integer grid with the discrete kernel, by cause; empty where unknown.
+        curve: error against the stopping point, one record per point tried.
+        outer: what is known over the stopping points: "optimal" or "best of N", with the bound.
+        peers: error of named schedules under the same prices.
+        fits: one-number summaries (rho of the grid, log-normal of the density) and what they cost.
+        attempts: what the solver was asked and what it answered.
+        notes: warnings a reader should see.
+        provenance: where the numbers come from.
+    """
+
+    levels: Levels
+    examples: Array
+    new_examples: Array
+    steps: Array
+    sigmas: Array | None
+    terminal: str
+    stopping_sigma: float
+    error: float
+    breakdown: Mapping[str, float]
+    certificate: Certificate
+    shadow_prices: Mapping[str, Any]
+    elasticities: Mapping[str, float]
+    costs: Mapping[str, float]
+    tables: Mapping[str, Array]
+    handed_out: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+    outer: Mapping[str, Any] = field(default_factory=dict)
+    peers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = len(self.levels)
+        for name in ("examples", "new_examples", "steps"):
+            shape = np.shape(getattr(self, name))
+            if shape != (size,):
+                raise ValueError(f"Plan.{name} has shape {shape}; one entry for each of the {size} levels is needed.")
+        choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
+        if self.sigmas is not None:
+            check_grid(self.sigmas, "Plan.sigmas")
+        for name in ("breakdown", "costs", "tables", "shadow_prices", "provenance"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+        if not isinstance(self.error, (int, float)) or np.isnan(self.error):
+            raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
+
+    @property
+    def number_of_steps(self) -> int:
+        """K, the number of steps of the handed-out grid (0 where no sampler was planned)."""
+        return 0 if self.sigmas is None else self.sigmas.size - 1
+
+    @cached_property
+    def training_density(self) -> TrainingDensity:
+        """Examples per unit sigma as a function of sigma; `.lognormal()` gives P_mean and P_std."""
+        return TrainingDensity(
+            self.levels,
+            self.examples,
+            self.tables["score_weight"],
+            float(self.provenance.get("final_score", 0.0)),
+            self.tables["final_window"],
+            self.tables["example_price"],
+            self.tables.get("served_weight"),
+            self.tables.get("pooling"),
+        )
+
+    def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
+        """Stratified training noise levels and importance weights; see TrainingDensity.sample."""
+        return self.training_density.sample(batch, generator, base)
+
+    def integer_examples(self, total: int | None = None) -> tuple[Array, float]:
+        """Whole examples per level by greedy marginal gain, and the relative loss of rounding.
+
+        Under "denoise" the last evaluation's error counts, too, and so do examples that teach their neighbours:
+        for the rounding by a separable bound at the plan, in the loss as they are.
+
+        Args:
+            total: number of new examples to hand out; unless given, as many as the plan's price buys.
+        """
+        from ..solvers.waterfill.rounding import round_examples, separable_errors
+
+        density, spent, plan = self.training_density, self.examples - self.new_examples, self.examples
+        if total is not None:
+            total = integer(total, "Plan.integer_examples.total", minimum=0)
+            plan = spent + self.new_examples * (total / (self.new_examples.sum() or 1.0))
+        errors = separable_errors(density.score_weights, density.final_score, density.final_window, plan)
+        whole, loss = round_examples(errors, density.prices, self.new_examples, spent=spent, total=total)
+        joint = density.final_score > 0 or density.pooling is not None
+        before = density.score_error(plan) if joint else 0.0
+        if 0 < before < np.inf and np.isfinite(loss):
+            loss = density.score_error(spent + whole) / before - 1.0
+        return whole, loss
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as JSON (schema version inside); returns the path."""
+        target = Path(path)
+        text = json.dumps(_to_json(self.to_dict()), indent=1, allow_nan=False)
+        scratch = target.with_name(target.name + ".part")  # an interrupted save leaves the old file whole
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan written by `save`.
+
+        Raises:
+            ValueError: the file is truncated, is not a plan, or has another schema version.
+        """
+        source = Path(path)
+        try:
+            data = _restore(json.loads(source.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{source} is not a whole JSON file ({error}); save the plan again.") from None
+        if not isinstance(data, dict) or data.get("kind") != "codesign_opt.plan":
+            raise ValueError(f"{source} is not a plan of codesign_opt (its 'kind' is missing or another).")
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{source} has schema version {data.get('schema_version')}; this version reads {SCHEMA_VERSION}."
+            )
+        try:
+            return cls._from_dict(data)
+        except KeyError as error:
+            raise ValueError(f"{source} lacks the field {error}; save the plan again.") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{source} has a malformed field ({error}); save the plan again.") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in the plan as plain lists and numbers."""
+        result: dict[str, Any] = {"kind": "codesign_opt.plan", "schema_version": SCHEMA_VERSION}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Levels):
+                value = value.edges
+            elif isinstance(value, Certificate):
+                value = value.to_dict()
+            result[item.name] = value
+        return result
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        record = {item.name: data[item.name] for item in fields(cls)}
+        proof = {k: v for k, v in record["certificate"].items() if k != "optimal"}
+        tables = {name: np.array(values, dtype=np.float64) for name, values in record["tables"].items()}
+        record.update(
+            levels=Levels(np.array(record["levels"], dtype=np.float64)),
+            certificate=Certificate(**proof),
+            tables=tables,
+            sigmas=None if record["sigmas"] is None else np.array(record["sigmas"], dtype=np.float64),
+        )
+        for name in ("examples", "new_examples", "steps"):
+            record[name] = np.array(record[name], dtype=np.float64)
+        record["shadow_prices"] = {
+            name: np.array(value) if isinstance(value, list) else value
+            for name, value in record["shadow_prices"].items()
+        }
+        for name in ("curve", "attempts", "notes"):
+            record[name] = tuple(record[name])
+        return cls(**record)
+
+    def table(self, rows: int | None = None) -> str:
+        """The levels as text: sigma, examples, share, step size and error by cause."""
+        from .text import level_table
+
+        return level_table(self, rows)
+
+    def plot(self, figure: Any = None) -> Any:
+        """One page that shows the whole plan; returns the matplotlib Figure."""
+        from .panels import plan_page
+
+        return plan_page(self, figure)
+
+    def export(self, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
+        """The sampler's noise levels for another program: "diffusers", "k-diffusion", "comfyui", "json" or "csv".
+
+        Args:
+            target, scheduler, path, options: as in `codesign_opt.exports.export`; "diffusers" needs the scheduler.
+
+        Raises:
+            ValueError: no sampler was planned, or the scheduler cannot take the levels (the message says which can).
+        """
+        from ..exports import export
+
+        return export(self, target, scheduler, path=path, **options)
+
+    def __str__(self) -> str:
+        from .text import plan_text
+
+        return plan_text(self)
+
+    def __repr__(self) -> str:
+        steps = "no sampler" if self.sigmas is None else f"{self.number_of_steps} steps"
+        return f"Plan(error={self.error:.4g}, stopping_sigma={self.stopping_sigma:.4g}, {steps})"
+
+
+def _to_json(value: Any) -> Any:
+    """JSON without infinities: they become strings that `load` reads back."""
+    if isinstance(value, Mapping):
+        return {str(k): _to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return [_to_json(v) for v in value.tolist()]
+    if isinstance(value, (np.bool_, bool)):
+        return bool(value)
+    if isinstance(value, (np.integer, int)):
+        return int(value)
+    if isinstance(value, (np.floating, float)):
+        number = float(value)
+        return number if np.isfinite(number) else str(number)
+    return value if value is None else str(value)
+
+
+def _restore(value: Any) -> Any:
+    """Undo `_to_json` for infinities."""
+    if isinstance(value, dict):
+        return {k: _restore(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_restore(v) for v in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value

@@ -1,0 +1,420 @@
+"""Plans as text: what `print(plan)` shows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.wording import aligned, percent, quantity, signed
+from .level_table import level_table, planned_training
+
+if TYPE_CHECKING:
+    from ..planning.audit import Audit
+    from .record import Plan
+
+__all__ = ["CAUSES", "audit_text", "certificate_line", "level_table", "outer_line", "plan_text"]
+
+WIDTH = 88
+_MOST = 5  # rows of shadow prices, peers and extra causes before the rest is counted
+
+# What each part of the error is, for a reader who has not read docs/theory.md.
+CAUSES = {
+    "discretization": "finite sampler steps",
+    "score": "too few training examples",
+    "floor": "training noise that stays",
+    "last evaluation": "denoiser error in the final call",
+    "truncation": "stopping above zero noise",
+    "initial": "starting from pure noise",
+    "bias": "steps, stop and start, exactly",
+    "InformationError": "too few training examples",
+    "discretization (signed Gram)": "finite sampler steps, signed",
+    "discretization (positive Gram)": "finite sampler steps, upper model",
+    "score (coherent)": "too few training examples",
+}
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as a grouped table of at most 88 columns: error by cause, budget, proof, shadow prices, peers.
+
+    Whatever the plan does not hold is left out.
+
+    >>> from codesign_opt import Coefficients, Discretization, Levels, Problem, Steps
+    >>> import numpy as np
+    >>> levels = Levels.log_uniform(0.01, 10.0, 20)
+    >>> table = Coefficients(levels, np.zeros(20), np.zeros(20), np.ones((1, 20)))
+    >>> print(plan_text(Problem(Discretization(table), [Steps() <= 5]).solve()).splitlines()[0])
+    Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
+    """
+    groups = (
+        _headline, _causes, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+    )  # fmt: skip
+    return "\n".join(line for group in groups for line in group(plan))
+
+
+def handed_total(plan: Plan) -> float | None:
+    """Error of the handed-out grid of whole steps; None where it was not computed."""
+    total = plan.handed_out.get("total", plan.handed_out.get("error"))
+    return None if total is None else float(total)
+
+
+def handed_parts(plan: Plan) -> dict[str, float]:
+    """The handed-out grid's error by cause, without totals and without bounds on what is left out."""
+    left_out = ("total", "error", "cross term at most")
+    return {name: float(value) for name, value in plan.handed_out.items() if name not in left_out}
+
+
+def evaluations_per_image(plan: Plan) -> int | None:
+    """Calls of the denoiser for one image with the handed-out grid; None where the sampler is unknown."""
+    if plan.sigmas is None or "evaluations_per_step" not in plan.provenance:
+        return None
+    final = 1 if plan.terminal == "denoise" else 0  # the last step to zero is one call, whatever the sampler
+    return (plan.number_of_steps - final) * int(plan.provenance["evaluations_per_step"]) + final
+
+
+def relative_error(plan: Plan, error: float) -> float | None:
+    """An error relative to the data's total variance, where the plan's provenance states that."""
+    trace = plan.provenance.get("trace")
+    return error / float(trace) if trace else None
+
+
+def _headline(plan: Plan) -> list[str]:
+    if plan.sigmas is None:
+        low, high = plan.levels.edges[0], plan.levels.edges[-1]
+        planned = f"training on {len(plan.levels)} noise levels, sigma {quantity(low)} to {quantity(high)}"
+        first = f"Plan: {planned}; no sampler planned"
+    else:
+        last = ", the last one to zero noise" if plan.terminal == "denoise" else ""
+        first = (
+            f"Plan: {plan.number_of_steps:,} {_sampler_name(plan)}steps, sigma {quantity(plan.sigmas[0])} to "
+            f"{quantity(plan.stopping_sigma)}{last}"
+        )
+    kind = str(plan.provenance.get("error", "squared Wasserstein-2 distance of samples to data"))
+    if plan.sigmas is None:
+        kind = "mean squared error of the outputs of interest"
+    own = [name for name in plan.breakdown if name not in CAUSES]
+    if own:
+        return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
+    lines = [first, f"Predicted error {quantity(plan.error)}: {kind}"]
+    relative = relative_error(plan, plan.error)
+    if relative is not None:
+        root = percent(abs(relative) ** 0.5)
+        lines.append(f"  = {percent(relative)} of the data's total variance; RMS {root} of the data's RMS")
+    if (total := handed_total(plan)) is not None:
+        lines.append(f"  {quantity(total)} with the whole steps that are handed out")
+    return lines
+
+
+def _sampler_name(plan: Plan) -> str:
+    record = plan.provenance.get("sampler", "sampler")
+    name = record.get("name", "sampler") if isinstance(record, Mapping) else record
+    return f"{name} "
+
+
+def _causes(plan: Plan) -> list[str]:
+    if not plan.breakdown:
+        return []
+    handed, total = handed_parts(plan), handed_total(plan)
+    shown = {name: value for name, value in plan.breakdown.items() if value or handed.get(name)}
+    rows = [
+        [*_cause(name, plan), quantity(value), _share(value, plan.error), quantity(handed.get(name))]
+        for name, value in sorted(shown.items(), key=lambda item: -abs(item[1]))
+    ]
+    extra = [name for name, value in handed.items() if value and name not in shown]
+    rows += [[*_cause(name, plan), "", "", quantity(handed[name])] for name in extra]
+    rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
+    columns = ["error", "share"] + (["whole steps"] if plan.handed_out else [])
+    lines = aligned(["Error by cause", "", *columns], rows)
+    zero = [name for name in plan.breakdown if name not in shown]
+    lines += _wrapped("  none from ", ", ".join(zero))
+    cross = plan.handed_out.get("cross term at most")
+    if cross:
+        lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
+    return lines
+
+
+def _cause(name: str, plan: Plan) -> list[str]:
+    short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
+    if name == "bias" and "bias" in plan.provenance:
+        return [short, f"steps, stop and start, {plan.provenance['bias']}"]
+    return [short, CAUSES.get(name, "term of this problem")]
+
+
+def _measured(plan: Plan) -> list[str]:
+    """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
+    said = plan.provenance
+    if "error" not in said:
+        return []
+    lines = []
+    if "discretization (signed Gram)" in plan.breakdown:
+        lines.append("  discretization: Gram matrix of responses to single steps, with its signs")
+    if "discretization (positive Gram)" in plan.breakdown:
+        lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
+    if "denoiser" in said and "draws" in said:
+        draws, fine = quantity(said["draws"]), quantity(said.get("fine_steps"))
+        lines.append(f"  on {_clip(str(said['denoiser']))}: {draws} draws against a fine solution of {fine} steps")
+    if calls := sum((said.get("evaluations") or {}).values()):
+        own = said.get("plan_evaluations")
+        more = "" if own is None else f" and {own:,} for this plan"
+        lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
+    if planned_training(plan) and said.get("correlation_length") == "assumed":
+        lines.append("  correlation length of training errors: assumed, not measured")
+    if planned_training(plan) and (notes := said.get("training_notes")):
+        lines += _wrapped("  learning curves: ", str(notes[0]), 2)
+        lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
+    return ["Measured, not exact", *lines] if lines else []
+
+
+def _share(value: float, total: float) -> str:
+    return percent(value / total) if total else ""
+
+
+def _budget(plan: Plan) -> list[str]:
+    amounts = {}
+    if planned_training(plan):
+        amounts["training"] = _training_amount(plan)
+    if plan.sigmas is not None:
+        amounts["sampling"] = _sampling_amount(plan)
+    if not amounts:
+        return []
+    spending = sum(plan.costs.get(side, 0.0) for side in amounts)
+    if not spending:
+        return ["Amounts", *(f"  {side:<9} {amount}" for side, amount in amounts.items())]
+    rows = [_budget_row(plan, side, amount, spending) for side, amount in amounts.items()]
+    unit = plan.provenance.get("price_unit")
+    return aligned(["Budget" + (f" ({unit})" if unit else ""), "price", "share", ""], rows, left=(0, 3))
+
+
+def _budget_row(plan: Plan, side: str, amount: str, spending: float) -> list[str]:
+    price = plan.costs.get(side, 0.0)
+    return [side, quantity(price), percent(price / spending), amount]
+
+
+def _training_amount(plan: Plan) -> str:
+    text = f"{quantity(plan.new_examples.sum())} examples" + _each(plan, "example_price")
+    spent = plan.examples.sum() - plan.new_examples.sum()
+    return text + (f", beside {quantity(spent)} already spent" if spent > 1e-9 * plan.examples.sum() else "")
+
+
+def _sampling_amount(plan: Plan) -> str:
+    text = f"{plan.number_of_steps:,} steps"
+    steps = plan.costs.get("steps")
+    if steps is not None and abs(steps - plan.number_of_steps) > 0.01:
+        text += f" ({quantity(steps)} before rounding)"
+    calls = evaluations_per_image(plan)
+    return text + (f", {calls:,} evaluations per image" if calls is not None else "")
+
+
+def _each(plan: Plan, name: str) -> str:
+    prices = plan.tables.get(name)
+    if prices is None or "training" not in plan.costs:
+        return ""
+    low, high = float(prices.min()), float(prices.max())
+    spread = "" if high <= low * (1 + 1e-9) else f" to {quantity(high)}"
+    return f" at {quantity(low)}{spread} each"
+
+
+def certificate_line(plan: Plan) -> str:
+    """The proof in one sentence."""
+    proof = plan.certificate
+    if not proof.optimal:
+        return (
+            f"NOT CERTIFIED: relative gap {proof.relative_gap:.2g} (tolerance {proof.tolerance:.0g}), "
+            f"infeasibility {proof.infeasibility:.2g}"
+        )
+    where = "" if plan.sigmas is None else " at this stopping point"
+    gap = f"{max(abs(proof.relative_gap), 1e-12):.0e}".replace("e-0", "e-")
+    return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
+
+
+def _method(plan: Plan) -> str:
+    """Which method found the certified answer: the first attempt that the certificate accepted."""
+    for attempt in plan.attempts:
+        if attempt.get("relative_gap", np.inf) <= plan.certificate.tolerance:
+            return f", by {attempt['solver']}"
+    return ""
+
+
+def outer_line(plan: Plan) -> str | None:
+    """What is known over the stopping points, in one sentence; None where only one was asked for."""
+    outer = plan.outer
+    if not outer or outer.get("status") == "given":
+        return None
+    points = int(outer.get("points", len(plan.curve)))
+    gap = outer.get("relative_gap")
+    if outer.get("status") == "moved":
+        return (
+            f"the program's best stopping point is sigma {quantity(outer['moved_from'])}; with so few steps the exact "
+            "error is smaller at this one"
+        )
+    if outer.get("status") == "optimal":
+        text = "optimal over stopping points" + (f" to {percent(max(gap, 1e-9))}" if gap is not None else "")
+        text += f" ({points} tried)" if points else ""
+    else:
+        text = f"best of {points} stopping points" if points else "best of the stopping points tried"
+        if gap is not None and np.isfinite(gap):
+            text += f"; another could be at most {percent(gap)} better"
+    return text + _at_end(plan)
+
+
+def _at_end(plan: Plan) -> str:
+    if not plan.outer.get("at_end"):
+        return ""
+    low, high = plan.outer.get("low"), plan.outer.get("high")
+    if low is None or high is None:
+        return "; at the end of the searched range: widen it"
+    nearer = plan.stopping_sigma**2 < float(low) * float(high)
+    which, end = ("low", low) if nearer else ("high", high)
+    return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
+
+
+def _proof(plan: Plan) -> list[str]:
+    lines = ["Proof", f"  {certificate_line(plan)}"]
+    outer = outer_line(plan)
+    return lines + (_wrapped("  ", outer) if outer else [])
+
+
+def _shadow_prices(plan: Plan) -> list[str]:
+    rows = [_shadow_row(plan, name, value) for name, value in plan.shadow_prices.items()]
+    if not rows:
+        return []
+    title = ["Shadow prices", "limit", "error", "changes per", "limit +1 %*"]
+    lines = aligned(title, rows[:_MOST], left=(0, 3))
+    if len(rows) > _MOST:
+        lines.append(f"  … and {len(rows) - _MOST} more in plan.shadow_prices")
+    if any(row[4] for row in rows[:_MOST]):
+        return [*lines, "  * change of the part of the error that the design can change"]
+    lines[0] = lines[0].replace("limit +1 %*", "").rstrip()
+    return lines
+
+
+def _shadow_row(plan: Plan, name: str, value: Any) -> list[str]:
+    limit = quantity(plan.costs.get(f"{name}: limit"))
+    if np.ndim(value):
+        amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
+        return [_clip(name, 26), limit, amount, unit, ""]
+    elasticity = plan.elasticities.get(name)
+    if elasticity is not None and abs(elasticity) < 1e-9:
+        return [_clip(name, 26), limit, "0", "(not binding)", ""]
+    change = "" if elasticity is None else signed(elasticity, "%")
+    return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
+
+
+def _unit(plan: Plan, name: str) -> str:
+    if name.lower().startswith("steps"):
+        return "step"
+    if name.startswith(("Compute", "budget")):
+        return str(plan.provenance.get("price_unit", "unit of price"))
+    return "unit of its limit"
+
+
+def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
+    """The largest of a constraint's many multipliers, and where it is."""
+    size = np.abs(values)
+    amount = 0.0  # what the multipliers multiply, where the library's own names tell; else nothing is hidden
+    if name.startswith(("Floor(", "Cap(", "StabilityCap", "TrustCap")):
+        amount = float(np.max(plan.examples if name.endswith(("(density)", "(examples)")) else plan.steps))
+    if not size.any() or (size.max() * amount < 1e-10 * abs(plan.error) and amount > 0):
+        return "0", "(binds nowhere)"
+    top, binding = int(size.argmax()), int((size > 1e-6 * size.max()).sum())
+    if values.size == len(plan.levels):
+        return signed(values[top]), f"unit at sigma {quantity(plan.levels.sigma[top], 3)}"
+    return signed(values[top]), f"unit; {binding} of {values.size} bind"
+
+
+def _peers(plan: Plan) -> list[str]:
+    if not plan.peers:
+        return []
+    found = sorted(plan.peers.items(), key=lambda item: _peer_error(item[1]))
+    rows, own = [], handed_total(plan) or plan.error
+    for name, record in found[:_MOST]:
+        error = _peer_error(record)
+        ratio = quantity(record.get("ratio", error / own if own else None), 3)
+        calls = [f"{quantity(record[key])} {key}" for key in ("steps", "evaluations") if key in record]
+        rows.append([_clip(name), quantity(error), ratio, ", ".join(calls)])
+    lines = aligned(["Same prices, other schedules", "error", "error / plan", ""], rows, left=(0, 3))
+    return lines + ([f"  … and {len(found) - _MOST} worse ones in plan.peers"] if len(found) > _MOST else [])
+
+
+def _peer_error(record: Mapping[str, float]) -> float:
+    return float(record.get("total", record.get("error", np.inf)))
+
+
+def _fits(plan: Plan) -> list[str]:
+    lines = []
+    normal, rho = plan.fits.get("lognormal"), plan.fits.get("rho")
+    if normal:
+        text = f"training density: log-normal, P_mean {normal['P_mean']:.3f}, P_std {normal['P_std']:.3f}"
+        lines.append(f"  {text}" + _loss(normal, "score error"))
+        if normal.get("loss", 0.0) < 0:
+            lines.append("    (less than the plan's because it need not meet the plan's constraints)")
+    if rho:
+        text = f"sampler grid: EDM's formula with rho {quantity(rho['rho'], 3)}"
+        if rho["rho"] > 99:
+            text = "sampler grid: equal steps in log-SNR (EDM's formula with rho without bound)"
+        lines.append(f"  {text}" + _loss(rho, "bias"))
+    return ["Closest standard settings", *lines] if lines else []
+
+
+def _loss(record: Mapping[str, float], what: str) -> str:
+    return f" ({what} {signed(record['loss'], '%', hundred=True)})" if "loss" in record else ""
+
+
+def _sigmas(plan: Plan) -> list[str]:
+    if plan.sigmas is None:
+        return []
+    for shown in (plan.sigmas.size, 20, 16, 12, 8):
+        lines = _wrapped("Sigmas  ", "  ".join(_some(plan.sigmas, shown)))
+        if len(lines) <= 2:
+            break
+    return lines
+
+
+def _some(sigmas: Array, shown: int) -> list[str]:
+    texts = [quantity(s) for s in sigmas]
+    return texts if shown >= len(texts) else [*texts[: shown // 2], "…", *texts[-(shown // 2) :]]
+
+
+def _notes(plan: Plan) -> list[str]:
+    lines = [line for note in plan.notes[:3] for line in _wrapped("Note: ", note, 2)]
+    return lines + ([f"… and {len(plan.notes) - 3} more in plan.notes"] if len(plan.notes) > 3 else [])
+
+
+def audit_text(audit: Audit) -> str:
+    """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
+    now, best = audit.current, audit.optimum.handed_out
+    parts = [name for name in now if name not in ("total", "cross term at most")]
+    rows = [
+        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
+    ]
+    rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
+    optimum = audit.optimum
+    whole = sum(audit.gap.values())
+    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
+    lines = [
+        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
+        f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
+        f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
+        f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "
+        f"{quantity(float(optimum.examples.sum()))} examples",
+        *aligned(["Error by cause", "", "today", "best"], rows),
+        *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
+        "Proof of the best",
+        f"  {certificate_line(optimum)}",
+    ]
+    outer = outer_line(optimum)
+    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
+
+
+def _wrapped(head: str, text: str, most: int | None = None) -> list[str]:
+    if not text:
+        return []
+    indent = " " * len(head)
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, max_lines=most)
+
+
+def _clip(name: str, width: int = 30) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"

@@ -1,0 +1,1 @@
+"""How one step of a sampler acts on Gaussian data, exactly and to leading order."""

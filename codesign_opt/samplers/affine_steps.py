@@ -1,0 +1,261 @@
+"""Affine recursions of samplers on Gaussian data: the law they end in, and its gradient.
+
+A sampler acts on one band of the rescaled state by an affine map with two terms of memory at most
+(docs/theory.md section 2). Everything here is exact, costs O(K B), works on leading batch axes, and
+stays analytic in complex inputs, so that a complex step differentiates it to machine precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..basics.checks import Array, vector
+
+__all__ = ["Grid", "TerminalLaw", "check_grid", "denoiser_weights"]
+
+Numbers = NDArray[Any]
+"""An array of float64, or of complex128 while a complex step differentiates."""
+
+
+class Grid(NamedTuple):
+    """A checked grid of noise levels: what `check_grid` returns."""
+
+    sigmas: Array
+    terminal: str
+    stopping_sigma: float
+
+
+def check_grid(sigmas: Any, name: str = "sigmas") -> Grid:
+    """The noise levels of a sampler, checked, with the terminal map that they imply.
+
+    A grid that ends with 0 hands out the denoiser at its last positive node ("denoise"), a grid
+    that ends above 0 keeps the state ("rescale"): docs/theory.md section 2.
+
+    Args:
+        sigmas: (K+1,) strictly descending noise levels, data units; only the last may be 0; K >= 1.
+        name: what error messages call the grid.
+
+    Returns:
+        sigmas as a read-only float64 array, terminal, and stopping_sigma, the last positive node.
+
+    Raises:
+        ValueError: sigmas is not 1-D, finite, nonnegative, strictly descending, of at least 2 entries.
+
+    >>> check_grid([80.0, 1.0, 0.1, 0.0]).terminal, check_grid([80.0, 1.0, 0.1]).stopping_sigma
+    ('denoise', 0.1)
+    """
+    hint = "A grid is strictly descending; only its last entry may be 0."
+    grid = vector(sigmas, name, minimum_length=2, nonnegative=True, descending=True, hint=hint)
+    if grid[-1] == 0.0:
+        return Grid(grid, "denoise", float(grid[-2]))
+    return Grid(grid, "rescale", float(grid[-1]))
+
+
+def denoiser_weights(eigenvalues: Any, sigmas: Any) -> Numbers:
+    """Weight of the optimal linear denoiser, W = lambda / (lambda + sigma^2), at every node.
+
+    Args:
+        eigenvalues: (B,) nonnegative variances, squared data units.
+        sigmas: (..., K+1) noise levels, real or complex.
+
+    Returns:
+        (..., K+1, B) weights in [0, 1]; 0 where both lambda and sigma are 0.
+
+    Raises:
+        ValueError: eigenvalues or sigmas malformed.
+
+    >>> denoiser_weights([1.0, 4.0], [1.0, 0.0]).tolist()
+    [[0.5, 0.8], [1.0, 1.0]]
+    """
+    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    return _optimal(lam, nodes(sigmas))
+
+
+@dataclass(frozen=True, eq=False)
+class TerminalLaw:
+    """Law of a sampler's output in every band: what the mean is multiplied by, and the variance.
+
+    Args:
+        amplitude: (..., B) product of the mean multipliers, signed: the output's deviation from the
+            data mean per unit deviation of the start.
+        variance: (..., B) variance of the output, injected noise included, squared data units.
+
+    >>> TerminalLaw(np.array([0.1]), np.array([4.0])).std.tolist()
+    [2.0]
+    """
+
+    amplitude: Numbers
+    variance: Numbers
+
+    @property
+    def std(self) -> Numbers:
+        """(..., B) standard deviation of the output, data units."""
+        return np.sqrt(self.variance)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """K affine steps of every band: x_{k+1} = current_k x_k + previous_k x_{k-1} + sqrt(noise_k) z.
+
+    `previous` and `noise` are None where a sampler has no memory, no noise; never both are given.
+    Shapes (..., K, B); `noise` may have a last axis of 1.
+    """
+
+    current: Numbers
+    previous: Numbers | None = None
+    noise: Numbers | None = None
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.current.shape[-2]
+
+    def law(self, initial_variance: Numbers) -> TerminalLaw:
+        """Exact terminal law from a start of the given variance (..., B)."""
+        if self.previous is None:
+            amplitude = np.multiply.reduce(self.current, axis=-2)
+        else:
+            amplitude = self._amplitudes()[..., -1, :]
+        if self.noise is None:
+            return TerminalLaw(amplitude, amplitude**2 * initial_variance)
+        return TerminalLaw(amplitude, self._variances(initial_variance)[..., -1, :])
+
+    def gradient(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None]:
+        """(d std / d current, d std / d previous) of the terminal std, by reverse accumulation.
+
+        At std = 0, where the std has a kink, the derivative in the direction of growth is returned.
+        """
+        if self.noise is None:
+            return self._gradient_without_noise(initial_variance)
+        return self._gradient_with_noise(initial_variance), None
+
+    def _amplitudes(self) -> Numbers:
+        """(..., K+1, B) multiplier of x_0 in x_k."""
+        first = np.ones_like(self.current[..., :1, :])
+        if self.previous is None:
+            return np.concatenate([first, np.cumprod(self.current, axis=-2)], axis=-2)
+        path = [first[..., 0, :]]
+        for k in range(self.count):
+            following = self.current[..., k, :] * path[k]
+            if k > 0:
+                following = following + self.previous[..., k, :] * path[k - 1]
+            path.append(following)
+        return np.stack(path, axis=-2)
+
+    def _variances(self, initial_variance: Numbers) -> Numbers:
+        """(..., K+1, B) variance of x_k, for samplers without memory."""
+        assert self.noise is not None
+        path = [initial_variance + np.zeros_like(self.current[..., 0, :])]
+        for k in range(self.count):
+            path.append(self.current[..., k, :] ** 2 * path[k] + self.noise[..., k, :])
+        return np.stack(path, axis=-2)
+
+    def _gradient_without_noise(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None]:
+        path = self._amplitudes()
+        # std = |amplitude| sqrt(V_0); the sign is that of the real part, so complex steps pass through
+        sign = np.where(path[..., -1, :].real < 0, -1.0, 1.0)
+        last = sign * np.sqrt(initial_variance)
+        if self.previous is None:
+            later = np.concatenate([last[..., None, :], self.current[..., :0:-1, :]], axis=-2)
+            return np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], None
+        adjoint = [last]  # of x_K, x_{K-1}, ..., x_1
+        for k in range(self.count - 1, 0, -1):
+            earlier = self.current[..., k, :] * adjoint[-1]
+            if k + 1 < self.count:
+                earlier = earlier + self.previous[..., k + 1, :] * adjoint[-2]
+            adjoint.append(earlier)
+        response = np.stack(adjoint[::-1], axis=-2)
+        by_current = response * path[..., :-1, :]
+        by_previous = np.zeros_like(by_current)
+        by_previous[..., 1:, :] = response[..., 1:, :] * path[..., :-2, :]
+        return by_current, by_previous
+
+    def _gradient_with_noise(self, initial_variance: Numbers) -> Numbers:
+        # of s_{k+1} = sqrt((m_k s_k)^2 + noise_k): d s_{k+1}/d m_k = c_k s_k, d s_{k+1}/d s_k = c_k m_k
+        std = np.sqrt(self._variances(initial_variance))
+        after = std[..., 1:, :]
+        vanishes = after.real == 0
+        cosine = np.where(vanishes, 1.0, self.current * std[..., :-1, :] / np.where(vanishes, 1.0, after))
+        adjoint = [np.ones_like(std[..., 0, :])]
+        for k in range(self.count - 1, 0, -1):
+            adjoint.append(adjoint[-1] * cosine[..., k, :] * self.current[..., k, :])
+        return np.stack(adjoint[::-1], axis=-2) * cosine * std[..., :-1, :]
+
+
+class Inputs(NamedTuple):
+    """Arguments of a terminal law, checked and broadcast: nodes (..., K+1, 1), weights (..., K+1, B)."""
+
+    nodes: Numbers
+    weights: Numbers
+    initial_variance: Numbers
+
+
+def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any) -> Inputs:
+    """Check the arguments shared by the exact laws and fill in their defaults."""
+    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    sigma = nodes(sigmas)
+    weights = _optimal(lam, sigma) if denoiser is None else _numbers(denoiser, "denoiser", 2)
+    if weights.shape[-2:] != (sigma.shape[-1], lam.size):
+        raise ValueError(
+            f"denoiser has shape {weights.shape}; its last axes must be (nodes, bands) = "
+            f"({sigma.shape[-1]}, {lam.size})."
+        )
+    if initial_variance is None:
+        start = lam + sigma[..., :1] ** 2
+    else:
+        start = _numbers(initial_variance, "initial_variance", 1)
+        _refuse(start.real < 0, start, "initial_variance", "must be >= 0")
+        if start.shape[-1] != lam.size:
+            raise ValueError(f"initial_variance has {start.shape[-1]} bands; {lam.size} are needed.")
+    try:
+        batch = np.broadcast_shapes(sigma.shape[:-1], weights.shape[:-2], start.shape[:-1])
+    except ValueError:
+        raise ValueError(
+            f"sigmas {sigma.shape}, denoiser {weights.shape} and initial_variance {start.shape} "
+            f"have leading axes that do not broadcast."
+        ) from None
+    levels = np.broadcast_to(sigma[..., None], (*batch, sigma.shape[-1], 1))
+    return Inputs(levels, np.broadcast_to(weights, (*batch, *weights.shape[-2:])), start)
+
+
+def nodes(sigmas: Any) -> Numbers:
+    """Batched, possibly complex grids (..., K+1), checked on their real parts."""
+    sigma = _numbers(sigmas, "sigmas", 1)
+    if sigma.shape[-1] < 2:
+        raise ValueError(f"sigmas has {sigma.shape[-1]} node; a step needs at least 2.")
+    _refuse(sigma.real < 0, sigma, "sigmas", "must be >= 0")
+    rises = np.zeros(sigma.shape, dtype=bool)
+    rises[..., 1:] = np.diff(sigma.real, axis=-1) >= 0
+    _refuse(rises, sigma, "sigmas", "must be below the node before it (only the last may be 0)")
+    return sigma
+
+
+def _optimal(lam: Array, sigma: Numbers) -> Numbers:
+    variance = lam + sigma[..., None] ** 2
+    return lam / np.where(variance == 0, 1.0, variance)
+
+
+def _numbers(value: Any, name: str, axes: int) -> Numbers:
+    try:
+        raw = np.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not a rectangular array of numbers.") from None
+    if raw.dtype.kind not in "iufc":
+        raise ValueError(f"{name} has dtype {raw.dtype}; numbers are needed.")
+    if raw.ndim < axes or raw.size == 0:
+        raise ValueError(f"{name} has shape {raw.shape}; at least {axes} non-empty dimension(s) are needed.")
+    result = raw.astype(np.complex128 if raw.dtype.kind == "c" else np.float64)
+    _refuse(~np.isfinite(result), result, name, "must be finite")
+    return result
+
+
+def _refuse(bad: NDArray[np.bool_], value: Numbers, name: str, rule: str) -> None:
+    where = np.argwhere(bad)
+    if where.size:
+        index = tuple(int(i) for i in where[0])
+        shown = index[0] if len(index) == 1 else index
+        raise ValueError(f"{name} is {value[index]:g} at index {shown}; it {rule}.")

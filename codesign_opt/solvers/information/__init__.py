@@ -1,0 +1,1 @@
+"""Newton in shares for shared parameters."""

@@ -1,0 +1,1 @@
+"""The joint program of examples and steps: dual Newton, alone and in batches."""

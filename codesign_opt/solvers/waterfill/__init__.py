@@ -1,0 +1,1 @@
+"""Water-filling and what goes with it: levels, whole numbers."""

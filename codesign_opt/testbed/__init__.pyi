@@ -1,0 +1,12 @@
+from .data.datasets import digits as digits
+from .data.datasets import photo_patches as photo_patches
+from .data.mixtures import Mixture as Mixture
+from .data.mixtures import circle8 as circle8
+from .data.mixtures import clusters4 as clusters4
+from .data.mixtures import grid8 as grid8
+from .networks.linear import LinearDenoiser as LinearDenoiser
+from .networks.mlp import MLP as MLP
+from .networks.recipes import trained as trained
+from .networks.training import TrainedDenoiser as TrainedDenoiser
+from .networks.training import train as train
+from .networks.unet import UNet as UNet

@@ -1,0 +1,34 @@
+"""Small data sets as float32 tensors of rows; the images of clothes are in `testbed.fashion_mnist`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...basics.checks import integer
+from ...declared.problem import needs
+
+__all__ = ["digits", "photo_patches"]
+
+_PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee")
+_LUMA = np.array([0.2125, 0.7154, 0.0721])
+
+
+def digits() -> Tensor:
+    """(1797, 64) handwritten digits of scikit-learn, 8 x 8 pixels, grey values in [-1, 1]."""
+    images = needs("sklearn.datasets", "scikit-learn", "digits").load_digits().data
+    return torch.from_numpy((images / 8.0 - 1.0).astype(np.float32))
+
+
+def photo_patches(*, side: int = 8, stride: int = 8) -> Tensor:
+    """(N, side^2) grey patches at every `stride`-th pixel of four photographs of scikit-image, in [-1, 1]."""
+    side, stride = integer(side, "side", minimum=1), integer(stride, "stride", minimum=1)
+    library = needs("skimage.data", "scikit-image", "photo_patches")
+    parts = []
+    for name in _PHOTOGRAPHS:
+        photograph = getattr(library, name)()
+        grey = photograph @ _LUMA if photograph.ndim == 3 else photograph
+        windows = np.lib.stride_tricks.sliding_window_view(grey / 127.5 - 1.0, (side, side))
+        parts.append(windows[::stride, ::stride].reshape(-1, side * side))
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32))

@@ -1,0 +1,1 @@
+"""Small networks, their training, and denoisers in closed form."""

@@ -1,0 +1,1 @@
+"""What training leaves in the score, and how that error reaches the samples."""

@@ -1,0 +1,198 @@
+"""Training noise of averaged and of constant-step SGD, docs/theory.md section 5.
+
+The formulas as functions are in `codesign_opt.constant_step`, `codesign_opt.sgd_variance` and
+`codesign_opt.lower_bounds`, and offered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, integer, number, vector
+from ..ingredients.parameterization import Parameterization, TabulatedWeight, evaluate_weight
+from .base import TrainingNoise
+from .constant_step import StationaryNoise, constant_step_variance, largest_stable_rate
+from .lower_bounds import check_flag, dataset_floor
+from .sgd_variance import (
+    average_step_factor,
+    burn_in_bias,
+    ema_variance,
+    finite_dataset_variance,
+    least_squares_variance,
+)
+
+__all__ = [
+    "AveragedSGD",
+    "ConstantStepSGD",
+    "Parameterization",
+    "StationaryNoise",
+    "TabulatedWeight",
+    "TrainingNoise",
+    "average_step_factor",
+    "burn_in_bias",
+    "constant_step_variance",
+    "dataset_floor",
+    "ema_variance",
+    "finite_dataset_variance",
+    "largest_stable_rate",
+    "least_squares_variance",
+]
+
+
+@dataclass(frozen=True)
+class AveragedSGD(TrainingNoise):
+    """Averaged SGD or least squares after burn-in: Var W = lambda sigma^2 / (v^2 m), no floor of its own.
+
+    docs/theory.md section 5; the same for every parameterisation.
+
+    Fields:
+        matrix: "diagonal" (W is diagonal in the data's eigenbasis) or "full" (all d^2 weights are learned).
+        intercept: whether the mean is learned too.
+        dataset_size: number of images N; None: every example is fresh.
+        replacement: with a data set, whether each level draws its images independently (as when the noise
+            level of an image is drawn afresh at every visit); False: whole passes at every level.
+
+    Raises:
+        ValueError: a field is out of its range.
+
+    >>> AveragedSGD(matrix="full").name
+    'AveragedSGD'
+    """
+
+    matrix: str = "diagonal"
+    intercept: bool = False
+    dataset_size: int | None = None
+    replacement: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_common()
+
+    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class ConstantStepSGD(TrainingNoise):
+    """SGD with a constant step: A / m plus a floor, tau omega_F c_in^2 lambda sigma^2 / (2 beta v) if small.
+
+    Finite steps by the fixed point of the second moments, with the multiplicative noise that a discrete
+    Lyapunov equation omits (docs/theory.md section 5). A / m + F bounds both the averaged and the last
+    iterate after burn-in.
+
+    Fields:
+        learning_rate: tau on the loss omega_F |F - target|^2 / 2 of the network's output, > 0.
+        batch: examples per step at one noise level beta, >= 1.
+        parameterization: a name of `codesign_opt.parameterization.PARAMETERIZATIONS`.
+        weight: omega on the denoising loss, a positive number or a function of sigma (omega_F = omega
+            c_out^2); None: the plain loss of the parameterisation.
+        sigma_data: standard deviation of the data per dimension, for "edm", data units, > 0.
+        matrix, intercept, dataset_size, replacement: as in `AveragedSGD`.
+        finite_step: False for the formulas of the limit tau -> 0 (an unstable rate is refused all the same).
+
+    Raises:
+        ValueError: a field is out of its range. An unstable rate is refused where levels are first seen, with
+            the noise level and the largest stable rate.
+
+    >>> sgd = ConstantStepSGD(0.1, 64, parameterization="x0")
+    >>> sgd.weight_variance([1.0], [1.0])[1].round(6)
+    array([[0.000436]])
+    """
+
+    learning_rate: float
+    batch: int
+    parameterization: str = "edm"
+    weight: float | Callable[[Array], Any] | None = None
+    sigma_data: float = 0.5
+    matrix: str = "diagonal"
+    intercept: bool = False
+    dataset_size: int | None = None
+    finite_step: bool = True
+    replacement: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_common()
+        rate = number(self.learning_rate, "ConstantStepSGD.learning_rate", positive=True)
+        object.__setattr__(self, "learning_rate", rate)
+        object.__setattr__(self, "batch", integer(self.batch, "ConstantStepSGD.batch", minimum=1))
+        flag = check_flag(self.finite_step, "ConstantStepSGD.finite_step")
+        object.__setattr__(self, "finite_step", flag)
+        data = number(self.sigma_data, "ConstantStepSGD.sigma_data", positive=True)
+        object.__setattr__(self, "sigma_data", data)
+        try:
+            Parameterization(self.parameterization, self.sigma_data)
+        except ValueError as error:
+            raise ValueError(str(error).replace("Parameterization.name", "ConstantStepSGD.parameterization")) from None
+        if self.weight is not None and not callable(self.weight):
+            value = number(self.weight, "ConstantStepSGD.weight", positive=True)
+            object.__setattr__(self, "weight", value)
+
+    def rate_factors(self, sigma: Any) -> tuple[Array, Array]:
+        """Effective rates per unit learning rate: omega_F c_in^2 of the slope, omega_F of the intercept.
+
+        >>> ConstantStepSGD(0.1, 64).rate_factors([0.5])
+        (array([2.]), array([1.]))
+        """
+        level = vector(sigma, "sigma", positive=True)
+        form = Parameterization(self.parameterization, self.sigma_data)
+        if self.weight is None:
+            omega = form.output_weight(level)
+        else:
+            omega = evaluate_weight(self.weight, level, "ConstantStepSGD.weight") * form.c_out(level) ** 2
+        return omega * form.c_in(level) ** 2, omega
+
+    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> StationaryNoise:
+        rate, omega = self.rate_factors(sigma)
+        options: dict[str, Any] = {
+            "counts": counts,
+            "rate_factor": rate,
+            "intercept_factor": omega if self.intercept else None,
+        }
+        options |= {"finite_step": self.finite_step, "name": "ConstantStepSGD.learning_rate"}
+        return constant_step_variance(eigenvalues, sigma, self.learning_rate, self.batch, **options)
+
+    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
+        """Levels where burn-in is not over: m tau h / beta < 10, h the smallest omega_F c_in^2 v.
+
+        Before it A / m + F is no bound (docs/theory.md section 5): `burn_in_bias` says what comes on top.
+
+        Args:
+            sigma: (L,), noise levels, data units, > 0.
+            eigenvalues: (B,), squared data units, >= 0.
+            examples: (L,), m, examples within one correlation length of each level, >= 0.
+
+        Returns:
+            One message per run of neighbouring levels in ascending sigma; empty when all is well.
+
+        Raises:
+            ValueError: an argument is out of its range.
+
+        >>> print(*ConstantStepSGD(1e-3, 64).warnings_for([0.5, 5.0], [1.0], [1e3, 1e9]))
+        burn-in is not over at sigma = 0.5: 1000 examples are 0.0391 relaxation times (10 take 256000)
+        """
+        level = vector(sigma, "sigma", positive=True)
+        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        m = vector(examples, "examples", nonnegative=True, length=level.size)
+        rate, omega = self.rate_factors(level)
+        slowest = rate * (lam.min() + level**2)
+        if self.intercept:
+            slowest = np.minimum(slowest, omega)
+        time = self.batch / (self.learning_rate * slowest)  # examples per relaxation time
+        order = np.argsort(level)
+        bad = np.flatnonzero((m < 10 * time)[order])
+        runs = np.split(bad, np.flatnonzero(np.diff(bad) > 1) + 1) if bad.size else []
+        return [_burn_in_message(level[run], m[run], time[run]) for run in (order[part] for part in runs)]
+
+
+def _burn_in_message(sigma: Array, examples: Array, time: Array) -> str:
+    i = int(np.argmin(examples / time))
+    where = f"sigma = {sigma[i]:g}"
+    if sigma.size > 1:
+        where = f"{sigma.size} levels, sigma = {sigma[0]:g} to {sigma[-1]:g}, worst at {where}"
+    return (
+        f"burn-in is not over at {where}: {examples[i]:.6g} examples are "
+        f"{examples[i] / time[i]:.3g} relaxation times (10 take {10 * time[i]:.6g})"
+    )

@@ -1,0 +1,184 @@
+"""The experiments behind the tables of README and docs: every one writes a table and figures.
+
+python -m problems.studies plans --out docs/figures
+python -m problems.studies density --first-seed 10 --seeds 10 --fixed "lognormal -0.2 1.2"  # runs no rule has seen
+python -m problems.studies peers --worlds gaussian,mixtures --out docs/figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codesign_opt.testbed.networks.recipes import cache_folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one experiment; it goes on where an earlier call was stopped."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    return int(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m problems.studies", description=main.__doc__)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    _plans_arguments(commands)
+    _density_arguments(commands)
+    _peers_arguments(commands)
+    las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
+    las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
+    _command(
+        commands, "representation", _representation,
+        "what can be learned at each noise level: mixture and Fashion-MNIST network",
+    )  # fmt: skip
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--cache", help="folder of weights and results (CODESIGN_OPT_CACHE or ~/.cache/codesign_opt)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the processor (1)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of tables and figures (out)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _plans_arguments(commands: Any) -> None:
+    plans = _command(commands, "plans", _plans, "plans for the Fashion-MNIST network against the usual grids")
+    limit = _command(commands, "limit", _limit, "how far those plans are from direct descent with 20 times the budget")
+    limit.add_argument("--tries", type=int, default=2, help="starts that are descended (2)")
+    for parser in (plans, limit):
+        parser.add_argument("--samplers", type=_words, default=["euler", "heun", "dpmpp_2m"], help="with commas")
+        parser.add_argument("--steps", type=_whole, default=[5, 8, 12, 18, 30], help="with commas (5,8,12,18,30)")
+
+
+def _density_arguments(commands: Any) -> None:
+    parser = _command(commands, "density", _density, "a training density planned from one pilot against 15 lognormals")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
+    parser.add_argument("--side", type=int, default=8, help="pixels along a patch (8)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (0)")
+    parser.add_argument("--pilot-seed", type=int, default=100, help="seed of the pilot (100)")
+    parser.add_argument("--fixed", help='the best of other seeds to compare with, such as "lognormal -0.2 1.2"')
+    parser.add_argument("--compare", nargs="+", metavar="NAME", help="which of the 15 (all)")
+    parser.add_argument("--rules", nargs="+", metavar="NAME", help="which rules (all)")
+
+
+def _peers_arguments(commands: Any) -> None:
+    parser = _command(
+        commands, "peers", _peers, "the plan against the schedules of the literature at equal evaluations"
+    )
+    parser.add_argument("--samplers", type=_words, default=["euler", "heun", "dpmpp_2m"], help="with commas")
+    parser.add_argument(
+        "--worlds", type=_words, default=["gaussian", "mixtures", "fashion_mnist"], help="where, with commas"
+    )
+    parser.add_argument("--evaluations", type=_whole, default=[5, 8, 10, 15, 20], help="per image, with commas")
+    parser.add_argument("--draws", type=int, help="test draws of the measured worlds (20,000 and 256)")
+    parser.add_argument("--peers", type=_words, help="which schedules, with commas (all)")
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _whole(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _teller() -> Callable[[str], None]:
+    """Lines of progress on stderr, with the seconds since now."""
+    start = time.monotonic()
+    return lambda text: print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _plans(options: argparse.Namespace) -> int:
+    from .network_plans import network_plans, write_table
+
+    place = cache_folder(options.cache) / "plans"
+    rows = network_plans(place, samplers=options.samplers, steps=options.steps, progress=_teller())
+    write_table(rows, options.out)
+    print(f"the table is in {options.out}")
+    return 0
+
+
+def _limit(options: argparse.Namespace) -> int:
+    from .network_plans import network_limit, read_rows, write_rows
+
+    place, path = cache_folder(options.cache) / "plans", options.out / "network_limit.csv"
+    rows = read_rows(path)
+    for row in network_limit(
+        place, samplers=options.samplers, steps=options.steps, tries=options.tries,
+        table=options.out / "network_plans.csv", progress=_teller(),
+    ):  # fmt: skip
+        rows[row["sampler"], str(row["steps"])] = row  # a row is kept as soon as it is there
+        write_rows(list(rows.values()), path)
+    print(f"the table is in {options.out}")
+    return 0
+
+
+def _density(options: argparse.Namespace) -> int:
+    from .density_experiment import DensityExperiment
+    from .density_pilot import RULES
+    from .density_report import compare_densities, lognormals
+
+    name = "density_experiment" if options.side == 8 else f"density_experiment_{options.side}x{options.side}"
+    folder = cache_folder(options.cache) / "testbed" / name
+    report = compare_densities(
+        DensityExperiment(folder=folder, side=options.side, progress=_teller()),
+        seeds=options.seeds,
+        first_seed=options.first_seed,
+        pilot_seed=options.pilot_seed,
+        densities=lognormals(options.compare),
+        fixed=options.fixed,
+        rules=options.rules or RULES,
+    )
+    print(report)
+    if options.first_seed:
+        name += f"_seeds{report.seeds[0]}-{report.seeds[-1]}"
+    if options.pilot_seed != 100:
+        name += f"_pilot{options.pilot_seed}"
+    print("written:", ", ".join(str(path) for path in report.save(options.out, name)))
+    return 0
+
+
+def _peers(options: argparse.Namespace) -> int:
+    from .peer_comparison import compare_peers, write_comparison
+
+    found = compare_peers(
+        cache_folder(options.cache),
+        worlds=options.worlds,
+        samplers=options.samplers,
+        evaluations=options.evaluations,
+        peers=options.peers,
+        draws=options.draws,
+        progress=_teller(),
+    )
+    for one in found.values():
+        print(f"{one}\n")
+    print("written:", ", ".join(str(path) for path in write_comparison(found, options.out)))
+    return 0
+
+
+def _las(options: argparse.Namespace) -> int:
+    from .las_experiment import las_experiment, write_las
+
+    print("written:", write_las(las_experiment(samples=options.samples, progress=_teller()), options.out))
+    return 0
+
+
+def _representation(options: argparse.Namespace) -> int:
+    from .representation import representation_study
+
+    report = representation_study(_teller(), options.cache)
+    print("written:", ", ".join(str(path) for path in report.save(options.out)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

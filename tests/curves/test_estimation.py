@@ -1,0 +1,434 @@
+"""Losses recorded in a training loop, and what they say about training noise: docs/theory.md section 5."""
+
+import csv
+import json
+import time
+
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.curves.least_squares import nonnegative_least_squares
+from codesign_opt.curves.smoothing import smooth_across_levels
+from codesign_opt.curves.windows import transfer_matrix
+
+LEVELS = co.Levels.log_uniform(0.1, 10.0, 4)
+FLOOR, FRESH, STEP = np.array([0.2, 1.0, 3.0, 4.0]), np.array([40.0, 90.0, 60.0, 20.0]), np.array([0.5, 2.0, 4.0, 3.0])
+
+
+def pilot(rng, *, total, rate=0.1, batch=8, share=(0.2, 0.4, 0.3, 0.1), width=0.0, levels=LEVELS, law=None, spread=1.0):
+    """Rows of a log whose mean losses obey the law exactly, with the noise of single examples."""
+    floor, fresh, step = (FLOOR, FRESH, STEP) if law is None else law
+    share = np.asarray(share)
+    ends = np.unique((total * 2.0 ** (-np.arange(30)[::-1] / 2)).astype(int))
+    ends = ends[ends > 256]
+    served = transfer_matrix(levels, width) @ (share / levels.log_width) * 2.7
+    rows, start = [], 0
+    for end in ends:
+        inverse = np.log(end / start) / (end - start) / served if start else 1 / (end * served)
+        mean = floor + fresh * inverse + step * rate / batch
+        for i in np.flatnonzero(share):
+            count = max(int(share[i] * (end - start)), 2)
+            noise = spread * rng.standard_normal() / np.sqrt(count)
+            variance = spread**2 * rng.chisquare(count - 1) / (count - 1)
+            rows.append((start, end, levels.sigma[i], count, mean[i] + noise, variance, rate, batch))
+        start = end
+    return rows
+
+
+def write(path, runs):
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["run", "start", "end", "sigma", "examples", "loss", "variance", "learning_rate", "batch"])
+        out.writerows([i, *row] for i, rows in enumerate(runs) for row in rows)
+    return path
+
+
+def test_floor_and_both_noises_are_recovered_with_calibrated_errors(tmp_path):
+    rng = np.random.default_rng(1)
+    inside, repeats = np.zeros(3), 200
+    truth = np.stack([FLOOR, FRESH, STEP])
+    for i in range(repeats):
+        runs = [pilot(rng, total=t, rate=r) for t, r in ((20_000, 0.1), (20_000, 0.4), (80_000, 0.1), (80_000, 0.4))]
+        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=LEVELS, transfer=0.0, repeats=60, seed=i)
+        value = np.stack([found.bayes_floor, found.reducible, found.step_noise])
+        error = np.stack([found.bayes_floor_error, found.reducible_error, found.step_noise_error])
+        inside += np.mean(np.abs(value - truth) < 1.96 * error, axis=1)
+    print("coverage of 95 % intervals:", inside / repeats)
+    assert np.all(np.abs(inside / repeats - 0.945) <= 0.045)
+
+
+def test_with_one_learning_rate_the_floor_holds_the_step_noise_and_says_so(tmp_path):
+    path = write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=100_000, spread=1e-3)])
+    found = co.learning_curves(path, levels=LEVELS)
+    assert np.all(found.step_noise == 0)
+    assert any("one learning rate only" in note for note in found.notes)
+    np.testing.assert_allclose(found.bayes_floor, FLOOR + STEP * 0.1 / 8, rtol=1e-3)
+    np.testing.assert_allclose(found.reducible, FRESH, rtol=1e-2)
+    assert np.isnan(found.transfer_width)
+    assert any("one density" in note for note in found.notes)
+
+
+def test_averaged_losses_give_the_reducible_part_and_last_iterates_the_step_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    none = np.zeros(4)
+    kinds = {1: (FLOOR, FRESH, none), 0: (FLOOR, none, STEP)}
+    with (path := tmp_path / "log.jsonl").open("w") as file:
+        for averaged, law in kinds.items():
+            for row in pilot(rng, total=50_000, law=law, spread=1e-3):
+                names = ["start", "end", "sigma", "examples", "loss", "variance", "learning_rate", "batch"]
+                values = dict(zip(names, map(float, row), strict=True))
+                file.write(json.dumps(values | {"averaged": averaged, "run": f"r{averaged}"}) + "\n")
+    found = co.learning_curves(path, levels=LEVELS, transfer=0.0)
+    np.testing.assert_allclose(found.reducible, FRESH, rtol=3e-2)
+    np.testing.assert_allclose(found.step_noise, STEP, rtol=3e-2)
+
+
+def test_levels_are_numerics_finer_bins_give_the_same_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    found = []
+    for number in (4, 16):
+        levels = co.Levels.log_uniform(0.1, 10.0, number)
+        law = (np.ones(number), np.full(number, 50.0), np.zeros(number))
+        rows = pilot(rng, total=100_000, levels=levels, law=law, share=np.full(number, 1 / number), spread=1e-3)
+        found.append(co.learning_curves(write(tmp_path / "log.csv", [rows]), levels=levels).reducible)
+    np.testing.assert_allclose(found[0], 50.0, rtol=0.01)
+    np.testing.assert_allclose(found[1], 50.0, rtol=0.03)
+
+
+SHARES = {"low": (0.5, 0.3, 0.1, 0.05, 0.03, 0.02), "high": (0.02, 0.03, 0.05, 0.1, 0.3, 0.5), "even": (1 / 6,) * 6}
+
+
+def pilots_with_transfer(seed, names, width=0.6):
+    rng = np.random.default_rng(seed)
+    levels = co.Levels.log_uniform(0.05, 20.0, 6)
+    law = (np.linspace(0.2, 3, 6), np.array([80.0, 70.0, 60.0, 50.0, 60.0, 70.0]), np.zeros(6))
+    return levels, [pilot(rng, total=50_000, levels=levels, law=law, share=SHARES[n], width=width) for n in names]
+
+
+def test_pilots_at_several_densities_tell_how_far_examples_teach(tmp_path):
+    error = []
+    for seed in range(12):
+        levels, runs = pilots_with_transfer(seed, ("low", "high", "even"))
+        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=levels, repeats=20)
+        error.append((found.transfer_width - 0.6) / found.transfer_error)
+    print("transfer width, errors in standard errors:", np.round(error, 2))
+    assert np.max(np.abs(error)) < 3.5
+    assert abs(np.mean(error)) < 3 / np.sqrt(12)
+    assert 0.3 < np.std(error) < 1.8
+
+
+def test_without_transfer_the_width_is_near_zero_and_of_equal_densities_nothing_is_said(tmp_path):
+    levels, runs = pilots_with_transfer(0, ("low", "high", "even"), width=0.0)
+    found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=levels)
+    assert found.transfer_width < 3 * found.transfer_error
+    levels, runs = pilots_with_transfer(0, ("low", "low"))
+    found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=levels)
+    assert np.isnan(found.transfer_width)
+    assert any("too alike" in note for note in found.notes)
+
+
+def test_rows_that_are_cumulative_are_read_as_such(tmp_path):
+    rows = pilot(np.random.default_rng(0), total=50_000, share=(0.25,) * 4, spread=1e-3)
+    per_row, cumulative = tmp_path / "a.csv", tmp_path / "b.csv"
+    per_row.write_text("examples,sigma,loss\n" + "".join(f"{(r[1] - r[0]) / 4},{r[2]},{r[4]}\n" for r in rows))
+    cumulative.write_text("examples,sigma,loss\n" + "".join(f"{r[1]},{r[2]},{r[4]}\n" for r in rows))
+    a = co.learning_curves(per_row, levels=LEVELS)
+    b = co.learning_curves(cumulative, levels=LEVELS, examples="cumulative")
+    np.testing.assert_allclose(b.reducible, FRESH, rtol=0.02)
+    np.testing.assert_allclose(a.reducible, b.reducible, rtol=0.05)
+
+
+def test_a_weighted_loss_is_unweighed(tmp_path):
+    rows = pilot(np.random.default_rng(0), total=50_000)
+    plain = co.learning_curves(write(tmp_path / "a.csv", [rows]), levels=LEVELS)
+    weighted = [(*r[:4], r[4] / r[2] ** 2, r[5] / r[2] ** 4, *r[6:]) for r in rows]
+    path = write(tmp_path / "b.csv", [weighted])
+    found = co.learning_curves(path, levels=LEVELS, weight=lambda sigma: sigma**-2.0)
+    np.testing.assert_allclose(found.reducible, plain.reducible, rtol=1e-9)
+    np.testing.assert_allclose(found.reducible_error, plain.reducible_error, rtol=1e-9)
+
+
+def test_limits_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = pilot(rng, total=50_000)
+    varying = [(*r[:6], 0.1 / (1 + r[0] / 1000), 8) for r in rows]
+    with pytest.raises(ValueError, match="learning_rate varies from"):
+        co.learning_curves(write(tmp_path / "a.csv", [varying]), levels=LEVELS)
+    text = write(tmp_path / "b.csv", [rows]).read_text().splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([text[0] + ",ema", *(line + ",0.999" for line in text[1:])]))
+    assert any("moving average" in note for note in co.learning_curves(tmp_path / "b.csv", levels=LEVELS).notes)
+    wide = co.Levels.log_uniform(0.01, 10.0, 6)
+    found = co.learning_curves(write(tmp_path / "c.csv", [rows]), levels=wide)
+    assert any("levels without data" in note and "0.0178" in note for note in found.notes)
+    assert found.sigma.size == 4
+    with pytest.raises(ValueError, match="two different numbers of examples"):
+        co.learning_curves(write(tmp_path / "d.csv", [rows[-4:]]), levels=LEVELS)
+
+
+def test_a_wrong_curve_is_noted_and_whole_runs_can_be_resampled(tmp_path):
+    rng = np.random.default_rng(3)
+    bent = [[(*r[:4], r[4] + 3 * np.exp(-r[1] / 2e4), *r[5:]) for r in pilot(rng, total=100_000)] for _ in range(4)]
+    found = co.learning_curves(write(tmp_path / "a.csv", bent), levels=LEVELS, transfer=0.0)
+    assert found.misfit.max() > 3
+    assert any("raise burn_in" in note for note in found.notes)
+    by_run = co.learning_curves(tmp_path / "a.csv", levels=LEVELS, transfer=0.0, bootstrap="runs")
+    np.testing.assert_array_equal(by_run.reducible, found.reducible)
+    with pytest.raises(ValueError, match="three are needed"):
+        co.learning_curves(write(tmp_path / "b.csv", bent[:2]), levels=LEVELS, bootstrap="runs")
+
+
+def test_resampling_runs_sees_what_runs_have_in_common(tmp_path):
+    """Every run is shifted by its own amount at all windows: rows are not independent, runs are."""
+    values, errors = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        runs = [
+            [(*r[:4], r[4] + shift * r[2] ** 0, *r[5:]) for r in pilot(rng, total=20_000)]
+            for shift in rng.normal(0, 0.3, 6)
+        ]
+        path = write(tmp_path / "a.csv", runs)
+        found = co.learning_curves(path, levels=LEVELS, transfer=0.0, bootstrap="runs", repeats=60)
+        values.append(found.bayes_floor[2])
+        errors.append(found.bayes_floor_error[2])
+    assert 0.7 < np.mean(errors) / np.std(values) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("examples,sigma\n1,2\n", "'loss' is missing"),
+        ("examples,sigma,loss\n1,2,nan\n", "line 2: 'loss' is nan"),
+        ("examples,sigma,loss\n1,2,1\n1,-2,1\n", "line 3: 'sigma' is -2"),
+        ("examples,sigma,loss\n-1,2,1\n", "'examples' is -1"),
+        ("examples,sigma,loss\n", "no rows"),
+        ("examples,sigma,loss,learning_rate\n1,2,1,fast\n", "'learning_rate' holds entries that are not numbers"),
+    ],
+)
+def test_bad_logs_are_refused_by_name(tmp_path, text, message):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        co.learning_curves(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"burn_in": 1.0}, "burn_in is 1"),
+        ({"transfer": -1.0}, "transfer is -1"),
+        ({"smoothing": "mean"}, "smoothing is 'mean'"),
+        ({"examples": "total"}, "examples is 'total'"),
+        ({"log_width": 0.0}, "log_width is 0"),
+        ({"learning_rate": [0.1, 0.2]}, "learning_rate has 2 entries for 1 runs"),
+        ({"weight": -1.0}, "weight must be positive"),
+    ],
+)
+def test_bad_options_are_refused_by_name(tmp_path, options, message):
+    path = write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=20_000)])
+    with pytest.raises(ValueError, match=message):
+        co.learning_curves(path, **options)
+
+
+def test_curves_are_saved_loaded_and_printed(tmp_path):
+    found = co.learning_curves(write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=20_000)]))
+    found.save(tmp_path / "curves.json")
+    again = co.LearningCurves.load(tmp_path / "curves.json")
+    for name in ("sigma", "bayes_floor", "reducible", "reducible_error", "misfit"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    assert str(again) == str(found)
+    assert "kappa1" in str(found)
+    with pytest.raises(ValueError, match="no learning curves"):
+        co.LearningCurves.load(write_json(tmp_path / "other.json", {"a": 1}))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.mark.parametrize("method", ["spline", "tv"])
+def test_smoothing_lowers_the_error_and_fills_zeros(method):
+    sigma = np.geomspace(0.01, 100, 30)
+    logs = np.log(sigma)
+    truth = np.exp(np.sin(logs / 2)) if method == "spline" else np.where(sigma < 1, 1.0, 5.0)
+    before, after, within = [], [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        noisy = truth * np.exp(0.3 * rng.standard_normal(30))
+        error = 0.3 * noisy
+        noisy[11] = 0.0
+        smooth, spread = smooth_across_levels(sigma, noisy, error, method)
+        before.append(np.mean(np.delete(np.log(noisy + 1e-300) - np.log(truth), 11) ** 2))
+        after.append(np.mean(np.log(smooth / truth) ** 2))
+        within.append(np.mean(np.abs(smooth - truth) < 3 * spread + 0.1 * truth))
+    print(method, "mean squared error of logarithms:", np.mean(before), "->", np.mean(after))
+    assert np.mean(after) < 0.45 * np.mean(before)
+    assert np.mean(within) > 0.85
+
+
+def test_smoothing_of_learning_curves_is_an_explicit_choice(tmp_path):
+    path = write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=20_000)])
+    raw = co.learning_curves(path, levels=LEVELS)
+    smooth = co.learning_curves(path, levels=LEVELS, smoothing="spline")
+    assert np.any(raw.reducible != smooth.reducible)
+    assert smooth.smoothing == "spline"
+    np.testing.assert_array_equal(raw.bayes_floor, smooth.bayes_floor)
+
+
+def test_nonnegative_least_squares_meets_the_optimality_conditions():
+    rng = np.random.default_rng(0)
+    design, target, weight = rng.standard_normal((12, 3)), rng.standard_normal((50, 12)), rng.uniform(0.5, 2, 12)
+    found = nonnegative_least_squares(design, target, weight)
+    gradient = ((found @ design.T - target) * weight) @ design
+    assert np.all(found >= 0)
+    assert np.all(gradient > -1e-9)
+    assert np.max(np.abs(gradient * found)) < 1e-9
+
+
+# the recorder
+
+
+def batches(seed, number, size=64):
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        sigma = np.exp(rng.normal(-0.5, 1.5, size))
+        yield sigma, rng.chisquare(3, size) * sigma
+
+
+def test_the_recorder_counts_means_and_variances_of_every_window_and_level(tmp_path):
+    stats = co.LevelStatistics(LEVELS)
+    sigmas, losses = [], []
+    for sigma, loss in batches(0, 100):
+        stats.record(sigma, loss)
+        sigmas.append(sigma)
+        losses.append(loss)
+    sigma, loss = np.concatenate(sigmas), np.concatenate(losses)
+    rows = stats.rows()
+    assert sum(row["examples"] for row in rows) == sigma.size
+    for row in rows:
+        mine = slice(row["start"], row["end"])
+        edges = np.concatenate([[0], LEVELS.edges, [np.inf]])
+        inside = (sigma[mine] >= edges[row["level"] + 1]) & (sigma[mine] < edges[row["level"] + 2])
+        assert row["examples"] == inside.sum()
+        assert row["loss"] == pytest.approx(loss[mine][inside].mean(), rel=1e-12)
+        if row["examples"] > 1:
+            assert row["variance"] == pytest.approx(loss[mine][inside].var(ddof=1), rel=1e-9)
+    assert len({row["start"] for row in rows}) < 20
+
+
+def same_row(a, b):
+    return all(x == y or x == pytest.approx(y, rel=1e-9) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_a_resumed_recorder_writes_the_same_log(tmp_path, name):
+    whole, path = co.LevelStatistics(LEVELS, run="01", learning_rate=0.1), tmp_path / name
+    for sigma, loss in batches(0, 90):
+        whole.record(sigma, loss)
+    for part in range(3):
+        stats = co.LevelStatistics.resume(path, LEVELS, run="01", learning_rate=0.1)
+        for i, (sigma, loss) in enumerate(batches(0, 90)):
+            if i // 30 == part:
+                stats.record(sigma, loss)
+        stats.save(path)
+        other = co.LevelStatistics(LEVELS, run="1")
+        other.record(1.0, 2.0)
+        other.save(path)
+    log = co.LevelStatistics.resume(path, LEVELS, run="01").rows()
+    for a, b in zip(log, whole.rows(), strict=True):
+        assert same_row(a, b)
+    assert len(co.LevelStatistics.resume(path, LEVELS, run="1").rows()) == 1
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(ValueError, match="give the edges that the log was begun with"):
+        co.LevelStatistics.resume(path, [0.1, 0.2, 0.3, 0.4, 0.5], run="01")
+
+
+def test_a_recorded_log_is_a_training_run_and_gives_curves(tmp_path):
+    stats = co.LevelStatistics(LEVELS, learning_rate=0.1)
+    for sigma, loss in batches(0, 200):
+        stats.record(sigma, loss)
+    stats.save(tmp_path / "log.csv")
+    run = co.TrainingRun(None, iterations=200, batch=64, log=tmp_path / "log.csv")
+    known = co.TrainingRun(co.LogNormal(-0.5, 1.5), iterations=200, batch=64)
+    share = known.examples_on(LEVELS)
+    np.testing.assert_allclose(run.examples_on(LEVELS), share, atol=5 * np.sqrt(share.max()))
+    assert co.learning_curves(run, levels=LEVELS).sigma.size == 4
+
+
+def test_tensors_and_arrays_are_recorded_alike():
+    torch = pytest.importorskip("torch")
+    arrays, tensors, pixels = (co.LevelStatistics(LEVELS) for _ in range(3))
+    for sigma, loss in batches(0, 70):
+        arrays.record(sigma, loss)
+        s, l = torch.tensor(sigma).view(-1, 1, 1, 1), torch.tensor(loss, requires_grad=True)
+        tensors.record(s, l * 1)
+        pixels.record(s, (l / 4).view(-1, 1, 1, 1).expand(-1, 1, 2, 2))
+    for a, b, c in zip(arrays.rows(), tensors.rows(), pixels.rows(), strict=True):
+        assert same_row(a, b)
+        assert same_row(a, c)
+
+
+def test_losses_that_are_not_finite_are_left_out_with_a_warning():
+    stats = co.LevelStatistics(LEVELS)
+    stats.record(np.array([1.0, 2.0]), np.array([np.nan, 1.0]))
+    with pytest.warns(UserWarning, match="1 losses are not finite, the first at sigma = 1"):
+        rows = stats.rows()
+    assert [row["examples"] for row in rows] == [1]
+    assert stats.rejected == 1
+
+
+def test_bad_batches_are_refused_and_cost_no_other(tmp_path):
+    stats = co.LevelStatistics(LEVELS)
+    stats.record(1.0, 2.0)
+    with pytest.raises(ValueError, match="3 noise levels but 1 losses"):
+        stats.record(np.ones(3), 2.0)
+    stats.record(-1.0, 2.0)
+    with pytest.raises(ValueError, match="sigma is -1"):
+        stats.rows()
+    assert len(stats.rows()) == 1
+    (tmp_path / "mine.csv").write_text("examples,sigma,loss\n1,1,1\n")
+    with pytest.raises(ValueError, match="no column 'run'"):
+        stats.save(tmp_path / "mine.csv")
+
+
+def test_a_new_learning_rate_begins_a_new_window():
+    stats = co.LevelStatistics(LEVELS, windows_per_doubling=1)
+    for i in range(1000):
+        stats.record(1.0, 1.0, learning_rate=0.1 if i < 600 else 0.01)
+    starts = {row["start"]: row["learning_rate"] for row in stats.rows()}
+    assert starts[600] == 0.01
+    assert starts[511] == 0.1
+
+
+def test_recording_costs_less_than_two_percent_of_a_step():
+    """Ratio to one step of a small network on the same machine; a U-Net's step is a hundred times longer."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    net = torch.nn.Sequential(torch.nn.Linear(784, 512), torch.nn.SiLU(), torch.nn.Linear(512, 784))
+    optimiser, clean = torch.optim.SGD(net.parameters(), 1e-4), torch.randn(128, 784)
+    stats = co.LevelStatistics(co.Levels.log_uniform(0.002, 80.0, 40))
+    spent = {"step": [], "record": []}
+    for _ in range(160):
+        before = time.perf_counter()
+        sigma = torch.exp(torch.randn(128) - 1.2)
+        loss = (net(clean + sigma[:, None] * torch.randn(128, 784)) - clean).square().sum(1)
+        optimiser.zero_grad()
+        loss.mean().backward()
+        optimiser.step()
+        middle = time.perf_counter()
+        stats.record(sigma, loss)
+        spent["step"].append(middle - before)
+        spent["record"].append(time.perf_counter() - middle)
+    # blocks hold one transfer each; the quietest block is free of what else the machine does
+    block = {name: np.reshape(values, (-1, 32)).sum(axis=1) for name, values in spent.items()}
+    ratio = float(np.min(block["record"]) / np.median(block["step"]))
+    print(f"recording: {1e6 * np.min(block['record']) / 32:.0f} us a step, {100 * ratio:.2f} % of the training step")
+    assert ratio < 0.02
+
+
+def test_curves_are_told_at_the_noise_levels_of_the_log(tmp_path):
+    rows = [f"1000,{sigma},{1 + 1 / (row + 1)}" for row in range(30) for sigma in (0.01, 0.1, 1.0, 30.0)]
+    (tmp_path / "loss.csv").write_text("\n".join(["examples,sigma,loss", *rows]))
+    np.testing.assert_allclose(co.learning_curves(tmp_path / "loss.csv").sigma, [0.01, 0.1, 1.0, 30.0])
+    wide = co.learning_curves(tmp_path / "loss.csv", levels=2).sigma  # several levels in one bin: their mean
+    np.testing.assert_allclose(wide, [np.sqrt(0.01 * 0.1), np.sqrt(1.0 * 30.0)], rtol=1e-6)

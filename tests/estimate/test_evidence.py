@@ -1,0 +1,132 @@
+"""Evidence measured on a denoiser, against closed forms of Gaussian data within three standard errors."""
+
+import numpy as np
+import pytest
+import torch
+
+import codesign_opt as co
+from codesign_opt import peers
+from codesign_opt.estimate.denoisers.denoiser import Denoiser, DenoiserError
+from codesign_opt.estimate.measured_evidence import evidence
+from codesign_opt.testbed.networks.linear import LinearDenoiser
+
+LAM = np.array([2.0, 0.5, 0.03])
+PROCESS = co.EDM(0.01, 40.0)
+
+
+def examples(count=4000, seed=0):
+    z = torch.randn(count, LAM.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return z * torch.tensor(LAM).sqrt()
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return evidence(LinearDenoiser(LAM), examples(), process=PROCESS, draws=3000, levels=24, teachers=8)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    model = co.GaussianModel(co.Spectrum.from_eigenvalues(LAM), PROCESS, co.Euler())
+    return peers.Evidence.of(model)
+
+
+def within(value, truth, error, z=3.5):
+    """All of some dozen correlated numbers: three and a half standard errors."""
+    return np.all(np.abs(value - truth) <= z * error + 1e-12)
+
+
+def test_the_risk_is_the_closed_form_within_its_standard_errors(measured, exact):
+    truth = np.sum(LAM * measured.risk.sigma[:, None] ** 2 / (LAM + measured.risk.sigma[:, None] ** 2), axis=1)
+    assert within(measured.risk.risk, truth, measured.risk.standard_error)
+    assert np.all(measured.risk.standard_error < 0.05 * truth)
+    np.testing.assert_allclose(exact.risk(measured.risk.sigma), truth, rtol=2e-4)
+
+
+def test_gaps_of_the_exact_denoiser_are_differences_of_risks(measured):
+    s = measured.gaps.sigma[:, None] ** 2
+    risk = np.sum(LAM * s / (LAM + s), axis=1)
+    truth = np.abs(risk[:, None] - risk)
+    assert within(measured.gaps.squared, truth, measured.provenance["standard_errors"]["gaps"])
+
+
+def test_the_score_cost_is_the_closed_form_within_its_standard_errors(measured):
+    v = LAM + measured.score_cost.sigma[:, None] ** 2
+    truth = 4 * measured.score_cost.sigma**4 * np.sum(v**-3.0, axis=1)
+    error = measured.provenance["standard_errors"]["score_cost"]
+    assert within(
+        measured.score_cost.delta, truth, error + 2e-3 * truth
+    )  # the central difference is off by _NUDGE^2 or so
+    assert np.all(error < 0.06 * truth)
+
+
+def test_trajectories_are_proportional_to_the_square_root_of_the_variance(measured):
+    path = measured.trajectories
+    assert path.states.shape == (61, 8, 3)
+    shape = np.sqrt(LAM + path.sigma[:, None] ** 2)
+    truth = path.states[0] * (shape / shape[0])[:, None]
+    np.testing.assert_allclose(path.states, truth, rtol=0.02, atol=1e-3)
+    by_sigma = path.states * (path.sigma[:, None] / (LAM + path.sigma[:, None] ** 2))[:, None]
+    np.testing.assert_allclose(path.slopes, by_sigma, rtol=1e-9)
+
+
+def test_spectrum_range_and_count_of_evaluations_are_told():
+    denoiser = Denoiser(LinearDenoiser(LAM))
+    found = evidence(denoiser, examples(300), process=PROCESS, draws=100, levels=8, teachers=3, teacher_steps=5)
+    assert (found.sigma_min, found.sigma_max) == (0.01, 40.0)
+    assert found.provenance["evaluations"] == {"paths": 2400, "trajectories": 33}
+    assert denoiser.evaluations == 2400 + 33 + 2 * 8  # and the check that the folder's items are of this denoiser
+    np.testing.assert_allclose(found.spectrum.trace, examples(300).var(dim=0, unbiased=False).sum(), rtol=0.01)
+
+
+def test_a_killed_measurement_goes_on_to_the_same_numbers(tmp_path):
+    options = {"process": PROCESS, "draws": 200, "levels": 8, "teachers": 3, "teacher_steps": 5}
+    whole = evidence(LinearDenoiser(LAM), examples(300), **options)
+    calls = 0
+
+    def failing(x, sigma):
+        nonlocal calls
+        calls += 1
+        if calls > 70:
+            raise KeyboardInterrupt
+        return LinearDenoiser(LAM)(x, sigma)
+
+    with pytest.raises(KeyboardInterrupt):
+        evidence(Denoiser(failing, name="linear"), examples(300), folder=tmp_path, **options)
+    again = Denoiser(LinearDenoiser(LAM), name="linear")
+    found = evidence(again, examples(300), folder=tmp_path, **options)
+    assert again.evaluations < 3 * 8 * 200  # two of four chunks were there
+    np.testing.assert_array_equal(found.gaps.squared, whole.gaps.squared)
+    np.testing.assert_array_equal(found.risk.risk, whole.risk.risk)
+
+
+def test_schedules_take_measured_evidence(measured):
+    for name in ("edm", "log_snr"):
+        assert peers.schedule(name).sigmas(6, measured).size == 7
+
+
+def test_evidence_of_another_denoiser_in_the_folder_is_refused(tmp_path):
+    options = {"process": PROCESS, "draws": 20, "levels": 4, "teachers": 2, "teacher_steps": 2, "folder": tmp_path}
+    evidence(Denoiser(LinearDenoiser(LAM), name="one"), examples(50), **options)
+    with pytest.raises(ValueError, match="another denoiser"):
+        evidence(Denoiser(LinearDenoiser(2 * LAM), name="one"), examples(50), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"levels": 2}, "levels is 2"),
+        ({"draws": 1}, "draws is 1"),
+        ({"teachers": 0}, "teachers is 0"),
+        ({"terminal": "never"}, "terminal"),
+        ({"process": 3}, "process is 3"),
+        ({"sampler": "euler"}, "Evidence.sampler"),
+    ],
+)
+def test_bad_arguments_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        evidence(LinearDenoiser(LAM), examples(50), **{"draws": 20, "levels": 4, "teacher_steps": 2} | options)
+
+
+def test_a_denoiser_that_fails_is_told_with_its_noise_level():
+    with pytest.raises(DenoiserError, match="not finite at sigma"):
+        evidence(lambda x, sigma: x / (sigma[:, None] > 1), examples(50), draws=20, levels=4)

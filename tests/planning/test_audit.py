@@ -1,0 +1,109 @@
+"""Audit: the gap of today's schedule, its parts, and runs as they are stated and logged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.planning.whole_steps import predict
+
+PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
+FAST = {"levels": 60, "points": 5}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5))
+
+
+def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_least_one(model):
+    rng = np.random.default_rng(4)
+    for terminal in ("denoise", "rescale"):
+        for _ in range(2):
+            inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), int(rng.integers(5, 20)))))[::-1]
+            grid = np.concatenate([[80.0], inner, [0.0] if terminal == "denoise" else []])
+            run = co.TrainingRun(co.LogNormal(rng.uniform(-2, 1), rng.uniform(0.6, 2.0)), 1000, 64)
+            report = co.audit(replace(model, terminal=terminal), PRICES, sigmas=grid, run=run, **FAST)
+            assert report.ratio >= 1.0
+            assert all(part >= 0 for part in report.gap.values())
+            best = report.current["total"] / report.ratio
+            assert sum(report.gap.values()) == pytest.approx(report.current["total"] - best, rel=1e-9)
+            evaluations = (grid.size - 2) * 2 + 1 if terminal == "denoise" else (grid.size - 1) * 2
+            assert report.budget == pytest.approx(3.0 * 64_000 + 1_000 * evaluations, rel=1e-9)
+
+
+def test_the_current_error_is_the_prediction_of_that_schedule(model):
+    grid = co.edm_grid(12, 0.01, 80.0)
+    run = co.TrainingRun(co.LogNormal(), 1000, 64)
+    report = co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
+    table = model.settled_coefficients(grid, 60)
+    mass = np.diff(co.LogNormal().mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
+    assert report.current["total"] == pytest.approx(predict(model, grid, mass, 60)["total"], rel=1e-9)
+
+
+def test_the_plans_own_schedule_has_nothing_to_gain(model):
+    plan = co.codesign(model, PRICES, 2e5, levels=200, points=12)
+    run = co.TrainingRun(plan.training_density, int(plan.examples.sum() // 64), 64)
+    report = co.audit(model, PRICES, sigmas=plan.sigmas, run=run, levels=200, points=12)
+    print(f"ratio of the plan's own schedule: {report.ratio:.5f}")
+    assert report.ratio == pytest.approx(1.0, abs=5e-3)
+
+
+def test_where_the_run_trains_too_little_the_excess_is_positive(model):
+    grid = co.edm_grid(12, 0.01, 80.0)
+    run = co.TrainingRun(co.LogNormal(2.0, 0.7), 1000, 64)
+    report = co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
+    low = report.levels.sigma < 0.1
+    assert report.excess_by_level[low].sum() > 0
+    assert report.gap["training density"] > 0.5 * report.current["total"]
+
+
+def test_a_grid_of_the_other_terminal_map_is_refused(model):
+    run = co.TrainingRun(co.LogNormal(), 1000, 64)
+    with pytest.raises(ValueError, match="terminal"):
+        co.audit(model, PRICES, sigmas=co.edm_grid(8, 0.01, 80.0, terminal="rescale"), run=run)
+    with pytest.raises(ValueError, match="run"):
+        co.audit(model, PRICES, sigmas=co.edm_grid(8, 0.01, 80.0), run="yesterday")
+    with pytest.raises(ValueError, match="sigmas"):
+        co.audit(model, PRICES, sigmas=[1.0, 2.0], run=run)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_logs_are_read_and_bad_lines_named(tmp_path, name):
+    path = tmp_path / name
+    rows = [(1000, 0.5, 0.1), (2000, 1.5, 0.09)]
+    if name.endswith("csv"):
+        path.write_text("examples,sigma,loss\n" + "\n".join(",".join(map(str, r)) for r in rows) + "\n")
+    else:
+        path.write_text("\n".join(f'{{"examples": {a}, "sigma": {b}, "loss": {c}}}' for a, b, c in rows))
+    run = co.TrainingRun(co.LogNormal(), 10, 10, log=path)
+    assert run.read_log()["sigma"].tolist() == [0.5, 1.5]
+    text = path.read_text()
+    path.write_text(text.replace("1.5", '"x"' if name.endswith("jsonl") else "x"))
+    with pytest.raises(ValueError, match=r"line \d.*sigma"):
+        run.read_log()
+    path.write_text("")
+    with pytest.raises(ValueError, match="no rows"):
+        run.read_log()
+
+
+def test_a_log_without_a_column_says_which(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("examples,loss\n1,2\n")
+    with pytest.raises(ValueError, match="'sigma' is missing"):
+        co.TrainingRun(co.LogNormal(), 10, 10, log=path).read_log()
+    path = tmp_path / "log.jsonl"
+    path.write_text("{broken\n")
+    with pytest.raises(ValueError, match="line 1"):
+        co.TrainingRun(co.LogNormal(), 10, 10, log=path).read_log()
+    with pytest.raises(ValueError, match="log is None"):
+        co.TrainingRun(co.LogNormal(), 10, 10).read_log()
+
+
+def test_examples_outside_the_levels_are_lost_to_the_plan():
+    levels = co.Levels.log_uniform(0.1, 1.0, 5)
+    run = co.TrainingRun(co.LogNormal(0.0, 1.0), 100, 10)
+    assert run.examples_on(levels).sum() == pytest.approx(
+        1000 * float(co.LogNormal(0.0, 1.0).mass(np.array([0.1, 1.0]))[0])
+    )
