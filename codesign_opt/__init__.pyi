@@ -5,10 +5,10 @@ from .basics.errors import CodesignError as CodesignError
 from .basics.errors import ConvexityError as ConvexityError
 from .basics.errors import InfeasibleError as InfeasibleError
 from .basics.errors import NotCertifiedError as NotCertifiedError
-from .certificate.lagrangian import Certificate as Certificate
-from .comparison.compare import World as World
+from .certificate.verdict import Certificate as Certificate
 from .comparison.compare import compare as compare
 from .comparison.table import Comparison as Comparison
+from .comparison.world import World as World
 from .curves.estimation import learning_curves as learning_curves
 from .curves.recording import LevelStatistics as LevelStatistics
 from .curves.results import LearningCurves as LearningCurves
@@ -21,7 +21,6 @@ from .ingredients.coupling import PerStep as PerStep
 from .ingredients.coupling import Transfer as Transfer
 from .ingredients.densities import LogNormal as LogNormal
 from .ingredients.densities import SigmaDensity as SigmaDensity
-from .ingredients.densities import TrainingDensity as TrainingDensity
 from .ingredients.grids import edm_grid as edm_grid
 from .ingredients.grids import log_snr_grid as log_snr_grid
 from .ingredients.levels import Levels as Levels
@@ -66,6 +65,7 @@ from .planning.frontier import frontier as frontier
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
+from .results.planned_density import TrainingDensity as TrainingDensity
 from .results.record import Plan as Plan
 from .samplers.members import Ancestral as Ancestral
 from .samplers.members import DPMpp2M as DPMpp2M

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem, needs
+from codesign_opt.basics.optional import needs
+from codesign_opt.declared.problem import DeclaredProblem
 
 from ._gaussian import gaussian_problem
 

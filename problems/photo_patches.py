@@ -8,7 +8,8 @@ import numpy as np
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array
-from codesign_opt.declared.problem import DeclaredProblem, needs
+from codesign_opt.basics.optional import needs
+from codesign_opt.declared.problem import DeclaredProblem
 
 from ._gaussian import gaussian_problem
 

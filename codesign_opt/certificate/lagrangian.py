@@ -11,61 +11,17 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, Mask
 from ..ingredients.coupling import Coupling
 
-__all__ = ["Certificate", "LagrangianBound", "ScorePart"]
+__all__ = ["LagrangianBound", "ScorePart"]
 
 _ROUNDS = 120
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What the independent check found for one candidate.
-
-    Attributes:
-        value: objective at the candidate.
-        lower_bound: no feasible point has a smaller objective.
-        relative_gap: (value + price of the candidate's violations - lower_bound) / scale, where
-            scale is the part of the objective that the design can change.
-        infeasibility: largest violation of a constraint, relative to its size.
-        tolerance: gap below which the candidate is called optimal.
-        method: which bound was used.
-    """
-
-    value: float
-    lower_bound: float
-    relative_gap: float
-    infeasibility: float
-    tolerance: float = 1e-6
-    method: str = "separable Lagrangian"
-
-    @property
-    def optimal(self) -> bool:
-        """Whether the candidate is proved feasible and optimal to `tolerance`."""
-        return bool(
-            np.isfinite(self.relative_gap)
-            and -self.tolerance <= self.relative_gap <= self.tolerance
-            and self.infeasibility <= 1e-7
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able record."""
-        return {
-            "value": self.value,
-            "lower_bound": self.lower_bound,
-            "relative_gap": self.relative_gap,
-            "infeasibility": self.infeasibility,
-            "tolerance": self.tolerance,
-            "method": self.method,
-            "optimal": self.optimal,
-        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,60 +6,25 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number
+from ..basics.checks import Array, integer
 from ..basics.wording import Progress, teller
+from ..ingredients.grids import check_grid
 from ..models.estimated import EstimatedModel
 from ..models.gaussian import GaussianModel
 from ..peers import Evidence, Schedule, names, schedule
-from ..planning.codesign import codesign
 from ..results.record import Plan
-from ..samplers.affine_steps import check_grid
 from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
+from .gaussian_world import GaussianWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
+from .world import World
 
-__all__ = ["World", "calls_of", "compare"]
+__all__ = ["compare"]
 
 _SAMPLERS: dict[str, Sampler] = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
-
-
-@runtime_checkable
-class World(Protocol):
-    """Where schedules can be compared: it knows the error of any grid, and what a grid costs."""
-
-    @property
-    def title(self) -> str:
-        """What it is, for tables."""
-
-    @property
-    def measure(self) -> str:
-        """What its errors are."""
-
-    @property
-    def terminal(self) -> str:
-        """The last step: "denoise" or "rescale"."""
-
-    @property
-    def sampler(self) -> Sampler:
-        """The one compared where none is named."""
-
-    def evidence(self, sampler: Sampler) -> Evidence:
-        """What schedules may know."""
-
-    def plan(self, sampler: Sampler, steps: int) -> Array:
-        """(K+1,) grid of the co-designed plan."""
-
-    def cost(self, sampler: Sampler, sigmas: Array) -> float:
-        """Evaluations per image of a grid."""
-
-    def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> Mapping[str, Any]:
-        """ "errors" (N,) of single draws, the same draws for every grid; secondary measures as (value, s.e.)."""
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values that tell this world from others."""
 
 
 def compare(
@@ -146,19 +111,6 @@ def compare(
             best = found[0] if found else None
             tell(f"{world.title}, {sampler.name} {limit}: best {best.peer if best else 'none'} of {len(found)}")
     return Comparison(tuple(rows), world.measure, world.title, tuple(notes))
-
-
-def calls_of(sampler: Sampler, sigmas: Array) -> Array:
-    """Noise levels at which one run of a grid calls the denoiser, in order.
-
-    >>> calls_of(Heun(), np.array([4.0, 1.0, 0.0])).tolist()
-    [4.0, 1.0, 1.0]
-    """
-    before, after = sigmas[:-1], sigmas[1:]
-    if sampler.evaluations_per_step == 1:
-        return before
-    both = np.stack([before, after], axis=1).ravel()
-    return both[both > 0]
 
 
 Maker = Callable[[int], Array]
@@ -378,7 +330,7 @@ class _Cell:
 
 def _world_of(model: Any, draws: int) -> World:
     if isinstance(model, GaussianModel):
-        return _GaussianWorld(model)
+        return GaussianWorld(model)
     if isinstance(model, EstimatedModel):
         if model.probe is None:
             raise ValueError(
@@ -391,44 +343,3 @@ def _world_of(model: Any, draws: int) -> World:
     if isinstance(model, World):
         return model
     raise ValueError(f"compare: model is {model!r}; give a GaussianModel, an EstimatedModel or a World.")
-
-
-@dataclass(frozen=True, eq=False)
-class _GaussianWorld:
-    """Gaussian data: exact errors of any grid."""
-
-    model: GaussianModel
-    measure: str = "exact squared Wasserstein-2 distance to the data"
-
-    @property
-    def title(self) -> str:
-        return f"Gaussian data, {self.model.spectrum!r}"
-
-    @property
-    def terminal(self) -> str:
-        return self.model.terminal
-
-    @property
-    def sampler(self) -> Sampler:
-        return self.model.sampler
-
-    def evidence(self, sampler: Sampler) -> Evidence:
-        return Evidence.of(replace(self.model, sampler=sampler))
-
-    def plan(self, sampler: Sampler, steps: int) -> Array:
-        sigmas = codesign(replace(self.model, sampler=sampler), steps=steps).sigmas
-        assert sigmas is not None
-        return sigmas
-
-    def cost(self, sampler: Sampler, sigmas: Array) -> float:
-        return float(calls_of(sampler, sigmas).size)
-
-    def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> dict[str, Array]:
-        error = replace(self.model, sampler=sampler).wasserstein2(sigmas)
-        return {"errors": np.array([number(error, "error", nonnegative=True)])}
-
-    def describe(self) -> dict[str, Any]:
-        plain = self.model.provenance()
-        return {name: plain[name] for name in ("band_eigenvalues", "band_counts", "process", "terminal", "start")} | {
-            "mean_power": float(self.model.spectrum.mean_power.sum()), "dimension": plain["dimension"],
-        }  # fmt: skip

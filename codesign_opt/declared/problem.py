@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from ..programs.problem import Problem
     from ..results.record import Plan
 
-__all__ = ["DeclaredProblem", "needs"]
+__all__ = ["DeclaredProblem"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +86,3 @@ class DeclaredProblem:
 
     def __repr__(self) -> str:
         return f"DeclaredProblem({self.name!r}: {self.title})"
-
-
-def needs(module: str, package: str, who: str) -> Any:
-    """Import a module of an optional package, or say how to install it.
-
-    Raises:
-        ImportError: the package is missing; the message has the pip command.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f'{who} takes its data from {package}, which is not there ({error}); pip install "codesign_opt[data]"'
-        ) from None

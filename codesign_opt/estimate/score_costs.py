@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from ..basics.checks import choice, integer, number, vector
-from ..models.evidence import ScoreCost
-from ..peers.schedules.score_optimal import VELOCITIES
+from ..models.evidence import VELOCITIES, ScoreCost
 from .denoisers.denoiser import Denoiser, DenoiserError
 from .draws.statistics import Estimate, Moments
 from .draws.streams import batches, normal, processes, rademacher

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..basics.checks import Array, vector
 from ..basics.wording import aligned
-from ..samplers.affine_steps import check_grid
+from ..ingredients.grids import check_grid
 from .scheduler_reading import class_names, is_flow, is_scheduler, setting
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal

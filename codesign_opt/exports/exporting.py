@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, choice
-from ..samplers.affine_steps import check_grid
+from ..ingredients.grids import check_grid
 from .diffusers_export import for_diffusers
 from .noise_table import flow_time
 from .schedule_files import csv_text, json_text, list_text, write_text

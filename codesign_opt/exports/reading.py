@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, number
-from ..samplers.affine_steps import check_grid
+from ..ingredients.grids import check_grid
 from .noise_table import sigma_of_flow_time
 from .schedule_files import read_file
 from .scheduler_reading import is_scheduler, noise_levels

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..samplers.affine_steps import check_grid
+from ..ingredients.grids import check_grid
 
 __all__ = ["csv_text", "json_text", "list_text", "read_file", "write_text"]
 

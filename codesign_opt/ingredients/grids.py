@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
 from .levels import Levels
 
-__all__ = ["edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
+__all__ = ["Grid", "check_grid", "edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
 
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
@@ -92,3 +94,37 @@ def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:
     grid = np.array(positive, dtype=np.float64)
     grid[0], grid[-1] = high, low
     return np.append(grid, 0.0) if terminal == "denoise" else grid
+
+
+class Grid(NamedTuple):
+    """A checked grid of noise levels: what `check_grid` returns."""
+
+    sigmas: Array
+    terminal: str
+    stopping_sigma: float
+
+
+def check_grid(sigmas: Any, name: str = "sigmas") -> Grid:
+    """The noise levels of a sampler, checked, with the terminal map that they imply.
+
+    A grid that ends with 0 hands out the denoiser at its last positive node ("denoise"), a grid
+    that ends above 0 keeps the state ("rescale"): docs/theory.md section 2.
+
+    Args:
+        sigmas: (K+1,) strictly descending noise levels, data units; only the last may be 0; K >= 1.
+        name: what error messages call the grid.
+
+    Returns:
+        sigmas as a read-only float64 array, terminal, and stopping_sigma, the last positive node.
+
+    Raises:
+        ValueError: sigmas is not 1-D, finite, nonnegative, strictly descending, of at least 2 entries.
+
+    >>> check_grid([80.0, 1.0, 0.1, 0.0]).terminal, check_grid([80.0, 1.0, 0.1]).stopping_sigma
+    ('denoise', 0.1)
+    """
+    hint = "A grid is strictly descending; only its last entry may be 0."
+    grid = vector(sigmas, name, minimum_length=2, nonnegative=True, descending=True, hint=hint)
+    if grid[-1] == 0.0:
+        return Grid(grid, "denoise", float(grid[-2]))
+    return Grid(grid, "rescale", float(grid[-1]))

@@ -13,11 +13,10 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local, Settled
-from ..ingredients.grids import steps_on_levels
+from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
-from ..samplers.affine_steps import check_grid
 from ..samplers.members import Heun, Sampler
 from .coefficients import Coefficients
 

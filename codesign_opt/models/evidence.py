@@ -15,7 +15,7 @@ from ..samplers.members import Euler, Sampler
 from .estimated import EstimatedModel
 from .gaussian import GaussianModel
 
-__all__ = ["DenoiserGaps", "Evidence", "RiskCurve", "ScoreCost", "Trajectories"]
+__all__ = ["VELOCITIES", "DenoiserGaps", "Evidence", "RiskCurve", "ScoreCost", "Trajectories"]
 
 _FINE = 512  # noise levels of the closed-form tables
 _TEACHER = 60  # steps of the teacher's trajectory, as in GITS
@@ -233,3 +233,6 @@ class Evidence:
             trajectories=Trajectories(teacher, states, slopes),
             provenance={"source": "closed form, Gaussian data with the spectrum"},
         )
+
+
+VELOCITIES = ("source", "receiving")

@@ -11,14 +11,14 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, number
 from ..ingredients.coupling import Coupling, Local, PerStep, Settled
-from ..ingredients.grids import edm_grid, log_snr_grid
+from ..ingredients.grids import check_grid, edm_grid, log_snr_grid
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
-from ..samplers.affine_steps import Numbers, check_grid
+from ..samplers.affine_steps import Numbers
 from ..samplers.members import Heun, Sampler
+from ..samplers.terminal import terminal_weight
 from ..training.optimisers import AveragedSGD, TrainingNoise
-from ..training.sensitivity_kernel import terminal_weight
 from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels
 from .coefficients import Coefficients
 from .polish import polish_grid

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from ..basics.checks import Array
-from ..ingredients.grids import edm_grid
-from ..samplers.affine_steps import Numbers, check_grid
+from ..ingredients.grids import check_grid, edm_grid
+from ..samplers.affine_steps import Numbers
 
 __all__ = ["PolishedGrid", "RhoFit", "polish_grid", "rho_fit"]
 

@@ -13,6 +13,7 @@ closed form from a GaussianModel, or measured from any denoiser by `codesign_opt
 
 from __future__ import annotations
 
+from ..ingredients.parameterization import TARGETS, target_coefficients, target_gain
 from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .densities.families import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
 from .densities.names import training_densities, training_density
@@ -59,7 +60,6 @@ from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_le
 from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
 from .schedules.usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
-from .targets import TARGETS, target_coefficients, target_gain
 from .weights.base import Weighting
 from .weights.learned_uncertainty import LearnedUncertainty
 from .weights.names import weighting, weightings

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.grids import steps_on_levels
+from ..basics.wording import aligned, quantity
+from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..results.record import Plan
-from ..samplers.affine_steps import check_grid
+from ..results.text import _cause, _share, _wrapped, certificate_line, outer_line
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "audit_text"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +48,12 @@ class Audit:
     budget: float
 
     def __str__(self) -> str:
-        from ..results.text import audit_text
 
         return audit_text(self)
 
     def plot(self, ax: Any = None) -> Any:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
-        from ..results.panels import audit_plot
+        from .audit_figure import audit_plot
 
         return audit_plot(self, ax)
 
@@ -133,7 +133,7 @@ def audit(
 
 
 def _predict(model: Any, grid: Array, examples: Array, levels: int) -> dict[str, float]:
-    from .whole_steps import predict
+    from .prediction import predict
 
     return predict(model, grid, examples, levels)
 
@@ -156,3 +156,29 @@ def _costs(model: Any, prices: Prices, table: Any, grid: Array, run: TrainingRun
     step = prices.evaluation_price(table.levels) * model.sampler.evaluations_per_step
     sampling = float(step @ steps_on_levels(table.levels, grid))
     return training, sampling + table.final_steps * prices.final_price(table.stopping_sigma)
+
+
+def audit_text(audit: Audit) -> str:
+    """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
+    now, best = audit.current, audit.optimum.handed_out
+    parts = [name for name in now if name not in ("total", "cross term at most")]
+    rows = [
+        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
+    ]
+    rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
+    optimum = audit.optimum
+    whole = sum(audit.gap.values())
+    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
+    lines = [
+        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
+        f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
+        f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
+        f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "
+        f"{quantity(float(optimum.examples.sum()))} examples",
+        *aligned(["Error by cause", "", "today", "best"], rows),
+        *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
+        "Proof of the best",
+        f"  {certificate_line(optimum)}",
+    ]
+    outer = outer_line(optimum)
+    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))

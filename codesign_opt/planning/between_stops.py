@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..basics.checks import Array
+from ..certificate.levels import least_of_levels
 from ..models.coefficient_batch import CoefficientBatch
 
 if TYPE_CHECKING:
     from .question import Study
 
-__all__ = ["interval_bounds", "least_of_levels"]
-
-_NEWTON = 5  # from below the root of a convex function: each doubles the digits
+__all__ = ["interval_bounds"]
 
 
 def interval_bounds(
@@ -90,60 +89,3 @@ def _cheapest_example(study: Study, lows: Array) -> Array:
     whole = study.model.interval_batch(lows, lows, study.levels).levels
     prices = whole.spread(study.prices.example_price(whole.bins))
     return np.asarray(np.where(whole.used, prices, np.inf).min(axis=1))
-
-
-def least_of_levels(
-    errors: Array, floors: Array, kappa: Array, drag: Array, order: int, examples: Array, steps: Array, form: str
-) -> Array:
-    """Lower bounds of min over m, n >= 0 of (A / m + F) M(kappa / n) + D / n^q + examples m + steps n.
-
-    NaN where steps serve nothing or cost nothing, or an example pays. In u = log n the function is convex, its
-    slope k n - r(n) with r falling: the minimum lies within |log(k n / r(n))| of any n, so that a tangent at any
-    n bounds it. The n used solve the optimality condition nearly.
-
-    Args:
-        errors, floors, kappa, drag: (..., L) A, F, kappa and D of docs/theory.md section 7.
-        order: q.
-        examples, steps: (..., L) prices.
-        form: "max" for M(x) = max(1, x), "per_step" for M(x) = x.
-
-    >>> one, zero = np.ones(1), np.zeros(1)
-    >>> least_of_levels(one, zero, one, one, 1, one, one, "max").round(12).tolist()  # n = 1 = kappa: 2 + 1 + 1
-    [4.0]
-    """
-    with np.errstate(all="ignore"):
-        bad = ~((drag > 0) & (steps > 0) & (examples >= 0))
-        root = np.sqrt(errors * examples)
-        n = (order * drag / steps) ** (1 / (order + 1))
-        slowed = n < kappa if form == "max" else (errors > 0) | (floors > 0)
-        where = np.nonzero(slowed & ~bad)
-        if where[0].size:
-            n[where] = _slowed_root(
-                order, drag[where], root[where] * np.sqrt(kappa[where]), floors[where] * kappa[where], steps[where]
-            )
-        if form == "max":
-            n = np.where(slowed, np.minimum(n, kappa), n)
-        x = kappa / n
-        factor = x if form == "per_step" else np.maximum(x, 1.0)
-        score, power = root * np.sqrt(factor), drag * n**-order
-        value = 2 * score + floors * factor + power + steps * n
-        left, pull = steps * n, score + floors * factor
-        plain = order * power
-        # the slope jumps where x = 1: its two one-sided values
-        before = plain + np.where(x >= 1, pull, 0.0) if form == "max" else plain + pull
-        after = plain + np.where(x > 1, pull, 0.0) if form == "max" else plain + pull
-        right = np.clip(left, after, before)  # the subgradient nearest to 0
-        off = np.abs(left - right) * np.abs(np.log(left / right))
-        return np.where(bad, np.nan, value - off)
-
-
-def _slowed_root(order: int, drag: Array, score: Array, floor: Array, steps: Array) -> Array:
-    """n with steps n = q D / n^q + score / sqrt(n) + floor / n, by Newton in log n from below."""
-    first = np.maximum((order * drag / steps) ** (1 / (order + 1)), np.cbrt((score / steps) ** 2))
-    n = np.maximum(first, np.sqrt(floor / steps))
-    for _ in range(_NEWTON):
-        plain, half, whole = order * drag * n**-order, score / np.sqrt(n), floor / n
-        right = plain + half + whole
-        bend = 1 + (order * plain + 0.5 * half + whole) / right
-        n = n * np.exp(np.log(right / (steps * n)) / bend)
-    return n

@@ -11,13 +11,12 @@ import numpy as np
 from ..basics.checks import Array, integer, number, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
-from ..ingredients.grids import grid_from_steps, steps_on_levels
+from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
 from ..models.estimated import EstimatedModel
 from ..results.record import Plan
-from ..samplers.affine_steps import check_grid
 from ..samplers.members import Sampler
 from .few_steps import exact_stop
 from .question import Study

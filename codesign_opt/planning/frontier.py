@@ -74,7 +74,7 @@ class Frontier:
 
     def plot(self, ax: Any = None) -> Any:
         """Error and training share against the axis; returns the matplotlib Axes."""
-        from ..results.panels import frontier_plot
+        from .frontier_figure import frontier_plot
 
         return frontier_plot(self, ax)
 

@@ -11,17 +11,16 @@ from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
-from ..modeling import ScoreError
-from ..modeling.design import Point
 from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.record import Plan
+from .prediction import predict
 
 if TYPE_CHECKING:
     from ..models.estimated import EstimatedModel
     from .question import Study
 
-__all__ = ["hand_out", "predict"]
+__all__ = ["hand_out"]
 
 _POLISH_BELOW = 20
 _POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
@@ -72,38 +71,6 @@ def _measured(model: EstimatedModel, plan: Plan) -> Plan:
         notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
     said = {**plan.provenance, "bias": "measured" if measured else "predicted"}
     return replace(plan, provenance=said, notes=(*notes, *plan.notes))
-
-
-def predict(
-    model: Any, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
-) -> dict[str, float]:
-    """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
-
-    Args:
-        model: GaussianModel.
-        sigmas: (K+1,) grid.
-        examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
-            a trained model whose reducible error is not asked for.
-        table: those coefficients, where they are known already.
-    """
-    if table is None:
-        table = model.settled_coefficients(sigmas, levels)
-    if examples is None:
-        table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
-    size = len(table.levels)
-    point = Point(np.ones(size) if examples is None else examples, np.zeros(size), np.ones(size))
-    term = ScoreError(table)
-    reducible, floor = term.levels_value(point)
-    last, last_floor = term.final_value(point)
-    parts = {
-        "bias": table.truncation,
-        "score": float(reducible.sum()),
-        "floor": float(floor.sum()),
-        "last evaluation": last + last_floor,
-    }
-    window = table.final_window
-    near = float(window @ (reducible + floor))
-    return {**parts, "total": sum(parts.values()), "cross term at most": 2 * float(np.sqrt(near * (last + last_floor)))}
 
 
 def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,54 +12,28 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.errors import InfeasibleError, NotCertifiedError
-from ..certificate.lagrangian import Certificate
-from ..modeling.algebra import Bound, Term
+from ..certificate.verdict import Certificate
+from ..modeling.algebra import Bound
 from ..modeling.constraints import BoxConstraint
 from ..modeling.design import Box, Design, Point
-from ..modeling.terms import Truncation
+from .budget import Budget
+from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
-from .plain import PLACEHOLDER, BudgetRow, SettledStructure, is_plain_bound, is_plain_term
-from .proof import Leaf, certify
-from .reference import Budget, check_open, first_reference
-from .scaling import Row, rows_of, scaled_expression
+from .given_sampler import SettledStructure
+from .information_structure import InformationStructure
+from .joint_structure import JointStructure
+from .proof import certify
+from .reference import check_open, first_reference
 from .structure import Structure
 
 if TYPE_CHECKING:
     from .problem import Problem
 
-__all__ = ["Compiled", "Solved", "compile_problem", "solve_declared"]
+__all__ = ["solve_declared"]
 
 _TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
-
-
-@dataclass(eq=False)
-class Compiled:
-    """A program declared in cvxpy relative to a reference, and how to read it back."""
-
-    design: Design
-    box: Box
-    leaves: list[Leaf]
-    rows: list[Row]
-    unit: float
-    declared: cp.Problem | None
-
-    @property
-    def terms(self) -> list[tuple[float, Term]]:
-        """(weight, term) of the objective."""
-        return [(leaf.weight, leaf.term) for leaf in self.leaves]
-
-
-@dataclass(eq=False)
-class Solved:
-    """A candidate with its proof and everything needed to describe it."""
-
-    point: Point
-    compiled: Compiled
-    multipliers: list[Array]
-    certificate: Certificate
-    attempts: list[dict[str, Any]]
 
 
 def solve_declared(
@@ -203,6 +176,17 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
+_STRUCTURES: tuple[type[Structure], ...] = (InformationStructure, JointStructure, SettledStructure)
+
+
+def _structure_of(problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
+    """The first structure that reads the problem; None where no structured solver applies."""
+    if not budgets or any(budget.room <= 0 for _, budget in budgets) or problem.examples is not None:
+        return None
+    found = (kind.read(problem, budgets, box) for kind in _STRUCTURES)
+    return next((structure for structure in found if structure is not None), None)
+
+
 def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
     """First reference, the box of all level bounds, and the part that the structured solver can take."""
     size = len(problem.levels)
@@ -236,7 +220,7 @@ def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
         problem.spent_examples,
         reference.steps if steps is None else steps,
     )
-    structure = Structure.of(problem, budgets, box) or SettledStructure.read(problem, budgets, box)
+    structure = _structure_of(problem, budgets, box)
     return reference, box, structure
 
 
@@ -249,39 +233,6 @@ def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
             f"needs {needed:,.6g}; raise it above that.",
             [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
         )
-
-
-def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bool = True) -> Compiled:
-    """Declare the program in variables relative to `reference`, objective and rows of order one.
-
-    Without `declare` the leaves and rows are built for the certificate and no cvxpy problem is.
-    """
-    design = replace(problem.design(reference), steps_low=box.steps_low)
-    leaves: list[Leaf] = []
-    auxiliary: list[cp.Constraint] = []
-    for weight, leaf in problem.objective.leaves():
-        if not declare and is_plain_term(leaf):
-            leaves.append(Leaf(weight, leaf, PLACEHOLDER))
-            continue
-        expression, constraints, _ = scaled_expression(leaf, design)
-        leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
-        auxiliary += constraints
-    in_numbers = not declare and all(is_plain_term(leaf) for _, leaf in problem.objective.leaves())
-    rows: list[Row] = []
-    for item in problem.constraints:
-        rows += [BudgetRow.of(item, design)] if in_numbers and is_plain_bound(item) else rows_of(item, design)
-    moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
-    sizes = [
-        abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
-        for leaf in moving
-    ]
-    unit = sum(size for size in sizes if np.isfinite(size)) or 1.0
-    if not declare:
-        return Compiled(design, box, leaves, rows, unit, None)
-    total = sum((leaf.weight / unit) * leaf.expression for leaf in moving)
-    objective = cp.Minimize(total if isinstance(total, cp.Expression) else cp.Constant(0.0))
-    declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
-    return Compiled(design, box, leaves, rows, unit, declared)
 
 
 def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:

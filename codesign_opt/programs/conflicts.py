@@ -11,8 +11,8 @@ import numpy as np
 from ..basics.errors import InfeasibleError
 
 if TYPE_CHECKING:
-    from .attempts import Compiled
-    from .scaling import Row
+    from .compiled import Compiled
+    from .rows import Row
 
 __all__ = ["diagnose"]
 

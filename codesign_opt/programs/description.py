@@ -14,10 +14,10 @@ from ..modeling.gram import GramDiscretization
 from ..modeling.information import InformationError
 from ..modeling.terms import Compute, ScoreError, Truncation
 from ..results.record import Plan
-from .reference import Budget
+from .budget import Budget
 
 if TYPE_CHECKING:
-    from .attempts import Solved
+    from .compiled import Solved
     from .problem import Problem
 
 __all__ = ["describe"]

@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array, choice, number, vector
-from ..certificate.lagrangian import Certificate
+from ..certificate.verdict import Certificate
 from ..ingredients.levels import Levels
 from ..modeling.algebra import Bound, Term
 from ..modeling.coherent import CoherentScore
@@ -22,9 +22,10 @@ from ..modeling.terms import Compute, ScoreError, Steps
 from ..models.coefficients import Coefficients
 from ..results.record import Plan
 from .attempts import not_certified, rated, solve_declared
+from .budget import Budget
 from .description import describe
 from .plain import is_plain_bound, is_plain_term
-from .reference import Budget, recentred
+from .reference import recentred
 from .scaling import check_leaf, rows_of
 
 __all__ = ["Problem"]

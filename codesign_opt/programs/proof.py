@@ -11,14 +11,16 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.errors import ConvexityError
-from ..certificate.lagrangian import Certificate, LagrangianBound
+from ..certificate.lagrangian import LagrangianBound
+from ..certificate.verdict import Certificate
 from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
 from ..modeling.discretization import Discretization, SeparableDiscretization
 from ..modeling.information import InformationError, Trial, information_bound
 from ..modeling.terms import Compute, ScoreError, Steps, Truncation
-from .reference import Budget
-from .scaling import Row, as_stated, linearise, scaled_expression
+from .budget import Budget
+from .rows import Row, linearise
+from .scaling import as_stated, scaled_expression
 
 __all__ = ["Leaf", "certify"]
 

@@ -8,7 +8,6 @@ in which it is of order one (docs/theory.md section 7).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
@@ -20,99 +19,11 @@ from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
 from ..modeling.design import Design
+from .rows import Row, _row_size, jacobians
 
-__all__ = ["Row", "as_stated", "linearise", "rows_of", "scaled_expression"]
+__all__ = ["as_stated", "rows_of", "scaled_expression"]
 
 _PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
-
-
-@dataclass(eq=False)
-class Row:
-    """One scaled constraint: expression / size <= 0 (or == 0), and what it was before.
-
-    Attributes:
-        name: the user's name.
-        expression: entries that must be <= 0 (or == 0), in user units.
-        size: (N,) size of each entry at the reference.
-        constraint: the cvxpy constraint on expression / size.
-        price_sign: +1 where raising the user's right-hand side tightens (>=), -1 where it relaxes (<=).
-        limit: the right-hand side, where it is one number.
-        bound: the bound behind the row, or None.
-        box: whether the row is a bound on single levels, which the certificate takes exactly.
-        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
-        exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
-            certificate trusts this one alone.
-    """
-
-    name: str
-    expression: cp.Expression
-    size: Array
-    constraint: cp.Constraint
-    equality: bool = False
-    price_sign: float = -1.0
-    limit: float | None = None
-    bound: Bound | None = None
-    box: bool = False
-    rate: Array | None = None
-    exact: cp.Expression | None = None
-
-    @property
-    def stated(self) -> cp.Expression:
-        """The expression that proofs use."""
-        return self.expression if self.exact is None else self.exact
-
-    def excess(self) -> Array:
-        """(N,) violation in the row's own units, at the variables' current values."""
-        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
-        return np.abs(value) if self.equality else np.maximum(value, 0.0)
-
-    def violation(self) -> float:
-        """Largest violation relative to the row's size at the variables' current values."""
-        excess = self.excess()
-        if not excess.any():
-            return 0.0
-        limit = 0.0 if self.limit is None else abs(self.limit)
-        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
-        return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
-
-    def multipliers(self, objective_unit: float) -> Array:
-        """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
-        dual = self.constraint.dual_value
-        value = np.zeros(self.size.size) if dual is None else np.ravel(np.asarray(dual, dtype=np.float64))
-        if not self.equality:
-            value = np.maximum(value, 0.0)
-        return value * objective_unit / self.size
-
-
-def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
-    """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
-    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
-    examples, steps = jacobians(expression, design)
-    return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
-
-
-def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
-    """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
-
-    Raises:
-        ConvexityError: a function without a gradient, or a candidate outside its domain.
-    """
-    try:
-        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
-    except NotImplementedError:
-        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
-    result = []
-    for variable, unit in (
-        (design.new_variable, design.reference.new_examples),
-        (design.step_variable, design.reference.steps),
-    ):
-        if not isinstance(variable, cp.Variable) or variable.id not in found:
-            result.append(np.zeros((len(design), expression.size)))
-            continue
-        if found[variable.id] is None:
-            raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
-    return result[0], result[1]
 
 
 def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
@@ -302,21 +213,6 @@ def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression,
 
 def _scalar(expression: cp.Expression) -> float | None:
     return float(np.asarray(expression.value).item()) if expression.size == 1 else None
-
-
-def _row_size(expression: cp.Expression, minimum: float) -> Array:
-    """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
-    linear = np.zeros(expression.size)
-    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
-    for variable, gradient in expression.grad.items():
-        if gradient is None:
-            continue
-        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
-        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
-        linear += np.abs(pieces).sum(axis=0)
-        rest -= pieces.sum(axis=0)
-    size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
-    return np.where((size > 0) & np.isfinite(size), size, 1.0)
 
 
 def check_leaf(name: str, expression: cp.Expression, design: Design, *, auxiliary: bool = False) -> None:

@@ -9,33 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import CodesignError
 from ..ingredients.coupling import Coupling, Local, PerLevel, PerStep, Settled, Transfer
 from ..modeling.algebra import Bound
-from ..modeling.coherent import CoherentScore
 from ..modeling.constraints import BoxConstraint
 from ..modeling.design import Box, Design, Point
-from ..modeling.discretization import Discretization
-from ..modeling.gram import GramDiscretization
-from ..modeling.information import InformationError
-from ..modeling.terms import ScoreError, Truncation
-from ..models.coefficients import Coefficients
-from ..solvers.information.shares import solve_information
-from ..solvers.joint.newton import JointSolution, solve_joint
-from ..solvers.joint.program import JointProgram
-from .reference import Budget
-from .scaling import Row, jacobians
+from .budget import Budget
+from .rows import Row, jacobians
 
 if TYPE_CHECKING:
     from .problem import Problem
 
-__all__ = ["Answer", "InformationStructure", "JointStructure", "Structure", "coupling_form"]
+__all__ = ["Answer", "Structure", "coupling_form"]
 
 
 def coupling_form(coupling: Coupling) -> str | None:
@@ -88,154 +78,14 @@ class Structure(ABC):
     method: ClassVar[str]
     whole: bool
 
-    @staticmethod
-    def of(problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
-        """The structure of a problem, or None where no structured solver applies."""
-        if not budgets or any(budget.room <= 0 for _, budget in budgets) or problem.examples is not None:
-            return None
-        return InformationStructure.read(problem, budgets, box) or JointStructure.read(problem, budgets, box)
+    @classmethod
+    @abstractmethod
+    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
+        """The structure of a problem, or None where it has another."""
 
     @abstractmethod
     def solve(self) -> Answer | None:
         """The optimum of the structured part, or None."""
-
-
-@dataclass(frozen=True, eq=False)
-class JointStructure(Structure):
-    """Score error, discretisation, budgets and level bounds: solvers/joint/.
-
-    Attributes:
-        program: for the solver.
-        whole: False where the problem has further terms or constraints.
-        names: names of the bounds behind the program's budgets, in order.
-        spent: (L,) examples already spent.
-    """
-
-    method: ClassVar[str] = "dual Newton"
-    program: JointProgram
-    whole: bool
-    names: tuple[str, ...]
-    spent: Array
-
-    @classmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
-        """None where the sampler is given, examples are pooled, or a term appears twice.
-
-        Quadratic forms are no part of the structure; sharp rows and a separable bound stand in for them in the
-        reference.
-        """
-        leaves = list(problem.objective.leaves())
-        table = problem.table
-        form = None if table is None else coupling_form(table.coupling)
-        if table is None or form is None or not problem.decides_steps:
-            return None
-        known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
-        scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
-        scores += [(w, _stand_in(leaf)) for w, leaf in leaves if isinstance(leaf, CoherentScore)]
-        errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
-        if len(scores) > 1 or len(errors) > 1:
-            return None
-        spent = problem.spent_examples
-        program = _program(table, scores, errors, [b for _, b in budgets], box, spent, form)
-        whole = len(known) == len(leaves) and not _unknown(problem, budgets)
-        return cls(program, whole, tuple(name for name, _ in budgets), spent)
-
-    def solve(self) -> Answer | None:
-        found = solve_joint(self.program)
-        if found is None:
-            return None
-        point = Point(found.examples, self.spent, found.steps)
-        gradients = self._gradients(found, point)
-        prices = dict(zip(self.names, map(float, found.budget_multipliers), strict=True))
-        return Answer(point, prices, *gradients, self._tangent(found, point))
-
-    def _tangent(self, found: JointSolution, point: Point) -> Point:
-        """The point whose slope of the last evaluation's error is its multiplier: A / near^2 = nu.
-
-        At a flat optimum the candidate's own slope has half the digits of the multipliers, and the bound with it.
-        """
-        p, nu = self.program, found.window_multiplier
-        near = 0.0 if p.final_window is None else float(p.final_window @ point.examples)
-        if p.final_error == 0 or near <= 0 or nu <= 0:
-            return point
-        total = point.examples * (np.sqrt(p.final_error / nu) / near)
-        return Point(total - point.spent, point.spent, point.steps)
-
-    def _gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
-        """Derivative of the Lagrangian by each level's examples and steps, the level bounds left out."""
-        p = self.program
-        eta, total = found.budget_multipliers, point.examples
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x = p.kappa / point.steps
-            factor, slope = _coupling_of(p.form).factor(x), _coupling_of(p.form).slope(x)
-            per_example = np.where(p.errors > 0, p.errors / total, 0.0)
-            examples = eta @ p.examples_prices - np.where(p.errors > 0, per_example * factor / total, 0.0)
-            if p.final_window is not None:
-                examples = examples - found.window_multiplier * p.final_window
-            pull = (per_example + p.floors) * slope * x / point.steps
-            pull = pull + p.order * (found.band_multipliers @ p.response) * point.steps ** (-p.order - 1.0)
-        return examples, eta @ p.steps_prices - np.where(np.isfinite(pull), pull, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class InformationStructure(Structure):
-    """A weighted sum of information errors under one budget and level bounds: solvers/information/.
-
-    The terms are blocks of parameters (bands, say) that share the examples of each level: block-diagonal
-    information, whose work grows with the number of blocks (docs/theory.md section 7, P4).
-    """
-
-    method: ClassVar[str] = "Newton in shares"
-    terms: tuple[tuple[float, InformationError], ...]
-    name: str
-    budget: Budget
-    low: Array
-    high: Array
-    spent: Array
-    whole: bool = True
-
-    @classmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> InformationStructure | None:
-        """None for any other term or constraint, or a level without a price."""
-        if len(budgets) != 1 or _unknown(problem, budgets):
-            return None
-        (name, budget), terms = budgets[0], []
-        for weight, leaf in problem.objective.leaves():
-            if not isinstance(leaf, InformationError):
-                return None
-            if weight > 0:
-                terms.append((weight, leaf))
-        if not terms or not np.all(budget.example > 0):
-            return None
-        spent = problem.spent_examples
-        low = np.maximum(box.examples_low - spent, 0.0)
-        return cls(tuple(terms), name, budget, low, np.maximum(box.examples_high - spent, low), spent)
-
-    def solve(self) -> Answer | None:
-        try:
-            found = solve_information(
-                [term.roots for _, term in self.terms],
-                [np.sqrt(weight) * term.response for weight, term in self.terms],
-                self.budget.example,
-                self.budget.room,
-                prior=[term.prior for _, term in self.terms],
-                low=self.low if self.low.any() else None,
-                high=self.high if np.any(np.isfinite(self.high)) else None,
-                spent=self.spent if self.spent.any() else None,
-            )
-        except (CodesignError, ValueError):  # the declared program says what is wrong, in the problem's own names
-            return None
-        point = Point(found.examples, self.spent, np.zeros(self.spent.size))
-        gains = sum(weight * term.gains(term.solution(point.examples)) for weight, term in self.terms)
-        examples = found.budget_multiplier * self.budget.example - gains
-        return Answer(point, {self.name: found.budget_multiplier}, examples, np.zeros(self.spent.size))
-
-
-def _stand_in(term: CoherentScore) -> Coefficients:
-    """A table whose score error is the coherent one's separable upper bound."""
-    table = term.table
-    zero = np.zeros(len(table.levels))
-    return replace(table, score=term.separable / table.log_width**2, floor=zero, final_score=0.0, final_floor=0.0)
 
 
 def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:
@@ -244,42 +94,4 @@ def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:
     return any(
         not (isinstance(item.what, BoxConstraint) or (isinstance(item.what, Bound) and item.name in names))
         for item in problem.constraints
-    )
-
-
-def _coupling_of(form: str) -> Coupling:
-    if form == "per_step":
-        return PerStep(1.0)
-    return Settled(np.ones(1)) if form == "settled" else Local(1.0, form=form)
-
-
-def _program(
-    table: Coefficients,
-    scores: list[tuple[float, Coefficients]],
-    errors: list[tuple[float, Coefficients]],
-    budgets: list[Budget],
-    box: Box,
-    spent: Array,
-    form: str,
-) -> JointProgram:
-    zero = np.zeros(len(table.levels))
-    weight, score = scores[0] if scores else (0.0, table)
-    steps_weight, response = (errors[0][0], errors[0][1].step_response) if errors else (0.0, zero[None])
-    return JointProgram(
-        weight * score.example_error,
-        weight * score.floor_error,
-        score.kappa,
-        np.sqrt(steps_weight) * response,
-        table.order,
-        np.array([b.example for b in budgets]),
-        np.array([b.step for b in budgets]),
-        np.array([b.room for b in budgets]),
-        spent=spent if np.any(spent > 0) else None,
-        examples_low=box.examples_low if np.any(box.examples_low > 0) else None,
-        examples_high=box.examples_high if np.any(np.isfinite(box.examples_high)) else None,
-        steps_low=box.steps_low if np.any(box.steps_low > 0) else None,
-        steps_high=box.steps_high if np.any(np.isfinite(box.steps_high)) else None,
-        final_error=weight * score.final_score,
-        final_window=score.final_window,
-        form=form,
     )

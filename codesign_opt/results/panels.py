@@ -24,12 +24,10 @@ from .style import (
     BLACK,
     BLUE,
     CAUSES_IN_ORDER,
-    ERROR,
     GREY,
     LEGEND,
     ORANGE,
     RED,
-    SIGMA,
     SKY,
     YELLOW,
     density_stairs,
@@ -46,14 +44,19 @@ from .style import (
 from .text import handed_parts
 
 if TYPE_CHECKING:
-    from ..planning.audit import Audit
-    from ..planning.frontier import Frontier
     from .record import Plan
 
 __all__ = [
-    "audit_plot", "band_contributions", "error_against_stopping", "error_breakdown", "error_by_level",
-    "frontier_plot", "level_states", "marginal_gain", "plan_page", "step_density", "training_density",
-]  # fmt: skip
+    "band_contributions",
+    "error_against_stopping",
+    "error_breakdown",
+    "error_by_level",
+    "level_states",
+    "marginal_gain",
+    "plan_page",
+    "step_density",
+    "training_density",
+]
 
 
 def training_density(plan: Plan, ax: Axes | None = None) -> Axes:
@@ -274,59 +277,6 @@ def band_contributions(plan: Plan, ax: Axes | None = None) -> Axes:
     label = "data variance λ along a direction (data units²)" if known else "band, largest variance first"
     ax.set(xscale="log", yscale="log", xlabel=label, ylabel="discretization error (data units²)")
     ax.set_ylim(bottom=low)
-    return ax
-
-
-def frontier_plot(frontier: Frontier, ax: Axes | None = None) -> Axes:
-    """Error of the best plan against the budget, and the share of it that goes to training."""
-    images = getattr(frontier, "axis", "budget") == "images"
-    ax = new_axes(ax, "What more images cost" if images else "What more compute buys")
-    values = np.asarray(frontier.budgets, dtype=np.float64)
-    errors = np.asarray(frontier.errors)
-    lines = ax.plot(values, errors, color=BLUE, marker="o", ms=4, lw=2, label="error (left)")
-    what = "images that will be drawn" if images else "budget (units of price)"
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel=what,
-        ylabel=next((error_label(plan) for plan in getattr(frontier, "plans", ()) if plan is not None), ERROR),
-    )
-    share = ax.twinx()
-    percents = 100.0 * np.asarray(frontier.training_share)
-    style: dict[str, Any] = {"color": RED, "linestyle": "--", "marker": "s", "ms": 4}
-    lines += share.plot(values, percents, label="training's share (right)", **style)
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, top * (top / bottom) ** 0.2)  # room for the legend
-    share.set_ylim(0, 120)
-    share.set_yticks(range(0, 101, 20))
-    share.set_ylabel("share of the compute spent on training (%)")
-    share.spines["top"].set_visible(False)
-    names = [str(line.get_label()) for line in lines]
-    ax.legend(lines, names, **LEGEND, loc="upper center", ncols=2)
-    return ax
-
-
-def audit_plot(audit: Audit, ax: Axes | None = None) -> Axes:
-    """Excess error over the optimum per unit of ln sigma; what each change would remove in the legend."""
-    ax = new_axes(ax, "Where today's training loses")
-    levels, excess = audit.levels, np.asarray(audit.excess_by_level, dtype=np.float64)
-    never = ~np.isfinite(excess)  # levels without a single example: the error there has no bound
-    density = np.where(never, 0.0, excess) / levels.log_width
-    more, less = np.maximum(density, 0), np.minimum(density, 0)
-    ax.stairs(more, levels.edges, fill=True, color=RED, alpha=0.5, label="more error than the best density")
-    if np.any(less < 0):
-        label = "less error than the best density"
-        ax.stairs(less, levels.edges, fill=True, fc=SKY, ec="white", hatch="///", lw=0, label=label)
-    if never.any():
-        ax.plot(levels.sigma[never], np.zeros(never.sum()), "x", color=BLACK, ms=5, label="never trained")
-    ax.axhline(0, color=BLACK, lw=0.8)
-    for name, value in audit.gap.items():
-        ax.plot([], [], linestyle="none", label=f"better {name}: error {tick(-value)}")
-    ax.set(xscale="log", xlabel=SIGMA, ylabel="excess score error per unit of ln σ (data units²)")
-    ax.yaxis.set_major_formatter(tick)
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, top + 0.1 * (len(audit.gap) + 3) * (top - bottom))  # room for the legend
-    ax.legend(**LEGEND, loc="upper left", handlelength=1.5)
     return ax
 
 

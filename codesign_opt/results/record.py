@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, choice, integer
-from ..certificate.lagrangian import Certificate
-from ..ingredients.densities import SigmaDensity, TrainingDensity
+from ..certificate.verdict import Certificate
+from ..ingredients.densities import SigmaDensity
+from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
-from ..samplers.affine_steps import check_grid
+from .planned_density import TrainingDensity
 
 __all__ = ["SCHEMA_VERSION", "Plan"]
 

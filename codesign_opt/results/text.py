@@ -13,10 +13,9 @@ from ..basics.wording import aligned, percent, quantity, signed
 from .level_table import level_table, planned_training
 
 if TYPE_CHECKING:
-    from ..planning.audit import Audit
     from .record import Plan
 
-__all__ = ["CAUSES", "audit_text", "certificate_line", "level_table", "outer_line", "plan_text"]
+__all__ = ["CAUSES", "certificate_line", "level_table", "outer_line", "plan_text"]
 
 WIDTH = 88
 _MOST = 5  # rows of shadow prices, peers and extra causes before the rest is counted
@@ -381,32 +380,6 @@ def _some(sigmas: Array, shown: int) -> list[str]:
 def _notes(plan: Plan) -> list[str]:
     lines = [line for note in plan.notes[:3] for line in _wrapped("Note: ", note, 2)]
     return lines + ([f"… and {len(plan.notes) - 3} more in plan.notes"] if len(plan.notes) > 3 else [])
-
-
-def audit_text(audit: Audit) -> str:
-    """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
-    now, best = audit.current, audit.optimum.handed_out
-    parts = [name for name in now if name not in ("total", "cross term at most")]
-    rows = [
-        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
-    ]
-    rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
-    optimum = audit.optimum
-    whole = sum(audit.gap.values())
-    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
-    lines = [
-        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
-        f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
-        f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
-        f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "
-        f"{quantity(float(optimum.examples.sum()))} examples",
-        *aligned(["Error by cause", "", "today", "best"], rows),
-        *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
-        "Proof of the best",
-        f"  {certificate_line(optimum)}",
-    ]
-    outer = outer_line(optimum)
-    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
 
 
 def _wrapped(head: str, text: str, most: int | None = None) -> list[str]:

@@ -15,44 +15,10 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array, vector
 
-__all__ = ["Grid", "TerminalLaw", "check_grid", "denoiser_weights"]
+__all__ = ["TerminalLaw", "denoiser_weights"]
 
 Numbers = NDArray[Any]
 """An array of float64, or of complex128 while a complex step differentiates."""
-
-
-class Grid(NamedTuple):
-    """A checked grid of noise levels: what `check_grid` returns."""
-
-    sigmas: Array
-    terminal: str
-    stopping_sigma: float
-
-
-def check_grid(sigmas: Any, name: str = "sigmas") -> Grid:
-    """The noise levels of a sampler, checked, with the terminal map that they imply.
-
-    A grid that ends with 0 hands out the denoiser at its last positive node ("denoise"), a grid
-    that ends above 0 keeps the state ("rescale"): docs/theory.md section 2.
-
-    Args:
-        sigmas: (K+1,) strictly descending noise levels, data units; only the last may be 0; K >= 1.
-        name: what error messages call the grid.
-
-    Returns:
-        sigmas as a read-only float64 array, terminal, and stopping_sigma, the last positive node.
-
-    Raises:
-        ValueError: sigmas is not 1-D, finite, nonnegative, strictly descending, of at least 2 entries.
-
-    >>> check_grid([80.0, 1.0, 0.1, 0.0]).terminal, check_grid([80.0, 1.0, 0.1]).stopping_sigma
-    ('denoise', 0.1)
-    """
-    hint = "A grid is strictly descending; only its last entry may be 0."
-    grid = vector(sigmas, name, minimum_length=2, nonnegative=True, descending=True, hint=hint)
-    if grid[-1] == 0.0:
-        return Grid(grid, "denoise", float(grid[-2]))
-    return Grid(grid, "rescale", float(grid[-1]))
 
 
 def denoiser_weights(eigenvalues: Any, sigmas: Any) -> Numbers:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..basics.checks import Array, number
-from .affine_steps import Grid, Numbers, Steps, TerminalLaw, check_grid
+from ..ingredients.grids import Grid, check_grid
+from .affine_steps import Numbers, Steps, TerminalLaw
 from .base import MinimumSteps, Sampler
 
 __all__ = [

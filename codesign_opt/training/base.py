@@ -16,10 +16,11 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
+from ..samplers.terminal import terminal_weight
 from .constant_step import StationaryNoise
 from .lower_bounds import MATRICES, check_flag, cramer_rao_intercept, cramer_rao_score_error, cramer_rao_variance
 from .lower_bounds import dataset_floor as _dataset_floor
-from .sensitivity_kernel import diagonal_kernel, mean_kernel, terminal_weight
+from .sensitivity_kernel import diagonal_kernel, mean_kernel
 from .terminal_error import output_data_error, output_error, terminal_error
 
 __all__ = ["TrainingNoise"]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
-from .sensitivity_kernel import TERMINALS, damping, diagonal_kernel, harmonic_product, mean_kernel, terminal_weight
+from ..samplers.terminal import TERMINALS, terminal_weight
+from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product, mean_kernel
 
 __all__ = [
     "MATRICES",

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
+from ..samplers.terminal import TERMINALS, terminal_weight
 
 __all__ = [
-    "TERMINALS",
     "PairwiseKernel",
     "banded_sum",
     "diagonal_kernel",
@@ -25,10 +25,8 @@ __all__ = [
     "pairwise_kernel",
     "propagation_factor",
     "terminal_gain",
-    "terminal_weight",
 ]
 
-TERMINALS = ("denoise", "rescale")
 _BLOCK = 2**22  # entries of the largest band-by-band block held at once (32 MiB)
 _LARGEST = 5 * 10**7  # entries of the largest pairwise kernel that is built (400 MB per array)
 
@@ -45,31 +43,6 @@ class PairwiseKernel(NamedTuple):
     off: Array
     diagonal: Array
     cross: Array
-
-
-def terminal_weight(eigenvalues: Any, stopping_sigma: float, terminal: str = "denoise") -> Array:
-    """Variance of the sampler's output along each direction when everything before it is exact.
-
-    P_b = v_b(sigma_r) for "rescale" and lambda_b^2 / v_b(sigma_r) for "denoise", docs/theory.md section 2.
-
-    Args:
-        eigenvalues: (B,), squared data units, >= 0.
-        stopping_sigma: last positive noise level sigma_r, data units, > 0.
-        terminal: "denoise" (one last denoiser call) or "rescale".
-
-    Returns:
-        (B,), squared data units; zero where lambda_b = 0 and the terminal map is "denoise".
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    >>> terminal_weight([1.0, 0.25], 0.5, "rescale")
-    array([1.25, 0.5 ])
-    """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-    stop = number(stopping_sigma, "stopping_sigma", positive=True)
-    end = lam + stop**2
-    return end if choice(terminal, "terminal", TERMINALS) == "rescale" else lam**2 / end
 
 
 def terminal_gain(eigenvalues: Any, stopping_sigma: float, terminal: str = "denoise") -> Array:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..basics.checks import Array
-from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product, terminal_weight
+from ..samplers.terminal import terminal_weight
+from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product
 
 __all__ = ["output_data_error", "output_error", "terminal_error"]
 

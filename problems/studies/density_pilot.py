@@ -24,7 +24,7 @@ from codesign_opt.estimate.training_errors.error_coupling import error_gram
 from codesign_opt.estimate.training_errors.sensitivity import difference_of, sensitivity
 from codesign_opt.estimate.training_errors.transfer import TransferKernel
 from codesign_opt.ingredients.coupling import Coupling, Local, Transfer
-from codesign_opt.ingredients.densities import LogNormal, TrainingDensity
+from codesign_opt.ingredients.densities import LogNormal
 from codesign_opt.ingredients.grids import edm_grid
 from codesign_opt.ingredients.levels import Levels
 from codesign_opt.ingredients.prices import Prices
@@ -35,6 +35,7 @@ from codesign_opt.modeling.design import Point
 from codesign_opt.models.coefficients import Coefficients
 from codesign_opt.models.estimated import EstimatedModel
 from codesign_opt.programs.problem import Problem
+from codesign_opt.results.planned_density import TrainingDensity
 from codesign_opt.results.record import Plan
 from codesign_opt.samplers.members import Heun
 

@@ -15,11 +15,11 @@ import torch
 from codesign_opt.basics.checks import Array
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
+from codesign_opt.estimate.draws.statistics import squares
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.steps.grid_descent import descend_grid, usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, residual
-from codesign_opt.estimate.training_errors.sensitivity import squares
 from codesign_opt.ingredients.grids import edm_grid, log_snr_grid
 from codesign_opt.planning.codesign import codesign
 from codesign_opt.samplers.members import DPMpp2M, Euler, Heun

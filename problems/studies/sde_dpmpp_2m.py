@@ -10,7 +10,7 @@ import torch
 
 from codesign_opt.basics.checks import Array
 from codesign_opt.estimate.runs.run import BrownianPath
-from codesign_opt.samplers.affine_steps import check_grid
+from codesign_opt.ingredients.grids import check_grid
 
 __all__ = ["sde_dpmpp_2m"]
 

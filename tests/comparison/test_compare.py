@@ -10,8 +10,9 @@ import torch
 
 import codesign_opt as co
 from codesign_opt import peers
-from codesign_opt.comparison.compare import calls_of, compare
+from codesign_opt.comparison.compare import compare
 from codesign_opt.comparison.table import rows_of_cell
+from codesign_opt.comparison.world import calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.network_model import network

@@ -8,8 +8,8 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.models import gaussian
+from codesign_opt.planning.prediction import predict
 from codesign_opt.planning.question import Study
-from codesign_opt.planning.whole_steps import predict
 from tests.helpers.gaussian_truth import scalar_output, wasserstein2
 
 SAMPLERS = {"euler": co.Euler(), "heun": co.Heun(), "dpmpp_2m": co.DPMpp2M()}

@@ -8,7 +8,8 @@ from scipy.optimize import minimize_scalar
 
 import codesign_opt as co
 from codesign_opt.certificate.lagrangian import LagrangianBound, ScorePart
-from codesign_opt.planning.between_stops import interval_bounds, least_of_levels
+from codesign_opt.certificate.levels import least_of_levels
+from codesign_opt.planning.between_stops import interval_bounds
 from codesign_opt.planning.stopping_points import _interval_bound, _interval_bounds, _nearest, bound_between, sweep
 from tests.planning.test_codesign import STUDIES, study
 

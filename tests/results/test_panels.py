@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
 import codesign_opt as co
+from codesign_opt.planning.audit_figure import audit_plot
+from codesign_opt.planning.frontier_figure import frontier_plot
 from codesign_opt.results import panels as plots
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
@@ -219,21 +221,21 @@ def test_frontier_shows_error_and_share(plan: co.Plan) -> None:
     values = np.geomspace(1e4, 1e7, 4)
     share = np.array([0.1, np.nan, 0.4, 0.6])
     frontier = SimpleNamespace(axis="budget", budgets=values, errors=1 / values, training_share=share)
-    ax = plots.frontier_plot(frontier)
+    ax = frontier_plot(frontier)
     twin = next(other for other in ax.figure.axes if other is not ax)
     assert line(ax, "error")[1] == pytest.approx(1 / values)
     assert line(twin, "training")[1] == pytest.approx(100 * share, nan_ok=True)
     assert "%" in twin.get_ylabel()
     assert "price" in ax.get_xlabel()
     frontier.axis = "images"
-    assert "images" in plots.frontier_plot(frontier).get_xlabel()
+    assert "images" in frontier_plot(frontier).get_xlabel()
 
 
 def test_audit_shows_excess_by_level_and_the_gap_by_change(plan: co.Plan) -> None:
     excess = plan.tables["score"] * np.cos(np.log(plan.levels.sigma))
     excess[3] = np.inf
     audit = SimpleNamespace(levels=plan.levels, excess_by_level=excess, gap={"training density": 1e-4, "grid": 2e-3})
-    ax = plots.audit_plot(audit)
+    ax = audit_plot(audit)
     finite = np.isfinite(excess)
     shown = outline(ax, "more error than the best density") + outline(ax, "less error than the best density")
     assert (shown * plan.levels.log_width)[finite] == pytest.approx(excess[finite])

@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import kstest, norm
 
 import codesign_opt as co
-from codesign_opt.ingredients.densities import TrainingDensity, examples_of
+from codesign_opt.ingredients.densities import examples_of
+from codesign_opt.results.planned_density import TrainingDensity
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 

@@ -11,7 +11,8 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.basics.wording import percent, quantity, signed
-from codesign_opt.results.text import audit_text, level_table, plan_text
+from codesign_opt.planning.audit import audit_text
+from codesign_opt.results.text import level_table, plan_text
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 STOP = 0.002

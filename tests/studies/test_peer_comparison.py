@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.comparison.compare import World, calls_of, compare
+from codesign_opt.comparison.compare import compare
 from codesign_opt.comparison.table import read_rows
+from codesign_opt.comparison.world import World, calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from codesign_opt.ingredients.parameterization import PARAMETERIZATIONS, Parameterization, TabulatedWeight
+from codesign_opt.samplers.terminal import terminal_weight
 from codesign_opt.training.constant_step import StationaryNoise, check_stable
 from codesign_opt.training.lower_bounds import cramer_rao_score_error
 from codesign_opt.training.optimisers import (
@@ -24,13 +25,7 @@ from codesign_opt.training.optimisers import (
     largest_stable_rate,
     least_squares_variance,
 )
-from codesign_opt.training.sensitivity_kernel import (
-    banded_sum,
-    diagonal_kernel,
-    mean_kernel,
-    pairwise_kernel,
-    terminal_weight,
-)
+from codesign_opt.training.sensitivity_kernel import banded_sum, diagonal_kernel, mean_kernel, pairwise_kernel
 
 LAM, STOP = np.array([1.0, 0.5, 0.2]), 0.2
 NAN, INF = float("nan"), float("inf")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from codesign_opt.samplers.terminal import terminal_weight
 from codesign_opt.training.lower_bounds import (
     bound_report,
     cramer_rao_intercept,
@@ -24,7 +25,6 @@ from codesign_opt.training.sensitivity_kernel import (
     pairwise_kernel,
     propagation_factor,
     terminal_gain,
-    terminal_weight,
 )
 
 LAM = np.array([1.3, 0.4, 0.09])

@@ -12,7 +12,7 @@ import torch
 from ...basics.checks import Array
 from .streams import sum_over_processes
 
-__all__ = ["Estimate", "Moments"]
+__all__ = ["Estimate", "Moments", "squares"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,3 +115,8 @@ class Moments:
         result.count = int(state["count"])
         result._mean, result._squares = np.array(state["mean"]), np.array(state["squares"])
         return result
+
+
+def squares(x: torch.Tensor) -> torch.Tensor:
+    """(n,) squared norms of the samples, in float64 on the CPU."""
+    return x.detach().to("cpu", torch.float64).flatten(1).square().sum(dim=1)

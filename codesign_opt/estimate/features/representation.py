@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ...basics.checks import Array, integer, vector
+from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
-from ...peers.targets import amplitudes, target_coefficients, target_name
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import normal
 from ..training_errors.gradient_noise import clean_examples

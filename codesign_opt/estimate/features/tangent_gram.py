@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, integer, vector
-from ...peers.targets import target_gain
+from ...ingredients.parameterization import target_gain
 from ..draws.streams import normal, rademacher
 from ..training_errors.per_sample import PerSampleGradients
 from .ntk import entropy_rank

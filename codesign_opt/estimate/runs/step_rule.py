@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import number
-from ...samplers.affine_steps import check_grid
+from ...ingredients.grids import check_grid
 
 __all__ = ["StepRule"]
 

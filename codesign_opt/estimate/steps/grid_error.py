@@ -13,13 +13,12 @@ import torch
 
 from ...basics.checks import Array, choice
 from ...basics.ledger import Ledger
-from ...samplers.affine_steps import check_grid
+from ...ingredients.grids import check_grid
 from ...samplers.members import Sampler
-from ..draws.statistics import Estimate
+from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share
 from ..runs.fine_solution import Reference, gathered, mean_of_draws
 from ..runs.run import run
-from ..training_errors.sensitivity import squares
 
 __all__ = ["GridErrors", "batches_of_run", "measured_error", "objective_of"]
 

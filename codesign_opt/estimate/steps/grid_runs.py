@@ -14,10 +14,10 @@ from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...samplers.members import DPMpp2M
 from ..denoisers.denoiser import Denoiser
+from ..draws.statistics import squares
 from ..draws.streams import my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.run import BrownianPath, run, trajectory
-from ..training_errors.sensitivity import squares
 from .grid_error import batches_of_run, residual
 
 __all__ = ["GridRuns", "differentiable"]

@@ -13,9 +13,9 @@ from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...samplers.members import Sampler
 from ..denoisers.denoiser import Denoiser
+from ..draws.statistics import squares
 from ..runs.fine_solution import Draws, Reference
 from ..runs.run import has_noise, run
-from ..training_errors.sensitivity import squares
 from .grid_error import starting_at
 
 __all__ = ["GridTest"]

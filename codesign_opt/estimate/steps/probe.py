@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array
+from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.step_rule import StepRule
-from ..training_errors.sensitivity import squares
 from .grid_descent import descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .responses import step_responses

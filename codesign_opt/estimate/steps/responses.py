@@ -13,12 +13,11 @@ import torch
 from ...basics.checks import Array, integer, vector
 from ...basics.ledger import Ledger
 from ...samplers.members import DPMpp2M
-from ..draws.statistics import Estimate, Moments
+from ..draws.statistics import Estimate, Moments, squares
 from ..draws.streams import my_share, rademacher, seeded
 from ..runs.fine_solution import Draws, FinePath, Reference, gathered, mean_of_draws
 from ..runs.run import run
 from ..runs.step_rule import StepRule
-from ..training_errors.sensitivity import squares
 
 __all__ = [
     "Responses",

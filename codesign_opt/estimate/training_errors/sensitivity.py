@@ -13,7 +13,7 @@ import torch
 from ...basics.checks import Array, choice, integer, number, vector
 from ...basics.ledger import Ledger
 from ..denoisers.denoiser import Denoiser
-from ..draws.statistics import Estimate
+from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share, rademacher
 from ..runs.fine_solution import FinePath, Reference, gathered
 from ..runs.run import run
@@ -218,8 +218,3 @@ class _Work:
             end = run(*act, nodes[k : k + 2], leaf, noise)
             (cotangent,) = torch.autograd.grad(end, leaf, cotangent)
         return cotangent
-
-
-def squares(x: torch.Tensor) -> torch.Tensor:
-    """(n,) squared norms of the samples, in float64 on the CPU."""
-    return x.detach().to("cpu", torch.float64).flatten(1).square().sum(dim=1)

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from ...basics.checks import Array, choice, number
+from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
-from ...samplers.affine_steps import check_grid
 
 __all__ = [
     "euler_kl",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, choice, integer, matrix, number, vector
-from .score_optimal import VELOCITIES, equal_cost_levels
+from ...models.evidence import VELOCITIES
+from .score_optimal import equal_cost_levels
 
 __all__ = ["OnlineSchedule"]
 

@@ -13,13 +13,11 @@ import numpy as np
 
 from ...basics.checks import Array, choice, integer, number, vector
 from ...ingredients.spectrum import Spectrum
-from ...models.evidence import Evidence
+from ...models.evidence import VELOCITIES, Evidence
 from ..paths.arc_length import equal_increments
 from .base import Schedule
 
 __all__ = ["ScoreOptimal", "corrector_cost", "equal_cost_levels", "gaussian_length", "predictor_cost"]
-
-VELOCITIES = ("source", "receiving")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ...basics.checks import Array, choice, number
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
 from ...samplers.members import Ancestral
-from ...training.sensitivity_kernel import terminal_weight
+from ...samplers.terminal import terminal_weight
 from ..paths.arc_length import accumulated, equal_increments
 from .base import Schedule
 from .elementary import tangent_coefficient

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...basics.checks import Array, number
 from ...ingredients.densities import SigmaDensity
-from ..targets import target_gain, target_name
+from ...ingredients.parameterization import target_gain, target_name
 
 __all__ = ["Weighting"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, choice, number
+from ...ingredients.parameterization import target_name
 from ...ingredients.process import VP, Process
-from ..targets import target_name
 from .base import Weighting
 from .learned_uncertainty import LearnedUncertainty
 from .recoverability import mean_variance, recoverability

@@ -14,10 +14,10 @@ import numpy as np
 from ...basics.checks import Array, matrix, number, vector
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
+from ...ingredients.parameterization import amplitudes, target_coefficients, target_gain, target_name
 from ...ingredients.process import Process
 from ...ingredients.spectrum import Spectrum
 from ..densities.of_time import OnLevels
-from ..targets import amplitudes, target_coefficients, target_gain, target_name
 
 __all__ = [
     "allocation",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...basics.checks import integer
-from ...declared.problem import needs
+from ...basics.optional import needs
 
 __all__ = ["digits", "photo_patches"]
 

@@ -1,0 +1,53 @@
+"""Certificate: a candidate, a proved lower bound, and how far they are apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Certificate"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the independent check found for one candidate.
+
+    Attributes:
+        value: objective at the candidate.
+        lower_bound: no feasible point has a smaller objective.
+        relative_gap: (value + price of the candidate's violations - lower_bound) / scale, where
+            scale is the part of the objective that the design can change.
+        infeasibility: largest violation of a constraint, relative to its size.
+        tolerance: gap below which the candidate is called optimal.
+        method: which bound was used.
+    """
+
+    value: float
+    lower_bound: float
+    relative_gap: float
+    infeasibility: float
+    tolerance: float = 1e-6
+    method: str = "separable Lagrangian"
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the candidate is proved feasible and optimal to `tolerance`."""
+        return bool(
+            np.isfinite(self.relative_gap)
+            and -self.tolerance <= self.relative_gap <= self.tolerance
+            and self.infeasibility <= 1e-7
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record."""
+        return {
+            "value": self.value,
+            "lower_bound": self.lower_bound,
+            "relative_gap": self.relative_gap,
+            "infeasibility": self.infeasibility,
+            "tolerance": self.tolerance,
+            "method": self.method,
+            "optimal": self.optimal,
+        }

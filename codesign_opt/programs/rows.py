@@ -1,0 +1,163 @@
+"""Rows: constraints of the declared program, with their size, their excess and their slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from scipy import sparse
+
+from ..basics.checks import Array
+from ..basics.errors import ConvexityError
+from ..modeling.algebra import Bound
+from ..modeling.constraints import Named
+from ..modeling.design import Design, Point
+from .budget import Budget
+
+__all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise"]
+
+
+@dataclass(eq=False)
+class Row:
+    """One scaled constraint: expression / size <= 0 (or == 0), and what it was before.
+
+    Attributes:
+        name: the user's name.
+        expression: entries that must be <= 0 (or == 0), in user units.
+        size: (N,) size of each entry at the reference.
+        constraint: the cvxpy constraint on expression / size.
+        price_sign: +1 where raising the user's right-hand side tightens (>=), -1 where it relaxes (<=).
+        limit: the right-hand side, where it is one number.
+        bound: the bound behind the row, or None.
+        box: whether the row is a bound on single levels, which the certificate takes exactly.
+        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
+        exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
+            certificate trusts this one alone.
+    """
+
+    name: str
+    expression: cp.Expression
+    size: Array
+    constraint: cp.Constraint
+    equality: bool = False
+    price_sign: float = -1.0
+    limit: float | None = None
+    bound: Bound | None = None
+    box: bool = False
+    rate: Array | None = None
+    exact: cp.Expression | None = None
+
+    @property
+    def stated(self) -> cp.Expression:
+        """The expression that proofs use."""
+        return self.expression if self.exact is None else self.exact
+
+    def excess(self) -> Array:
+        """(N,) violation in the row's own units, at the variables' current values."""
+        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
+        return np.abs(value) if self.equality else np.maximum(value, 0.0)
+
+    def violation(self) -> float:
+        """Largest violation relative to the row's size at the variables' current values."""
+        excess = self.excess()
+        if not excess.any():
+            return 0.0
+        limit = 0.0 if self.limit is None else abs(self.limit)
+        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
+
+    def multipliers(self, objective_unit: float) -> Array:
+        """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
+        dual = self.constraint.dual_value
+        value = np.zeros(self.size.size) if dual is None else np.ravel(np.asarray(dual, dtype=np.float64))
+        if not self.equality:
+            value = np.maximum(value, 0.0)
+        return value * objective_unit / self.size
+
+
+def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
+    """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
+    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
+    examples, steps = jacobians(expression, design)
+    return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
+
+
+def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
+    """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
+
+    Raises:
+        ConvexityError: a function without a gradient, or a candidate outside its domain.
+    """
+    try:
+        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
+    except NotImplementedError:
+        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
+    result = []
+    for variable, unit in (
+        (design.new_variable, design.reference.new_examples),
+        (design.step_variable, design.reference.steps),
+    ):
+        if not isinstance(variable, cp.Variable) or variable.id not in found:
+            result.append(np.zeros((len(design), expression.size)))
+            continue
+        if found[variable.id] is None:
+            raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
+    return result[0], result[1]
+
+
+def _row_size(expression: cp.Expression, minimum: float) -> Array:
+    """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
+    linear = np.zeros(expression.size)
+    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
+    for variable, gradient in expression.grad.items():
+        if gradient is None:
+            continue
+        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
+        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
+        linear += np.abs(pieces).sum(axis=0)
+        rest -= pieces.sum(axis=0)
+    size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
+    return np.where((size > 0) & np.isfinite(size), size, 1.0)
+
+
+PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read
+
+
+@dataclass(eq=False)
+class BudgetRow(Row):
+    """A budget as the certificate needs it, in numbers."""
+
+    budget: Budget | None = None
+    design: Design | None = None
+
+    @classmethod
+    def of(cls, item: Named, design: Design) -> BudgetRow:
+        """The row of a bound for which `is_plain_bound` holds."""
+        bound = item.what
+        assert isinstance(bound, Bound)
+        row = cls(item.name, PLACEHOLDER, np.ones(1), cp.Constant(0.0) <= 0, limit=bound.limit, bound=bound)
+        row.budget, row.design = Budget.read(bound, design), design
+        row.size = np.array([row._size(design.reference)])
+        return row
+
+    def _paid(self, point: Point) -> float:
+        assert self.budget is not None
+        return float(self.budget.example @ point.new_examples + self.budget.step @ point.steps)
+
+    def _size(self, point: Point) -> float:
+        assert self.budget is not None
+        assert self.limit is not None
+        return max(self._paid(point) + abs(self.budget.room), abs(self.limit)) or 1.0
+
+    def excess(self) -> Array:
+        assert self.budget is not None
+        assert self.design is not None
+        return np.maximum(np.array([self._paid(self.design.point()) - self.budget.room]), 0.0)
+
+    def violation(self) -> float:
+        assert self.design is not None
+        excess = float(self.excess()[0])
+        return excess / self._size(self.design.point()) if excess else 0.0
