@@ -17,7 +17,7 @@ from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..draws.statistics import Moments
 from ..draws.streams import my_share, normal, rademacher, sum_over_processes
-from ..runs.run import BrownianPath, has_noise, run
+from ..runs.run import BrownianPath, run
 from .parameter_sketch import Parameters, ParameterSketch, TrainedDenoiser
 
 __all__ = ["LevelDerivatives", "TerminalDerivatives"]
@@ -166,7 +166,7 @@ class TerminalDerivatives:
         trained, seed = self.work.trained, self.work.seed
         leaves = [_leaves(trained.parameters) for _ in range(len(self.levels))]
         noise = None
-        if has_noise(self.sampler):
+        if self.sampler.stochastic:
             low = float(self.grid[self.grid > 0][-1])
             noise = BrownianPath(seed, ("response noise", *names), float(self.grid[0]), low)
 
