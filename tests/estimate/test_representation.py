@@ -15,6 +15,8 @@ from codesign_opt.estimate.features.representation import (  # noqa: E402
     gradient_decomposition,
     phase_space,
 )
+from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
+from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.shared_features import shared_features  # noqa: E402
 from codesign_opt.estimate.features.tangent_gram import tangent_gram  # noqa: E402
 from codesign_opt.testbed import MLP, LinearDenoiser, clusters4  # noqa: E402
@@ -171,8 +173,9 @@ def test_effective_rank_agrees_between_the_kernels_two_sides():
     clean = gaussian(24, 5)
     model = Linear(np.eye(3))
     grams = tangent_gram(model, clean, [1e-6], examples=24).eigenvalues()[0]
-    features = shared_features(model, clean, [1e-6, 1.0], co.Euler(), [1.0, 0.1, 0.0], size=9, examples=24, batch=6,
-                               groups=4, response_probes=1, draws=1)  # fmt: skip
+    response = TerminalResponse(co.Euler(), [1.0, 0.1, 0.0], draws=1, probes=1)
+    sketch = Sketch(9, examples=24, batch=6, groups=4)
+    features = shared_features(model, clean, [1e-6, 1.0], response, sketch=sketch)
     spectrum = tangent_spectrum(features)
     assert np.allclose(spectrum.eigenvalues[0], np.repeat(grams[:3], 3), rtol=1e-4)
     rank = entropy_rank(features.information.mean(axis=0)[0].diagonal())

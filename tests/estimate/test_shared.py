@@ -12,7 +12,8 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate.draws.streams import normal
 from codesign_opt.estimate.features.ntk import decoupling, tangent_spectrum
-from codesign_opt.estimate.features.parameter_sketch import ParameterSketch
+from codesign_opt.estimate.features.derivatives import TerminalResponse
+from codesign_opt.estimate.features.parameter_sketch import ParameterSketch, Sketch
 from codesign_opt.estimate.features.shared_features import shared_features
 from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.estimate.training_errors.correlation import ErrorGram, jackknife
@@ -180,8 +181,9 @@ def jobs():
     """What one and two processes must agree on."""
     grid = co.edm_grid(4, 0.1, 5.0)
     gram = error_gram(wiener, flawed, co.Heun(), grid, shape=(3,), draws=20, batch=3, like=F64)
-    options = {"size": 6, "examples": 20, "batch": 4, "groups": 3, "probes": 3, "response_probes": 6, "draws": 2}
-    found = shared_features(Small(), DATA, SIGMA[:2], co.Heun(), GRID, **options)
+    sketch = Sketch(size=6, examples=20, batch=4, groups=3, probes=3)
+    response = TerminalResponse(co.Heun(), GRID, draws=2, probes=6)
+    found = shared_features(Small(), DATA, SIGMA[:2], response, sketch=sketch)
     return {"units": gram.units, "together": gram.together, "evaluations": gram.evaluations + found.evaluations,
             "information": found.information, "response": found.level_response,
             "residual": found.residual.standard_error}  # fmt: skip
@@ -332,8 +334,8 @@ def unsketched(parameters, seed):
 @pytest.mark.parametrize("sampler", [co.Heun(), co.DPMpp2M(), co.Ancestral(eta=0.5)], ids=repr)
 def test_features_and_response_are_the_autograd_jacobians(sampler):
     net = Small()
-    found = shared_features(net, DATA, SIGMA, sampler, GRID, size=512, examples=10, batch=5, draws=3,
-                            response_probes=None, seed=2)  # fmt: skip
+    response = TerminalResponse(sampler, GRID, draws=3, probes=None)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(512, examples=10, batch=5), seed=2)
     named = {"net." + k: v.detach() for k, v in net.named_parameters()}
     turn = unsketched(named, 2)  # (P, p)
     np.testing.assert_allclose(np.abs(turn).sum(axis=0), 1.0)
@@ -369,9 +371,10 @@ def test_features_and_response_are_the_autograd_jacobians(sampler):
 
 
 def test_random_probes_agree_with_exact_derivatives_within_three_standard_errors():
-    net, options = Small(), {"size": 512, "examples": 64, "batch": 16, "draws": 4}
-    exact = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, response_probes=None, **(options | {"draws": 48}))
-    probed = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, probes=100, response_probes=64, **options)
+    net, sketch = Small(), Sketch(512, examples=64)
+    outputs, probes = (TerminalResponse(co.Euler(), GRID, draws=n, probes=r) for n, r in ((48, None), (4, 64)))
+    exact = shared_features(net, DATA, SIGMA[:2], outputs, sketch=sketch)
+    probed = shared_features(net, DATA, SIGMA[:2], probes, sketch=replace(sketch, probes=100))
     direction = np.random.default_rng(8).standard_normal((6, exact.information.shape[-1]))
     want, got = (np.einsum("ap,lpq,aq->la", direction, f.information.mean(axis=0), direction) for f in (exact, probed))
     assert np.all(np.abs(got - want) <= 3.5 * np.sqrt(2 / 400) * want)  # each probe's square is chi-squared
@@ -406,8 +409,8 @@ def test_a_sketch_keeps_inner_products_in_expectation():
 def test_shared_error_is_that_of_replicated_least_squares():
     """Train the gains by weighted least squares again and again, sample, and average the terminal error."""
     net = Gains()
-    found = shared_features(net, DATA, SIGMA, co.Heun(), GRID, size=16, examples=4096, batch=1024, draws=16,
-                            response_probes=None)  # fmt: skip
+    response = TerminalResponse(co.Heun(), GRID, draws=16, probes=None)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(16, examples=4096, batch=1024))
     exact = 1 / (1 + SIGMA**-2)  # lambda sigma^2 / v per dimension, lambda = 1
     assert np.all(np.abs(found.residual.value - exact) <= 4 * found.residual.standard_error)
     np.testing.assert_allclose(found.gradient_residual, exact, rtol=0.15)
@@ -467,7 +470,8 @@ def test_decoupled_density_is_optimal_for_separate_parameters_and_not_for_one_sh
 
 def test_tangent_spectrum_is_that_of_the_kernel_matrix_and_ranks_are_calibrated():
     net = Small()
-    found = shared_features(net, DATA, SIGMA, co.Euler(), GRID, size=512, examples=64, draws=2, response_probes=2)
+    response = TerminalResponse(co.Euler(), GRID, draws=2, probes=2)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(512, examples=64))
     spectrum = tangent_spectrum(found)
     gram = np.linalg.eigvalsh(found.features[1] @ found.features[1].T)[::-1]
     np.testing.assert_allclose(spectrum.eigenvalues[1, : gram.size], gram, rtol=1e-9, atol=1e-12 * gram[0])
@@ -487,7 +491,8 @@ def test_tangent_spectrum_is_that_of_the_kernel_matrix_and_ranks_are_calibrated(
 
 
 def test_network_features_solve_as_a_problem_and_say_whether_decoupling_will_do():
-    found = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, size=8, examples=64, response_probes=16)
+    response = TerminalResponse(co.Heun(), GRID, probes=16)
+    found = shared_features(Small(), DATA, SIGMA, response, sketch=Sketch(8, examples=64))
     term = found.term()
     plan = co.Problem(
         term, [co.Compute(co.Prices(example=3.0, evaluation=1.0, images=0), part="training") <= 1e5]
@@ -501,8 +506,9 @@ def test_network_features_solve_as_a_problem_and_say_whether_decoupling_will_do(
 
 
 def test_killed_features_go_on_with_the_same_result(tmp_path):
-    options = {"size": 6, "examples": 16, "batch": 8, "response_probes": 10, "draws": 2}
-    whole = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, **options)
+    options = {"sketch": Sketch(6, examples=16, batch=8)}
+    response = TerminalResponse(co.Heun(), GRID, draws=2, probes=10)
+    whole = shared_features(Small(), DATA, SIGMA, response, **options)
     net, calls = Small(), [0]
     plain = net.forward
 
@@ -514,22 +520,31 @@ def test_killed_features_go_on_with_the_same_result(tmp_path):
 
     net.forward = dying
     with pytest.raises(KeyboardInterrupt):
-        shared_features(net, DATA, SIGMA, co.Heun(), GRID, folder=tmp_path, **options)
+        shared_features(net, DATA, SIGMA, response, folder=tmp_path, **options)
     assert len(list(tmp_path.glob("level-*"))) == 3
-    again = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, folder=tmp_path, **options)
+    again = shared_features(Small(), DATA, SIGMA, response, folder=tmp_path, **options)
     for name in ("information", "level_response", "gradient_residual", "evaluations"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
 
 def test_bad_input_of_features_is_named():
+    response = TerminalResponse(co.Euler(), GRID, probes=2)
     with pytest.raises(ValueError, match=r"module is missing"):
-        shared_features(lambda x, s: x, DATA, SIGMA, co.Euler(), GRID)
+        shared_features(lambda x, s: x, DATA, SIGMA, response)
     with pytest.raises(ValueError, match=r"data has 4096 examples; 5000 are asked for"):
-        shared_features(Small(), DATA, SIGMA, co.Euler(), GRID, examples=5000)
+        shared_features(Small(), DATA, SIGMA, response, sketch=Sketch(examples=5000))
     with pytest.raises(ValueError, match=r"no gradient by the module's parameters|does not depend on the module"):
-        shared_features(lambda x, s: x, DATA, SIGMA, co.Euler(), GRID, module=Small(), examples=4, response_probes=2)
-    net = Small().double()
-    adapted = shared_features(lambda x, s: net(x, s), DATA, SIGMA[:2], co.Euler(), GRID, module=net, examples=8, size=4,
-                              response_probes=2)  # fmt: skip
-    direct = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, examples=8, size=4, response_probes=2)
+        shared_features(lambda x, s: x, DATA, SIGMA, response, module=Small(), sketch=Sketch(examples=4))
+    for make, message in (
+        (lambda: Sketch(groups=0), r"Sketch\.groups is 0"),
+        (lambda: Sketch(probes=0), r"Sketch\.probes is 0"),
+        (lambda: TerminalResponse("euler", GRID), r"TerminalResponse\.sampler is 'euler'"),
+        (lambda: TerminalResponse(co.Euler(), GRID[::-1]), r"TerminalResponse\.sigmas must be strictly descending"),
+        (lambda: TerminalResponse(co.Euler(), GRID, draws=0), r"TerminalResponse\.draws is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    net, sketch = Small().double(), Sketch(4, examples=8)
+    adapted = shared_features(lambda x, s: net(x, s), DATA, SIGMA[:2], response, module=net, sketch=sketch)
+    direct = shared_features(net, DATA, SIGMA[:2], response, sketch=sketch)
     np.testing.assert_array_equal(adapted.information, direct.information)
