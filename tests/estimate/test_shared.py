@@ -17,7 +17,7 @@ from codesign_opt.estimate.features.parameter_sketch import ParameterSketch, Ske
 from codesign_opt.estimate.features.shared_features import shared_features
 from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.estimate.training_errors.correlation import ErrorGram, jackknife
-from codesign_opt.estimate.training_errors.error_coupling import error_gram
+from codesign_opt.estimate.training_errors.error_coupling import Starts, Swap, error_gram
 from codesign_opt.estimate.training_errors.transfer import (
     TransferKernel,
     information_overlap,
@@ -108,7 +108,8 @@ def flawed(x, sigma):
 def test_single_level_swaps_are_the_derivative_of_the_exact_sampler(sampler):
     """A linear error moves the terminal amplitude; the derivative by each block's gain is taken by differences."""
     grid = co.edm_grid(6, 0.05, 10.0)
-    found = error_gram(wiener, flawed, sampler, grid, shape=(3,), draws=6, batch=4, swap=1e-5, like=F64, seed=3)
+    starts, swap = Starts((3,), draws=6, batch=4, like=F64), Swap(fraction=1e-5)
+    found = error_gram(wiener, flawed, sampler, grid, starts, swap=swap, seed=3)
     levels, moved = found.levels, []
     x = torch.stack([10.0 * normal(3, "gram start", n, shape=(3,), like=F64) for n in range(4)])
     path = BrownianPath(3, ("gram noise", 0), 10.0, 0.05)
@@ -132,19 +133,19 @@ def test_single_level_swaps_are_the_derivative_of_the_exact_sampler(sampler):
 def test_replicas_are_units_of_their_own_and_few_are_refused():
     others = [lambda x, s, g=g: wiener(x, s, g) for g in (0.01, -0.02, 0.03, 0.01)]
     grid = co.edm_grid(4, 0.1, 5.0)
-    found = error_gram(wiener, others, co.Euler(), grid, shape=(3,), draws=4, unit="replica", like=F64)
+    found = error_gram(wiener, others, co.Euler(), grid, Starts((3,), draws=4, like=F64), swap=Swap(unit="replica"))
     assert found.units.shape == (4, 4, 4)
     np.testing.assert_allclose(found.units[1] / found.units[0], 4.0, rtol=0.1)
-    with pytest.raises(ValueError, match=r"error_gram.unit is 'replica' with 1 others"):
-        error_gram(wiener, flawed, co.Euler(), grid, shape=(3,), unit="replica")
+    with pytest.raises(ValueError, match=r"Swap\.unit is 'replica' with 1 others"):
+        error_gram(wiener, flawed, co.Euler(), grid, Starts((3,)), swap=Swap(unit="replica"))
     with pytest.raises(ValueError, match=r"never evaluates the denoiser between sigma"):
-        error_gram(wiener, flawed, co.Euler(), grid, shape=(3,), levels=30, draws=2, like=F64)
+        error_gram(wiener, flawed, co.Euler(), grid, Starts((3,), draws=2, like=F64), swap=Swap(levels=30))
     with pytest.raises(ValueError, match=r"has no terminal response \(4 of 4 levels\)"):
-        error_gram(wiener, wiener, co.Euler(), grid, shape=(3,), draws=2, like=F64)
+        error_gram(wiener, wiener, co.Euler(), grid, Starts((3,), draws=2, like=F64))
 
 
 def test_a_killed_gram_goes_on_with_the_same_result_and_another_question_is_refused(tmp_path):
-    options = {"shape": (3,), "draws": 8, "batch": 1, "like": F64, "seed": 5}
+    options = {"starts": Starts((3,), draws=8, batch=1, like=F64), "seed": 5}
     grid = co.edm_grid(4, 0.1, 5.0)
     whole = error_gram(wiener, flawed, co.Euler(), grid, **options)
     calls = [0]
@@ -180,7 +181,7 @@ if rank == 0:
 def jobs():
     """What one and two processes must agree on."""
     grid = co.edm_grid(4, 0.1, 5.0)
-    gram = error_gram(wiener, flawed, co.Heun(), grid, shape=(3,), draws=20, batch=3, like=F64)
+    gram = error_gram(wiener, flawed, co.Heun(), grid, Starts((3,), draws=20, batch=3, like=F64))
     sketch = Sketch(size=6, examples=20, batch=4, groups=3, probes=3)
     response = TerminalResponse(co.Heun(), GRID, draws=2, probes=6)
     found = shared_features(Small(), DATA, SIGMA[:2], response, sketch=sketch)
