@@ -20,7 +20,7 @@ from codesign_opt.curves.estimation import learning_curves
 from codesign_opt.curves.recording import LevelStatistics
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.training_errors.checkpoint_curve import checkpoint_errors, error_left
-from codesign_opt.estimate.training_errors.error_coupling import error_gram
+from codesign_opt.estimate.training_errors.error_coupling import Starts, error_gram
 from codesign_opt.estimate.training_errors.sensitivity import difference_of, sensitivity
 from codesign_opt.estimate.training_errors.transfer import TransferKernel
 from codesign_opt.ingredients.coupling import Coupling, Local, Transfer
@@ -312,7 +312,7 @@ def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: A
     fine = Reference(final, Heun(), Draws(shape, 128, SIGMA_MAX, seed=1, like=like), SIGMA_MIN, steps=experiment.steps)
     gain = sensitivity(fine, levels.sigma, direction=difference_of(final, half)).gain
     grid = edm_grid(experiment.levels, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
-    gram = error_gram(final, half, Heun(), grid, shape=shape, draws=128, batch=64, like=like, seed=2)
+    gram = error_gram(final, half, Heun(), grid, Starts(shape, draws=128, batch=64, like=like), seed=2)
     values = {"left": left, "gain": gain}
     found = {name: estimate.value for name, estimate in values.items()}
     found |= {f"{name}_error": estimate.standard_error for name, estimate in values.items()}

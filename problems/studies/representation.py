@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from codesign_opt.basics.checks import Array
 from codesign_opt.estimate.draws.statistics import Estimate
-from codesign_opt.estimate.features.degradation import LinearDegradation, linear_degradation
+from codesign_opt.estimate.features.degradation import LinearDegradation, TrainingPath, linear_degradation
 from codesign_opt.estimate.features.representation import (
     FeatureCollapse,
     GradientDecomposition,
@@ -200,7 +200,7 @@ def network_world(tell: Tell, cache: Any = None, *, images: int = 24, kernel_ima
 
 def representation_study(tell: Tell, cache: Any = None, *, network: bool = True) -> RepresentationReport:
     """Everything: the mixture, the Fashion-MNIST network, and the bound on the linear model."""
-    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], pieces=300, duration=0.2, batch=64)
+    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], path=TrainingPath(300, duration=0.2))
     return RepresentationReport(mixture_world(tell), network_world(tell, cache) if network else None, bound)
 
 
