@@ -350,7 +350,7 @@ class Sampler(ABC):
 
     def _sensitivity(self, given: Inputs) -> Numbers:
         """d std / d W by one complex step of the law for every node: any sampler, real input, O(K^2 B)."""
-        if any(part.dtype.kind == "c" for part in given):
+        if any(part.dtype.kind == "c" for part in (given.nodes, given.weights, given.initial_variance)):
             raise ValueError(f"{self!r}: weight_sensitivity takes complex input for the library's own samplers alone.")
         by_weight = np.zeros(given.weights.shape)
         for k in range(by_weight.shape[-2]):
@@ -359,4 +359,3 @@ class Sampler(ABC):
             std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,10 @@ class SigmaStep:
 
     Attributes:
         high, low: float64 tensors without axes, data units; gradients pass through them to the grid. Take them to the
-            dtype of the states (`.to(x.dtype)`) before they meet.
+            dtype of the states (`.to(x.dtype)`) before they meet. `high` of a step before the run's start is a number.
     """
 
-    high: torch.Tensor
+    high: Any
     low: torch.Tensor
 
     @cached_property

@@ -16,9 +16,10 @@ from codesign_opt.basics.checks import Array
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.draws.statistics import squares
+from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.steps.grid_descent import descend_grid, usual_grids
+from codesign_opt.estimate.steps.grid_descent import DescentRules, descend_grid, usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, residual
 from codesign_opt.ingredients.grids import edm_grid, log_snr_grid
 from codesign_opt.planning.codesign import codesign
@@ -31,6 +32,7 @@ __all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "read_rows", "
 SAMPLERS = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
 _STOP, _TOP, _TEST = 0.002, 80.0, 1024
+_RULES = DescentRules(patience=5)  # as the plan's own descent
 _DRAWS = 64  # of a plan's descent, the default of `estimate.network`
 
 
@@ -54,8 +56,8 @@ def network_plans(
     rows = []
     for name in samplers:
         sampler, test = SAMPLERS[name], _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": _place(place, draws) / name}
-        model = network(denoiser, images, sampler=sampler, progress=progress, **options)
+        measurement = Measurement(draws=draws, evaluations=evaluations, progress=progress)
+        model = network(denoiser, images, sampler=sampler, measurement=measurement, folder=_place(place, draws) / name)
         for count in steps:
             record = _kept_plans(place, draws, evaluations).item(
                 f"{name}-{count}",
@@ -111,7 +113,7 @@ def network_limit(
             found = []
             for start in [plan, *others]:
                 share, kept_in = times * evaluations // tries, place_of / _name(start)
-                found.append(descend_grid(reference, own[1], [start], budget=share, patience=5, folder=kept_in))
+                found.append(descend_grid(reference, own[1], [start], rules=_RULES, budget=share, folder=kept_in))
                 progress(f"{name} {count} start {len(found)}: {found[-1]!r}")
             best = min(found, key=lambda result: float(result.held_out.mean.value))
             of_plan, of_best = test.errors(plan), test.errors(best.sigmas)

@@ -17,6 +17,7 @@ from codesign_opt.basics.wording import Progress
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.draws.statistics import Estimate
 from codesign_opt.estimate.measured_evidence import evidence
+from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.fine_solution import Draws
 from codesign_opt.estimate.steps.held_out import GridTest
@@ -47,7 +48,7 @@ class DenoiserWorld:
         chunk: test draws in one batch.
         fine_steps: of the fine solution.
         metrics: secondary measures of the samples, by name: function of (N, *shape) outputs -> Estimate.
-        plan_options: of `estimate.network`: draws, evaluations, chunk, ….
+        plan_options: fields of `estimate.Measurement`: draws, evaluations, chunk, ….
         evidence_options: of `estimate.evidence`.
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
@@ -111,7 +112,7 @@ class DenoiserWorld:
         if name not in self._models:
             self._models[name] = network(
                 self.denoiser, self.data, process=self.process, sampler=sampler, terminal=self.terminal,
-                folder=self._place(name), progress=self.progress, **self.plan_options,
+                measurement=Measurement(progress=self.progress, **self.plan_options), folder=self._place(name),
             )  # fmt: skip
         return self._models[name]
 

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 import codesign_opt as co
-from codesign_opt.estimate import network, run
-from codesign_opt.testbed import LinearDenoiser
 
 LAM = np.array([1.0, 0.25, 0.01])
 

@@ -224,9 +224,7 @@ class FinePath:
 
     def calls(self, level: int = -1) -> int:
         """Calls of the denoiser that a run from levels[level] (from the start for -1) to the end makes."""
-        return evaluations(
-            self.grid(level).size - 1, self.reference.fine.evaluations_per_step, self.reference.terminal
-        )
+        return evaluations(self.grid(level).size - 1, self.reference.fine.evaluations_per_step, self.reference.terminal)
 
     @torch.no_grad()
     def states(self, chunk: int) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -169,6 +169,7 @@ class _FirstOutput:
 
 def _begun(before: Sequence[tuple[float, torch.Tensor]], start: torch.Tensor, count: int) -> list[Remembered]:
     """What a sampler remembers of the steps from the nodes before a run's start."""
-    nodes = [*(torch.as_tensor(node, dtype=start.dtype, device=start.device) for node, _ in before), start]
-    found = [Remembered(SigmaStep(*pair), output) for pair, (_, output) in zip(pairwise(nodes), before, strict=True)]
-    return found[max(len(found) - count, 0) :]
+    kept = before[max(len(before) - count, 0) :]
+    ends = [*(start.new_tensor(node) for node, _ in kept[1:]), start]
+    # a node's number as it is: torch divides a tensor into a number by its reciprocal, and kept results were made so
+    return [Remembered(SigmaStep(node, end), output) for (node, output), end in zip(kept, ends, strict=False)]
