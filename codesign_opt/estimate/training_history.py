@@ -92,13 +92,13 @@ class TrainingHistory:
         """
         if self.source is None or self.growth is not None:
             return None
-        errors = self.source if isinstance(self.source, TrainingErrors) else learning_curves(self.source)
-        law = errors.law()
+        logged = not isinstance(self.source, TrainingErrors)
+        law = (learning_curves(self.source) if logged else self.source).law()
         if not law.falls:
             raise ValueError(
                 "network: training: at no noise level do the losses fall with the examples beyond their scatter, so "
-                "that nothing can be said about training; log from its beginning, with more rows, or plan for steps "
-                "alone."
+                "that nothing can be said about training; "
+                f"{'log from its beginning, with more rows' if logged else law.remedy}, or plan for steps alone."
             )
         return law
 

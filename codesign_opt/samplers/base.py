@@ -353,7 +353,7 @@ class Sampler(ABC):
         if any(part.dtype.kind == "c" for part in (given.nodes, given.weights, given.initial_variance)):
             raise ValueError(f"{self!r}: weight_sensitivity takes complex input for the library's own samplers alone.")
         by_weight = np.zeros(given.weights.shape)
-        for k in range(by_weight.shape[-2]):
+        for k in range(given.weights.shape[-2]):
             moved = given.weights.astype(np.complex128)
             moved[..., k, :] += 1j * _NUDGE
             std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std

@@ -14,14 +14,14 @@ from codesign_opt.estimate.features.degradation import (  # noqa: E402
     linear_degradation,
     steady_bound,
 )
+from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
 from codesign_opt.estimate.features.ntk import entropy_rank, tangent_spectrum  # noqa: E402
+from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.representation import (  # noqa: E402
     feature_collapse,
     gradient_decomposition,
     phase_space,
 )
-from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
-from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.shared_features import shared_features  # noqa: E402
 from codesign_opt.estimate.features.tangent_gram import tangent_gram  # noqa: E402
 from codesign_opt.testbed import MLP, LinearDenoiser, clusters4  # noqa: E402

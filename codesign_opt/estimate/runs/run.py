@@ -16,7 +16,7 @@ from ...samplers.network_step import Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
 
-__all__ = ["BrownianPath", "run", "trajectory"]
+__all__ = ["BrownianPath", "asked_levels", "run", "trajectory"]
 
 _CELLS = 16_384
 
@@ -147,6 +147,26 @@ def trajectory(
         if sampler.memory and output is not None:
             memory = [*memory, Remembered(step, output)][-sampler.memory :]
     return states
+
+
+@torch.no_grad()
+def asked_levels(sampler: Sampler, sigmas: Any) -> list[float]:
+    """Noise levels at which a sampler asks the denoiser along a grid, in order: nodes, or levels between them.
+
+    >>> from codesign_opt import Heun
+    >>> asked_levels(Heun(), [4.0, 1.0, 0.0])
+    [4.0, 1.0, 1.0]
+    """
+    levels: list[float] = []
+
+    def noting(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        levels.append(float(sigma[0]))
+        return torch.zeros_like(x)
+
+    grid = np.asarray(sigmas, dtype=np.float64)
+    noise = BrownianPath(0, ("asked levels",), float(grid[0]), float(grid[grid > 0][-1]))
+    run(noting, sampler, grid, torch.zeros(1, 1, dtype=torch.float64), noise)
+    return levels
 
 
 class _FirstOutput:

@@ -20,7 +20,7 @@ from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import my_share, normal, sum_over_processes
-from ..runs.run import BrownianPath, run, trajectory
+from ..runs.run import BrownianPath, asked_levels, run, trajectory
 from .correlation import ErrorGram
 
 __all__ = ["Starts", "Swap", "error_gram"]
@@ -96,8 +96,8 @@ class Swap:
         nodes = grid[grid > 0][::-1]
         if self.levels is not None:
             return Levels.log_uniform(nodes[0], nodes[-1], self.levels)
-        last = grid[-1] > 0 and sampler.evaluations_per_step == 1  # the last node is never evaluated
-        return Levels.around(nodes[1:] if last else nodes)
+        unasked = min(asked_levels(sampler, grid)) > nodes[0] * (1 + 1e-9)  # a last node that no step asks for
+        return Levels.around(nodes[1:] if unasked else nodes)
 
 
 def error_gram(
