@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..ingredients.coupling import Coupling
 from ..ingredients.process import Process
 from ..models.estimated import EstimatedModel
 from ..samplers.base import Sampler
 from .draws.streams import first_of
 from .measurement import Measurement
-from .network_training import MeasuredTraining, TrainingWork
+from .network_training import TrainingWork
 from .network_work import NetworkWork, Sampling
 from .spectra.measure import spectrum
-from .steps.responses import Responses, step_responses, truncation_error
 from .training_history import TrainingHistory
 
 __all__ = ["network"]
@@ -89,54 +86,22 @@ def network(
     work.expect()
     trained.expect()
     evaluations = work.budget()
-    found = spectrum(data, seed=seed, folder=work.place("spectrum"))
-    work.tell(f"spectrum: {found.spectrum!r}")
-    accuracy = work.counted("accuracy", work.reference.accuracy)
-    truncation = work.counted("truncation", lambda: _truncation(work))
-    responses = work.counted("responses", lambda: _responses(work))
-    learned = trained.measured(found.spectrum.sigma_data)
+    found = spectrum(data, seed=seed, folder=work.place("spectrum")).spectrum
+    work.tell(f"spectrum: {found!r}")
+    sampled = work.measured()
+    learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
-    assumed = coupling is None and history.other is None
     return EstimatedModel(
         work.nodes,
-        responses.scaled_response,
-        truncation.value,
-        found.spectrum,
+        sampled.responses.scaled_response,
+        sampled.truncation.value,
+        found,
         process=work.sampling.process,
         sampler=work.sampling.sampler,
         terminal=terminal,
         coupling=learned.coupling,
-        standard_errors={"truncation": truncation.standard_error, **learned.standard_errors},
-        provenance={
-            **_provenance(work, responses, learned),
-            "dimension": found.spectrum.dimension,
-            "fine_accuracy": float(accuracy.value),
-            "correlation_length": "assumed" if assumed else "measured or given",
-        },
+        standard_errors={"truncation": sampled.truncation.standard_error, **learned.standard_errors},
+        provenance={**work.provenance(sampled), **learned.provenance(), "dimension": found.dimension},
         probe=work.probe(evaluations),
         **learned.rows,
     )
-
-
-def _truncation(work: NetworkWork) -> Any:
-    return truncation_error(work.reference, work.nodes, folder=work.place("truncation"))
-
-
-def _responses(work: NetworkWork) -> Responses:
-    return step_responses(work.rest, work.nodes, work.first_steps, folder=work.place("responses/first"))
-
-
-def _provenance(work: NetworkWork, responses: Responses, learned: MeasuredTraining) -> dict[str, Any]:
-    """Where the numbers come from, as plain values."""
-    gram = responses.gram
-    return {
-        "source": "network",
-        "denoiser": work.denoiser.name,
-        "seed": work.reference.draws.seed,
-        "draws": work.measurement.draws,
-        "fine_steps": work.measurement.fine_steps,
-        "evaluations": dict(work.expected),
-        "transfer_width_error": None if learned.kernel is None else learned.kernel.standard_error,
-        "training_notes": learned.notes,
-        "gram_standard_error": float(np.max(gram.standard_error) / max(np.max(gram.value), 1e-300)),
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,15 +34,25 @@ class MeasuredTraining:
         coupling: correlation length of the errors, and the width in which levels teach each other.
         rows: `sensitivity`, `error_variance` and `error_floor` at the nodes; empty where only the sampler is planned.
         standard_errors: of those, by name.
+        assumed: whether nothing told the correlation length.
         kernel: the measured transfer width, if it was asked for.
         notes: what the law of the errors says of itself, and first where it leaves nothing to train.
     """
 
     coupling: Coupling
+    assumed: bool
     rows: dict[str, Array] = field(default_factory=dict)
     standard_errors: dict[str, Array] = field(default_factory=dict)
     kernel: TransferKernel | None = None
     notes: list[str] = field(default_factory=list)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        return {
+            "correlation_length": "assumed" if self.assumed else "measured or given",
+            "transfer_width_error": None if self.kernel is None else self.kernel.standard_error,
+            "training_notes": self.notes,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +87,13 @@ class TrainingWork:
     def measured(self, spread: float) -> MeasuredTraining:
         """Coupling, errors and sensitivity at the nodes; `spread` is the data's standard deviation."""
         coupling, kernel = self._measured_coupling()
+        found = MeasuredTraining(coupling, self.coupling is None and self.history.other is None, kernel=kernel)
         law = self._served(coupling)
         if law is None:
-            return MeasuredTraining(coupling, kernel=kernel)
+            return found
         rows, errors = self._rows(law, coupling, spread)
-        return MeasuredTraining(coupling, rows, errors, kernel, _notes(law, self.work.nodes, rows["error_variance"]))
+        notes = _notes(law, self.work.nodes, rows["error_variance"])
+        return replace(found, rows=rows, standard_errors=errors, notes=notes)
 
     @property
     def _pair(self) -> CheckpointPair | None:

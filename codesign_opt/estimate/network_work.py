@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ from ..samplers.base import Sampler
 from ..samplers.members import Heun
 from .denoisers.denoiser import Denoiser, DenoiserError
 from .denoisers.same_denoiser import SAME, check_same_denoiser, shared_range
+from .draws.statistics import Estimate
 from .draws.streams import agreed, normal
 from .measurement import Measurement
 from .runs.fine_solution import Draws, Reference
 from .runs.step_rule import StepRule
 from .steps.grid_error import batches_of_run
 from .steps.probe import NetworkProbe
-from .steps.responses import calls_of_responses, calls_of_truncation
+from .steps.responses import Responses, calls_of_responses, calls_of_truncation, step_responses, truncation_error
 
-__all__ = ["NetworkWork", "Sampling"]
+__all__ = ["MeasuredSampling", "NetworkWork", "Sampling"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
 _LONGEST_REPORT = 60  # batch evaluations of one run that is reported
@@ -54,6 +56,21 @@ class Sampling:
             raise ValueError(f"network: sampler is {self.sampler!r}; a Sampler is needed, such as co.Heun().")
         self.sampler.check_network_step()
         choice(self.terminal, "network: terminal", ("denoise", "rescale"))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSampling:
+    """What a plan for sampling needs.
+
+    Attributes:
+        accuracy: squared distance of the fine solution to the one of half its steps.
+        truncation: (M,) what stopping at each node costs.
+        responses: to one coarse step at each node.
+    """
+
+    accuracy: Estimate
+    truncation: Estimate
+    responses: Responses
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +140,30 @@ class NetworkWork:
         result = compute()
         self.tell(f"{name}: {self.denoiser.calls - before} batch evaluations, {time.monotonic() - start:.1f} s")
         return result
+
+    # what is measured of the sampler
+
+    def measured(self) -> MeasuredSampling:
+        """The fine solution's own accuracy, truncation and responses at the nodes."""
+        accuracy = self.counted("accuracy", self.reference.accuracy)
+        truncation = partial(truncation_error, self.reference, self.nodes, folder=self.place("truncation"))
+        place = self.place("responses/first")
+        responses = partial(step_responses, self.rest, self.nodes, self.first_steps, folder=place)
+        return MeasuredSampling(accuracy, self.counted("truncation", truncation), self.counted("responses", responses))
+
+    def provenance(self, found: MeasuredSampling) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        gram = found.responses.gram
+        return {
+            "source": "network",
+            "denoiser": self.denoiser.name,
+            "seed": self.reference.draws.seed,
+            "draws": self.measurement.draws,
+            "fine_steps": self.measurement.fine_steps,
+            "fine_accuracy": float(found.accuracy.value),
+            "evaluations": dict(self.expected),
+            "gram_standard_error": float(np.max(gram.standard_error) / max(np.max(gram.value), 1e-300)),
+        }
 
     # levels and grids
 
