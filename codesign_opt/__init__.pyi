@@ -46,6 +46,7 @@ from .modeling import Floor as Floor
 from .modeling import GramDiscretization as GramDiscretization
 from .modeling import InformationError as InformationError
 from .modeling import Monotone as Monotone
+from .modeling import Point as Point
 from .modeling import ScoreError as ScoreError
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share

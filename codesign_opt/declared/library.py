@@ -149,7 +149,8 @@ def _constants(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from None
     found = {}
     for node in tree.body:
-        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
-        if name in ("TITLE", "VARIANTS"):
-            found[name] = ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("TITLE", "VARIANTS"):
+                found[name] = ast.literal_eval(node.value)
     return found
