@@ -48,11 +48,12 @@ class Registry(Generic[Entry]):
             ValueError: no text, or a name that another class or function has.
         """
         owner = entry if owner is None else owner
+        said = f"{owner.__name__}.name" if isinstance(owner, type) else f"the name of {_place(owner)[1]}"
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{owner.__qualname__}.name is {name!r}; a text that is not empty is needed.")
+            raise ValueError(f"{said} is {name!r}; a text that is not empty is needed.")
         taken = self._owners.get(name, owner)
-        if (taken.__module__, taken.__qualname__) != (owner.__module__, owner.__qualname__):
-            raise ValueError(f"{owner.__name__}.name is {name!r}, which is taken by {taken.__qualname__}.")
+        if _place(taken) != _place(owner):
+            raise ValueError(f"{said} is {name!r}, which is taken by {_place(taken)[1]}.")
         self._entries[name], self._owners[name] = entry, owner
         return entry
 
@@ -91,6 +92,11 @@ class Registry(Generic[Entry]):
     def names(self) -> list[str]:
         """All names in use, sorted, the user's own included."""
         return sorted(self._entries)
+
+
+def _place(owner: Any) -> tuple[str, str]:
+    """Where a class or function is defined: its module and its name there."""
+    return owner.__module__, getattr(owner, "__qualname__", repr(owner))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class SigmaDensity(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" in vars(cls):
+        if isinstance(vars(cls).get("name"), str):  # not a field or property that happens to be called so
             DENSITIES.add(cls.name, cls)
 
     @abstractmethod
