@@ -19,7 +19,7 @@ from . import __version__
 if TYPE_CHECKING:
     from .declared.problem import DeclaredProblem
     from .ingredients.prices import Prices
-    from .results.record import Plan
+    from .results.plan import Plan
 
 __all__ = ["main"]
 
@@ -281,7 +281,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from .results.record import Plan
+    from .results.plan import Plan
 
     plan = Plan.load(options.plan)
     folder = _folder(options.out)
@@ -295,7 +295,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from .exports import export, read_schedule
-    from .results.record import Plan
+    from .results.plan import Plan
 
     saved = options.plan.read_text(encoding="utf-8", errors="replace")
     schedule = Plan.load(options.plan) if '"codesign_opt.plan"' in saved else read_schedule(options.plan)

@@ -16,7 +16,7 @@ from ..ingredients.grids import check_grid
 from ..models.estimated import EstimatedModel
 from ..models.gaussian import GaussianModel
 from ..peers import Evidence, Schedule, names, schedule
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
 from .gaussian_world import GaussianWorld
 from .table import Comparison, ComparisonRow, rows_of_cell

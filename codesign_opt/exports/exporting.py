@@ -83,15 +83,14 @@ def export(
 
 def _levels(schedule: Any) -> tuple[Array, dict[str, Any]]:
     """The levels, and the record of the sampler they were planned for where that is known."""
-    sampler: Any = {}
-    if hasattr(schedule, "provenance") and hasattr(schedule, "sigmas"):
-        sampler = schedule.provenance.get("sampler", {})
-        schedule = schedule.sigmas
+    sampler: dict[str, Any] = {}
+    if hasattr(schedule, "number_of_steps"):  # a plan
+        sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(
                 "the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget."
             )
-    return check_grid(schedule, "export.schedule").sigmas, sampler if isinstance(sampler, dict) else {"name": sampler}
+    return check_grid(schedule, "export.schedule").sigmas, sampler
 
 
 def _other_sampler(planned: dict[str, Any], taken: str | None) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local, Settled
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
@@ -166,6 +167,9 @@ class EstimatedModel:
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
             measured=True,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            estimation=self.estimation,
             provenance=self.summary(),
         )
 
@@ -269,6 +273,11 @@ class EstimatedModel:
 
     # files
 
+    @property
+    def estimation(self) -> EstimationRecord:
+        """How the model was estimated, as its provenance tells."""
+        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
+
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -277,7 +286,7 @@ class EstimatedModel:
             "sampler": self.sampler.to_dict(),
             "coupling": self.coupling.to_dict(),
             "terminal": self.terminal,
-            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "error": self.estimation.error,
             "trace": self.spectrum.trace,
         }
 

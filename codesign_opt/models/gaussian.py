@@ -148,6 +148,9 @@ class GaussianModel:
             final_floor=final[1],
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
             provenance=self.provenance(),
         )
 
@@ -501,6 +504,9 @@ class GaussianModel:
             truncation=float(self.wasserstein2(grid.sigmas)),
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
         )
         tables = []

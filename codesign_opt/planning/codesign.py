@@ -16,7 +16,7 @@ from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
 from ..models.estimated import EstimatedModel
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..samplers.members import Sampler
 from .few_steps import exact_stop
 from .question import Study
@@ -122,8 +122,8 @@ def codesign(
     before = _calls(model)
     study, plan = _settled(study, solve, tell)
     plan = hand_out(study, plan, polish=polish)
-    if before is not None:
-        plan = replace(plan, provenance={**plan.provenance, "plan_evaluations": _calls(model) - before})
+    if before is not None and plan.estimation is not None:
+        plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=_calls(model) - before))
     if stopping_sigma is not None or polish is False or study.constraints:
         return plan
     if search is None:  # few steps may stop anywhere

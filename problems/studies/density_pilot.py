@@ -35,8 +35,8 @@ from codesign_opt.modeling.design import Point
 from codesign_opt.models.coefficients import Coefficients
 from codesign_opt.models.estimated import EstimatedModel
 from codesign_opt.programs.problem import Problem
+from codesign_opt.results.plan import Plan
 from codesign_opt.results.planned_density import TrainingDensity
-from codesign_opt.results.record import Plan
 from codesign_opt.samplers.members import Heun
 
 from .density_experiment import DensityExperiment
