@@ -100,6 +100,10 @@ class Coefficients:
         if self.variance_ratio is not None:
             ratio = vector(self.variance_ratio, "Coefficients.variance_ratio", length=size, nonnegative=True)
             put(self, "variance_ratio", ratio)
+        if not isinstance(self.sampler, Mapping):
+            raise ValueError(f"Coefficients.sampler is {self.sampler!r}; give the sampler's record, sampler.to_dict().")
+        if self.estimation is not None and not isinstance(self.estimation, EstimationRecord):
+            raise ValueError(f"Coefficients.estimation is {self.estimation!r}; an EstimationRecord is needed.")
         if self.trace is not None:
             put(self, "trace", number(self.trace, "Coefficients.trace", nonnegative=True))
         if self.band_variances is not None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer
+from ..basics.checks import Array, choice, integer, number
 from ..certificate.verdict import Certificate
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
@@ -110,6 +110,9 @@ class PlanRecord:
         for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+        if self.evaluations_per_step is not None:
+            integer(self.evaluations_per_step, "Plan.evaluations_per_step", minimum=1)
+        number(self.final_score, "Plan.final_score", nonnegative=True)
         if not isinstance(self.error, (int, float)) or np.isnan(self.error):
             raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
 

@@ -91,6 +91,24 @@ def test_the_saved_plans_are_of_every_kind():
     assert any(np.isinf(plan.tables["examples_high"]).any() for plan in plans.values())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("provenance"), "lacks the field 'provenance'"),
+        (lambda d: d.update(provenance=[1, 2]), "malformed"),
+        (lambda d: d["provenance"].update(final_score="much"), "malformed"),
+        (lambda d: d["provenance"].update(bias="guessed"), r"Plan\.bias is 'guessed'"),
+        (lambda d: d.pop("steps"), "lacks the field 'steps'"),
+    ],
+)
+def test_a_malformed_file_of_version_0_1_0_says_what_is_wrong(change, message, tmp_path):
+    data = json.loads((FOLDER / "gaussian.json").read_text())
+    change(data)
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=message):
+        co.Plan.load(tmp_path / "plan.json")
+
+
 # provenance
 
 

@@ -145,7 +145,7 @@ def words(figure):
             "title": ax.get_title(loc="left"),
             "labels": [ax.get_xlabel(), ax.get_ylabel()],
             "legend": ax.get_legend_handles_labels()[1],
-            "ticks": [text.get_text() for text in ax.get_yticklabels()],
+            "ticks": [text.get_text() for text in ax.get_yticklabels() if text.get_text()[:1].isalpha()],
             "texts": [text.get_text() for text in ax.texts],
             "lines": [[float(np.nansum(x)) for x in line.get_data()] for line in ax.lines],
         }
