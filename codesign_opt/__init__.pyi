@@ -69,8 +69,8 @@ from .planning.frontier import frontier as frontier
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
+from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
-from .results.record import Plan as Plan
 from .samplers.members import Ancestral as Ancestral
 from .samplers.members import DPMpp2M as DPMpp2M
 from .samplers.members import Euler as Euler

@@ -70,13 +70,11 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
-    sampler: Any = {}
-    if hasattr(schedule, "provenance") and hasattr(schedule, "sigmas"):
-        sampler = schedule.provenance.get("sampler", {})
-        schedule = schedule.sigmas
+    sampler: dict[str, Any] = {}
+    if hasattr(schedule, "number_of_steps"):  # a plan
+        sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(
                 "the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget."
             )
-    sigmas = check_grid(schedule, "export.schedule").sigmas
-    return PlannedLevels(sigmas, sampler if isinstance(sampler, dict) else {"name": sampler})
+    return PlannedLevels(check_grid(schedule, "export.schedule").sigmas, sampler)

@@ -243,8 +243,8 @@ class Model(ABC):
         choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
 
 
-def check_model(model: Any, where: str) -> Model:
-    """The model that a public function was given.
+def check_model(model: Any, where: str, *, also: str = "") -> Model:
+    """The model that a public function was given; `also` says what else it takes.
 
     Raises:
         ValueError: anything but a Model, with the methods to write; or a part of the wrong type.
@@ -252,7 +252,7 @@ def check_model(model: Any, where: str) -> Model:
     if not isinstance(model, Model):
         raise ValueError(
             f"{where}: model is {model!r}; give a GaussianModel or an EstimatedModel, or derive your own from co.Model "
-            "and write its two methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
+            f"and write its two methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth){also}."
         )
     model.check_parts()
     return model

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
@@ -128,6 +129,9 @@ class EstimatedModel(Model):
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
             measured=True,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            estimation=self.estimation,
             provenance=self.summary(),
         )
 
@@ -170,7 +174,7 @@ class EstimatedModel(Model):
     @property
     def fine_accuracy(self) -> float:
         """Squared distance of the fine solution to one of half its steps, as it was measured; 0 where it was not."""
-        return float(self.provenance.get("fine_accuracy", 0.0))
+        return self.estimation.fine_accuracy
 
     @property
     def error_measure(self) -> str:
@@ -249,6 +253,11 @@ class EstimatedModel(Model):
 
     # files
 
+    @property
+    def estimation(self) -> EstimationRecord:
+        """How the model was estimated, as its provenance tells."""
+        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
+
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -257,7 +266,7 @@ class EstimatedModel(Model):
             "sampler": self.sampler.to_dict(),
             "coupling": self.coupling.to_dict(),
             "terminal": self.terminal,
-            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "error": self.estimation.error,
             "trace": self.spectrum.trace,
         }
 

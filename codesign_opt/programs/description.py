@@ -13,7 +13,7 @@ from ..modeling.discretization import Discretization, SeparableDiscretization
 from ..modeling.gram import GramDiscretization
 from ..modeling.information import InformationError
 from ..modeling.terms import Compute, ScoreError, Truncation
-from ..results.record import Plan
+from ..results.plan import Plan
 from .budget import Budget
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def describe(problem: Problem, solved: Solved) -> Plan:
         tables=_tables(problem, solved),
         attempts=tuple(solved.attempts),
         notes=_notes(problem, solved),
-        provenance=_provenance(problem),
+        **_of_the_table(problem),
     )
 
 
@@ -181,6 +181,8 @@ def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
     )
     tables["steps_low"], tables["steps_high"] = solved.compiled.box.steps_low, solved.compiled.box.steps_high
     tables["marginal_gain"] = _marginal_gain(problem, solved, tables)
+    if problem.table is not None and problem.table.band_variances is not None:
+        tables["band_variances"] = problem.table.band_variances
     return tables
 
 
@@ -229,14 +231,16 @@ def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _provenance(problem: Problem) -> dict[str, Any]:
+def _of_the_table(problem: Problem) -> dict[str, Any]:
+    """What the plan keeps of the coefficients beside its numbers."""
     table = problem.table
     if table is None:
         return {}
     return {
-        **dict(table.provenance),
-        "order": table.order,
-        "evaluations_per_step": table.evaluations_per_step,
-        "coupling": table.coupling.to_dict(),
         "final_score": table.final_score,
+        "sampler": table.sampler,
+        "evaluations_per_step": table.evaluations_per_step,
+        "trace": table.trace,
+        "estimation": table.estimation,
+        "provenance": {**table.provenance, "order": table.order, "coupling": table.coupling.to_dict()},
     }

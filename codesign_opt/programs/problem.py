@@ -20,7 +20,7 @@ from ..modeling.gram import GramDiscretization
 from ..modeling.information import InformationError
 from ..modeling.terms import Compute, ScoreError, Steps
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
+from ..results.plan import Plan
 from .attempts import not_certified, rated, solve_declared
 from .budget import Budget
 from .description import describe
