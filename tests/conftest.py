@@ -2,6 +2,10 @@
 
 import os
 
+import pytest
+
+pytest.register_assert_rewrite("tests.helpers")
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
