@@ -58,6 +58,7 @@ from .modeling import Term as Term
 from .modeling import Truncation as Truncation
 from .modeling import TrustCap as TrustCap
 from .modeling import named as named
+from .models.base import Model as Model
 from .models.coefficients import Coefficients as Coefficients
 from .models.estimated import EstimatedModel as EstimatedModel
 from .models.gaussian import GaussianModel as GaussianModel

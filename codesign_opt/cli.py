@@ -167,7 +167,7 @@ def _export_arguments(commands: Any) -> None:
     parser = _command(commands, "export", _export, "give a plan's noise levels to another program")
     parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a saved plan, or a file of noise levels")
     parser.add_argument(
-        "--to", required=True, choices=("diffusers", "k-diffusion", "comfyui", "json", "csv"), help="the other program"
+        "--to", required=True, type=_target, metavar="TARGET", help="diffusers, k-diffusion, comfyui, json or csv"
     )
     parser.add_argument(
         "--scheduler", metavar="FILE|CLASS", help="for diffusers: a scheduler_config.json, or the name of a class"
@@ -184,6 +184,14 @@ def _numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers a,b,c") from None
+
+
+def _target(text: str) -> str:
+    """A name that `export` knows, the user's own included; argparse turns the error into one line."""
+    known = co.exports.targets()
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(known)})")
+    return text
 
 
 # the commands
@@ -283,10 +291,8 @@ def _export(options: argparse.Namespace) -> int:
     value = co.export(
         schedule, target, scheduler, path=options.out, flow=options.flow, mu=options.mu, clip=options.clip
     )
-    if target == "diffusers":
-        print(value)
-    elif options.out is None:
-        print(value.rstrip() if isinstance(value, str) else ", ".join(map(repr, value)))
+    if target == "diffusers" or options.out is None:
+        print(", ".join(map(repr, value)) if isinstance(value, list) else str(value).rstrip())
     return 0
 
 

@@ -30,7 +30,7 @@ def build(
         raise ValueError(f"clipped_allocation.budget is {budget:g}; it must be finite and > 0.")
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), terminal="rescale")
     grid = co.edm_grid(steps, 0.002, 80.0, terminal="rescale")
-    table = model.settled_coefficients(grid, levels)
+    table = model.settled(grid, levels)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)
     problem = co.Problem(
         co.ScoreError(table),

@@ -121,7 +121,7 @@ def test_a_comparison_where_no_grid_fits_says_so_when_drawn():
 def test_an_interrupted_comparison_goes_on_to_the_same_rows_without_measuring_twice(tmp_path, monkeypatch):
     from codesign_opt.comparison import compare as comparing
 
-    kind, calls = comparing.GaussianWorld, []
+    kind, calls = comparing.ModelWorld, []
     measured = kind.measured
 
     def counted(self, sampler, sigmas, seed):
