@@ -1,4 +1,5 @@
 from . import estimate as estimate
+from . import exports as exports
 from . import peers as peers
 from . import problems as problems  # type: ignore[attr-defined]  # lies beside the package, in problems/
 from . import testbed as testbed
