@@ -345,7 +345,7 @@ def _steps(count: int) -> str:
 def _world_of(model: Any, draws: int) -> World:
     if isinstance(model, World):
         return model
-    known = check_model(model, "compare", also="; or give a World")
+    known = check_model(model, "compare", " or a World")
     if known.probe is None:
         return ModelWorld(known)
     from .measured_world import MeasuredWorld  # torch

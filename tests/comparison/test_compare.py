@@ -11,7 +11,6 @@ import torch
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.comparison.compare import compare
-from codesign_opt.comparison.figure import plot_ratios
 from codesign_opt.comparison.table import rows_of_cell
 from codesign_opt.comparison.world import calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
@@ -83,17 +82,18 @@ def test_excess_has_the_standard_error_of_paired_draws():
     assert rows[2].excess_error == pytest.approx((1.2 * errors[::-1] - errors).std(ddof=1) / 20)
 
 
+@dataclass(frozen=True)
+class Needy(peers.Schedule):
+    """A schedule that cannot be made of a spectrum alone."""
+
+    name = "needy_for_the_test"
+    needs = ("trajectories",)
+
+    def _nodes(self, count, evidence):
+        return np.geomspace(evidence.sigma_max, evidence.sigma_min, count)
+
+
 def test_a_named_schedule_without_evidence_is_refused_and_an_unnamed_one_noted():
-    @dataclass(frozen=True)
-    class Needy(peers.Schedule):
-        """A schedule that cannot be made of a spectrum alone."""
-
-        name = "needy_for_the_test"
-        needs = ("trajectories",)
-
-        def _nodes(self, count, evidence):
-            return np.geomspace(evidence.sigma_max, evidence.sigma_min, count)
-
     model = gaussian()
     bare = peers.Evidence(sigma_min=0.002, sigma_max=80.0)
     with pytest.raises(ValueError, match=r"needy_for_the_test needs Evidence\.trajectories"):
@@ -103,22 +103,6 @@ def test_a_named_schedule_without_evidence_is_refused_and_an_unnamed_one_noted()
     assert {"edm", "log_snr"} <= set(found.peers)
     whole = compare(model, None, 4, plan=False)
     assert "needy_for_the_test" in whole.peers
-
-
-def test_a_broken_schedule_that_nobody_asked_for_is_noted_and_one_by_name_is_heard():
-    class Broken(peers.Schedule):
-        """As left behind by a notebook whose cell did not import numpy."""
-
-        name = "broken_for_the_test"
-
-        def _nodes(self, count, evidence):
-            return numpy.geomspace(evidence.sigma_max, evidence.sigma_min, count)  # noqa: F821
-
-    found = compare(gaussian(), None, 4, plan=False)
-    assert any("broken_for_the_test is left out" in note and "NameError" in note for note in found.notes)
-    assert {"edm", "log_snr"} <= set(found.peers)
-    with pytest.raises(NameError):
-        compare(gaussian(), ["broken_for_the_test"], 4, plan=False)
 
 
 def test_plans_arrays_and_labelled_schedules_take_part():
@@ -261,7 +245,7 @@ def test_bad_arguments_are_named(arguments, options, words):
 
 
 def test_an_object_that_is_no_model_is_refused():
-    with pytest.raises(ValueError, match=r"GaussianModel or an EstimatedModel.*two methods.*or give a World"):
+    with pytest.raises(ValueError, match="GaussianModel, an EstimatedModel or a World"):
         compare(3, ["edm"], 5)
 
 
@@ -274,29 +258,3 @@ def test_ratios_above_a_million_are_drawn_at_the_top_and_the_axis_says_so():
         assert ("at the top" in ax.get_ylabel()) == beyond
         assert max(line.get_ydata().max() for line in ax.get_lines()) <= 1e6
         plt.close(ax.figure)
-
-
-def test_ratios_are_each_schedule_over_the_base_in_the_same_cell():
-    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
-    found = compare(model, peers=["edm", "log_snr"], evaluations=[6, 9])
-    error = {(row.peer, row.evaluations): row.error for row in found.rows}
-    for name, ratios in found.ratios("plan").items():
-        assert ratios == [error[name, count] / error["plan", count] for _, count in found.cells]
-    best = {count: min(value for (_, at), value in error.items() if at == count) for count in (6, 9)}
-    assert found.ratios("")["edm"] == [error["edm", count] / best[count] for _, count in found.cells]
-    missing = replace(found, rows=tuple(row for row in found.rows if (row.peer, row.evaluations) != ("edm", 9)))
-    assert np.isnan(missing.ratios("plan")["edm"][[count for _, count in found.cells].index(9)])
-
-
-def test_the_figure_of_ratios_draws_the_numbers_that_it_is_given():
-    cells = [("euler", 6), ("euler", 9), ("heun", 7)]
-    ratios = {"plan": [1.0, 1.0, 1.0], "edm": [2.0, 3.0, 4.0], "gits": [5.0, float("nan"), 6.0]}
-    left, right = plot_ratios(cells, ratios)
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in left.get_lines()}
-    assert drawn["edm"] == [[6.0, 2.0], [9.0, 3.0]]
-    assert drawn["plan"] == [[6.0, 1.0], [9.0, 1.0]]
-    assert [line.get_ydata().tolist() for line in right.get_lines()] == [[6.0], [4.0], [1.0]]
-    assert left.get_ylabel() == "error over that of the plan"
-    with pytest.raises(ValueError, match="axes holds 1 axes; one for each of 2 samplers"):
-        plot_ratios(cells, ratios, axes=[left])
-    plt.close(left.figure)
