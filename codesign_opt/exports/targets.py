@@ -44,7 +44,7 @@ class Target:
     write: Callable[..., tuple[Any, str]]
 
     def __post_init__(self) -> None:
-        if isinstance(self.options, str) or not all(isinstance(option, str) for option in self.options):
+        if not isinstance(self.options, (tuple, list)) or not all(isinstance(name, str) for name in self.options):
             raise ValueError(f"Target.options is {self.options!r}; a tuple of names is needed, () for none.")
         object.__setattr__(self, "options", tuple(self.options))
         if not callable(self.write):
