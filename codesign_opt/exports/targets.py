@@ -9,7 +9,7 @@ from typing import Any
 from ..basics.checks import Array
 from ..basics.registry import Registry
 
-__all__ = ["TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
+__all__ = ["EXPORT_TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Target:
             raise ValueError(f"Target.write is {self.write!r}; a function of PlannedLevels is needed.")
 
 
-TARGETS: Registry[Target] = Registry("export.target", "export target")
+EXPORT_TARGETS: Registry[Target] = Registry("export.target", "export target")
 
 
 def add_target(target: Target) -> Target:
@@ -68,7 +68,7 @@ def add_target(target: Target) -> Target:
     >>> export([14.6, 2.5, 0.0], "spaces", digits=1)
     '14.6 2.5 0.0'
     """
-    return TARGETS.add(target.name, target, owner=target.write)
+    return EXPORT_TARGETS.add(target.name, target, owner=target.write)
 
 
 def targets() -> list[str]:
@@ -77,4 +77,4 @@ def targets() -> list[str]:
     >>> "comfyui" in targets()
     True
     """
-    return TARGETS.names()
+    return EXPORT_TARGETS.names()
