@@ -17,6 +17,7 @@ from .curves.results import LearningCurves as LearningCurves
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
+from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel
 from .ingredients.coupling import PerStep as PerStep

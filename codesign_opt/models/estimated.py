@@ -281,8 +281,7 @@ class EstimatedModel(Model):
             "sampler": self.sampler.to_dict(),
             "spectrum": self.spectrum.to_dict(),
             "terminal": self.terminal,
-            "coupling": self.coupling.to_dict(),
-            "correlation_length": self.coupling.lengths_at(self.sigma, self.sigma[0], self.sigma[-1]).tolist(),
+            "coupling": self.coupling.to_dict(self.sigma),
             "provenance": dict(self.provenance),
         }
         scratch = target.with_name(target.name + ".part")
@@ -295,8 +294,10 @@ class EstimatedModel(Model):
     def load(cls, path: str | Path) -> EstimatedModel:
         """Read what `save` wrote; a correlation length that is a function comes back interpolated.
 
+        A sampler, process or coupling of one's own must be defined before it is read.
+
         Raises:
-            ValueError: the file is cut off or of another kind.
+            ValueError: the file is cut off or of another kind, or names a class that is not defined.
         """
         source = Path(path)
         try:
@@ -321,21 +322,10 @@ class EstimatedModel(Model):
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
-    from ..ingredients.coupling import PerLevel, PerStep, Transfer
-
-    said = record["coupling"]
-    if said["kind"] == "PerLevel":
-        return PerLevel(said["edges"])
-    width = said["log_width"]
-    if not isinstance(width, float):
-        lengths = np.array(record["correlation_length"])
-
-        def width(at: Array) -> Array:
-            return np.interp(np.log(at), np.log(sigma), lengths)
-
-    if said["kind"] == "Transfer":
-        return Transfer(said["transfer"], width, said["form"])
-    return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
+    said = dict(record["coupling"])
+    if said.get("log_width") == "function of sigma":  # version 0.1.0 kept the table beside the coupling
+        said["log_width"] = {"sigma": sigma.tolist(), "value": record["correlation_length"]}
+    return Coupling.from_dict(said)
 
 
 def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:
