@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
+from ..basics.inheritance import stale
 from .levels import Levels
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ LogWidth = float | Callable[[Array], Array]
 
 class Coupling(ABC):
     """How errors of neighbouring noise levels add (docs/theory.md section 6)."""
+
+    @property
+    def form(self) -> str | None:
+        """The name of M: "max", "p4", "per_step" or "settled"; None for one's own, which no structured solver knows."""
+        return None
+
+    @property
+    def known_form(self) -> str | None:
+        """`form`, but None where a subclass replaced M and did not state a form for it."""
+        return None if stale(type(self), ("factor", "slope", "expression", "product"), ("form",)) else self.form
+
+    def solver_form(self, levels: Levels) -> str | None:
+        """`known_form`, but None where examples are pooled: the structured solvers have one level serve itself."""
+        form = self.known_form
+        return form if form is None or self.pooling(levels) is None else None
 
     @abstractmethod
     def lengths(self, levels: Levels) -> Array:
@@ -159,6 +175,10 @@ class PerStep(Coupling):
     """
 
     log_width: LogWidth
+
+    @property
+    def form(self) -> str:
+        return "per_step"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_width", _log_width(self.log_width, "PerStep.log_width"))
@@ -323,6 +343,10 @@ class Settled(Coupling):
 
     correlation: Array
     pool: Array | None = None
+
+    @property
+    def form(self) -> str:
+        return "settled"
 
     def pooling(self, levels: Levels) -> Array | None:
         return self.pool

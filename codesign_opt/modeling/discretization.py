@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,11 +27,21 @@ class Discretization(Term):
     response keeps one sign along the path, an upper model otherwise.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
         check_table(self.table, "Discretization")
+
+    @property
+    def known_convex(self) -> bool:
+        return True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -66,6 +77,12 @@ class Discretization(Term):
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, point) if design.fixed_steps else 0.0
 
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {"discretization": self.value(design, point)}
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        return {"discretization": self.levels_value(point), "bands": self.band_sums(point) ** 2}
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
         sums = np.where(np.isfinite(sums), sums, 0.0)  # a candidate without steps has no tangent; 0 is below it
@@ -89,7 +106,9 @@ class SeparableDiscretization(Term):
         reference_steps: (L,) steps at which bound and error agree, > 0.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
     reference_steps: Array
 
@@ -98,6 +117,10 @@ class SeparableDiscretization(Term):
         name = "SeparableDiscretization.reference_steps"
         steps = vector(self.reference_steps, name, length=len(self.table.levels), positive=True)
         object.__setattr__(self, "reference_steps", steps)
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -117,6 +140,9 @@ class SeparableDiscretization(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return float(np.sum(self.weights / point.steps ** (2 * self.table.order)))
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {"discretization": self.value(design, point)}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.powers.append((2.0 * self.table.order, weight * self.weights))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -32,7 +32,9 @@ class ScoreError(Term):
         table: the coefficients, from `model.coefficients(...)` or from arrays.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
@@ -41,6 +43,14 @@ class ScoreError(Term):
     @property
     def coefficients(self) -> Coefficients:
         return self.table
+
+    @property
+    def known_convex(self) -> bool:
+        return self.table.coupling.known_form is not None
+
+    @property
+    def needs_examples(self) -> bool:
+        return bool(np.any(self.table.example_error > 0)) or self.table.final_score > 0
 
     def expression(self, design: Design) -> cp.Expression:
         return self._declared(design, [])
@@ -134,6 +144,32 @@ class ScoreError(Term):
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, _unlimited(design, point))
 
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        reducible, floor = self.levels_value(point)
+        return {
+            "score": float(reducible.sum()),
+            "floor": float(floor.sum()),
+            "last evaluation": sum(self.final_value(point)),
+        }
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        c, examples = self.table, point.examples
+        pooling = c.coupling.pooling(c.levels)
+        reducible, floor = self.levels_value(point)
+        gain = self.gains(point)
+        served = examples if pooling is None else pooling @ examples
+        told = {
+            "score": reducible,
+            "floor": floor,
+            # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
+            "score_weight": np.where(examples > 0, gain, 0.0) * examples**2,
+            "served_weight": np.where(reducible > 0, reducible * served, 0.0),
+            "final_window": c.final_window,
+        }
+        if c.final_score > 0:
+            gain = gain + c.final_score / self._window(examples) ** 2 * c.final_window
+        return {**told, "gain": gain, **({} if pooling is None else {"pooling": pooling})}
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         c = self.table
         pooling = c.coupling.pooling(c.levels)
@@ -192,11 +228,21 @@ class ScoreError(Term):
 class Truncation(Term):
     """What no design at this stopping point can change: E0 + E_init (docs/theory.md sections 1 and 2)."""
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
         check_table(self.table, "Truncation")
+
+    @property
+    def known_convex(self) -> bool:
+        return True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -210,6 +256,9 @@ class Truncation(Term):
 
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, point)
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {"truncation": self.table.truncation, "initial": self.table.initial}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.constant += weight * (self.table.truncation + self.table.initial)
@@ -225,6 +274,7 @@ class Compute(Term):
         part: "training" or "sampling" for one side only; None for both.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
@@ -236,10 +286,23 @@ class Compute(Term):
             choice(self.part, "Compute.part", ("training", "sampling"))
 
     @property
+    def needs_examples(self) -> bool:
+        return False
+
+    @property
     def name(self) -> str:
         return "Compute" if self.part is None else f"Compute({self.part})"
 
-    def table(self, design: Design) -> tuple[Array, Array, float]:
+    @property
+    def as_compute(self) -> Compute:
+        return self
+
+    @property
+    def both(self) -> Compute:
+        """The price of training and sampling together, whatever `part` says."""
+        return Compute(self.prices)
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
         """Price of an example (L,), of a step (L,), and of the last step to zero noise."""
         size = len(design)
         example, step, final = np.zeros(size), np.zeros(size), 0.0
@@ -251,7 +314,7 @@ class Compute(Term):
         return example, step, final
 
     def expression(self, design: Design) -> cp.Expression:
-        example, step, final = self.table(design)
+        example, step, final = self.linear_prices(design)
         reference = design.reference
         return (
             (example * reference.new_examples) @ design.new_variable
@@ -260,7 +323,7 @@ class Compute(Term):
         )
 
     def value(self, design: Design, point: Point) -> float:
-        example, step, final = self.table(design)
+        example, step, final = self.linear_prices(design)
         return float(example @ point.new_examples + step @ point.steps + final)
 
 
@@ -268,7 +331,15 @@ class Compute(Term):
 class Steps(Term):
     """Number of sampler steps, the last step to zero noise included."""
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        return np.zeros(len(design)), np.ones(len(design)), float(design.final_steps)
 
     def expression(self, design: Design) -> cp.Expression:
         return design.reference.steps @ design.step_variable + design.final_steps
