@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Coupling(ABC):
     @property
     def known_form(self) -> str | None:
         """`form`, but None where a subclass replaced M and did not state a form for it."""
-        return None if stale(type(self), ("factor", "slope", "expression", "product"), ("form",)) else self.form
+        return self.form if _own_form(type(self)) else None
 
     def solver_form(self, levels: Levels) -> str | None:
         """`known_form`, but None where examples are pooled: the structured solvers have one level serve itself."""
@@ -82,6 +83,11 @@ class Coupling(ABC):
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able description."""
         return {"kind": type(self).__name__}
+
+
+@cache
+def _own_form(kind: type[Coupling]) -> bool:
+    return not stale(kind, ("factor", "slope", "expression", "product"), ("form",))
 
 
 def _log_width(value: Any, name: str) -> LogWidth:

@@ -57,19 +57,19 @@ class Discretization(Term):
         size = float(np.linalg.norm(rows.sum(axis=1)))  # rows of order one, whatever the unit of the error
         return size**2 * cp.sum_squares((rows / size) @ inverse)
 
+    def _addends(self, point: Point) -> Array:
+        """(B, L) R_bl / n_l^q, 0 where there is no response."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            addends = self.table.step_response / point.steps**self.table.order
+        return np.where(self.table.step_response > 0, addends, 0.0)
+
     def band_sums(self, point: Point) -> Array:
         """(B,) S_b = sum_l R_bl / n_l^q, square root of each band's error."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        return np.where(self.table.step_response > 0, terms, 0.0).sum(axis=1)
+        return self._addends(point).sum(axis=1)
 
     def levels_value(self, point: Point) -> Array:
         """(L,) each level's share of the error, sum_b S_b R_bl / n_l^q."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        on = self.table.step_response > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
-        shares = np.multiply(self.band_sums(point)[:, None], terms, out=np.zeros_like(terms), where=on)
-        return np.asarray(shares.sum(axis=0))
+        return self.level_parts(point)["discretization"]
 
     def value(self, design: Design, point: Point) -> float:
         return float((self.band_sums(point) ** 2).sum())
@@ -81,7 +81,11 @@ class Discretization(Term):
         return {"discretization": self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
-        return {"discretization": self.levels_value(point), "bands": self.band_sums(point) ** 2}
+        addends = self._addends(point)
+        sums = addends.sum(axis=1)
+        on = addends > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
+        shares = np.multiply(sums[:, None], addends, out=np.zeros_like(addends), where=on)
+        return {"discretization": np.asarray(shares.sum(axis=0)), "bands": sums**2}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)

@@ -111,22 +111,31 @@ class ScoreError(Term):
 
     def levels_value(self, point: Point) -> tuple[Array, Array]:
         """(L,) reducible and (L,) irreducible score error of each level, without the last evaluation's."""
+        return self._errors(point, self._served(point))
+
+    def gains(self, point: Point) -> Array:
+        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+        served = self._served(point)
+        return self._gains(self._errors(point, served)[0], served)
+
+    def _served(self, point: Point) -> Array:
+        """(L,) examples that serve each level."""
+        pooling = self.table.coupling.pooling(self.table.levels)
+        return point.examples if pooling is None else pooling @ point.examples
+
+    def _errors(self, point: Point, served: Array) -> tuple[Array, Array]:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
-        served = point.examples if pooling is None else pooling @ point.examples
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = c.coupling.factor(c.kappa / point.steps)
             reducible = np.where(c.example_error > 0, c.example_error * factor / served, 0.0)
             floor = np.where(c.floor_error > 0, c.floor_error * factor, 0.0)
         return reducible, floor
 
-    def gains(self, point: Point) -> Array:
-        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+    def _gains(self, reducible: Array, served: Array) -> Array:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
-        served = point.examples if pooling is None else pooling @ point.examples
         with np.errstate(divide="ignore", invalid="ignore"):
-            per_served = np.where(c.example_error > 0, self.levels_value(point)[0] / served, 0.0)
+            per_served = np.where(c.example_error > 0, reducible / served, 0.0)
+        pooling = c.coupling.pooling(c.levels)
         return per_served if pooling is None else np.asarray(per_served @ pooling)
 
     def final_value(self, point: Point) -> tuple[float, float]:
@@ -154,10 +163,9 @@ class ScoreError(Term):
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         c, examples = self.table, point.examples
-        pooling = c.coupling.pooling(c.levels)
-        reducible, floor = self.levels_value(point)
-        gain = self.gains(point)
-        served = examples if pooling is None else pooling @ examples
+        pooling, served = c.coupling.pooling(c.levels), self._served(point)
+        reducible, floor = self._errors(point, served)
+        gain = self._gains(reducible, served)
         told = {
             "score": reducible,
             "floor": floor,
