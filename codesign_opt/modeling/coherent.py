@@ -10,6 +10,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import COHERENT_SCORE
 from ..basics.checks import Array, matrix
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -115,7 +116,7 @@ class CoherentScore(Term):
         return self.value(design, point) if design.fixed_examples else 0.0
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {"score (coherent)": self.value(design, point)}
+        return {COHERENT_SCORE: self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         share, examples = self.levels_value(point), point.examples

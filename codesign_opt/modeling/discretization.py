@@ -9,6 +9,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import DISCRETIZATION
 from ..basics.checks import Array, vector
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -78,7 +79,7 @@ class Discretization(Term):
         return self.value(design, point) if design.fixed_steps else 0.0
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {"discretization": self.value(design, point)}
+        return {DISCRETIZATION: self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         addends = self._addends(point)
@@ -146,7 +147,7 @@ class SeparableDiscretization(Term):
         return float(np.sum(self.weights / point.steps ** (2 * self.table.order)))
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {"discretization": self.value(design, point)}
+        return {DISCRETIZATION: self.value(design, point)}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.powers.append((2.0 * self.table.order, weight * self.weights))

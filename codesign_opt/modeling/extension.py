@@ -29,7 +29,8 @@ class Addition(Term):
 
     @property
     def name(self) -> str:
-        return f"{self.whole.name} beyond {self.parent.name}"
+        own = type(self.whole).__name__ if self.whole.name == self.parent.name else self.whole.name
+        return f"{own} beyond {self.parent.name}"
 
     @property
     def advice(self) -> str:

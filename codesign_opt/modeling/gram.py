@@ -11,6 +11,7 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import nnls
 
+from ..basics.causes import POSITIVE_GRAM, SIGNED_GRAM
 from ..basics.checks import Array, Mask, choice
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -144,7 +145,7 @@ class GramDiscretization(Term):
         return _RESOLUTION * float(alone @ alone)
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {f"discretization ({self.model} Gram)": self.value(design, point)}
+        return {POSITIVE_GRAM if self.model == "positive" else SIGNED_GRAM: self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         return {"discretization": self.levels_value(point)}

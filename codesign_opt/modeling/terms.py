@@ -9,6 +9,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import FLOOR, INITIAL, LAST_EVALUATION, SCORE, TRUNCATION
 from ..basics.checks import Array, Indices, choice, number
 from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
 from ..ingredients.prices import Prices
@@ -156,9 +157,9 @@ class ScoreError(Term):
     def parts(self, design: Design, point: Point) -> dict[str, float]:
         reducible, floor = self.levels_value(point)
         return {
-            "score": float(reducible.sum()),
-            "floor": float(floor.sum()),
-            "last evaluation": sum(self.final_value(point)),
+            SCORE: float(reducible.sum()),
+            FLOOR: float(floor.sum()),
+            LAST_EVALUATION: sum(self.final_value(point)),
         }
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
@@ -266,7 +267,7 @@ class Truncation(Term):
         return self.value(design, point)
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {"truncation": self.table.truncation, "initial": self.table.initial}
+        return {TRUNCATION: self.table.truncation, INITIAL: self.table.initial}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.constant += weight * (self.table.truncation + self.table.initial)
@@ -310,7 +311,7 @@ class Compute(Term):
         """The price of training and sampling together, whatever `part` says."""
         return Compute(self.prices)
 
-    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+    def table(self, design: Design) -> tuple[Array, Array, float]:
         """Price of an example (L,), of a step (L,), and of the last step to zero noise."""
         size = len(design)
         example, step, final = np.zeros(size), np.zeros(size), 0.0
@@ -321,8 +322,11 @@ class Compute(Term):
             final = design.final_steps * self.prices.final_price(float(design.levels.edges[0]))
         return example, step, final
 
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        return self.table(design)
+
     def expression(self, design: Design) -> cp.Expression:
-        example, step, final = self.linear_prices(design)
+        example, step, final = self.table(design)
         reference = design.reference
         return (
             (example * reference.new_examples) @ design.new_variable
@@ -331,7 +335,7 @@ class Compute(Term):
         )
 
     def value(self, design: Design, point: Point) -> float:
-        example, step, final = self.linear_prices(design)
+        example, step, final = self.table(design)
         return float(example @ point.new_examples + step @ point.steps + final)
 
 
