@@ -12,11 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
+from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Levels
 
@@ -41,6 +43,21 @@ class Coupling(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         COUPLINGS.add(cls.__name__, cls)
+
+    @property
+    def form(self) -> str | None:
+        """The name of M: "max", "p4", "per_step" or "settled"; None for one's own, which no structured solver knows."""
+        return None
+
+    @property
+    def known_form(self) -> str | None:
+        """`form`, but None where a subclass replaced M and did not state a form for it."""
+        return self.form if _own_form(type(self)) else None
+
+    def solver_form(self, levels: Levels) -> str | None:
+        """`known_form`, but None where examples are pooled: the structured solvers have one level serve itself."""
+        form = self.known_form
+        return form if form is None or self.pooling(levels) is None else None
 
     @abstractmethod
     def lengths(self, levels: Levels) -> Array:
@@ -156,6 +173,11 @@ def _restored(value: Any, name: str) -> Any:
     return SigmaTable(**value)
 
 
+@cache
+def _own_form(kind: type[Coupling]) -> bool:
+    return not stale(kind, ("factor", "slope", "expression", "product"), ("form",))
+
+
 def _log_width(value: Any, name: str) -> LogWidth:
     return value if callable(value) else number(value, name, positive=True)
 
@@ -243,6 +265,10 @@ class PerStep(Coupling):
     """
 
     log_width: LogWidth
+
+    @property
+    def form(self) -> str:
+        return "per_step"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_width", _log_width(self.log_width, "PerStep.log_width"))
@@ -403,6 +429,10 @@ class Settled(Coupling):
         if self.pool is not None:
             pool = matrix(self.pool, "Settled.pool", shape=(lengths.size, lengths.size), nonnegative=True)
             object.__setattr__(self, "pool", pool)
+
+    @property
+    def form(self) -> str:
+        return "settled"
 
     def to_dict(self, sigma: Any = None) -> dict[str, Any]:
         """Class and arrays; without `sigma`, where people read it, the class alone: the arrays are one grid's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -136,27 +137,27 @@ class Coefficients:
         """1 where the last step goes to zero noise ("denoise"), else 0."""
         return final_steps(self.terminal)
 
-    @property
+    @cached_property
     def example_error(self) -> Array:
         """(L,) A_l: score error times examples of each level, delta^2 <a sigma^2>."""
         return self.log_width**2 * self.score
 
-    @property
+    @cached_property
     def floor_error(self) -> Array:
         """(L,) F_l: score error of each level that no example removes, delta length <tau b sigma^2>."""
         return self.log_width * self.coupling.lengths(self.levels) * self.floor
 
-    @property
+    @cached_property
     def kappa(self) -> Array:
         """(L,) log width over correlation length: steps below which M exceeds 1."""
         return self.log_width / self.coupling.lengths(self.levels)
 
-    @property
+    @cached_property
     def step_response(self) -> Array:
         """(B, L) magnitudes R_bl of the rows of the discretisation error (equation 3.1)."""
         return np.abs(self.response) * self.log_width ** (self.order + 1)
 
-    @property
+    @cached_property
     def final_window(self) -> Array:
         """(L,) fraction of each level that serves within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])

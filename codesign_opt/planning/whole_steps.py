@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.causes import BIAS, TOTAL
+from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..ingredients.densities import LogNormal, examples_of
@@ -128,8 +128,8 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     handed = predict(study.model, grid, settled.examples, study.levels, table=even)
     gap = settled.certificate.relative_gap
     unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
-    for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
-        handed[name] = settled.breakdown.get(name, 0.0)
+    for name in [name for name in settled.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
+        handed[name] = settled.breakdown[name]
         handed[TOTAL] += handed[name]
     tables = dict(plan.tables)
     tables["continuous_examples"] = plan.examples
