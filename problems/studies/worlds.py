@@ -16,7 +16,7 @@ from codesign_opt.basics.ledger import Ledger
 from codesign_opt.basics.wording import Progress
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.draws.statistics import Estimate
-from codesign_opt.estimate.measured_evidence import evidence
+from codesign_opt.estimate.measured_evidence import EvidenceMeasurement, evidence
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.fine_solution import Draws
 from codesign_opt.estimate.steps.held_out import GridTest
@@ -48,7 +48,7 @@ class DenoiserWorld:
         fine_steps: of the fine solution.
         metrics: secondary measures of the samples, by name: function of (N, *shape) outputs -> Estimate.
         plan_options: of `estimate.network`: draws, evaluations, chunk, ….
-        evidence_options: of `estimate.evidence`.
+        evidence_options: of `estimate.EvidenceMeasurement`: draws, levels, chunk, ….
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
 
@@ -90,9 +90,10 @@ class DenoiserWorld:
 
     @cached_property
     def _evidence(self) -> Evidence:
+        measurement = EvidenceMeasurement(progress=self.progress, **self.evidence_options)
         return evidence(
-            self.denoiser, self.data, process=self.process, terminal=self.terminal, folder=self._place("evidence"),
-            progress=self.progress, **self.evidence_options,
+            self.denoiser, self.data, process=self.process, terminal=self.terminal, measurement=measurement,
+            folder=self._place("evidence"),
         )  # fmt: skip
 
     def plan(self, sampler: Sampler, steps: int) -> Array:

@@ -338,7 +338,8 @@ def test_three_routes_agree_on_the_linear_denoiser(tmp_path):
         columns = ["start", "end", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged", "run"]
         out.writerow(columns)
         out.writerows([*averaged, *stationary])
-    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, burn_in=0.05)
+    reading = co.LogReading(burn_in=0.05)
+    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, reading=reading)
 
     def stacked(weights):
         order = {run_seed(0, i): torch.as_tensor(w) for i, w in enumerate(weights)}
