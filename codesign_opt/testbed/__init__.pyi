@@ -7,6 +7,8 @@ from .data.mixtures import grid8 as grid8
 from .networks.linear import LinearDenoiser as LinearDenoiser
 from .networks.mlp import MLP as MLP
 from .networks.recipes import trained as trained
+from .networks.training import Optimisation as Optimisation
+from .networks.training import Records as Records
 from .networks.training import TrainedDenoiser as TrainedDenoiser
 from .networks.training import train as train
 from .networks.unet import UNet as UNet

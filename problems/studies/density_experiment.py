@@ -26,7 +26,13 @@ from codesign_opt.ingredients.grids import edm_grid
 from codesign_opt.samplers.members import Heun
 from codesign_opt.testbed.data.datasets import photo_patches
 from codesign_opt.testbed.networks.mlp import MLP
-from codesign_opt.testbed.networks.training import TrainedDenoiser, shown_density, train
+from codesign_opt.testbed.networks.training import (
+    Optimisation,
+    Records,
+    TrainedDenoiser,
+    shown_density,
+    train,
+)
 
 __all__ = ["LOGNORMALS", "DensityExperiment"]
 
@@ -100,10 +106,11 @@ class DensityExperiment:
             torch.manual_seed(seed)
             return MLP(self.data.shape[1], sigma_data=SIGMA_DATA, width=self.width, layers=self.layers)
 
-    def trained(self, density: Any, seed: int, **options: Any) -> TrainedDenoiser:
-        """One network on `examples` examples."""
-        known = {"iterations": self.iterations, "batch": self.batch, "learning_rate": self.learning_rate}
-        return train(self.initial(seed), self.data, density=density, seed=seed, **{**known, **options})
+    def trained(self, density: Any, seed: int, *, longer: int = 1, ema: float = 0.999, **options: Any) -> TrainedDenoiser:
+        """One network on `longer` times `examples` examples; options of `train`: records, folder, progress."""
+        how = Optimisation(density, self.batch, self.learning_rate, ema)
+        count = self.iterations * longer
+        return train(self.initial(seed), self.data, iterations=count, optimisation=how, seed=seed, **options)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -114,11 +121,10 @@ class DensityExperiment:
             network = self.trained(
                 REFERENCE_DENSITY,
                 1_000,
-                iterations=self.iterations * self.longer,
+                longer=self.longer,
                 ema=0.9995,
                 folder=place,
-                every=500,
-                log_every=500,
+                records=Records(every=500, tell=500),
                 progress=lambda done, total, loss: self.tell(f"reference: {done:,} of {total:,}, loss {loss:.3f}"),
             )
             return {"samples": self.samples(network).numpy()}

@@ -17,7 +17,6 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from codesign_opt.basics.checks import Array, Mask
 from codesign_opt.curves.estimation import learning_curves
-from codesign_opt.curves.recording import LevelStatistics
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.training_errors.checkpoint_curve import checkpoint_errors, error_left
 from codesign_opt.estimate.training_errors.error_coupling import Starts, error_gram
@@ -38,6 +37,7 @@ from codesign_opt.programs.problem import Problem
 from codesign_opt.results.planned_density import TrainingDensity
 from codesign_opt.results.record import Plan
 from codesign_opt.samplers.members import Heun
+from codesign_opt.testbed.networks.training import Records
 
 from .density_experiment import DensityExperiment
 
@@ -286,14 +286,12 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
 
 def _trained(experiment: DensityExperiment, seed: int, levels: Levels) -> dict[str, Array]:
     """Weights half-way and at the end, and the log of the losses in between."""
-    log = LevelStatistics(levels, learning_rate=experiment.learning_rate, batch=experiment.batch)
     half = experiment.iterations // 2
+    records = Records(every=experiment.iterations, keep=half, levels=levels)
     with tempfile.TemporaryDirectory() as place:
-        run = experiment.trained(
-            PILOT_DENSITY, seed, record=log.record, folder=place, keep=half, every=experiment.iterations
-        )
+        run = experiment.trained(PILOT_DENSITY, seed, records=records, folder=place)
         networks = {"final": run.model, "half": run.at(half)}
-        log.save(Path(place) / "log.csv")
+        run.log.save(Path(place) / "log.csv")
         text = (Path(place) / "log.csv").read_bytes()
     weights = {name: parameters_to_vector(network.parameters()).numpy() for name, network in networks.items()}
     return {**weights, "log": np.frombuffer(text, dtype=np.uint8)}

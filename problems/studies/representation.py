@@ -37,7 +37,7 @@ from codesign_opt.testbed.data.fashion_mnist import fashion_mnist
 from codesign_opt.testbed.data.mixtures import Mixture, clusters4
 from codesign_opt.testbed.networks.mlp import MLP
 from codesign_opt.testbed.networks.recipes import trained
-from codesign_opt.testbed.networks.training import train
+from codesign_opt.testbed.networks.training import Optimisation, train
 
 __all__ = ["RepresentationReport", "WorldReport", "mixture_world", "network_world", "representation_study"]
 
@@ -210,10 +210,8 @@ def _trained_on(data: Tensor, target: str, kind: str, iterations: int, width: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MLP(2, sigma_data=_SPREAD, width=width)
-    return train(
-        model, data, iterations=iterations, batch=256, density=density, ema=0.99,
-        weight=weight.normalised(density).denoiser,
-    ).model  # fmt: skip
+    how = Optimisation(density, batch=256, ema=0.99, weight=weight.normalised(density).denoiser)
+    return train(model, data, iterations=iterations, optimisation=how).model
 
 
 def _density(target: str) -> SigmaDensity:

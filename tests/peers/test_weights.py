@@ -216,14 +216,14 @@ def test_a_normalised_weight_keeps_the_average_scale_of_the_loss():
 
 def test_a_weight_serves_torch_and_the_training_of_the_testbed():
     torch = pytest.importorskip("torch")
-    from codesign_opt.testbed import MLP, train
+    from codesign_opt.testbed import MLP, Optimisation, train
 
     weight = peers.weighting("min_snr")
     sigma = torch.tensor([0.1, 1.0], dtype=torch.float32)
     assert weight.denoiser(sigma).dtype == torch.float32
     assert np.allclose(weight.denoiser(sigma).numpy(), weight.denoiser(sigma.numpy()), rtol=1e-6)
-    done = train(MLP(2, sigma_data=1.0, width=8), torch.randn(64, 2), iterations=2, batch=16, weight=weight.denoiser,
-                 density=peers.training_density("laplace"))  # fmt: skip
+    how = Optimisation(peers.training_density("laplace"), batch=16, weight=weight.denoiser)
+    done = train(MLP(2, sigma_data=1.0, width=8), torch.randn(64, 2), iterations=2, optimisation=how)
     assert done.iterations == 2
 
 
