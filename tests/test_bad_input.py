@@ -191,7 +191,7 @@ def test_number_of_levels(value):
     "grid", [[], [1.0], [1.0, 2.0], [1.0, 0.0, 0.0], [1.0, -1.0], [NAN, 0.0], "ab", [INF, 1.0], [[2.0, 1.0]]]
 )
 def test_grids(grid):
-    for method in (MODEL.settled_coefficients, MODEL.band_errors, MODEL.kl_divergence, MODEL.discretization):
+    for method in (MODEL.settled, MODEL.band_errors, MODEL.kl_divergence, MODEL.discretization):
         refused(lambda method=method: method(grid), "sigmas")
     refused(lambda: co.codesign(MODEL, PRICES, 1e4, sigmas=grid), "sigmas")
 

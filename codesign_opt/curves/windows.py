@@ -48,9 +48,7 @@ class LogReading:
     def __post_init__(self) -> None:
         choice(self.examples, "LogReading.examples", ("per_row", "cumulative"))
         if number(self.burn_in, "LogReading.burn_in", nonnegative=True) >= 1:
-            raise ValueError(
-                f"LogReading.burn_in is {self.burn_in:g}; it is a fraction of each run's examples, < 1."
-            )
+            raise ValueError(f"LogReading.burn_in is {self.burn_in:g}; it is a fraction of each run's examples, < 1.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +81,7 @@ class Windows:
     ema: float
 
 
-def read_windows(
-    runs: Any, levels: Levels | int, reading: LogReading
-) -> tuple[Levels, list[Windows]]:
+def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[Levels, list[Windows]]:
     """Read all logs; a file with a column `run` holds one run per name. Arguments as in `learning_curves`."""
     listed = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not listed:
@@ -191,7 +187,9 @@ def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, 
         end = np.cumsum(column)
         return end - column, end, column
     if np.any(np.diff(column) < 0):
-        raise ValueError(f"learning_curves: {name}: examples falls, so it is not cumulative; use LogReading('per_row').")
+        raise ValueError(
+            f"learning_curves: {name}: examples falls, so it is not cumulative; use LogReading('per_row')."
+        )
     place, at, rows = np.unique(column, return_inverse=True, return_counts=True)
     before = np.concatenate([[0.0], place[:-1]])
     return before[at], column, ((place - before) / rows)[at]

@@ -92,7 +92,7 @@ def evidence(
 
     Args:
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
-        data: tensor, array, Dataset, DataLoader or iterable of batches; a uniform sample of `measurement.draws` is taken.
+        data: tensor, array, Dataset, DataLoader or iterable of batches; a uniform sample of so many draws is taken.
         process: forward process; EDM unless given. A network's own range of noise levels cuts it.
         sampler, terminal: what the evidence is for; Euler and "denoise" unless given.
         measurement: draws, levels and trajectories, states per call, device and progress.

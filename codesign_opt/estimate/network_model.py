@@ -415,7 +415,8 @@ class _Work:
         found = self.counted(
             "correlation length",
             lambda: error_gram(
-                self.denoiser, other, self.sampler, grid, Starts(draws.shape, min(draws.count, 16), 16, like=draws.like),
+                self.denoiser, other, self.sampler, grid,
+                Starts(draws.shape, min(draws.count, 16), 16, like=draws.like),
                 seed=draws.seed, folder=self.place("correlation"),
             ),
         )  # fmt: skip

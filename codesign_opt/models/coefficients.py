@@ -10,6 +10,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
+from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Levels
 
 __all__ = ["Coefficients"]
@@ -115,7 +116,7 @@ class Coefficients:
     @property
     def final_steps(self) -> int:
         """1 where the last step goes to zero noise ("denoise"), else 0."""
-        return 1 if self.terminal == "denoise" else 0
+        return final_steps(self.terminal)
 
     @property
     def example_error(self) -> Array:

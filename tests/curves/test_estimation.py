@@ -50,7 +50,9 @@ def test_floor_and_both_noises_are_recovered_with_calibrated_errors(tmp_path):
     truth = np.stack([FLOOR, FRESH, STEP])
     for i in range(repeats):
         runs = [pilot(rng, total=t, rate=r) for t, r in ((20_000, 0.1), (20_000, 0.4), (80_000, 0.1), (80_000, 0.4))]
-        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=LEVELS, transfer=0.0, bootstrap=co.Bootstrap(repeats=60), seed=i)
+        found = co.learning_curves(
+            write(tmp_path / "log.csv", runs), levels=LEVELS, transfer=0.0, bootstrap=co.Bootstrap(repeats=60), seed=i
+        )
         value = np.stack([found.bayes_floor, found.reducible, found.step_noise])
         error = np.stack([found.bayes_floor_error, found.reducible_error, found.step_noise_error])
         inside += np.mean(np.abs(value - truth) < 1.96 * error, axis=1)
@@ -226,10 +228,11 @@ def test_bad_logs_are_refused_by_name(tmp_path, text, message):
 )
 def test_bad_options_are_refused_by_name(tmp_path, options, message):
     path = write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=20_000)])
+    names = ("burn_in", "examples", "learning_rate", "weight")
+    of_the_log = {name: value for name, value in options.items() if name in names}
+    others = {name: value for name, value in options.items() if name not in names}
     with pytest.raises(ValueError, match=message):
-        names = ("burn_in", "examples", "learning_rate", "weight")
-        read = {name: options.pop(name) for name in names if name in options}
-        co.learning_curves(path, **options, reading=co.LogReading(**read))
+        co.learning_curves(path, **others, reading=co.LogReading(**of_the_log))
 
 
 def test_curves_are_saved_loaded_and_printed(tmp_path):

@@ -14,14 +14,14 @@ from codesign_opt.estimate.features.degradation import (  # noqa: E402
     linear_degradation,
     steady_bound,
 )
+from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
 from codesign_opt.estimate.features.ntk import entropy_rank, tangent_spectrum  # noqa: E402
+from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.representation import (  # noqa: E402
     feature_collapse,
     gradient_decomposition,
     phase_space,
 )
-from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
-from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.shared_features import shared_features  # noqa: E402
 from codesign_opt.estimate.features.tangent_gram import tangent_gram  # noqa: E402
 from codesign_opt.testbed import MLP, LinearDenoiser, clusters4  # noqa: E402
@@ -285,7 +285,7 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
 
 
 def test_the_study_writes_its_table_and_figures(tmp_path):
-    from codesign_opt.problems.studies.representation import RepresentationReport, mixture_world
+    from problems.studies.representation import RepresentationReport, mixture_world
 
     told = []
     world = mixture_world(told.append, iterations=5, width=8)

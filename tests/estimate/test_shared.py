@@ -11,8 +11,8 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.estimate.draws.streams import normal
-from codesign_opt.estimate.features.ntk import decoupling, tangent_spectrum
 from codesign_opt.estimate.features.derivatives import TerminalResponse
+from codesign_opt.estimate.features.ntk import decoupling, tangent_spectrum
 from codesign_opt.estimate.features.parameter_sketch import ParameterSketch, Sketch
 from codesign_opt.estimate.features.shared_features import shared_features
 from codesign_opt.estimate.runs.run import BrownianPath, run

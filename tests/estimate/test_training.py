@@ -203,7 +203,9 @@ def test_replicated_runs_meet_the_law_of_least_squares_with_calibrated_errors():
     """m - p - 1 in place of m is exact for least squares on Gaussian data."""
     examples, inside, repeats = 60, 0, 200
     for seed in range(repeats):
-        found = replicated_runs(least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed)
+        found = replicated_runs(
+            least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed
+        )
         fresh = found.reducible(examples - 3)
         inside += abs(fresh.value[0] - TRUTH["full"][0]) < 1.96 * fresh.standard_error[0]
     print("coverage:", inside / repeats)

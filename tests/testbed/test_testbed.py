@@ -337,8 +337,9 @@ def test_a_finished_training_goes_on_to_what_a_longer_one_gives(tmp_path):
 )
 def test_a_folder_of_another_training_is_refused_by_the_differing_option(tmp_path, changes, name):
     train(tiny(), points(), iterations=3, folder=tmp_path, **OPTIONS)
+    how = replace(HOW, **{key: value for key, value in changes.items() if key != "seed"})
+    seed = changes.get("seed", 4)
     with pytest.raises(ValueError, match=f"belongs to another training: its {name} is"):
-        seed, how = changes.pop("seed", 4), replace(HOW, **changes)
         train(tiny(), points(), iterations=5, folder=tmp_path, optimisation=how, records=RECORDS, seed=seed)
     with pytest.raises(ValueError, match="its data is"):
         train(tiny(), points() + 1, iterations=5, folder=tmp_path, **OPTIONS)
@@ -450,7 +451,9 @@ def first_version(folder, every=5, bins_per_decade=5):
     }  # fmt: skip
     content["question"]["log_every"] = every
     torch.save(content, path)
-    (folder / "loss.csv").write_text("examples,sigma,loss\n" + "".join(f"{e:.1f},{s:.6g},{x:.8g}\n" for e, s, x in rows))
+    (folder / "loss.csv").write_text(
+        "examples,sigma,loss\n" + "".join(f"{e:.1f},{s:.6g},{x:.8g}\n" for e, s, x in rows)
+    )
     return rows
 
 
@@ -486,7 +489,9 @@ def test_folders_of_version_0_1_0_are_read_and_go_on_to_the_same_bits(tmp_path):
 
 
 def test_networks_are_trained_once_and_then_loaded_without_their_data(tmp_path, monkeypatch):
-    recipe = Recipe("tiny", points, lambda: MLP(2, sigma_data=1.4, width=8), 20, Optimisation(batch=8), Records(keep=10))
+    recipe = Recipe(
+        "tiny", points, lambda: MLP(2, sigma_data=1.4, width=8), 20, Optimisation(batch=8), Records(keep=10)
+    )
     monkeypatch.setitem(RECIPES, "tiny", recipe)
     monkeypatch.setenv("CODESIGN_OPT_CACHE", str(tmp_path))
     state = torch.get_rng_state()

@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import integer, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..draws.statistics import Moments

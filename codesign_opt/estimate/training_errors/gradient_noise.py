@@ -170,7 +170,8 @@ def gradient_noise(
         GradientNoise.
 
     Raises:
-        ValueError: an argument out of range; a folder of another question; a denoiser without parameters that need gradients.
+        ValueError: an argument out of range; a folder of another question; a denoiser without parameters that need
+            gradients.
         DenoiserError: the denoiser returns something that cannot be used, with the level.
 
     >>> module = torch.nn.Linear(1, 1, bias=False)
@@ -251,9 +252,7 @@ def _one_level(model: PerSampleGradients, draw: _Draws, omega: float, sampling: 
     return _estimates(_statistics(model, draw, omega, sampling), omega, sampling.ridge)
 
 
-def _statistics(
-    model: PerSampleGradients, draw: _Draws, omega: float, sampling: GradientSampling
-) -> dict[str, Array]:
+def _statistics(model: PerSampleGradients, draw: _Draws, omega: float, sampling: GradientSampling) -> dict[str, Array]:
     """Per batch: mean gradient, second moment, curvature, squared norm and loss; a share per process, then summed."""
     size, count = model.size, sampling.batches
     shapes = {"mean": (count, size), "second": (count, size, size), "curvature": (count, size, size)}

@@ -262,7 +262,7 @@ class _State:
         return TrainedDenoiser(self.average, self.model, self.log, self.iteration, self.how.batch, folder)
 
     def save(self, folder: Path, question: Mapping[str, Any]) -> None:
-        content = {
+        content: dict[str, Any] = {
             "question": dict(question),
             "iteration": self.iteration,
             "model": self.model.state_dict(),
