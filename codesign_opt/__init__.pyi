@@ -12,8 +12,10 @@ from .comparison.compare import compare as compare
 from .comparison.table import Comparison as Comparison
 from .comparison.world import World as World
 from .curves.estimation import learning_curves as learning_curves
+from .curves.least_squares import Bootstrap as Bootstrap
 from .curves.recording import LevelStatistics as LevelStatistics
 from .curves.results import LearningCurves as LearningCurves
+from .curves.windows import LogReading as LogReading
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
