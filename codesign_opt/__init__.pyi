@@ -1,6 +1,7 @@
 from . import estimate as estimate
 from . import peers as peers
 from . import problems as problems  # type: ignore[attr-defined]  # lies beside the package, in problems/
+from . import testbed as testbed
 from .basics.errors import CodesignError as CodesignError
 from .basics.errors import ConvexityError as ConvexityError
 from .basics.errors import InfeasibleError as InfeasibleError
@@ -23,6 +24,7 @@ from .ingredients.densities import LogNormal as LogNormal
 from .ingredients.densities import SigmaDensity as SigmaDensity
 from .ingredients.grids import edm_grid as edm_grid
 from .ingredients.grids import log_snr_grid as log_snr_grid
+from .ingredients.grids import steps_on_levels as steps_on_levels
 from .ingredients.levels import Levels as Levels
 from .ingredients.prices import Prices as Prices
 from .ingredients.process import EDM as EDM
@@ -44,6 +46,7 @@ from .modeling import Floor as Floor
 from .modeling import GramDiscretization as GramDiscretization
 from .modeling import InformationError as InformationError
 from .modeling import Monotone as Monotone
+from .modeling import Point as Point
 from .modeling import ScoreError as ScoreError
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share

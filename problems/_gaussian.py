@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
 
 __all__ = ["gaussian_problem"]
 
@@ -22,7 +21,7 @@ def gaussian_problem(
     sigma_min: float | None = None,
     sigma_max: float = 80.0,
     **options: Any,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """A spectrum as a planning question, priced in evaluations of the denoiser.
 
     A training example costs three evaluations (forward, and twice that backward). The lowest noise
@@ -41,4 +40,6 @@ def gaussian_problem(
         start="mean",
     )
     prices = co.Prices(example=3.0, evaluation=1.0, images=images)
-    return DeclaredProblem(name, title, provenance, model=model, prices=prices, budget=budget, options=options)
+    return co.problems.DeclaredProblem(
+        name, title, provenance, model=model, prices=prices, budget=budget, options=options
+    )

@@ -147,7 +147,7 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
 def _needs_parameters(name: str) -> bool:
     try:
         schedule(name)
-    except TypeError:
+    except Exception:  # the user's own may fail in any way; where nobody asked for it, it stays out
         return True
     return False
 
@@ -188,7 +188,7 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             if missing:
                 notes[f"{label} is left out: Evidence.{missing[0]} is not known"] = None
             else:
-                makers[label] = _of_schedule(value, known)
+                makers[label] = _of_schedule(value, known, strict)
         else:
             if (value[-1] == 0) != (known.terminal == "denoise"):
                 raise ValueError(
@@ -198,8 +198,16 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
     return makers
 
 
-def _of_schedule(value: Schedule, known: Evidence) -> Maker:
-    return lambda steps: value.sigmas(steps, known)
+def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> Maker:
+    def make(steps: int) -> Array:
+        try:
+            return value.sigmas(steps, known)
+        except Exception as error:
+            if strict or isinstance(error, ValueError):
+                raise
+            raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
+
+    return make
 
 
 def _of_grid(grid: Array) -> Maker:

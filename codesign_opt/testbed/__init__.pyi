@@ -1,11 +1,16 @@
 from .data.datasets import digits as digits
 from .data.datasets import photo_patches as photo_patches
+from .data.fashion_mnist import fashion_mnist as fashion_mnist
 from .data.mixtures import Mixture as Mixture
 from .data.mixtures import circle8 as circle8
 from .data.mixtures import clusters4 as clusters4
 from .data.mixtures import grid8 as grid8
 from .networks.linear import LinearDenoiser as LinearDenoiser
 from .networks.mlp import MLP as MLP
+from .networks.recipes import RECIPES as RECIPES
+from .networks.recipes import Recipe as Recipe
+from .networks.recipes import cache_folder as cache_folder
+from .networks.recipes import cached as cached
 from .networks.recipes import trained as trained
 from .networks.training import TrainedDenoiser as TrainedDenoiser
 from .networks.training import train as train

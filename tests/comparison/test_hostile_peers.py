@@ -163,7 +163,7 @@ def test_stopping_points_without_a_certificate_leave_the_search_finite_and_near_
 
 
 def test_an_unknown_mixture_is_named():
-    from codesign_opt.problems.studies.worlds import mixture_world
+    from problems.studies.worlds import mixture_world
 
     with pytest.raises(ValueError, match=r"mixture_world is 'nope'; it must be one of 'circle8', 'grid8'"):
         mixture_world("nope")

@@ -276,7 +276,7 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
 
 
 def test_the_study_writes_its_table_and_figures(tmp_path):
-    from codesign_opt.problems.studies.representation import RepresentationReport, mixture_world
+    from problems.studies.representation import RepresentationReport, mixture_world
 
     told = []
     world = mixture_world(told.append, iterations=5, width=8)

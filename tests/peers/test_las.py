@@ -14,10 +14,10 @@ import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.peers import Evidence, LossAdaptive, LossAdaptiveLimit, RiskCurve, SaturatingSNR, risks
-from codesign_opt.problems.studies.__main__ import main
-from codesign_opt.problems.studies.las_experiment import las_experiment, mixture_risk
-from codesign_opt.problems.studies.sde_dpmpp_2m import sde_dpmpp_2m
 from codesign_opt.testbed.data.mixtures import circle8, grid8
+from problems.studies.__main__ import main
+from problems.studies.las_experiment import las_experiment, mixture_risk
+from problems.studies.sde_dpmpp_2m import sde_dpmpp_2m
 
 TABLE = Path(co.__file__).parent.parent / "docs" / "figures" / "las_experiment.csv"
 
