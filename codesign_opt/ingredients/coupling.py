@@ -72,6 +72,11 @@ class Coupling(ABC):
         table = Levels.log_uniform(low, high, 400)
         return np.interp(np.log(sigma), np.log(table.sigma), self.lengths(table))
 
+    @property
+    def constant_length(self) -> float | None:
+        """The correlation length where it is one number for all noise levels, in log sigma; else None."""
+        return None
+
     def pooling(self, levels: Levels) -> Array | None:
         """(L, L) matrix T: examples that serve level l are (T m)_l; None where each serves its own."""
         return None
@@ -172,6 +177,10 @@ class Local(Coupling):
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
         return tabulate(self.log_width, sigma, "Local.log_width")
 
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
+
     def factor(self, x: Array) -> Array:
         if self.form == "max":
             return np.maximum(x, 1.0)
@@ -219,6 +228,10 @@ class PerStep(Coupling):
 
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
         return tabulate(self.log_width, sigma, "PerStep.log_width")
+
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
 
     def factor(self, x: Array) -> Array:
         return np.asarray(x, dtype=np.float64)
