@@ -20,7 +20,7 @@ from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
 from ..modeling.design import Design
 from .budget import Budget
-from .rows import Row, row_size, jacobians
+from .rows import Row, jacobians, row_size
 
 __all__ = ["as_stated", "check_leaf", "rows_of", "scaled_expression"]
 
