@@ -10,8 +10,8 @@ length over correlation length, both in log sigma:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +19,30 @@ import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
 from ..basics.inheritance import stale
+from ..basics.registry import Registry
 from .levels import Levels
 
 if TYPE_CHECKING:
     import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
-__all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
+__all__ = ["COUPLINGS", "Coupling", "Local", "PerLevel", "PerStep", "Settled", "SigmaTable", "Transfer"]
 
 LogWidth = float | Callable[[Array], Array]
 
+COUPLINGS: Registry[type[Coupling]] = Registry("Coupling.kind", "Coupling")
+
 
 class Coupling(ABC):
-    """How errors of neighbouring noise levels add (docs/theory.md section 6)."""
+    """How errors of neighbouring noise levels add (docs/theory.md section 6).
+
+    To add one, write a frozen dataclass with the five abstract methods; M must be convex in the steps, M(x) / m jointly
+    convex in (m, steps). Its programs are solved as declared, and its fields are saved with a model: numbers, texts,
+    arrays (they come back as lists: make arrays of them in `__post_init__`) and functions of sigma, as tables.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        COUPLINGS.add(cls.__name__, cls)
 
     @property
     def form(self) -> str | None:
@@ -80,9 +92,85 @@ class Coupling(ABC):
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
         """M(scale / steps) / examples, a jointly convex cvxpy expression."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able description."""
-        return {"kind": type(self).__name__}
+    def to_dict(self, sigma: Any = None) -> dict[str, Any]:
+        """Class and fields as plain values, for JSON.
+
+        Args:
+            sigma: (M,) noise levels at which functions of sigma are tabulated; without them a function is only named,
+                for people to read.
+
+        Raises:
+            ValueError: a field that a file cannot hold, by name.
+
+        >>> Local(lambda sigma: 1 + sigma).to_dict([1.0, 2.0])["log_width"]
+        {'sigma': [1.0, 2.0], 'value': [2.0, 3.0]}
+        """
+        kept: list[str] = [f.name for f in fields(self) if f.init] if is_dataclass(self) else []
+        kind = type(self).__name__
+        return {"kind": kind} | {name: _plain(getattr(self, name), sigma, f"{kind}.{name}") for name in kept}
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Coupling:
+        """The coupling that `to_dict` wrote; functions of sigma come back as their tables.
+
+        Raises:
+            ValueError: an unknown kind, a field that it does not have or that it needs.
+
+        >>> Coupling.from_dict(PerStep(0.3).to_dict())
+        PerStep(log_width=0.3)
+        """
+        if not isinstance(record, Mapping):
+            raise ValueError(f"Coupling.from_dict needs a mapping, not {type(record).__name__}.")
+        values = {name: _restored(value, name) for name, value in record.items() if name != "kind"}
+        coupling: Coupling = COUPLINGS.make(record.get("kind"), values)
+        return coupling
+
+
+@dataclass(frozen=True, eq=False)
+class SigmaTable:
+    """A function of sigma from a table, linear in log sigma; beyond its ends the end values stay.
+
+    >>> SigmaTable([1.0, 4.0], [2.0, 3.0])(np.array([0.5, 2.0])).tolist()
+    [2.0, 2.5]
+    """
+
+    sigma: Array
+    value: Array
+
+    def __post_init__(self) -> None:
+        at = vector(self.sigma, "SigmaTable.sigma", positive=True, ascending=True)
+        object.__setattr__(self, "sigma", at)
+        object.__setattr__(self, "value", vector(self.value, "SigmaTable.value", length=at.size))
+
+    def __call__(self, sigma: Array) -> Array:
+        return np.interp(np.log(sigma), np.log(self.sigma), self.value)
+
+
+def _plain(value: Any, sigma: Any, name: str) -> Any:
+    """A field as JSON holds it."""
+    if callable(value):
+        if sigma is None:
+            return "function of sigma"
+        if not isinstance(value, SigmaTable):
+            at = vector(sigma, "sigma", positive=True, ascending=True)
+            value = SigmaTable(at, _tabulate(value, at, name))
+        return {"sigma": value.sigma.tolist(), "value": value.value.tolist()}
+    if isinstance(value, (np.ndarray, np.generic, tuple, list)):
+        return np.asarray(value).tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"{name} is {value!r}, which a file cannot hold; keep numbers, texts, arrays and functions of sigma in fields."
+    )
+
+
+def _restored(value: Any, name: str) -> Any:
+    """A field from what `_plain` made of it."""
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"sigma", "value"}:
+        raise ValueError(f"Coupling.{name} has the keys {sorted(value)}; sigma and value are needed.")
+    return SigmaTable(**value)
 
 
 @cache
@@ -167,10 +255,6 @@ class Local(Coupling):
             return cp.maximum(cp.inv_pos(examples), cp.multiply(scale, _inverse_product(examples, steps)))
         return cp.exp(_log_p4(steps, scale) - cp.log(examples))
 
-    def to_dict(self) -> dict[str, Any]:
-        width = "function of sigma" if callable(self.log_width) else self.log_width
-        return {"kind": "Local", "log_width": width, "form": self.form}
-
 
 @dataclass(frozen=True)
 class PerStep(Coupling):
@@ -210,10 +294,6 @@ class PerStep(Coupling):
         import cvxpy as cp
 
         return cp.multiply(scale, _inverse_product(examples, steps))
-
-    def to_dict(self) -> dict[str, Any]:
-        width = "function of sigma" if callable(self.log_width) else self.log_width
-        return {"kind": "PerStep", "log_width": width}
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,9 +349,6 @@ class PerLevel(Local):
         extents = self._extents(float(levels.edges[0]), float(levels.edges[-1]))
         per_extent = np.divide(shares, extents, out=np.zeros_like(shares), where=shares > 0)
         return levels.log_width[:, None] * (per_extent @ shares.T)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": "PerLevel", "edges": self.edges.tolist()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,10 +410,6 @@ class Transfer(Local):
     def pooling(self, levels: Levels) -> Array:
         return levels.log_width[:, None] * self.kernel(levels) / levels.log_width
 
-    def to_dict(self) -> dict[str, Any]:
-        transfer = self.transfer if isinstance(self.transfer, float) else self.transfer.tolist()
-        return {**super().to_dict(), "kind": "Transfer", "transfer": transfer}
-
 
 @dataclass(frozen=True, eq=False)
 class Settled(Coupling):
@@ -350,9 +423,20 @@ class Settled(Coupling):
     correlation: Array
     pool: Array | None = None
 
+    def __post_init__(self) -> None:
+        lengths = vector(self.correlation, "Settled.correlation", positive=True)
+        object.__setattr__(self, "correlation", lengths)
+        if self.pool is not None:
+            pool = matrix(self.pool, "Settled.pool", shape=(lengths.size, lengths.size), nonnegative=True)
+            object.__setattr__(self, "pool", pool)
+
     @property
     def form(self) -> str:
         return "settled"
+
+    def to_dict(self, sigma: Any = None) -> dict[str, Any]:
+        """Class and arrays; without `sigma`, where people read it, the class alone: the arrays are one grid's."""
+        return {"kind": "Settled"} if sigma is None else super().to_dict(sigma)
 
     def pooling(self, levels: Levels) -> Array | None:
         return self.pool

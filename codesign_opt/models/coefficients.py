@@ -11,6 +11,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Levels
 
@@ -46,7 +47,11 @@ class Coefficients:
             variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
         measured: whether `response` is a factor of a measured Gram matrix (equation 3.4), whose rows
             may change sign along the path; else rows are bands, each with its own local error.
-        provenance: where the numbers come from.
+        sampler: name and settings of the sampler (its `to_dict`); empty where unknown.
+        trace: the data's total variance, which errors are held against; None where unknown.
+        band_variances: (B,) variance of the data along each row of `response`; None where unknown.
+        estimation: how the numbers were estimated on a denoiser; None where they are exact.
+        provenance: where the numbers come from, for people: nothing is computed from it.
 
     Raises:
         ValueError: a field that is not finite, negative where it must not be, or of wrong shape.
@@ -67,6 +72,10 @@ class Coefficients:
     variance_ratio: Array | None = None
     positivity: float = 0.0
     measured: bool = False
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    trace: float | None = None
+    band_variances: Array | None = None
+    estimation: EstimationRecord | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +102,15 @@ class Coefficients:
         if self.variance_ratio is not None:
             ratio = vector(self.variance_ratio, "Coefficients.variance_ratio", length=size, nonnegative=True)
             put(self, "variance_ratio", ratio)
+        if not isinstance(self.sampler, Mapping):
+            raise ValueError(f"Coefficients.sampler is {self.sampler!r}; give the sampler's record, sampler.to_dict().")
+        if self.estimation is not None and not isinstance(self.estimation, EstimationRecord):
+            raise ValueError(f"Coefficients.estimation is {self.estimation!r}; an EstimationRecord is needed.")
+        if self.trace is not None:
+            put(self, "trace", number(self.trace, "Coefficients.trace", nonnegative=True))
+        if self.band_variances is not None:
+            variances = vector(self.band_variances, "Coefficients.band_variances", nonnegative=True)
+            put(self, "band_variances", variances)
 
     @property
     def sigma(self) -> Array:

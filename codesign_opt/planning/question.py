@@ -17,7 +17,7 @@ from ..models.base import Model, check_model
 from ..models.coefficient_batch import CoefficientBatch
 from ..models.coefficients import Coefficients
 from ..programs.problem import Problem
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
 from .budgets import Budgets

@@ -17,7 +17,7 @@ from ..certificate.lagrangian import LagrangianBound, ScorePart
 from ..ingredients.levels import Levels
 from ..modeling import Discretization, Point, ScoreError
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..solvers.joint.batch import ENOUGH, solve_batch
 from ..solvers.joint.newton import JointSolution, solve_joint
 from .between_stops import interval_bounds

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
-from ..results.record import Plan
+from ..results.plan import Plan
 from .compiled import Solved
 from .declaration import Declaration
 
@@ -25,6 +25,9 @@ def describe(program: Declaration, solved: Solved) -> Plan:
     nothing = np.zeros(len(program.levels))
     shadow, elasticity = _shadow_prices(solved)
     compute = _compute(solved)
+    tables = _tables(solved, compute)
+    if table is not None and table.band_variances is not None:
+        tables["band_variances"] = table.band_variances
     return Plan(
         levels=program.levels,
         examples=point.examples if decided else nothing,
@@ -39,10 +42,10 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         shadow_prices=shadow,
         elasticities=elasticity,
         costs=_costs(solved, compute),
-        tables=_tables(solved, compute),
+        tables=tables,
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
-        provenance=_provenance(program),
+        **_of_the_table(program),
     )
 
 
@@ -161,14 +164,16 @@ def _notes(program: Declaration, solved: Solved) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _provenance(program: Declaration) -> dict[str, Any]:
+def _of_the_table(program: Declaration) -> dict[str, Any]:
+    """What the plan keeps of the coefficients beside its numbers."""
     table = program.table
     if table is None:
         return {}
     return {
-        **dict(table.provenance),
-        "order": table.order,
-        "evaluations_per_step": table.evaluations_per_step,
-        "coupling": table.coupling.to_dict(),
         "final_score": table.final_score,
+        "sampler": table.sampler,
+        "evaluations_per_step": table.evaluations_per_step,
+        "trace": table.trace,
+        "estimation": table.estimation,
+        "provenance": {**table.provenance, "order": table.order, "coupling": table.coupling.to_dict()},
     }

@@ -16,7 +16,7 @@ from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
+from ..results.plan import Plan
 from .attempts import not_certified, rated, solve_declared
 from .declaration import Declaration
 from .description import describe

@@ -12,6 +12,8 @@ from .networks.recipes import Recipe as Recipe
 from .networks.recipes import cache_folder as cache_folder
 from .networks.recipes import cached as cached
 from .networks.recipes import trained as trained
+from .networks.training import Optimisation as Optimisation
+from .networks.training import Records as Records
 from .networks.training import TrainedDenoiser as TrainedDenoiser
 from .networks.training import train as train
 from .networks.unet import UNet as UNet

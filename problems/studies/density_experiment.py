@@ -93,10 +93,13 @@ class DensityExperiment:
             torch.manual_seed(seed)
             return co.testbed.MLP(self.data.shape[1], sigma_data=SIGMA_DATA, width=self.width, layers=self.layers)
 
-    def trained(self, density: Any, seed: int, **options: Any) -> co.testbed.TrainedDenoiser:
-        """One network on `examples` examples."""
-        known = {"iterations": self.iterations, "batch": self.batch, "learning_rate": self.learning_rate}
-        return co.testbed.train(self.initial(seed), self.data, density=density, seed=seed, **{**known, **options})
+    def trained(
+        self, density: Any, seed: int, *, longer: int = 1, ema: float = 0.999, **options: Any
+    ) -> co.testbed.TrainedDenoiser:
+        """One network on `longer` times `examples` examples; options of `train`: records, folder, progress."""
+        how = co.testbed.Optimisation(density, self.batch, self.learning_rate, ema)
+        count = self.iterations * longer
+        return co.testbed.train(self.initial(seed), self.data, iterations=count, optimisation=how, seed=seed, **options)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -107,11 +110,10 @@ class DensityExperiment:
             network = self.trained(
                 REFERENCE_DENSITY,
                 1_000,
-                iterations=self.iterations * self.longer,
+                longer=self.longer,
                 ema=0.9995,
                 folder=place,
-                every=500,
-                log_every=500,
+                records=co.testbed.Records(every=500, tell=500),
                 progress=lambda done, total, loss: self.tell(f"reference: {done:,} of {total:,}, loss {loss:.3f}"),
             )
             return {"samples": self.samples(network).numpy()}

@@ -274,14 +274,12 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
 
 def _trained(experiment: DensityExperiment, seed: int, levels: co.Levels) -> dict[str, Array]:
     """Weights half-way and at the end, and the log of the losses in between."""
-    log = co.LevelStatistics(levels, learning_rate=experiment.learning_rate, batch=experiment.batch)
     half = experiment.iterations // 2
+    records = co.testbed.Records(every=experiment.iterations, keep=half, levels=levels)
     with tempfile.TemporaryDirectory() as place:
-        run = experiment.trained(
-            PILOT_DENSITY, seed, record=log.record, folder=place, keep=half, every=experiment.iterations
-        )
+        run = experiment.trained(PILOT_DENSITY, seed, records=records, folder=place)
         networks = {"final": run.model, "half": run.at(half)}
-        log.save(Path(place) / "log.csv")
+        run.log.save(Path(place) / "log.csv")
         text = (Path(place) / "log.csv").read_bytes()
     weights = {name: parameters_to_vector(network.parameters()).numpy() for name, network in networks.items()}
     return {**weights, "log": np.frombuffer(text, dtype=np.uint8)}
@@ -302,7 +300,8 @@ def _measured(experiment: DensityExperiment, levels: co.Levels, final: Any, half
     )
     gain = co.estimate.sensitivity(fine, levels.sigma, direction=co.estimate.difference_of(final, half)).gain
     grid = co.edm_grid(experiment.levels, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
-    gram = co.estimate.error_gram(final, half, co.Heun(), grid, shape=shape, draws=128, batch=64, like=like, seed=2)
+    starts = co.estimate.Starts(shape, draws=128, batch=64, like=like)
+    gram = co.estimate.error_gram(final, half, co.Heun(), grid, starts, seed=2)
     values = {"left": left, "gain": gain}
     found = {name: estimate.value for name, estimate in values.items()}
     found |= {f"{name}_error": estimate.standard_error for name, estimate in values.items()}

@@ -190,7 +190,8 @@ def network_world(tell: Tell, cache: Any = None, *, images: int = 24, kernel_ima
 
 def representation_study(tell: Tell, cache: Any = None, *, network: bool = True) -> RepresentationReport:
     """Everything: the mixture, the Fashion-MNIST network, and the bound on the linear model."""
-    bound = co.estimate.linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], pieces=300, duration=0.2, batch=64)
+    path = co.estimate.TrainingPath(pieces=300, duration=0.2)
+    bound = co.estimate.linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], path=path)
     return RepresentationReport(mixture_world(tell), network_world(tell, cache) if network else None, bound)
 
 
@@ -200,10 +201,8 @@ def _trained_on(data: Tensor, target: str, kind: str, iterations: int, width: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = co.testbed.MLP(2, sigma_data=_SPREAD, width=width)
-    return co.testbed.train(
-        model, data, iterations=iterations, batch=256, density=density, ema=0.99,
-        weight=weight.normalised(density).denoiser,
-    ).model  # fmt: skip
+    how = co.testbed.Optimisation(density, batch=256, ema=0.99, weight=weight.normalised(density).denoiser)
+    return co.testbed.train(model, data, iterations=iterations, optimisation=how).model
 
 
 def _density(target: str) -> co.SigmaDensity:

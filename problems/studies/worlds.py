@@ -37,7 +37,7 @@ class DenoiserWorld:
         fine_steps: of the fine solution.
         metrics: secondary measures of the samples, by name: function of (N, *shape) outputs -> Estimate.
         plan_options: of `estimate.network`: draws, evaluations, chunk, ….
-        evidence_options: of `estimate.evidence`.
+        evidence_options: of `estimate.EvidenceMeasurement`: draws, levels, chunk, ….
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
 
@@ -79,9 +79,10 @@ class DenoiserWorld:
 
     @cached_property
     def _evidence(self) -> co.peers.Evidence:
+        measurement = co.estimate.EvidenceMeasurement(progress=self.progress, **self.evidence_options)
         return co.estimate.evidence(
-            self.denoiser, self.data, process=self.process, terminal=self.terminal, folder=self._place("evidence"),
-            progress=self.progress, **self.evidence_options,
+            self.denoiser, self.data, process=self.process, terminal=self.terminal, measurement=measurement,
+            folder=self._place("evidence"),
         )  # fmt: skip
 
     def plan(self, sampler: co.Sampler, steps: int) -> Array:

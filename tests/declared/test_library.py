@@ -169,15 +169,15 @@ def test_a_missing_data_package_is_named_with_the_pip_command(monkeypatch, name,
 def tiny_network(monkeypatch, tmp_path):
     """The trained network's recipe, made small: weights are kept in a cache of the test's own."""
     torch = pytest.importorskip("torch")
-    from codesign_opt.testbed import MLP
+    from codesign_opt.testbed import MLP, Optimisation, Records
     from codesign_opt.testbed.networks import recipes as networks
 
     def data():
         return torch.randn((400, 4), generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5, 0.2, 0.1])
 
     recipe = networks.Recipe(
-        "tiny network", data, lambda: MLP(4, sigma_data=0.6, width=8, layers=1),
-        {"iterations": 40, "batch": 32, "keep": 10},
+        "tiny network", data, lambda: MLP(4, sigma_data=0.6, width=8, layers=1), 40,
+        Optimisation(batch=32), Records(keep=10),
     )  # fmt: skip
     monkeypatch.setitem(networks.RECIPES, "fashion_mnist", recipe)
     monkeypatch.setenv("CODESIGN_OPT_CACHE", str(tmp_path))
