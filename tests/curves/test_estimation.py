@@ -328,6 +328,19 @@ def same_row(a, b):
     return all(x == y or x == pytest.approx(y, rel=1e-9) for x, y in zip(a.values(), b.values(), strict=True))
 
 
+@pytest.mark.parametrize("stop", [1, 31, 32, 33, 70])
+def test_a_recorder_goes_on_from_its_state_to_the_same_bits(stop):
+    whole = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    stopped = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    for i, (sigma, loss) in enumerate(batches(0, 90)):
+        if i == stop:
+            stopped = co.LevelStatistics.from_state(json.loads(json.dumps(stopped.state())))
+        whole.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+        stopped.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+    assert stopped.rows() == whole.rows()
+    assert stopped.examples == whole.examples
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 def test_a_resumed_recorder_writes_the_same_log(tmp_path, name):
     whole, path = co.LevelStatistics(LEVELS, run="01", learning_rate=0.1), tmp_path / name
