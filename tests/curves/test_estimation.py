@@ -176,6 +176,8 @@ def test_a_wrong_curve_is_noted_and_whole_runs_can_be_resampled(tmp_path):
     assert any("raise burn_in" in note for note in found.notes)
     by_run = co.learning_curves(tmp_path / "a.csv", levels=LEVELS, transfer=0.0, bootstrap="runs")
     np.testing.assert_array_equal(by_run.reducible, found.reducible)
+    with pytest.raises(ValueError, match=r"Bootstrap\.repeats is 1"):
+        co.Bootstrap(repeats=1)
     with pytest.raises(ValueError, match="three are needed"):
         co.learning_curves(write(tmp_path / "b.csv", bent[:2]), levels=LEVELS, bootstrap="runs")
 
