@@ -17,6 +17,8 @@ import codesign_opt.peers  # noqa: E402
 import codesign_opt.training.optimisers  # noqa: E402, F401
 from codesign_opt.basics.registry import temporarily  # noqa: E402
 
+pytest.register_assert_rewrite("tests.helpers")
+
 
 @pytest.fixture(autouse=True)
 def names_of_this_test():

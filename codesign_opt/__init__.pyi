@@ -1,4 +1,5 @@
 from . import estimate as estimate
+from . import exports as exports
 from . import peers as peers
 from . import problems as problems  # type: ignore[attr-defined]  # lies beside the package, in problems/
 from . import testbed as testbed
@@ -18,6 +19,7 @@ from .curves.windows import LogReading as LogReading
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
+from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel
 from .ingredients.coupling import PerStep as PerStep
@@ -71,8 +73,8 @@ from .planning.frontier import frontier as frontier
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
+from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
-from .results.record import Plan as Plan
 from .samplers.members import Ancestral as Ancestral
 from .samplers.members import DPMpp2M as DPMpp2M
 from .samplers.members import Euler as Euler

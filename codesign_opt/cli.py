@@ -188,10 +188,9 @@ def _numbers(text: str) -> list[float]:
 
 def _target(text: str) -> str:
     """A name that `export` knows, the user's own included; argparse turns the error into one line."""
-    from .exports import targets
-
-    if text not in targets():
-        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(targets())})")
+    known = co.exports.targets()
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(known)})")
     return text
 
 

@@ -19,7 +19,6 @@ def gaussian_problem(
     budget: float = 1e6,
     images: float = 10_000,
     sigma_min: float | None = None,
-    sigma_max: float = 80.0,
     **options: Any,
 ) -> co.problems.DeclaredProblem:
     """A spectrum as a planning question, priced in evaluations of the denoiser.
@@ -32,7 +31,7 @@ def gaussian_problem(
     low = min(0.002, spectrum.smallest_positive**0.5 / 20) if sigma_min is None else sigma_min
     model = co.GaussianModel(
         replace(spectrum, provenance=f"{name}: {spectrum.provenance}"),
-        process=co.EDM(sigma_min=low, sigma_max=sigma_max),
+        process=co.EDM(sigma_min=low, sigma_max=80.0),
         sampler=co.Heun(),
         training=co.AveragedSGD(),
         coupling=co.Local(log_width=2.7),

@@ -80,9 +80,14 @@ def test_coefficient_response(value):
 def test_coefficient_numbers(value):
     for name in ("truncation", "initial", "final_score", "final_floor", "positivity", "order", "evaluations_per_step"):
         refused(lambda name=name: coefficients(**{name: value}), f"Coefficients.{name}")
+    if value is not None:
+        refused(lambda: coefficients(trace=value), "Coefficients.trace")
 
 
 def test_coefficient_kinds():
+    refused(lambda: coefficients(sampler="heun"), "Coefficients.sampler")
+    refused(lambda: coefficients(estimation={"draws": 64}), "Coefficients.estimation")
+    refused(lambda: coefficients(band_variances=[1.0, -1.0]), "Coefficients.band_variances")
     refused(lambda: coefficients(order=1.5), "Coefficients.order")
     refused(lambda: coefficients(order=0), "Coefficients.order")
     refused(lambda: coefficients(coupling=2.7), "Coefficients.coupling")

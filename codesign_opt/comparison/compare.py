@@ -17,7 +17,7 @@ from ..ingredients.evaluations import least_steps, steps_within
 from ..ingredients.grids import check_grid
 from ..models.base import check_model
 from ..peers import Evidence, Schedule, names, schedule
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
 from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
@@ -345,7 +345,7 @@ def _steps(count: int) -> str:
 def _world_of(model: Any, draws: int) -> World:
     if isinstance(model, World):
         return model
-    known = check_model(model, "compare")
+    known = check_model(model, "compare", " or a World")
     if known.probe is None:
         return ModelWorld(known)
     from .measured_world import MeasuredWorld  # torch

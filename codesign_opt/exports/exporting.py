@@ -8,7 +8,7 @@ from typing import Any
 from ..ingredients.grids import check_grid
 from . import diffusers_export, number_lists  # noqa: F401  they enter their targets
 from .schedule_files import write_text
-from .targets import TARGETS, PlannedLevels, Target, targets
+from .targets import EXPORT_TARGETS, PlannedLevels, Target, targets
 
 __all__ = ["export"]
 
@@ -43,7 +43,7 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
     >>> export([3.0, 1.0, 0.0], "comfyui", flow=True)
     [0.75, 0.5, 0.0]
     """
-    wanted = TARGETS.find(target)
+    wanted = EXPORT_TARGETS.find(target)
     levels = _levels(schedule)
     value, text = _written(wanted, levels, options if scheduler is None else {"scheduler": scheduler, **options})
     if path is not None:
@@ -53,7 +53,7 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
 
 def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> tuple[Any, str]:
     """What the target returns, and the text of its file."""
-    known = {option for name in targets() for option in TARGETS.find(name).options}
+    known = {option for name in targets() for option in EXPORT_TARGETS.find(name).options}
     for name, value in options.items():
         off = name in known and (value is None or value is False)  # of another target, and not used
         if name not in target.options and not off:
@@ -70,13 +70,11 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
-    sampler: Any = {}
-    if hasattr(schedule, "provenance") and hasattr(schedule, "sigmas"):
-        sampler = schedule.provenance.get("sampler", {})
-        schedule = schedule.sigmas
+    sampler: dict[str, Any] = {}
+    if hasattr(schedule, "number_of_steps"):  # a plan
+        sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(
                 "the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget."
             )
-    sigmas = check_grid(schedule, "export.schedule").sigmas
-    return PlannedLevels(sigmas, sampler if isinstance(sampler, dict) else {"name": sampler})
+    return PlannedLevels(check_grid(schedule, "export.schedule").sigmas, sampler)

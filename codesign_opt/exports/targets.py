@@ -9,7 +9,7 @@ from typing import Any
 from ..basics.checks import Array
 from ..basics.registry import Registry
 
-__all__ = ["TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
+__all__ = ["EXPORT_TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +44,14 @@ class Target:
     write: Callable[..., tuple[Any, str]]
 
     def __post_init__(self) -> None:
-        if isinstance(self.options, str) or not all(isinstance(option, str) for option in self.options):
+        if not isinstance(self.options, (tuple, list)) or not all(isinstance(name, str) for name in self.options):
             raise ValueError(f"Target.options is {self.options!r}; a tuple of names is needed, () for none.")
         object.__setattr__(self, "options", tuple(self.options))
         if not callable(self.write):
             raise ValueError(f"Target.write is {self.write!r}; a function of PlannedLevels is needed.")
 
 
-TARGETS: Registry[Target] = Registry("export.target", "export target")
+EXPORT_TARGETS: Registry[Target] = Registry("export.target", "export target")
 
 
 def add_target(target: Target) -> Target:
@@ -68,7 +68,7 @@ def add_target(target: Target) -> Target:
     >>> export([14.6, 2.5, 0.0], "spaces", digits=1)
     '14.6 2.5 0.0'
     """
-    return TARGETS.add(target.name, target, owner=target.write)
+    return EXPORT_TARGETS.add(target.name, target, owner=target.write)
 
 
 def targets() -> list[str]:
@@ -77,4 +77,4 @@ def targets() -> list[str]:
     >>> "comfyui" in targets()
     True
     """
-    return TARGETS.names()
+    return EXPORT_TARGETS.names()

@@ -243,16 +243,16 @@ class Model(ABC):
         choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
 
 
-def check_model(model: Any, where: str) -> Model:
-    """The model that a public function was given.
+def check_model(model: Any, where: str, also: str = "") -> Model:
+    """The model that a public function was given; `also` names what else it takes.
 
     Raises:
         ValueError: anything but a Model, with the methods to write; or a part of the wrong type.
     """
     if not isinstance(model, Model):
         raise ValueError(
-            f"{where}: model is {model!r}; give a GaussianModel or an EstimatedModel, or derive your own from co.Model "
-            "and write its two methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
+            f"{where}: model is {model!r}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your own "
+            "with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
         )
     model.check_parts()
     return model

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
@@ -128,6 +129,9 @@ class EstimatedModel(Model):
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
             measured=True,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            estimation=self.estimation,
             provenance=self.summary(),
         )
 
@@ -170,7 +174,7 @@ class EstimatedModel(Model):
     @property
     def fine_accuracy(self) -> float:
         """Squared distance of the fine solution to one of half its steps, as it was measured; 0 where it was not."""
-        return float(self.provenance.get("fine_accuracy", 0.0))
+        return self.estimation.fine_accuracy
 
     @property
     def error_measure(self) -> str:
@@ -249,6 +253,11 @@ class EstimatedModel(Model):
 
     # files
 
+    @property
+    def estimation(self) -> EstimationRecord:
+        """How the model was estimated, as its provenance tells."""
+        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
+
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -257,7 +266,7 @@ class EstimatedModel(Model):
             "sampler": self.sampler.to_dict(),
             "coupling": self.coupling.to_dict(),
             "terminal": self.terminal,
-            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "error": self.estimation.error,
             "trace": self.spectrum.trace,
         }
 
@@ -272,8 +281,7 @@ class EstimatedModel(Model):
             "sampler": self.sampler.to_dict(),
             "spectrum": self.spectrum.to_dict(),
             "terminal": self.terminal,
-            "coupling": self.coupling.to_dict(),
-            "correlation_length": self.coupling.lengths_at(self.sigma, self.sigma[0], self.sigma[-1]).tolist(),
+            "coupling": self.coupling.to_dict(self.sigma),
             "provenance": dict(self.provenance),
         }
         scratch = target.with_name(target.name + ".part")
@@ -286,8 +294,10 @@ class EstimatedModel(Model):
     def load(cls, path: str | Path) -> EstimatedModel:
         """Read what `save` wrote; a correlation length that is a function comes back interpolated.
 
+        A sampler, process or coupling of one's own must be defined before it is read.
+
         Raises:
-            ValueError: the file is cut off or of another kind.
+            ValueError: the file is cut off or of another kind, or names a class that is not defined.
         """
         source = Path(path)
         try:
@@ -312,21 +322,10 @@ class EstimatedModel(Model):
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
-    from ..ingredients.coupling import PerLevel, PerStep, Transfer
-
-    said = record["coupling"]
-    if said["kind"] == "PerLevel":
-        return PerLevel(said["edges"])
-    width = said["log_width"]
-    if not isinstance(width, float):
-        lengths = np.array(record["correlation_length"])
-
-        def width(at: Array) -> Array:
-            return np.interp(np.log(at), np.log(sigma), lengths)
-
-    if said["kind"] == "Transfer":
-        return Transfer(said["transfer"], width, said["form"])
-    return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
+    said = dict(record["coupling"])
+    if said.get("log_width") == "function of sigma":  # version 0.1.0 kept the table beside the coupling
+        said["log_width"] = {"sigma": sigma.tolist(), "value": record["correlation_length"]}
+    return Coupling.from_dict(said)
 
 
 def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:

@@ -118,6 +118,9 @@ class GaussianParts(Model):
             final_floor=final[1],
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
             provenance=self.provenance(),
         )
 

@@ -70,6 +70,9 @@ class GaussianSettled(GaussianExact):
             truncation=self.bias(grid.sigmas),
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
         )
         tables = []

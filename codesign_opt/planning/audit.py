@@ -17,8 +17,8 @@ from ..ingredients.process import EDM
 from ..ingredients.training_run import TrainingRun
 from ..models.base import Model, check_model
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
-from ..results.text import _cause, _share, _wrapped, certificate_line, outer_line
+from ..results.plan import Plan
+from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .prediction import predict
 
@@ -54,14 +54,13 @@ class Audit:
     budget: float
 
     def __str__(self) -> str:
-
         return audit_text(self)
 
     def plot(self, ax: Any = None) -> Any:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 
-        return audit_plot(self, ax)
+        return audit_plot(self.levels, self.excess_by_level, self.gap, ax)
 
 
 def audit(
@@ -160,12 +159,14 @@ def audit_text(audit: Audit) -> str:
     now, best = audit.current, audit.optimum.handed_out
     parts = [name for name in now if name not in NOT_CAUSES]
     rows = [
-        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
+        [*cause_cells(n, audit.optimum), quantity(now[n]), quantity(best.get(n))]
+        for n in parts
+        if now[n] or best.get(n)
     ]
     rows.append([TOTAL, "", quantity(now[TOTAL]), quantity(best.get(TOTAL))])
     optimum = audit.optimum
     whole = sum(audit.gap.values())
-    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
+    gaps = [[name, quantity(value), share_of(value, whole)] for name, value in audit.gap.items()]
     lines = [
         f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
         f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
@@ -178,4 +179,4 @@ def audit_text(audit: Audit) -> str:
         f"  {certificate_line(optimum)}",
     ]
     outer = outer_line(optimum)
-    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
+    return "\n".join(lines + (wrapped("  ", outer) if outer else []))

@@ -18,7 +18,7 @@ from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
 from ..models.base import Model, check_model
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..samplers.members import Sampler
 from .few_steps import exact_stop
 from .question import Study
@@ -163,8 +163,8 @@ def _plan(study: Study, how: Search) -> Plan:
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
     plan = hand_out(study, plan, polish=how.polish)
-    if probe is not None:
-        plan = replace(plan, provenance={**plan.provenance, "plan_evaluations": probe.calls - before})
+    if probe is not None and plan.estimation is not None:
+        plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     if how.stopping_sigma is not None or how.polish is False or study.constraints:
         return plan
     if how.between is None:  # few steps may stop anywhere

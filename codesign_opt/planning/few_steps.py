@@ -16,7 +16,7 @@ from ..basics.causes import TOTAL
 from ..basics.errors import CodesignError
 from ..ingredients.grids import log_snr_grid
 from ..models.polish import PolishedGrid, polish_grid
-from ..results.record import Plan
+from ..results.plan import Plan
 from .question import Study
 from .whole_steps import hand_out
 

@@ -13,7 +13,7 @@ from ..basics.checks import Array, vector
 from ..basics.errors import CodesignError
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
-from ..results.record import Plan
+from ..results.plan import Plan
 from .codesign import codesign
 
 __all__ = ["Frontier", "frontier"]
@@ -77,9 +77,11 @@ class Frontier:
 
     def plot(self, ax: Any = None) -> Any:
         """Error and training share against the axis; returns the matplotlib Axes."""
+        from ..results.style import ERROR, error_label
         from .frontier_figure import frontier_plot
 
-        return frontier_plot(self, ax)
+        label = next((error_label(plan) for plan in self.plans if plan is not None), ERROR)
+        return frontier_plot(self.axis, self.values, self.errors, self.training_share, ax, label=label)
 
     def __str__(self) -> str:
         head = f"{self.axis:>12}  {'error':>10}  {'training':>8}  {'steps':>5}  {'stop sigma':>10}"

@@ -17,8 +17,7 @@ from ..models.base import Model, check_model
 from ..models.coefficient_batch import CoefficientBatch
 from ..models.coefficients import Coefficients
 from ..programs.problem import Problem
-from ..programs.structure import coupling_form
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
 from .budgets import Budgets
@@ -114,7 +113,7 @@ class Study:
 
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
-        form = coupling_form(table.coupling)
+        form = table.coupling.solver_form(table.levels)
         if self.terms or self.constraints or form is None or table.measured:
             return None
         limits = self.budgets.of(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.causes import BIAS, TOTAL
+from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..ingredients.densities import LogNormal, examples_of
@@ -15,7 +15,7 @@ from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from ..models.base import Model
 from ..models.polish import rho_fit
-from ..results.record import Plan
+from ..results.plan import Plan
 from .prediction import predict
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _measured(model: Model, plan: Plan) -> Plan:
         )
     if not measured and model.probe is not None:
         notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
-    said = {**plan.provenance, "bias": "measured" if measured else "predicted"}
-    return replace(plan, provenance=said, notes=(*notes, *plan.notes))
+    return replace(plan, bias="measured" if measured else "predicted", notes=(*notes, *plan.notes))
 
 
 def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
@@ -111,16 +110,16 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
             return replace(plan, sigmas=grid, handed_out=handed)
         note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
         note += f"{plan.stopping_sigma:.4g}"
-        said = {**plan.provenance, "program_stopping_sigma": plan.stopping_sigma}
+        notes, program = (*plan.notes, note), plan.stopping_sigma
         return replace(
-            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note), provenance=said
+            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=notes, program_stopping_sigma=program
         )
     table, even = study.model.settled_pair(grid, study.levels)
     problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
     except NotCertifiedError as error:
-        # the examples fit the budget and their error is evaluated below; `settled_gap` says how near they are
+        # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are
         if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
             return None
         settled = error.plan
@@ -129,8 +128,8 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     handed = predict(study.model, grid, settled.examples, study.levels, table=even)
     gap = settled.certificate.relative_gap
     unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
-    for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
-        handed[name] = settled.breakdown.get(name, 0.0)
+    for name in [name for name in settled.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
+        handed[name] = settled.breakdown[name]
         handed[TOTAL] += handed[name]
     tables = dict(plan.tables)
     tables["continuous_examples"] = plan.examples
@@ -148,11 +147,8 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         handed_out=handed,
         attempts=(*plan.attempts, *settled.attempts),
         notes=(*plan.notes, *unproved, *study.model.warnings(table, settled.examples)),
-        provenance={
-            **plan.provenance,
-            "final_score": table.final_score,
-            "settled_gap": settled.certificate.relative_gap,
-        },
+        final_score=table.final_score,
+        examples_gap=gap,
     )
 
 

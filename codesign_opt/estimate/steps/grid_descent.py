@@ -153,8 +153,8 @@ def descend_grid(
             break
     assert best is not None
     state, start, others, taken, reason = best
-    after, before, descended = (GridErrors(errors) for errors in (state.held_out, others, state.errors))
-    return DescendedGrid(state.grid, start, after, before, descended, runs.batches, taken, reason)
+    reached, started, descended = (GridErrors(errors) for errors in (state.held_out, others, state.errors))
+    return DescendedGrid(state.grid, start, reached, started, descended, runs.batches, taken, reason)
 
 
 def _both(value: Callable[[Array], tuple[float, Array]], state: _State) -> float:
