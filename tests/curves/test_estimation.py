@@ -173,9 +173,11 @@ def test_a_wrong_curve_is_noted_and_whole_runs_can_be_resampled(tmp_path):
     bent = [[(*r[:4], r[4] + 3 * np.exp(-r[1] / 2e4), *r[5:]) for r in pilot(rng, total=100_000)] for _ in range(4)]
     found = co.learning_curves(write(tmp_path / "a.csv", bent), levels=LEVELS, transfer=0.0)
     assert found.misfit.max() > 3
-    assert any("raise burn_in" in note for note in found.notes)
+    assert any("raise LogReading.burn_in" in note for note in found.notes)
     by_run = co.learning_curves(tmp_path / "a.csv", levels=LEVELS, transfer=0.0, bootstrap="runs")
     np.testing.assert_array_equal(by_run.reducible, found.reducible)
+    with pytest.raises(ValueError, match=r"Bootstrap\.repeats is 1"):
+        co.Bootstrap(repeats=1)
     with pytest.raises(ValueError, match="three are needed"):
         co.learning_curves(write(tmp_path / "b.csv", bent[:2]), levels=LEVELS, bootstrap="runs")
 
