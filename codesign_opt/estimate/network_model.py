@@ -31,7 +31,7 @@ from .steps.grid_error import batches_of_run
 from .steps.probe import NetworkProbe
 from .steps.responses import calls_of_responses, calls_of_truncation, step_responses, truncation_error
 from .training_errors.checkpoint_pair import CheckpointPair, sampled_images
-from .training_errors.error_coupling import error_gram
+from .training_errors.error_coupling import Starts, error_gram
 from .training_errors.sensitivity import calls_of_pairs, difference_of, sensitivity
 from .training_errors.served_examples import LeftCurve, as_served, check_checkpoints, run_of
 from .training_errors.transfer import TransferKernel
@@ -415,8 +415,9 @@ class _Work:
         found = self.counted(
             "correlation length",
             lambda: error_gram(
-                self.denoiser, other, self.sampler, grid, shape=draws.shape, draws=min(draws.count, 16), batch=16,
-                like=draws.like, seed=draws.seed, folder=self.place("correlation"),
+                self.denoiser, other, self.sampler, grid,
+                Starts(draws.shape, min(draws.count, 16), 16, like=draws.like),
+                seed=draws.seed, folder=self.place("correlation"),
             ),
         )  # fmt: skip
         self.expected["correlation length"] = -(-found.evaluations // min(draws.count, 16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,11 +15,12 @@ from ..basics.checks import choice, integer, number, vector
 from ..models.evidence import VELOCITIES, ScoreCost
 from .denoisers.denoiser import Denoiser, DenoiserError
 from .draws.statistics import Estimate, Moments
-from .draws.streams import batches, normal, processes, rademacher
+from .draws.streams import Stream, batches, normal, processes, rademacher
 
-__all__ = ["score_cost", "step_costs"]
+__all__ = ["Corrector", "Predictor", "StepCost", "score_cost", "step_costs"]
 
 _TOLERANCE = 1e-3  # relative residual of the linear solves
+_BATCH = 256  # examples in one call of the denoiser where the stream says nothing
 
 
 def score_cost(
@@ -27,8 +29,7 @@ def score_cost(
     sigma: Any,
     *,
     step: float = 0.02,
-    examples: int | None = None,
-    batch: int = 256,
+    stream: Stream | None = None,
     seed: int = 0,
 ) -> ScoreCost:
     """delta(sigma) = sigma^2 E |d score / d sigma|^2, what `peers.ScoreOptimal` reads, with its standard error.
@@ -43,8 +44,8 @@ def score_cost(
         data: clean examples (N, *shape), or batches of them, see `streams.batches`.
         sigma: (L,) ascending noise levels, data units; score-optimal schedules need both ends of their range.
         step: half the difference in log sigma; the relative bias is of the order of its square.
-        examples: how many to use; all unless given.
-        batch: examples per call where the data are not in batches.
+        stream: how many examples, on which device, and in which batches where the data are not in batches; all of
+            them, 256 per call, unless given.
         seed: of the noise.
 
     Raises:
@@ -63,7 +64,7 @@ def score_cost(
     moments = [Moments(()) for _ in levels]
     width = 2 * np.sinh(half)  # of the difference over sigma
     with torch.no_grad():
-        for index, clean in _mine(data, batch, examples):
+        for index, clean in _mine(data, stream or Stream()):
             for level, at in enumerate(levels):
                 x = clean + at * normal(seed, "score cost", level, index, shape=tuple(clean.shape), like=clean)
                 change = _score(asked, x, at * np.exp(half)) - _score(asked, x, at * np.exp(-half))
@@ -77,29 +78,19 @@ def step_costs(
     data: Any,
     sigmas: Any,
     *,
-    kind: str = "corrector",
+    kind: str | StepCost = "corrector",
     velocity: str = "receiving",
-    probes: int = 2,
-    iterations: int = 50,
-    examples: int | None = None,
-    batch: int = 256,
+    stream: Stream | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Cost of the corrector from each level to the next, with its standard error (2412.07877).
 
-    "corrector": v^2 E |score_{sigma'}(x) - score_sigma(x)|^2 at the same x of the law at sigma; two evaluations.
-    "predictor": v^2 E |score_{sigma'}(x') - s_F(x')|^2 after an Euler step x' = F(x) of the probability-flow ODE, with
-    s_F = J^-T (score_sigma(x) - grad log|det J|) the score of the predicted law, J = dF/dx. The gradient of the log
-    determinant is Hutchinson's, grad of w^T J z with J^T w = z, and the square is the mean of the products of different
-    probes: unbiased, and sometimes negative where it is small. The paper's own estimator could not be read.
-
     Args:
-        denoiser, data, examples, batch, seed: as for `score_cost`; "predictor" differentiates the denoiser twice.
+        denoiser, data, stream, seed: as for `score_cost`.
         sigmas: (N,) descending noise levels > 0, data units.
-        kind: "corrector" or "predictor".
+        kind: what precedes the corrector: "corrector", nothing; "predictor", an Euler step; or `Predictor(…)` with
+            options of its own.
         velocity: v = sigma' ("receiving", as the paper) or v = sigma ("source", safe to iterate on).
-        probes: random signs per example, at least 2.
-        iterations: of the linear solves with J, at most; each costs two products.
 
     Returns:
         (N-1,) costs, no unit.
@@ -115,32 +106,27 @@ def step_costs(
     True
     """
     levels = vector(sigmas, "sigmas", minimum_length=2, positive=True, descending=True)
-    choice(kind, "kind", ("corrector", "predictor"))
+    cost = kind if isinstance(kind, StepCost) else _KINDS[choice(kind, "kind", _KINDS)]
     choice(velocity, "velocity", VELOCITIES)
     asked = Denoiser.of(denoiser)
-    work = _Predicted(asked, integer(probes, "probes", minimum=2), integer(iterations, "iterations", minimum=1), seed)
     moments = [Moments(()) for _ in levels[1:]]
-    for index, clean in _mine(data, batch, examples):
+    for index, clean in _mine(data, stream or Stream()):
         for number_, (before, after) in enumerate(pairwise(levels)):
             x = clean + before * normal(seed, "step cost", number_, index, shape=tuple(clean.shape), like=clean)
-            if kind == "corrector":
-                with torch.no_grad():
-                    squared = _squares(_score(asked, x, after) - _score(asked, x, before))
-            else:
-                squared = work.squared(x, float(before), float(after), (number_, index))
+            squared = cost.squared(asked, x, (float(before), float(after)), seed, (number_, index))
             v = before if velocity == "source" else after
             moments[number_].add(squared * v**2)
     return _collected(moments)
 
 
-def _mine(data: Any, batch: int, examples: int | None) -> Iterator[tuple[int, torch.Tensor]]:
-    """This process's numbered batches, up to `examples` of all."""
-    left = None if examples is None else integer(examples, "examples", minimum=2)
+def _mine(data: Any, stream: Stream) -> Iterator[tuple[int, torch.Tensor]]:
+    """This process's numbered batches, up to the stream's examples of all."""
+    left = stream.examples
     rank, world = processes()
-    for index, part in enumerate(batches(data, integer(batch, "batch", minimum=1))):
+    for index, part in enumerate(batches(data, stream.batch or _BATCH)):
         used = part if left is None else part[:left]
         if index % world == rank:
-            yield index, used
+            yield index, stream.placed(used)
         if left is not None:
             left -= used.shape[0]
             if left <= 0:
@@ -163,33 +149,78 @@ def _squares(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float64).flatten(1).square().sum(dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Predicted:
-    """Squared difference of the score at a predicted point from the score of the predicted law."""
+class StepCost(ABC):
+    """Squared difference of scores that one step of a schedule leaves to the corrector."""
 
-    denoiser: Denoiser
-    probes: int
-    iterations: int
-    seed: int
+    @abstractmethod
+    def squared(
+        self, denoiser: Denoiser, x: torch.Tensor, sigmas: tuple[float, float], seed: int, names: tuple[int, int]
+    ) -> torch.Tensor:
+        """(n,) estimates at states x of the law at the first level, for a step to the second; `names` of the draws."""
 
-    def squared(self, x: torch.Tensor, before: float, after: float, names: tuple[int, int]) -> torch.Tensor:
+
+@dataclass(frozen=True)
+class Corrector(StepCost):
+    """v^2 E |score_{sigma'}(x) - score_sigma(x)|^2 at the same x of the law at sigma; two evaluations."""
+
+    @torch.no_grad()
+    def squared(
+        self, denoiser: Denoiser, x: torch.Tensor, sigmas: tuple[float, float], seed: int, names: tuple[int, int]
+    ) -> torch.Tensor:
+        before, after = sigmas
+        return _squares(_score(denoiser, x, after) - _score(denoiser, x, before))
+
+
+@dataclass(frozen=True)
+class Predictor(StepCost):
+    """v^2 E |score_{sigma'}(x') - s_F(x')|^2 after an Euler step x' = F(x) of the probability-flow ODE.
+
+    s_F = J^-T (score_sigma(x) - grad log|det J|) is the score of the predicted law, J = dF/dx. The gradient of the log
+    determinant is Hutchinson's, grad of w^T J z with J^T w = z, and the square is the mean of the products of different
+    probes: unbiased, and sometimes negative where it is small. The denoiser is differentiated twice. The paper's own
+    estimator (2412.07877) could not be read.
+
+    Args:
+        probes: random signs per example, at least 2: the products are of different ones.
+        iterations: of the linear solves with J, at most; each costs two products. Short steps take a few, J being
+            near the identity.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> Predictor(probes=4)
+    Predictor(probes=4, iterations=50)
+    """
+
+    probes: int = 2
+    iterations: int = 50
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probes", integer(self.probes, "Predictor.probes", minimum=2))
+        object.__setattr__(self, "iterations", integer(self.iterations, "Predictor.iterations", minimum=1))
+
+    def squared(
+        self, denoiser: Denoiser, x: torch.Tensor, sigmas: tuple[float, float], seed: int, names: tuple[int, int]
+    ) -> torch.Tensor:
         """(n,) unbiased estimates; E over the probes is the square of the exact difference."""
+        before, after = sigmas
         start = x.detach().requires_grad_()
         with torch.enable_grad():
-            denoised = self.denoiser(start, before)
+            denoised = denoiser(start, before)
             landed = (after / before) * start + (1 - after / before) * denoised
         if not denoised.requires_grad:
-            raise DenoiserError(f"denoiser {self.denoiser.name!r} carries no gradient by x (no_grad inside?).")
+            raise DenoiserError(f"denoiser {denoiser.name!r} carries no gradient by x (no_grad inside?).")
         score = ((denoised - start) / before**2).detach()
         jacobian = _Jacobian(start, landed)
         with torch.no_grad():
-            wanted = _score(self.denoiser, landed.detach(), after)
+            wanted = _score(denoiser, landed.detach(), after)
         parts = []
         for probe in range(self.probes):
-            z = rademacher(self.seed, "step probe", *names, probe, shape=tuple(x.shape), like=x)
+            z = rademacher(seed, "step probe", *names, probe, shape=tuple(x.shape), like=x)
             turned = self._solved(jacobian, z, before)
             law = self._solved(jacobian, score - jacobian.bent(turned, z), before)
             parts.append((wanted - law).to(torch.float64).flatten(1))
+        # products of different probes only: a probe's own square would add its variance
         stacked = torch.stack(parts)
         total = stacked.sum(dim=0).square().sum(dim=1) - stacked.square().sum(dim=(0, 2))
         return total / (self.probes * (self.probes - 1))
@@ -217,7 +248,7 @@ class _Predicted:
         left = float((_dot(rest, rest) / goal.clamp_min(torch.finfo(y.dtype).tiny)).max()) ** 0.5 * _TOLERANCE
         raise ValueError(
             f"step_costs: the solve with the predictor's Jacobian at sigma = {sigma:g} is at a relative residual of "
-            f"{left:.1g} after {self.iterations} iterations; raise iterations, or take shorter steps."
+            f"{left:.1g} after {self.iterations} iterations; raise Predictor.iterations, or take shorter steps."
         )
 
 
@@ -253,3 +284,6 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _each(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+_KINDS: dict[str, StepCost] = {"corrector": Corrector(), "predictor": Predictor()}

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, number, vector
+from ..basics.registry import Registry
 from .affine_steps import Numbers, Steps, TerminalLaw, prepare
 
-__all__ = ["MinimumSteps", "Sampler"]
+__all__ = ["SAMPLERS", "MinimumSteps", "Sampler"]
 
-_KINDS: dict[str, type[Sampler]] = {}
+SAMPLERS: Registry[type[Sampler]] = Registry("Sampler.name", "Sampler")
 
 
 class MinimumSteps(NamedTuple):
@@ -44,9 +45,10 @@ class Sampler(ABC):
     order: ClassVar[int] = 1
     evaluations_per_step: ClassVar[int] = 1
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if "name" in vars(cls):
-            _KINDS[cls.name] = cls
+            SAMPLERS.add(cls.name, cls)
 
     @property
     def eta(self) -> float:
@@ -238,10 +240,8 @@ class Sampler(ABC):
         DPMpp2M()
         """
         parameters = dict(record)
-        name = choice(parameters.pop("name", None), "Sampler.name", _KINDS)
-        if unknown := set(parameters) - set(getattr(_KINDS[name], "__dataclass_fields__", {})):
-            raise ValueError(f"Sampler {name} has no parameter {', '.join(sorted(unknown))}.")
-        return _KINDS[name](**parameters)
+        sampler: Sampler = SAMPLERS.make(parameters.pop("name", None), parameters)
+        return sampler
 
     @abstractmethod
     def _local_error(self, lam: Array, sigma: Array) -> Array:

@@ -8,8 +8,15 @@ torch = pytest.importorskip("torch")
 
 import codesign_opt as co  # noqa: E402
 from codesign_opt import peers  # noqa: E402
-from codesign_opt.estimate.features.degradation import contraction_bound, linear_degradation, steady_bound  # noqa: E402
+from codesign_opt.estimate.features.degradation import (  # noqa: E402
+    TrainingPath,
+    contraction_bound,
+    linear_degradation,
+    steady_bound,
+)
+from codesign_opt.estimate.features.derivatives import TerminalResponse  # noqa: E402
 from codesign_opt.estimate.features.ntk import entropy_rank, tangent_spectrum  # noqa: E402
+from codesign_opt.estimate.features.parameter_sketch import Sketch  # noqa: E402
 from codesign_opt.estimate.features.representation import (  # noqa: E402
     feature_collapse,
     gradient_decomposition,
@@ -171,8 +178,9 @@ def test_effective_rank_agrees_between_the_kernels_two_sides():
     clean = gaussian(24, 5)
     model = Linear(np.eye(3))
     grams = tangent_gram(model, clean, [1e-6], examples=24).eigenvalues()[0]
-    features = shared_features(model, clean, [1e-6, 1.0], co.Euler(), [1.0, 0.1, 0.0], size=9, examples=24, batch=6,
-                               groups=4, response_probes=1, draws=1)  # fmt: skip
+    response = TerminalResponse(co.Euler(), [1.0, 0.1, 0.0], draws=1, probes=1)
+    sketch = Sketch(9, examples=24, batch=6, groups=4)
+    features = shared_features(model, clean, [1e-6, 1.0], response, sketch=sketch)
     spectrum = tangent_spectrum(features)
     assert np.allclose(spectrum.eigenvalues[0], np.repeat(grams[:3], 3), rtol=1e-4)
     rank = entropy_rank(features.information.mean(axis=0)[0].diagonal())
@@ -183,24 +191,25 @@ def test_effective_rank_agrees_between_the_kernels_two_sides():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bound_holds_on_the_linear_model_at_every_level_and_time(seed):
     for eigenvalues, batch, beta in (([2.0, 0.5], 48, None), ([2.0, 0.5], 48, 0.02), (EIGENVALUES, 6, 0.5)):
-        found = linear_degradation(eigenvalues, SIGMA, batch=batch, pieces=300, duration=0.1, beta=beta, seed=seed)
+        path = TrainingPath(300, duration=0.1, batch=batch)
+        found = linear_degradation(eigenvalues, SIGMA, path=path, beta=beta, seed=seed)
         assert np.all(found.excess <= found.bound * (1 + 1e-12))
         assert set(found.level) == {0, 1, 2}
         assert np.all(found.excess[-1] < found.excess[0])
 
 
 def test_single_examples_have_no_contraction_rate_in_more_than_one_dimension():
-    one = linear_degradation([2.0], SIGMA, batch=1, pieces=50, seed=1)
+    one = linear_degradation([2.0], SIGMA, path=TrainingPath(50, batch=1), seed=1)
     assert np.all(one.rate > 0)
     assert np.all(one.excess <= one.bound)
-    several = linear_degradation(EIGENVALUES, SIGMA, batch=1, pieces=50, beta=0.1, seed=1)
+    several = linear_degradation(EIGENVALUES, SIGMA, path=TrainingPath(50, batch=1), beta=0.1, seed=1)
     assert np.all(several.rate < 1e-12)
 
 
 def test_the_linear_models_path_solves_its_gradient_flow():
     lam, sigma, level = np.array([1.5, 0.3]), np.array([0.4, 2.0]), 1
-    options = {"weight": [1.0, 3.0], "share": [0.0, 1.0], "pieces": 1, "duration": 0.8, "batch": 4, "beta": 1.0}
-    found = linear_degradation(lam, sigma, **options, seed=3)
+    path = TrainingPath(1, duration=0.8, batch=4, share=[0.0, 1.0])
+    found = linear_degradation(lam, sigma, weight=[1.0, 3.0], path=path, beta=1.0, seed=3)
     rng = np.random.default_rng(3)
     rng.choice(2, size=1, p=[0.0, 1.0])
     gain = lam / (lam + sigma[:, None] ** 2)
@@ -276,11 +285,11 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
 
 
 def test_the_study_writes_its_table_and_figures(tmp_path):
-    from codesign_opt.problems.studies.representation import RepresentationReport, mixture_world
+    from problems.studies.representation import RepresentationReport, mixture_world
 
     told = []
     world = mixture_world(told.append, iterations=5, width=8)
-    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], pieces=30)
+    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], path=TrainingPath(pieces=30))
     paths = RepresentationReport(world, None, bound).save(tmp_path)
     assert [path.name for path in paths] == ["representation.csv", "representation_mixture.png",
                                              "representation_kernel.png"]  # fmt: skip
@@ -305,7 +314,7 @@ def test_bad_input_is_refused_by_name():
         (lambda: tangent_gram(model, data, [1.0], examples=1), "must be >= 2"),
         (lambda: feature_collapse(model, torch.nn.Linear(3, 3), data, [1.0], examples=5), "not called"),
         (lambda: contraction_bound([1.0], [[1.0]], [[1.0]], [1.0], beta=0.0), "beta is 0"),
-        (lambda: linear_degradation([1.0, 1.0], [1.0], batch=1), "raise batch"),
+        (lambda: linear_degradation([1.0, 1.0], [1.0], path=TrainingPath(batch=1)), r"raise TrainingPath\.batch"),
         (lambda: steady_bound(0.0, 1.0), "steady_bound.rate"),
     ):
         with pytest.raises(ValueError, match=words):

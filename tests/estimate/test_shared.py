@@ -11,12 +11,13 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.estimate.draws.streams import normal
+from codesign_opt.estimate.features.derivatives import TerminalResponse
 from codesign_opt.estimate.features.ntk import decoupling, tangent_spectrum
-from codesign_opt.estimate.features.parameter_sketch import ParameterSketch
+from codesign_opt.estimate.features.parameter_sketch import ParameterSketch, Sketch
 from codesign_opt.estimate.features.shared_features import shared_features
 from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.estimate.training_errors.correlation import ErrorGram, jackknife
-from codesign_opt.estimate.training_errors.error_coupling import error_gram
+from codesign_opt.estimate.training_errors.error_coupling import Starts, Swap, error_gram
 from codesign_opt.estimate.training_errors.transfer import (
     TransferKernel,
     information_overlap,
@@ -107,7 +108,8 @@ def flawed(x, sigma):
 def test_single_level_swaps_are_the_derivative_of_the_exact_sampler(sampler):
     """A linear error moves the terminal amplitude; the derivative by each block's gain is taken by differences."""
     grid = co.edm_grid(6, 0.05, 10.0)
-    found = error_gram(wiener, flawed, sampler, grid, shape=(3,), draws=6, batch=4, swap=1e-5, like=F64, seed=3)
+    starts, swap = Starts((3,), draws=6, batch=4, like=F64), Swap(fraction=1e-5)
+    found = error_gram(wiener, flawed, sampler, grid, starts, swap=swap, seed=3)
     levels, moved = found.levels, []
     x = torch.stack([10.0 * normal(3, "gram start", n, shape=(3,), like=F64) for n in range(4)])
     path = BrownianPath(3, ("gram noise", 0), 10.0, 0.05)
@@ -131,19 +133,19 @@ def test_single_level_swaps_are_the_derivative_of_the_exact_sampler(sampler):
 def test_replicas_are_units_of_their_own_and_few_are_refused():
     others = [lambda x, s, g=g: wiener(x, s, g) for g in (0.01, -0.02, 0.03, 0.01)]
     grid = co.edm_grid(4, 0.1, 5.0)
-    found = error_gram(wiener, others, co.Euler(), grid, shape=(3,), draws=4, unit="replica", like=F64)
+    found = error_gram(wiener, others, co.Euler(), grid, Starts((3,), draws=4, like=F64), swap=Swap(unit="replica"))
     assert found.units.shape == (4, 4, 4)
     np.testing.assert_allclose(found.units[1] / found.units[0], 4.0, rtol=0.1)
-    with pytest.raises(ValueError, match=r"error_gram.unit is 'replica' with 1 others"):
-        error_gram(wiener, flawed, co.Euler(), grid, shape=(3,), unit="replica")
+    with pytest.raises(ValueError, match=r"Swap\.unit is 'replica' with 1 others"):
+        error_gram(wiener, flawed, co.Euler(), grid, Starts((3,)), swap=Swap(unit="replica"))
     with pytest.raises(ValueError, match=r"never evaluates the denoiser between sigma"):
-        error_gram(wiener, flawed, co.Euler(), grid, shape=(3,), levels=30, draws=2, like=F64)
+        error_gram(wiener, flawed, co.Euler(), grid, Starts((3,), draws=2, like=F64), swap=Swap(levels=30))
     with pytest.raises(ValueError, match=r"has no terminal response \(4 of 4 levels\)"):
-        error_gram(wiener, wiener, co.Euler(), grid, shape=(3,), draws=2, like=F64)
+        error_gram(wiener, wiener, co.Euler(), grid, Starts((3,), draws=2, like=F64))
 
 
 def test_a_killed_gram_goes_on_with_the_same_result_and_another_question_is_refused(tmp_path):
-    options = {"shape": (3,), "draws": 8, "batch": 1, "like": F64, "seed": 5}
+    options = {"starts": Starts((3,), draws=8, batch=1, like=F64), "seed": 5}
     grid = co.edm_grid(4, 0.1, 5.0)
     whole = error_gram(wiener, flawed, co.Euler(), grid, **options)
     calls = [0]
@@ -179,9 +181,10 @@ if rank == 0:
 def jobs():
     """What one and two processes must agree on."""
     grid = co.edm_grid(4, 0.1, 5.0)
-    gram = error_gram(wiener, flawed, co.Heun(), grid, shape=(3,), draws=20, batch=3, like=F64)
-    options = {"size": 6, "examples": 20, "batch": 4, "groups": 3, "probes": 3, "response_probes": 6, "draws": 2}
-    found = shared_features(Small(), DATA, SIGMA[:2], co.Heun(), GRID, **options)
+    gram = error_gram(wiener, flawed, co.Heun(), grid, Starts((3,), draws=20, batch=3, like=F64))
+    sketch = Sketch(size=6, examples=20, batch=4, groups=3, probes=3)
+    response = TerminalResponse(co.Heun(), GRID, draws=2, probes=6)
+    found = shared_features(Small(), DATA, SIGMA[:2], response, sketch=sketch)
     return {"units": gram.units, "together": gram.together, "evaluations": gram.evaluations + found.evaluations,
             "information": found.information, "response": found.level_response,
             "residual": found.residual.standard_error}  # fmt: skip
@@ -332,8 +335,8 @@ def unsketched(parameters, seed):
 @pytest.mark.parametrize("sampler", [co.Heun(), co.DPMpp2M(), co.Ancestral(eta=0.5)], ids=repr)
 def test_features_and_response_are_the_autograd_jacobians(sampler):
     net = Small()
-    found = shared_features(net, DATA, SIGMA, sampler, GRID, size=512, examples=10, batch=5, draws=3,
-                            response_probes=None, seed=2)  # fmt: skip
+    response = TerminalResponse(sampler, GRID, draws=3, probes=None)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(512, examples=10, batch=5), seed=2)
     named = {"net." + k: v.detach() for k, v in net.named_parameters()}
     turn = unsketched(named, 2)  # (P, p)
     np.testing.assert_allclose(np.abs(turn).sum(axis=0), 1.0)
@@ -369,9 +372,10 @@ def test_features_and_response_are_the_autograd_jacobians(sampler):
 
 
 def test_random_probes_agree_with_exact_derivatives_within_three_standard_errors():
-    net, options = Small(), {"size": 512, "examples": 64, "batch": 16, "draws": 4}
-    exact = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, response_probes=None, **(options | {"draws": 48}))
-    probed = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, probes=100, response_probes=64, **options)
+    net, sketch = Small(), Sketch(512, examples=64)
+    outputs, probes = (TerminalResponse(co.Euler(), GRID, draws=n, probes=r) for n, r in ((48, None), (4, 64)))
+    exact = shared_features(net, DATA, SIGMA[:2], outputs, sketch=sketch)
+    probed = shared_features(net, DATA, SIGMA[:2], probes, sketch=replace(sketch, probes=100))
     direction = np.random.default_rng(8).standard_normal((6, exact.information.shape[-1]))
     want, got = (np.einsum("ap,lpq,aq->la", direction, f.information.mean(axis=0), direction) for f in (exact, probed))
     assert np.all(np.abs(got - want) <= 3.5 * np.sqrt(2 / 400) * want)  # each probe's square is chi-squared
@@ -406,8 +410,8 @@ def test_a_sketch_keeps_inner_products_in_expectation():
 def test_shared_error_is_that_of_replicated_least_squares():
     """Train the gains by weighted least squares again and again, sample, and average the terminal error."""
     net = Gains()
-    found = shared_features(net, DATA, SIGMA, co.Heun(), GRID, size=16, examples=4096, batch=1024, draws=16,
-                            response_probes=None)  # fmt: skip
+    response = TerminalResponse(co.Heun(), GRID, draws=16, probes=None)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(16, examples=4096, batch=1024))
     exact = 1 / (1 + SIGMA**-2)  # lambda sigma^2 / v per dimension, lambda = 1
     assert np.all(np.abs(found.residual.value - exact) <= 4 * found.residual.standard_error)
     np.testing.assert_allclose(found.gradient_residual, exact, rtol=0.15)
@@ -467,7 +471,8 @@ def test_decoupled_density_is_optimal_for_separate_parameters_and_not_for_one_sh
 
 def test_tangent_spectrum_is_that_of_the_kernel_matrix_and_ranks_are_calibrated():
     net = Small()
-    found = shared_features(net, DATA, SIGMA, co.Euler(), GRID, size=512, examples=64, draws=2, response_probes=2)
+    response = TerminalResponse(co.Euler(), GRID, draws=2, probes=2)
+    found = shared_features(net, DATA, SIGMA, response, sketch=Sketch(512, examples=64))
     spectrum = tangent_spectrum(found)
     gram = np.linalg.eigvalsh(found.features[1] @ found.features[1].T)[::-1]
     np.testing.assert_allclose(spectrum.eigenvalues[1, : gram.size], gram, rtol=1e-9, atol=1e-12 * gram[0])
@@ -487,7 +492,8 @@ def test_tangent_spectrum_is_that_of_the_kernel_matrix_and_ranks_are_calibrated(
 
 
 def test_network_features_solve_as_a_problem_and_say_whether_decoupling_will_do():
-    found = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, size=8, examples=64, response_probes=16)
+    response = TerminalResponse(co.Heun(), GRID, probes=16)
+    found = shared_features(Small(), DATA, SIGMA, response, sketch=Sketch(8, examples=64))
     term = found.term()
     plan = co.Problem(
         term, [co.Compute(co.Prices(example=3.0, evaluation=1.0, images=0), part="training") <= 1e5]
@@ -501,8 +507,9 @@ def test_network_features_solve_as_a_problem_and_say_whether_decoupling_will_do(
 
 
 def test_killed_features_go_on_with_the_same_result(tmp_path):
-    options = {"size": 6, "examples": 16, "batch": 8, "response_probes": 10, "draws": 2}
-    whole = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, **options)
+    options = {"sketch": Sketch(6, examples=16, batch=8)}
+    response = TerminalResponse(co.Heun(), GRID, draws=2, probes=10)
+    whole = shared_features(Small(), DATA, SIGMA, response, **options)
     net, calls = Small(), [0]
     plain = net.forward
 
@@ -514,22 +521,31 @@ def test_killed_features_go_on_with_the_same_result(tmp_path):
 
     net.forward = dying
     with pytest.raises(KeyboardInterrupt):
-        shared_features(net, DATA, SIGMA, co.Heun(), GRID, folder=tmp_path, **options)
+        shared_features(net, DATA, SIGMA, response, folder=tmp_path, **options)
     assert len(list(tmp_path.glob("level-*"))) == 3
-    again = shared_features(Small(), DATA, SIGMA, co.Heun(), GRID, folder=tmp_path, **options)
+    again = shared_features(Small(), DATA, SIGMA, response, folder=tmp_path, **options)
     for name in ("information", "level_response", "gradient_residual", "evaluations"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
 
 def test_bad_input_of_features_is_named():
+    response = TerminalResponse(co.Euler(), GRID, probes=2)
     with pytest.raises(ValueError, match=r"module is missing"):
-        shared_features(lambda x, s: x, DATA, SIGMA, co.Euler(), GRID)
+        shared_features(lambda x, s: x, DATA, SIGMA, response)
     with pytest.raises(ValueError, match=r"data has 4096 examples; 5000 are asked for"):
-        shared_features(Small(), DATA, SIGMA, co.Euler(), GRID, examples=5000)
+        shared_features(Small(), DATA, SIGMA, response, sketch=Sketch(examples=5000))
     with pytest.raises(ValueError, match=r"no gradient by the module's parameters|does not depend on the module"):
-        shared_features(lambda x, s: x, DATA, SIGMA, co.Euler(), GRID, module=Small(), examples=4, response_probes=2)
-    net = Small().double()
-    adapted = shared_features(lambda x, s: net(x, s), DATA, SIGMA[:2], co.Euler(), GRID, module=net, examples=8, size=4,
-                              response_probes=2)  # fmt: skip
-    direct = shared_features(net, DATA, SIGMA[:2], co.Euler(), GRID, examples=8, size=4, response_probes=2)
+        shared_features(lambda x, s: x, DATA, SIGMA, response, module=Small(), sketch=Sketch(examples=4))
+    for make, message in (
+        (lambda: Sketch(groups=0), r"Sketch\.groups is 0"),
+        (lambda: Sketch(probes=0), r"Sketch\.probes is 0"),
+        (lambda: TerminalResponse("euler", GRID), r"TerminalResponse\.sampler is 'euler'"),
+        (lambda: TerminalResponse(co.Euler(), GRID[::-1]), r"TerminalResponse\.sigmas must be strictly descending"),
+        (lambda: TerminalResponse(co.Euler(), GRID, draws=0), r"TerminalResponse\.draws is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    net, sketch = Small().double(), Sketch(4, examples=8)
+    adapted = shared_features(lambda x, s: net(x, s), DATA, SIGMA[:2], response, module=net, sketch=sketch)
+    direct = shared_features(net, DATA, SIGMA[:2], response, sketch=sketch)
     np.testing.assert_array_equal(adapted.information, direct.information)

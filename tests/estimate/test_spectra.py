@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from codesign_opt import Spectrum
 from codesign_opt.basics.errors import CodesignError
+from codesign_opt.estimate.draws.streams import Stream
 from codesign_opt.estimate.spectra.measure import spectrum
+from codesign_opt.estimate.spectra.methods import Lanczos, Radial, SpectrumMethod
 from codesign_opt.estimate.spectra.passes import DataEndedEarly
-from codesign_opt.estimate.spectra.radial import decreasing
 from codesign_opt.estimate.spectra.top_eigen import top_eigenpairs
 
-LANCZOS = {"method": "lanczos", "top": 8, "steps": 16, "probes": 8}
+LANCZOS = Lanczos(top=8, steps=16, probes=8)
 
 
 def gaussian(eigenvalues, count, seed, mean=0.0, rotate=True):
@@ -56,7 +57,7 @@ def radial_power(size):
 
 def test_exact_is_the_spectrum_of_the_sample_covariance_with_its_mean_power():
     rows = gaussian(np.arange(1, 31) ** -1.0, 500, 0, mean=3.0)
-    ours, theirs = spectrum(rows, batch=37).spectrum, Spectrum.from_samples(rows.numpy())
+    ours, theirs = spectrum(rows, stream=Stream(batch=37)).spectrum, Spectrum.from_samples(rows.numpy())
     assert np.allclose(ours.eigenvalues, theirs.eigenvalues, rtol=1e-11, atol=0)
     assert np.allclose(ours.mean_power, theirs.mean_power, rtol=1e-7)
 
@@ -64,7 +65,9 @@ def test_exact_is_the_spectrum_of_the_sample_covariance_with_its_mean_power():
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_float64_sums_hold_small_eigenvalues_beside_a_large_mean(offset):
     rows = gaussian(np.geomspace(1.0, 1e-6, 12), 4000, 1) + offset
-    assert np.allclose(spectrum(rows, batch=100).spectrum.eigenvalues, sample_eigenvalues(rows), rtol=1e-6)
+    assert np.allclose(
+        spectrum(rows, stream=Stream(batch=100)).spectrum.eigenvalues, sample_eigenvalues(rows), rtol=1e-6
+    )
 
 
 def test_fewer_examples_than_dimensions_leave_a_band_of_zeros():
@@ -79,9 +82,9 @@ def test_every_form_of_data_gives_the_same_spectrum():
     forms = [rows, rows.numpy(), dataset, DataLoader(dataset, batch_size=32), parts, lambda: iter(parts), iter(parts)]
     forms += [[{"image": part, "label": 0} for part in parts]]
     for form in forms:
-        found = spectrum(form, batch=32)
+        found = spectrum(form, stream=Stream(batch=32))
         assert found.count == 90
-        assert np.array_equal(found.spectrum.eigenvalues, spectrum(rows, batch=32).spectrum.eigenvalues)
+        assert np.array_equal(found.spectrum.eigenvalues, spectrum(rows, stream=Stream(batch=32)).spectrum.eigenvalues)
 
 
 def test_integer_images_count_as_numbers():
@@ -165,7 +168,7 @@ def test_intervals_of_quadrature_bands_cover_the_sample_spectrum():
     rows = gaussian(np.arange(1, 51) ** -1.0, 200, 8)
     truth, scores = sample_eigenvalues(rows), []
     for seed in range(200):
-        found = spectrum(rows, method="lanczos", seed=seed, bands=6, top=4, steps=12, probes=8)
+        found = spectrum(rows, method=Lanczos(top=4, steps=12, probes=8), seed=seed, bands=6)
         scores.append((found.spectrum.eigenvalues - band_truth(truth, found)) / found.probe_error)
     scores = np.array(scores)
     assert 0.90 <= np.mean(np.abs(scores[:, 2:]) <= 1.96) <= 0.99
@@ -173,7 +176,7 @@ def test_intervals_of_quadrature_bands_cover_the_sample_spectrum():
 
 def test_quadrature_bands_are_within_3_standard_errors_of_the_true_spectrum():
     truth = np.arange(1, 41) ** -1.0
-    found = spectrum(gaussian(truth, 40_000, 9), bands=8, **LANCZOS)
+    found = spectrum(gaussian(truth, 40_000, 9), bands=8, method=LANCZOS)
     scores = (found.spectrum.eigenvalues - band_truth(truth, found)) / found.standard_error
     assert np.abs(scores).max() < 3.0
 
@@ -183,7 +186,7 @@ def test_quadrature_tells_equal_eigenvalues_from_a_continuum():
     rows = gaussian(truth, 200, 10)
     left, _, right = np.linalg.svd((rows - rows.mean(dim=0)).numpy(), full_matrices=False)
     exact = torch.as_tensor(left * np.sqrt(truth * 199) @ right)  # this very sample covariance
-    found = spectrum(exact, method="lanczos", top=2, probes=4).spectrum
+    found = spectrum(exact, method=Lanczos(top=2, probes=4)).spectrum
     middle = found.counts[np.abs(found.eigenvalues - 1.0) < 1e-6].sum()
     low = found.counts[np.abs(found.eigenvalues - 0.1) < 1e-6].sum()
     assert abs(middle - 60) <= 6
@@ -194,10 +197,10 @@ def test_directions_without_variance_are_counted_by_quadrature():
     rows = gaussian(np.arange(1, 41) ** -1.0, 300, 11, rotate=False)
     embedded = torch.zeros(300, 120, dtype=torch.float64)
     embedded[:, ::3] = rows
-    found = spectrum(embedded, method="lanczos", top=10).spectrum
+    found = spectrum(embedded, method=Lanczos(top=10)).spectrum
     assert found.eigenvalues[-1] == 0.0
     assert abs(found.counts[-1] - 80) <= 6
-    few = spectrum(embedded[:30], method="lanczos", top=10).spectrum
+    few = spectrum(embedded[:30], method=Lanczos(top=10)).spectrum
     assert (few.eigenvalues[-1], few.counts[-1]) == (0.0, 91.0)
     assert few.trace == pytest.approx(float(embedded[:30].var(dim=0).sum()), rel=1e-10)
 
@@ -205,7 +208,7 @@ def test_directions_without_variance_are_counted_by_quadrature():
 def test_without_reorthogonalisation_the_measure_stays():
     rows = gaussian(np.arange(1, 101) ** -2.0, 500, 12)
     kept, lean = (
-        spectrum(rows, method="lanczos", top=4, steps=60, bands=6, reorthogonalize=choice) for choice in (True, False)
+        spectrum(rows, method=Lanczos(top=4, steps=60, reorthogonalize=choice), bands=6) for choice in (True, False)
     )
     exact = np.append(0.0, np.cumsum(sample_eigenvalues(rows)))
     for found in (kept, lean):
@@ -218,7 +221,7 @@ def test_a_smooth_and_an_atomic_reading_say_how_well_the_tail_is_resolved():
     left, _ = np.linalg.qr(np.random.default_rng(24).standard_normal((800, 601)) - 0.0)
     left = left - left.mean(axis=0)  # nearly orthonormal: the sample covariance is computed below
     rows = torch.as_tensor(left[:, :600] * np.sqrt(truth * 799))
-    found = spectrum(rows, method="lanczos", top=16, steps=16)
+    found = spectrum(rows, method=Lanczos(top=16, steps=16))
     scores = (found.spectrum.eigenvalues - band_truth(sample_eigenvalues(rows), found)) / found.probe_error
     assert np.mean(np.abs(scores) <= 3) >= 0.9
     assert np.abs(scores).max() < 6
@@ -254,7 +257,7 @@ def test_radial_bands_tell_the_common_part_of_the_channels_from_their_difference
     power, _ = radial_power(6)
     common, difference = images(np.stack([3 * power, 0.1 * power]), 3000, 14).unbind(dim=1)
     fields = torch.stack([common + difference, common - difference], dim=1) / 2**0.5 + torch.tensor([0.7])
-    found = spectrum(fields, method="radial", bands=3, batch=64)
+    found = spectrum(fields, method="radial", bands=3, stream=Stream(batch=64))
     apart = [spectrum(x[:, None], method="radial", bands=3).spectrum.eigenvalues for x in (common, difference)]
     assert np.allclose(found.spectrum.eigenvalues / np.sort(np.concatenate(apart))[::-1], 1.0, atol=0.002)
     assert found.spectrum.dimension == 72
@@ -267,7 +270,7 @@ def test_radial_bands_tell_the_common_part_of_the_channels_from_their_difference
 def test_monotone_bands_descend_in_frequency_and_keep_the_trace():
     power = np.ones((1, 10, 10))
     fields = images(power, 60, 15)
-    free, held = (spectrum(fields, method="radial", bands=8, monotone=choice) for choice in (False, True))
+    free, held = (spectrum(fields, method=Radial(monotone=choice), bands=8) for choice in (False, True))
     by_frequency = held.spectrum.eigenvalues[np.argsort(held.frequency)]
     assert np.all(np.diff(by_frequency) <= 1e-12)
     assert np.any(np.diff(free.spectrum.eigenvalues[np.argsort(free.frequency)]) > 0)
@@ -276,13 +279,15 @@ def test_monotone_bands_descend_in_frequency_and_keep_the_trace():
 
 def test_pooled_violators_are_the_least_squares_decreasing_fit():
     cvxpy = pytest.importorskip("cvxpy")
-    draw = np.random.default_rng(16)
-    values, weights = draw.standard_normal(12), draw.uniform(0.5, 3.0, 12)
-    fit = cvxpy.Variable(12)
-    cvxpy.Problem(cvxpy.Minimize(weights @ cvxpy.square(fit - values)), [cvxpy.diff(fit) <= 0]).solve(solver="CLARABEL")
-    ours = np.concatenate([np.full(b.stop - b.start, np.average(values[b], weights=weights[b]))
-                           for b in decreasing(values, weights)])  # fmt: skip
-    assert np.allclose(ours, fit.value, atol=1e-5)
+    fields = images(np.ones((1, 10, 10)), 60, 16)
+    free, held = (spectrum(fields, method=Radial(monotone=choice), bands=12) for choice in (False, True))
+    order = np.argsort(free.frequency)
+    values, weights = free.spectrum.eigenvalues[order], free.spectrum.counts[order]
+    fit = cvxpy.Variable(values.size)
+    objective = cvxpy.Minimize(weights @ cvxpy.square(fit - values))
+    cvxpy.Problem(objective, [cvxpy.diff(fit) <= 0]).solve(solver="CLARABEL")
+    assert np.any(np.diff(values) > 0)  # there is something to pool
+    assert np.allclose(held.spectrum.eigenvalues[np.argsort(held.frequency)], fit.value, atol=1e-5)
 
 
 # ------------------------------------------------------------------- processes, interruptions, bad data
@@ -291,11 +296,11 @@ def test_pooled_violators_are_the_least_squares_decreasing_fit():
 def answers(folder=None):
     """All methods on the same data."""
     rows = gaussian(np.arange(1, 37) ** -1.0, 500, 17)
-    options = {"batch": 40, "checkpoint": 3}
+    stream = Stream(batch=40, checkpoint=3)
     found = [
-        spectrum(rows, method="exact", **options),
-        spectrum(rows, bands=6, **options, **LANCZOS),
-        spectrum(rows.reshape(500, 1, 6, 6), method="radial", folder=folder, **options),
+        spectrum(rows, method="exact", stream=stream),
+        spectrum(rows, bands=6, stream=stream, method=LANCZOS),
+        spectrum(rows.reshape(500, 1, 6, 6), method="radial", folder=folder, stream=stream),
     ]
     return [np.concatenate([f.spectrum.eigenvalues, f.standard_error, [f.error_bound, f.trace]]) for f in found]
 
@@ -346,9 +351,8 @@ def interrupted(parts, after):
 @pytest.mark.parametrize("method", ["exact", "lanczos", "radial"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
     parts = gaussian(np.arange(1, 26) ** -1.0, 300, 18).reshape(300, 1, 5, 5).split(20)
-    options = {"checkpoint": 4, "method": method}
-    if method == "lanczos":
-        options |= {"top": 2, "steps": 5, "probes": 2}
+    lanczos = Lanczos(top=2, steps=5, probes=2)
+    options = {"stream": Stream(checkpoint=4), "method": lanczos if method == "lanczos" else method}
     expected = spectrum(interrupted(parts, 10**9), **options)
     draw = np.random.default_rng(19)
     for turn in range(20):
@@ -368,7 +372,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
 def test_data_that_end_early_say_how_many_were_seen_and_lose_nothing(tmp_path):
     rows = gaussian(np.ones(4), 100, 20)
     parts = list(rows.split(10))
-    options = {"examples": 100, "checkpoint": 2, "folder": tmp_path}
+    options = {"stream": Stream(examples=100, checkpoint=2), "folder": tmp_path}
     with pytest.raises(DataEndedEarly, match=r"ended after 50 examples of 100; the sums so far are kept") as caught:
         spectrum(iter(parts[:5]), **options)
     assert isinstance(caught.value, CodesignError)
@@ -376,14 +380,14 @@ def test_data_that_end_early_say_how_many_were_seen_and_lose_nothing(tmp_path):
     assert partial.count == 50
     assert np.allclose(partial.spectrum.eigenvalues, sample_eigenvalues(rows[:50]))
     assert np.array_equal(spectrum(iter(parts), **options).spectrum.eigenvalues,
-                          spectrum(iter(parts), checkpoint=2).spectrum.eigenvalues)  # fmt: skip
+                          spectrum(iter(parts), stream=Stream(checkpoint=2)).spectrum.eigenvalues)  # fmt: skip
 
 
 def test_later_passes_that_end_early_are_named():
     rows = gaussian(np.ones(12), 100, 21)
     used = iter(list(rows.split(10)))
     with pytest.raises(ValueError, match="ended after 0 examples of 90"):
-        spectrum(lambda: used, method="lanczos", top=2)
+        spectrum(lambda: used, method=Lanczos(top=2))
     with pytest.raises(ValueError, match="can be read only once"):
         spectrum(iter(rows.split(10)), method="lanczos")
 
@@ -395,7 +399,7 @@ def test_an_endless_stream_is_cut_at_the_stated_number_of_examples():
             yield gaussian(np.ones(3), 16, number, rotate=False)
             number += 1
 
-    assert spectrum(stream, examples=100).count == 100
+    assert spectrum(stream, stream=Stream(examples=100)).count == 100
 
 
 BAD = [
@@ -412,9 +416,7 @@ BAD = [
     ({"data": torch.ones(4, 3, dtype=torch.complex64)}, "complex64"),
     ({"data": torch.randn(9, 3), "method": "radial"}, r"needs images \(N, C, H, W\)"),
     ({"data": torch.randn(9, 3), "method": "svd"}, "method is 'svd'"),
-    ({"data": torch.randn(9, 3), "monotone": True}, "monotone"),
     ({"data": torch.randn(9, 3), "bands": 0}, "bands is 0"),
-    ({"data": torch.randn(9, 3), "probes": 1}, "probes is 1"),
     ({"data": torch.randn(9, 3), "features": 3}, "features is int"),
     ({"data": torch.randn(9, 3), "features": lambda x: x.sum()}, r"features gave \(\) for a batch of 9"),
     ({"data": torch.randn(9, 3), "features": lambda x: x / 0}, "not finite"),
@@ -429,6 +431,45 @@ def test_bad_input_is_refused_by_name(arguments, message):
         spectrum(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Lanczos(probes=1), r"Lanczos\.probes is 1; it must be >= 2"),
+        (lambda: Lanczos(steps=0), r"Lanczos\.steps is 0"),
+        (lambda: Lanczos(top=2.5), r"Lanczos\.top is 2\.5"),
+        (lambda: Stream(examples=1), r"Stream\.examples is 1"),
+        (lambda: Stream(batch=0), r"Stream\.batch is 0"),
+        (lambda: Stream(checkpoint=None), r"Stream\.checkpoint is None"),
+        (lambda: Stream(device="abacus"), r"Stream\.device is 'abacus'"),
+    ],
+)
+def test_options_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_method_of_ones_own_is_asked_for_the_spectrum_and_its_options_tell_folders_apart(tmp_path):
+    class Trace(SpectrumMethod):
+        """One band: the mean variance, from the first batch alone."""
+
+        name = "trace"
+
+        def __init__(self, share):
+            self.share = share
+
+        def estimate(self, passes, *, seed, bands):
+            rows = passes.source.first
+            return self.share * float(rows.var(dim=0).mean())
+
+        def question(self):
+            return {"share": self.share}
+
+    rows = gaussian(np.ones(4), 60, 22)
+    assert spectrum(rows, method=Trace(0.5), folder=tmp_path) == pytest.approx(float(rows.var(dim=0).mean()) / 2)
+    with pytest.raises(ValueError, match=r"results for share = 0\.5, not 1"):
+        spectrum(rows, method=Trace(1.0), folder=tmp_path)
+
+
 def test_sums_of_other_data_or_options_are_refused(tmp_path):
     rows = gaussian(np.ones(4), 60, 22)
     spectrum(rows, folder=tmp_path)
@@ -441,6 +482,6 @@ def test_sums_of_other_data_or_options_are_refused(tmp_path):
 
 def test_progress_and_repr_say_what_is_done():
     told = []
-    found = spectrum(gaussian(np.ones(4), 60, 23), batch=10, checkpoint=2, progress=told.append)
+    found = spectrum(gaussian(np.ones(4), 60, 23), stream=Stream(batch=10, checkpoint=2), progress=told.append)
     assert told[0] == "covariance, pass 1: 20 examples"
     assert repr(found).startswith("SpectrumEstimate(exact, 60 examples, 1 passes, trace = ")

@@ -15,11 +15,15 @@ import codesign_opt as co
 
 torch = pytest.importorskip("torch")
 
-from codesign_opt.basics.ledger import Ledger  # noqa: E402
 from codesign_opt.estimate.denoisers.denoiser import DenoiserError  # noqa: E402
-from codesign_opt.estimate.training_errors.gradient_noise import averaged_covariance, gradient_noise, lyapunov  # noqa: E402
+from codesign_opt.estimate.training_errors.gradient_noise import (  # noqa: E402
+    GradientSampling,
+    averaged_covariance,
+    gradient_noise,
+    lyapunov,
+)
 from codesign_opt.estimate.training_errors.pilots import SGDPilot  # noqa: E402
-from codesign_opt.estimate.training_errors.replicated_runs import replicated_runs, run_seed  # noqa: E402
+from codesign_opt.estimate.training_errors.replicated_runs import Replication, replicated_runs, run_seed  # noqa: E402
 
 LAMBDA, SIGMA = np.array([1.0, 0.5]), 1.0
 V = LAMBDA + SIGMA**2
@@ -61,7 +65,8 @@ def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
     inside, errors, repeats = np.zeros(2), [], 200
     for seed in range(repeats):
-        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], batch=32, at_once=1024, seed=seed)
+        sampling = GradientSampling(batch=32, at_once=1024)
+        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], sampling=sampling, seed=seed)
         value = np.array([found.reducible[0] - fresh, found.step_noise[0] - step])
         inside += np.abs(value) < 1.96 * np.array([found.reducible_error[0], found.step_noise_error[0]])
         errors.append(value)
@@ -81,7 +86,7 @@ def test_the_loss_weight_scales_the_step_noise_alone():
 
 
 def test_traces_in_parameter_space_are_the_output_errors():
-    found = gradient_noise(Full(), gaussian(2000), [SIGMA], batches=40)
+    found = gradient_noise(Full(), gaussian(2000), [SIGMA], sampling=GradientSampling(batches=40))
     averaged = averaged_covariance(found.curvature[0], found.covariance[0])
     last = lyapunov(found.curvature[0], found.covariance[0])
     assert np.sum(found.curvature[0] * averaged) == pytest.approx(found.reducible[0], rel=0.02)
@@ -101,14 +106,15 @@ def test_lyapunov_solves_its_equation():
 def test_in_random_directions_kappa1_counts_the_directions_and_kappa2_all_parameters():
     """Equal variances: Sigma = S H, so that P directions leave P S, whichever they are."""
     variance = np.ones(4)
-    found = gradient_noise(Full(variance), gaussian(4096, 0, variance), [SIGMA], directions=8, batch=200)
+    sampling = GradientSampling(batch=200, directions=8)
+    found = gradient_noise(Full(variance), gaussian(4096, 0, variance), [SIGMA], sampling=sampling)
     assert abs(found.reducible[0] - 8 * 0.5) < 3 * found.reducible_error[0]
     assert abs(found.step_noise[0] - 4 * 0.5 * 8 / 2) < 3 * found.step_noise_error[0]
     assert any("lower bound" in note for note in found.notes)
 
 
 def test_a_ridge_leaves_out_directions_that_are_not_reached():
-    found = gradient_noise(Full(), gaussian(4096), [SIGMA], ridge=1.75, batch=200)
+    found = gradient_noise(Full(), gaussian(4096), [SIGMA], sampling=GradientSampling(batch=200, ridge=1.75))
     curvature = np.tile(V, 2)
     noise = np.repeat(RESIDUAL, 2) * curvature
     expected = np.sum(curvature * noise / (curvature + 1.75) ** 2)
@@ -123,7 +129,7 @@ class Unvectorisable(Full):
 
 
 def test_without_vmap_or_module_gradients_are_the_same():
-    data, options = gaussian(500), {"batch": 10, "batches": 5}
+    data, options = gaussian(500), {"sampling": GradientSampling(batch=10, batches=5)}
     expected = gradient_noise(Full(), data, [SIGMA], **options)
     slow = gradient_noise(Unvectorisable(), data, [SIGMA], **options)
     model = Full()
@@ -136,32 +142,40 @@ def test_without_vmap_or_module_gradients_are_the_same():
 
 
 def test_random_output_probes_agree_with_all_outputs():
-    found = gradient_noise(Full(), gaussian(4096), [SIGMA], batch=200, probes=2)
+    found = gradient_noise(Full(), gaussian(4096), [SIGMA], sampling=GradientSampling(batch=200, probes=2))
     assert abs(found.reducible[0] - TRUTH["full"][0]) < 3 * found.reducible_error[0]
 
 
-def test_finished_levels_are_taken_from_the_ledger(tmp_path):
-    data, question = gaussian(500), {"seed": 0}
-    whole = gradient_noise(Full(), data, [0.5, SIGMA], ledger=Ledger(None, question))
-    gradient_noise(Full(), data, [0.5], ledger=Ledger(tmp_path, question))
+def test_finished_levels_are_taken_from_the_folder_and_another_question_is_refused(tmp_path):
+    data = gaussian(500)
+    whole = gradient_noise(Full(), data, [0.5, SIGMA])
+    gradient_noise(Full(), data, [0.5], folder=tmp_path)
     broken = Full()
     broken.forward = lambda x, sigma: x * (np.nan if float(sigma[0]) == 0.5 else 1.0) @ broken.weight.T
     with pytest.raises(DenoiserError, match=r"sigma = 0\.5"):
-        gradient_noise(broken, data, [0.5], ledger=Ledger(None, question))
-    resumed = gradient_noise(Full(), data, [0.5, SIGMA], ledger=Ledger(tmp_path, question))
+        gradient_noise(broken, data, [0.5])
+    resumed = gradient_noise(broken, data, [0.5, SIGMA], folder=tmp_path)  # 0.5 is not asked for again
     np.testing.assert_array_equal(resumed.reducible, whole.reducible)
+    weighted = gradient_noise(Full(), data, [0.5], weight=3.0, folder=tmp_path)
+    assert weighted.step_noise[0] == pytest.approx(3 * whole.step_noise[0])
+    with pytest.raises(ValueError, match="results for seed = 0, not 1"):
+        gradient_noise(Full(), data, [0.5], seed=1, folder=tmp_path)
+    with pytest.raises(ValueError, match="results for weights = "):
+        gradient_noise(Full(sigma=2.0), data, [0.5], folder=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: gradient_noise(Full(), gaussian(50), [-1.0]), "sigma is -1"),
-        (lambda: gradient_noise(Full(), gaussian(50), [1.0], batches=1), "batches is 1"),
+        (lambda: gradient_noise(Full(), gaussian(50), [1.0], sampling=GradientSampling(batches=1)), "batches is 1"),
+        (lambda: GradientSampling(ridge=-1.0), r"GradientSampling\.ridge is -1"),
+        (lambda: GradientSampling(probes=0), r"GradientSampling\.probes is 0"),
         (lambda: gradient_noise(lambda x, s: x, gaussian(50), [1.0]), "give module="),
         (lambda: gradient_noise(Full().requires_grad_(False), gaussian(50), [1.0]), "no parameter requires"),
         (lambda: gradient_noise(Full(), gaussian(50), [1.0], weight=-1.0), "weight is -1"),
         (lambda: gradient_noise(Full(), gaussian(50) * np.inf, [1.0]), "not finite"),
-        (lambda: replicated_runs(lambda s: Full(), gaussian(50), [1.0], runs=2), "runs is 2"),
+        (lambda: replicated_runs(lambda s: Full(), gaussian(50), [1.0], replication=Replication(2)), "runs is 2"),
         (lambda: replicated_runs(lambda s: Full(), gaussian(50), [1.0, 0.5]), "strictly ascending"),
         (lambda: SGDPilot(Full(), gaussian(50), co.LogNormal(), 0, 8, 0.1), "iterations is 0"),
     ],
@@ -189,7 +203,9 @@ def test_replicated_runs_meet_the_law_of_least_squares_with_calibrated_errors():
     """m - p - 1 in place of m is exact for least squares on Gaussian data."""
     examples, inside, repeats = 60, 0, 200
     for seed in range(repeats):
-        found = replicated_runs(least_squares(examples), gaussian(256, seed), [SIGMA], runs=32, inputs=256, seed=seed)
+        found = replicated_runs(
+            least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed
+        )
         fresh = found.reducible(examples - 3)
         inside += abs(fresh.value[0] - TRUTH["full"][0]) < 1.96 * fresh.standard_error[0]
     print("coverage:", inside / repeats)
@@ -213,7 +229,7 @@ def test_the_correlation_length_across_levels_is_the_integral_of_the_correlation
 
         return denoiser
 
-    found = replicated_runs(train, np.zeros((4, 8)), sigma, runs=60, inputs=4)
+    found = replicated_runs(train, np.zeros((4, 8)), sigma, replication=Replication(60, inputs=4))
     middle = slice(10, 31)
     steps = np.diff(logs)[0]
     exact = steps / np.tanh(steps)  # the trapezoidal sum of exp(-2 |u|) at this spacing
@@ -228,13 +244,14 @@ def test_bias_is_told_apart_from_variance():
         shift = 0.5 + 0.3 * torch.as_tensor(np.random.default_rng(seed).standard_normal(4))
         return lambda x, sigma: x + shift
 
-    found = replicated_runs(train, np.zeros((16, 4)), [0.5, 1.0], runs=200, inputs=16, reference=lambda x, s: x)
+    many = Replication(runs=200, inputs=16)
+    found = replicated_runs(train, np.zeros((16, 4)), [0.5, 1.0], replication=many, reference=lambda x, s: x)
     assert abs(found.variance[0] - 4 * 0.09) < 3 * found.variance_error[0]
     assert found.bias[0] == pytest.approx(4 * 0.25, abs=3 * 2 * 0.5 * 0.3 * 2 / np.sqrt(200))
 
 
 def test_stopped_replicates_go_on_and_runs_can_be_added(tmp_path):
-    data, calls = gaussian(64), []
+    data, calls, six = gaussian(64), [], Replication(runs=6)
 
     def train(seed):
         if len(calls) == 3:
@@ -243,13 +260,17 @@ def test_stopped_replicates_go_on_and_runs_can_be_added(tmp_path):
         return least_squares(40)(seed)
 
     with pytest.raises(KeyboardInterrupt):
-        replicated_runs(train, data, [SIGMA], runs=6, ledger=Ledger(tmp_path, {"seed": 0}))
-    later = []
+        replicated_runs(train, data, [SIGMA], replication=six, folder=tmp_path)
+    later, told = [], []
     found = replicated_runs(
-        lambda s: later.append(s) or least_squares(40)(s), data, [SIGMA], runs=6, ledger=Ledger(tmp_path, {"seed": 0})
-    )
+        lambda s: later.append(s) or least_squares(40)(s), data, [SIGMA], replication=six, folder=tmp_path,
+        progress=told.append,
+    )  # fmt: skip
     assert later == [run_seed(0, r) for r in (3, 4, 5)]
-    whole = replicated_runs(least_squares(40), data, [SIGMA], runs=6)
+    assert told[-1] == "run 6 of 6"
+    with pytest.raises(ValueError, match="results for seed = 0, not 1"):
+        replicated_runs(least_squares(40), data, [SIGMA], seed=1, folder=tmp_path)
+    whole = replicated_runs(least_squares(40), data, [SIGMA], replication=six)
     np.testing.assert_array_equal(found.variance, whole.variance)
 
 
@@ -319,17 +340,18 @@ def test_three_routes_agree_on_the_linear_denoiser(tmp_path):
         columns = ["start", "end", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged", "run"]
         out.writerow(columns)
         out.writerows([*averaged, *stationary])
-    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, burn_in=0.05)
+    reading = co.LogReading(burn_in=0.05)
+    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, reading=reading)
 
     def stacked(weights):
         order = {run_seed(0, i): torch.as_tensor(w) for i, w in enumerate(weights)}
         return lambda seed: lambda x, sigma: x @ order[seed].T
 
     data = gaussian(4096, 3)
-    options = {"runs": runs, "inputs": 2048}
+    options = {"replication": Replication(runs, inputs=2048)}
     fresh = replicated_runs(stacked(mean), data, [SIGMA], **options).reducible(steps * 8 - 3)
     step = replicated_runs(stacked(last), data, [SIGMA], **options).step_noise(rate, 1)
-    gradients = gradient_noise(Full(), data, [SIGMA], batch=200)
+    gradients = gradient_noise(Full(), data, [SIGMA], sampling=GradientSampling(batch=200))
 
     kappa1 = {
         "curves": (curves.reducible[0], curves.reducible_error[0]),
@@ -370,7 +392,7 @@ def test_pilots_of_a_given_module_write_logs_and_repeat_with_their_seed(tmp_path
 
 def test_averaged_pilots_meet_the_closed_form():
     pilot = SGDPilot(Diagonal(), gaussian(4096), [SIGMA], iterations=200, batch=8, learning_rate=0.2, average=0.9)
-    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], runs=12, inputs=512)
+    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], replication=Replication(12, inputs=512))
     fresh = found.reducible(pilot.examples)
     # a finite step adds (2 - tau h) / (2 - (1 + 2 / beta) tau h), about 5 %
     assert abs(fresh.value[0] - 1.05 * TRUTH["diagonal"][0]) < 3 * fresh.standard_error[0]
@@ -386,8 +408,8 @@ dist.destroy_process_group()
 
 
 def shared_work():
-    found = gradient_noise(Full(), gaussian(500), [0.5, 1.0], batches=7)
-    runs = replicated_runs(least_squares(40), gaussian(64), [0.5, 1.0], runs=5)
+    found = gradient_noise(Full(), gaussian(500), [0.5, 1.0], sampling=GradientSampling(batches=7))
+    runs = replicated_runs(least_squares(40), gaussian(64), [0.5, 1.0], replication=Replication(5))
     return found.reducible, found.reducible_error, runs.gram
 
 

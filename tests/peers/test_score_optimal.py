@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.estimate import Denoiser, score_cost, step_costs
-from codesign_opt.estimate.score_costs import _Predicted
+from codesign_opt.estimate.draws.streams import Stream
+from codesign_opt.estimate.score_costs import Predictor
 
 ONE = co.Spectrum([0.25], [1])
 BANDS = co.Spectrum([2.0, 0.25, 0.01], [1, 3, 4])
@@ -199,14 +200,16 @@ def test_measured_costs_in_float32_on_images_are_those_in_float64():
     def denoise(x, sigma):
         return 0.25 / (0.25 + sigma[:, None, None, None] ** 2) * x
 
-    double = score_cost(denoise, images, levels, batch=100)
-    single = score_cost(denoise, images.float(), levels, batch=100)
+    double = score_cost(denoise, images, levels, stream=Stream(batch=100))
+    single = score_cost(denoise, images.float(), levels, stream=Stream(batch=100))
     rounding = 1e-7 * (0.25 + levels**2) ** 2 / (2 * 0.02 * levels**4)  # of the squared difference, relative
     assert np.all(np.abs(single.delta / double.delta - 1) < rounding + 1e-5)
     exact = 16 * 4 * levels**4 / (0.25 + levels**2) ** 3
     assert np.all(np.abs(double.delta - exact) < 3 * double.standard_error)
     for kind in ("corrector", "predictor"):
-        both = [step_costs(denoise, x, levels[::-1], kind=kind, batch=500) for x in (images, images.float())]
+        both = [
+            step_costs(denoise, x, levels[::-1], kind=kind, stream=Stream(batch=500)) for x in (images, images.float())
+        ]
         np.testing.assert_allclose(both[1].value, both[0].value, rtol=5e-3)
 
 
@@ -243,8 +246,10 @@ def test_predictor_cost_with_hutchinson_terms_equals_brute_force_on_a_mixture():
         return float((wanted - law).square().sum())
 
     truth = np.array([exact(point) for point in x])
-    work = _Predicted(Denoiser.of(mixture), 2, 50, 0)
-    samples = work.squared(x.repeat(probes, 1), before, after, (0, 0)).numpy().reshape(probes, len(x))
+    states = x.repeat(probes, 1)
+    samples = (
+        Predictor().squared(Denoiser.of(mixture), states, (before, after), 0, (0, 0)).numpy().reshape(probes, len(x))
+    )
     error = samples.std(axis=0, ddof=1) / np.sqrt(probes)
     assert np.all(np.abs(samples.mean(axis=0) - truth) < 3.5 * error + 2e-3 * truth)
 
@@ -252,12 +257,12 @@ def test_predictor_cost_with_hutchinson_terms_equals_brute_force_on_a_mixture():
 def test_corrector_cost_of_a_mixture_needs_no_gradient_and_does_not_depend_on_the_batches():
     data = MEANS[torch.arange(300) % 3] + 0.3 * torch.as_tensor(np.random.default_rng(1).normal(size=(300, 2)))
     with torch.no_grad():
-        found = step_costs(mixture, data, [2.0, 1.0, 0.5], batch=300)
+        found = step_costs(mixture, data, [2.0, 1.0, 0.5], stream=Stream(batch=300))
     again = step_costs(mixture, [data], [2.0, 1.0, 0.5])
     np.testing.assert_array_equal(found.value, again.value)
-    first = step_costs(mixture, data, [2.0, 1.0, 0.5], batch=300, seed=1)
+    first = step_costs(mixture, data, [2.0, 1.0, 0.5], stream=Stream(batch=300), seed=1)
     assert np.all(first.value != found.value)
-    assert step_costs(mixture, data, [2.0, 1.0], batch=64, examples=100).count == 100
+    assert step_costs(mixture, data, [2.0, 1.0], stream=Stream(batch=64, examples=100)).count == 100
 
 
 # the update while training
@@ -424,18 +429,18 @@ DATA = draws(ONE, 8)
         (lambda: score_cost(linear(ONE), DATA, [1.0, 0.5]), "sigma"),
         (lambda: score_cost(linear(ONE), DATA, [0.5, 1.0], step=0.0), "step"),
         (lambda: score_cost(linear(ONE), DATA[:1], [0.5, 1.0]), "at least 2"),
-        (lambda: score_cost(linear(ONE), DATA, [0.5, 1.0], examples=1), "examples"),
+        (lambda: score_cost(linear(ONE), DATA, [0.5, 1.0], stream=Stream(examples=1)), "examples"),
         (lambda: score_cost("net", DATA, [0.5, 1.0]), "denoiser"),
         (lambda: step_costs(linear(ONE), DATA, [0.5, 1.0]), "sigmas"),
         (lambda: step_costs(linear(ONE), DATA, [1.0, 0.5], kind="both"), "kind"),
         (lambda: step_costs(linear(ONE), DATA, [1.0, 0.5], velocity="x"), "velocity"),
-        (lambda: step_costs(linear(ONE), DATA, [1.0, 0.5], kind="predictor", probes=1), "probes"),
+        (lambda: step_costs(linear(ONE), DATA, [1.0, 0.5], kind=Predictor(probes=1)), "probes"),
         (
             lambda: step_costs(torch.no_grad()(linear(ONE)), DATA, [1.0, 0.5], kind="predictor"),
             "carries no gradient",
         ),
         (
-            lambda: step_costs(linear(BANDS), draws(BANDS, 8), [10.0, 0.01], kind="predictor", iterations=1),
+            lambda: step_costs(linear(BANDS), draws(BANDS, 8), [10.0, 0.01], kind=Predictor(iterations=1)),
             "iterations",
         ),
     ],

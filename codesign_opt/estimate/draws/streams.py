@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from ...basics.checks import integer
+
 __all__ = [
+    "Stream",
     "agreed",
     "batches",
     "first_of",
@@ -22,6 +26,47 @@ __all__ = [
     "seeded",
     "sum_over_processes",
 ]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How examples are read: how many of them, in which batches, on which device.
+
+    Args:
+        examples: use the first so many, at least 2; None: all (an endless stream needs a number).
+        batch: examples at once where the data are not in batches already; None: as many as the function takes by
+            itself, since batches bound the memory and are no question of accuracy.
+        device: where to compute; None: where the data are.
+        checkpoint: batches that are summed together and, by functions with a `folder`, kept there together: what a
+            kill costs at most. With 64 the writing takes far less time than the reading.
+
+    Raises:
+        ValueError: a number out of range, or a device that torch does not know.
+
+    >>> Stream(examples=1000, batch=100)
+    Stream(examples=1000, batch=100, device=None, checkpoint=64)
+    """
+
+    examples: int | None = None
+    batch: int | None = None
+    device: Any = None
+    checkpoint: int = 64
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name, least in (("examples", 2), ("batch", 1)):
+            if getattr(self, name) is not None:
+                put(self, name, integer(getattr(self, name), f"Stream.{name}", minimum=least))
+        put(self, "checkpoint", integer(self.checkpoint, "Stream.checkpoint", minimum=1))
+        if self.device is not None:
+            try:
+                put(self, "device", torch.device(self.device))
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"Stream.device is {self.device!r}: {str(error).splitlines()[0]}") from None
+
+    def placed(self, examples: torch.Tensor) -> torch.Tensor:
+        """Examples on the device of this stream."""
+        return examples if self.device is None else examples.to(self.device)
 
 
 def seeded(seed: int, *names: str | int) -> torch.Generator:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...basics.checks import Array, Indices, integer, matrix, number, vector
 
-__all__ = ["LinearDegradation", "contraction_bound", "linear_degradation", "steady_bound"]
+__all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_degradation", "steady_bound"]
 
 
 def contraction_bound(
@@ -105,15 +105,48 @@ class LinearDegradation:
         return f"LinearDegradation({self.level.size} pieces, bound >= excess at the end: {last})"
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingPath:
+    """Pieces of training time, each of which sees one batch at one noise level (lemma C.3 of arXiv:2605.10790).
+
+    Args:
+        pieces, duration: K pieces of training time each; 400 of 0.05 bring an eigenvalue of order 1 to its level.
+        batch: examples per piece; below the data's dimension the contraction rate is 0 or negative.
+        share: (L,) probability that a piece trains a level; even unless given.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> TrainingPath(pieces=50).batch
+    64
+    """
+
+    pieces: int = 400
+    duration: float = 0.05
+    batch: int = 64
+    share: Any = None
+
+    def __post_init__(self) -> None:
+        put, name = object.__setattr__, "TrainingPath"
+        put(self, "pieces", integer(self.pieces, f"{name}.pieces", minimum=1))
+        put(self, "duration", number(self.duration, f"{name}.duration", positive=True))
+        put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
+        if self.share is not None:
+            put(self, "share", vector(self.share, f"{name}.share", nonnegative=True))
+
+    def levels(self, count: int, rng: np.random.Generator) -> Indices:
+        """(K,) the level that each piece trains."""
+        name = "TrainingPath.share"
+        p = np.ones(count) if self.share is None else vector(self.share, name, length=count, nonnegative=True)
+        return rng.choice(count, size=self.pieces, p=p / p.sum())
+
+
 def linear_degradation(
     eigenvalues: Any,
     sigma: Any,
     *,
     weight: Any = 1.0,
-    share: Any = None,
-    pieces: int = 400,
-    duration: float = 0.05,
-    batch: int = 64,
+    path: TrainingPath | None = None,
     beta: Any = None,
     seed: int = 0,
 ) -> LinearDegradation:
@@ -130,16 +163,14 @@ def linear_degradation(
         eigenvalues: (d,) lambda > 0.
         sigma: (L,) ascending noise levels.
         weight: (L,) or a number, the loss weight M.
-        share: (L,) probability that a piece trains a level; even unless given.
-        pieces, duration: K pieces of training time each.
-        batch: examples per piece; below d the rate is 0 or negative.
+        path: the levels, batches and lengths of the pieces; 400 of 0.05 with 64 examples unless given.
         beta: (L,) or a number; half the mean rate of each level unless given.
         seed: of the path.
 
     Raises:
         ValueError: an option out of range; a mean rate that is not positive where beta is not given.
 
-    >>> found = linear_degradation([1.0, 0.25], [0.5, 2.0], pieces=50)
+    >>> found = linear_degradation([1.0, 0.25], [0.5, 2.0], path=TrainingPath(pieces=50))
     >>> bool(np.all(found.excess <= found.bound))
     True
     """
@@ -147,9 +178,8 @@ def linear_degradation(
     levels = vector(sigma, "linear_degradation.sigma", positive=True, ascending=True)
     m = np.broadcast_to(np.asarray(weight, dtype=np.float64), levels.shape)
     m = vector(m, "linear_degradation.weight", positive=True)
-    p = np.ones(levels.size) if share is None else vector(share, "share", length=levels.size, nonnegative=True)
-    count, length = integer(pieces, "pieces", minimum=1), number(duration, "duration", positive=True)
-    size, rng = integer(batch, "batch", minimum=1), np.random.default_rng(seed)
+    path, rng = TrainingPath() if path is None else path, np.random.default_rng(seed)
+    length, size = path.duration, path.batch
     gain = lam / (lam + levels[:, None] ** 2)
     second = lam**2 / (lam + levels[:, None] ** 2)  # (L, d) diagonal of V_l
     away = -np.eye(lam.size)  # W - I
@@ -157,7 +187,7 @@ def linear_degradation(
     def excess(offset: Array) -> Array:
         return 0.5 * m * (second @ (offset**2).sum(axis=0))
 
-    chosen = rng.choice(levels.size, size=count, p=p / p.sum())
+    chosen = path.levels(levels.size, rng)
     curve, rates, forces = [excess(away)], [], []
     for level in chosen:
         clean = rng.normal(size=(size, lam.size)) * np.sqrt(lam)
@@ -173,9 +203,11 @@ def linear_degradation(
         curve.append(excess(away))
     rate = np.array(rates)
     if beta is None and np.any(rate.mean(axis=0) <= 0):
-        raise ValueError("linear_degradation: the mean contraction rate is not positive; raise batch, or give beta.")
+        raise ValueError(
+            "linear_degradation: the mean contraction rate is not positive; raise TrainingPath.batch, or give beta."
+        )
     spare = 0.5 * rate.mean(axis=0) if beta is None else np.broadcast_to(np.asarray(beta, float), levels.shape)
-    lengths = np.full(count, length)
+    lengths = np.full(path.pieces, length)
     start, forced = contraction_bound(curve[0], rate, np.array(forces), lengths, weight=m, beta=spare)
     time = np.concatenate([[0.0], np.cumsum(lengths)])
     return LinearDegradation(levels, time, chosen, np.array(curve), start, forced, rate, np.array(spare))

@@ -12,22 +12,22 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ...basics.checks import Array
+from ...basics.checks import integer, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..draws.statistics import Moments
 from ..draws.streams import my_share, normal, rademacher, sum_over_processes
 from ..runs.run import BrownianPath, has_noise, run
-from .parameter_sketch import Parameters, ParameterSketch, TrainedDenoiser
+from .parameter_sketch import Parameters, ParameterSketch, ParametricDenoiser
 
-__all__ = ["LevelDerivatives", "TerminalDerivatives"]
+__all__ = ["LevelDerivatives", "TerminalDerivatives", "TerminalResponse"]
 
 
 @dataclass(frozen=True, eq=False)
 class LevelDerivatives:
     """Derivatives of one network along one sketch."""
 
-    trained: TrainedDenoiser
+    trained: ParametricDenoiser
     sketch: ParameterSketch
     seed: int
 
@@ -114,16 +114,49 @@ def _leaves(parameters: Parameters) -> Parameters:
 
 
 @dataclass(frozen=True, eq=False)
+class TerminalResponse:
+    """The run of a sampler whose output is differentiated by the parameters, and how.
+
+    Args:
+        sampler, sigmas: the sampler and its (K+1,) descending grid.
+        draws: starts per probe, or in all where every output is taken.
+        probes: random probes of the terminal output, each with its own starts, at least 1: one run back through the
+            sampler each. None: every output of all starts, for small problems.
+        mean: of the start, N(mean, sigma_max^2), broadcast over a sample.
+
+    Raises:
+        ValueError: no sampler, a grid that does not descend, a number out of range.
+
+    >>> from codesign_opt import Euler
+    >>> TerminalResponse(Euler(), [2.0, 1.0, 0.0], draws=4).probes
+    64
+    """
+
+    sampler: Sampler
+    sigmas: Any
+    draws: int = 8
+    probes: int | None = 64
+    mean: Any = 0.0
+
+    def __post_init__(self) -> None:
+        put, name = object.__setattr__, "TerminalResponse"
+        if not isinstance(self.sampler, Sampler):
+            raise ValueError(f"{name}.sampler is {self.sampler!r}; a Sampler is needed.")
+        grid = vector(self.sigmas, f"{name}.sigmas", minimum_length=2, nonnegative=True, descending=True)
+        put(self, "sigmas", np.array(grid))  # torch refuses arrays that cannot be written
+        put(self, "draws", integer(self.draws, f"{name}.draws", minimum=1))
+        if self.probes is not None:
+            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1))
+
+
+@dataclass(frozen=True, eq=False)
 class TerminalDerivatives:
     """Derivative of the sampler's output by the parameters, level by level: each level gets leaves of its own."""
 
     work: LevelDerivatives
-    sampler: Sampler
-    grid: Array
+    response: TerminalResponse
     levels: Levels
     shape: tuple[int, ...]
-    draws: int
-    mean: Any
     like: torch.Tensor
 
     def probes(self, chunk: range) -> dict[str, Any]:
@@ -139,7 +172,7 @@ class TerminalDerivatives:
             units = torch.eye(entries, dtype=terminal.dtype, device=terminal.device).reshape(-1, *terminal.shape)
             return [self._pull(terminal, unit, leaves) for unit in units]
 
-        return self._shared(self.draws, rows, entries)
+        return self._shared(self.response.draws, rows, entries)
 
     def _shared(self, count: int, rows: Callable[[int], list[torch.Tensor]], each: int = 1) -> dict[str, Any]:
         before = self.work.trained.evaluations
@@ -151,10 +184,10 @@ class TerminalDerivatives:
         return {"rows": sum_over_processes(result).numpy(), "evaluations": sum_over_processes(spent).numpy()}
 
     def _row(self, probe: int) -> torch.Tensor:
-        terminal, leaves = self._run(self.draws, "probe", probe)
+        terminal, leaves = self._run(self.response.draws, "probe", probe)
         names = ("response probe", probe)
         cotangent = normal(self.work.seed, *names, shape=tuple(terminal.shape), like=terminal)
-        return self._pull(terminal, cotangent, leaves) / np.sqrt(self.draws)
+        return self._pull(terminal, cotangent, leaves) / np.sqrt(self.response.draws)
 
     def _pull(self, terminal: torch.Tensor, cotangent: torch.Tensor, leaves: list[Parameters]) -> torch.Tensor:
         flat = [p for level in leaves for p in level.values()]
@@ -164,11 +197,12 @@ class TerminalDerivatives:
 
     def _run(self, count: int, *names: str | int) -> tuple[torch.Tensor, list[Parameters]]:
         trained, seed = self.work.trained, self.work.seed
+        sampler, grid = self.response.sampler, self.response.sigmas
         leaves = [_leaves(trained.parameters) for _ in range(len(self.levels))]
         noise = None
-        if has_noise(self.sampler):
-            low = float(self.grid[self.grid > 0][-1])
-            noise = BrownianPath(seed, ("response noise", *names), float(self.grid[0]), low)
+        if has_noise(sampler):
+            low = float(grid[grid > 0][-1])
+            noise = BrownianPath(seed, ("response noise", *names), float(grid[0]), low)
 
         def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             level = int(np.searchsorted(self.levels.edges[1:-1], float(sigma[0]), side="right"))
@@ -179,7 +213,7 @@ class TerminalDerivatives:
 
         start = normal(seed, "response start", *names, shape=(count, *self.shape), like=self.like)
         with torch.enable_grad():
-            terminal = run(denoise, self.sampler, self.grid, start * float(self.grid[0]) + self.mean, noise)
+            terminal = run(denoise, sampler, grid, start * float(grid[0]) + self.response.mean, noise)
         if not terminal.requires_grad:
             raise ValueError("the sampler's output carries no gradient by the module's parameters (no_grad inside?).")
         return terminal, leaves

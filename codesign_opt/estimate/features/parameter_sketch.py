@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +14,46 @@ from ...basics.checks import integer
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import seeded
 
-__all__ = ["ParameterSketch", "TrainedDenoiser"]
+__all__ = ["ParameterSketch", "ParametricDenoiser", "Sketch"]
 
 Parameters = dict[str, torch.Tensor]
+_MOST = 512  # directions: P x P matrices per level and group are kept
 
 
-class TrainedDenoiser:
+@dataclass(frozen=True)
+class Sketch:
+    """Directions of the parameters that features are taken in, and the examples that they are averaged over.
+
+    Args:
+        size: P, directions, at most 512; all parameters where there are no more. See `ParameterSketch`.
+        examples: per noise level, at least 2.
+        batch: examples at once.
+        groups: independent groups, which the batches are dealt to: the unit of standard errors, 8 for errors good to
+            a quarter.
+        probes: random output probes per batch (vector-Jacobian products), for layers without forward mode; None:
+            derivatives along every direction, exact, 2 P passes per batch.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> Sketch(size=16, examples=64).groups
+    8
+    """
+
+    size: int = 128
+    examples: int = 128
+    batch: int = 16
+    groups: int = 8
+    probes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 1), ("examples", 2), ("batch", 1), ("groups", 1)):
+            object.__setattr__(self, name, integer(getattr(self, name), f"Sketch.{name}", minimum=least))
+        if self.probes is not None:
+            object.__setattr__(self, "probes", integer(self.probes, "Sketch.probes", minimum=1))
+
+
+class ParametricDenoiser:
     """A denoiser as a function of the parameters of the module behind it.
 
     Args:
@@ -115,8 +150,8 @@ class ParameterSketch:
     def __init__(self, parameters: Mapping[str, torch.Tensor], size: int, *, seed: int = 0) -> None:
         self.count = sum(p.numel() for p in parameters.values())
         self.size = min(integer(size, "sketch size", minimum=1), self.count)
-        if self.size > 512:
-            raise ValueError(f"sketch size is {self.size}; at most 512 directions are supported.")
+        if self.size > _MOST:
+            raise ValueError(f"sketch size is {self.size}; at most {_MOST} directions are supported.")
         self._group: Parameters = {}
         self._sign: Parameters = {}
         offset = 0

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import Array, choice, number, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
-from ...samplers.members import Sampler
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import batches
-from .derivatives import LevelDerivatives, TerminalDerivatives
-from .parameter_sketch import ParameterSketch, TrainedDenoiser
+from .derivatives import LevelDerivatives, TerminalDerivatives, TerminalResponse
+from .parameter_sketch import ParameterSketch, ParametricDenoiser, Sketch
 
 __all__ = ["SharedFeatures", "shared_features"]
 
@@ -112,40 +111,28 @@ def shared_features(
     denoiser: Any,
     data: Any,
     sigma: Any,
-    sampler: Sampler,
-    sigmas: Any,
+    response: TerminalResponse,
     *,
     module: torch.nn.Module | None = None,
-    size: int = 128,
-    examples: int = 128,
-    batch: int = 16,
-    groups: int = 8,
-    probes: int | None = None,
-    response_probes: int | None = 64,
-    draws: int = 8,
-    mean: Any = 0.0,
+    sketch: Sketch | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
 ) -> SharedFeatures:
     """Information of each level and terminal response of a network's parameters, sketched to P directions.
 
     Features are directional derivatives (forward mode) along the P directions: exact on every example, at
-    the cost of 2 P passes per batch and level. Where a layer has no forward mode, `probes` takes that many
-    random output probes per batch instead (vector-Jacobian products); sum over levels of probes times
+    the cost of 2 P passes per batch and level. Where a layer has no forward mode, `Sketch.probes` takes that
+    many random output probes per batch instead (vector-Jacobian products); sum over levels of probes times
     batches must then be well above P. The response always goes backwards, one run of the sampler per probe,
     with activations recomputed.
 
     Args:
-        denoiser, module: see TrainedDenoiser.
-        data: examples (see `batches`); the first `examples` are used.
+        denoiser: nn.Module (x, sigma) -> x0, or a callable around `module`; see `ParametricDenoiser`.
+        data: examples (see `batches`); the first `sketch.examples` are used.
         sigma: (L,) ascending noise levels of the information.
-        sampler, sigmas: the sampler and its (K+1,) grid, for the response.
-        size: P <= 512.
-        examples, batch, groups: examples per level, in batches that are dealt to independent groups.
-        probes: None for forward mode.
-        response_probes: r, random probes of the terminal output, each with its own `draws` starts; None for
-            every output of `draws` starts (small problems).
-        mean: of the start, N(mean, sigma_max^2).
+        response: the sampler on its grid, and the probes of its output.
+        module: whose parameters are meant, where `denoiser` is not it.
+        sketch: directions of the parameters, and the examples per level.
         seed: of sketch, noise and probes.
         folder: where finished levels are kept; a killed run goes on there.
 
@@ -154,33 +141,41 @@ def shared_features(
             forward mode.
         DenoiserError: see Denoiser.
     """
-    trained = TrainedDenoiser(denoiser, module)
-    work = LevelDerivatives(trained, ParameterSketch(trained.parameters, size, seed=seed), seed)
+    sketch = Sketch() if sketch is None else sketch
+    trained = ParametricDenoiser(denoiser, module)
+    work = LevelDerivatives(trained, ParameterSketch(trained.parameters, sketch.size, seed=seed), seed)
     place = vector(sigma, "shared_features.sigma", positive=True, ascending=True)
-    grid = np.array(vector(sigmas, "shared_features.sigmas", minimum_length=2, nonnegative=True, descending=True))
-    parts = _examples(data, integer(examples, "shared_features.examples", minimum=2), batch, trained)
-    count = min(integer(groups, "shared_features.groups", minimum=1), len(parts))
-    question = {"sigma": place.tolist(), "grid": grid.tolist(), "sampler": repr(sampler), "size": work.sketch.size}
-    question |= {"examples": examples, "batch": batch, "groups": count, "probes": probes, "draws": draws, "seed": seed}
-    question |= {"response_probes": response_probes, "weights": trained.fingerprint()}
-    ledger = Ledger(folder, {"estimate": "shared_features", **question})
+    parts = _examples(data, sketch, trained)
+    count = min(sketch.groups, len(parts))
+    question = {"sigma": place.tolist(), "size": work.sketch.size, "groups": count, "seed": seed}
+    question |= {"examples": sketch.examples, "batch": sketch.batch, "probes": sketch.probes}
+    ledger = Ledger(folder, {"estimate": "shared_features", **question, **_question(response, trained)})
     with trained.evaluating():
         levels = [
-            ledger.item(f"level-{i}", lambda i=i, s=s: work.level(parts, i, float(s), count, probes))  # type: ignore[misc]
+            ledger.item(f"level-{i}", lambda i=i, s=s: work.level(parts, i, float(s), count, sketch.probes))  # type: ignore[misc]
             for i, s in enumerate(place)
         ]
-        through = TerminalDerivatives(
-            work, sampler, grid, Levels.around(place), tuple(parts[0].shape[1:]), draws, mean, parts[0]
-        )
-        if response_probes is None:
-            rows = [ledger.item("response", through.every_output)]
-        else:
-            starts = range(0, integer(response_probes, "shared_features.response_probes", minimum=1), _CHUNK)
-            chunks = [range(low, min(low + _CHUNK, response_probes)) for low in starts]
-            rows = [ledger.item(f"response-{c.start}", lambda c=c: through.probes(c)) for c in chunks]  # type: ignore[misc]
-    response = np.concatenate([row["rows"] for row in rows], axis=2)
-    response = response / np.sqrt(draws if response_probes is None else response.shape[2])
-    return _gathered(place, levels, response, rows, trained.count)
+        through = TerminalDerivatives(work, response, Levels.around(place), tuple(parts[0].shape[1:]), parts[0])
+        rows = _response_rows(through, ledger)
+    table = np.concatenate([row["rows"] for row in rows], axis=2)
+    table = table / np.sqrt(response.draws if response.probes is None else table.shape[2])
+    return _gathered(place, levels, table, rows, trained.count)
+
+
+def _question(response: TerminalResponse, trained: ParametricDenoiser) -> dict[str, Any]:
+    return {
+        "grid": response.sigmas.tolist(), "sampler": repr(response.sampler), "draws": response.draws,
+        "response_probes": response.probes, "weights": trained.fingerprint(),
+    }  # fmt: skip
+
+
+def _response_rows(through: TerminalDerivatives, ledger: Ledger) -> list[Any]:
+    """The response in finished items: all outputs together, or some probes at a time."""
+    count = through.response.probes
+    if count is None:
+        return [ledger.item("response", through.every_output)]
+    chunks = [range(low, min(low + _CHUNK, count)) for low in range(0, count, _CHUNK)]
+    return [ledger.item(f"response-{c.start}", lambda c=c: through.probes(c)) for c in chunks]  # type: ignore[misc]
 
 
 def _gathered(place: Array, levels: list[Any], response: Array, rows: list[Any], parameters: int) -> SharedFeatures:
@@ -201,14 +196,14 @@ def _gathered(place: Array, levels: list[Any], response: Array, rows: list[Any],
     )
 
 
-def _examples(data: Any, wanted: int, batch: int, trained: TrainedDenoiser) -> list[torch.Tensor]:
+def _examples(data: Any, sketch: Sketch, trained: ParametricDenoiser) -> list[torch.Tensor]:
     """The first examples, in batches, in the dtype and on the device of the parameters."""
-    like = next(iter(trained.parameters.values()))
+    like, wanted = next(iter(trained.parameters.values())), sketch.examples
     parts: list[torch.Tensor] = []
     have = 0
-    for part in batches(data, integer(batch, "shared_features.batch", minimum=1)):
+    for part in batches(data, sketch.batch):
         parts.append(part[: wanted - have].to(like.device, like.dtype))
         have += parts[-1].shape[0]
         if have >= wanted:
-            return [chunk for part in parts for chunk in part.split(batch)]
-    raise ValueError(f"data has {have} examples; {wanted} are asked for (examples=…).")
+            return [chunk for part in parts for chunk in part.split(sketch.batch)]
+    raise ValueError(f"data has {have} examples; {wanted} are asked for (Sketch.examples).")

@@ -15,7 +15,7 @@ from .top_eigen import FirstPass, product
 __all__ = ["Measures", "probe_block", "spectral_measures"]
 
 _FIRST_NUMBER = 1000  # products of the block iteration before have numbers below
-_BREAKDOWN = 1e-10
+_BREAKDOWN = 1e-10  # of the mean eigenvalue: a residual below this is the rounding of a product over the data
 _STORED = 1 << 26  # numbers kept for reorthogonalisation, 512 MiB
 
 
@@ -36,13 +36,16 @@ def probe_block(begun: FirstPass, vectors: torch.Tensor, probes: int, *, seed: i
     Random signs (Hutchinson probes), then the mean, whose measure says in which bands its power lies; the
     mean is left out when it has no component outside the span.
     """
+    # signs rather than normal draws: every |q|^2 is d, so that the total mass has no noise of its own
     signs = torch.stack(
         [rademacher(seed, "probe", i, shape=(begun.mean.numel(),), like=begun.mean) for i in range(probes)], dim=1
     )
     block = torch.cat([signs, begun.mean[:, None]], dim=1)
+    # twice: where most of a column lies in the span, the rounding of one projection is large against what is left
     block = _outside(_outside(block, vectors), vectors)
     norms = block.norm(dim=0)
     power = float(norms[-1] ** 2)
+    # a mean in the span leaves rounding, and a unit vector made of rounding would be one more random probe
     if power <= 1e-24 * float(begun.mean @ begun.mean) or power == 0.0:
         return block[:, :-1] / norms[:-1], 0.0
     return block / norms, power
@@ -66,12 +69,14 @@ def spectral_measures(
     while len(alpha) < steps:
         image = _outside(product(passes, begun, basis[-1], _FIRST_NUMBER + len(alpha)), vectors)
         alpha.append((basis[-1] * image).sum(dim=0))
+        # three terms: of a symmetric matrix a new block is orthogonal to all but the last two, up to rounding
         image -= alpha[-1] * basis[-1]
         if beta:
             image -= beta[-1] * basis[-2]
-        for _ in range(2 if reorthogonalize else 0):  # twice is enough
+        for _ in range(2 if reorthogonalize else 0):  # twice is enough (Kahan and Parlett)
             for earlier in basis:
                 image -= earlier * (earlier * image).sum(dim=0)
+        # deflated directions come back as rounding and, having the largest eigenvalues, would grow at every step
         image = _outside(image, vectors)
         norm = image.norm(dim=0)
         # a column whose Krylov space is exhausted has its whole measure: it goes on as zeros of weight 0
@@ -89,6 +94,7 @@ def _outside(block: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _item(step: int, reorthogonalize: bool) -> str:
+    # the recurrence needs two blocks; the third place is written while these two are whole on disk
     return f"lanczos-{step if reorthogonalize else step % 3}"
 
 
@@ -114,6 +120,7 @@ def _resumed(
         if state is not None:
             basis[int(state["step"])] = torch.as_tensor(state["block"]).to(start)
             latest = state if latest is None or state["step"] > latest["step"] else latest
+    # the recurrence goes on from two blocks: a state whose predecessor is lost is of no use
     if latest is None or int(latest["step"]) - 1 not in basis:
         return [start], [], []
     last = int(latest["step"])
@@ -129,5 +136,7 @@ def _quadrature(alpha: Array, beta: Array) -> Measures:
     i = np.arange(steps)
     matrices[:, i, i] = alpha.T
     matrices[:, i[1:], i[:-1]] = matrices[:, i[:-1], i[1:]] = beta[:-1].T
+    # Golub and Welsch: eigenvalues are the nodes, squared first components of the eigenvectors the weights;
+    # a covariance has no negative eigenvalues, so that a node below 0 is rounding
     nodes, vectors = np.linalg.eigh(matrices)
     return Measures(np.maximum(nodes, 0.0), vectors[:, 0, :] ** 2)

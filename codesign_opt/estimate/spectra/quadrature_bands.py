@@ -14,11 +14,11 @@ from .lanczos import Measures
 
 __all__ = ["Deflated", "band_edges", "band_means", "jackknife", "null_directions", "probe_masses"]
 
-_LOW_SHARE = 0.999
-_PIECES = 8
-_EMPTY = 1e-12
+_LOW_SHARE = 0.999  # the last directions may be decades below all others: bins down to them would be too wide
+_PIECES = 8  # an edge of a band cuts a spread mass to an eighth of it
+_EMPTY = 1e-12  # of all mass: the weight of a node that rounding made
 _NULL = 1e-12  # of the largest: no variance
-_UNEVEN = 1.5
+_UNEVEN = 1.5  # beyond, the wider side of a node is a gap of the spectrum, without directions
 _SCATTER = 1000.0  # probes differ by 1e-3 to 0.3 of a gap in a continuous part, and agree at an eigenvalue
 
 
@@ -48,7 +48,7 @@ class Deflated:
         masses = self.masses if probes is None else self.masses[probes]
         values = np.concatenate([self.top, nodes.ravel(), [0.0]])
         weights = np.concatenate([np.ones(self.top.size), masses.ravel() / len(nodes), [float(self.zeros)]])
-        order = np.argsort(-values, kind="stable")
+        order = np.argsort(-values, kind="stable")  # stable: equal values keep their order on every machine
         return values[order], weights[order]
 
 
@@ -77,6 +77,7 @@ def null_directions(measures: Measures, probes: int, directions: int) -> int:
     """How many of the directions have no variance, as far as Lanczos found an eigenvalue 0."""
     nodes, weights = measures.nodes[:probes], measures.weights[:probes]
     null = nodes <= _NULL * nodes.max()
+    # at least one direction varies, or there would be no trace to share out
     return min(round(directions * float(weights[null].sum()) / probes), directions - 1)
 
 
@@ -85,6 +86,7 @@ def _without_zeros(nodes: Array, masses: Array, zeros: int) -> Array:
     if zeros == 0:
         return masses
     null = nodes <= _NULL * nodes.max()
+    # with few steps the eigenvalue 0 has no node of its own, and its mass sits in the lowest nodes instead
     if masses[null].sum() > zeros / 2:
         return np.where(null, 0.0, masses)
     order = np.argsort(nodes)
@@ -101,16 +103,17 @@ def _tilted(nodes: Array, masses: Array, trace: float) -> tuple[Array, Array]:
     if not low < target < high:  # one eigenvalue, or a mean outside the nodes by rounding
         mean = float(masses @ nodes)
         return (nodes * (trace / mean), masses) if mean > 0 else (np.full_like(nodes, target), masses)
-    x = nodes / scale
+    x = nodes / scale  # slopes without units, so that the search starts at 1 for any data
 
     def weights(slope: float) -> Array:
         exponent = np.where(used, slope * x, -np.inf)
-        raw = masses * np.exp(exponent - exponent.max())
+        raw = masses * np.exp(exponent - exponent.max())  # the largest factor is 1: nothing overflows
         return np.asarray(raw * (count / raw.sum()))
 
     def excess(slope: float) -> float:
         return float(weights(slope) @ nodes / count - target)
 
+    # the mean grows with the slope, from the lowest node to the highest: a bracket is found by doubling
     reach = 1.0
     while excess(-reach) > 0 or excess(reach) < 0:
         reach *= 2.0
@@ -133,6 +136,7 @@ def spread(nodes: Array, masses: Array) -> tuple[Array, Array]:
         low, high = np.zeros_like(own), np.zeros_like(own)
         if used.size > 1:
             place = own[used]
+            # the median over the other probes: one of them may have a node here by chance
             scatter = np.median([_distance(place, other) for k, other in enumerate(nodes) if k != i], axis=0)
             low[used], high[used] = _sides(place, scatter)
         width = np.where(offsets < 0, low[:, None], high[:, None])
@@ -142,6 +146,7 @@ def spread(nodes: Array, masses: Array) -> tuple[Array, Array]:
 
 def _sides(place: Array, scatter: Array) -> tuple[Array, Array]:
     """How far the mass of each ascending node reaches down and up."""
+    # eigenvalues are not negative: below the lowest node there is no more room than down to 0
     gaps = np.diff(place)
     left, right = np.append(np.minimum(gaps[0], place[0]), gaps), np.append(gaps, gaps[-1])
     narrow = np.minimum(left, right)
@@ -169,12 +174,13 @@ def band_edges(spectrum: Deflated, bands: int, *, single: int) -> NDArray[np.int
     positive = round(float(weights[values > _NULL * values[0]].sum()))
     ends = np.cumsum(weights)
     last = values.size - 1
+    # the searches may run past the end by the rounding of the cumulative mass
     low = values[min(int(np.searchsorted(ends, single + _LOW_SHARE * (positive - single))), last)]
     high = values[min(int(np.searchsorted(ends, single, side="right")), last)]
     cuts = np.geomspace(high, low, bands + 1)[1:-1] if high > low > 0 else np.empty(0)
     inner = np.round([weights[values > cut].sum() for cut in cuts])
     edges = np.concatenate([np.arange(single + 1), np.clip(inner, single, positive), [positive, spectrum.dimension]])
-    return np.unique(edges).astype(np.intp)
+    return np.unique(edges).astype(np.intp)  # bins without a direction vanish
 
 
 def band_means(spectrum: Deflated, edges: NDArray[np.intp], probes: NDArray[np.intp] | None = None) -> Array:
@@ -182,6 +188,7 @@ def band_means(spectrum: Deflated, edges: NDArray[np.intp], probes: NDArray[np.i
     values, weights = spectrum.sorted(probes)
     ends = np.append(0.0, np.cumsum(weights))
     sums = np.append(0.0, np.cumsum(values * weights))
+    # linear between the ends: an edge inside a node's mass takes its share of it, and shares add up to the trace
     at = np.interp(edges, ends * (spectrum.dimension / ends[-1]), sums)
     return np.maximum(np.diff(at), 0.0) / np.diff(edges)
 

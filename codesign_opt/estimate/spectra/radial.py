@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from ...basics.checks import Array
 from ...ingredients.spectrum import Spectrum
@@ -17,7 +18,7 @@ from .exact import reservoir_for
 from .passes import Passes, Sums
 from .result import SpectrumEstimate
 
-__all__ = ["RadialBands", "cosine_matrix", "cosine_transform", "decreasing", "radial_spectrum"]
+__all__ = ["RadialBands", "cosine_matrix", "cosine_transform", "radial_spectrum"]
 
 
 def cosine_matrix(size: int, like: torch.Tensor) -> torch.Tensor:
@@ -152,30 +153,15 @@ def _energies(images: torch.Tensor, rings: RadialBands, rotation: torch.Tensor) 
 
 
 def _monotone(power: Array, energies: Array, counts: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Power made decreasing in frequency, and the images' energies averaged over the same rings, for its error."""
     power, energies = power.copy(), energies.copy()
     for channel in range(power.shape[1]):
-        for block in decreasing(power[:, channel], counts):
+        fit = isotonic_regression(power[:, channel], weights=counts, increasing=False)
+        for block in (slice(low, high) for low, high in pairwise(fit.blocks)):
             weight = counts[block] / counts[block].sum()
             power[block, channel] = weight @ power[block, channel]
             energies[:, block, channel] = (energies[:, block, channel] @ weight)[:, None]
     return power, energies
-
-
-def decreasing(values: Array, weights: Array | NDArray[np.intp]) -> list[slice]:
-    """Blocks whose weighted means are the least-squares decreasing fit (pool adjacent violators).
-
-    >>> decreasing(np.array([3.0, 1.0, 2.0]), np.ones(3))
-    [slice(0, 1, None), slice(1, 3, None)]
-    """
-    blocks: list[list[float]] = []  # start, weight, mean
-    for i, (value, weight) in enumerate(zip(values, weights, strict=True)):
-        blocks.append([i, float(weight), float(value)])
-        while len(blocks) > 1 and blocks[-2][2] < blocks[-1][2]:
-            _, extra, mean = blocks.pop()
-            start, total, last = blocks[-1]
-            blocks[-1] = [start, total + extra, (last * total + mean * extra) / (total + extra)]
-    starts = [int(block[0]) for block in blocks] + [len(values)]
-    return [slice(low, high) for low, high in pairwise(starts)]
 
 
 def _radial_estimate(

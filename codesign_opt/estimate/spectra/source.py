@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...basics.checks import integer
-from ..draws.streams import processes, sum_over_processes
+from ..draws.streams import Stream, processes, sum_over_processes
 
 __all__ = ["Source"]
 
@@ -31,11 +30,9 @@ class Source:
         data: a tensor, an array, a Dataset, a DataLoader, a list of batches, a callable that returns an
             iterator over batches, or an iterator (one pass only). Of a batch that is a tuple, list or
             dict the first entry is taken; integers count as numbers.
-        batch: examples per batch, where the data are not in batches already; about a million numbers
-            when left out.
+        stream: how many examples, on which device, and in which batches where the data are not in batches
+            already: about a million numbers each unless given.
         features: callable on a batch (N, ...) that returns (N, ...), e.g. a torch module.
-        device: where to compute; where the batches are when left out.
-        examples: use the first `examples` only (an endless stream needs it).
 
     Raises:
         ValueError: data of another form, without examples, or differing between processes; batches of
@@ -45,18 +42,16 @@ class Source:
     def __init__(
         self,
         data: Any,
+        stream: Stream | None = None,
         *,
-        batch: int | None = None,
         features: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        device: Any = None,
-        examples: int | None = None,
     ) -> None:
-        self.examples = None if examples is None else integer(examples, "examples", minimum=2)
-        self.device = None if device is None else torch.device(device)
+        self.stream = Stream() if stream is None else stream
+        self.examples = self.stream.examples
         self.features = _checked_features(features)
         self._data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
         self.length = _length(self._data)
-        self.batch = _batch(self._data) if batch is None else integer(batch, "batch", minimum=1)
+        self.batch = self.stream.batch or _batch(self._data)
         self.seen = 0  # batches of the latest pass, those before its start included
         self._once: Iterator[Any] | None = data if hasattr(data, "__next__") else None
         self._shape: tuple[int, ...] | None = None
@@ -129,7 +124,7 @@ class Source:
             raise ValueError(
                 f"data: batch {number} has shape {tuple(part.shape)}; examples of {self._shape} came before."
             )
-        part = part if self.device is None else part.to(self.device)
+        part = self.stream.placed(part)
         _check_finite(part, f"data: batch {number}", "clean the data first")
         if self.features is not None:
             part = self._featured(part, number)

@@ -8,7 +8,7 @@ import torch
 
 from ...basics.checks import Array, integer
 from ...basics.ledger import Ledger
-from ..draws.streams import normal
+from ..draws.streams import Stream, normal
 from .exact import reservoir_for
 from .passes import Passes, Sums
 from .source import Source
@@ -50,7 +50,7 @@ class TopEigenpairs:
 
 
 def top_eigenpairs(
-    data: object, k: int, *, passes: int = 4, seed: int = 0, batch: int | None = None, device: object = None
+    data: object, k: int, *, passes: int = 4, stream: Stream | None = None, seed: int = 0
 ) -> TopEigenpairs:
     """Largest k eigenpairs of the data covariance by randomised SVD with block power iterations.
 
@@ -60,6 +60,8 @@ def top_eigenpairs(
     Args:
         data: see `Source`; `passes` passes are made, at least 2.
         k: 1 <= k <= d.
+        stream: see `Stream`; all examples where the data are, about 2^20 numbers at once, unless given.
+        seed: of the random block.
 
     Raises:
         ValueError: k or passes outside these ranges, or an iterator that can be read only once.
@@ -68,11 +70,11 @@ def top_eigenpairs(
     >>> top_eigenpairs(rows, 2).values.round(3)
     array([3.448, 1.392])
     """
-    source = Source(data, batch=batch, device=device)
+    source = Source(data, stream)
     wanted = integer(k, "k", minimum=1)
     if wanted > source.dimension:
         raise ValueError(f"k is {wanted}; at most the dimension {source.dimension} is possible.")
-    runs = Passes(source, Ledger(None, {}), every=64)
+    runs = Passes(source, Ledger(None, {}))
     begun = first_pass(runs, width=min(wanted + _OVERSAMPLE, source.dimension), seed=seed)
     return iterate(runs, begun, keep=wanted, products=integer(passes, "passes", minimum=2) - 1)
 

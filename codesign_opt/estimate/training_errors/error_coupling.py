@@ -7,7 +7,7 @@ the terminal point by r_l; correlation.py makes lengths of the responses.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,81 @@ from ..draws.streams import my_share, normal, sum_over_processes
 from ..runs.run import BrownianPath, has_noise, run, trajectory
 from .correlation import ErrorGram
 
-__all__ = ["error_gram"]
+__all__ = ["Starts", "Swap", "error_gram"]
 
 _ROUND = 4  # batches per ledger item, shared by the processes
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where the sampler starts, x ~ mean + N(0, sigma_max^2 I): how often, and in which shape.
+
+    Args:
+        shape: of one sample.
+        draws: starts, at least 2, each a unit of standard errors; 64 give errors good to a tenth.
+        batch: starts that run at once.
+        mean: added to every start, broadcast over `shape`.
+        like: tensor whose device and dtype the states take; float32 on the CPU unless given.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> Starts((3, 8, 8)).draws
+    64
+    """
+
+    shape: tuple[int, ...]
+    draws: int = 64
+    batch: int = 8
+    mean: Any = 0.0
+    like: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float32))
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "shape", tuple(integer(size, "Starts.shape", minimum=1) for size in self.shape))
+        put(self, "draws", integer(self.draws, "Starts.draws", minimum=2))
+        put(self, "batch", integer(self.batch, "Starts.batch", minimum=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """What of a denoiser is swapped for another's at a time, and over what standard errors are taken.
+
+    Args:
+        levels: blocks that cover the grid's evaluations; a number of equal ones in log sigma; or one block per node
+            unless given.
+        fraction: in (0, 1]: 1 swaps the denoiser, a small fraction measures the linear response (and loses digits in
+            float32).
+        unit: of standard errors: "draw", or "replica" where there are three other denoisers or more: the scatter of
+            training itself, which draws do not see.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    >>> Swap(levels=12).fraction
+    1.0
+    """
+
+    levels: Levels | int | None = None
+    fraction: float = 1.0
+    unit: str = "draw"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        if self.levels is not None and not isinstance(self.levels, Levels):
+            put(self, "levels", integer(self.levels, "Swap.levels", minimum=1))
+        put(self, "fraction", number(self.fraction, "Swap.fraction", positive=True, maximum=1.0))
+        choice(self.unit, "Swap.unit", ("draw", "replica"))
+
+    def blocks(self, grid: Array, sampler: Sampler) -> Levels:
+        """The blocks of levels for a sampler on a grid."""
+        if isinstance(self.levels, Levels):
+            return self.levels
+        nodes = grid[grid > 0][::-1]
+        if self.levels is not None:
+            return Levels.log_uniform(nodes[0], nodes[-1], self.levels)
+        last = grid[-1] > 0 and sampler.evaluations_per_step == 1  # the last node is never evaluated
+        return Levels.around(nodes[1:] if last else nodes)
 
 
 def error_gram(
@@ -33,22 +105,16 @@ def error_gram(
     others: Any,
     sampler: Sampler,
     sigmas: Any,
+    starts: Starts,
     *,
-    shape: tuple[int, ...],
-    levels: Levels | int | None = None,
-    draws: int = 64,
-    batch: int = 8,
-    swap: float = 1.0,
-    unit: str = "draw",
-    mean: Any = 0.0,
-    like: torch.Tensor | None = None,
+    swap: Swap | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
 ) -> ErrorGram:
     """Terminal responses to the denoiser's error on one block of levels at a time, and their Gram matrix.
 
-    The sampler runs with `denoiser` everywhere, then, for every block, with D + swap (D' - D) on the
-    block alone, from the same start and under the same noise; the terminal change over `swap` is r_l
+    The sampler runs with `denoiser` everywhere, then, for every block, with D + f (D' - D) on the block
+    alone, from the same start and under the same noise; the terminal change over the fraction f is r_l
     (docs/theory.md section 6, the measurement). A second denoiser may be another checkpoint, the
     exponential average of the weights, a replicated run or a pilot at another density; what counts is
     that D' - D is distributed like the error that planning is about. Two independent runs double R and
@@ -57,16 +123,9 @@ def error_gram(
     Args:
         denoiser, others: callables (x, sigma) -> x0; `others` one or a sequence of replicas.
         sampler, sigmas: the sampler and its (K+1,) descending grid.
-        shape: of one example.
-        levels: blocks that cover the grid's evaluations; a number of equal ones in log sigma; or one block
-            per node unless given.
-        draws, batch: starts, and how many run at once.
-        swap: in (0, 1]; 1 swaps the denoiser, a small fraction measures the linear response (and loses
-            digits in float32).
-        unit: what standard errors are over: "draw", or "replica" where there are several others: the
-            scatter of training itself, which draws do not see.
-        mean: of the start, N(mean, sigma_max^2).
-        like: tensor whose device and dtype are used; float32 on the CPU unless given.
+        starts: how many, and the shape, device and dtype of a sample.
+        swap: blocks of levels, fraction f, and the unit of standard errors; the whole denoiser, node by node, over
+            draws unless given.
         seed: of the starts and the noise.
         folder: where finished draws are kept; a killed run goes on there.
 
@@ -75,44 +134,35 @@ def error_gram(
         DenoiserError: see Denoiser.
 
     >>> from codesign_opt import Euler
-    >>> found = error_gram(lambda x, s: 0.5 * x, lambda x, s: 0.6 * x, Euler(), [4.0, 2.0, 1.0], shape=(3,), draws=8)
+    >>> found = error_gram(lambda x, s: 0.5 * x, lambda x, s: 0.6 * x, Euler(), [4.0, 2.0, 1.0], Starts((3,), draws=8))
     >>> found.correlation.round(6).tolist()  # both errors stretch the sample
     [[1.0, 1.0], [1.0, 1.0]]
     """
     base = Denoiser.of(denoiser)
     second = [Denoiser.of(one) for one in (others if isinstance(others, Sequence) else [others])]
     grid = np.array(vector(sigmas, "error_gram.sigmas", minimum_length=2, nonnegative=True, descending=True))
-    count, size = integer(draws, "error_gram.draws", minimum=2), integer(batch, "error_gram.batch", minimum=1)
-    number(swap, "error_gram.swap", positive=True, maximum=1.0)
-    choice(unit, "error_gram.unit", ("draw", "replica"))
-    if unit == "replica" and len(second) < 3:
-        raise ValueError(f"error_gram.unit is 'replica' with {len(second)} others; give at least 3, or use 'draw'.")
-    blocks = _blocks(levels, grid, sampler)
-    work = _Swaps(base, second, sampler, grid, blocks, tuple(shape), swap, mean, _tensor(like), seed)
-    question = {"grid": grid.tolist(), "edges": blocks.edges.tolist(), "sampler": repr(sampler), "draws": count}
-    question |= {"batch": size, "swap": swap, "seed": seed, "shape": list(shape), "replicas": len(second)}
-    ledger, parts = Ledger(folder, {"estimate": "error_gram", **question}), []
-    for start in range(0, count, _ROUND * size):
-        rows = [range(low, min(low + size, count)) for low in range(start, min(start + _ROUND * size, count), size)]
-        parts.append(ledger.item(f"draws-{start}", lambda rows=rows: work.measure(rows)))  # type: ignore[misc]
-    axis = 0 if unit == "draw" else 1
+    swap = Swap() if swap is None else swap
+    if swap.unit == "replica" and len(second) < 3:
+        raise ValueError(f"Swap.unit is 'replica' with {len(second)} others; give at least 3, or use 'draw'.")
+    blocks = swap.blocks(grid, sampler)
+    work = _Swaps(base, second, sampler, grid, blocks, starts, swap.fraction, seed)
+    question = {"grid": grid.tolist(), "edges": blocks.edges.tolist(), "sampler": repr(sampler), "draws": starts.draws}
+    question |= {"batch": starts.batch, "swap": swap.fraction, "seed": seed, "shape": list(starts.shape)}
+    ledger = Ledger(folder, {"estimate": "error_gram", **question, "replicas": len(second)})
+    parts = [
+        ledger.item(f"draws-{rows[0].start}", lambda rows=rows: work.measure(rows))  # type: ignore[misc]
+        for rows in _rounds(starts)
+    ]
+    axis = 0 if swap.unit == "draw" else 1
     gram = np.concatenate([part["gram"] for part in parts]).mean(axis=1 - axis)
     together = np.concatenate([part["together"] for part in parts]).mean(axis=1 - axis)
     return ErrorGram(blocks, gram, together, int(sum(float(part["evaluations"]) for part in parts)))
 
 
-def _tensor(like: torch.Tensor | None) -> torch.Tensor:
-    return torch.zeros((), dtype=torch.float32) if like is None else like
-
-
-def _blocks(levels: Levels | int | None, grid: Array, sampler: Sampler) -> Levels:
-    nodes = grid[grid > 0][::-1]
-    if isinstance(levels, Levels):
-        return levels
-    if levels is not None:
-        return Levels.log_uniform(nodes[0], nodes[-1], integer(levels, "error_gram.levels", minimum=1))
-    last = grid[-1] > 0 and sampler.evaluations_per_step == 1  # the last node is never evaluated
-    return Levels.around(nodes[1:] if last else nodes)
+def _rounds(starts: Starts) -> list[list[range]]:
+    """Batches of draws, a few in every item, so that the processes share an item."""
+    batches = [range(low, min(low + starts.batch, starts.draws)) for low in range(0, starts.draws, starts.batch)]
+    return [batches[low : low + _ROUND] for low in range(0, len(batches), _ROUND)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +174,8 @@ class _Swaps:
     sampler: Sampler
     grid: Array
     levels: Levels
-    shape: tuple[int, ...]
+    draws: Starts
     swap: float
-    mean: Any
-    like: torch.Tensor
     seed: int
 
     def measure(self, rows: list[range]) -> dict[str, Any]:
@@ -155,8 +203,9 @@ class _Swaps:
         if has_noise(self.sampler):
             low = float(self.grid[self.grid > 0][-1])
             noise = BrownianPath(self.seed, ("gram noise", draws.start), float(self.grid[0]), low)
-        starts = [normal(self.seed, "gram start", n, shape=self.shape, like=self.like) for n in draws]
-        x = torch.stack(starts) * float(self.grid[0]) + self.mean
+        own = self.draws
+        starts = [normal(self.seed, "gram start", n, shape=own.shape, like=own.like) for n in draws]
+        x = torch.stack(starts) * float(self.grid[0]) + own.mean
         states = trajectory(self.base, self.sampler, self.grid, x, noise)
         grams, totals = [], []
         for other in self.others:
@@ -171,7 +220,7 @@ class _Swaps:
         self, other: Denoiser, block: int, states: list[torch.Tensor], noise: BrownianPath | None
     ) -> torch.Tensor:
         """(N, d) terminal change per unit swap; the run starts where the block can first be felt."""
-        nodes = torch.as_tensor(self.grid[self.grid > 0]).to(self.like.dtype).numpy()  # as the denoiser sees them
+        nodes = torch.as_tensor(self.grid[self.grid > 0]).to(self.draws.like.dtype).numpy()  # as the denoiser sees them
         inside = np.flatnonzero(self._block_of(nodes) == block)
         start = max(int(inside[0]) - 1, 0) if inside.size and not isinstance(self.sampler, DPMpp2M) else 0
         used: list[int] = []
@@ -179,7 +228,7 @@ class _Swaps:
         if not used:
             low, high = self.levels.edges[block], self.levels.edges[block + 1]
             raise ValueError(
-                f"error_gram.levels: the sampler never evaluates the denoiser between sigma {low:.4g} and "
+                f"Swap.levels: the sampler never evaluates the denoiser between sigma {low:.4g} and "
                 f"{high:.4g}; use fewer levels or more steps."
             )
         return ((out - states[-1]) / self.swap).to("cpu", torch.float64).flatten(1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,55 @@ from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, rademacher, seeded, sum_over_processes
 from .per_sample import PerSampleGradients
 
-__all__ = ["GradientNoise", "averaged_covariance", "clean_examples", "gradient_noise", "lyapunov"]
+__all__ = [
+    "GradientNoise",
+    "GradientSampling",
+    "averaged_covariance",
+    "clean_examples",
+    "gradient_noise",
+    "lyapunov",
+]
 
 _EXACT_OUTPUTS = 16  # up to this many outputs the Jacobian is computed in full
-_PROBES = 4
+_PROBES = 4  # above: their noise in H averages over the examples, of which there are some thousands
+_ZERO = 1e-12  # of the largest eigenvalue: less is the rounding of sums of squares, not curvature
+
+
+@dataclass(frozen=True)
+class GradientSampling:
+    """What gradients are sampled on: examples per level, directions of the parameters, probes of the output.
+
+    Args:
+        batch, batches: examples per level = batch x batches; batches, at least 2, make the errors (leaving one out
+            at a time), and 32 of them give errors good to an eighth.
+        directions: random directions P kept of the parameters, each parameter counted into one of them; all of the
+            parameters where there are no more.
+        ridge: directions of smaller curvature are left out, softly; beta / (tau m) are those that m examples
+            do not reach.
+        probes: random output directions per example for H; None: all outputs up to 16, else 4.
+        at_once: examples processed together, at most; memory.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> GradientSampling(batch=10, batches=5).directions
+    512
+    """
+
+    batch: int = 64
+    batches: int = 32
+    directions: int = 512
+    ridge: float = 0.0
+    probes: int | None = None
+    at_once: int = 256
+
+    def __post_init__(self) -> None:
+        put, name = object.__setattr__, "GradientSampling"
+        for field, least in (("batch", 1), ("batches", 2), ("directions", 1), ("at_once", 1)):
+            put(self, field, integer(getattr(self, field), f"{name}.{field}", minimum=least))
+        put(self, "ridge", number(self.ridge, f"{name}.ridge", nonnegative=True))
+        if self.probes is not None:
+            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +107,9 @@ def lyapunov(curvature: Array, noise: Array) -> Array:
     array([[0.5  , 0.   ],
            [0.   , 0.125]])
     """
+    # in the eigenvectors of H the equation is (h_i + h_j) Pi_ij = C_ij
     values, vectors = np.linalg.eigh(curvature)
-    kept = values > 1e-12 * max(float(values[-1]), 0.0)
+    kept = values > _ZERO * max(float(values[-1]), 0.0)
     sums = values[:, None] + values
     solved = np.where(kept[:, None] & kept, vectors.T @ noise @ vectors / np.where(sums > 0, sums, 1.0), 0.0)
     return np.asarray(vectors @ solved @ vectors.T)
@@ -78,7 +125,8 @@ def averaged_covariance(curvature: Array, noise: Array, ridge: float = 0.0) -> A
            [0.  , 0.  ]])
     """
     values, vectors = np.linalg.eigh(curvature)
-    kept = values > 1e-12 * max(float(values[-1]), 0.0)
+    kept = values > _ZERO * max(float(values[-1]), 0.0)
+    # a direction without curvature moves no output: whatever its weights do, it is no error
     inverse = (vectors * np.where(kept, 1 / np.where(kept, values + ridge, 1.0), 0.0)) @ vectors.T
     return np.asarray(inverse @ noise @ inverse)
 
@@ -89,22 +137,17 @@ def gradient_noise(
     sigma: Any,
     *,
     module: torch.nn.Module | None = None,
-    batch: int = 64,
-    batches: int = 32,
-    directions: int = 512,
-    ridge: float = 0.0,
-    probes: int | None = None,
     weight: Callable[[Array], Any] | float | None = None,
+    sampling: GradientSampling | None = None,
     seed: int = 0,
-    at_once: int = 256,
-    ledger: Ledger | None = None,
+    folder: str | Path | None = None,
 ) -> GradientNoise:
     """Training noise of each level trained alone, from the gradients of the loss omega |D - x0|^2 / 2 there.
 
     Sigma is the covariance of single examples' gradients, H = omega E[J^T J] the Gauss-Newton curvature, F =
     E[J^T J] what turns weights into outputs; the weights' covariances H^-1 Sigma H^-1 / m and Pi tau / beta
     become kappa1 / m and kappa2 tau / beta (docs/theory.md section 5). kappa2 = tr(Sigma) / (2 omega) needs
-    no inverse and is taken in the full space. Above `directions` parameters the rest is done in random
+    no inverse and is taken in the full space. Above `sampling.directions` parameters the rest is done in random
     directions, each parameter counted into one of them with a random sign. Standard errors, and the removal
     of the bias that inverting a sampled H brings, by leaving out one batch at a time.
 
@@ -118,21 +161,17 @@ def gradient_noise(
         data: clean examples: tensor, array, Dataset, DataLoader, or iterable of batches.
         sigma: (M,) noise levels, data units.
         module: whose parameters are trained, where `denoiser` is not it.
-        batch, batches: examples per level = batch x batches; batches, at least 2, make the errors.
-        directions: random directions P kept of the parameters; all of them where there are no more.
-        ridge: directions of smaller curvature are left out, softly; beta / (tau m) are those that m examples
-            do not reach.
-        probes: random output directions per example for H; None: all outputs up to 16, else 4.
         weight: omega(sigma), a function or a number; None: 1.
+        sampling: examples, directions and probes.
         seed: of all draws.
-        at_once: examples processed together, at most; memory.
-        ledger: finished levels, to go on from.
+        folder: where finished levels are kept; a killed call goes on there, and levels can be added.
 
     Returns:
         GradientNoise.
 
     Raises:
-        ValueError: an argument out of range; a denoiser without parameters that need gradients.
+        ValueError: an argument out of range; a folder of another question; a denoiser without parameters that need
+            gradients.
         DenoiserError: the denoiser returns something that cannot be used, with the level.
 
     >>> module = torch.nn.Linear(1, 1, bias=False)
@@ -143,21 +182,18 @@ def gradient_noise(
     True
     """
     levels = vector(sigma, "sigma", positive=True)
-    count = integer(batches, "batches", minimum=2)
-    size = integer(batch, "batch", minimum=1)
-    softness = number(ridge, "ridge", nonnegative=True)
-    model = PerSampleGradients(
-        denoiser, module, integer(directions, "directions", minimum=1), seed, integer(at_once, "at_once", minimum=1)
-    )
-    source = clean_examples(data, size * count)
-    kept = Ledger(None, {}) if ledger is None else ledger
+    sampling = GradientSampling() if sampling is None else sampling
+    model = PerSampleGradients(denoiser, module, sampling.directions, seed, sampling.at_once)
+    source = clean_examples(data, sampling.batch * sampling.batches)
+    ledger = Ledger(folder, _question(model, sampling, seed))
     items, notes = [], model.notes
     for level in levels:
         omega = number(weight(np.array(level)) if callable(weight) else 1.0 if weight is None else weight,
                        "weight", positive=True)  # fmt: skip
-        draw = _Draws(source, float(level), size, seed)
-        compute = partial(_one_level, model, draw, omega, count, probes, softness)
-        items.append(kept.item(f"gradient_noise_{level:.8g}_{softness:.8g}", compute))
+        draw = _Draws(source, float(level), sampling.batch, seed)
+        # levels and weight in the item's name, not in the question: others may be added to the folder
+        compute = partial(_one_level, model, draw, omega, sampling)
+        items.append(ledger.item(f"level-{level:.8g}-weight-{omega:.8g}", compute))
         if model.sketched and items[-1]["effective_dimension"] > 0.5 * model.size:
             notes.append(
                 f"sigma = {level:.3g}: {items[-1]['effective_dimension']:.0f} of {model.size} random directions count; "
@@ -165,6 +201,14 @@ def gradient_noise(
             )
     stacked = {name: np.array([item[name] for item in items]) for name in items[0]}
     return GradientNoise(levels, **stacked, parameters=model.parameters, notes=tuple(dict.fromkeys(notes)))
+
+
+def _question(model: PerSampleGradients, sampling: GradientSampling, seed: int) -> dict[str, Any]:
+    """What finished levels depend on, the weights by a norm to eight digits; not how many examples are at once."""
+    kept = {name: value for name, value in asdict(sampling).items() if name != "at_once"}
+    norm = sum(float(p.detach().double().square().sum()) for p in model.named.values()) ** 0.5
+    weights = f"{model.parameters} parameters of norm {norm:.8g}"
+    return {"estimate": "gradient_noise", "seed": seed, "weights": weights, **kept}
 
 
 def clean_examples(data: Any, count: int) -> torch.Tensor:
@@ -204,28 +248,24 @@ class _Draws:
         return torch.cat(clean), torch.cat(noised)
 
 
-def _one_level(
-    model: PerSampleGradients, draw: _Draws, omega: float, count: int, probes: int | None, ridge: float
-) -> dict[str, Any]:
-    return _estimates(_statistics(model, draw, omega, count, probes), omega, ridge)
+def _one_level(model: PerSampleGradients, draw: _Draws, omega: float, sampling: GradientSampling) -> dict[str, Any]:
+    return _estimates(_statistics(model, draw, omega, sampling), omega, sampling.ridge)
 
 
-def _statistics(
-    model: PerSampleGradients, draw: _Draws, omega: float, count: int, probes: int | None
-) -> dict[str, Array]:
+def _statistics(model: PerSampleGradients, draw: _Draws, omega: float, sampling: GradientSampling) -> dict[str, Array]:
     """Per batch: mean gradient, second moment, curvature, squared norm and loss; a share per process, then summed."""
-    size = model.size
+    size, count = model.size, sampling.batches
     shapes = {"mean": (count, size), "second": (count, size, size), "curvature": (count, size, size)}
     found = {name: np.zeros(shape) for name, shape in shapes.items()} | {
         name: np.zeros(count) for name in ("norm", "loss")
     }
     mine = list(my_share(count))
     training = model.module.training
-    model.module.eval()
+    model.module.eval()  # dropout or batch statistics would be one more noise in the gradients
     try:
-        group = max(1, model.at_once // draw.batch)
+        group = max(1, model.at_once // draw.batch)  # small batches share a call of the network
         for start in range(0, len(mine), group):
-            _add_batches(model, draw, omega, mine[start : start + group], probes, found)
+            _add_batches(model, draw, omega, mine[start : start + group], sampling.probes, found)
     finally:
         model.module.train(training)
     return {name: sum_over_processes(torch.as_tensor(value)).numpy() for name, value in found.items()}
@@ -238,11 +278,13 @@ def _add_batches(
     with torch.no_grad():
         out = model.checked(x, draw.sigma)
         found["loss"][which] = ((out - clean) ** 2).flatten(1).sum(1).reshape(len(which), -1).mean(1).cpu().numpy()
+    # squared norms come from all parameters: tr(Sigma), and with it kappa2, is not that of the directions kept
     rows, norms = model.rows(x, draw.sigma, clean, "loss")
     found["norm"][which] = omega**2 * norms.reshape(len(which), -1).mean(1)
     small = omega * rows.reshape(len(which), draw.batch, model.size)
     found["mean"][which] = small.mean(axis=1)
     found["second"][which] = np.swapaxes(small, 1, 2) @ small / draw.batch
+    # J^T u for directions u of the output: sum over u of (J^T u)(J^T u)^T is J^T J, exactly or in expectation
     for output in _probes(clean, draw, which, probes):
         rows = model.rows(x, draw.sigma, output, "probe")[0].reshape(len(which), draw.batch, model.size)
         found["curvature"][which] += omega * np.swapaxes(rows, 1, 2) @ rows / draw.batch
@@ -257,8 +299,9 @@ def _probes(clean: torch.Tensor, draw: _Draws, which: list[int], probes: int | N
             unit[:, i] = 1.0
             yield unit.reshape(clean.shape)
         return
-    number_of = _PROBES if probes is None else integer(probes, "probes", minimum=1)
+    number_of = _PROBES if probes is None else probes
     shape = (draw.batch, *clean.shape[1:])
+    # every batch has its own signs, by its number: any share of the batches gives the same numbers
     for i in range(number_of):
         names = [("probe", f"{draw.sigma:.8g}", index, i) for index in which]
         yield torch.cat([rademacher(draw.seed, *n, shape=shape, like=clean) for n in names]) / number_of**0.5
@@ -266,6 +309,7 @@ def _probes(clean: torch.Tensor, draw: _Draws, which: list[int], probes: int | N
 
 def _estimates(found: dict[str, Array], omega: float, ridge: float) -> dict[str, Any]:
     """Noise of one level with standard errors: all batches, and each left out in turn."""
+    # the unit is a batch: its examples share a draw of the clean rows, and batches are independent
     count = found["norm"].size
     sums = {name: value.sum(axis=0) for name, value in found.items()}
     whole = _noise(sums, found["mean"], count, omega, ridge)
@@ -277,10 +321,10 @@ def _estimates(found: dict[str, Array], omega: float, ridge: float) -> dict[str,
     value = count * np.array(whole) - (count - 1) * left.mean(axis=0)  # the jackknife's removal of bias
     curvature = sums["curvature"] / count
     eigenvalues = np.maximum(np.linalg.eigvalsh(curvature), 0.0)
-    kept = eigenvalues > 1e-12 * eigenvalues[-1]
+    kept = eigenvalues > _ZERO * eigenvalues[-1]
     mean = sums["mean"] / count
     return {
-        "reducible": max(float(value[0]), 0.0),
+        "reducible": max(float(value[0]), 0.0),  # the corrected value may fall below 0 by its noise
         "reducible_error": float(error[0]),
         "step_noise": max(float(value[1]), 0.0),
         "step_noise_error": float(error[1]),
@@ -299,5 +343,7 @@ def _noise(sums: dict[str, Array], means: Array, count: int, omega: float, ridge
     square = float(total @ total - np.sum(means**2)) / (count * (count - 1)) if count > 1 else 0.0
     curvature, mean = sums["curvature"] / count, total / count
     noise = sums["second"] / count - np.outer(mean, mean)
+    # omega cancels from H^-1 Sigma H^-1; the error is counted without it, by F = H / omega
     averaged = averaged_covariance(curvature, noise, ridge)
+    # the trace of H Pi + Pi H = Sigma: 2 tr(H Pi) = tr(Sigma), whatever H is
     return float(np.sum(curvature * averaged)) / omega, (float(sums["norm"]) / count - square) / (2 * omega)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 
 from ...basics.checks import Array, integer, number, vector
 from ...basics.ledger import Ledger
+from ...basics.wording import Progress, teller
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate
 from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, normal, seeded, sum_over_processes
 
-__all__ = ["ReplicatedRuns", "replicated_runs", "run_seed"]
+__all__ = ["ReplicatedRuns", "Replication", "replicated_runs", "run_seed"]
 
 _LARGEST_COVARIANCE = 64
 
@@ -63,6 +65,30 @@ class ReplicatedRuns:
         return Estimate(self.variance / rate, self.variance_error / rate, self.runs)
 
 
+@dataclass(frozen=True)
+class Replication:
+    """How often training is repeated, and on how many inputs its results are compared.
+
+    Args:
+        runs: R, at least 3: leaving one out needs two others. Sixteen give a variance good to a third.
+        inputs: clean examples per level, at least 2.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> Replication(runs=32).inputs
+    64
+    """
+
+    runs: int = 16
+    inputs: int = 64
+
+    def __post_init__(self) -> None:
+        hint = "Leaving one out needs two others."
+        object.__setattr__(self, "runs", integer(self.runs, "Replication.runs", minimum=3, hint=hint))
+        object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2))
+
+
 def run_seed(seed: int, run: int) -> int:
     """Seed of one run, below 2^31: what `train` is called with."""
     return int(seeded(seed, "run", run).initial_seed() % 2**31)
@@ -73,50 +99,51 @@ def replicated_runs(
     data: Any,
     sigma: Any,
     *,
-    runs: int = 16,
-    inputs: int = 64,
+    replication: Replication | None = None,
     reference: Any = None,
     seed: int = 0,
-    ledger: Ledger | None = None,
-    progress: Callable[[int, int], Any] | None = None,
+    folder: str | Path | None = None,
+    progress: Progress = None,
 ) -> ReplicatedRuns:
     """Train R times and compare the outputs at the same inputs, level by level and across levels.
 
     Inputs are x0 + sigma z with x0 and z shared by the levels, so that errors of different levels can be
     multiplied (docs/theory.md section 6). Standard errors of the variance: leave-one-run-out, and the spread
-    over inputs. Every run's outputs go to the ledger: a stopped call goes on, and more runs can be added.
+    over inputs. Every run's outputs are kept in `folder`: a stopped call goes on, and more runs can be added.
 
     Args:
         train: seed -> trained denoiser (x, sigma) -> x0; see `SGDPilot` for one of a given module.
         data: clean examples, from which the inputs are taken.
         sigma: (M,) ascending noise levels, data units.
-        runs: R, at least 3.
-        inputs: clean examples per level.
+        replication: how many runs R and inputs; 16 and 64 unless given.
         reference: a better denoiser, for the bias.
         seed: of the inputs and of the runs' seeds.
-        ledger: finished runs.
-        progress: called with (finished, runs).
+        folder: where the outputs of finished runs are kept.
+        progress: True for lines on stderr, or a function of a text.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a folder of another question.
         DenoiserError: a trained denoiser returns something that cannot be used, with the level.
 
     >>> data = torch.arange(100.0).view(50, 2)
-    >>> found = replicated_runs(lambda s: lambda x, sigma: x * (1 + 0.1 * (s % 7)), data, [0.5, 1.0], runs=4)
+    >>> four = Replication(runs=4)
+    >>> found = replicated_runs(lambda s: lambda x, sigma: x * (1 + 0.1 * (s % 7)), data, [0.5, 1.0], replication=four)
     >>> found.correlation.round(2).tolist()  # every run's error is its factor times x, and sigma is small here
     [[1.0, 1.0], [1.0, 1.0]]
     """
     levels = vector(sigma, "sigma", positive=True, ascending=True)
-    count = integer(runs, "runs", minimum=3, hint="Leaving one out needs two others.")
-    clean = _clean(data, integer(inputs, "inputs", minimum=2), seed)
+    replication, tell = Replication() if replication is None else replication, teller(progress)
+    count = replication.runs
+    clean = _clean(data, replication.inputs, seed)
     noise = normal(seed, "replicated_runs", "noise", shape=tuple(clean.shape), like=clean)
-    kept = Ledger(None, {}) if ledger is None else ledger
+    # the number of runs is no part of the question: more of them can be added
+    question = {"sigma": levels.tolist(), "inputs": list(clean.shape), "seed": seed}
+    ledger = Ledger(folder, {"estimate": "replicated_runs", **question})
     outputs = np.zeros((count, levels.size, clean.shape[0], clean[0].numel()))
     for done, run in enumerate(my_share(count)):
-        item = kept.item(f"run_{run}", partial(_one_run, train, run_seed(seed, run), levels, clean, noise))
+        item = ledger.item(f"run-{run}", partial(_one_run, train, run_seed(seed, run), levels, clean, noise))
         outputs[run] = item["output"]
-        if progress is not None:
-            progress(done + 1, len(my_share(count)))
+        tell(f"run {done + 1} of {len(my_share(count))}")
     outputs = sum_over_processes(torch.from_numpy(outputs)).numpy()
     target = None if reference is None else _outputs(reference, levels, clean, noise)
     return _compare(levels, outputs, target)
