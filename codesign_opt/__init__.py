@@ -7,6 +7,6 @@
 
 from .basics.lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)  # the names are in __init__.pyi

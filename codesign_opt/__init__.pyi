@@ -1,6 +1,8 @@
 from . import estimate as estimate
+from . import exports as exports
 from . import peers as peers
 from . import problems as problems  # type: ignore[attr-defined]  # lies beside the package, in problems/
+from . import testbed as testbed
 from .basics.errors import CodesignError as CodesignError
 from .basics.errors import ConvexityError as ConvexityError
 from .basics.errors import InfeasibleError as InfeasibleError
@@ -10,11 +12,14 @@ from .comparison.compare import compare as compare
 from .comparison.table import Comparison as Comparison
 from .comparison.world import World as World
 from .curves.estimation import learning_curves as learning_curves
+from .curves.least_squares import Bootstrap as Bootstrap
 from .curves.recording import LevelStatistics as LevelStatistics
 from .curves.results import LearningCurves as LearningCurves
+from .curves.windows import LogReading as LogReading
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
+from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel
 from .ingredients.coupling import PerStep as PerStep
@@ -23,6 +28,7 @@ from .ingredients.densities import LogNormal as LogNormal
 from .ingredients.densities import SigmaDensity as SigmaDensity
 from .ingredients.grids import edm_grid as edm_grid
 from .ingredients.grids import log_snr_grid as log_snr_grid
+from .ingredients.grids import steps_on_levels as steps_on_levels
 from .ingredients.levels import Levels as Levels
 from .ingredients.prices import Prices as Prices
 from .ingredients.process import EDM as EDM
@@ -44,6 +50,7 @@ from .modeling import Floor as Floor
 from .modeling import GramDiscretization as GramDiscretization
 from .modeling import InformationError as InformationError
 from .modeling import Monotone as Monotone
+from .modeling import Point as Point
 from .modeling import ScoreError as ScoreError
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share
@@ -54,6 +61,7 @@ from .modeling import Term as Term
 from .modeling import Truncation as Truncation
 from .modeling import TrustCap as TrustCap
 from .modeling import named as named
+from .models.base import Model as Model
 from .models.coefficients import Coefficients as Coefficients
 from .models.estimated import EstimatedModel as EstimatedModel
 from .models.gaussian import GaussianModel as GaussianModel
@@ -65,8 +73,8 @@ from .planning.frontier import frontier as frontier
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
+from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
-from .results.record import Plan as Plan
 from .samplers.affine_steps import AffineSteps as AffineSteps
 from .samplers.members import Ancestral as Ancestral
 from .samplers.members import DPMpp2M as DPMpp2M

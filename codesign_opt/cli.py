@@ -12,14 +12,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from . import __version__
-
-if TYPE_CHECKING:
-    from .declared.problem import DeclaredProblem
-    from .ingredients.prices import Prices
-    from .results.record import Plan
+import codesign_opt as co
 
 __all__ = ["main"]
 
@@ -33,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; those of the process unless given.
 
     >>> main(["list", "--names"]) # doctest: +ELLIPSIS
-    power_law_64
+    banded_64
     ...
     0
     """
@@ -47,11 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", 130)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _complain(_message(error), 2)
-    except Exception as error:
-        from .basics.errors import CodesignError
-
-        if not isinstance(error, CodesignError):
-            raise
+    except co.CodesignError as error:
         return _complain(_message(error), 1)
 
 
@@ -82,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Compute-optimal training and sampling of diffusion models, by certified convex optimization.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    parser.add_argument("--version", action="version", version=f"{PROG} {co.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for declare in (_solve_arguments, _audit_arguments, _frontier_arguments, _show_arguments, _list_arguments):
         declare(commands)
@@ -176,7 +167,7 @@ def _export_arguments(commands: Any) -> None:
     parser = _command(commands, "export", _export, "give a plan's noise levels to another program")
     parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a saved plan, or a file of noise levels")
     parser.add_argument(
-        "--to", required=True, choices=("diffusers", "k-diffusion", "comfyui", "json", "csv"), help="the other program"
+        "--to", required=True, type=_target, metavar="TARGET", help="diffusers, k-diffusion, comfyui, json or csv"
     )
     parser.add_argument(
         "--scheduler", metavar="FILE|CLASS", help="for diffusers: a scheduler_config.json, or the name of a class"
@@ -195,6 +186,14 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers a,b,c") from None
 
 
+def _target(text: str) -> str:
+    """A name that `export` knows, the user's own included; argparse turns the error into one line."""
+    known = co.exports.targets()
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(known)})")
+    return text
+
+
 # the commands
 
 
@@ -209,16 +208,13 @@ def _solve(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from .ingredients.training_run import TrainingRun
-    from .planning.audit import audit
-
     declared = _load(options, "images")
     model, prices = _model_and_prices(declared, "audit")
     folder = _folder(options.out)
-    run = TrainingRun(_density(options.density), options.iterations, options.batch)
+    run = co.TrainingRun(_density(options.density), options.iterations, options.batch)
     settings = {**declared.options, **_progress(options, declared)}
     settings.pop("steps", None)  # the grid in use has its own
-    report = audit(model, prices, sigmas=_grid(options, model), run=run, **settings)
+    report = co.audit(model, prices, sigmas=_grid(options, model), run=run, **settings)
     print(report)
     if folder is not None:
         _save_text(folder / "audit.txt", str(report))
@@ -228,8 +224,6 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _frontier(options: argparse.Namespace) -> int:
-    from .planning.frontier import frontier
-
     sweep = options.images if options.images is not None and len(options.images) > 1 else None
     if sweep is not None and len(options.budgets) > 1:
         raise ValueError("frontier: several budgets and several numbers of images; sweep one of them.")
@@ -237,7 +231,7 @@ def _frontier(options: argparse.Namespace) -> int:
     declared = _load(options, "images", "steps")
     model, prices = _model_and_prices(declared, "frontier")
     folder = _folder(options.out)
-    found = frontier(
+    found = co.frontier(
         model,
         prices,
         options.budgets if sweep is None else options.budgets[0],
@@ -256,14 +250,11 @@ def _frontier(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from . import problems
-    from .comparison.compare import compare
-
-    declared = problems.load(options.problem)
+    declared = co.problems.load(options.problem)
     if declared.model is None:
         raise ValueError(f"compare needs a model, but {declared.name} is a finished problem; `solve` it.")
     folder = _folder(options.out)
-    found = compare(
+    found = co.compare(
         declared.model,
         None if options.peers is None else options.peers.split(","),
         options.evaluations,
@@ -281,9 +272,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from .results.record import Plan
-
-    plan = Plan.load(options.plan)
+    plan = co.Plan.load(options.plan)
     folder = _folder(options.out)
     print(plan)
     if options.levels is not None:
@@ -294,19 +283,16 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .exports import export, read_schedule
-    from .results.record import Plan
-
     saved = options.plan.read_text(encoding="utf-8", errors="replace")
-    schedule = Plan.load(options.plan) if '"codesign_opt.plan"' in saved else read_schedule(options.plan)
+    schedule = co.Plan.load(options.plan) if '"codesign_opt.plan"' in saved else co.read_schedule(options.plan)
     scheduler = None if options.scheduler is None else _scheduler(options.scheduler)
     # k-diffusion's numbers are those of a SIGMAS list; only its tensor needs torch
     target = "comfyui" if options.to == "k-diffusion" else options.to
-    value = export(schedule, target, scheduler, path=options.out, flow=options.flow, mu=options.mu, clip=options.clip)
-    if target == "diffusers":
-        print(value)
-    elif options.out is None:
-        print(value.rstrip() if isinstance(value, str) else ", ".join(map(repr, value)))
+    value = co.export(
+        schedule, target, scheduler, path=options.out, flow=options.flow, mu=options.mu, clip=options.clip
+    )
+    if target == "diffusers" or options.out is None:
+        print(", ".join(map(repr, value)) if isinstance(value, list) else str(value).rstrip())
     return 0
 
 
@@ -331,27 +317,23 @@ def _scheduler(name: str) -> Any:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from . import problems
-
-    names = problems.names()
+    names = co.problems.names()
     width = max(map(len, names))
     for name in names:
-        print(name if options.names else f"{name:<{width}}  {problems.title(name)}")
+        print(name if options.names else f"{name:<{width}}  {co.problems.title(name)}")
     return 0
 
 
 # what the commands share
 
 
-def _load(options: argparse.Namespace, *limits: str) -> DeclaredProblem:
+def _load(options: argparse.Namespace, *limits: str) -> co.problems.DeclaredProblem:
     """The problem with what the command line says instead of its own limits and levels."""
-    from . import problems
-
     stated = {name: getattr(options, name) for name in (*limits, "levels", "points")}
-    return problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
+    return co.problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
 
 
-def _model_and_prices(declared: DeclaredProblem, command: str) -> tuple[Any, Prices]:
+def _model_and_prices(declared: co.problems.DeclaredProblem, command: str) -> tuple[Any, co.Prices]:
     if declared.model is None:
         raise ValueError(f"{command} needs a model, but {declared.name} is a finished problem; `solve` it.")
     if declared.prices is None:
@@ -359,7 +341,7 @@ def _model_and_prices(declared: DeclaredProblem, command: str) -> tuple[Any, Pri
     return declared.model, declared.prices
 
 
-def _progress(options: argparse.Namespace, declared: DeclaredProblem) -> dict[str, Any]:
+def _progress(options: argparse.Namespace, declared: co.problems.DeclaredProblem) -> dict[str, Any]:
     """Arguments for a solve that shows its progress on stderr."""
     if not options.verbose:
         return {}
@@ -375,17 +357,13 @@ def _tell(text: str) -> None:
 
 def _grid(options: argparse.Namespace, model: Any) -> Any:
     """The sampler grid that --sigmas and --steps name."""
-    from .ingredients import grids
-
-    families = {"edm": grids.edm_grid, "log_snr": grids.log_snr_grid}
+    families = {"edm": co.edm_grid, "log_snr": co.log_snr_grid}
     if options.sigmas in families:
         low, high = model.process.sigma_min, model.process.sigma_max
         steps = 18 if options.steps is None else options.steps
         return families[options.sigmas](steps, low, high, terminal=model.terminal)
     if Path(options.sigmas).suffix.lower() in (".json", ".csv", ".txt"):
-        from .exports import read_schedule
-
-        grid = read_schedule(options.sigmas)
+        grid = co.read_schedule(options.sigmas)
         if options.steps is not None:
             raise ValueError(f"--steps goes with --sigmas edm or log_snr; {options.sigmas} has {grid.size - 1} steps.")
         return grid
@@ -398,8 +376,6 @@ def _grid(options: argparse.Namespace, model: Any) -> Any:
 
 
 def _density(text: str) -> Any:
-    from .ingredients.densities import LogNormal
-
     kind, _, values = text.partition(":")
     try:
         mean, std = _numbers(values)
@@ -407,7 +383,7 @@ def _density(text: str) -> Any:
         kind = ""
     if kind != "lognormal":
         raise ValueError(f"--density is {text!r}; give lognormal:MEAN,STD, such as lognormal:-1.2,1.2.")
-    return LogNormal(mean, std)
+    return co.LogNormal(mean, std)
 
 
 def _folder(path: Path | None) -> Path | None:
@@ -417,7 +393,7 @@ def _folder(path: Path | None) -> Path | None:
     return path
 
 
-def _write(folder: Path, plan: Plan, *, copy: bool = True) -> None:
+def _write(folder: Path, plan: co.Plan, *, copy: bool = True) -> None:
     """plan.json, the table of levels, and the page of figures."""
     if copy:
         plan.save(folder / "plan.json")

@@ -1,6 +1,6 @@
-"""Run the examples of README.md and write their outputs and figures into place.
+"""Run the examples of README.md and the tutorials and write their outputs and figures into place.
 
-python docs/regenerate.py           rewrite README.md and docs/figures
+python docs/regenerate.py           rewrite README.md, docs/figures and the outputs in tutorials/
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
@@ -12,16 +12,20 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import math
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
     re.DOTALL,
@@ -69,21 +73,48 @@ def limit_table(path: Path) -> str:
 _TABLES = {"network_plans": plans_table, "network_limit": limit_table}
 
 
-def run(code: str, figure: tuple[str, Path] | None) -> str:
-    """What the code prints; a figure it saves is moved into docs/figures."""
-    printed = io.StringIO()
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """A temporary folder to work in: what examples save stays out of the repository."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            with contextlib.redirect_stdout(printed):
-                exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # the page's own code
-            if figure is not None:
-                figure[1].parent.mkdir(exist_ok=True)
-                figure[1].write_bytes(Path(figure[0]).read_bytes())
+            yield
         finally:
             os.chdir(before)
-    return printed.getvalue().rstrip() + "\n"
+
+
+def printed(code: str, name: str, names: dict[str, Any]) -> str:
+    """What the code prints when it is run with these names."""
+    caught = io.StringIO()
+    with contextlib.redirect_stdout(caught):
+        exec(compile(code, name, "exec"), names)  # the repository's own code
+    return caught.getvalue()
+
+
+def run(code: str, figure: tuple[str, Path] | None) -> str:
+    """What the code prints; a figure it saves is moved into docs/figures."""
+    with elsewhere():
+        text = printed(code, "README.md", {"__name__": "readme"})
+        if figure is not None:
+            figure[1].parent.mkdir(exist_ok=True)
+            figure[1].write_bytes(Path(figure[0]).read_bytes())
+    return text.rstrip() + "\n"
+
+
+def tutorial(path: Path) -> str:
+    """A tutorial in the percent format with today's outputs, as lines `# | output` at the end of each cell of code."""
+    names: dict[str, Any] = {"__name__": "tutorial"}
+    cells = re.split(r"(?m)^(?=# %%)", path.read_text(encoding="utf-8"))
+    with elsewhere():
+        for i, cell in enumerate(cells):
+            if not cell.startswith("# %%\n"):
+                continue  # text
+            code = re.sub(r"(?m)^# \|.*\n", "", cell).rstrip() + "\n"
+            output = "".join(f"# | {line}".rstrip() + "\n" for line in printed(code, path.name, names).splitlines())
+            cells[i] = code + output + ("\n" if i + 1 < len(cells) else "")
+    return "".join(cells)
 
 
 def regenerated(text: str, *, figures: bool) -> str:
@@ -101,14 +132,28 @@ def regenerated(text: str, *, figures: bool) -> str:
     return _TABLE.sub(table, _BLOCK.sub(replace, text))
 
 
+def differences(path: Path, new: str) -> list[str]:
+    """Lines that are not what the code prints today; the last digits of a float may differ from machine to machine."""
+
+    def rounded(line: str) -> str:
+        return re.sub(r"\d\.\d{9,}", lambda match: f"{float(match[0]):.9f}", line)
+
+    lines = path.read_text(encoding="utf-8").splitlines(), new.splitlines()
+    pairs = itertools.zip_longest(*lines, fillvalue="")
+    return [f"{path.name}: {old!r} is now {now!r}" for old, now in pairs if rounded(old) != rounded(now)]
+
+
 def main() -> int:
-    """Rewrite the page, or check it."""
+    """Rewrite the pages, or check them."""
     check = "--check" in sys.argv[1:]
-    old = README.read_text(encoding="utf-8")
-    new = regenerated(old, figures=not check)
+    pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
+    pages |= {path: tutorial(path) for path in TUTORIALS}
     if check:
-        return int(old != new)
-    README.write_text(new, encoding="utf-8")
+        changed = [line for path, new in pages.items() for line in differences(path, new)]
+        print("\n".join(changed), file=sys.stderr)
+        return int(bool(changed))
+    for path, new in pages.items():
+        path.write_text(new, encoding="utf-8")
     return 0
 
 

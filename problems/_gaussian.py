@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
 
 __all__ = ["gaussian_problem"]
 
@@ -20,9 +19,8 @@ def gaussian_problem(
     budget: float = 1e6,
     images: float = 10_000,
     sigma_min: float | None = None,
-    sigma_max: float = 80.0,
     **options: Any,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """A spectrum as a planning question, priced in evaluations of the denoiser.
 
     A training example costs three evaluations (forward, and twice that backward). The lowest noise
@@ -33,7 +31,7 @@ def gaussian_problem(
     low = min(0.002, spectrum.smallest_positive**0.5 / 20) if sigma_min is None else sigma_min
     model = co.GaussianModel(
         replace(spectrum, provenance=f"{name}: {spectrum.provenance}"),
-        process=co.EDM(sigma_min=low, sigma_max=sigma_max),
+        process=co.EDM(sigma_min=low, sigma_max=80.0),
         sampler=co.Heun(),
         training=co.AveragedSGD(),
         coupling=co.Local(log_width=2.7),
@@ -41,4 +39,6 @@ def gaussian_problem(
         start="mean",
     )
     prices = co.Prices(example=3.0, evaluation=1.0, images=images)
-    return DeclaredProblem(name, title, provenance, model=model, prices=prices, budget=budget, options=options)
+    return co.problems.DeclaredProblem(
+        name, title, provenance, model=model, prices=prices, budget=budget, options=options
+    )

@@ -7,10 +7,9 @@ examples are clip(sqrt(s / (price multiplier)), floor, cap) (docs/theory.md sect
 
 from __future__ import annotations
 
+import math
+
 import codesign_opt as co
-from codesign_opt.basics.checks import number
-from codesign_opt.declared.problem import DeclaredProblem
-from codesign_opt.ingredients.grids import steps_on_levels
 
 TITLE = "Training density between a floor and a cap, EDM's sampler grid"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
@@ -25,20 +24,21 @@ def build(
     floor: float = 5_000.0,
     cap: float = 60_000.0,
     levels: int = 200,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Where to train for EDM's grid of `steps`, with `floor` to `cap` examples per unit log sigma."""
-    limit = number(budget, "clipped_allocation.budget", positive=True)
+    if not 0 < budget < math.inf:
+        raise ValueError(f"clipped_allocation.budget is {budget:g}; it must be finite and > 0.")
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), terminal="rescale")
     grid = co.edm_grid(steps, 0.002, 80.0, terminal="rescale")
-    table = model.settled_coefficients(grid, levels)
+    table = model.settled(grid, levels)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)
     problem = co.Problem(
         co.ScoreError(table),
         [
-            co.named("budget", co.Compute(prices, part="training") <= limit),
+            co.named("budget", co.Compute(prices, part="training") <= budget),
             co.Floor(floor, "density"),
             co.Cap(cap, "density"),
         ],
-        steps=steps_on_levels(table.levels, grid),
+        steps=co.steps_on_levels(table.levels, grid),
     )
-    return DeclaredProblem("clipped_allocation", TITLE, PROVENANCE, problem=problem)
+    return co.problems.DeclaredProblem("clipped_allocation", TITLE, PROVENANCE, problem=problem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
 
 TITLE = "A floor at low noise, a share of the examples, and 18 steps"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
@@ -21,7 +20,7 @@ def build(
     budget: float = 1e6,
     images: float = 10_000,
     **options: Any,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Plan everything with at least `floor` examples below sigma = 0.1 and at most `share` of all in [0.3, 3]."""
 
     def low_noise(design: co.Design) -> Any:
@@ -31,7 +30,7 @@ def build(
 
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
     constraints = (co.named("low-noise floor", low_noise), co.Share(at_most=share, low=0.3, high=3.0))
-    return DeclaredProblem(
+    return co.problems.DeclaredProblem(
         "custom_constraint",
         TITLE,
         PROVENANCE,

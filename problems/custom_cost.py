@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from numpy.typing import NDArray
 
 import codesign_opt as co
-from codesign_opt.basics.checks import Array, number
-from codesign_opt.declared.problem import DeclaredProblem
+
+Array = NDArray[np.float64]
 
 TITLE = "Guidance on an interval, and a superlinear price of examples"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions."
@@ -32,6 +34,12 @@ class Congestion(co.Term):
     usual: float
     power: float = 1.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"custom_cost.price is {self.price:g}; it must be finite and >= 0.")
+        if not 1 <= self.power < math.inf:
+            raise ValueError(f"custom_cost.power is {self.power:g}; it must be finite and >= 1.")
+
     def expression(self, design: co.Design) -> cp.Expression:
         crowding = cp.power(design.density / self.usual, self.power)
         return self.price * cp.sum(cp.multiply(design.log_width, crowding))
@@ -44,16 +52,12 @@ def guided(sigma: Array) -> Array:
 
 def build(
     *, price: float = 4e-6, power: float = 1.5, budget: float = 1e6, images: float = 10_000, **options: Any
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Plan everything with the price of an evaluation as a function of sigma and a term of one's own."""
     model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
-    congestion = Congestion(
-        number(price, "custom_cost.price", nonnegative=True),
-        usual=25_000.0,
-        power=number(power, "custom_cost.power", positive=True),
-    )
+    congestion = Congestion(price, usual=25_000.0, power=power)
     prices = co.Prices(example=3.0, evaluation=guided, images=images)
-    return DeclaredProblem(
+    return co.problems.DeclaredProblem(
         "custom_cost", TITLE, PROVENANCE, model=model, prices=prices, budget=budget,
         options={"terms": (congestion,), **options},
     )  # fmt: skip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import codesign_opt as co
-from codesign_opt.basics.optional import needs
-from codesign_opt.declared.problem import DeclaredProblem
 
 from ._gaussian import gaussian_problem
 
@@ -18,8 +16,8 @@ PROVENANCE = (
 REFERENCE = {"error": 7.938291e-4, "rtol": 1e-3}
 
 
-def build(*, pooled: bool = False, budget: float = 1e6, images: float = 10_000) -> DeclaredProblem:
+def build(*, pooled: bool = False, budget: float = 1e6, images: float = 10_000) -> co.problems.DeclaredProblem:
     """Plan everything for the covariance of the digits; `pooled`: within the ten classes."""
-    found = needs("sklearn.datasets", "scikit-learn", "digits").load_digits()
+    found = co.problems.needs("sklearn.datasets", "scikit-learn", "digits").load_digits()
     spectrum = co.Spectrum.from_samples(found.data / 16.0 * 2.0 - 1.0, found.target if pooled else None)
     return gaussian_problem("digits", TITLE, PROVENANCE, spectrum, budget=budget, images=images, sigma_min=0.002)

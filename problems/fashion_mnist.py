@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
-from codesign_opt.testbed.data.fashion_mnist import fashion_mnist
 
 from ._gaussian import gaussian_problem
 
@@ -27,11 +25,11 @@ def build(
     bands: int | None = None,
     budget: float = 1e6,
     images: float = 10_000,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Plan everything for the covariance of the images; `pooled`: within the ten classes.
 
     `folder` holds the files of the data set where they are not Debian's; `bands` merges eigenvalues.
     """
-    samples, labels = fashion_mnist("train", folder=folder)
+    samples, labels = co.testbed.fashion_mnist("train", folder=folder)
     spectrum = co.Spectrum.from_samples(samples, labels if pooled else None, bands=bands)
     return gaussian_problem("fashion_mnist", TITLE, PROVENANCE, spectrum, budget=budget, images=images, sigma_min=0.002)

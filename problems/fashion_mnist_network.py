@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
 
 TITLE = "U-Net trained on Fashion-MNIST, 28 x 28 pixels"
 PROVENANCE = (
@@ -30,7 +29,7 @@ def build(
     draws: int = 64,
     evaluations: int | None = None,
     progress: bool | Callable[[str], None] | None = None,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Where to step, and with `training` also where to train, for a network and not for its data's spectrum.
 
     Nothing is trained here. The measurement takes minutes the first time; every finished part stays in the cache.
@@ -51,13 +50,13 @@ def build(
     if not training and (budget is not None or images is not None):
         raise ValueError("fashion_mnist_network: budget and images buy training, too; give training=True with them.")
     try:
-        from codesign_opt.testbed.networks.recipes import RECIPES, cache_folder, cached
+        recipe = co.testbed.RECIPES[_NETWORK]
     except ImportError as error:
         raise ImportError(
             f"fashion_mnist_network measures a network with torch, which is not there ({error}); pip install "
             '"codesign_opt[torch]"'
         ) from None
-    network, data = cached(_NETWORK, folder=cache), RECIPES[_NETWORK].data()
+    network, data = co.testbed.cached(_NETWORK, folder=cache), recipe.data()
     if evaluations is None:
         evaluations = 10_000 if training else 5_000
     asked: dict[str, Any] = {
@@ -68,12 +67,12 @@ def build(
         run = co.TrainingRun(co.LogNormal(-1.2, 1.2), network.iterations, network.batch)
         growth = network.iterations / half
         asked["training"] = co.estimate.TrainingHistory(run, other=network.at(half), growth=growth)
-    place = cache_folder(cache) / "problems" / f"fashion_mnist_network{'-training' if training else ''}"
+    place = co.testbed.cache_folder(cache) / "problems" / f"fashion_mnist_network{'-training' if training else ''}"
     model = co.estimate.network(network.model, data, sampler=co.Heun(), seed=0, folder=place, **asked)
     if training and budget is None:
         budget = 1e6
     prices = co.Prices(example=3.0, evaluation=1.0, images=10_000 if images is None else images) if training else None
-    return DeclaredProblem(
+    return co.problems.DeclaredProblem(
         "fashion_mnist_network",
         TITLE,
         PROVENANCE,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import codesign_opt as co
-from codesign_opt.basics.checks import Array
-from codesign_opt.basics.optional import needs
-from codesign_opt.declared.problem import DeclaredProblem
 
 from ._gaussian import gaussian_problem
 
@@ -26,9 +24,11 @@ _LUMA = np.array([0.2125, 0.7154, 0.0721])
 _SIDE, _STRIDE = 16, 8
 
 
-def build(*, patches: int = 8_000, seed: int = 0, budget: float = 1e6, images: float = 10_000) -> DeclaredProblem:
+def build(
+    *, patches: int = 8_000, seed: int = 0, budget: float = 1e6, images: float = 10_000
+) -> co.problems.DeclaredProblem:
     """Plan everything for the covariance of the patches."""
-    library = needs("skimage.data", "scikit-image", "photo_patches")
+    library = co.problems.needs("skimage.data", "scikit-image", "photo_patches")
     every = np.concatenate([_patches(getattr(library, name)()) for name in _PHOTOGRAPHS])
     if not 2 <= patches <= len(every):
         raise ValueError(f"photo_patches.patches is {patches}; it must be from 2 to {len(every)}.")
@@ -37,7 +37,7 @@ def build(*, patches: int = 8_000, seed: int = 0, budget: float = 1e6, images: f
     return gaussian_problem("photo_patches", TITLE, PROVENANCE, spectrum, budget=budget, images=images)
 
 
-def _patches(photograph: Any) -> Array:
+def _patches(photograph: Any) -> NDArray[np.float64]:
     """(N, 16, 16) patches on a fixed grid, from bytes to [-1, 1]."""
     grey = photograph @ _LUMA if photograph.ndim == 3 else photograph
     windows = np.lib.stride_tricks.sliding_window_view(grey / 127.5 - 1.0, (_SIDE, _SIDE))

@@ -7,11 +7,14 @@ every band: the error is <G G^T, (sum_l m_l F_l)^-1> (docs/theory.md sections 6 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 import codesign_opt as co
-from codesign_opt.basics.checks import Array, number
-from codesign_opt.declared.problem import DeclaredProblem
+
+Array = NDArray[np.float64]
 
 TITLE = "Twelve gains shared by all noise levels"
 PROVENANCE = "Stated, no data: power-law spectrum of exponent 1.5 in 64 dimensions, eight bands."
@@ -47,14 +50,15 @@ def information(spectrum: co.Spectrum, levels: co.Levels, knots: Array) -> tuple
     return features.T[:, None, :], response, residual
 
 
-def build(*, budget: float = 1e6, levels: int = 200) -> DeclaredProblem:
+def build(*, budget: float = 1e6, levels: int = 200) -> co.problems.DeclaredProblem:
     """Where to train shared parameters, at three units of compute per example."""
-    limit = number(budget, "shared_parameters.budget", positive=True)
+    if not 0 < budget < math.inf:
+        raise ValueError(f"shared_parameters.budget is {budget:g}; it must be finite and > 0.")
     spectrum = co.Spectrum.power_law(64, exponent=1.5).in_bands(8)
     bins = co.Levels.log_uniform(0.002, 80.0, levels)
     knots = np.geomspace(bins.edges[0], bins.edges[-1], _PARAMETERS)
     features, response, residual = information(spectrum, bins, knots)
     term = co.InformationError(features, response, sigma=bins.sigma, residual_variance=residual)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)
-    budgets = [co.named("budget", co.Compute(prices, part="training") <= limit)]
-    return DeclaredProblem("shared_parameters", TITLE, PROVENANCE, problem=co.Problem(term, budgets))
+    budgets = [co.named("budget", co.Compute(prices, part="training") <= budget)]
+    return co.problems.DeclaredProblem("shared_parameters", TITLE, PROVENANCE, problem=co.Problem(term, budgets))

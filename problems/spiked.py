@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import codesign_opt as co
-from codesign_opt.declared.problem import DeclaredProblem
 
 from ._gaussian import gaussian_problem
 
 TITLE = "Spiked covariance, four spikes over noise, {dimension} dimensions"
 PROVENANCE = "Stated, no data: eigenvalues 4, 2, 1, 0.5 and 0.01 in all other directions."
+VARIANTS = {"dimension": (64, 256, 1024)}
 # found with 400 levels and 40 stopping points; 200 and 24 must agree
 REFERENCE = {
     64: {"error": 3.983659e-4, "rtol": 1e-3},
@@ -26,7 +26,7 @@ def build(
     noise: float = 0.01,
     budget: float = 1e6,
     images: float = 10_000,
-) -> DeclaredProblem:
+) -> co.problems.DeclaredProblem:
     """Plan everything for a few large eigenvalues above equal small ones."""
     spectrum = co.Spectrum.spiked(dimension, list(spikes), noise)
     title = TITLE.format(dimension=dimension)

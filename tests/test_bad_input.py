@@ -80,9 +80,14 @@ def test_coefficient_response(value):
 def test_coefficient_numbers(value):
     for name in ("truncation", "initial", "final_score", "final_floor", "positivity", "order", "evaluations_per_step"):
         refused(lambda name=name: coefficients(**{name: value}), f"Coefficients.{name}")
+    if value is not None:
+        refused(lambda: coefficients(trace=value), "Coefficients.trace")
 
 
 def test_coefficient_kinds():
+    refused(lambda: coefficients(sampler="heun"), "Coefficients.sampler")
+    refused(lambda: coefficients(estimation={"draws": 64}), "Coefficients.estimation")
+    refused(lambda: coefficients(band_variances=[1.0, -1.0]), "Coefficients.band_variances")
     refused(lambda: coefficients(order=1.5), "Coefficients.order")
     refused(lambda: coefficients(order=0), "Coefficients.order")
     refused(lambda: coefficients(coupling=2.7), "Coefficients.coupling")
@@ -191,7 +196,7 @@ def test_number_of_levels(value):
     "grid", [[], [1.0], [1.0, 2.0], [1.0, 0.0, 0.0], [1.0, -1.0], [NAN, 0.0], "ab", [INF, 1.0], [[2.0, 1.0]]]
 )
 def test_grids(grid):
-    for method in (MODEL.settled_coefficients, MODEL.band_errors, MODEL.kl_divergence, MODEL.discretization):
+    for method in (MODEL.settled, MODEL.band_errors, MODEL.kl_divergence, MODEL.discretization):
         refused(lambda method=method: method(grid), "sigmas")
     refused(lambda: co.codesign(MODEL, PRICES, 1e4, sigmas=grid), "sigmas")
 

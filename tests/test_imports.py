@@ -63,6 +63,55 @@ def imports_of(path):
             yield from (tuple(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "codesign_opt")
 
 
+def test_packages_import_only_what_the_table_allows():
+    wrong = []
+    for path in files():
+        own = path.relative_to(ROOT).parts[0]
+        allowed = {own, "basics", *MAY_IMPORT[own].split()}
+        wrong += [
+            f"{path.relative_to(ROOT)} imports {'.'.join(m)}" for m in imports_of(path) if m[:1] and m[0] not in allowed
+        ]
+        wrong += [f"{path.relative_to(ROOT)} imports the face of the package" for m in imports_of(path) if not m]
+    assert not wrong, "\n".join(sorted(set(wrong)))
+
+
+def test_no_two_files_import_each_other_not_even_by_a_detour():
+    arrows = {module_of(path): {m for m in imports_of(path) if m in MODULES} - {module_of(path)} for path in files()}
+    done, path = set(), []
+
+    def visit(module):
+        if module in path:
+            circle = [*path[path.index(module) :], module]
+            raise AssertionError("circle: " + " -> ".join(".".join(m) for m in circle))
+        if module in done:
+            return
+        path.append(module)
+        for other in arrows[module]:
+            visit(other)
+        done.add(path.pop())
+
+    for module in arrows:
+        visit(module)
+
+
+def test_command_line_declared_problems_and_tutorials_know_the_public_face_alone():
+    wrong = []
+    top = ROOT.parent
+    if not (top / "problems").is_dir():
+        return  # an installed package without its repository
+    for path in [ROOT / "cli.py", *(top / "problems").glob("*.py"), *(top / "tutorials").glob("*.py")]:
+        if path.name == "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "codesign_opt":
+                wrong.append(f"{path.name}: from {node.module}")
+            elif isinstance(node, ast.Import):
+                wrong += [f"{path.name}: {a.name}" for a in node.names if a.name.startswith("codesign_opt.")]
+            elif isinstance(node, ast.ImportFrom) and node.level and path.name == "cli.py":
+                wrong += [f"cli.py: from .{node.module or ''}"]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_package_is_shipped():
     settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     found = {".".join(("codesign_opt", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.py")}

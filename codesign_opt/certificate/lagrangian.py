@@ -93,6 +93,7 @@ class LagrangianBound:
     steps_price: Array = field(init=False)
     examples_box: tuple[Array, Array] = field(init=False)
     steps_box: tuple[Array, Array] = field(init=False)
+    has_logs: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         zero, infinite = np.zeros(self.size), np.full(self.size, np.inf)
@@ -109,6 +110,7 @@ class LagrangianBound:
 
     def add_logarithms(self, constant: float, examples: Array, steps: Array) -> None:
         """Add constant - examples . log(e + m) - steps . log n, coefficients >= 0."""
+        self.has_logs = True
         self.constant += constant
         self.examples_log = self.examples_log + examples
         self.steps_log = self.steps_log + steps
@@ -135,21 +137,22 @@ class LagrangianBound:
 
     def _minimum(self) -> float:
         if self.fixed_steps is not None:
-            return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
         low, high = self.steps_box
         rising = self._rising_powers(low)
         if rising == -np.inf:
             return -np.inf
         free = self._needs_steps()
-        per_level = np.zeros(self.size)
         if np.any(~np.isfinite(high) & (self.steps_price <= 0) & (free | (self.steps_price < 0))):
             return -np.inf
-        # levels on which steps serve nothing: the best number is the least (or the most, if paid for)
-        idle = np.where(self.steps_price >= 0, low, high)
-        idle = np.where(free, 1.0, idle)
-        per_level = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
-        if free.any():
-            per_level = np.where(free, self._minimise(low, high), per_level)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the bracket starts at steps near zero
+            per_level = self._minimise(low, high) if free.any() else np.zeros(self.size)
+            if not free.all():
+                # steps serve nothing there: the best number is the least (or the most, if paid for)
+                idle = np.where(free, 1.0, np.where(self.steps_price >= 0, low, high))
+                alone = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
+                per_level = np.where(free, per_level, alone)
         return float(self.constant + rising + per_level.sum())
 
     def _steps_cost(self) -> float:
@@ -226,8 +229,7 @@ class LagrangianBound:
     def _in_log(self, logs: Array) -> tuple[Array, Array]:
         """Level functions, the price of steps included, and their slopes in log n."""
         n = np.exp(logs)
-        with np.errstate(over="ignore", invalid="ignore"):  # the bracket starts at steps near zero
-            value, slope = self._at(n)
+        value, slope = self._at(n)
         return value + self.steps_price * n, (slope + self.steps_price) * n
 
     def _bracket(self, low: Array, high: Array) -> _Bracket:
@@ -238,8 +240,7 @@ class LagrangianBound:
         top = np.maximum(low, np.clip(guess * (1 - 1e-9), 1e-12, np.maximum(high, 1e-12)))
         below = top * _SPAN
         for _ in range(400):
-            with np.errstate(over="ignore", invalid="ignore"):
-                falls = self._at(top)[1] + self.steps_price < 0
+            falls = self._at(top)[1] + self.steps_price < 0
             below = np.where(falls, top, below)
             if not np.any(falls & (top < high)):
                 break
@@ -255,9 +256,8 @@ class LagrangianBound:
         value, slope = np.zeros(self.size), np.zeros(self.size)
         weight, inner = np.zeros(self.size), []
         for part in self.parts:
-            with np.errstate(over="ignore"):  # the bracket starts at steps near zero
-                x = np.minimum(part.kappa / n, 1e280)
-                factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
+            x = np.minimum(part.kappa / n, 1e280)
+            factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
             if safe is not None:
                 factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
             value = value + part.floor_error * factor
@@ -270,18 +270,18 @@ class LagrangianBound:
             weight = weight + part.example_error * factor
             inner.append((part.example_error, rate))
         for power, coefficient in self.powers:
-            with np.errstate(over="ignore"):
-                term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
-                value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
-        value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
+            term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
+            value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
+        if self.has_logs:
+            value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
         m = self._best_examples(weight)
         total = self.spent + m
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = value + np.where(weight > 0, weight / total, 0.0)
-            value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+        value = value + np.where(weight > 0, weight / total, 0.0)
+        value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+        if self.has_logs:
             value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
-            for error, rate in inner:
-                slope = slope - np.where(error > 0, error / total, 0.0) * rate
+        for error, rate in inner:
+            slope = slope - np.where(error > 0, error / total, 0.0) * rate
         return value, slope
 
     def _best_examples(self, weight: Array) -> Array:
@@ -289,12 +289,17 @@ class LagrangianBound:
         if self.fixed_examples is not None:
             return self.fixed_examples
         low, high = self.examples_box
-        with np.errstate(divide="ignore", invalid="ignore"):
+        best = weight / self.examples_price
+        if self.has_logs:
             half = 0.5 * self.examples_log / self.examples_price  # positive root of price t^2 - B t - weight
-            best = half + np.sqrt(half**2 + weight / self.examples_price) - self.spent
-        wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
-        best = np.where(self.examples_price > 0, best, np.where(wanted, high, low))
-        return np.clip(best, low, high)
+            best = half + np.sqrt(half**2 + best) - self.spent
+        else:
+            best = np.sqrt(best) - self.spent
+        priced = self.examples_price > 0
+        if not priced.all():
+            wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
+            best = np.where(priced, best, np.where(wanted, high, low))
+        return np.minimum(np.maximum(best, low), high)
 
 
 def pooled_price(example_error: Array, factor: Array, pooled: Array) -> Array:

@@ -12,13 +12,14 @@ import numpy as np
 
 from ..basics.checks import Array, integer
 from ..basics.wording import Progress, teller
+from ..ingredients.evaluations import evaluations as evaluations_of
+from ..ingredients.evaluations import least_steps, steps_within
 from ..ingredients.grids import check_grid
-from ..models.estimated import EstimatedModel
-from ..models.gaussian import GaussianModel
+from ..models.base import check_model
 from ..peers import Evidence, Schedule, names, schedule
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
-from .gaussian_world import GaussianWorld
+from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
 from .world import World
 
@@ -49,7 +50,8 @@ def compare(
     Args:
         model: GaussianModel: the exact squared Wasserstein distance, no noise. EstimatedModel with a live
             denoiser: mean squared distance of outputs to a fine solution under the same noise, on draws
-            that no plan has seen. Or a `World`, such as the testbed's.
+            that no plan has seen. A Model of your own: the errors that it predicts. Or a `World`, such as
+            the testbed's.
         peers: names of `peers.names()`, Schedule values, Plans, grids as arrays, or a dict of them by
             label; all known schedules unless given. A Plan or an array takes part in the cells whose
             number of steps it has.
@@ -145,7 +147,7 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
 def _needs_parameters(name: str) -> bool:
     try:
         schedule(name)
-    except TypeError:
+    except Exception:  # the user's own may fail in any way; where nobody asked for it, it stays out
         return True
     return False
 
@@ -186,7 +188,7 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             if missing:
                 notes[f"{label} is left out: Evidence.{missing[0]} is not known"] = None
             else:
-                makers[label] = _of_schedule(value, known)
+                makers[label] = _of_schedule(value, known, strict)
         else:
             if (value[-1] == 0) != (known.terminal == "denoise"):
                 raise ValueError(
@@ -196,8 +198,16 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
     return makers
 
 
-def _of_schedule(value: Schedule, known: Evidence) -> Maker:
-    return lambda steps: value.sigmas(steps, known)
+def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> Maker:
+    def make(steps: int) -> Array:
+        try:
+            return value.sigmas(steps, known)
+        except Exception as error:
+            if strict or isinstance(error, ValueError):
+                raise
+            raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
+
+    return make
 
 
 def _of_grid(grid: Array) -> Maker:
@@ -226,11 +236,11 @@ def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sa
 
 def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
     """Refuse evaluations that do not pay for the fewest steps that any grid can have."""
-    zero = 1 if terminal == "denoise" else 0
-    needed = sampler.evaluations_per_step + zero
+    least = least_steps(terminal)
+    needed = evaluations_of(least, sampler.evaluations_per_step, terminal)
     if limit < needed:
         raise ValueError(
-            f"compare: {limit} evaluations are too few for {1 + zero} step{'s' * zero} of {sampler.name}, the fewest "
+            f"compare: {limit} evaluations are too few for {_steps(least)} of {sampler.name}, the fewest "
             f"under terminal {terminal!r}; allow at least {needed}."
         )
 
@@ -304,9 +314,9 @@ class _Cell:
 
     def _largest(self, make: Maker) -> tuple[Array, float]:
         """The grid with most steps that the evaluations pay for; by halving, since costs rise with the steps."""
-        zero = 1 if self.world.terminal == "denoise" else 0
-        most, least = (self.limit - zero) // self.sampler.evaluations_per_step + zero, 1 + zero
-        few = f"{self.limit} evaluations are too few for {least} step{'s' * zero} of {self.sampler.name}"
+        least = least_steps(self.world.terminal)
+        most = steps_within(self.limit, self.sampler.evaluations_per_step, self.world.terminal)
+        few = f"{self.limit} evaluations are too few for {_steps(least)} of {self.sampler.name}"
         if most < least:
             raise ValueError(few)
         sigmas = make(most)
@@ -328,18 +338,16 @@ class _Cell:
         return best
 
 
-def _world_of(model: Any, draws: int) -> World:
-    if isinstance(model, GaussianModel):
-        return GaussianWorld(model)
-    if isinstance(model, EstimatedModel):
-        if model.probe is None:
-            raise ValueError(
-                "compare: the model was read from a file and has no denoiser to measure errors with; "
-                "estimate.network(denoiser, data, folder=…) brings it back without new measurements."
-            )
-        from .measured_world import MeasuredWorld
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
 
-        return MeasuredWorld(model, integer(draws, "draws", minimum=2))
+
+def _world_of(model: Any, draws: int) -> World:
     if isinstance(model, World):
         return model
-    raise ValueError(f"compare: model is {model!r}; give a GaussianModel, an EstimatedModel or a World.")
+    known = check_model(model, "compare", " or a World")
+    if known.probe is None:
+        return ModelWorld(known)
+    from .measured_world import MeasuredWorld  # torch
+
+    return MeasuredWorld(known, integer(draws, "draws", minimum=2))

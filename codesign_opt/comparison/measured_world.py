@@ -11,7 +11,7 @@ from ..basics.checks import Array
 from ..estimate.runs.fine_solution import Reference
 from ..estimate.steps.held_out import GridTest
 from ..estimate.steps.probe import NetworkProbe
-from ..models.estimated import EstimatedModel
+from ..models.base import Model
 from ..peers import Evidence
 from ..planning.codesign import codesign
 from ..samplers.members import Sampler
@@ -21,7 +21,7 @@ __all__ = ["MeasuredWorld"]
 
 @dataclass(frozen=True, eq=False)
 class MeasuredWorld:
-    """What `co.compare` asks, answered by the denoiser behind an EstimatedModel on draws of its own.
+    """What `co.compare` asks, answered by the denoiser behind a model on draws of its own.
 
     Args:
         model: with a probe; its sampler is the one that plans are made for.
@@ -31,7 +31,7 @@ class MeasuredWorld:
         ValueError: a plan for another sampler than the model was measured with.
     """
 
-    model: EstimatedModel
+    model: Model
     draws: int = 256
     measure: str = "mean squared distance of the output to a fine solution under the same noise"
     _tests: dict[int, GridTest] = field(default_factory=dict, repr=False)

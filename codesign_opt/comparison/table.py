@@ -125,10 +125,29 @@ class Comparison:
         return [(row, self.cell(row.sampler, row.evaluations)[0]) for row in own]
 
     def plot(self, axes: Sequence[Axes] | None = None) -> Any:
-        """Error over the plan's against evaluations, one panel per sampler; returns the figure's axes."""
-        from .figure import plot_comparison
+        """Error over the plan's against evaluations, one panel per sampler; returns the figure's axes.
 
-        return plot_comparison(self, axes)
+        Raises:
+            ValueError: another number of axes than samplers; a comparison without a schedule.
+        """
+        from .figure import plot_ratios
+
+        if not self.rows:
+            said = "; ".join(self.notes) or "nothing was compared"
+            raise ValueError(f"the comparison has no schedule to draw: {said}.")
+        base = "plan" if "plan" in self.peers else ""
+        return plot_ratios(self.cells, self.ratios(base), base, axes)
+
+    def ratios(self, base: str = "plan") -> dict[str, list[float]]:
+        """Error of every schedule over that of `base` (of the cell's best where that is ""), cell by cell.
+
+        nan where one of the two could not be made or the divisor is zero.
+        """
+        return {name: [self._ratio(name, cell, base) for cell in self.cells] for name in self.peers}
+
+    def _ratio(self, name: str, cell: tuple[str, int], base: str) -> float:
+        row, other = self.row(name, *cell), self.row(base, *cell) if base else self.cell(*cell)[0]
+        return float("nan") if row is None or other is None or other.error <= 0 else row.error / other.error
 
     def to_csv(self, path: str | Path) -> Path:
         """All rows with their grids, six digits."""

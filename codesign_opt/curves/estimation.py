@@ -9,10 +9,10 @@ import numpy as np
 
 from ..basics.checks import Array, Mask, choice, integer, number
 from ..ingredients.levels import Levels
-from .least_squares import LevelFit, bootstrap_errors, fit_level, run_multipliers
+from .least_squares import Bootstrap, LevelFit, bootstrap_errors, fit_level, run_multipliers
 from .results import LearningCurves
 from .smoothing import SMOOTHINGS, smooth_across_levels
-from .windows import Weight, Windows, inverse_examples, read_windows
+from .windows import LogReading, Windows, inverse_examples, read_windows
 
 __all__ = ["learning_curves"]
 
@@ -24,15 +24,10 @@ def learning_curves(
     *,
     levels: Any = 12,
     log_width: float | None = 2.7,
-    burn_in: float = 0.1,
     transfer: float | str = "fit",
     smoothing: str = "none",
-    examples: str = "per_row",
-    learning_rate: Any = None,
-    batch: Any = None,
-    weight: Weight = None,
-    bootstrap: str = "rows",
-    repeats: int = 200,
+    reading: LogReading | None = None,
+    bootstrap: str | Bootstrap = "rows",
     seed: int = 0,
 ) -> LearningCurves:
     """Fit loss = L + kappa1 / m + kappa2 tau / beta on every noise level to logs of losses |D - x0|^2.
@@ -40,7 +35,7 @@ def learning_curves(
     Least squares over the windows of all runs, weighed by the examples in them, with L, kappa1, kappa2 >= 0
     (docs/theory.md section 5). kappa1 follows from losses at several m, kappa2 from runs at several learning
     rates. Where a log holds runs of averaged weights (column `averaged`) beside last iterates, kappa1 is taken
-    from the former and kappa2 from the latter. Losses before `burn_in` of each run's examples are dropped.
+    from the former and kappa2 from the latter. Losses before `LogReading.burn_in` of each run's examples are dropped.
     Learning-rate schedules and moving averages are beyond this model: a rate that varies after burn-in is
     refused, a column `ema` above 0 is noted.
 
@@ -51,45 +46,38 @@ def learning_curves(
         levels: Levels, edges, or a number of equal bins over the logs' range.
         log_width: m = (density of examples per unit log sigma) x log_width, the correlation length of section 6;
             None: the examples on the level itself, for experts trained one by one.
-        burn_in: fraction of each run's examples before which rows are dropped, in [0, 1).
         transfer: "fit": the width of the Gaussian T by which examples teach neighbouring levels, m from T rho,
             where runs of two or more densities tell it; or a width in log sigma, >= 0, taken as given.
         smoothing: "none", "spline" or "tv": of log kappa in log sigma, zeros filled in.
-        examples: the column counts the examples of its row ("per_row") or all so far ("cumulative").
-        learning_rate, batch: of each run, where the log does not hold them.
-        weight: the logged loss is weight(sigma) |D - x0|^2, summed over dimensions; a function or a number
-            (1 / d for a mean over d dimensions). None: 1.
-        bootstrap: "rows" (independent windows) or "runs" (whole runs, three or more).
-        repeats, seed: of the bootstrap.
+        reading: what the logs do not say of themselves: how they count examples, the weight of their loss, learning
+            rate and batch, and how much of their beginning is dropped (a tenth); see `LogReading`.
+        bootstrap: "rows" (independent windows), "runs" (whole runs, three or more), or `Bootstrap(…)`.
+        seed: of the bootstrap.
 
     Raises:
         ValueError: a log that cannot be read (by line), no level with two windows, a rate that varies within a
             run, an argument out of range.
     """
-    _check(burn_in, transfer, smoothing, bootstrap, repeats, log_width)
+    _check(transfer, smoothing, log_width)
+    reading = LogReading() if reading is None else reading
+    errors_by = bootstrap if isinstance(bootstrap, Bootstrap) else Bootstrap(bootstrap)
     shape: Any = levels if isinstance(levels, Levels) else None
     if shape is None:
         shape = integer(levels, "levels", minimum=1) if np.ndim(levels) == 0 else Levels(levels)
-    bins, windows = read_windows(
-        runs, shape, examples=examples, learning_rate=learning_rate, batch=batch, weight=weight
-    )
-    table = _Table(bins, windows, burn_in, log_width)
+    bins, windows = read_windows(runs, shape, reading)
+    table = _Table(bins, windows, reading.burn_in, log_width)
     profile = _profile(table, transfer)
     fits = table.fits(profile.used)
-    errors = _errors(table, fits, profile.used, bootstrap, repeats, seed)
+    errors = _errors(table, fits, profile.used, errors_by, seed)
     return _result(table, fits, errors, profile, smoothing)
 
 
-def _check(burn_in: float, transfer: Any, smoothing: str, bootstrap: str, repeats: int, log_width: Any) -> None:
-    if number(burn_in, "burn_in", nonnegative=True) >= 1:
-        raise ValueError(f"burn_in is {burn_in:g}; it is a fraction of each run's examples, < 1.")
+def _check(transfer: Any, smoothing: str, log_width: Any) -> None:
     if isinstance(transfer, str):
         choice(transfer, "transfer", ("fit",))
     else:
         number(transfer, "transfer", nonnegative=True)
     choice(smoothing, "smoothing", SMOOTHINGS)
-    choice(bootstrap, "bootstrap", ("rows", "runs"))
-    integer(repeats, "repeats", minimum=2)
     if log_width is not None:
         number(log_width, "log_width", positive=True, hint="None counts the examples on the level itself.")
 
@@ -172,29 +160,26 @@ def _refuse_schedules(windows: list[Windows], keep: list[Mask]) -> None:
             raise ValueError(
                 f"learning_curves: {part.name}: learning_rate varies from {rates[0]:g} to {rates[-1]:g} after burn-in; "
                 "kappa2 tau describes a constant rate. Name each stretch of constant rate in a column 'run', raise "
-                "burn_in past the warm-up, or leave the column out to fit L and kappa1 alone."
+                "LogReading.burn_in past the warm-up, or leave the column out to fit L and kappa1 alone."
             )
 
 
 @dataclass(frozen=True, eq=False)
 class _Profile:
-    """Widths of the transfer kernel tried, their chi^2, and what was taken."""
+    """The width of the transfer kernel that is used, what the logs tell of it, and what to say."""
 
     used: float
     width: float
     error: float
-    widths: Array
-    chi2: Array
     note: str
 
 
 def _profile(table: _Table, transfer: float | str) -> _Profile:
-    empty = np.zeros(0)
     if not isinstance(transfer, str):
-        return _Profile(transfer, float(transfer), 0.0, empty, empty, "the transfer width was given, not fitted.")
+        return _Profile(transfer, float(transfer), 0.0, "the transfer width was given, not fitted.")
     alone = "transfer between levels is not identified (one density); kappa1 holds what neighbours teach."
     if len(table.windows) < 2 or table.log_width is None:
-        return _Profile(0.0, np.nan, np.nan, empty, empty, alone)
+        return _Profile(0.0, np.nan, np.nan, alone)
     first = table.fits(0.0)
     common = [set(fits) for fits in (first, table.fits(float(_WIDTHS[-1])))]
     levels = sorted(common[0] & common[1])
@@ -204,10 +189,10 @@ def _profile(table: _Table, transfer: float | str) -> _Profile:
     scale = max(chi2[best] / max(freedom, 1), 1.0) if all(map(table.known_noise, levels)) else chi2[best] / freedom
     rise = (chi2 - chi2[best]) / max(scale, 1e-300)
     if not levels or rise.max() < 3.84:
-        return _Profile(0.0, np.nan, np.nan, _WIDTHS, chi2, alone.replace("one density", "the densities are too alike"))
+        return _Profile(0.0, np.nan, np.nan, alone.replace("one density", "the densities are too alike"))
     width, error = _minimum(rise, best)
     note = f"transfer width {width:.2f} +- {error:.2f} in log sigma, kappa's errors are at this width."
-    return _Profile(width, width, error, _WIDTHS, chi2, note)
+    return _Profile(width, width, error, note)
 
 
 def _chi2(table: _Table, inverse: Array, levels: list[int]) -> float:
@@ -239,20 +224,21 @@ def _minimum(rise: Array, best: int) -> tuple[float, float]:
 
 
 def _errors(
-    table: _Table, fits: dict[int, LevelFit], width: float, bootstrap: str, repeats: int, seed: int
+    table: _Table, fits: dict[int, LevelFit], width: float, bootstrap: Bootstrap, seed: int
 ) -> dict[int, Array]:
-    if bootstrap == "runs" and len(table.windows) < 3:
+    whole = bootstrap.unit == "runs"
+    if whole and len(table.windows) < 3:
         raise ValueError(f"bootstrap is 'runs' with {len(table.windows)} runs; three are needed, or use 'rows'.")
     inverse = table.inverse(width)
     rng = np.random.default_rng(seed)
-    common = run_multipliers(rng, repeats, len(table.windows))
+    common = run_multipliers(rng, bootstrap.repeats, len(table.windows))
     errors = {}
     for level, fit in fits.items():
         design, loss, weight, run = table.rows(inverse, level)
         ratio = fit.chi2 / max(fit.freedom, 1)
         scale = max(ratio, 1.0) if table.known_noise(level) else ratio
-        noise = common if bootstrap == "runs" else rng.standard_normal((repeats, loss.size))
-        errors[level] = bootstrap_errors(design, fit, weight, scale, noise, run if bootstrap == "runs" else None)
+        noise = common if whole else rng.standard_normal((bootstrap.repeats, loss.size))
+        errors[level] = bootstrap_errors(design, fit, weight, scale, noise, run if whole else None)
     return errors
 
 
@@ -262,7 +248,7 @@ def _result(
     if not fits:
         raise ValueError(
             "learning_curves: no level has losses at two different numbers of examples after burn-in; log more "
-            "often, lower burn_in, or use fewer levels."
+            "often, lower LogReading.burn_in, or use fewer levels."
         )
     sigma = table.centre[list(fits)]
     value = np.stack([fit.coefficients for fit in fits.values()], axis=1)
@@ -282,8 +268,6 @@ def _result(
         log_width=table.log_width,
         transfer_width=profile.width,
         transfer_error=profile.error,
-        transfer_widths=profile.widths,
-        transfer_chi2=profile.chi2,
         smoothing=smoothing,
         notes=tuple(notes),
     )
@@ -308,6 +292,7 @@ def _notes(table: _Table, fits: dict[int, LevelFit]) -> list[str]:
         worst = max(bad, key=lambda i: fits[i].chi2 / max(fits[i].freedom, 1))
         notes.append(
             f"1/m does not describe {len(bad)} levels within their noise (worst sigma = {centre[worst]:.3g}, chi^2 "
-            f"{fits[worst].chi2:.0f} for {fits[worst].freedom}); raise burn_in, or take errors from bootstrap='runs'."
+            f"{fits[worst].chi2:.0f} for {fits[worst].freedom}); raise LogReading.burn_in, or take errors from "
+            "bootstrap='runs'."
         )
     return notes

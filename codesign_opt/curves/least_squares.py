@@ -7,11 +7,35 @@ from itertools import combinations
 
 import numpy as np
 
-from ..basics.checks import Array, Mask
+from ..basics.checks import Array, Mask, choice, integer
 
-__all__ = ["LevelFit", "fit_level", "nonnegative_least_squares"]
+__all__ = ["Bootstrap", "LevelFit", "fit_level", "nonnegative_least_squares"]
 
 _WEBB = np.sqrt(np.array([0.5, 1.0, 1.5]))  # six-point multipliers: few runs still give many resamples
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How losses are resampled for standard errors.
+
+    Args:
+        unit: "rows" (independent windows of one level) or "runs" (whole runs, three or more, with what their windows
+            have in common).
+        repeats: at least 2; 200 give errors good to a twentieth.
+
+    Raises:
+        ValueError: an unknown unit, too few repeats.
+
+    >>> Bootstrap("runs").repeats
+    200
+    """
+
+    unit: str = "rows"
+    repeats: int = 200
+
+    def __post_init__(self) -> None:
+        choice(self.unit, "bootstrap", ("rows", "runs"))
+        object.__setattr__(self, "repeats", integer(self.repeats, "Bootstrap.repeats", minimum=2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,8 @@ LOG_COLUMNS = (
     "ema",
 )  # fmt: skip
 _FLUSH = 32  # batches kept where they were made, so that a device is not waited for at every step
+_OPTIONS = ("run", "learning_rate", "batch", "averaged", "ema", "windows_per_doubling")
+_SUMS = ("count", "log_sigma", "loss", "square")
 
 
 class LevelStatistics:
@@ -132,6 +134,30 @@ class LevelStatistics:
                     stats._restore(row, Path(path))
         return stats
 
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on to the same bits, in plain numbers; batches that are not counted yet included.
+
+        The file of `save` is enough to go on from, too, up to the last digit of its means.
+        """
+        pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
+        return {
+            "edges": self.levels.edges.tolist(),
+            "options": {name: getattr(self, name) for name in _OPTIONS},
+            "examples": self.examples,
+            "rejected": self.rejected,
+            "windows": [window.state() for window in self._windows],
+            "pending": [(sigma.tolist(), loss.tolist(), rate) for sigma, loss, rate in pending],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> LevelStatistics:
+        """The recorder as it was when `state()` was taken."""
+        stats = cls(state["edges"], **state["options"])
+        stats.examples, stats.rejected = state["examples"], state["rejected"]
+        stats._windows = [_Window.from_state(window) for window in state["windows"]]
+        stats._pending = [(np.array(sigma), np.array(loss), rate) for sigma, loss, rate in state["pending"]]
+        return stats
+
     def _flush(self) -> None:
         pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
         self._pending = [item for item in pending if np.all(item[0] > 0)]  # a refused batch costs no other
@@ -185,8 +211,8 @@ class LevelStatistics:
         fixed |= {"batch": window.batch, "averaged": int(self.averaged), "ema": self.ema}
         rows = []
         for i in np.flatnonzero(window.count):
-            count = int(window.count[i])
-            variance = float(window.square[i] / (count - 1)) if count > 1 else None
+            count, square = int(window.count[i]), float(window.square[i])
+            variance = square / (count - 1) if count > 1 and math.isfinite(square) else None
             values = {"level": int(i) - 1, "sigma": float(np.exp(window.log_sigma[i])), "examples": count}
             row = fixed | values | {"loss": float(window.loss[i]), "variance": variance}
             rows.append({column: row[column] for column in LOG_COLUMNS})
@@ -211,11 +237,26 @@ class LevelStatistics:
 
 
 class _Window:
-    """Running moments by level of one stretch of training, both ends in examples seen at all levels."""
+    """Running moments by level of one stretch of training, both ends in examples seen at all levels.
+
+    `square` is the sum of squared deviations; NaN where only means were logged.
+    """
 
     def __init__(self, start: int, rate: float | None, batch: int, size: int) -> None:
         self.start, self.end, self.rate, self.batch = start, start, rate, batch
         self.count, self.log_sigma, self.loss, self.square = (np.zeros(size) for _ in range(4))
+
+    def state(self) -> dict[str, Any]:
+        fixed = {"start": self.start, "end": self.end, "rate": self.rate, "batch": self.batch}
+        return fixed | {name: getattr(self, name).tolist() for name in _SUMS}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> _Window:
+        window = cls(state["start"], state["rate"], state["batch"], len(state["count"]))
+        window.end = state["end"]
+        for name in _SUMS:
+            setattr(window, name, np.array(state[name]))
+        return window
 
     def add(self, level: Any, log_sigma: Array, loss: Array) -> None:
         """Merge examples into mean and sum of squared deviations, pairwise, so that nothing cancels."""

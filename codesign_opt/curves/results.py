@@ -17,7 +17,7 @@ __all__ = ["LearningCurves"]
 
 _ARRAYS = (
     "sigma", "bayes_floor", "reducible", "step_noise", "bayes_floor_error", "reducible_error", "step_noise_error",
-    "misfit", "transfer_widths", "transfer_chi2",
+    "misfit",
 )  # fmt: skip
 
 
@@ -37,7 +37,6 @@ class LearningCurves(TrainingErrors):
         transfer_width: width in log sigma of the Gaussian by which examples teach neighbouring levels; NaN
             where the log does not tell it (0 was used).
         transfer_error: its standard error.
-        transfer_widths, transfer_chi2: profile of the fit's chi^2 over widths, empty with one run.
         smoothing: "none", "spline" or "tv".
         notes: what was left out, assumed or not identified.
 
@@ -56,8 +55,6 @@ class LearningCurves(TrainingErrors):
     log_width: float | None
     transfer_width: float
     transfer_error: float
-    transfer_widths: Array
-    transfer_chi2: Array
     smoothing: str = "none"
     notes: tuple[str, ...] = ()
 
@@ -123,6 +120,8 @@ class LearningCurves(TrainingErrors):
             raise ValueError(f"LearningCurves.load: {path} is not JSON ({error}).") from None
         if not isinstance(values, dict) or values.pop("codesign_opt", None) != "LearningCurves":
             raise ValueError(f"LearningCurves.load: {path} holds no learning curves.")
+        for profile in ("transfer_widths", "transfer_chi2"):  # kept by version 0.1.0, read by nothing
+            values.pop(profile, None)
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             raise ValueError(f"LearningCurves.load: {path} has other fields: {sorted(set(values) ^ known)}.")

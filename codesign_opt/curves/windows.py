@@ -10,14 +10,45 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice
+from ..basics.checks import Array, Mask, choice, number
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun, read_log
 
-__all__ = ["Windows", "inverse_examples", "read_windows", "transfer_matrix"]
+__all__ = ["LogReading", "Windows", "inverse_examples", "read_windows", "transfer_matrix"]
 
 _PER_DOUBLING = 2
 Weight = Callable[[Array], Any] | float | None
+
+
+@dataclass(frozen=True, eq=False)
+class LogReading:
+    """What a log does not say of itself: how it counts examples, which loss it holds, where its start ends.
+
+    Args:
+        examples: the column counts the examples of its row ("per_row") or all so far ("cumulative").
+        learning_rate, batch: of each run, a number or one for every run, where the log does not hold them.
+        weight: the logged loss is weight(sigma) |D - x0|^2, summed over dimensions; a function or a number
+            (1 / d for a mean over d dimensions). None: 1.
+        burn_in: fraction of each run's examples before which rows are dropped, in [0, 1): the law of the curves is
+            that of a long run, and a tenth costs few rows, which are spaced by the logarithm of the examples.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    >>> LogReading(burn_in=0.05).examples
+    'per_row'
+    """
+
+    examples: str = "per_row"
+    learning_rate: Any = None
+    batch: Any = None
+    weight: Weight = None
+    burn_in: float = 0.1
+
+    def __post_init__(self) -> None:
+        choice(self.examples, "LogReading.examples", ("per_row", "cumulative"))
+        if number(self.burn_in, "LogReading.burn_in", nonnegative=True) >= 1:
+            raise ValueError(f"LogReading.burn_in is {self.burn_in:g}; it is a fraction of each run's examples, < 1.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +81,21 @@ class Windows:
     ema: float
 
 
-def read_windows(
-    runs: Any,
-    levels: Levels | int,
-    *,
-    examples: str = "per_row",
-    learning_rate: Any = None,
-    batch: Any = None,
-    weight: Weight = None,
-) -> tuple[Levels, list[Windows]]:
+def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[Levels, list[Windows]]:
     """Read all logs; a file with a column `run` holds one run per name. Arguments as in `learning_curves`."""
-    choice(examples, "examples", ("per_row", "cumulative"))
     listed = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not listed:
         raise ValueError("learning_curves: no runs; give a path, a TrainingRun, or a list of them.")
-    rates, sizes = _each(learning_rate, len(listed), "learning_rate"), _each(batch, len(listed), "batch")
+    rates = _each(reading.learning_rate, len(listed), "learning_rate")
+    sizes = _each(reading.batch, len(listed), "batch")
     logs = []
     for source, rate, size in zip(listed, rates, sizes, strict=True):
         log = _columns(source, rate, size)
-        _unweigh(log, weight)
+        _unweigh(log, reading.weight)
         logs += [_part(log, name, source) for name in dict.fromkeys(log["run"].tolist())]
     if not isinstance(levels, Levels):
         levels = _levels(np.concatenate([log["sigma"] for _, log in logs]), levels)
-    return levels, [_windows(name, log, levels, examples) for name, log in logs]
+    return levels, [_windows(name, log, levels, reading.examples) for name, log in logs]
 
 
 def _levels(sigma: Array, count: int) -> Levels:
@@ -88,7 +111,7 @@ def _each(value: Any, count: int, name: str) -> list[Any]:
     if value is None or np.ndim(value) == 0:
         return [value] * count
     if len(value) != count:
-        raise ValueError(f"learning_curves: {name} has {len(value)} entries for {count} runs.")
+        raise ValueError(f"LogReading.{name} has {len(value)} entries for {count} runs.")
     return list(value)
 
 
@@ -120,7 +143,7 @@ def _unweigh(log: dict[str, Any], weight: Weight) -> None:
         return
     value = np.asarray(weight(log["sigma"]) if callable(weight) else weight, dtype=np.float64)
     if not np.all(np.isfinite(value) & (value > 0)):
-        raise ValueError("learning_curves: weight must be positive and finite at every noise level of the log.")
+        raise ValueError("LogReading.weight must be positive and finite at every noise level of the log.")
     log["loss"] = log["loss"] / value
     if "variance" in log:
         log["variance"] = log["variance"] / value**2
@@ -164,7 +187,9 @@ def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, 
         end = np.cumsum(column)
         return end - column, end, column
     if np.any(np.diff(column) < 0):
-        raise ValueError(f"learning_curves: {name}: examples falls, so it is not cumulative; use examples='per_row'.")
+        raise ValueError(
+            f"learning_curves: {name}: examples falls, so it is not cumulative; use LogReading('per_row')."
+        )
     place, at, rows = np.unique(column, return_inverse=True, return_counts=True)
     before = np.concatenate([[0.0], place[:-1]])
     return before[at], column, ((place - before) / rows)[at]

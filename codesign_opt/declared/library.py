@@ -1,9 +1,8 @@
-"""Declared problems: data, prices and budgets ready to solve, one per file, with reference values.
+"""Declared problems by name: found by listing the files of problems/, read for lists, imported when one is loaded.
 
->>> from codesign_opt import problems
->>> problems.names()[:3]
-['power_law_64', 'power_law_256', 'power_law_1024']
->>> problems.load("power_law_64")
+>>> names()[:3], names()[-1]
+(['banded_64', 'banded_256', 'banded_1024'], 'spiked_1024')
+>>> load("power_law_64")
 DeclaredProblem('power_law_64': Power-law spectrum, exponent 1.5, 64 dimensions)
 """
 
@@ -12,59 +11,64 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .problem import DeclaredProblem
 
-__all__ = ["DeclaredProblem", "load", "names", "reference", "title"]
-
-# name: file and the arguments of its build(); files are imported when a problem is loaded, not for a list
-_REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
-    **{
-        f"{family}_{dimension}": (family, {"dimension": dimension})
-        for family in ("power_law", "spiked", "banded")
-        for dimension in (64, 256, 1024)
-    },
-    **{
-        name: (name, {})
-        for name in (
-            "digits", "photo_patches", "fashion_mnist", "fashion_mnist_network", "clipped_allocation", "custom_cost",
-            "custom_constraint", "shared_parameters",
-        )
-    },
-}  # fmt: skip
-
+__all__ = ["load", "names", "reference", "title"]
 
 _PACKAGE = "codesign_opt.problems"  # problems/ of the repository; a wheel holds it inside the package
 
 
-def _folder() -> Path:
-    found = find_spec(_PACKAGE)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent
+@dataclass(frozen=True)
+class _Entry:
+    """One name of the list: a file, and the argument of build() that tells it from other names of the file."""
+
+    path: Path
+    argument: str | None = None
+    value: Any = None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.argument is None else f"{self.path.stem}_{self.value}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {} if self.argument is None else {self.argument: self.value}
+
+    @property
+    def title(self) -> str:
+        found = _constants(self.path).get("TITLE")
+        if not isinstance(found, str):
+            raise ValueError(f"{self.path} states no TITLE; a problem's file has one line of text under this name.")
+        return found.format(**self.arguments)
+
+    def module(self) -> ModuleType:
+        """The file, imported."""
+        return import_module(f"{_PACKAGE}.{self.path.stem}")
 
 
 def names() -> list[str]:
-    """Names of all declared problems."""
-    return list(_REGISTRY)
+    """Names of all declared problems: their files in alphabetical order, the members of a family in its own."""
+    return list(_entries())
 
 
 def title(name: str) -> str:
     """One line on a declared problem, read without importing its file.
 
+    Raises:
+        ValueError: an unknown name (the message suggests the nearest).
+
     >>> title("digits")
     'Handwritten digits, 8 x 8 pixels'
     """
-    module, arguments = _entry(name)
-    source = _folder().joinpath(f"{module}.py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TITLE":
-            return str(ast.literal_eval(node.value)).format(**arguments)
-    raise ValueError(f"problems/{module}.py defines no TITLE.")
+    return _entry(name).title
 
 
 def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
@@ -88,26 +92,65 @@ def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".py") or Path(text).name != text:
         return build_with(module_from(Path(text)), text, overrides)
-    module, arguments = _entry(text)
-    return build_with(import_module(f"{_PACKAGE}.{module}"), text, {**arguments, **overrides})
+    entry = _entry(text)
+    return build_with(entry.module(), text, {**entry.arguments, **overrides}, title=entry.title)
 
 
 def reference(name: str) -> Mapping[str, float]:
     """Reference values of a declared problem with its own arguments, and their relative tolerance `rtol`.
 
-    Empty for a trained network: other machines round otherwise, and train to other weights.
+    Empty where the file has no REFERENCE, and for a trained network: other machines round otherwise, and train to
+    other weights.
     """
-    module, arguments = _entry(name)
-    values = import_module(f"{_PACKAGE}.{module}").REFERENCE
-    return dict(values[arguments["dimension"]] if arguments else values)
+    entry = _entry(name)
+    values = getattr(entry.module(), "REFERENCE", {})
+    return dict(values if entry.argument is None else values.get(entry.value, {}))
 
 
-def _entry(name: str) -> tuple[str, dict[str, Any]]:
-    if name in _REGISTRY:
-        return _REGISTRY[name]
-    near = difflib.get_close_matches(name, _REGISTRY, n=1, cutoff=0.5)
+def _entry(name: str) -> _Entry:
+    entries = _entries()
+    if name in entries:
+        return entries[name]
+    near = difflib.get_close_matches(name, entries, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]!r}? " if near else ""
+    known = ", ".join(entries)
     raise ValueError(
-        f"problem {name!r} is unknown; {meant}Known are {', '.join(_REGISTRY)}, and paths of .py files that "
-        "define build()."
+        f"problem {name!r} is unknown; {meant}Known are {known}, and paths of .py files that define build()."
     )
+
+
+@cache
+def _entries() -> dict[str, _Entry]:
+    found = find_spec(_PACKAGE)
+    assert found is not None
+    assert found.origin is not None
+    files = sorted(path for path in Path(found.origin).parent.glob("*.py") if not path.name.startswith("_"))
+    return {entry.name: entry for path in files for entry in _read(path)}
+
+
+def _read(path: Path) -> list[_Entry]:
+    """What a file declares: one problem, or one for every value of the argument in its VARIANTS."""
+    # a list of names starts at once: files without this word need not be parsed
+    variants = _constants(path).get("VARIANTS") if "VARIANTS" in path.read_text(encoding="utf-8") else None
+    if variants is None:
+        return [_Entry(path)]
+    if not isinstance(variants, dict) or len(variants) != 1:
+        raise ValueError(f'{path}: VARIANTS is {variants!r}; one argument and its values are needed, {{"d": (8, 16)}}.')
+    ((argument, values),) = variants.items()
+    return [_Entry(path, argument, value) for value in values]
+
+
+@cache
+def _constants(path: Path) -> dict[str, Any]:
+    """TITLE and VARIANTS as a file states them, literals at its top level; the file isn't run."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from None
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("TITLE", "VARIANTS"):
+                found[name] = ast.literal_eval(node.value)
+    return found

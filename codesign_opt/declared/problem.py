@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..ingredients.prices import Prices
     from ..programs.problem import Problem
-    from ..results.record import Plan
+    from ..results.plan import Plan
 
 __all__ = ["DeclaredProblem"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..basics.errors import CodesignError
 from .problem import DeclaredProblem
 
-__all__ = ["build_with", "declare", "module_from"]
+__all__ = ["build_with", "module_from"]
 
 
 def module_from(path: Path) -> ModuleType:
@@ -23,7 +23,7 @@ def module_from(path: Path) -> ModuleType:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file fails, with the line, or defines no build().
+        ValueError: the file fails, with the line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of a .py file that defines build()")
@@ -35,16 +35,28 @@ def module_from(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     with _blaming(path):
         spec.loader.exec_module(module)
-    if not callable(getattr(module, "build", None)):
-        raise ValueError(
-            f"{path} defines no build(); add `def build(): …` that returns (model, prices, budget), a co.Problem or "
-            "a DeclaredProblem."
-        )
     return module
 
 
-def build_with(module: ModuleType, where: str, overrides: dict[str, Any]) -> DeclaredProblem:
-    """Call build() with the overrides that it takes; the declared problem takes the others."""
+def build_with(
+    module: ModuleType, where: str, overrides: dict[str, Any], *, title: str | None = None
+) -> DeclaredProblem:
+    """Call build() with the overrides that it takes; the declared problem takes the others.
+
+    Args:
+        module: the problem's file.
+        where: the name or path that it was asked for by.
+        overrides: arguments of build(), and limits and options of the declared problem.
+        title: of a problem whose build() states none; the file's TITLE or docstring unless given.
+
+    Raises:
+        ValueError: the file defines no build(), or it fails.
+    """
+    if not callable(getattr(module, "build", None)):
+        raise ValueError(
+            f"{where} defines no build(); add `def build(): …` that returns (model, prices, budget), a co.Problem or "
+            "a DeclaredProblem."
+        )
     parameters = inspect.signature(module.build).parameters.values()
     everything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     taken = {p.name for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
@@ -52,18 +64,18 @@ def build_with(module: ModuleType, where: str, overrides: dict[str, Any]) -> Dec
     path = Path(where) if where.endswith(".py") else None
     with _blaming(path):
         result = module.build(**here)
-    declared = declare(result, module, where)
+    declared = _declare(result, module, where, title)
     return declared.with_limits(**{k: v for k, v in overrides.items() if k not in here})
 
 
-def declare(result: Any, module: ModuleType, where: str) -> DeclaredProblem:
+def _declare(result: Any, module: ModuleType, where: str, title: str | None) -> DeclaredProblem:
     """What build() returned, as a declared problem."""
     from ..programs.problem import Problem
 
     if isinstance(result, DeclaredProblem):
         return result
     name = Path(where).stem
-    title = str(getattr(module, "TITLE", (module.__doc__ or name).strip().splitlines()[0]))
+    title = title or str(getattr(module, "TITLE", (module.__doc__ or name).strip().splitlines()[0]))
     provenance = str(getattr(module, "PROVENANCE", f"declared in {where}"))
     if isinstance(result, Problem):
         return DeclaredProblem(name, title, provenance, problem=result)

@@ -9,6 +9,7 @@ from .denoisers.denoiser import Denoiser as Denoiser
 from .denoisers.denoiser import DenoiserError as DenoiserError
 from .draws.statistics import Estimate as Estimate
 from .draws.statistics import Moments as Moments
+from .draws.streams import Stream as Stream
 from .features.degradation import LinearDegradation as LinearDegradation
 from .features.degradation import TrainingPath as TrainingPath
 from .features.degradation import contraction_bound as contraction_bound
@@ -25,6 +26,7 @@ from .features.shared_features import SharedFeatures as SharedFeatures
 from .features.shared_features import shared_features as shared_features
 from .features.tangent_gram import TangentGram as TangentGram
 from .features.tangent_gram import tangent_gram as tangent_gram
+from .measured_evidence import EvidenceMeasurement as EvidenceMeasurement
 from .measured_evidence import evidence as evidence
 from .measurement import Measurement as Measurement
 from .network_model import network as network
@@ -34,12 +36,14 @@ from .runs.run import BrownianPath as BrownianPath
 from .runs.run import run as run
 from .runs.run import trajectory as trajectory
 from .runs.step_rule import StepRule as StepRule
+from .score_costs import Predictor as Predictor
 from .score_costs import score_cost as score_cost
 from .score_costs import step_costs as step_costs
 from .spectra.measure import spectrum as spectrum
 from .spectra.methods import Exact as Exact
 from .spectra.methods import Lanczos as Lanczos
 from .spectra.methods import Radial as Radial
+from .spectra.methods import SpectrumMethod as SpectrumMethod
 from .spectra.result import SpectrumEstimate as SpectrumEstimate
 from .steps.grid_descent import DescendedGrid as DescendedGrid
 from .steps.grid_descent import DescentRules as DescentRules

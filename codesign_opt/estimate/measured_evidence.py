@@ -16,7 +16,7 @@ from ..basics.ledger import Ledger
 from ..basics.wording import Progress, teller
 from ..ingredients.grids import edm_grid
 from ..ingredients.process import EDM, Process
-from ..peers import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from ..samplers.members import Euler, Sampler
 from .denoisers.denoiser import Denoiser
 from .denoisers.same_denoiser import check_same_denoiser, shared_range
@@ -25,9 +25,46 @@ from .draws.statistics import Estimate, Moments
 from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
 from .spectra.measure import spectrum
 
-__all__ = ["evidence"]
+__all__ = ["EvidenceMeasurement", "evidence"]
 
 _NUDGE = 0.05  # in log sigma, of the central difference of the score: its error is of the second order
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceMeasurement:
+    """What evidence is measured on, in which portions and where.
+
+    Args:
+        draws: examples, each with a path of noise of its own, at least 2; 256 give a risk good to a tenth.
+        levels: of the curves, uniform in log sigma over the range, at least 3.
+        teachers, teacher_steps: trajectories, and their steps (60, as in GITS, at least 2).
+        chunk: states in one call of the denoiser; more where states are small.
+        device: of the states; the data's unless given.
+        progress: True for lines on stderr, or a function of a text.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> EvidenceMeasurement(draws=400, levels=16).calls(400)
+    {'paths': 19200, 'trajectories': 3872}
+    """
+
+    draws: int = 256
+    levels: int = 64
+    teachers: int = 32
+    teacher_steps: int = 60
+    chunk: int = 64
+    device: Any = None
+    progress: Progress = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("draws", 2), ("levels", 3), ("teachers", 1), ("teacher_steps", 2), ("chunk", 1)):
+            value = integer(getattr(self, name), f"EvidenceMeasurement.{name}", minimum=least)
+            object.__setattr__(self, name, value)
+
+    def calls(self, examples: int) -> dict[str, int]:
+        """States denoised, part by part, where the data give so many examples."""
+        return {"paths": 3 * self.levels * examples, "trajectories": (2 * self.teacher_steps + 1) * self.teachers}
 
 
 def evidence(
@@ -37,15 +74,9 @@ def evidence(
     process: Process | None = None,
     sampler: Sampler | None = None,
     terminal: str = "denoise",
-    draws: int = 256,
-    levels: int = 64,
-    teachers: int = 32,
-    teacher_steps: int = 60,
-    chunk: int = 64,
+    measurement: EvidenceMeasurement | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
-    device: Any = None,
-    progress: Progress = None,
 ) -> Evidence:
     """Spectrum, risk, gaps, score cost and fine trajectories of a denoiser, for `peers` and `co.compare`.
 
@@ -57,21 +88,16 @@ def evidence(
                     by a central difference over 10 % of sigma
 
     three calls of the denoiser for each level and `chunk` draws. The trajectories are Heun's on EDM's grid from
-    N(0, sigma_max^2 I), `teachers` of them.
+    N(0, sigma_max^2 I).
 
     Args:
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
-        data: tensor, array, Dataset, DataLoader or iterable of batches; a uniform sample of `draws` is taken.
+        data: tensor, array, Dataset, DataLoader or iterable of batches; a uniform sample of so many draws is taken.
         process: forward process; EDM unless given. A network's own range of noise levels cuts it.
         sampler, terminal: what the evidence is for; Euler and "denoise" unless given.
-        draws: examples, each with a path of noise of its own.
-        levels: of the curves, uniform in log sigma over the range.
-        teachers, teacher_steps: of the trajectories.
-        chunk: states in one call of the denoiser; more where states are small.
+        measurement: draws, levels and trajectories, states per call, device and progress.
         seed: of all draws.
         folder: where finished items are kept: the same call goes on.
-        device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text.
 
     Returns:
         peers.Evidence; `provenance` has the evaluations, part by part, and "standard_errors" of the score
@@ -82,21 +108,23 @@ def evidence(
         DenoiserError: a denoiser that fails at some noise level; what was finished stays in `folder`.
 
     >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> found = evidence(lambda x, sigma: x / (1 + sigma[:, None] ** 2), x, draws=400, levels=16)
+    >>> linear, few = lambda x, sigma: x / (1 + sigma[:, None] ** 2), EvidenceMeasurement(draws=400, levels=16)
+    >>> found = evidence(linear, x, measurement=few)
     >>> bool(abs(found.risk(np.array([1.0]))[0] - 1.0) < 0.2)
     True
     """
-    tell = teller(progress)
-    integer(draws, "draws", minimum=2)
+    size = EvidenceMeasurement() if measurement is None else measurement
+    tell = teller(size.progress)
     first, data = first_of(data)
-    work = _Work.prepared(denoiser, first, process, levels, integer(chunk, "chunk", minimum=1), seed, folder, device)
+    work = _Work.prepared(denoiser, first, process, size, seed, folder)
     found = spectrum(data, seed=seed, folder=work.place("spectrum"))
     tell(f"spectrum: {found.spectrum!r}")
-    examples = _sample(data, draws, seed).to(work.like.device)
+    examples = _sample(data, size.draws, seed).to(work.like.device)
+    calls = size.calls(int(examples.shape[0]))
     paths = work.paths(examples)
-    tell(f"paths: {3 * work.sigma.size * examples.shape[0]:,} evaluations")
-    teacher = work.teacher(integer(teachers, "teachers", minimum=1), integer(teacher_steps, "teacher_steps", minimum=2))
-    tell(f"trajectories: {(2 * teacher_steps + 1) * teachers:,} evaluations")
+    tell(f"paths: {calls['paths']:,} evaluations")
+    teacher = work.teacher(size.teachers, size.teacher_steps)
+    tell(f"trajectories: {calls['trajectories']:,} evaluations")
     return Evidence(
         sigma_min=float(work.sigma[0]),
         sigma_max=float(work.sigma[-1]),
@@ -109,10 +137,7 @@ def evidence(
         trajectories=teacher,
         provenance={
             "source": "measured", "denoiser": work.denoiser.name, "draws": int(examples.shape[0]), "seed": seed,
-            "evaluations": {
-                "paths": 3 * work.sigma.size * int(examples.shape[0]),
-                "trajectories": (2 * teacher_steps + 1) * teachers,
-            },
+            "evaluations": calls,
             "standard_errors": {"score_cost": paths["cost"].standard_error, "gaps": paths["gaps"].standard_error},
         },
     )  # fmt: skip
@@ -146,21 +171,20 @@ class _Work:
         denoiser: Any,
         first: torch.Tensor,
         process: Process | None,
-        levels: int,
-        chunk: int,
+        measurement: EvidenceMeasurement,
         seed: int,
         folder: Any,
-        device: Any,
     ) -> _Work:
         wrapped, process = Denoiser.of(denoiser), process or EDM()
         if not isinstance(process, Process):
             raise ValueError(f"evidence: process is {process!r}; a Process is needed, such as co.EDM().")
         low, high = shared_range(process, wrapped)
-        sigma = np.geomspace(low, high, integer(levels, "levels", minimum=3))
+        sigma = np.geomspace(low, high, measurement.levels)
         sigma[0], sigma[-1] = low, high
-        like = torch.zeros((), dtype=first.dtype, device=first.device if device is None else torch.device(device))
+        device = first.device if measurement.device is None else torch.device(measurement.device)
+        like = torch.zeros((), dtype=first.dtype, device=device)
         place = None if folder is None else Path(folder)
-        work = cls(wrapped, tuple(first.shape[1:]), like, sigma, chunk, integer(seed, "seed"), place)
+        work = cls(wrapped, tuple(first.shape[1:]), like, sigma, measurement.chunk, integer(seed, "seed"), place)
         work._check_same()
         return work
 

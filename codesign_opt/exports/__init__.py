@@ -8,7 +8,17 @@
 from __future__ import annotations
 
 from .diffusers_export import DiffusersExport, for_diffusers
-from .exporting import TARGETS, export
+from .exporting import export
 from .reading import read_schedule
+from .targets import PlannedLevels, Target, add_target, targets
 
-__all__ = ["TARGETS", "DiffusersExport", "export", "for_diffusers", "read_schedule"]
+__all__ = [
+    "DiffusersExport",
+    "PlannedLevels",
+    "Target",
+    "add_target",
+    "export",
+    "for_diffusers",
+    "read_schedule",
+    "targets",
+]

@@ -16,6 +16,7 @@ from .scheduler_reading import class_names, is_flow, is_scheduler, setting
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
 from .scheduler_trials import call, check_same, inside_range, quiet, tried, with_changes
+from .targets import PlannedLevels, Target, add_target
 
 __all__ = ["DiffusersExport", "for_diffusers"]
 
@@ -213,6 +214,29 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
         type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
         draft.sampler, draft.same_steps, draft.notes,
     )  # fmt: skip
+
+
+def _diffusers(
+    levels: PlannedLevels, scheduler: Any = None, mu: float | None = None, clip: bool = False
+) -> tuple[DiffusersExport, str]:
+    """Of the target "diffusers"; its file is JSON."""
+    if scheduler is None:
+        raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
+    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip)
+    value = value.noted(_other_sampler(levels.sampler, value.sampler))
+    return value, value.json()
+
+
+add_target(Target("diffusers", ("scheduler", "mu", "clip"), _diffusers))
+
+
+def _other_sampler(planned: Mapping[str, Any], taken: str | None) -> str | None:
+    """A note where the scheduler takes other steps than those the plan was made for."""
+    name, eta = planned.get("name"), planned.get("eta", 1.0)
+    if name is None or (name == taken and eta == 1.0):  # the ancestral schedulers are those with eta = 1
+        return None
+    said = name if eta == 1.0 else f"{name} (eta = {eta:g})"
+    return f"The plan was made for {said} steps; this scheduler takes {taken or 'others'}: plan for those it takes."
 
 
 def _plain(value: Any) -> Any:

@@ -1,33 +1,19 @@
-"""export: noise levels for diffusers, k-diffusion, ComfyUI, JSON and CSV."""
+"""export: noise levels for diffusers, k-diffusion, ComfyUI, JSON, CSV, and targets of one's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..basics.checks import Array, choice
 from ..ingredients.grids import check_grid
-from .diffusers_export import for_diffusers
-from .noise_table import flow_time
-from .schedule_files import csv_text, json_text, list_text, write_text
+from . import diffusers_export, number_lists  # noqa: F401  they enter their targets
+from .schedule_files import write_text
+from .targets import EXPORT_TARGETS, PlannedLevels, Target, targets
 
-__all__ = ["TARGETS", "export"]
-
-TARGETS = ("diffusers", "k-diffusion", "comfyui", "json", "csv")
+__all__ = ["export"]
 
 
-def export(
-    schedule: Any,
-    target: str,
-    scheduler: Any = None,
-    *,
-    path: str | Path | None = None,
-    flow: bool = False,
-    mu: float | None = None,
-    clip: bool = False,
-) -> Any:
+def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
     """A plan's or a list's noise levels in the form that another program takes; `read_schedule` is the way back.
 
         diffusers    DiffusersExport: arguments for the scheduler and for a pipeline's call, rounding, apply(scheduler)
@@ -37,12 +23,13 @@ def export(
 
     Args:
         schedule: a Plan, or (K+1,) descending noise levels sigma_t / s_t whose last may be 0.
-        target: one of the five above.
+        target: one of the five above, or a name of one's own (`add_target`).
         scheduler: the diffusers scheduler that will be used (for "diffusers" alone).
         path: file to write as well: JSON for "diffusers" and "json", CSV, else numbers between commas.
-        flow: give flow-matching times t = sigma / (1 + sigma), which k-diffusion's descendants and ComfyUI
-            call sigmas for flow models (SD3, Flux).
-        mu, clip: for "diffusers": see `for_diffusers`.
+        options: those of the target; an option of another target may be None or False.
+            flow: for "k-diffusion" and "comfyui": give flow-matching times t = sigma / (1 + sigma), which
+                k-diffusion's descendants and ComfyUI call sigmas for flow models (SD3, Flux).
+            mu, clip: for "diffusers": see `for_diffusers`.
 
     Returns:
         See above; numbers of "k-diffusion" and "comfyui" are in the units that those programs call sigma.
@@ -56,68 +43,38 @@ def export(
     >>> export([3.0, 1.0, 0.0], "comfyui", flow=True)
     [0.75, 0.5, 0.0]
     """
-    choice(target, "export.target", TARGETS)
-    sigmas, planned_for = _levels(schedule)
-    given = {"scheduler": scheduler is not None, "mu": mu is not None, "clip": clip, "flow": flow}
-    allowed = {"diffusers": {"scheduler", "mu", "clip"}, "k-diffusion": {"flow"}, "comfyui": {"flow"}}
-    for name, used in given.items():
-        if used and name not in allowed.get(target, set()):
-            raise ValueError(f"export.{name} has no meaning for the target {target!r}; leave it out.")
-    if target == "diffusers":
-        if scheduler is None:
-            raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
-        value: Any = for_diffusers(sigmas, scheduler, mu=mu, clip=clip)
-        value = value.noted(_other_sampler(planned_for, value.sampler))
-        text = value.json()
-    elif target in ("json", "csv"):
-        value = text = json_text(sigmas) if target == "json" else csv_text(sigmas)
-    else:
-        levels = flow_time(sigmas) if flow else sigmas
-        _distinct(levels, "flow times" if flow else "levels", "double precision")
-        text = list_text(levels)
-        value = _tensor(levels) if target == "k-diffusion" else levels.tolist()
+    wanted = EXPORT_TARGETS.find(target)
+    levels = _levels(schedule)
+    value, text = _written(wanted, levels, options if scheduler is None else {"scheduler": scheduler, **options})
     if path is not None:
         write_text(path, text)
     return value
 
 
-def _levels(schedule: Any) -> tuple[Array, dict[str, Any]]:
+def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> tuple[Any, str]:
+    """What the target returns, and the text of its file."""
+    known = {option for name in targets() for option in EXPORT_TARGETS.find(name).options}
+    for name, value in options.items():
+        off = name in known and (value is None or value is False)  # of another target, and not used
+        if name not in target.options and not off:
+            takes = f"it takes {', '.join(target.options)}" if target.options else "it takes no options"
+            raise ValueError(f"export.{name} has no meaning for the target {target.name!r}; leave it out ({takes}).")
+    found = target.write(levels, **{name: value for name, value in options.items() if name in target.options})
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)):
+        raise ValueError(
+            f"the target {target.name!r} wrote {found!r}; its `write` must return what export returns and the text of "
+            "its file."
+        )
+    return found
+
+
+def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
-    sampler: Any = {}
-    if hasattr(schedule, "provenance") and hasattr(schedule, "sigmas"):
-        sampler = schedule.provenance.get("sampler", {})
-        schedule = schedule.sigmas
+    sampler: dict[str, Any] = {}
+    if hasattr(schedule, "number_of_steps"):  # a plan
+        sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(
                 "the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget."
             )
-    return check_grid(schedule, "export.schedule").sigmas, sampler if isinstance(sampler, dict) else {"name": sampler}
-
-
-def _other_sampler(planned: dict[str, Any], taken: str | None) -> str | None:
-    """A note where the scheduler takes other steps than those the plan was made for."""
-    name, eta = planned.get("name"), planned.get("eta", 1.0)
-    if name is None or (name == taken and eta == 1.0):  # the ancestral schedulers are those with eta = 1
-        return None
-    said = name if eta == 1.0 else f"{name} (eta = {eta:g})"
-    return f"The plan was made for {said} steps; this scheduler takes {taken or 'others'}: plan for those it takes."
-
-
-def _tensor(levels: Array) -> Any:
-    import torch
-
-    largest = float(np.finfo(np.float32).max)
-    if levels[0] > largest:
-        raise ValueError(f"level 0 is {levels[0]:.4g}; float32 ends at {largest:.4g}: start from a smaller level.")
-    single = levels.astype(np.float32)
-    _distinct(levels, "levels", "float32", single)
-    return torch.from_numpy(single)
-
-
-def _distinct(levels: Array, what: str, precision: str, rounded: Any = None) -> None:
-    same = np.flatnonzero(np.diff(levels if rounded is None else rounded) >= 0)
-    if same.size:
-        i = int(same[0])
-        raise ValueError(
-            f"{what} {i} and {i + 1} ({levels[i]:.9g}, {levels[i + 1]:.9g}) are one number in {precision}."
-        )
+    return PlannedLevels(check_grid(schedule, "export.schedule").sigmas, sampler)

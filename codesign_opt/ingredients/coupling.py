@@ -10,25 +10,54 @@ length over correlation length, both in log sigma:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
+from ..basics.inheritance import stale
+from ..basics.registry import Registry
 from .levels import Levels
+from .sigma_table import LogWidth, log_width_field, plain_field, restored_field, tabulate
 
 if TYPE_CHECKING:
     import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
-__all__ = ["Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
+__all__ = ["COUPLINGS", "Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
 
-LogWidth = float | Callable[[Array], Array]
+
+COUPLINGS: Registry[type[Coupling]] = Registry("Coupling.kind", "Coupling")
 
 
 class Coupling(ABC):
-    """How errors of neighbouring noise levels add (docs/theory.md section 6)."""
+    """How errors of neighbouring noise levels add (docs/theory.md section 6).
+
+    To add one, write a frozen dataclass with the five abstract methods; M must be convex in the steps, M(x) / m jointly
+    convex in (m, steps). Its programs are solved as declared, and its fields are saved with a model: numbers, texts,
+    arrays (they come back as lists: make arrays of them in `__post_init__`) and functions of sigma, as tables.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        COUPLINGS.add(cls.__name__, cls)
+
+    @property
+    def form(self) -> str | None:
+        """The name of M: "max", "p4", "per_step" or "settled"; None for one's own, which no structured solver knows."""
+        return None
+
+    @property
+    def known_form(self) -> str | None:
+        """`form`, but None where a subclass replaced M and did not state a form for it."""
+        return self.form if _own_form(type(self)) else None
+
+    def solver_form(self, levels: Levels) -> str | None:
+        """`known_form`, but None where examples are pooled: the structured solvers have one level serve itself."""
+        form = self.known_form
+        return form if form is None or self.pooling(levels) is None else None
 
     @abstractmethod
     def lengths(self, levels: Levels) -> Array:
@@ -42,6 +71,11 @@ class Coupling(ABC):
         """Correlation lengths at single noise levels of a range."""
         table = Levels.log_uniform(low, high, 400)
         return np.interp(np.log(sigma), np.log(table.sigma), self.lengths(table))
+
+    @property
+    def constant_length(self) -> float | None:
+        """The correlation length where it is one number for all noise levels, in log sigma; else None."""
+        return None
 
     def pooling(self, levels: Levels) -> Array | None:
         """(L, L) matrix T: examples that serve level l are (T m)_l; None where each serves its own."""
@@ -63,21 +97,43 @@ class Coupling(ABC):
     def product(self, examples: cp.Expression, steps: cp.Expression, scale: Array) -> cp.Expression:
         """M(scale / steps) / examples, a jointly convex cvxpy expression."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able description."""
-        return {"kind": type(self).__name__}
+    def to_dict(self, sigma: Any = None) -> dict[str, Any]:
+        """Class and fields as plain values, for JSON.
+
+        Args:
+            sigma: (M,) noise levels at which functions of sigma are tabulated; without them a function is only named,
+                for people to read.
+
+        Raises:
+            ValueError: a field that a file cannot hold, by name.
+
+        >>> Local(lambda sigma: 1 + sigma).to_dict([1.0, 2.0])["log_width"]
+        {'sigma': [1.0, 2.0], 'value': [2.0, 3.0]}
+        """
+        kept: list[str] = [f.name for f in fields(self) if f.init] if is_dataclass(self) else []
+        kind = type(self).__name__
+        return {"kind": kind} | {name: plain_field(getattr(self, name), sigma, f"{kind}.{name}") for name in kept}
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Coupling:
+        """The coupling that `to_dict` wrote; functions of sigma come back as their tables.
+
+        Raises:
+            ValueError: an unknown kind, a field that it does not have or that it needs.
+
+        >>> Coupling.from_dict(PerStep(0.3).to_dict())
+        PerStep(log_width=0.3)
+        """
+        if not isinstance(record, Mapping):
+            raise ValueError(f"Coupling.from_dict needs a mapping, not {type(record).__name__}.")
+        values = {name: restored_field(value, name) for name, value in record.items() if name != "kind"}
+        coupling: Coupling = COUPLINGS.make(record.get("kind"), values)
+        return coupling
 
 
-def _log_width(value: Any, name: str) -> LogWidth:
-    return value if callable(value) else number(value, name, positive=True)
-
-
-def _tabulate(value: LogWidth, sigma: Array, name: str) -> Array:
-    if callable(value):
-        found = np.asarray(value(sigma))
-        found = np.full(sigma.size, found) if found.ndim == 0 else found
-        return vector(found, f"{name}(sigma)", length=sigma.size, positive=True)
-    return np.full(sigma.size, value)
+@cache
+def _own_form(kind: type[Coupling]) -> bool:
+    return not stale(kind, ("factor", "slope", "expression", "product"), ("form",))
 
 
 def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
@@ -112,14 +168,18 @@ class Local(Coupling):
     form: str = "max"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "log_width", _log_width(self.log_width, "Local.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(self.log_width, "Local.log_width"))
         choice(self.form, "Local.form", ("max", "p4"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels.sigma, "Local.log_width")
+        return tabulate(self.log_width, levels.sigma, "Local.log_width")
 
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
-        return _tabulate(self.log_width, sigma, "Local.log_width")
+        return tabulate(self.log_width, sigma, "Local.log_width")
+
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
 
     def factor(self, x: Array) -> Array:
         if self.form == "max":
@@ -145,10 +205,6 @@ class Local(Coupling):
             return cp.maximum(cp.inv_pos(examples), cp.multiply(scale, _inverse_product(examples, steps)))
         return cp.exp(_log_p4(steps, scale) - cp.log(examples))
 
-    def to_dict(self) -> dict[str, Any]:
-        width = "function of sigma" if callable(self.log_width) else self.log_width
-        return {"kind": "Local", "log_width": width, "form": self.form}
-
 
 @dataclass(frozen=True)
 class PerStep(Coupling):
@@ -160,14 +216,22 @@ class PerStep(Coupling):
 
     log_width: LogWidth
 
+    @property
+    def form(self) -> str:
+        return "per_step"
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "log_width", _log_width(self.log_width, "PerStep.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(self.log_width, "PerStep.log_width"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels.sigma, "PerStep.log_width")
+        return tabulate(self.log_width, levels.sigma, "PerStep.log_width")
 
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
-        return _tabulate(self.log_width, sigma, "PerStep.log_width")
+        return tabulate(self.log_width, sigma, "PerStep.log_width")
+
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
 
     def factor(self, x: Array) -> Array:
         return np.asarray(x, dtype=np.float64)
@@ -184,10 +248,6 @@ class PerStep(Coupling):
         import cvxpy as cp
 
         return cp.multiply(scale, _inverse_product(examples, steps))
-
-    def to_dict(self) -> dict[str, Any]:
-        width = "function of sigma" if callable(self.log_width) else self.log_width
-        return {"kind": "PerStep", "log_width": width}
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,9 +304,6 @@ class PerLevel(Local):
         per_extent = np.divide(shares, extents, out=np.zeros_like(shares), where=shares > 0)
         return levels.log_width[:, None] * (per_extent @ shares.T)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": "PerLevel", "edges": self.edges.tolist()}
-
 
 @dataclass(frozen=True, eq=False)
 class Transfer(Local):
@@ -290,7 +347,7 @@ class Transfer(Local):
                     "(divide each row by its sum)."
                 )
         object.__setattr__(self, "transfer", checked)
-        object.__setattr__(self, "log_width", _log_width(log_width, "Transfer.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(log_width, "Transfer.log_width"))
         object.__setattr__(self, "form", choice(form, "Transfer.form", ("max", "p4")))
 
     def kernel(self, levels: Levels) -> Array:
@@ -307,10 +364,6 @@ class Transfer(Local):
     def pooling(self, levels: Levels) -> Array:
         return levels.log_width[:, None] * self.kernel(levels) / levels.log_width
 
-    def to_dict(self) -> dict[str, Any]:
-        transfer = self.transfer if isinstance(self.transfer, float) else self.transfer.tolist()
-        return {**super().to_dict(), "kind": "Transfer", "transfer": transfer}
-
 
 @dataclass(frozen=True, eq=False)
 class Settled(Coupling):
@@ -323,6 +376,21 @@ class Settled(Coupling):
 
     correlation: Array
     pool: Array | None = None
+
+    def __post_init__(self) -> None:
+        lengths = vector(self.correlation, "Settled.correlation", positive=True)
+        object.__setattr__(self, "correlation", lengths)
+        if self.pool is not None:
+            pool = matrix(self.pool, "Settled.pool", shape=(lengths.size, lengths.size), nonnegative=True)
+            object.__setattr__(self, "pool", pool)
+
+    @property
+    def form(self) -> str:
+        return "settled"
+
+    def to_dict(self, sigma: Any = None) -> dict[str, Any]:
+        """Class and arrays; without `sigma`, where people read it, the class alone: the arrays are one grid's."""
+        return {"kind": "Settled"} if sigma is None else super().to_dict(sigma)
 
     def pooling(self, levels: Levels) -> Array | None:
         return self.pool

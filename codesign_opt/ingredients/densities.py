@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ..basics.checks import Array, number, vector
+from ..basics.registry import Registry
 from .levels import Levels
 
-__all__ = ["Between", "LogNormal", "SigmaDensity"]
+__all__ = ["DENSITIES", "Between", "LogNormal", "SigmaDensity", "examples_of"]
+
+DENSITIES: Registry[Callable[..., SigmaDensity]] = Registry("training_density", "training density")
 
 
 class SigmaDensity(ABC):
     """A probability density of training examples over noise levels: what every training density is.
 
     To add one, write a frozen dataclass with `tails`, `quantile` and `per_log_sigma`; it then serves as
-    `TrainingRun(density=...)`, in `audit`, and wherever the library trains.
+    `TrainingRun(density=...)`, in `audit`, and wherever the library trains. One that states a class attribute `name`
+    goes by it in `peers.training_density`; one without is not listed.
 
     >>> LogNormal(0.0, 1.0).between(1.0, 1e9).quantile(np.array([0.0])).round(9).tolist()
     [1.0]
     """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(vars(cls).get("name"), str):  # not a field or property that happens to be called so
+            DENSITIES.add(cls.name, cls)
 
     @abstractmethod
     def tails(self, sigma: Array) -> tuple[Array, Array]:

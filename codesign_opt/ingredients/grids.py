@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
+from .evaluations import final_steps, least_steps
 from .levels import Levels
 
 __all__ = ["Grid", "check_grid", "edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
@@ -78,14 +79,9 @@ def steps_on_levels(levels: Levels, sigmas: Array) -> Array:
 
 def _nodes(steps: int, terminal: str) -> int:
     choice(terminal, "terminal", ("denoise", "rescale"))
-    minimum = 2 if terminal == "denoise" else 1
-    count = integer(
-        steps,
-        "steps",
-        minimum=minimum,
-        hint="Under 'denoise' the last step goes to zero, so 2 is the least." if minimum == 2 else "",
-    )
-    return count if terminal == "denoise" else count + 1
+    final = final_steps(terminal)
+    hint = "Under 'denoise' the last step goes to zero, so 2 is the least." if final else ""
+    return integer(steps, "steps", minimum=least_steps(terminal), hint=hint) + 1 - final
 
 
 def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:

@@ -1,4 +1,8 @@
-"""Network parameterisations D = c_skip x + c_out F(c_in x) and what they do to constant-step noise.
+"""Network parameterisations D = c_skip x + c_out F(c_in x): what a network predicts, and what that does to its noise.
+
+A network predicts y = c_x x0 + c_eps eps of x_t = alpha x0 + sigma_t eps. Any estimate of x0 is one of y through
+eps = (x_t - alpha x0) / sigma_t, and an error of x0 is an error (c_x sigma_t - c_eps alpha) / sigma_t times as large
+of y: 1 / c_out. Targets and parameterisations are two views of one table.
 
 What averaged training learns does not depend on the parameterisation; the floor of a constant step does, only
 through the change of rate tau -> tau omega_F c_in^2 (docs/theory.md section 5).
@@ -18,6 +22,7 @@ from .process import Process
 __all__ = [
     "PARAMETERIZATIONS",
     "TARGETS",
+    "Form",
     "Parameterization",
     "TabulatedWeight",
     "amplitudes",
@@ -117,26 +122,62 @@ class Parameterization:
 
     def _row(self, sigma: Any) -> tuple[Array, Array, Array, Array]:
         levels = vector(sigma, "sigma", positive=True)
-        row = PARAMETERIZATIONS[self.name](levels, self.sigma_data)
-        skip, out, inner, weight = (np.broadcast_to(x, levels.shape).astype(float) for x in row)
-        return skip, out, inner, weight
+        form = PARAMETERIZATIONS[self.name]
+        alpha = form.scale(levels)
+        noise = alpha * levels
+        c_x, c_eps = _COEFFICIENTS[form.target](alpha, noise, self.sigma_data)
+        share = _share(c_x, c_eps, alpha, noise)
+        skip, out = 0.0 - c_eps * alpha / share, noise / share  # x0 out of y and x = x_t / alpha
+        return skip, out, form.input(levels, self.sigma_data), form.weight(levels)
 
 
-def _edm(s: Array, data: float) -> tuple[Any, ...]:
-    total = np.hypot(s, data)
-    return data**2 / total**2, s * data / total, 1 / total, 1.0
+def _unscaled(sigma: Array) -> Array:
+    """alpha of the rescaled state, x0 + sigma eps."""
+    return np.ones_like(sigma)
 
 
-# c_skip, c_out, c_in, omega_F of the plain loss: the table of docs/theory.md section 5
-PARAMETERIZATIONS: dict[str, Callable[[Array, float], tuple[Any, ...]]] = {
-    "x0": lambda s, data: (0.0, 1.0, 1.0, 1.0),
-    "eps": lambda s, data: (1.0, -s, 1.0, 1.0),
-    "eps_vp": lambda s, data: (1.0, -s, 1 / np.hypot(1, s), 1.0),
-    "v": lambda s, data: (1 / (1 + s**2), -s / np.hypot(1, s), 1 / np.hypot(1, s), 1.0),
-    "flow": lambda s, data: (1 / (1 + s), -s / (1 + s), 1 / (1 + s), 1.0),
-    "score": lambda s, data: (1.0, s**2, 1.0, 1.0),
-    "score_weighted": lambda s, data: (1.0, s**2, 1.0, s**2),
-    "edm": _edm,
+def _preserving(sigma: Array) -> Array:
+    """alpha of the variance-preserving state, alpha^2 + sigma_t^2 = 1."""
+    return np.asarray(1 / np.hypot(1.0, sigma))
+
+
+def _straight(sigma: Array) -> Array:
+    """alpha of the straight path, alpha + sigma_t = 1."""
+    return np.asarray(1 / (1 + sigma))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a network predicts and from which input: functions of sigma (and of sigma_data).
+
+    Fields:
+        target: y, a key of the coefficients below.
+        scale: alpha of the state that the target is defined on.
+        input: c_in.
+        weight: omega_F of the plain loss.
+    """
+
+    target: str
+    scale: Callable[[Array], Array]
+    input: Callable[[Array, float], Array]
+    weight: Callable[[Array], Array] = np.ones_like
+
+
+def _fed(target: str, scale: Callable[[Array], Array], weight: Callable[[Array], Array] = np.ones_like) -> Form:
+    """A network that is fed with the very state that its target is defined on."""
+    return Form(target, scale, lambda sigma, data: scale(sigma), weight)
+
+
+# the table of docs/theory.md section 5; c_skip and c_out follow from target and scale
+PARAMETERIZATIONS: dict[str, Form] = {
+    "x0": _fed("x0", _unscaled),
+    "eps": _fed("eps", _unscaled),
+    "eps_vp": _fed("eps", _preserving),
+    "v": _fed("v", _preserving),
+    "flow": _fed("flow", _straight),
+    "score": _fed("score", _unscaled),
+    "score_weighted": _fed("score", _unscaled, np.square),
+    "edm": Form("edm", _unscaled, lambda sigma, data: np.asarray(1 / np.hypot(sigma, data))),
 }
 
 
@@ -190,8 +231,6 @@ def evaluate_weight(weight: float | Weight, sigma: Array, name: str) -> Array:
 
 
 TARGETS = ("eps", "x0", "v", "flow", "edm")
-
-
 _OTHER_NAMES = {"u": "flow", "F": "edm"}
 
 
@@ -220,12 +259,8 @@ def amplitudes(sigma: Any, target: str, process: Process | None = None) -> tuple
     name = target_name(target, "target")
     if process is not None:
         alpha = np.asarray(process.scale(process.time(levels)))
-    elif name == "v":
-        alpha = 1 / np.hypot(1.0, levels)
-    elif name == "flow":
-        alpha = 1 / (1 + levels)
     else:
-        alpha = np.ones_like(levels)
+        alpha = PARAMETERIZATIONS[name].scale(levels)
     return alpha, alpha * levels
 
 
@@ -238,13 +273,30 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     >>> [part.tolist() for part in target_coefficients("v", np.array([0.6]), np.array([0.8]))]
     [[-0.8], [0.6]]
     """
-    name = target_name(target, "target")
-    one, zero = np.ones_like(alpha), np.zeros_like(alpha)
-    if name == "edm":
-        s, sigma = number(sigma_data, "sigma_data", positive=True), noise / alpha
-        total = np.hypot(sigma, s)
-        return sigma / (s * total), -s / total
-    return {"eps": (zero, one), "x0": (one, zero), "v": (-noise, alpha), "flow": (-one, one)}[name]
+    data = number(sigma_data, "sigma_data", positive=True)
+    return _COEFFICIENTS[target_name(target, "target")](alpha, noise, data)
+
+
+def _edm_coefficients(alpha: Array, noise: Array, data: float) -> tuple[Array, Array]:
+    sigma = noise / alpha
+    total = np.hypot(sigma, data)
+    return sigma / (data * total), -data / total
+
+
+# c_x and c_eps from alpha, sigma_t and sigma_data; the score is that of the state's law given x0
+_COEFFICIENTS: dict[str, Callable[[Array, Array, float], tuple[Array, Array]]] = {
+    "eps": lambda alpha, noise, data: (np.zeros_like(alpha), np.ones_like(alpha)),
+    "x0": lambda alpha, noise, data: (np.ones_like(alpha), np.zeros_like(alpha)),
+    "v": lambda alpha, noise, data: (-noise, alpha),
+    "flow": lambda alpha, noise, data: (-np.ones_like(alpha), np.ones_like(alpha)),
+    "score": lambda alpha, noise, data: (np.zeros_like(alpha), -1 / noise),
+    "edm": _edm_coefficients,
+}
+
+
+def _share(c_x: Array, c_eps: Array, alpha: Array, noise: Array) -> Array:
+    """c_x sigma_t - c_eps alpha: y sigma_t = this x0 + c_eps x_t."""
+    return c_x * noise - c_eps * alpha
 
 
 def target_gain(target: str, sigma: Any, process: Process | None = None, *, sigma_data: float = 0.5) -> Array:
@@ -261,4 +313,4 @@ def target_gain(target: str, sigma: Any, process: Process | None = None, *, sigm
     """
     alpha, noise = amplitudes(sigma, target, process)
     c_x, c_eps = target_coefficients(target, alpha, noise, sigma_data=sigma_data)
-    return np.asarray((c_x * noise - c_eps * alpha) / noise)
+    return np.asarray(_share(c_x, c_eps, alpha, noise) / noise)

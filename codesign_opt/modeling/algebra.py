@@ -8,23 +8,45 @@ levels, never of a single level, so that the number of levels doesn't matter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import number
+from ..basics.checks import Array, number
+from ..basics.inheritance import changed, stale
 from ..certificate.lagrangian import LagrangianBound
+from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
 
 __all__ = ["Bound", "Sum", "Term", "check_table"]
 
+# what follows from a term's `expression`: a subclass that states another expression inherits none of it
+_DERIVED = (
+    "scales_itself", "majorised", "monotone", "known_convex", "needs_examples", "as_compute", "as_information",
+    "leaves", "formulation", "recovered", "resolution", "value", "constant", "add_to", "add_solved",
+    "linear_prices", "parts", "level_parts", "remarks",
+)  # fmt: skip
+_TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
+
 
 class Term(ABC):
     """A convex function of the design; subclass it with one method, `expression`.
+
+    Every other method has a default that follows from `expression`; a class may write any of them down where it
+    knows better (a closed form, an exact lower bound, its parts). What a class wrote is about its own `expression`:
+    a subclass that states another one, or replaces a method behind it, gets the defaults back for whatever it does
+    not write itself, and no structured solver takes it for its parent, unless it says `structured = True`.
+
+    Attributes:
+        structured: set to True in the body of a class, and for that class alone: the structured solvers may take it
+            for the library's term that it is or derives from, whose function of the design it is exactly.
+        scales_itself: whether `expression` is declared in relative units already; others are probed and rescaled.
+        monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
+        couples: whether the coupling of the term's table is part of what it says.
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -37,7 +59,18 @@ class Term(ABC):
     Congestion <= 3
     """
 
-    scales_itself: ClassVar[bool] = False  # declared in relative units already; others are probed and rescaled
+    structured: ClassVar[bool] = False
+    scales_itself: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
+    couples: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if vars(cls).get("structured"):
+            return
+        names = [name for name in _DERIVED if name not in vars(cls)] if changed(cls, "expression", _TEXT) else []
+        for name in {*names, *stale(cls, ["expression"], _DERIVED)}:
+            setattr(cls, name, vars(Term)[name])
 
     @abstractmethod
     def expression(self, design: Design) -> cp.Expression:
@@ -61,6 +94,36 @@ class Term(ABC):
     @property
     def coefficients(self) -> Coefficients | None:
         """The table behind a built-in term; None for a user's term."""
+        return None
+
+    @property
+    def stated_levels(self) -> Levels | None:
+        """The noise levels that the term is about; None for one that takes any."""
+        return None if self.coefficients is None else self.coefficients.levels
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether the very class of this term says `structured = True`."""
+        return bool(vars(type(self)).get("structured", False))
+
+    @property
+    def known_convex(self) -> bool:
+        """Whether the term is convex by construction and `add_to` proves it from numbers: nothing is to check."""
+        return False
+
+    @property
+    def needs_examples(self) -> bool:
+        """Whether the term depends on training examples, as far as is known."""
+        return True
+
+    @property
+    def as_compute(self) -> Any:
+        """The term itself where it is a price of compute, whose prices a plan reports; None for others."""
+        return None
+
+    @property
+    def as_information(self) -> Any:
+        """The term itself where it is an error through an information matrix, with a bound of its own; else None."""
         return None
 
     def leaves(self) -> Iterator[tuple[float, Term]]:
@@ -87,6 +150,28 @@ class Term(ABC):
     def constant(self, design: Design, point: Point) -> float:
         """The part of `value` that no design changes: what is left at unlimited examples and steps."""
         return 0.0
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float] | None:
+        """(L,) price of an example, (L,) of a step, and a constant, where the term is linear in them; else None."""
+        return None
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        """The term by cause, as plans break an error down; the parts sum to `value`."""
+        return {self.name: self.value(design, point)}
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        """What the term says of each level, for a plan's tables; all (L,), any of these:
+
+        "score", "floor", "discretization": a level's share of the error by cause; "score_weight": error times
+        examples, in its separable bound; "served_weight" and "pooling" (L, L): the same for pooled examples;
+        "gain": decrease of the error per example; "information_gain": the same through an information matrix;
+        "bands" (B,): error of each band; "final_window": examples that serve the last evaluation.
+        """
+        return {}
+
+    def remarks(self, design: Design, point: Point) -> list[str]:
+        """What a reader of the plan should know of the term."""
+        return []
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         """Add `weight` times a lower bound of the term that is exact at `point`; False: linearise it."""

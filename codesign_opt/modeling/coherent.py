@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import COHERENT_SCORE
 from ..basics.checks import Array, matrix
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -49,7 +51,9 @@ class CoherentScore(Term):
     (1.0, [4.0, 4.0])
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    couples: ClassVar[bool] = False
     table: Coefficients
     gram: Array
 
@@ -110,6 +114,18 @@ class CoherentScore(Term):
 
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, point) if design.fixed_examples else 0.0
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {COHERENT_SCORE: self.value(design, point)}
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        share, examples = self.levels_value(point), point.examples
+        return {
+            "score": share,
+            "score_weight": share * examples,
+            "served_weight": np.where(share > 0, share * examples, 0.0),
+            "gain": np.divide(share, examples, out=np.zeros_like(share), where=share > 0),
+        }
 
     def expression(self, design: Design) -> cp.Expression:
         """The form itself, pair by pair."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..basics.checks import Array, Mask, choice, number, vector
 from ..basics.errors import EmptySelectionError
+from ..basics.inheritance import stale
 from ..models.coefficients import Coefficients
 from .algebra import Bound, Term
 from .design import Box, Design
@@ -44,6 +45,10 @@ class Constraint(ABC):
     def name(self) -> str:
         """How messages and shadow prices call the constraint."""
         return type(self).__name__
+
+    def level_bounds(self, design: Design) -> Box | None:
+        """The constraint as bounds of single levels where it is nothing else; None for others."""
+        return None
 
 
 def named(name: str, what: Any) -> Named:
@@ -85,7 +90,18 @@ def _on_levels(value: Amount, design: Design, name: str) -> Array:
 
 
 class BoxConstraint(Constraint):
-    """A constraint that only bounds examples or steps level by level; the certificate takes it exactly."""
+    """A constraint that only bounds examples or steps level by level; the certificate takes it exactly.
+
+    A subclass that replaces `constraints` and not `box` is a constraint like any other.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if stale(cls, ["constraints"], ["box"]):
+            cls.level_bounds = Constraint.level_bounds  # type: ignore[method-assign]
+
+    def level_bounds(self, design: Design) -> Box | None:
+        return self.box(design)
 
     def rate(self, design: Design) -> Array:
         """(L,) change of the bound, in examples or steps, per unit of what shadow prices refer to."""

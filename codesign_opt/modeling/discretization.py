@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import DISCRETIZATION
 from ..basics.checks import Array, vector
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -26,11 +28,21 @@ class Discretization(Term):
     response keeps one sign along the path, an upper model otherwise.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
         check_table(self.table, "Discretization")
+
+    @property
+    def known_convex(self) -> bool:
+        return True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -46,25 +58,35 @@ class Discretization(Term):
         size = float(np.linalg.norm(rows.sum(axis=1)))  # rows of order one, whatever the unit of the error
         return size**2 * cp.sum_squares((rows / size) @ inverse)
 
+    def _addends(self, point: Point) -> Array:
+        """(B, L) R_bl / n_l^q, 0 where there is no response."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            addends = self.table.step_response / point.steps**self.table.order
+        return np.where(self.table.step_response > 0, addends, 0.0)
+
     def band_sums(self, point: Point) -> Array:
         """(B,) S_b = sum_l R_bl / n_l^q, square root of each band's error."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        return np.where(self.table.step_response > 0, terms, 0.0).sum(axis=1)
+        return self._addends(point).sum(axis=1)
 
     def levels_value(self, point: Point) -> Array:
         """(L,) each level's share of the error, sum_b S_b R_bl / n_l^q."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.table.step_response / point.steps**self.table.order
-        on = self.table.step_response > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
-        shares = np.multiply(self.band_sums(point)[:, None], terms, out=np.zeros_like(terms), where=on)
-        return np.asarray(shares.sum(axis=0))
+        return self.level_parts(point)["discretization"]
 
     def value(self, design: Design, point: Point) -> float:
         return float((self.band_sums(point) ** 2).sum())
 
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, point) if design.fixed_steps else 0.0
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {DISCRETIZATION: self.value(design, point)}
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        addends = self._addends(point)
+        sums = addends.sum(axis=1)
+        on = addends > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
+        shares = np.multiply(sums[:, None], addends, out=np.zeros_like(addends), where=on)
+        return {"discretization": np.asarray(shares.sum(axis=0)), "bands": sums**2}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
@@ -89,7 +111,9 @@ class SeparableDiscretization(Term):
         reference_steps: (L,) steps at which bound and error agree, > 0.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
     reference_steps: Array
 
@@ -98,6 +122,10 @@ class SeparableDiscretization(Term):
         name = "SeparableDiscretization.reference_steps"
         steps = vector(self.reference_steps, name, length=len(self.table.levels), positive=True)
         object.__setattr__(self, "reference_steps", steps)
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -117,6 +145,9 @@ class SeparableDiscretization(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return float(np.sum(self.weights / point.steps ** (2 * self.table.order)))
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {DISCRETIZATION: self.value(design, point)}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.powers.append((2.0 * self.table.order, weight * self.weights))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -11,6 +11,7 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import nnls
 
+from ..basics.causes import POSITIVE_GRAM, SIGNED_GRAM
 from ..basics.checks import Array, Mask, choice
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -57,6 +58,7 @@ class GramDiscretization(Term):
     (0.1, [2.0, 2.0])
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
     table: Coefficients
     model: str = "signed"
@@ -64,6 +66,10 @@ class GramDiscretization(Term):
     def __post_init__(self) -> None:
         check_table(self.table, "GramDiscretization")
         choice(self.model, "GramDiscretization.model", MODELS)
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -75,6 +81,11 @@ class GramDiscretization(Term):
 
     @property
     def majorised(self) -> bool:
+        return self.model == "positive"
+
+    @property
+    def known_convex(self) -> bool:
+        """Of the positive model: completing its matrix only to check that is half of a program's making."""
         return self.model == "positive"
 
     @property
@@ -133,8 +144,15 @@ class GramDiscretization(Term):
         alone = np.abs(self.rows) @ self.inverse(point)
         return _RESOLUTION * float(alone @ alone)
 
-    def notes(self, design: Design, point: Point) -> list[str]:
-        """What a reader of the plan should know of the model."""
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {POSITIVE_GRAM if self.model == "positive" else SIGNED_GRAM: self.value(design, point)}
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        return {"discretization": self.levels_value(point)}
+
+    def remarks(self, design: Design, point: Point) -> list[str]:
+        if design.fixed_steps:
+            return []
         value = self.value(design, point)
         if self.model == "positive":
             signed = float(np.sum((self.rows @ self.inverse(point)) ** 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -48,7 +48,9 @@ class InformationError(Term):
             outside what the features and the prior can determine.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     features: Array
     response: Array
     sigma: Array
@@ -98,6 +100,14 @@ class InformationError(Term):
         """Bins around the given noise levels."""
         return Levels.around(self.sigma)
 
+    @property
+    def stated_levels(self) -> Levels:
+        return self.levels
+
+    @property
+    def as_information(self) -> InformationError:
+        return self
+
     @cached_property
     def roots(self) -> Array:
         """(L, k, P) A_l = phi_l / sqrt(s_l), so that F_l = A_l^T A_l."""
@@ -134,6 +144,9 @@ class InformationError(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return self.error(point.examples)
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        return {"information_gain": self.gains(self.solution(point.examples))}
 
     def error(self, examples: Array) -> float:
         """<G G^T, M^-1> at these examples; inf where they do not determine the response."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
 
+from ..basics.causes import FLOOR, INITIAL, LAST_EVALUATION, SCORE, TRUNCATION
 from ..basics.checks import Array, Indices, choice, number
 from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
 from ..ingredients.prices import Prices
@@ -32,7 +33,9 @@ class ScoreError(Term):
         table: the coefficients, from `model.coefficients(...)` or from arrays.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
@@ -41,6 +44,14 @@ class ScoreError(Term):
     @property
     def coefficients(self) -> Coefficients:
         return self.table
+
+    @property
+    def known_convex(self) -> bool:
+        return self.table.coupling.known_form is not None
+
+    @property
+    def needs_examples(self) -> bool:
+        return bool(np.any(self.table.example_error > 0)) or self.table.final_score > 0
 
     def expression(self, design: Design) -> cp.Expression:
         return self._declared(design, [])
@@ -101,22 +112,31 @@ class ScoreError(Term):
 
     def levels_value(self, point: Point) -> tuple[Array, Array]:
         """(L,) reducible and (L,) irreducible score error of each level, without the last evaluation's."""
+        return self._errors(point, self._served(point))
+
+    def gains(self, point: Point) -> Array:
+        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+        served = self._served(point)
+        return self._gains(self._errors(point, served)[0], served)
+
+    def _served(self, point: Point) -> Array:
+        """(L,) examples that serve each level."""
+        pooling = self.table.coupling.pooling(self.table.levels)
+        return point.examples if pooling is None else pooling @ point.examples
+
+    def _errors(self, point: Point, served: Array) -> tuple[Array, Array]:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
-        served = point.examples if pooling is None else pooling @ point.examples
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = c.coupling.factor(c.kappa / point.steps)
             reducible = np.where(c.example_error > 0, c.example_error * factor / served, 0.0)
             floor = np.where(c.floor_error > 0, c.floor_error * factor, 0.0)
         return reducible, floor
 
-    def gains(self, point: Point) -> Array:
-        """(L,) decrease of the levels' reducible error per example of a level, the last evaluation left out."""
+    def _gains(self, reducible: Array, served: Array) -> Array:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
-        served = point.examples if pooling is None else pooling @ point.examples
         with np.errstate(divide="ignore", invalid="ignore"):
-            per_served = np.where(c.example_error > 0, self.levels_value(point)[0] / served, 0.0)
+            per_served = np.where(c.example_error > 0, reducible / served, 0.0)
+        pooling = c.coupling.pooling(c.levels)
         return per_served if pooling is None else np.asarray(per_served @ pooling)
 
     def final_value(self, point: Point) -> tuple[float, float]:
@@ -133,6 +153,31 @@ class ScoreError(Term):
 
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, _unlimited(design, point))
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        reducible, floor = self.levels_value(point)
+        return {
+            SCORE: float(reducible.sum()),
+            FLOOR: float(floor.sum()),
+            LAST_EVALUATION: sum(self.final_value(point)),
+        }
+
+    def level_parts(self, point: Point) -> Mapping[str, Array]:
+        c, examples = self.table, point.examples
+        pooling, served = c.coupling.pooling(c.levels), self._served(point)
+        reducible, floor = self._errors(point, served)
+        gain = self._gains(reducible, served)
+        told = {
+            "score": reducible,
+            "floor": floor,
+            # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
+            "score_weight": np.where(examples > 0, gain, 0.0) * examples**2,
+            "served_weight": np.where(reducible > 0, reducible * served, 0.0),
+            "final_window": c.final_window,
+        }
+        if c.final_score > 0:
+            gain = gain + c.final_score / self._window(examples) ** 2 * c.final_window
+        return {**told, "gain": gain, **({} if pooling is None else {"pooling": pooling})}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         c = self.table
@@ -192,11 +237,21 @@ class ScoreError(Term):
 class Truncation(Term):
     """What no design at this stopping point can change: E0 + E_init (docs/theory.md sections 1 and 2)."""
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
         check_table(self.table, "Truncation")
+
+    @property
+    def known_convex(self) -> bool:
+        return True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -210,6 +265,9 @@ class Truncation(Term):
 
     def constant(self, design: Design, point: Point) -> float:
         return self.value(design, point)
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {TRUNCATION: self.table.truncation, INITIAL: self.table.initial}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.constant += weight * (self.table.truncation + self.table.initial)
@@ -225,6 +283,7 @@ class Compute(Term):
         part: "training" or "sampling" for one side only; None for both.
     """
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
@@ -236,8 +295,21 @@ class Compute(Term):
             choice(self.part, "Compute.part", ("training", "sampling"))
 
     @property
+    def needs_examples(self) -> bool:
+        return False
+
+    @property
     def name(self) -> str:
         return "Compute" if self.part is None else f"Compute({self.part})"
+
+    @property
+    def as_compute(self) -> Compute:
+        return self
+
+    @property
+    def both(self) -> Compute:
+        """The price of training and sampling together, whatever `part` says."""
+        return Compute(self.prices)
 
     def table(self, design: Design) -> tuple[Array, Array, float]:
         """Price of an example (L,), of a step (L,), and of the last step to zero noise."""
@@ -249,6 +321,9 @@ class Compute(Term):
             step = self.prices.evaluation_price(design.levels) * design.evaluations_per_step
             final = design.final_steps * self.prices.final_price(float(design.levels.edges[0]))
         return example, step, final
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        return self.table(design)
 
     def expression(self, design: Design) -> cp.Expression:
         example, step, final = self.table(design)
@@ -268,7 +343,15 @@ class Compute(Term):
 class Steps(Term):
     """Number of sampler steps, the last step to zero noise included."""
 
+    structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        return np.zeros(len(design)), np.ones(len(design)), float(design.final_steps)
 
     def expression(self, design: Design) -> cp.Expression:
         return design.reference.steps @ design.step_variable + design.final_steps

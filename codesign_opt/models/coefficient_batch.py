@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ..basics.checks import Array, Indices, Mask
+from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Bins, Levels
 
 __all__ = ["CUTS", "CoefficientBatch", "IntervalRows", "StopLevels", "cut_levels"]
@@ -145,7 +146,7 @@ class CoefficientBatch:
     @property
     def final_steps(self) -> int:
         """1 where the last step goes to zero noise ("denoise"), else 0."""
-        return 1 if self.terminal == "denoise" else 0
+        return final_steps(self.terminal)
 
     @property
     def example_error(self) -> Array:

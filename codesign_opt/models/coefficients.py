@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
+from ..ingredients.estimation_record import EstimationRecord
+from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Levels
 
 __all__ = ["Coefficients"]
@@ -44,7 +47,11 @@ class Coefficients:
             variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
         measured: whether `response` is a factor of a measured Gram matrix (equation 3.4), whose rows
             may change sign along the path; else rows are bands, each with its own local error.
-        provenance: where the numbers come from.
+        sampler: name and settings of the sampler (its `to_dict`); empty where unknown.
+        trace: the data's total variance, which errors are held against; None where unknown.
+        band_variances: (B,) variance of the data along each row of `response`; None where unknown.
+        estimation: how the numbers were estimated on a denoiser; None where they are exact.
+        provenance: where the numbers come from, for people: nothing is computed from it.
 
     Raises:
         ValueError: a field that is not finite, negative where it must not be, or of wrong shape.
@@ -65,6 +72,10 @@ class Coefficients:
     variance_ratio: Array | None = None
     positivity: float = 0.0
     measured: bool = False
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    trace: float | None = None
+    band_variances: Array | None = None
+    estimation: EstimationRecord | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +102,15 @@ class Coefficients:
         if self.variance_ratio is not None:
             ratio = vector(self.variance_ratio, "Coefficients.variance_ratio", length=size, nonnegative=True)
             put(self, "variance_ratio", ratio)
+        if not isinstance(self.sampler, Mapping):
+            raise ValueError(f"Coefficients.sampler is {self.sampler!r}; give the sampler's record, sampler.to_dict().")
+        if self.estimation is not None and not isinstance(self.estimation, EstimationRecord):
+            raise ValueError(f"Coefficients.estimation is {self.estimation!r}; an EstimationRecord is needed.")
+        if self.trace is not None:
+            put(self, "trace", number(self.trace, "Coefficients.trace", nonnegative=True))
+        if self.band_variances is not None:
+            variances = vector(self.band_variances, "Coefficients.band_variances", nonnegative=True)
+            put(self, "band_variances", variances)
 
     @property
     def sigma(self) -> Array:
@@ -115,29 +135,29 @@ class Coefficients:
     @property
     def final_steps(self) -> int:
         """1 where the last step goes to zero noise ("denoise"), else 0."""
-        return 1 if self.terminal == "denoise" else 0
+        return final_steps(self.terminal)
 
-    @property
+    @cached_property
     def example_error(self) -> Array:
         """(L,) A_l: score error times examples of each level, delta^2 <a sigma^2>."""
         return self.log_width**2 * self.score
 
-    @property
+    @cached_property
     def floor_error(self) -> Array:
         """(L,) F_l: score error of each level that no example removes, delta length <tau b sigma^2>."""
         return self.log_width * self.coupling.lengths(self.levels) * self.floor
 
-    @property
+    @cached_property
     def kappa(self) -> Array:
         """(L,) log width over correlation length: steps below which M exceeds 1."""
         return self.log_width / self.coupling.lengths(self.levels)
 
-    @property
+    @cached_property
     def step_response(self) -> Array:
         """(B, L) magnitudes R_bl of the rows of the discretisation error (equation 3.1)."""
         return np.abs(self.response) * self.log_width ** (self.order + 1)
 
-    @property
+    @cached_property
     def final_window(self) -> Array:
         """(L,) fraction of each level that serves within one correlation length of the stopping point."""
         length = float(self.coupling.lengths(self.levels)[0])

@@ -7,64 +7,30 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, matrix, number, vector
-from ..ingredients.coupling import Coupling, Local, Settled
-from ..ingredients.grids import check_grid, steps_on_levels
+from ..basics.checks import Array, integer, matrix, number, vector
+from ..ingredients.coupling import Coupling, Local
+from ..ingredients.estimation_record import EstimationRecord
+from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
+from .base import Model
 from .coefficients import Coefficients
+from .grid_probe import GridProbe
 
-__all__ = ["EstimatedModel", "GridProbe", "Measurement"]
+__all__ = ["EstimatedModel"]
 
 _STOPS = (0.05, 0.15, 0.4)  # stopping points, of the data's standard deviation, to descend from too
 _ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor")
 
 
-class Measurement(Protocol):
-    """A mean with its standard error."""
-
-    @property
-    def value(self) -> Any: ...
-
-    @property
-    def standard_error(self) -> Any: ...
-
-
-class GridProbe(Protocol):
-    """A live denoiser behind a model: measures what the model would only predict."""
-
-    def affords(self, sigmas: Array) -> bool:
-        """Whether the grid is short enough to be measured."""
-
-    def respond(self, sigmas: Array) -> tuple[Array, Array]:
-        """(M,) ascending levels and (B, M) responses, measured at the step sizes of this grid."""
-
-    @property
-    def affords_response(self) -> bool:
-        """Whether measuring the responses once more leaves more than that for a descent."""
-
-    def after_response(self) -> GridProbe:
-        """The probe with what one measurement of responses took gone from its budget."""
-
-    def error(self, sigmas: Array) -> Measurement:
-        """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
-
-    def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
-        """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""
-
-    @property
-    def calls(self) -> int:
-        """Batches that the denoiser was asked for so far."""
-
-
 @dataclass(frozen=True, eq=False)
-class EstimatedModel:
+class EstimatedModel(Model):
     """Everything the planner asks, measured on a denoiser at M noise levels (docs/theory.md sections 3 to 5).
 
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
@@ -123,10 +89,7 @@ class EstimatedModel:
             if getattr(self, name) is not None:
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
-        for name, kind in (("spectrum", Spectrum), ("process", Process), ("sampler", Sampler), ("coupling", Coupling)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"EstimatedModel.{name} is {getattr(self, name)!r}; a {kind.__name__} is needed.")
-        choice(self.terminal, "EstimatedModel.terminal", ("denoise", "rescale"))
+        self.check_parts()
         if self.error_variance is not None and self.sensitivity is None:
             raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
 
@@ -166,6 +129,9 @@ class EstimatedModel:
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
             measured=True,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            estimation=self.estimation,
             provenance=self.summary(),
         )
 
@@ -190,7 +156,7 @@ class EstimatedModel:
 
     # a concrete grid
 
-    def settled_coefficients(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: step lengths inside the coefficients, `truncation` its bias.
 
         Args:
@@ -198,26 +164,44 @@ class EstimatedModel:
             levels: number of levels over the whole range.
             smooth: without effect here: the measured coefficients are smooth already.
         """
-        grid = check_grid(sigmas)
-        if grid.terminal != self.terminal:
+        return self.leading_order(sigmas, levels, bias=self.bias(self.own_grid(sigmas).sigmas))
+
+    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+        """`settled` twice: the measured coefficients are smooth already."""
+        table = self.settled(sigmas, levels)
+        return table, table
+
+    @property
+    def fine_accuracy(self) -> float:
+        """Squared distance of the fine solution to one of half its steps, as it was measured; 0 where it was not."""
+        return self.estimation.fine_accuracy
+
+    @property
+    def error_measure(self) -> str:
+        """What errors of grids are.
+
+        Raises:
+            ValueError: the model was read from a file, so that no denoiser is there to measure them with.
+        """
+        if self.probe is None:
             raise ValueError(
-                f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}', but the model's terminal "
-                f"is '{self.terminal}'; change one of them."
+                "compare: the model was read from a file and has no denoiser to measure errors with; "
+                "estimate.network(denoiser, data, folder=…) brings it back without new measurements."
             )
-        positive = grid.sigmas[grid.sigmas > 0]
-        whole = replace(self, process=EDM(min(self.process.sigma_min, grid.stopping_sigma), float(positive[0])))
-        table = whole.coefficients(grid.stopping_sigma, levels)
-        steps = steps_on_levels(table.levels, grid.sigmas)
-        factor = self.coupling.factor(table.kappa / steps)
-        return replace(
-            table,
-            score=table.score * factor,
-            floor=table.floor * factor,
-            response=np.zeros((0, len(table.levels))),
-            coupling=Settled(self.coupling.lengths(table.levels), self.coupling.pooling(table.levels)),
-            truncation=self.bias(grid.sigmas),
-            provenance={**table.provenance, "stopping_sigma": grid.stopping_sigma},
-        )
+        return "mean squared distance of the output to a fine solution under the same noise"
+
+    def with_sampler(self, sampler: Sampler) -> EstimatedModel:
+        """The same model, for the sampler that it was measured with.
+
+        Raises:
+            ValueError: another sampler: responses are those of one sampler.
+        """
+        if sampler.to_dict() != self.sampler.to_dict():
+            raise ValueError(
+                f"codesign: samplers holds {sampler!r}, but the model's responses were measured with "
+                f"{self.sampler!r}; estimate.network once for each sampler, plan with each, and compare."
+            )
+        return replace(self, sampler=sampler)
 
     def bias(self, sigmas: Any) -> float:
         """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted."""
@@ -269,6 +253,11 @@ class EstimatedModel:
 
     # files
 
+    @property
+    def estimation(self) -> EstimationRecord:
+        """How the model was estimated, as its provenance tells."""
+        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
+
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -277,7 +266,7 @@ class EstimatedModel:
             "sampler": self.sampler.to_dict(),
             "coupling": self.coupling.to_dict(),
             "terminal": self.terminal,
-            "error": "mean squared distance of outputs to a fine solution, same noise",
+            "error": self.estimation.error,
             "trace": self.spectrum.trace,
         }
 
@@ -292,8 +281,7 @@ class EstimatedModel:
             "sampler": self.sampler.to_dict(),
             "spectrum": self.spectrum.to_dict(),
             "terminal": self.terminal,
-            "coupling": self.coupling.to_dict(),
-            "correlation_length": self.coupling.lengths_at(self.sigma, self.sigma[0], self.sigma[-1]).tolist(),
+            "coupling": self.coupling.to_dict(self.sigma),
             "provenance": dict(self.provenance),
         }
         scratch = target.with_name(target.name + ".part")
@@ -306,8 +294,10 @@ class EstimatedModel:
     def load(cls, path: str | Path) -> EstimatedModel:
         """Read what `save` wrote; a correlation length that is a function comes back interpolated.
 
+        A sampler, process or coupling of one's own must be defined before it is read.
+
         Raises:
-            ValueError: the file is cut off or of another kind.
+            ValueError: the file is cut off or of another kind, or names a class that is not defined.
         """
         source = Path(path)
         try:
@@ -332,21 +322,10 @@ class EstimatedModel:
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
-    from ..ingredients.coupling import PerLevel, PerStep, Transfer
-
-    said = record["coupling"]
-    if said["kind"] == "PerLevel":
-        return PerLevel(said["edges"])
-    width = said["log_width"]
-    if not isinstance(width, float):
-        lengths = np.array(record["correlation_length"])
-
-        def width(at: Array) -> Array:
-            return np.interp(np.log(at), np.log(sigma), lengths)
-
-    if said["kind"] == "Transfer":
-        return Transfer(said["transfer"], width, said["form"])
-    return PerStep(width) if said["kind"] == "PerStep" else Local(width, form=said["form"])
+    said = dict(record["coupling"])
+    if said.get("log_width") == "function of sigma":  # version 0.1.0 kept the table beside the coupling
+        said["log_width"] = {"sigma": sigma.tolist(), "value": record["correlation_length"]}
+    return Coupling.from_dict(said)
 
 
 def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:

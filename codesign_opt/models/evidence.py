@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..basics.checks import Array, choice, matrix, number, vector
-from ..ingredients.grids import edm_grid
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Euler, Sampler
-from .estimated import EstimatedModel
-from .gaussian import GaussianModel
 
 __all__ = ["VELOCITIES", "DenoiserGaps", "Evidence", "RiskCurve", "ScoreCost", "Trajectories"]
 
 _FINE = 512  # noise levels of the closed-form tables
-_TEACHER = 60  # steps of the teacher's trajectory, as in GITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,40 +195,22 @@ class Evidence:
 
     @classmethod
     def of(cls, model: Any) -> Evidence:
-        """Everything in closed form from a GaussianModel; spectrum and range from an EstimatedModel.
-
-        With v = lambda + sigma^2, summed over directions: risk lambda sigma^2 / v; score cost
-        4 sigma^4 / v^3; gaps are differences of risks; trajectories x(sigma) proportional to sqrt(v).
+        """What a model knows: everything in closed form from a GaussianModel, spectrum and range from any other.
 
         Raises:
-            ValueError: a model of another kind.
+            ValueError: something that is no model.
         """
-        if not isinstance(model, (GaussianModel, EstimatedModel)):
+        if not isinstance(model, _Knowing):
             raise ValueError(
-                f"Evidence.of: model is {type(model).__name__}; give a GaussianModel or an EstimatedModel "
+                f"Evidence.of: model is {type(model).__name__}; give a GaussianModel or another Model "
                 "(estimate.evidence measures a denoiser)."
             )
-        known = {name: getattr(model, name) for name in ("sampler", "terminal", "spectrum")}
-        known |= {"sigma_min": model.process.sigma_min, "sigma_max": model.process.sigma_max}
-        if not isinstance(model, GaussianModel):
-            return cls(**known)
-        sigma = cls(**known).fine()
-        lam, n = model.spectrum.eigenvalues, model.spectrum.counts
-        v = lam + sigma[:, None] ** 2
-        risk = (lam * sigma[:, None] ** 2 / v) @ n
-        cost = 4 * sigma**4 * ((1 / v**3) @ n)
-        teacher = edm_grid(_TEACHER, known["sigma_min"], known["sigma_max"], terminal="rescale")
-        spread = lam + teacher[:, None] ** 2
-        states = np.sqrt(n * spread)[:, None, :]
-        slopes = states * (teacher[:, None] / spread)[:, None, :]
-        return cls(
-            **known,
-            risk=RiskCurve(sigma, risk, floor=risk),
-            score_cost=ScoreCost(sigma, cost),
-            gaps=DenoiserGaps(sigma, np.abs(risk[:, None] - risk)),
-            trajectories=Trajectories(teacher, states, slopes),
-            provenance={"source": "closed form, Gaussian data with the spectrum"},
-        )
+        return model.evidence()
+
+
+@runtime_checkable
+class _Knowing(Protocol):
+    def evidence(self) -> Evidence: ...
 
 
 VELOCITIES = ("source", "receiving")

@@ -60,7 +60,7 @@ from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_le
 from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
 from .schedules.usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
-from .weights.base import Weighting
+from .weights.base import Weighting, add_weighting
 from .weights.learned_uncertainty import LearnedUncertainty
 from .weights.names import weighting, weightings
 from .weights.recoverability import (
@@ -127,6 +127,7 @@ __all__ = [
     "Trajectories",
     "VDiffusion",
     "Weighting",
+    "add_weighting",
     "allocation",
     "allocation_density",
     "ays_table",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..basics.causes import NOT_CAUSES, TOTAL
 from ..basics.checks import Array
 from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
+from ..ingredients.process import EDM
 from ..ingredients.training_run import TrainingRun
-from ..results.record import Plan
-from ..results.text import _cause, _share, _wrapped, certificate_line, outer_line
+from ..models.base import Model, check_model
+from ..models.coefficients import Coefficients
+from ..results.plan import Plan
+from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
+from .codesign import codesign
+from .prediction import predict
 
 __all__ = ["Audit", "audit", "audit_text"]
 
@@ -48,18 +54,17 @@ class Audit:
     budget: float
 
     def __str__(self) -> str:
-
         return audit_text(self)
 
     def plot(self, ax: Any = None) -> Any:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 
-        return audit_plot(self, ax)
+        return audit_plot(self.levels, self.excess_by_level, self.gap, ax)
 
 
 def audit(
-    model: Any,
+    model: Model,
     prices: Prices,
     *,
     sigmas: Any,
@@ -74,7 +79,7 @@ def audit(
     everything (docs/theory.md sections 4, 7).
 
     Args:
-        model: GaussianModel.
+        model: GaussianModel, EstimatedModel, or a Model of your own.
         prices: prices of examples and evaluations, and the number of images.
         sigmas: the grid in use; it must end as the model's terminal map says.
         run: the training run in use.
@@ -84,19 +89,18 @@ def audit(
     Raises:
         ValueError: a malformed grid, or one that contradicts the model's terminal map.
     """
-    from .codesign import codesign
-
+    check_model(model, "audit")
     if not isinstance(run, TrainingRun):
         raise ValueError(f"audit: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     grid = check_grid(sigmas).sigmas
-    table = model.settled_coefficients(grid, levels)
+    table = model.settled(grid, levels)
     examples = run.examples_on(table.levels)
     if not examples.sum() > 0:
         low, high = table.levels.edges[0], table.levels.edges[-1]
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
-    current = _predict(model, grid, examples, levels)
-    same_range = replace(model, process=_process_to(model, float(grid[0])))
+    current = predict(model, grid, examples, levels)
+    same_range = _starting_at(model, float(grid[0]))
     shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     count = grid.size - 1
@@ -112,8 +116,8 @@ def audit(
     optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
     stages = [best_density, best_grid, optimum]
-    found = [stage.handed_out["total"] for stage in stages]
-    errors = np.minimum.accumulate([current["total"], *found])
+    found = [stage.handed_out[TOTAL] for stage in stages]
+    errors = np.minimum.accumulate([current[TOTAL], *found])
     optimum = stages[int(np.argmin(found))]
     weight = np.asarray(best_density.tables["score_weight"])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,22 +136,14 @@ def audit(
     )
 
 
-def _predict(model: Any, grid: Array, examples: Array, levels: int) -> dict[str, float]:
-    from .prediction import predict
-
-    return predict(model, grid, examples, levels)
-
-
-def _process_to(model: Any, sigma_max: float) -> Any:
-    """The model's process with the audited grid's highest level, so that both start at the same noise."""
+def _starting_at(model: Model, sigma_max: float) -> Model:
+    """The model with the audited grid's highest level, so that both start at the same noise."""
     if np.isclose(model.process.sigma_max, sigma_max):
-        return model.process
-    from ..ingredients.process import EDM
-
-    return EDM(model.process.sigma_min, sigma_max)
+        return model
+    return model.with_process(EDM(model.process.sigma_min, sigma_max))
 
 
-def _costs(model: Any, prices: Prices, table: Any, grid: Array, run: TrainingRun) -> tuple[float, float]:
+def _costs(model: Model, prices: Prices, table: Coefficients, grid: Array, run: TrainingRun) -> tuple[float, float]:
     """Price of the run (examples outside the levels too, at the nearest level) and of the images."""
     per_level = run.examples_on(table.levels)
     example = prices.example_price(table.levels)
@@ -161,14 +157,16 @@ def _costs(model: Any, prices: Prices, table: Any, grid: Array, run: TrainingRun
 def audit_text(audit: Audit) -> str:
     """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
     now, best = audit.current, audit.optimum.handed_out
-    parts = [name for name in now if name not in ("total", "cross term at most")]
+    parts = [name for name in now if name not in NOT_CAUSES]
     rows = [
-        [*_cause(n, audit.optimum), quantity(now[n]), quantity(best.get(n))] for n in parts if now[n] or best.get(n)
+        [*cause_cells(n, audit.optimum), quantity(now[n]), quantity(best.get(n))]
+        for n in parts
+        if now[n] or best.get(n)
     ]
-    rows.append(["total", "", quantity(now["total"]), quantity(best.get("total"))])
+    rows.append([TOTAL, "", quantity(now[TOTAL]), quantity(best.get(TOTAL))])
     optimum = audit.optimum
     whole = sum(audit.gap.values())
-    gaps = [[name, quantity(value), _share(value, whole)] for name, value in audit.gap.items()]
+    gaps = [[name, quantity(value), share_of(value, whole)] for name, value in audit.gap.items()]
     lines = [
         f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
         f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
@@ -181,4 +179,4 @@ def audit_text(audit: Audit) -> str:
         f"  {certificate_line(optimum)}",
     ]
     outer = outer_line(optimum)
-    return "\n".join(lines + (_wrapped("  ", outer) if outer else []))
+    return "\n".join(lines + (wrapped("  ", outer) if outer else []))

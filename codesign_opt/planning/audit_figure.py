@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..basics.checks import Array
+from ..ingredients.levels import Levels
 from ..results.style import BLACK, LEGEND, RED, SIGMA, SKY, new_axes, tick
-
-if TYPE_CHECKING:
-    from .audit import Audit
 
 __all__ = ["audit_plot"]
 
 
-def audit_plot(audit: Audit, ax: Axes | None = None) -> Axes:
-    """Excess error over the optimum per unit of ln sigma; what each change would remove in the legend."""
+def audit_plot(levels: Levels, excess: Array, gap: Mapping[str, float], ax: Axes | None = None) -> Axes:
+    """Excess error over the optimum per unit of ln sigma; what each change would remove in the legend.
+
+    Args:
+        levels: the L levels.
+        excess: (L,) score error above the best density's, level by level; infinite where nothing was trained.
+        gap: excess error that each change removes, by name.
+        ax: axes to draw on; new ones unless given.
+    """
     ax = new_axes(ax, "Where today's training loses")
-    levels, excess = audit.levels, np.asarray(audit.excess_by_level, dtype=np.float64)
     never = ~np.isfinite(excess)  # levels without a single example: the error there has no bound
     density = np.where(never, 0.0, excess) / levels.log_width
     more, less = np.maximum(density, 0), np.minimum(density, 0)
@@ -29,11 +34,11 @@ def audit_plot(audit: Audit, ax: Axes | None = None) -> Axes:
     if never.any():
         ax.plot(levels.sigma[never], np.zeros(never.sum()), "x", color=BLACK, ms=5, label="never trained")
     ax.axhline(0, color=BLACK, lw=0.8)
-    for name, value in audit.gap.items():
+    for name, value in gap.items():
         ax.plot([], [], linestyle="none", label=f"better {name}: error {tick(-value)}")
     ax.set(xscale="log", xlabel=SIGMA, ylabel="excess score error per unit of ln σ (data units²)")
     ax.yaxis.set_major_formatter(tick)
     bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, top + 0.1 * (len(audit.gap) + 3) * (top - bottom))  # room for the legend
+    ax.set_ylim(bottom, top + 0.1 * (len(gap) + 3) * (top - bottom))  # room for the legend
     ax.legend(**LEGEND, loc="upper left", handlelength=1.5)
     return ax

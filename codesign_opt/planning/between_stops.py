@@ -33,33 +33,20 @@ def interval_bounds(
         bands: (R, B) multipliers of the band sums.
         near_examples: (R,) examples within one correlation length at the point the multipliers come from.
     """
-    arrays = () if study.prices is None else (study.prices.example, study.prices.evaluation)
-    if study.run is not None or any(not callable(price) and np.ndim(price) > 0 for price in arrays):
-        return None
-    if not hasattr(study.model, "interval_batch"):
+    if study.run is not None or study.budgets.per_level:
         return None
     table = study.model.interval_batch(lows, highs, study.levels)
     if table is None or table.form not in ("max", "per_step") or bands.shape[1] != table.response.shape[1]:
         return None
     size = table.levels.used.shape
     constant = table.truncation + table.initial + table.final_floor - (bands**2).sum(axis=1) / 4
-    examples, steps, left = np.zeros(size), np.zeros(size), list(prices.T)
-    if study.prices is not None and study.budget is not None:
-        price = left.pop(0)
-        constant -= price * study.budget
-        if table.final_steps and not callable(study.prices.evaluation):  # a function of sigma is left out: lower
-            constant += price * study.prices.final_price(float(lows[0]))
-        examples = price[:, None] * table.levels.spread(study.prices.example_price(table.levels.bins))
-        steps = steps + price[:, None] * table.evaluations_per_step * table.levels.spread(
-            study.prices.evaluation_price(table.levels.bins)
-        )
-        gain, window = _last_evaluation(study, table, lows, price, near_examples)
+    limits = study.budgets.of_batch(table, interval=True)
+    constant -= (prices * limits.left).sum(axis=1)
+    examples, steps = (np.einsum("rj,rjl->rl", prices, each) for each in (limits.example_prices, limits.step_prices))
+    if study.prices is not None:
+        gain, window = _last_evaluation(study, table, lows, prices[:, 0], near_examples)
         constant += gain
         examples = examples - window
-    if study.steps is not None:
-        price = left.pop(0)
-        constant += price * (table.final_steps - study.steps)
-        steps = steps + price[:, None] * table.levels.used
     errors = table.example_error if study.trains else np.zeros(size)
     drag = np.matmul(bands[:, None], table.step_response)[:, 0]
     least = least_of_levels(errors, table.floor_error, table.kappa, drag, table.order, examples, steps, table.form)
@@ -70,8 +57,8 @@ def _last_evaluation(
     study: Study, table: CoefficientBatch, lows: Array, price: Array, near_examples: Array
 ) -> tuple[Array, Array]:
     """(R,) constant and (R, L) price of an example that A / m_r >= 2 A / N - A m_r / N^2 gives and takes."""
-    length = getattr(study.model.coupling, "log_width", None)
-    if not isinstance(length, float) or not study.trains or study.prices is None:
+    length = study.model.coupling.constant_length
+    if length is None or not study.trains or study.prices is None:
         return np.zeros(lows.size), np.zeros(table.levels.used.shape)
     cheapest = price * _cheapest_example(study, lows)
     on = (table.final_score > 0) & (near_examples > 0)
@@ -86,6 +73,8 @@ def _cheapest_example(study: Study, lows: Array) -> Array:
     assert study.prices is not None
     if not callable(study.prices.example):
         return np.full(lows.size, float(np.asarray(study.prices.example)))
-    whole = study.model.interval_batch(lows, lows, study.levels).levels
+    table = study.model.interval_batch(lows, lows, study.levels)
+    assert table is not None  # as for the intervals themselves
+    whole = table.levels
     prices = whole.spread(study.prices.example_price(whole.bins))
     return np.asarray(np.where(whole.used, prices, np.inf).min(axis=1))

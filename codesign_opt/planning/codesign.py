@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array, integer, number, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
+from ..ingredients.evaluations import evaluations, final_steps, least_steps, steps_within
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
-from ..models.estimated import EstimatedModel
-from ..results.record import Plan
+from ..models.base import Model, check_model
+from ..results.plan import Plan
 from ..samplers.members import Sampler
 from .few_steps import exact_stop
 from .question import Study
@@ -31,7 +33,7 @@ _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best
 
 
 def codesign(
-    model: Any,
+    model: Model,
     prices: Prices | None = None,
     budget: float | None = None,
     *,
@@ -58,7 +60,7 @@ def codesign(
     known, and the examples are solved once more for that grid with the discrete kernel.
 
     Args:
-        model: GaussianModel, or any object with its methods.
+        model: GaussianModel, EstimatedModel, or a Model of your own.
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
             sampler is planned.
         steps: number of sampler steps, the last to zero included; with `samplers`, the number of
@@ -91,63 +93,106 @@ def codesign(
     >>> plan.sigmas.size, plan.certificate.optimal
     (11, True)
     """
-    tell = teller(progress)
+    least = 1 if samplers is not None else least_steps(check_model(model, "codesign").terminal)
+    steps = None if steps is None else integer(steps, "steps", minimum=least)
+    study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
+    how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress))
+    if sigmas is None:
+        return _plan(study, how) if samplers is None else _choose_sampler(study, samplers, how)
     if samplers is not None:
-        options = {
-            "prices": prices, "budget": budget, "run": run, "stopping_sigma": stopping_sigma, "search": search,
-            "points": points, "levels": levels, "constraints": constraints, "terms": terms, "polish": polish,
-            "tolerance": tolerance, "outer_tolerance": outer_tolerance, "progress": progress,
-        }  # fmt: skip
-        if sigmas is not None:
-            raise ValueError("codesign: sigmas and samplers are both given; a given grid belongs to one sampler.")
-        return _choose_sampler(model, samplers, steps, options)
-    study = _study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
-    if sigmas is not None:
-        if steps is not None or stopping_sigma is not None:
+        raise ValueError("codesign: sigmas and samplers are both given; a given grid belongs to one sampler.")
+    if steps is not None or stopping_sigma is not None:
+        raise ValueError("codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out.")
+    return _train_only(study, check_grid(sigmas).sigmas)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the stopping point is found, and what becomes of the best one.
+
+    Args:
+        stopping_sigma: a stopping point that is given, or None.
+        between: range to search; None for that of the model.
+        points, tolerance: points of the first sweep; relative gap over all stopping points that counts as optimal.
+        polish: whether to descend the exact error of the grid; None where few steps decide.
+        tell: takes a line of text per stopping point.
+    """
+
+    stopping_sigma: float | None
+    between: tuple[float, float] | None
+    points: int
+    tolerance: float
+    polish: bool | None
+    tell: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "points", integer(self.points, "points", minimum=3))
+        put(self, "tolerance", number(self.tolerance, "outer_tolerance", positive=True))
+        if self.stopping_sigma is not None:
+            put(self, "stopping_sigma", number(self.stopping_sigma, "stopping_sigma", positive=True))
+        if self.between is not None:
+            low, high = vector(self.between, "search", length=2, positive=True, ascending=True)
+            put(self, "between", (float(low), float(high)))
+
+    def range(self, model: Model) -> tuple[float, float]:
+        """Stopping points to search; from process.sigma_min to the data's standard deviation unless given."""
+        top = model.process.sigma_max
+        low, high = self.between or (model.process.sigma_min, min(model.spectrum.sigma_data, 0.5 * top))
+        if not low < high < top:
             raise ValueError(
-                "codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out."
+                f"search runs from {low:g} to {high:g}; it must be ascending and end below sigma_max = {top:g}. "
+                "Give search=(low, high)."
             )
-        return _train_only(study, check_grid(sigmas).sigmas)
-    low, high = _range(model, search)
-    points = integer(points, "points", minimum=3)
-    outer_tolerance = number(outer_tolerance, "outer_tolerance", positive=True)
+        return low, high
 
-    def solve(study: Study, last: bool) -> Plan:
-        if stopping_sigma is not None:
-            plan = study.solve(number(stopping_sigma, "stopping_sigma", positive=True))
+    def solve(self, study: Study, last: bool) -> Plan:
+        """The certified plan at the best stopping point; with fewer points and coarser unless it is the last."""
+        if self.stopping_sigma is not None:
+            plan = study.solve(self.stopping_sigma)
             return replace(plan, curve=(from_plan(plan).record,), outer={"status": "given", "points": 1})
-        tried, narrow = (points, _NARROW) if last else (max(3, points // 3), _NARROW_BEFORE)
-        return _best_of(study, sweep(study, low, high, tried, tell, narrow=narrow), low, high, outer_tolerance)
+        tried, narrow = (self.points, _NARROW) if last else (max(3, self.points // 3), _NARROW_BEFORE)
+        low, high = self.range(study.model)
+        return _best_of(study, sweep(study, low, high, tried, self.tell, narrow=narrow), low, high, self.tolerance)
 
-    before = _calls(model)
-    study, plan = _settled(study, solve, tell)
-    plan = hand_out(study, plan, polish=polish)
-    if before is not None:
-        plan = replace(plan, provenance={**plan.provenance, "plan_evaluations": _calls(model) - before})
-    if stopping_sigma is not None or polish is False or study.constraints:
+
+def _plan(study: Study, how: Search) -> Plan:
+    """The best plan of a study: certified, handed out in whole steps, its few steps stopping where they should."""
+    low, high = how.range(study.model)
+    probe = study.model.probe
+    before = 0 if probe is None else probe.calls
+    study, plan = _settled(study, how)
+    plan = hand_out(study, plan, polish=how.polish)
+    if probe is not None and plan.estimation is not None:
+        plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
+    if how.stopping_sigma is not None or how.polish is False or study.constraints:
         return plan
-    if search is None:  # few steps may stop anywhere
-        low, high = model.process.sigma_min, 0.5 * model.process.sigma_max
+    if how.between is None:  # few steps may stop anywhere
+        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
     return exact_stop(study, plan, low, high)
 
 
-def _settled(study: Study, solve: Callable[[Study, bool], Plan], tell: Callable[[str], None]) -> tuple[Study, Plan]:
+def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
     """The plan; for a measured model, of responses measured anew at the plan's own steps until it stops moving.
 
     Plans on the way only say where to measure: they try fewer stopping points than the last one.
     """
-    if getattr(study.model, "probe", None) is None:
-        return study, solve(study, True)
-    plan, moved = solve(study, False), np.inf
+    probe = study.model.probe
+    if probe is None:
+        return study, how.solve(study, True)
+    plan, moved = how.solve(study, False), np.inf
     rounds, grid = 0, _whole(plan)
-    while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or study.model.probe.affords_response):
+    while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
-        plan, before, rounds = solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
+        probe = study.model.probe or probe
+        plan, before, rounds = how.solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
         grid = _whole(plan)
         moved = _moved(grid, before)
-        tell(f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma")
+        how.tell(
+            f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma"
+        )
     if rounds < _ROUNDS and plan.outer.get("status") != "given":
-        plan = solve(study, True)
+        plan = how.solve(study, True)
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
 
@@ -161,14 +206,8 @@ def _moved(grid: Array, before: Array) -> float:
     return float(np.abs(values[0] - values[1]).max())
 
 
-def _calls(model: Any) -> Any:
-    """Batches that a live denoiser was asked for so far; None without one."""
-    probe = getattr(model, "probe", None)
-    return None if probe is None else probe.calls
-
-
 def _whole(plan: Plan) -> Array:
-    final = 1 if plan.terminal == "denoise" else 0
+    final = final_steps(plan.terminal)
     count = max(1 + final, round(float(plan.steps.sum())) + final)
     return grid_from_steps(plan.levels, plan.steps, count, terminal=plan.terminal)
 
@@ -210,112 +249,59 @@ def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
     raise failure
 
 
-def _study(
-    model: Any,
-    prices: Prices | None,
-    budget: float | None,
-    steps: int | None,
-    run: TrainingRun | None,
-    constraints: Sequence[Any],
-    terms: Sequence[Term],
-    levels: int,
-    tolerance: float,
-) -> Study:
-    if not hasattr(model, "coefficients"):
-        raise ValueError(f"codesign: model is {model!r}; give a GaussianModel or an object with its methods.")
-    if (prices is None) != (budget is None):
-        missing = "budget" if budget is None else "prices"
-        raise ValueError(f"codesign: {missing} is missing; give prices and budget together, or steps alone.")
-    if prices is not None and not isinstance(prices, Prices):
-        raise ValueError(f"codesign: prices is {prices!r}; give co.Prices(example=…, evaluation=…, images=…).")
-    if prices is None and steps is None:
-        raise ValueError("codesign: nothing limits the plan; give prices and budget, or steps.")
-    if prices is not None and not getattr(model, "trained", True):
-        raise ValueError(
-            "codesign: the model was estimated without training, so that only the sampler can be planned; give steps "
-            "instead of prices and budget, or estimate with training=co.TrainingRun(…)."
-        )
-    if prices is not None and prices.images == 0 and steps is None:
-        raise ValueError("codesign: images is 0, so that steps cost nothing; give steps, or images > 0.")
-    if not isinstance(constraints, (list, tuple)):
-        raise TypeError("codesign: constraints must be a list.")
-    if not isinstance(terms, (list, tuple)) or not all(isinstance(term, Term) for term in terms):
-        raise TypeError("codesign: terms must be a list of terms.")
-    if run is not None and prices is None:
-        raise ValueError("codesign: run counts examples, but without prices none are planned; give prices and budget.")
-    if run is not None and not isinstance(run, TrainingRun):
-        raise ValueError(f"codesign: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
-    return Study(
-        model,
-        prices,
-        None if budget is None else number(budget, "budget", positive=True),
-        None if steps is None else float(integer(steps, "steps", minimum=2 if model.terminal == "denoise" else 1)),
-        run,
-        tuple(constraints),
-        tuple(terms),
-        integer(levels, "levels", minimum=2),
-        number(tolerance, "tolerance", positive=True),
-    )
-
-
-def _range(model: Any, search: tuple[float, float] | None) -> tuple[float, float]:
-    low, high = model.process.sigma_min, min(model.spectrum.sigma_data, 0.5 * model.process.sigma_max)
-    if search is not None:
-        pair = vector(search, "search", length=2, positive=True, ascending=True)
-        low, high = float(pair[0]), float(pair[1])
-    if not low < high < model.process.sigma_max:
-        raise ValueError(
-            f"search runs from {low:g} to {high:g}; it must be ascending and end below sigma_max = "
-            f"{model.process.sigma_max:g}. Give search=(low, high)."
-        )
-    return low, high
-
-
-def _choose_sampler(model: Any, samplers: Sequence[Sampler], steps: int | None, options: dict[str, Any]) -> Plan:
-    """Plan with each sampler and keep the smallest handed-out error; compared per evaluation."""
+def _choose_sampler(study: Study, samplers: Sequence[Sampler], how: Search) -> Plan:
+    """Plan with each sampler and keep the smallest handed-out error; the study's steps count evaluations here."""
     if not isinstance(samplers, (list, tuple)) or not samplers:
         raise ValueError(f"codesign: samplers is {samplers!r}; leave it out, or list at least one sampler.")
     for sampler in samplers:
         if not isinstance(sampler, Sampler):
             raise ValueError(f"codesign: samplers holds {sampler!r}; a Sampler is needed, such as co.Heun().")
-        if isinstance(model, EstimatedModel) and sampler.to_dict() != model.sampler.to_dict():
-            raise ValueError(
-                f"codesign: samplers holds {sampler!r}, but the model's responses were measured with "
-                f"{model.sampler!r}; estimate.network once for each sampler, plan with each, and compare."
-            )
+    models = [study.model.with_sampler(sampler) for sampler in samplers]
     table: dict[str, dict[str, Any]] = {}
-    best: Plan | None = None
-    failure: Exception | None = None
-    for sampler in samplers:
-        final = 1 if model.terminal == "denoise" else 0
-        allowed = None if steps is None else (steps - final) // sampler.evaluations_per_step + final
-        if allowed is not None and allowed < 1 + final:
-            table[repr(sampler)] = {"failure": f"{steps} evaluations are too few for one step"}
-            continue
+    plans: list[Plan] = []
+    failure: CodesignError | None = None
+    for model in models:
+        name = repr(model.sampler)
         try:
-            plan = codesign(replace(model, sampler=sampler), steps=allowed, **options)
+            plan = _plan(replace(study, model=model, steps=_steps_allowed(study.steps, model)), how)
         except CodesignError as problem:
-            failure = problem
-            table[repr(sampler)] = {"failure": str(problem)}
+            failure, table[name] = problem, {"failure": str(problem)}
             continue
-        error = plan.handed_out.get("total", plan.error)
-        used = (plan.number_of_steps - final) * sampler.evaluations_per_step + final
-        table[repr(sampler)] = {"error": error, "steps": plan.number_of_steps, "evaluations": used}
-        if best is None or error < best.handed_out.get("total", best.error):
-            best = plan
-    if best is None:
+        used = evaluations(plan.number_of_steps, model.sampler.evaluations_per_step, model.terminal)
+        table[name] = {"error": _handed_error(plan), "steps": plan.number_of_steps, "evaluations": used}
+        plans.append(plan)
+    if not plans:
         said = "; ".join(f"{name}: {record['failure']}" for name, record in table.items())
         raise InfeasibleError(f"No sampler could be planned. {said}") from failure
+    best = min(plans, key=_handed_error)
     return replace(best, outer={**best.outer, "samplers": table})
+
+
+def _steps_allowed(allowed: float | None, model: Model) -> int | None:
+    """Steps whose evaluations are allowed.
+
+    Raises:
+        InfeasibleError: too few for one step.
+    """
+    if allowed is None:
+        return None
+    steps = steps_within(int(allowed), model.sampler.evaluations_per_step, model.terminal)
+    if steps < least_steps(model.terminal):
+        raise InfeasibleError(f"{allowed:.0f} evaluations are too few for one step")
+    return steps
+
+
+def _handed_error(plan: Plan) -> float:
+    return float(plan.handed_out.get(TOTAL, plan.error))
 
 
 def _train_only(study: Study, sigmas: Array) -> Plan:
     """The sampler is given: one convex program for the examples, with the discrete kernel."""
     if not study.trains:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
-    table = study.model.settled_coefficients(sigmas, study.levels)
+    table = study.model.settled(sigmas, study.levels)
     plan = study.settled_problem(table, steps_on_levels(table.levels, sigmas)).solve(tolerance=study.tolerance)
     parts = dict(plan.breakdown)
-    bias = parts.pop("truncation", 0.0) + parts.pop("initial", 0.0)  # of a given grid: steps, stopping and start
-    plan = replace(plan, sigmas=sigmas, breakdown={"bias": bias, **parts}, outer={"status": "given", "points": 1})
+    bias = parts.pop(TRUNCATION, 0.0) + parts.pop(INITIAL, 0.0)  # of a given grid: steps, stopping and start
+    plan = replace(plan, sigmas=sigmas, breakdown={BIAS: bias, **parts}, outer={"status": "given", "points": 1})
     return hand_out(study, plan, polish=False)

@@ -8,15 +8,15 @@ may prefer another one, so it is searched on that error, and the better of the t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from ..basics.causes import TOTAL
 from ..basics.errors import CodesignError
 from ..ingredients.grids import log_snr_grid
 from ..models.polish import PolishedGrid, polish_grid
-from ..results.record import Plan
+from ..results.plan import Plan
 from .question import Study
 from .whole_steps import hand_out
 
@@ -36,7 +36,7 @@ def exact_stop(study: Study, plan: Plan, low: float, high: float) -> Plan:
     few = FEW_STEPS_SIGNED if study.model.sampler.signed else FEW_STEPS
     if plan.sigmas is None or plan.number_of_steps >= few or study.terms:
         return plan  # the exact error knows nothing of the user's terms
-    if not hasattr(study.model, "wasserstein2"):
+    if study.model.exact_error is None:
         return plan  # no exact law; a measured grid was moved at its stopping end already
     sigma = _best_stop(study, plan.number_of_steps, plan.stopping_sigma, low, high)
     if abs(np.log(sigma / plan.stopping_sigma)) < 1e-3:
@@ -52,7 +52,7 @@ def exact_stop(study: Study, plan: Plan, low: float, high: float) -> Plan:
         "program": dict(plan.outer),
     }
     other = hand_out(study, replace(other, curve=plan.curve, outer=outer), polish=True)
-    if not other.handed_out or other.handed_out["total"] >= plan.handed_out["total"] * (1 - _WORTH):
+    if not other.handed_out or other.handed_out[TOTAL] >= plan.handed_out[TOTAL] * (1 - _WORTH):
         return plan
     note = (
         f"with {other.number_of_steps} whole steps the exact error is smaller when stopping at sigma = "
@@ -76,10 +76,7 @@ def _best_stop(study: Study, steps: int, known: float, low: float, high: float) 
 
 
 def _polished(study: Study, steps: int, stop: float) -> PolishedGrid:
-    model, bands = study.model, study.model.bands
-
-    def error(sigmas: Any) -> Any:
-        return model.wasserstein2(sigmas, bands)
-
+    model = study.model
+    assert model.exact_error is not None
     start = log_snr_grid(steps, stop, model.process.sigma_max, terminal=model.terminal)
-    return polish_grid(error, start, max_iterations=100)
+    return polish_grid(model.exact_error, start, max_iterations=100)

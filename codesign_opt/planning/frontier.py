@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..basics.causes import TOTAL
 from ..basics.checks import Array, vector
 from ..basics.errors import CodesignError
 from ..ingredients.prices import Prices
-from ..results.record import Plan
+from ..models.base import Model, check_model
+from ..results.plan import Plan
+from .codesign import codesign
 
 __all__ = ["Frontier", "frontier"]
 
@@ -43,7 +46,7 @@ class Frontier:
     @property
     def errors(self) -> Array:
         """(N,) predicted error of each handed-out plan; nan where there is none."""
-        return self._gather(lambda plan: plan.handed_out.get("total", plan.error))
+        return self._gather(lambda plan: plan.handed_out.get(TOTAL, plan.error))
 
     @property
     def training_share(self) -> Array:
@@ -74,9 +77,11 @@ class Frontier:
 
     def plot(self, ax: Any = None) -> Any:
         """Error and training share against the axis; returns the matplotlib Axes."""
+        from ..results.style import ERROR, error_label
         from .frontier_figure import frontier_plot
 
-        return frontier_plot(self, ax)
+        label = next((error_label(plan) for plan in self.plans if plan is not None), ERROR)
+        return frontier_plot(self.axis, self.values, self.errors, self.training_share, ax, label=label)
 
     def __str__(self) -> str:
         head = f"{self.axis:>12}  {'error':>10}  {'training':>8}  {'steps':>5}  {'stop sigma':>10}"
@@ -93,7 +98,7 @@ class Frontier:
 
 
 def frontier(
-    model: Any,
+    model: Model,
     prices: Prices,
     budgets: Any,
     *,
@@ -104,7 +109,7 @@ def frontier(
     """Plan for every budget; or, with `images`, for every number of images at one budget.
 
     Args:
-        model: GaussianModel.
+        model: GaussianModel, EstimatedModel, or a Model of your own.
         prices: prices; their number of images is replaced where `images` is swept.
         budgets: ascending budgets, or one budget with `images`.
         images: ascending numbers of images.
@@ -117,8 +122,7 @@ def frontier(
     >>> bool(found.errors[1] < found.errors[0])
     True
     """
-    from .codesign import codesign
-
+    check_model(model, "frontier")
     if images is None:
         axis, values = "budget", vector(budgets, "budgets", positive=True, ascending=True)
         questions = [(prices, float(budget)) for budget in values]

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from ..basics.causes import BIAS, CROSS_TERM, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array
 from ..modeling import ScoreError
 from ..modeling.design import Point
+from ..models.base import Model
 from ..models.coefficients import Coefficients
 
 __all__ = ["predict"]
 
 
 def predict(
-    model: Any, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
+    model: Model, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
 ) -> dict[str, float]:
     """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
 
     Args:
-        model: GaussianModel.
+        model: any.
         sigmas: (K+1,) grid.
-        examples: (L,) examples on the levels of `model.settled_coefficients(sigmas, levels)`; None for
+        examples: (L,) examples on the levels of `model.settled(sigmas, levels)`; None for
             a trained model whose reducible error is not asked for.
         table: those coefficients, where they are known already.
     """
     if table is None:
-        table = model.settled_coefficients(sigmas, levels)
+        table = model.settled(sigmas, levels)
     if examples is None:
         table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
     size = len(table.levels)
@@ -37,11 +38,11 @@ def predict(
     reducible, floor = term.levels_value(point)
     last, last_floor = term.final_value(point)
     parts = {
-        "bias": table.truncation,
-        "score": float(reducible.sum()),
-        "floor": float(floor.sum()),
-        "last evaluation": last + last_floor,
+        BIAS: table.truncation,
+        SCORE: float(reducible.sum()),
+        FLOOR: float(floor.sum()),
+        LAST_EVALUATION: last + last_floor,
     }
     window = table.final_window
     near = float(window @ (reducible + floor))
-    return {**parts, "total": sum(parts.values()), "cross term at most": 2 * float(np.sqrt(near * (last + last_floor)))}
+    return {**parts, TOTAL: sum(parts.values()), CROSS_TERM: 2 * float(np.sqrt(near * (last + last_floor)))}

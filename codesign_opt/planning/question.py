@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, integer, number
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
-from ..modeling import Compute, Discretization, GramDiscretization, ScoreError, Steps, Sum, Term, Truncation, named
+from ..modeling import Discretization, GramDiscretization, ScoreError, Sum, Term, Truncation
+from ..models.base import Model, check_model
 from ..models.coefficient_batch import CoefficientBatch
 from ..models.coefficients import Coefficients
 from ..programs.problem import Problem
-from ..programs.structure import coupling_form
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
+from .budgets import Budgets
 
 __all__ = ["Study"]
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One question to the planner, for any stopping point."""
+    """One question to the planner, for any stopping point.
 
-    model: Any
+    Args:
+        model: what is known of data, sampler and training.
+        prices, budget: what compute costs and how much there is; None where only the sampler is planned.
+        steps: number of sampler steps, the last to zero included, or None.
+        run: a training run already made, whose examples count and cost nothing, or None.
+        constraints, terms: further ones of the modelling language, functions of the design.
+        levels: levels over the whole range of sigma.
+        tolerance: certified relative gap.
+
+    Raises:
+        ValueError, TypeError: a field of the wrong kind or out of range, or a question without limits.
+    """
+
+    model: Model
     prices: Prices | None
     budget: float | None
     steps: float | None
     run: TrainingRun | None
-    constraints: tuple[Any, ...]
-    terms: tuple[Term, ...]
+    constraints: Sequence[Any]
+    terms: Sequence[Term]
     levels: int
     tolerance: float
+
+    def __post_init__(self) -> None:
+        check_model(self.model, "codesign")
+        _check_limits(self)
+        _check_parts(self)
+        put = object.__setattr__
+        if self.budget is not None:
+            put(self, "budget", number(self.budget, "budget", positive=True))
+        if self.steps is not None:
+            put(self, "steps", number(self.steps, "steps", positive=True))
+        put(self, "constraints", tuple(self.constraints))
+        put(self, "terms", tuple(self.terms))
+        put(self, "levels", integer(self.levels, "levels", minimum=2))
+        put(self, "tolerance", number(self.tolerance, "tolerance", positive=True))
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What the question allows."""
+        return Budgets(self.prices, self.budget, self.steps)
 
     @property
     def trains(self) -> bool:
@@ -74,24 +109,15 @@ class Study:
     def declare(self, terms: list[Term], table: Coefficients, *, steps: Array | None = None) -> Problem:
         """The user's terms, budgets and constraints around the given terms."""
         leaves = tuple(leaf for term in [*terms, *self.terms] for leaf in term.leaves())
-        return Problem(Sum(leaves), [*self.budgets(), *self.constraints], steps=steps, spent=self.spent(table))
+        return Problem(Sum(leaves), [*self.budgets.declared(), *self.constraints], steps=steps, spent=self.spent(table))
 
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
-        form = coupling_form(table.coupling)
+        form = table.coupling.solver_form(table.levels)
         if self.terms or self.constraints or form is None or table.measured:
             return None
-        size = len(table.levels)
-        examples, steps, limits = [], [], []
-        if self.prices is not None and self.budget is not None:
-            examples.append(self.prices.example_price(table.levels))
-            steps.append(self.prices.evaluation_price(table.levels) * table.evaluations_per_step)
-            limits.append(self.budget - table.final_steps * self.prices.final_price(table.stopping_sigma))
-        if self.steps is not None:
-            examples.append(np.zeros(size))
-            steps.append(np.ones(size))
-            limits.append(self.steps - table.final_steps)
-        if min(limits) <= 0:
+        limits = self.budgets.of(table)
+        if limits.left.min() <= 0:
             return None
         return JointProgram(
             table.example_error,
@@ -99,9 +125,9 @@ class Study:
             table.kappa,
             table.step_response,
             table.order,
-            np.array(examples),
-            np.array(steps),
-            np.array(limits),
+            limits.example_prices,
+            limits.step_prices,
+            limits.left,
             spent=self.spent(table),
             final_error=table.final_score,
             final_window=table.final_window,
@@ -110,9 +136,7 @@ class Study:
 
     def tables(self, stops: Array) -> CoefficientBatch | None:
         """The coefficients at many stopping points; None where the model gives them one by one."""
-        given = [self.prices.example, self.prices.evaluation] if self.prices is not None else []
-        arrays = any(not callable(price) and np.ndim(price) > 0 for price in given)
-        if self.terms or self.constraints or arrays or not hasattr(self.model, "coefficient_batch"):
+        if self.terms or self.constraints or self.budgets.per_level:
             return None
         table = self.model.coefficient_batch(stops, self.levels)
         if table is None or self.trains:
@@ -121,17 +145,7 @@ class Study:
 
     def batch(self, table: CoefficientBatch) -> JointBatch:
         """The programs at many stopping points, as `program` gives them one by one."""
-        levels = table.levels
-        examples, steps, limits = [], [], []
-        if self.prices is not None and self.budget is not None:
-            final = np.array([self.prices.final_price(float(stop)) for stop in levels.stops])
-            examples.append(levels.spread(self.prices.example_price(levels.bins)))
-            steps.append(levels.spread(self.prices.evaluation_price(levels.bins)) * table.evaluations_per_step)
-            limits.append(self.budget - table.final_steps * final)
-        if self.steps is not None:
-            examples.append(np.zeros(levels.used.shape))
-            steps.append(np.ones(levels.used.shape))
-            limits.append(np.full(levels.stops.size, self.steps - table.final_steps))
+        levels, limits = table.levels, self.budgets.of_batch(table)
         spent = np.zeros(levels.used.shape)
         if self.run is not None and self.trains:
             for r, used in enumerate(levels.used):
@@ -144,24 +158,46 @@ class Study:
             kappa=table.kappa,
             response=table.step_response,
             order=table.order,
-            examples_prices=np.where(free, 1.0, np.stack(examples, axis=1)),
-            steps_prices=np.where(free, 1.0, np.stack(steps, axis=1)),
-            budgets=np.stack(limits, axis=1),
+            examples_prices=np.where(free, 1.0, limits.example_prices),
+            steps_prices=np.where(free, 1.0, limits.step_prices),
+            budgets=limits.left,
             spent=spent,
             final_error=table.final_score,
             final_window=table.final_window,
             form=table.form,
         )
 
-    def budgets(self) -> list[Any]:
-        """The bounds that the question itself states."""
-        bounds: list[Any] = []
-        if self.prices is not None and self.budget is not None:
-            bounds.append(named("budget", Compute(self.prices) <= self.budget))
-        if self.steps is not None:
-            bounds.append(named("steps", Steps() <= self.steps))
-        return bounds
-
     def solve(self, stopping_sigma: float, start: Plan | None = None) -> Plan:
         """The certified plan at one stopping point, from the declared program."""
         return self.problem(stopping_sigma).solve(tolerance=self.tolerance, start=start)
+
+
+def _check_limits(study: Study) -> None:
+    """Whether something limits the plan, and prices and budget belong together."""
+    prices, steps = study.prices, study.steps
+    if (prices is None) != (study.budget is None):
+        missing = "budget" if study.budget is None else "prices"
+        raise ValueError(f"codesign: {missing} is missing; give prices and budget together, or steps alone.")
+    if prices is not None and not isinstance(prices, Prices):
+        raise ValueError(f"codesign: prices is {prices!r}; give co.Prices(example=…, evaluation=…, images=…).")
+    if prices is None and steps is None:
+        raise ValueError("codesign: nothing limits the plan; give prices and budget, or steps.")
+    if prices is not None and not study.model.trained:
+        raise ValueError(
+            "codesign: the model was estimated without training, so that only the sampler can be planned; give steps "
+            "instead of prices and budget, or estimate with training=co.TrainingRun(…)."
+        )
+    if prices is not None and prices.images == 0 and steps is None:
+        raise ValueError("codesign: images is 0, so that steps cost nothing; give steps, or images > 0.")
+
+
+def _check_parts(study: Study) -> None:
+    """Whether constraints, terms and the run are what they must be."""
+    if not isinstance(study.constraints, (list, tuple)):
+        raise TypeError("codesign: constraints must be a list.")
+    if not isinstance(study.terms, (list, tuple)) or not all(isinstance(term, Term) for term in study.terms):
+        raise TypeError("codesign: terms must be a list of terms.")
+    if study.run is not None and study.prices is None:
+        raise ValueError("codesign: run counts examples, but without prices none are planned; give prices and budget.")
+    if study.run is not None and not isinstance(study.run, TrainingRun):
+        raise ValueError(f"codesign: run is {study.run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")

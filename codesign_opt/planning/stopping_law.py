@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, number, vector
+from ..models.gaussian import GaussianModel
 from ..training.optimisers import ConstantStepSGD
 from .question import Study
 from .stopping_points import sweep
@@ -46,7 +47,7 @@ class StoppingLaw:
 
 
 def stopping_exponent(
-    model: Any,
+    model: GaussianModel,
     learning_rates: Any,
     *,
     steps: float,

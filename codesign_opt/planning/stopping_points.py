@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from ..basics.causes import DISCRETIZATION, FLOOR, INITIAL, LAST_EVALUATION, SCORE, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
 from ..certificate.lagrangian import LagrangianBound, ScorePart
 from ..ingredients.levels import Levels
 from ..modeling import Discretization, Point, ScoreError
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
+from ..results.plan import Plan
 from ..solvers.joint.batch import ENOUGH, solve_batch
 from ..solvers.joint.newton import JointSolution, solve_joint
 from .between_stops import interval_bounds
+from .budgets import COMPUTE, STEPS
 from .question import Study
 
 __all__ = ["Stop", "bound_between", "sweep"]
@@ -111,8 +113,8 @@ def _batched(study: Study, sigmas: Array) -> list[Stop | None]:
     found = solve_batch(batch)
     disc = (found.bands**2).sum(axis=1)
     kinds = {
-        "score": found.score, "floor": found.floor, "last evaluation": found.last + table.final_floor,
-        "discretization": disc, "truncation": table.truncation, "initial": table.initial,
+        SCORE: found.score, FLOOR: found.floor, LAST_EVALUATION: found.last + table.final_floor,
+        DISCRETIZATION: disc, TRUNCATION: table.truncation, INITIAL: table.initial,
     }  # fmt: skip
     parts = np.stack(list(kinds.values()), axis=1).tolist()
     gaps = (found.value - found.lower_bound).tolist()
@@ -157,12 +159,12 @@ def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> 
     reducible, floor = score.levels_value(point)
     last, last_floor = score.final_value(point)
     parts = {
-        "score": float(reducible.sum()),
-        "floor": float(floor.sum()),
-        "last evaluation": last + last_floor,
-        "discretization": float((disc.band_sums(point) ** 2).sum()),
-        "truncation": table.truncation,
-        "initial": table.initial,
+        SCORE: float(reducible.sum()),
+        FLOOR: float(floor.sum()),
+        LAST_EVALUATION: last + last_floor,
+        DISCRETIZATION: float((disc.band_sums(point) ** 2).sum()),
+        TRUNCATION: table.truncation,
+        INITIAL: table.initial,
     }
     error = sum(parts.values())
     record = {
@@ -191,7 +193,7 @@ def from_plan(plan: Plan) -> Stop:
         "method": "declared program",
         **plan.breakdown,
     }
-    prices = [-float(plan.shadow_prices[name]) for name in ("budget", "steps") if name in plan.shadow_prices]
+    prices = [-float(plan.shadow_prices[name]) for name in (COMPUTE, STEPS) if name in plan.shadow_prices]
     bands = 2 * np.sqrt(np.asarray(plan.tables.get("bands", np.empty(0))))
     near = float(np.asarray(plan.tables["final_window"]) @ plan.examples)
     return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, near, plan)
@@ -206,7 +208,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     nearest solved point is far, its multipliers do not carry: the middle is solved and joins `stops`.
     """
     solved = [s for s in stops if s.failure is None]
-    if study.terms or len(solved) < 2 or len(solved) < len(stops) or not hasattr(study.model, "interval_coefficients"):
+    if study.terms or len(solved) < 2 or len(solved) < len(stops):
         return -np.inf, 0
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
@@ -222,7 +224,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
         if values is None:
             value = _interval_bound(study, *taken[0], near[0])
             if value is None:
-                return -np.inf, evaluations + 1
+                return -np.inf, evaluations
             values = np.array([value])
         evaluations += len(taken)
         low = values < best * (1 - tolerance)
@@ -299,8 +301,8 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
     length above the interval; those below the table's levels are left out, which is lower as long as an
     example there costs more than the tangent gives for it.
     """
-    length = getattr(table.coupling, "log_width", None)
-    if not study.trains or near.near_examples <= 0 or not isinstance(length, float) or study.prices is None:
+    length = table.coupling.constant_length
+    if not study.trains or near.near_examples <= 0 or length is None or study.prices is None:
         return
     whole = study.table(a)
     cheapest = float(near.prices[0] * study.prices.example_price(whole.levels).min())
@@ -320,19 +322,10 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
 
 
 def _add_budgets(bound: LagrangianBound, study: Study, table: Coefficients, near: Stop) -> None:
-    size, prices = len(table.levels), list(near.prices)
-    if study.prices is not None and study.budget is not None:
-        price = float(prices.pop(0))
-        example = study.prices.example_price(table.levels)
-        step = study.prices.evaluation_price(table.levels) * table.evaluations_per_step
-        final = 0.0
-        if table.final_steps and not callable(study.prices.evaluation):
-            final = study.prices.final_price(table.stopping_sigma)  # a function of sigma is left out: lower
-        bound.add_linear(price * (final - study.budget), price * example, price * step)
-        bound.examples_box = (bound.examples_box[0], study.budget / example)
-        if np.all(step > 0):
-            bound.steps_box = (bound.steps_box[0], study.budget / step)
-    if study.steps is not None:
-        price = float(prices.pop(0))
-        bound.add_linear(price * (table.final_steps - study.steps), np.zeros(size), np.full(size, price))
-        bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], study.steps))
+    limits = study.budgets.of(table, interval=True)
+    for price, left, example, step in zip(
+        near.prices.tolist(), limits.left.tolist(), limits.example_prices, limits.step_prices, strict=True
+    ):
+        bound.add_linear(-price * left, price * example, price * step)
+    bound.examples_box = (bound.examples_box[0], limits.most_examples)
+    bound.steps_box = (bound.steps_box[0], limits.most_steps)

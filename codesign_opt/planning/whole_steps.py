@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..ingredients.densities import LogNormal, examples_of
+from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
-from ..models.coefficients import Coefficients
+from ..models.base import Model
 from ..models.polish import rho_fit
-from ..results.record import Plan
+from ..results.plan import Plan
 from .prediction import predict
 
 if TYPE_CHECKING:
-    from ..models.estimated import EstimatedModel
     from .question import Study
 
 __all__ = ["hand_out"]
@@ -35,14 +36,13 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
         [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
     )
     handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
-    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out["total"], default=None)
+    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out[TOTAL], default=None)
     if best is None:
-        least = 2 if plan.terminal == "denoise" else 1
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
-            f"steps, and {least} is the least); raise the budget, or plan for fewer images."
+            f"steps, and {least_steps(plan.terminal)} is the least); raise the budget, or plan for fewer images."
         )
-    exact = hasattr(study.model, "wasserstein2")
+    exact = study.model.exact_error is not None
     if exact and study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
         note = (
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
@@ -53,31 +53,29 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
         note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
         best = replace(best, notes=(*best.notes, note))
     best = replace(best, peers=_peers(study, best), fits=_fits(study, best))
-    return _measured(study.model, best) if hasattr(study.model, "measures") else best
+    return best if exact else _measured(study.model, best)
 
 
-def _measured(model: EstimatedModel, plan: Plan) -> Plan:
-    """Whether the bias of a measured model's grid was measured or predicted, and what stands in the way."""
+def _measured(model: Model, plan: Plan) -> Plan:
+    """Whether the bias of a grid that has no exact law was measured or predicted, and what stands in the way."""
     if plan.sigmas is None:
         return plan
     measured, notes = model.measures(plan.sigmas), []
-    fine = float(model.provenance.get("fine_accuracy", 0.0))
-    if measured and plan.handed_out["bias"] < fine:
+    fine = model.fine_accuracy
+    if measured and plan.handed_out[BIAS] < fine:
         notes.append(
-            f"the grid is as near the fine solution ({plan.handed_out['bias']:.2g}) as that is to one of half its "
+            f"the grid is as near the fine solution ({plan.handed_out[BIAS]:.2g}) as that is to one of half its "
             f"steps ({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
         )
     if not measured and model.probe is not None:
         notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
-    said = {**plan.provenance, "bias": "measured" if measured else "predicted"}
-    return replace(plan, provenance=said, notes=(*notes, *plan.notes))
+    return replace(plan, bias="measured" if measured else "predicted", notes=(*notes, *plan.notes))
 
 
 def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     """Grids of whole steps around the continuous step count, as they come and polished."""
-    final = 1 if plan.terminal == "denoise" else 0
-    count = min(float(plan.steps.sum()) + final, float(_MOST_STEPS))
-    least = 1 + final
+    count = min(float(plan.steps.sum()) + final_steps(plan.terminal), float(_MOST_STEPS))
+    least = least_steps(plan.terminal)
     whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
     if study.trains and min(whole) < _POLISH_BELOW:  # a whole step less may leave much more for training
         whole.add(max(least, min(whole) - 1))
@@ -90,13 +88,15 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
         wanted = polish if polish is not None else k < _polish_below(study.model)
         if wanted and not study.constraints:
             free = not study.trains and plan.outer.get("status") != "given"
-            grids.append(study.model.polish(grid, free_stop=free))
+            polished = study.model.polish(grid, free_stop=free)
+            if polished is not grid:
+                grids.append(polished)
     return grids
 
 
-def _polish_below(model: Any) -> int:
+def _polish_below(model: Model) -> int:
     """Number of steps from which on the leading order is trusted; a measured error always knows better."""
-    if getattr(model, "probe", None) is not None:
+    if model.probe is not None:
         return _POLISH_MEASURED_BELOW
     return _POLISH_SIGNED_BELOW if model.sampler.signed else _POLISH_BELOW
 
@@ -110,20 +110,16 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
             return replace(plan, sigmas=grid, handed_out=handed)
         note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
         note += f"{plan.stopping_sigma:.4g}"
-        said = {**plan.provenance, "program_stopping_sigma": plan.stopping_sigma}
+        notes, program = (*plan.notes, note), plan.stopping_sigma
         return replace(
-            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=(*plan.notes, note), provenance=said
+            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=notes, program_stopping_sigma=program
         )
-    even: Coefficients | None = None
-    if hasattr(study.model, "settled_pair"):
-        table, even = study.model.settled_pair(grid, study.levels)
-    else:
-        table = study.model.settled_coefficients(grid, study.levels, smooth=True)
+    table, even = study.model.settled_pair(grid, study.levels)
     problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
     try:
         settled = problem.solve(tolerance=study.tolerance)
     except NotCertifiedError as error:
-        # the examples fit the budget and their error is evaluated below; `settled_gap` says how near they are
+        # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are
         if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
             return None
         settled = error.plan
@@ -132,9 +128,9 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
     handed = predict(study.model, grid, settled.examples, study.levels, table=even)
     gap = settled.certificate.relative_gap
     unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
-    for name in {leaf.name for term in study.terms for _, leaf in term.leaves()}:
-        handed[name] = settled.breakdown.get(name, 0.0)
-        handed["total"] += handed[name]
+    for name in [name for name in settled.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
+        handed[name] = settled.breakdown[name]
+        handed[TOTAL] += handed[name]
     tables = dict(plan.tables)
     tables["continuous_examples"] = plan.examples
     for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
@@ -150,22 +146,10 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
         costs=costs,
         handed_out=handed,
         attempts=(*plan.attempts, *settled.attempts),
-        notes=(*plan.notes, *unproved, *_warnings(study, table, settled)),
-        provenance={
-            **plan.provenance,
-            "final_score": table.final_score,
-            "settled_gap": settled.certificate.relative_gap,
-        },
+        notes=(*plan.notes, *unproved, *study.model.warnings(table, settled.examples)),
+        final_score=table.final_score,
+        examples_gap=gap,
     )
-
-
-def _warnings(study: Study, table: Any, settled: Plan) -> tuple[str, ...]:
-    """What the training noise has to say about levels whose burn-in is not over."""
-    if not hasattr(study.model, "training"):
-        return ()
-    lengths = table.coupling.lengths(table.levels)
-    examples = settled.examples / table.log_width * lengths
-    return tuple(study.model.training.warnings_for(table.sigma, study.model.bands.eigenvalues, examples))
 
 
 def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
@@ -189,15 +173,15 @@ def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
             bought = float(price @ plan.new_examples) / float(price @ share)
             examples = spent + bought * share
         parts = predict(study.model, grid, examples, study.levels)
-        result[name] = {**parts, "ratio": parts["total"] / plan.handed_out["total"]}
+        result[name] = {**parts, "ratio": parts[TOTAL] / plan.handed_out[TOTAL]}
     return result
 
 
 def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
     fits: dict[str, dict[str, float]] = {}
-    if plan.sigmas is not None and plan.sigmas.size > 3 and hasattr(study.model, "wasserstein2"):
-        bands = study.model.bands
-        found = rho_fit(lambda grid: study.model.wasserstein2(grid, bands), plan.sigmas)
+    error = study.model.exact_error
+    if error is not None and plan.sigmas is not None and plan.sigmas.size > 3:
+        found = rho_fit(error, plan.sigmas)
         fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}
     if study.trains and np.any(plan.tables["score_weight"] > 0):
         normal = plan.training_density.lognormal()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -14,22 +14,17 @@ from ..basics.checks import Array
 from ..basics.errors import InfeasibleError, NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Bound
-from ..modeling.constraints import BoxConstraint
 from ..modeling.design import Box, Design, Point
+from . import given_sampler, information_structure, joint_structure  # noqa: F401  importing registers them
 from .budget import Budget
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
-from .given_sampler import SettledStructure
-from .information_structure import InformationStructure
-from .joint_structure import JointStructure
+from .declaration import Declaration
 from .proof import certify
 from .reference import check_open, first_reference
-from .structure import Structure
+from .structure import Structure, structure_of
 
-if TYPE_CHECKING:
-    from .problem import Problem
-
-__all__ = ["solve_declared"]
+__all__ = ["not_certified", "rated", "solve_declared"]
 
 _TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
@@ -37,7 +32,7 @@ _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to 
 
 
 def solve_declared(
-    problem: Problem,
+    program: Declaration,
     *,
     method: str,
     tolerance: float,
@@ -48,19 +43,20 @@ def solve_declared(
     options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    reference, box, structure = starting_point(problem)
+    _check_room(program)
     attempts: list[dict[str, Any]] = []
-    best: Solved | None = None
-    if structure is not None and method != "declared":
-        reference, best = _structured(problem, structure, reference, box, tolerance, attempts)
-        if best is not None and best.certificate.optimal:
-            return best, attempts
+    structure = None if method == "declared" else structure_of(program)
+    reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
+    if best is not None and best.certificate.optimal:
+        return best, attempts
     if start is not None:
-        reference = problem.recentred(start)
-    majorised = any(leaf.majorised for _, leaf in problem.objective.leaves())
+        reference = program.recentred(start)
+    if reference is None:
+        reference = _first_reference(program)
+    majorised = any(leaf.majorised for _, leaf in program.leaves)
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
-        compiled = compile_problem(problem, reference, box)
+        compiled = compile_problem(program, reference, program.box)
         built = perf_counter()
         status = _run(compiled.declared, solver, verbose, options)
         record: dict[str, Any] = {
@@ -79,7 +75,7 @@ def solve_declared(
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
-            reference = problem.recentred(found.point)
+            reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
         if on_attempt is not None:
@@ -98,13 +94,8 @@ def _improving(attempts: list[dict[str, Any]]) -> bool:
 
 
 def _structured(
-    problem: Problem,
-    structure: Structure,
-    reference: Point,
-    box: Box,
-    tolerance: float,
-    attempts: list[dict[str, Any]],
-) -> tuple[Point, Solved | None]:
+    program: Declaration, structure: Structure, tolerance: float, attempts: list[dict[str, Any]]
+) -> tuple[Point | None, Solved | None]:
     """A structured solver: the answer where the structure is the whole problem, else a reference."""
     begun = perf_counter()
     answer = structure.solve()
@@ -117,25 +108,24 @@ def _structured(
     }
     attempts.append(record)
     if answer is None:
-        return reference, None
-    centre = problem.recentred(answer.point)
+        return None, None
+    centre = program.recentred(answer.point)
     if not structure.whole:
         return centre, None
     begun = perf_counter()
-    compiled = compile_problem(problem, centre, box, declare=False)
+    compiled = compile_problem(program, centre, program.box, declare=False)
     multipliers = answer.multipliers(compiled.rows, compiled.design)
-    given = (compiled.leaves, compiled.rows, multipliers, box, compiled.design, answer.point, tolerance)
-    proof = certify(*given, tangent=answer.tangent)
+    proof = certify(compiled, multipliers, answer.point, tolerance, tangent=answer.tangent)
     record["build_seconds"] = perf_counter() - begun
     record["relative_gap"], record["infeasibility"] = proof.relative_gap, proof.infeasibility
     return centre, Solved(answer.point, compiled, multipliers, proof, attempts)
 
 
-def rated(problem: Problem, point: Point, optimum: Certificate, tolerance: float) -> Certificate:
+def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: float) -> Certificate:
     """Any point against the lower bound of the problem's certified optimum."""
-    compiled = compile_problem(problem, problem.recentred(point), Box.empty(len(problem.levels)), declare=False)
-    compiled.design.set(point)
-    infeasibility = max((row.violation() for row in compiled.rows), default=0.0)
+    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
+    compiled.set(point)
+    infeasibility = compiled.infeasibility(point)
     value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
     constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
     scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
@@ -144,12 +134,12 @@ def rated(problem: Problem, point: Point, optimum: Certificate, tolerance: float
 
 
 def not_certified(
-    problem: Problem, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
+    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
 ) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
-    own = [leaf.name for _, leaf in problem.objective.leaves() if not leaf.scales_itself]
+    own = [leaf.name for _, leaf in program.leaves if not leaf.scales_itself]
     blame = f" If {own[0]} is not homogeneous, divide its argument by its size near the optimum." if own else ""
-    blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in problem.objective.leaves() if leaf.advice)
+    blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
         return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
@@ -176,52 +166,32 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
-_STRUCTURES: tuple[type[Structure], ...] = (InformationStructure, JointStructure, SettledStructure)
+def _check_room(program: Declaration) -> None:
+    """Refuse budgets that leave nothing and level bounds that leave none, before any solver is asked."""
+    for item in program.constraints:
+        if item.name in program.budgets:
+            assert isinstance(item.what, Bound)
+            _refuse_empty(item.name, item.what, program.budgets[item.name])
+    check_open(program.box, program.table, program.spent)
 
 
-def _structure_of(problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
-    """The first structure that reads the problem; None where no structured solver applies."""
-    if not budgets or any(budget.room <= 0 for _, budget in budgets) or problem.examples is not None:
-        return None
-    found = (kind.read(problem, budgets, box) for kind in _STRUCTURES)
-    return next((structure for structure in found if structure is not None), None)
-
-
-def starting_point(problem: Problem) -> tuple[Point, Box, Structure | None]:
-    """First reference, the box of all level bounds, and the part that the structured solver can take."""
-    size = len(problem.levels)
-    neutral = Point(np.ones(size), problem.spent_examples, np.ones(size))
-    design = problem.design(neutral)
-    box = Box.empty(size)
-    budgets: list[tuple[str, Budget]] = []
-    for item in problem.constraints:
-        if isinstance(item.what, Bound):
-            budget = Budget.read(item.what, design)
-            if budget is not None:
-                _refuse_empty(item.name, item.what, budget)
-                budgets.append((item.name, budget))
-        elif isinstance(item.what, BoxConstraint):
-            box = box & item.what.box(design)
-    check_open(box, problem.table, problem.spent_examples)
-    none = np.zeros(size)  # a quantity that nothing depends on costs nothing
-    examples = problem.examples if problem.examples is not None else (none if design.fixed_examples else None)
-    steps = problem.steps if problem.steps is not None else (none if design.fixed_steps else None)
-    reference = first_reference(
-        problem.levels,
-        problem.table,
-        [budget for _, budget in budgets],
-        box,
-        spent=problem.spent_examples,
+def _first_reference(program: Declaration) -> Point:
+    """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
+    none = np.zeros(len(program.levels))
+    examples = program.examples if program.examples is not None else (None if program.decides_examples else none)
+    steps = program.steps if program.steps is not None else (None if program.decides_steps else none)
+    found = first_reference(
+        program.levels,
+        program.table,
+        list(program.budgets.values()),
+        program.box,
+        spent=program.spent,
         fixed_examples=examples,
         fixed_steps=steps,
     )
-    reference = Point(
-        reference.new_examples if examples is None else examples,
-        problem.spent_examples,
-        reference.steps if steps is None else steps,
+    return Point(
+        found.new_examples if examples is None else examples, program.spent, found.steps if steps is None else steps
     )
-    structure = _structure_of(problem, budgets, box)
-    return reference, box, structure
 
 
 def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
@@ -256,7 +226,7 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     multipliers = [row.multipliers(compiled.unit) for row in compiled.rows]
     found: list[Solved] = []
     for point in _points(compiled):
-        proof = certify(compiled.leaves, compiled.rows, multipliers, compiled.box, compiled.design, point, tolerance)
+        proof = certify(compiled, multipliers, point, tolerance)
         found.append(Solved(point, compiled, multipliers, proof, attempts))
     return min(found, key=lambda solved: _badness(solved.certificate))
 
@@ -280,7 +250,7 @@ def _repaired(compiled: Compiled) -> Point:
     if not design.fixed_steps:
         steps = np.minimum(np.maximum(steps, box.steps_low), box.steps_high)
     for row in compiled.rows:
-        budget = Budget.read(row.bound, design) if row.bound is not None else None
+        budget = row.budget
         if budget is None:
             continue
         cost = float(budget.example @ examples + budget.step @ steps)

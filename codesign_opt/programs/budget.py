@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..basics.checks import Array
 from ..modeling.algebra import Bound
 from ..modeling.design import Design
-from ..modeling.terms import Compute, Steps
 
 __all__ = ["Budget"]
 
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """A linear budget read off a bound on Compute or Steps: example . m + step . n <= limit - final."""
+    """A linear budget: example . m + step . n <= limit - final.
+
+    Attributes:
+        example, step: (L,) prices of a new example and of a step.
+        room: what the limit leaves beside the constant part of the price.
+    """
 
     example: Array
     step: Array
@@ -24,16 +26,10 @@ class Budget:
 
     @classmethod
     def read(cls, bound: Bound, design: Design) -> Budget | None:
-        """The budget behind `Compute(...) <= limit` or `Steps() <= limit`; None for other bounds."""
+        """The budget behind a bound on one linear term, such as `Compute(...) <= limit`; None for other bounds."""
         leaves = list(bound.term.leaves())
-        if len(leaves) != 1:
+        prices = leaves[0][1].linear_prices(design) if len(leaves) == 1 else None
+        if prices is None:
             return None
-        weight, leaf = leaves[0]
-        size = len(design)
-        if isinstance(leaf, Compute):
-            example, step, final = leaf.table(design)
-        elif isinstance(leaf, Steps):
-            example, step, final = np.zeros(size), np.ones(size), float(design.final_steps)
-        else:
-            return None
+        weight, (example, step, final) = leaves[0][0], prices
         return cls(weight * example, weight * step, bound.limit - weight * final)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import cvxpy as cp
 import numpy as np
@@ -12,21 +12,30 @@ from ..basics.checks import Array
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
-from ..modeling.terms import Truncation
-from .plain import is_plain_bound, is_plain_term
-from .proof import Leaf
+from .declaration import Declaration
 from .rows import PLACEHOLDER, BudgetRow, Row
 from .scaling import rows_of, scaled_expression
 
-if TYPE_CHECKING:
-    from .problem import Problem
+__all__ = ["Compiled", "Leaf", "Solved", "compile_problem"]
 
-__all__ = ["Compiled", "Solved", "compile_problem"]
+
+class Leaf(NamedTuple):
+    """One summand of the objective: its weight, the term, its scaled expression, its own constraints."""
+
+    weight: float
+    term: Term
+    expression: cp.Expression
+    auxiliary: tuple[cp.Constraint, ...] = ()
 
 
 @dataclass(eq=False)
 class Compiled:
-    """A program declared in cvxpy relative to a reference, and how to read it back."""
+    """A program declared in cvxpy relative to a reference, and how to read it back.
+
+    Attributes:
+        in_numbers: whether nothing in it is a cvxpy expression: the library's own terms and budgets are known to
+            be convex and proved from numbers, and building expressions takes longer than solving such a program.
+    """
 
     design: Design
     box: Box
@@ -34,11 +43,21 @@ class Compiled:
     rows: list[Row]
     unit: float
     declared: cp.Problem | None
+    in_numbers: bool = False
 
     @property
     def terms(self) -> list[tuple[float, Term]]:
         """(weight, term) of the objective."""
         return [(leaf.weight, leaf.term) for leaf in self.leaves]
+
+    def set(self, point: Point) -> None:
+        """Give the variables the values that make the expressions, where there are any, equal to `point`."""
+        if not self.in_numbers:
+            self.design.set(point)
+
+    def infeasibility(self, point: Point) -> float:
+        """Largest violation of a row relative to its size, at `point`, to which the variables are set."""
+        return max((row.violation(point) for row in self.rows), default=0.0)
 
 
 @dataclass(eq=False)
@@ -52,34 +71,42 @@ class Solved:
     attempts: list[dict[str, Any]]
 
 
-def compile_problem(problem: Problem, reference: Point, box: Box, *, declare: bool = True) -> Compiled:
+def compile_problem(program: Declaration, reference: Point, box: Box, *, declare: bool = True) -> Compiled:
     """Declare the program in variables relative to `reference`, objective and rows of order one.
 
     Without `declare` the leaves and rows are built for the certificate and no cvxpy problem is.
     """
-    design = replace(problem.design(reference), steps_low=box.steps_low)
+    design = replace(program.design(reference), steps_low=box.steps_low)
     leaves: list[Leaf] = []
-    auxiliary: list[cp.Constraint] = []
-    for weight, leaf in problem.objective.leaves():
-        if not declare and is_plain_term(leaf):
-            leaves.append(Leaf(weight, leaf, PLACEHOLDER))
-            continue
-        expression, constraints, _ = scaled_expression(leaf, design)
-        leaves.append(Leaf(weight, leaf, expression, tuple(constraints)))
-        auxiliary += constraints
-    in_numbers = not declare and all(is_plain_term(leaf) for _, leaf in problem.objective.leaves())
+    for weight, term in program.leaves:
+        if not declare and term.known_convex:
+            leaves.append(Leaf(weight, term, PLACEHOLDER))
+        else:
+            expression, constraints, _ = scaled_expression(term, design)
+            leaves.append(Leaf(weight, term, expression, tuple(constraints)))
+    numbers = not declare and all(term.known_convex for _, term in program.leaves)
     rows: list[Row] = []
-    for item in problem.constraints:
-        rows += [BudgetRow.of(item, design)] if in_numbers and is_plain_bound(item) else rows_of(item, design)
-    moving = [leaf for leaf in leaves if not isinstance(leaf.term, Truncation)]
-    sizes = [
-        abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
-        for leaf in moving
-    ]
-    unit = sum(size for size in sizes if np.isfinite(size)) or 1.0
+    for item in program.constraints:
+        budget = program.budgets.get(item.name)
+        if numbers and budget is not None:
+            rows.append(BudgetRow.of(item, budget, design))
+        else:
+            rows += rows_of(item, design, budget)
     if not declare:
-        return Compiled(design, box, leaves, rows, unit, None)
-    total = sum((leaf.weight / unit) * leaf.expression for leaf in moving)
-    objective = cp.Minimize(total if isinstance(total, cp.Expression) else cp.Constant(0.0))
+        in_numbers = numbers and all(isinstance(row, BudgetRow) for row in rows)
+        return Compiled(design, box, leaves, rows, 1.0, None, in_numbers)
+    unit = _unit(leaves, design, reference)
+    moving = [(leaf.weight / unit) * leaf.expression for leaf in leaves if not leaf.expression.is_constant()]
+    objective = cp.Minimize(sum(moving[1:], start=moving[0]) if moving else cp.Constant(0.0))
+    auxiliary = [constraint for leaf in leaves for constraint in leaf.auxiliary]
     declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
     return Compiled(design, box, leaves, rows, unit, declared)
+
+
+def _unit(leaves: list[Leaf], design: Design, reference: Point) -> float:
+    """Size of what the design can change of the objective, at the reference."""
+    sizes = [
+        abs(leaf.weight * (leaf.term.value(design, reference) - leaf.term.constant(design, reference)))
+        for leaf in leaves
+    ]
+    return sum(size for size in sizes if np.isfinite(size)) or 1.0

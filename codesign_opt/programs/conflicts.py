@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
 
 from ..basics.errors import InfeasibleError
-
-if TYPE_CHECKING:
-    from .compiled import Compiled
-    from .rows import Row
+from .compiled import Compiled
+from .rows import Row
 
 __all__ = ["diagnose"]
 

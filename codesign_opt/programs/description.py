@@ -2,93 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
-from ..modeling.coherent import CoherentScore
-from ..modeling.discretization import Discretization, SeparableDiscretization
-from ..modeling.gram import GramDiscretization
-from ..modeling.information import InformationError
-from ..modeling.terms import Compute, ScoreError, Truncation
-from ..results.record import Plan
-from .budget import Budget
-
-if TYPE_CHECKING:
-    from .compiled import Solved
-    from .problem import Problem
+from ..results.plan import Plan
+from .compiled import Solved
+from .declaration import Declaration
 
 __all__ = ["describe"]
 
 _MOST_NODES = 1_000_000
+_SHARES = ("score", "floor", "discretization", "score_weight", "information_gain")  # of levels: terms add up
 
 
-def describe(problem: Problem, solved: Solved) -> Plan:
+def describe(program: Declaration, solved: Solved) -> Plan:
     """Everything a reader of the plan needs, from the candidate and its multipliers."""
-    point, table = solved.point, problem.table
-    decided = problem.examples is not None or not solved.compiled.design.fixed_examples
-    nothing = np.zeros(len(problem.levels))
+    point, table = solved.point, program.table
+    decided = program.examples is not None or not solved.compiled.design.fixed_examples
+    nothing = np.zeros(len(program.levels))
     shadow, elasticity = _shadow_prices(solved)
-    terminal = "rescale" if table is None else table.terminal
+    compute = _compute(solved)
+    tables = _tables(solved, compute)
+    if table is not None and table.band_variances is not None:
+        tables["band_variances"] = table.band_variances
     return Plan(
-        levels=problem.levels,
+        levels=program.levels,
         examples=point.examples if decided else nothing,
         new_examples=point.new_examples if decided else nothing,
-        steps=point.steps if table is not None else np.zeros(len(problem.levels)),
-        sigmas=_grid(problem, point.steps),
-        terminal=terminal,
-        stopping_sigma=float(problem.levels.edges[0]),
+        steps=point.steps if table is not None else nothing,
+        sigmas=_grid(program, point.steps),
+        terminal="rescale" if table is None else table.terminal,
+        stopping_sigma=float(program.levels.edges[0]),
         error=solved.certificate.value,
         breakdown=_breakdown(solved),
         certificate=solved.certificate,
         shadow_prices=shadow,
         elasticities=elasticity,
-        costs=_costs(solved),
-        tables=_tables(problem, solved),
+        costs=_costs(solved, compute),
+        tables=tables,
         attempts=tuple(solved.attempts),
-        notes=_notes(problem, solved),
-        provenance=_provenance(problem),
+        notes=_notes(program, solved),
+        **_of_the_table(program),
     )
 
 
-def _grid(problem: Problem, steps: Array) -> Array | None:
+def _grid(program: Declaration, steps: Array) -> Array | None:
     """Whole steps at equal increments of the continuous step count."""
-    table = problem.table
-    if table is None or not (problem.decides_steps or problem.steps is not None) or not np.any(steps > 0):
+    table = program.table
+    if table is None or not np.any(steps > 0):
         return None
     if steps.sum() > _MOST_NODES:
         return None  # nobody samples so, and the nodes would fill the memory; _notes says so
     minimum = 1 + table.final_steps
     count = max(minimum, int(np.floor(steps.sum() + table.final_steps + 1e-6)))
-    return grid_from_steps(problem.levels, steps, count, terminal=table.terminal)
+    return grid_from_steps(program.levels, steps, count, terminal=table.terminal)
 
 
 def _breakdown(solved: Solved) -> dict[str, float]:
     parts: dict[str, float] = {}
-
-    def put(name: str, value: float) -> None:
-        parts[name] = parts.get(name, 0.0) + float(value)
-
     for weight, leaf in solved.compiled.terms:
-        if isinstance(leaf, Truncation):
-            put("truncation", weight * leaf.table.truncation)
-            put("initial", weight * leaf.table.initial)
-        elif isinstance(leaf, ScoreError):
-            reducible, floor = leaf.levels_value(solved.point)
-            last, last_floor = leaf.final_value(solved.point)
-            put("score", weight * reducible.sum())
-            put("floor", weight * floor.sum())
-            put("last evaluation", weight * (last + last_floor))
-        elif isinstance(leaf, (Discretization, SeparableDiscretization)):
-            put("discretization", weight * leaf.value(solved.compiled.design, solved.point))
-        elif isinstance(leaf, CoherentScore):
-            put("score (coherent)", weight * leaf.value(solved.compiled.design, solved.point))
-        elif isinstance(leaf, GramDiscretization):
-            put(f"discretization ({leaf.model} Gram)", weight * leaf.value(solved.compiled.design, solved.point))
-        else:
-            put(leaf.name, weight * leaf.value(solved.compiled.design, solved.point))
+        for name, value in leaf.parts(solved.compiled.design, solved.point).items():
+            parts[name] = parts.get(name, 0.0) + float(weight * value)
     return parts
 
 
@@ -114,129 +91,89 @@ def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
     return shadow, elasticity
 
 
-def _costs(solved: Solved) -> dict[str, float]:
+def _compute(solved: Solved) -> tuple[Any, Array, Array, float] | None:
+    """The first price of compute, with what all of it charges for an example, a step and the last step; or None."""
+    leaves = [leaf for row in solved.compiled.rows if row.bound is not None for _, leaf in row.bound.term.leaves()]
+    leaves += [leaf for _, leaf in solved.compiled.terms]
+    found = next((leaf.as_compute for leaf in leaves if leaf.as_compute is not None), None)
+    return None if found is None else (found, *found.both.linear_prices(solved.compiled.design))
+
+
+def _costs(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> dict[str, float]:
     costs: dict[str, float] = {}
     point, design = solved.point, solved.compiled.design
     if not design.fixed_examples:
         costs["new examples"] = float(point.new_examples.sum())
     costs["steps"] = float(point.steps.sum()) + design.final_steps
     for row in solved.compiled.rows:
-        if row.bound is None or Budget.read(row.bound, design) is None:
+        if row.bound is None or row.budget is None:
             continue
         costs[f"{row.name}: limit"] = row.bound.limit
         costs[f"{row.name}: used"] = row.bound.term.value(design, point)
-    compute = _compute(solved)
     if compute is not None:
-        example, step, final = Compute(compute.prices).table(design)
+        term, example, step, final = compute
         if not design.fixed_examples:
             costs["training"] = float(example @ point.new_examples)
-        if compute.part != "training":
+        if term.part != "training":
             costs["sampling"] = float(step @ point.steps + final)
     return costs
 
 
-def _compute(solved: Solved) -> Compute | None:
-    leaves = [leaf for row in solved.compiled.rows if row.bound is not None for _, leaf in row.bound.term.leaves()]
-    leaves += [leaf for _, leaf in solved.compiled.terms]
-    return next((leaf for leaf in leaves if isinstance(leaf, Compute)), None)
-
-
-def _tables(problem: Problem, solved: Solved) -> dict[str, Array]:
-    size, point, design = len(problem.levels), solved.point, solved.compiled.design
+def _tables(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> dict[str, Array]:
+    size, point, box = solved.point.steps.size, solved.point, solved.compiled.box
     zero = np.zeros(size)
     tables: dict[str, Array] = {
         "score": zero, "floor": zero, "discretization": zero, "score_weight": zero, "final_window": zero,
         "information_gain": zero,
     }  # fmt: skip
-    for weight, leaf in solved.compiled.terms:
-        if isinstance(leaf, ScoreError):
-            reducible, floor = leaf.levels_value(point)
-            tables["score"] = tables["score"] + weight * reducible
-            tables["floor"] = tables["floor"] + weight * floor
-            # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
-            part = np.where(point.examples > 0, leaf.gains(point), 0.0) * point.examples**2
-            tables["score_weight"] = tables["score_weight"] + weight * part
-            tables["final_window"] = leaf.table.final_window
-        elif isinstance(leaf, Discretization):
-            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
-            tables["bands"] = weight * leaf.band_sums(point) ** 2
-        elif isinstance(leaf, CoherentScore):
-            shares = weight * leaf.levels_value(point)
-            tables["score"] = tables["score"] + shares
-            tables["score_weight"] = tables["score_weight"] + shares * point.examples
-        elif isinstance(leaf, GramDiscretization):
-            tables["discretization"] = tables["discretization"] + weight * leaf.levels_value(point)
-        elif isinstance(leaf, InformationError):
-            gains = leaf.gains(leaf.solution(point.examples))
-            tables["information_gain"] = tables["information_gain"] + weight * gains
-    tables |= _pooled(solved)
-    example, step = np.ones(size), zero
-    compute = _compute(solved)
-    if compute is not None:
-        example, step, _ = Compute(compute.prices).table(design)
-    tables["example_price"], tables["step_price"] = example, step
-    tables["examples_low"], tables["examples_high"] = (
-        solved.compiled.box.examples_low,
-        solved.compiled.box.examples_high,
-    )
-    tables["steps_low"], tables["steps_high"] = solved.compiled.box.steps_low, solved.compiled.box.steps_high
-    tables["marginal_gain"] = _marginal_gain(problem, solved, tables)
+    told = [(weight, leaf.level_parts(point)) for weight, leaf in solved.compiled.terms]
+    gain = zero
+    for weight, parts in told:
+        for name in _SHARES:
+            if name in parts:
+                tables[name] = tables[name] + weight * parts[name]
+        if "final_window" in parts:
+            tables["final_window"] = parts["final_window"]
+        if "bands" in parts:
+            tables["bands"] = weight * parts["bands"]
+        if "gain" in parts:
+            gain = gain + weight * parts["gain"]
+    if any("pooling" in parts for _, parts in told):  # the reducible error itself, sum w / (T m)
+        served = [(weight, parts) for weight, parts in told if "served_weight" in parts]
+        tables["served_weight"] = np.concatenate([weight * parts["served_weight"] for weight, parts in served])
+        tables["pooling"] = np.vstack([parts.get("pooling", np.eye(size)) for _, parts in served])
+    tables["example_price"], tables["step_price"] = (np.ones(size), zero) if compute is None else compute[1:3]
+    tables["examples_low"], tables["examples_high"] = box.examples_low, box.examples_high
+    tables["steps_low"], tables["steps_high"] = box.steps_low, box.steps_high
+    # decrease of the error per unit of price spent on examples of a level: flat where training is active
+    tables["marginal_gain"] = (gain + tables["information_gain"]) / tables["example_price"]
     return tables
 
 
-def _pooled(solved: Solved) -> dict[str, Array]:
-    """Weights and matrix of the reducible error sum w / (T m) itself; nothing where no examples are pooled."""
-    point, weights, matrices, any_pooled = solved.point, [], [], False
-    for weight, leaf in solved.compiled.terms:
-        if not isinstance(leaf, (ScoreError, CoherentScore)):
-            continue
-        pooling = leaf.table.coupling.pooling(leaf.table.levels) if isinstance(leaf, ScoreError) else None
-        any_pooled = any_pooled or pooling is not None
-        served = point.examples if pooling is None else pooling @ point.examples
-        error = leaf.levels_value(point)[0] if isinstance(leaf, ScoreError) else leaf.levels_value(point)
-        weights.append(np.where(error > 0, weight * error * served, 0.0))
-        matrices.append(np.eye(served.size) if pooling is None else pooling)
-    return {"served_weight": np.concatenate(weights), "pooling": np.vstack(matrices)} if any_pooled else {}
-
-
-def _marginal_gain(problem: Problem, solved: Solved, tables: dict[str, Array]) -> Array:
-    """(L,) decrease of the error per unit of price spent on examples of a level: flat where training is active."""
-    examples = solved.point.examples
-    gain = np.zeros(examples.size)
-    for weight, leaf in solved.compiled.terms:
-        if isinstance(leaf, ScoreError):
-            gain = gain + weight * leaf.gains(solved.point)
-        elif isinstance(leaf, CoherentScore):
-            share = leaf.levels_value(solved.point)
-            gain = gain + weight * np.divide(share, examples, out=np.zeros_like(share), where=share > 0)
-        if isinstance(leaf, ScoreError) and leaf.table.final_score > 0:
-            near = float(leaf.table.final_window @ examples)
-            gain = gain + weight * leaf.table.final_score / near**2 * leaf.table.final_window
-    return (gain + tables["information_gain"]) / tables["example_price"]
-
-
-def _notes(problem: Problem, solved: Solved) -> tuple[str, ...]:
-    notes = []
-    if solved.point.steps.sum() > _MOST_NODES and problem.table is not None:
-        notes.append(f"no grid is written for {solved.point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
-    shared = [(weight, leaf) for weight, leaf in solved.compiled.terms if isinstance(leaf, InformationError)]
+def _notes(program: Declaration, solved: Solved) -> tuple[str, ...]:
+    notes, point = [], solved.point
+    if point.steps.sum() > _MOST_NODES and program.table is not None:
+        notes.append(f"no grid is written for {point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
+    terms = [(weight, leaf.as_information) for weight, leaf in solved.compiled.terms]
+    shared = [(weight, leaf) for weight, leaf in terms if leaf is not None]
     if shared:
-        unit = sum(weight * leaf.sandwich_error(solved.point.examples) for weight, leaf in shared)
+        unit = sum(weight * leaf.sandwich_error(point.examples) for weight, leaf in shared)
         notes.append(f"with unit loss weights instead of 1/residual variance the error is {unit:.6g} (sandwich)")
     for _, leaf in solved.compiled.terms:
-        if isinstance(leaf, GramDiscretization) and problem.decides_steps:
-            notes += leaf.notes(solved.compiled.design, solved.point)
+        notes += leaf.remarks(solved.compiled.design, point)
     return tuple(notes)
 
 
-def _provenance(problem: Problem) -> dict[str, Any]:
-    table = problem.table
+def _of_the_table(program: Declaration) -> dict[str, Any]:
+    """What the plan keeps of the coefficients beside its numbers."""
+    table = program.table
     if table is None:
         return {}
     return {
-        **dict(table.provenance),
-        "order": table.order,
-        "evaluations_per_step": table.evaluations_per_step,
-        "coupling": table.coupling.to_dict(),
         "final_score": table.final_score,
+        "sampler": table.sampler,
+        "evaluations_per_step": table.evaluations_per_step,
+        "trace": table.trace,
+        "estimation": table.estimation,
+        "provenance": {**table.provenance, "order": table.order, "coupling": table.coupling.to_dict()},
     }

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import brentq
 
 from ..basics.checks import Array
 from ..basics.errors import CodesignError
-from ..modeling.design import Box, Point
-from ..modeling.terms import ScoreError
+from ..modeling.design import Point
+from ..modeling.discretization import Discretization
+from ..modeling.terms import ScoreError, Truncation
+from ..models.coefficients import Coefficients
 from ..solvers.waterfill.fill import waterfill
-from .budget import Budget
-from .plain import is_plain_problem
-from .structure import Answer, Structure
-
-if TYPE_CHECKING:
-    from .problem import Problem
+from .declaration import Declaration
+from .structure import Answer, Structure, register
 
 __all__ = ["SettledStructure"]
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class SettledStructure(Structure):
     """Score error for a sampler that is given, under one budget that examples enter: P1 of docs/theory.md section 7.
@@ -54,29 +52,22 @@ class SettledStructure(Structure):
     whole: bool = True
 
     @classmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> SettledStructure | None:
+    def read(cls, program: Declaration) -> SettledStructure | None:
         """None where examples are pooled, bounded level by level or limited by more than one budget."""
-        if problem.steps is None or problem.examples is not None or not is_plain_problem(problem):
+        score, priced = _only_score(program), _only_price(program)
+        if program.steps is None or score is None or priced is None:
             return None
-        scores = [(w, leaf.table) for w, leaf in problem.objective.leaves() if isinstance(leaf, ScoreError)]
-        free = not np.any(box.examples_low > 0) and bool(np.all(np.isinf(box.examples_high)))
-        if len(scores) != 1 or not free or (np.any(problem.spent_examples > 0) and scores[0][1].final_score > 0):
+        (weight, table), (name, price, room) = score, priced
+        if np.any(program.spent > 0) and table.final_score > 0:
             return None
-        if scores[0][1].coupling.pooling(problem.levels) is not None:
-            return None
-        rooms = [budget.room - float(budget.step @ problem.steps) for _, budget in budgets]
-        priced = [i for i, (_, budget) in enumerate(budgets) if np.any(budget.example > 0)]
-        if len(priced) != 1 or not np.all(budgets[priced[0]][1].example > 0) or min(rooms) < 0:
-            return None
-        (i,), (weight, table) = priced, scores[0]
         with np.errstate(divide="ignore", invalid="ignore"):
-            factor = table.coupling.factor(table.kappa / problem.steps)
-        if rooms[i] <= 0 or not np.all(np.isfinite(factor)):
+            factor = table.coupling.factor(table.kappa / program.steps)
+        if not np.all(np.isfinite(factor)):
             return None
-        others = tuple(name for j, (name, _) in enumerate(budgets) if j != i)
+        others = tuple(other for other in program.budgets if other != name)
         return cls(
-            weight * table.example_error * factor, budgets[i][1].example, rooms[i], budgets[i][0], others,
-            weight * table.final_score, table.final_window, problem.spent_examples, problem.steps,
+            weight * table.example_error * factor, price, room, name, others,
+            weight * table.final_score, table.final_window, program.spent, program.steps,
         )  # fmt: skip
 
     def solve(self) -> Answer | None:
@@ -111,3 +102,26 @@ class SettledStructure(Structure):
         rates = shape(brentq(short, 0.0, ceiling, xtol=1e-300, rtol=1e-15))
         scale = self.room / float(self.price @ rates)
         return scale * rates, scale**-2.0
+
+
+def _only_score(program: Declaration) -> tuple[float, Coefficients] | None:
+    """Weight and table of the one score error, beside terms that a given sampler makes constants; else None."""
+    terms = [leaf for _, leaf in program.leaves]
+    if not all(isinstance(term, (ScoreError, Discretization, Truncation)) and term.is_structured for term in terms):
+        return None
+    found = [(weight, leaf.table) for weight, leaf in program.leaves if isinstance(leaf, ScoreError)]
+    if len(found) != 1 or found[0][1].coupling.solver_form(program.levels) is None:
+        return None
+    return found[0]
+
+
+def _only_price(program: Declaration) -> tuple[str, Array, float] | None:
+    """Name, prices and room of the one budget that examples enter, where there are budgets only; else None."""
+    if program.steps is None or len(program.budgets) != len(program.constraints):
+        return None
+    rooms = {name: budget.room - float(budget.step @ program.steps) for name, budget in program.budgets.items()}
+    priced = [(name, budget) for name, budget in program.budgets.items() if np.any(budget.example > 0)]
+    if len(priced) != 1 or not np.all(priced[0][1].example > 0) or min(rooms.values()) < 0:
+        return None
+    ((name, budget),) = priced
+    return (name, budget.example, rooms[name]) if rooms[name] > 0 else None

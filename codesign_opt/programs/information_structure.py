@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array
 from ..basics.errors import CodesignError
-from ..modeling.design import Box, Point
+from ..modeling.design import Point
 from ..modeling.information import InformationError
 from ..solvers.information.shares import solve_information
 from .budget import Budget
-from .structure import Answer, Structure, _unknown
-
-if TYPE_CHECKING:
-    from .problem import Problem
+from .declaration import Declaration
+from .structure import Answer, Structure, register
 
 __all__ = ["InformationStructure"]
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class InformationStructure(Structure):
     """A weighted sum of information errors under one budget and level bounds: solvers/information/.
@@ -40,21 +38,19 @@ class InformationStructure(Structure):
     whole: bool = True
 
     @classmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> InformationStructure | None:
+    def read(cls, program: Declaration) -> InformationStructure | None:
         """None for any other term or constraint, or a level without a price."""
-        if len(budgets) != 1 or _unknown(problem, budgets):
+        if len(program.budgets) != 1 or not program.only_budgets_and_boxes:
             return None
-        (name, budget), terms = budgets[0], []
-        for weight, leaf in problem.objective.leaves():
-            if not isinstance(leaf, InformationError):
-                return None
-            if weight > 0:
-                terms.append((weight, leaf))
+        if not all(leaf.is_structured and leaf.as_information is not None for _, leaf in program.leaves):
+            return None
+        ((name, budget),) = program.budgets.items()
+        terms = tuple((weight, leaf.as_information) for weight, leaf in program.leaves if weight > 0)
         if not terms or not np.all(budget.example > 0):
             return None
-        spent = problem.spent_examples
+        spent, box = program.spent, program.box
         low = np.maximum(box.examples_low - spent, 0.0)
-        return cls(tuple(terms), name, budget, low, np.maximum(box.examples_high - spent, low), spent)
+        return cls(terms, name, budget, low, np.maximum(box.examples_high - spent, low), spent)
 
     def solve(self) -> Answer | None:
         try:

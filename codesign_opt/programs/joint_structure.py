@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.coupling import Coupling, Local, PerStep, Settled
 from ..modeling.coherent import CoherentScore
-from ..modeling.design import Box, Point
+from ..modeling.design import Point
 from ..modeling.discretization import Discretization
 from ..modeling.gram import GramDiscretization
 from ..modeling.terms import ScoreError, Truncation
 from ..models.coefficients import Coefficients
 from ..solvers.joint.newton import JointSolution, solve_joint
 from ..solvers.joint.program import JointProgram
-from .budget import Budget
-from .structure import Answer, Structure, _unknown, coupling_form
-
-if TYPE_CHECKING:
-    from .problem import Problem
+from .declaration import Declaration
+from .structure import Answer, Structure, register
 
 __all__ = ["JointStructure"]
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class JointStructure(Structure):
     """Score error, discretisation, budgets and level bounds: solvers/joint/.
@@ -45,27 +42,24 @@ class JointStructure(Structure):
     spent: Array
 
     @classmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> JointStructure | None:
+    def read(cls, program: Declaration) -> JointStructure | None:
         """None where the sampler is given, examples are pooled, or a term appears twice.
 
         Quadratic forms are no part of the structure; sharp rows and a separable bound stand in for them in the
-        reference.
+        reference, as the library's term does for a subclass of it.
         """
-        leaves = list(problem.objective.leaves())
-        table = problem.table
-        form = None if table is None else coupling_form(table.coupling)
-        if table is None or form is None or not problem.decides_steps:
+        table, leaves = program.table, program.leaves
+        form = None if table is None else table.coupling.solver_form(table.levels)
+        if table is None or form is None or not program.decides_steps:
             return None
-        known = [(w, leaf) for w, leaf in leaves if isinstance(leaf, (ScoreError, Discretization, Truncation))]
-        scores = [(w, leaf.table) for w, leaf in known if isinstance(leaf, ScoreError)]
+        scores = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, ScoreError)]
         scores += [(w, _stand_in(leaf)) for w, leaf in leaves if isinstance(leaf, CoherentScore)]
         errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
         if len(scores) > 1 or len(errors) > 1:
             return None
-        spent = problem.spent_examples
-        program = _program(table, scores, errors, [b for _, b in budgets], box, spent, form)
-        whole = len(known) == len(leaves) and not _unknown(problem, budgets)
-        return cls(program, whole, tuple(name for name, _ in budgets), spent)
+        known = [isinstance(t, (ScoreError, Discretization, Truncation)) and t.is_structured for _, t in leaves]
+        whole = all(known) and program.only_budgets_and_boxes
+        return cls(_program(program, table, form, scores, errors), whole, tuple(program.budgets), program.spent)
 
     def solve(self) -> Answer | None:
         found = solve_joint(self.program)
@@ -118,15 +112,13 @@ def _coupling_of(form: str) -> Coupling:
 
 
 def _program(
+    program: Declaration,
     table: Coefficients,
+    form: str,
     scores: list[tuple[float, Coefficients]],
     errors: list[tuple[float, Coefficients]],
-    budgets: list[Budget],
-    box: Box,
-    spent: Array,
-    form: str,
 ) -> JointProgram:
-    zero = np.zeros(len(table.levels))
+    zero, box, budgets = np.zeros(len(table.levels)), program.box, program.budgets.values()
     weight, score = scores[0] if scores else (0.0, table)
     steps_weight, response = (errors[0][0], errors[0][1].step_response) if errors else (0.0, zero[None])
     return JointProgram(
@@ -138,7 +130,7 @@ def _program(
         np.array([b.example for b in budgets]),
         np.array([b.step for b in budgets]),
         np.array([b.room for b in budgets]),
-        spent=spent if np.any(spent > 0) else None,
+        spent=program.spent if np.any(program.spent > 0) else None,
         examples_low=box.examples_low if np.any(box.examples_low > 0) else None,
         examples_high=box.examples_high if np.any(np.isfinite(box.examples_high)) else None,
         steps_low=box.steps_low if np.any(box.steps_low > 0) else None,

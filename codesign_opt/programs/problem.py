@@ -13,19 +13,13 @@ from ..basics.checks import Array, choice, number, vector
 from ..certificate.verdict import Certificate
 from ..ingredients.levels import Levels
 from ..modeling.algebra import Bound, Term
-from ..modeling.coherent import CoherentScore
-from ..modeling.constraints import Named, as_named
+from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
-from ..modeling.gram import GramDiscretization
-from ..modeling.information import InformationError
-from ..modeling.terms import Compute, ScoreError, Steps
 from ..models.coefficients import Coefficients
-from ..results.record import Plan
+from ..results.plan import Plan
 from .attempts import not_certified, rated, solve_declared
-from .budget import Budget
+from .declaration import Declaration
 from .description import describe
-from .plain import is_plain_bound, is_plain_term
-from .reference import recentred
 from .scaling import check_leaf, rows_of
 
 __all__ = ["Problem"]
@@ -48,7 +42,8 @@ class Problem:
 
     Raises:
         ConvexityError: a term or constraint that is not convex, by name.
-        ValueError, TypeError: terms on different levels, a wrong shape, an unusable constraint.
+        ValueError, TypeError: terms on different levels, on tables of different samplers or couplings, a wrong
+            shape, an unusable constraint.
 
     >>> import numpy as np
     >>> from codesign_opt import Coefficients, Levels, Local, Prices
@@ -68,6 +63,7 @@ class Problem:
     examples: Array | None = None
     steps: Array | None = None
     spent: Array | None = None
+    declaration: Declaration = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -75,93 +71,38 @@ class Problem:
             raise TypeError(f"Problem.objective is {self.objective!r}; give a term or a sum of terms.")
         if isinstance(self.constraints, (Bound, Named)) or not isinstance(self.constraints, (list, tuple)):
             raise TypeError("Problem.constraints must be a list of constraints.")
-        items = tuple(as_named(what, i) for i, what in enumerate(self.constraints))
-        put(self, "constraints", _distinct(items))
-        size = len(self.levels)
-        for name in ("examples", "steps", "spent"):
-            value = getattr(self, name)
-            if value is not None:
-                put(self, name, vector(value, f"Problem.{name}", length=size, nonnegative=True))
-        self._check()
+        given = {"examples": self.examples, "steps": self.steps, "spent": self.spent}
+        program = Declaration.of(self.objective, self.constraints, **given)
+        put(self, "declaration", program)
+        put(self, "constraints", program.constraints)
+        put(self, "examples", program.examples)
+        put(self, "steps", program.steps)
+        put(self, "spent", None if self.spent is None else program.spent)
+        _check(program)
 
     @property
     def table(self) -> Coefficients | None:
         """The coefficients behind the terms; None where no term has any."""
-        for leaf in self._all_leaves():
-            if leaf.coefficients is not None:
-                return leaf.coefficients
-        return None
+        return self.declaration.table
 
     @property
     def levels(self) -> Levels:
         """The levels that all terms share."""
-        found = [leaf.coefficients.levels for leaf in self._all_leaves() if leaf.coefficients is not None]
-        found += [leaf.levels for leaf in self._all_leaves() if isinstance(leaf, InformationError)]
-        if not found:
-            raise ValueError("Problem has no ScoreError, Discretization or InformationError: no levels are known.")
-        for other in found[1:]:
-            if other.edges.shape != found[0].edges.shape or not np.allclose(other.edges, found[0].edges):
-                raise ValueError(f"Problem: terms on different levels, {found[0]!r} and {other!r}.")
-        return found[0]
+        return self.declaration.levels
 
     @property
     def decides_steps(self) -> bool:
         """Whether any term depends on the sampler's steps and they are not given."""
-        return self.steps is None and self.table is not None
-
-    def _all_leaves(self) -> list[Term]:
-        leaves = [leaf for _, leaf in self.objective.leaves()]
-        for item in self.constraints:
-            if isinstance(item, Named) and isinstance(item.what, Bound):
-                leaves += [leaf for _, leaf in item.what.term.leaves()]
-        return leaves
+        return self.declaration.decides_steps
 
     @property
     def spent_examples(self) -> Array:
         """(L,) examples already spent, zeros where none were stated."""
-        return np.zeros(len(self.levels)) if self.spent is None else self.spent
+        return self.declaration.spent
 
     def design(self, reference: Point) -> Design:
         """The decision variables around `reference`, with the given quantities fixed."""
-        table = self.table
-        return Design.declare(
-            self.levels,
-            reference=reference,
-            fixed_examples=self.examples is not None or not self._uses_examples(),
-            fixed_steps=not self.decides_steps,
-            final_steps=0 if table is None else table.final_steps,
-            evaluations_per_step=1 if table is None else table.evaluations_per_step,
-        )
-
-    def recentred(self, point: Point) -> Point:
-        """`point` as the next reference; given quantities stay as they are."""
-        given = self.examples is not None or not self._uses_examples()
-        return recentred(point, fixed_examples=given, fixed_steps=not self.decides_steps)
-
-    def _uses_examples(self) -> bool:
-        """False for a pure sampler program: no reducible score error and nothing the user wrote."""
-        for leaf in self._all_leaves():
-            c = leaf.coefficients
-            if c is None and not isinstance(leaf, (Compute, Steps)):
-                return True
-            if isinstance(leaf, CoherentScore):
-                return True
-            if isinstance(leaf, ScoreError) and (np.any(leaf.table.example_error > 0) or leaf.table.final_score > 0):
-                return True
-        return False
-
-    def _check(self) -> None:
-        """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
-        size = len(self.levels)
-        design = self.design(Point(np.ones(size), self.spent_examples, np.ones(size)))
-        for _, leaf in self.objective.leaves():
-            if not (is_plain_term(leaf) or _positive_gram(leaf)):
-                expression, auxiliary = leaf.formulation(design)
-                check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
-        for item in self.constraints:
-            if not is_plain_bound(item):
-                rows_of(item, design)
-        _refuse_free_quantities(self, design)
+        return self.declaration.design(reference)
 
     def _from_plan(self, plan: Plan) -> Point:
         """Another plan's densities on this problem's levels; what is given here stays as given."""
@@ -202,8 +143,8 @@ class Problem:
         (0.2, False)
         """
         lower = self.solve(tolerance=tolerance).certificate
-        point = _own_point(self, examples, steps)
-        return rated(self, point, lower, tolerance)
+        point = _own_point(self.declaration, examples, steps)
+        return rated(self.declaration, point, lower, tolerance)
 
     def solve(
         self,
@@ -244,7 +185,7 @@ class Problem:
             method = "declared"
         begin = None if start is None else self._from_plan(start)
         best, attempts = solve_declared(
-            self,
+            self.declaration,
             method=choice(method, "method", ("auto", "declared")),
             tolerance=number(tolerance, "tolerance", positive=True),
             solver=chosen,
@@ -254,63 +195,49 @@ class Problem:
             options=options,
         )
         if best is None or not best.certificate.optimal:
-            plan = None if best is None else describe(self, best)
-            raise not_certified(self, best, attempts, plan)
-        return describe(self, best)
+            plan = None if best is None else describe(self.declaration, best)
+            raise not_certified(self.declaration, best, attempts, plan)
+        return describe(self.declaration, best)
 
 
-def _own_point(problem: Problem, examples: Array | None, steps: Array | None) -> Point:
+def _own_point(program: Declaration, examples: Array | None, steps: Array | None) -> Point:
     """A user's schedule as a point; quantities that the problem gives or does not need are filled in."""
-    size = len(problem.levels)
-    filled = {"examples": problem.examples, "steps": problem.steps}
+    size = len(program.levels)
+    filled = {"examples": program.examples, "steps": program.steps}
     for name, value in (("examples", examples), ("steps", steps)):
         if value is not None:
             filled[name] = vector(value, f"Problem.certify.{name}", length=size, nonnegative=True)
-    design = problem.design(Point(np.ones(size), problem.spent_examples, np.ones(size)))
-    for name, fixed in (("examples", design.fixed_examples), ("steps", design.fixed_steps)):
-        if filled[name] is None and not fixed:
+    for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
+        if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
     zero = np.zeros(size)
-    new = zero if filled["examples"] is None else np.maximum(filled["examples"] - problem.spent_examples, 0.0)
-    return Point(new, problem.spent_examples, zero if filled["steps"] is None else filled["steps"])
+    new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
+    return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
 
 
-def _distinct(items: tuple[Named, ...]) -> tuple[Named, ...]:
-    """Names made distinct, so that shadow prices can be looked up by name."""
-    seen: dict[str, int] = {}
-    result = []
-    for item in items:
-        seen[item.name] = seen.get(item.name, 0) + 1
-        label = item.name if seen[item.name] == 1 else f"{item.name} ({seen[item.name]})"
-        result.append(Named(label, item.what))
-    return tuple(result)
+def _check(program: Declaration) -> None:
+    """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    design = program.design(program.neutral)
+    for _, leaf in program.leaves:
+        if not leaf.known_convex:
+            expression, auxiliary = leaf.formulation(design)
+            check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+    for item in program.constraints:
+        if item.name not in program.budgets:
+            rows_of(item, design)
+    _refuse_free_quantities(program)
 
 
-def _refuse_free_quantities(problem: Problem, design: Design) -> None:
+def _refuse_free_quantities(program: Declaration) -> None:
     """A quantity that helps and that nothing limits would run to infinity: say so by name."""
-    limited_examples = limited_steps = False
-    for item in problem.constraints:
-        if isinstance(item.what, Bound):
-            budget = Budget.read(item.what, design)
-            if budget is not None:
-                limited_examples |= bool(np.all(budget.example > 0))
-                limited_steps |= bool(np.all(budget.step > 0))
-            else:
-                limited_examples = limited_steps = True
-        else:
-            limited_examples = limited_steps = True
-    if any(leaf.coefficients is None for _, leaf in problem.objective.leaves()):
-        limited_examples = limited_steps = True
-    if not design.fixed_examples and not limited_examples:
+    others = len(program.constraints) > len(program.budgets)  # any other constraint may limit it
+    own = any(leaf.coefficients is None for _, leaf in program.leaves)
+    budgets = program.budgets.values()
+    if program.decides_examples and not (others or own or any(np.all(b.example > 0) for b in budgets)):
         raise ValueError(
             "Problem: nothing limits the examples; bound Compute(prices), give every example a price, or add a Cap."
         )
-    if not design.fixed_steps and not limited_steps:
+    if program.decides_steps and not (others or own or any(np.all(b.step > 0) for b in budgets)):
         raise ValueError(
             "Problem: nothing limits the steps (images = 0 gives them no price); bound Steps() or Compute(prices)."
         )
-
-
-def _positive_gram(leaf: Term) -> bool:
-    """Convex by construction; completing its matrix only to check that would take half of a program's making."""
-    return type(leaf) is GramDiscretization and leaf.model == "positive"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cvxpy as cp
 import numpy as np
@@ -13,28 +12,13 @@ from ..basics.checks import Array
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
-from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
-from ..modeling.discretization import Discretization, SeparableDiscretization
-from ..modeling.information import InformationError, Trial, information_bound
-from ..modeling.terms import Compute, ScoreError, Steps, Truncation
-from .budget import Budget
-from .rows import Row, linearise
+from ..modeling.information import Trial, information_bound
+from .compiled import Compiled, Leaf
+from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["Leaf", "certify"]
-
-# more examples or steps never hurt: what unlimited ones leave is a bound too
-_MONOTONE = (ScoreError, Discretization, SeparableDiscretization, Truncation, InformationError)
-
-
-class Leaf(NamedTuple):
-    """One summand of the objective: its weight, the term, its scaled expression, its own constraints."""
-
-    weight: float
-    term: Term
-    expression: cp.Expression
-    auxiliary: tuple[cp.Constraint, ...] = ()
+__all__ = ["certify"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +36,8 @@ class _Value:
 
 
 def certify(
-    leaves: Sequence[Leaf],
-    rows: Sequence[Row],
+    compiled: Compiled,
     multipliers: Sequence[Array],
-    box: Box,
-    design: Design,
     point: Point,
     tolerance: float,
     *,
@@ -66,38 +47,38 @@ def certify(
 
     Tangents of the terms are taken at `tangent`, at the candidate unless given.
     """
-    design.set(point)
-    infeasibility = max((row.violation() for row in rows), default=0.0)
-    price = sum(float(np.abs(y) @ row.excess()) for row, y in zip(rows, multipliers, strict=True) if not row.box)
-    value = _Value(
-        sum(leaf.weight * leaf.term.value(design, point) for leaf in leaves),
-        sum(leaf.weight * leaf.term.constant(design, point) for leaf in leaves),
-        sum(leaf.weight * leaf.term.resolution(design, point) for leaf in leaves),
-    )
-    if any(isinstance(leaf.term, InformationError) for leaf in leaves):
-        lower, method = _information(leaves, rows, box, design, point), "equivalence theorem"
+    compiled.set(point)
+    infeasibility = compiled.infeasibility(point)
+    pairs = list(zip(compiled.rows, multipliers, strict=True))
+    price = sum(float(np.abs(y) @ row.excess(point)) for row, y in pairs if not row.box)
+    value = _valued(compiled, point)
+    if any(leaf.term.as_information is not None for leaf in compiled.leaves):
+        lower, method = _information(compiled, point), "equivalence theorem"
     else:
-        lower = lagrangian(leaves, rows, multipliers, box, design, point if tangent is None else tangent).value()
+        lower = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
         method = "separable Lagrangian"
-    if all(isinstance(leaf.term, _MONOTONE) for leaf in leaves):
+    if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
     return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
 
 
-def lagrangian(
-    leaves: Sequence[Leaf],
-    rows: Sequence[Row],
-    multipliers: Sequence[Array],
-    box: Box,
-    design: Design,
-    point: Point,
-) -> LagrangianBound:
+def _valued(compiled: Compiled, point: Point) -> _Value:
+    design = compiled.design
+    return _Value(
+        sum(leaf.weight * leaf.term.value(design, point) for leaf in compiled.leaves),
+        sum(leaf.weight * leaf.term.constant(design, point) for leaf in compiled.leaves),
+        sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
+    )
+
+
+def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
-    bound = _empty(box, design, point)
-    for leaf in leaves:
-        _add(bound, leaf.term, leaf.expression, leaf.weight, design, point, leaf.auxiliary)
-    for row, multiplier in zip(rows, multipliers, strict=True):
+    design = compiled.design
+    bound = _empty(compiled.box, design, point)
+    for leaf in compiled.leaves:
+        _add(bound, leaf, design, point)
+    for row, multiplier in zip(compiled.rows, multipliers, strict=True):
         _tighten_box(bound, row, design)
         if row.box:
             continue
@@ -105,8 +86,7 @@ def lagrangian(
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
         for weight, term in row.bound.term.leaves():
-            expression = scaled_expression(term, design)[0]
-            _add(bound, term, expression, float(multiplier[0]) * weight, design, point)
+            _add(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
@@ -124,28 +104,22 @@ def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
     return bound
 
 
-def _add(
-    bound: LagrangianBound,
-    leaf: Term,
-    expression: cp.Expression,
-    weight: float,
-    design: Design,
-    point: Point,
-    auxiliary: tuple[cp.Constraint, ...] = (),
-) -> None:
+def _add(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
+    """A weighted term: exact where it is linear or knows a bound of its own, else by its tangent."""
+    weight, term, expression, auxiliary = leaf
     if weight == 0:
         return
-    if isinstance(leaf, Compute):
-        example, step, final = leaf.table(design)
+    prices = term.linear_prices(design)
+    if prices is not None:
+        example, step, final = prices
         bound.add_linear(weight * final, weight * example, weight * step)
-    elif isinstance(leaf, Steps):
-        size = len(design)
-        bound.add_linear(weight * design.final_steps, np.zeros(size), np.full(size, weight))
-    elif not leaf.add_solved(bound, weight, point, design, auxiliary):
+    elif not term.add_solved(bound, weight, point, design, auxiliary):
+        if expression is PLACEHOLDER:
+            expression = scaled_expression(term, design)[0]
         try:
-            _add_tangent(bound, as_stated(leaf, expression, design), np.array([weight]), design, point)
+            _add_tangent(bound, as_stated(term, expression, design), np.array([weight]), design, point)
         except ConvexityError as error:
-            raise ConvexityError(f"{leaf.name}: {error}") from None
+            raise ConvexityError(f"{term.name}: {error}") from None
 
 
 def _add_tangent(
@@ -160,7 +134,7 @@ def _add_tangent(
 
 def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     """What a budget alone implies for one level: m <= room / c, n <= room / k."""
-    budget = Budget.read(row.bound, design) if row.bound is not None else None
+    budget = row.budget
     if budget is None:
         return
     room = budget.room
@@ -175,14 +149,15 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 
-def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: Design, point: Point) -> float:
+def _information(compiled: Compiled, point: Point) -> float:
     """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
-    others = _empty(box, design, point)
-    for leaf in leaves:
-        if not isinstance(leaf.term, InformationError):
-            _add(others, leaf.term, leaf.expression, leaf.weight, design, point)
+    design = compiled.design
+    others = _empty(compiled.box, design, point)
+    for leaf in compiled.leaves:
+        if leaf.term.as_information is None:
+            _add(others, leaf._replace(auxiliary=()), design, point)
     jacobian, limits = [], []
-    for row in rows:
+    for row in compiled.rows:
         _tighten_box(others, row, design)
         if row.box:
             continue
@@ -199,7 +174,7 @@ def _information(leaves: Sequence[Leaf], rows: Sequence[Row], box: Box, design: 
     tangent = (others.constant, others.examples_price)
     return max(
         information_bound(trials, point, tangent, polyhedron, others.examples_box)
-        for trials in _trials(leaves, design, point)
+        for trials in _trials(compiled.leaves, design, point)
     )
 
 
@@ -207,10 +182,11 @@ def _trials(leaves: Sequence[Leaf], design: Design, point: Point) -> list[list[T
     """Y of every information error at the candidate, and from the duals of the declared equalities where there are."""
     at_candidate, from_duals = [], []
     for leaf in leaves:
-        if not isinstance(leaf.term, InformationError) or leaf.weight == 0:
+        term = leaf.term.as_information
+        if term is None or leaf.weight == 0:
             continue
-        at_candidate.append(Trial(leaf.weight, leaf.term, leaf.term.solution(point.examples)))
-        dual = leaf.term.dual_solution(leaf.auxiliary, design.reference.examples)
+        at_candidate.append(Trial(leaf.weight, term, term.solution(point.examples)))
+        dual = term.dual_solution(leaf.auxiliary, design.reference.examples)
         if dual is not None:
-            from_duals.append(Trial(leaf.weight, leaf.term, dual / leaf.weight))
+            from_duals.append(Trial(leaf.weight, term, dual / leaf.weight))
     return [at_candidate, from_duals] if len(from_duals) == len(at_candidate) else [at_candidate]

@@ -16,7 +16,7 @@ from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
 from .budget import Budget
 
-__all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise"]
+__all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise", "row_size"]
 
 
 @dataclass(eq=False)
@@ -35,6 +35,7 @@ class Row:
         rate: (N,) change of a level bound per unit of the user's value; None for other rows.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
+        budget: the same as prices and room, where it is linear; else None.
     """
 
     name: str
@@ -48,24 +49,25 @@ class Row:
     box: bool = False
     rate: Array | None = None
     exact: cp.Expression | None = None
+    budget: Budget | None = None
 
     @property
     def stated(self) -> cp.Expression:
         """The expression that proofs use."""
         return self.expression if self.exact is None else self.exact
 
-    def excess(self) -> Array:
-        """(N,) violation in the row's own units, at the variables' current values."""
+    def excess(self, point: Point) -> Array:
+        """(N,) violation in the row's own units, at `point`, to which the variables are set."""
         value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
-    def violation(self) -> float:
-        """Largest violation relative to the row's size at the variables' current values."""
-        excess = self.excess()
+    def violation(self, point: Point) -> float:
+        """Largest violation relative to the row's size, at `point`, to which the variables are set."""
+        excess = self.excess(point)
         if not excess.any():
             return 0.0
         limit = 0.0 if self.limit is None else abs(self.limit)
-        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        size = row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
         return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
 
     def multipliers(self, objective_unit: float) -> Array:
@@ -108,7 +110,7 @@ def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-def _row_size(expression: cp.Expression, minimum: float) -> Array:
+def row_size(expression: cp.Expression, minimum: float) -> Array:
     """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
     linear = np.zeros(expression.size)
     rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
@@ -124,22 +126,19 @@ def _row_size(expression: cp.Expression, minimum: float) -> Array:
 
 
 PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read
+_HOLDS = PLACEHOLDER <= 0
 
 
 @dataclass(eq=False)
 class BudgetRow(Row):
     """A budget as the certificate needs it, in numbers."""
 
-    budget: Budget | None = None
-    design: Design | None = None
-
     @classmethod
-    def of(cls, item: Named, design: Design) -> BudgetRow:
-        """The row of a bound for which `is_plain_bound` holds."""
+    def of(cls, item: Named, budget: Budget, design: Design) -> BudgetRow:
+        """The row of a bound that is a linear budget."""
         bound = item.what
         assert isinstance(bound, Bound)
-        row = cls(item.name, PLACEHOLDER, np.ones(1), cp.Constant(0.0) <= 0, limit=bound.limit, bound=bound)
-        row.budget, row.design = Budget.read(bound, design), design
+        row = cls(item.name, PLACEHOLDER, np.ones(1), _HOLDS, limit=bound.limit, bound=bound, budget=budget)
         row.size = np.array([row._size(design.reference)])
         return row
 
@@ -152,12 +151,10 @@ class BudgetRow(Row):
         assert self.limit is not None
         return max(self._paid(point) + abs(self.budget.room), abs(self.limit)) or 1.0
 
-    def excess(self) -> Array:
+    def excess(self, point: Point) -> Array:
         assert self.budget is not None
-        assert self.design is not None
-        return np.maximum(np.array([self._paid(self.design.point()) - self.budget.room]), 0.0)
+        return np.maximum(np.array([self._paid(point) - self.budget.room]), 0.0)
 
-    def violation(self) -> float:
-        assert self.design is not None
-        excess = float(self.excess()[0])
-        return excess / self._size(self.design.point()) if excess else 0.0
+    def violation(self, point: Point) -> float:
+        excess = float(self.excess(point)[0])
+        return excess / self._size(point) if excess else 0.0

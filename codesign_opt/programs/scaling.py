@@ -19,9 +19,10 @@ from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
 from ..modeling.design import Design
-from .rows import Row, _row_size, jacobians
+from .budget import Budget
+from .rows import Row, jacobians, row_size
 
-__all__ = ["as_stated", "rows_of", "scaled_expression"]
+__all__ = ["as_stated", "check_leaf", "rows_of", "scaled_expression"]
 
 _PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
 
@@ -109,21 +110,21 @@ def _probe(term: Term, design: Design, examples: float, steps: float) -> float |
     return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
 
 
-def rows_of(item: Named, design: Design) -> list[Row]:
+def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:
     """The scaled rows of one named constraint; design's variables are set to their reference."""
     _at_reference(design)
     what = item.what
     if isinstance(what, Bound):
-        return [_bound_row(item.name, what, design)]
-    is_box = isinstance(what, BoxConstraint)
+        return [_bound_row(item.name, what, design, budget)]
+    box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
     produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
     if isinstance(produced, (cp.Constraint, bool, np.bool_)):
         produced = [produced]
     if not isinstance(produced, (list, tuple)):
         raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
-    rows = [_row(item.name, constraint, design, is_box) for constraint in produced]
-    if isinstance(what, BoxConstraint):
-        rate = what.rate(design)
+    rows = [_row(item.name, constraint, design, box is not None) for constraint in produced]
+    if box is not None:
+        rate = box.rate(design)
         for row in rows:
             row.rate = rate[_level_of_entries(row, design)]
     return rows
@@ -136,15 +137,16 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
     return np.asarray(touched.toarray().argmax(axis=0), dtype=np.intp)
 
 
-def _bound_row(name: str, bound: Bound, design: Design) -> Row:
+def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -> Row:
     pieces = [(w, _bounded(name, leaf, design)) for w, leaf in bound.term.leaves()]
     for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
         check_leaf(leaf.name, expression, design)
     expression = sum(w * e for w, e in pieces) - bound.limit
-    size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
+    size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
                  zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
-    return Row(name, expression, size, expression / size[0] <= 0, limit=bound.limit, bound=bound, exact=stated)
+    built = expression / size[0] <= 0
+    return Row(name, expression, size, built, limit=bound.limit, bound=bound, exact=stated, budget=budget)
 
 
 def _bounded(name: str, leaf: Term, design: Design) -> cp.Expression:
@@ -176,7 +178,7 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
     try:
-        size = _row_size(flat, 0.0)
+        size = row_size(flat, 0.0)
     except NotImplementedError:
         raise ConvexityError(
             f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "

@@ -10,33 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.coupling import Coupling, Local, PerLevel, PerStep, Settled, Transfer
-from ..modeling.algebra import Bound
-from ..modeling.constraints import BoxConstraint
-from ..modeling.design import Box, Design, Point
-from .budget import Budget
+from ..modeling.design import Design, Point
+from .declaration import Declaration
 from .rows import Row, jacobians
 
-if TYPE_CHECKING:
-    from .problem import Problem
-
-__all__ = ["Answer", "Structure", "coupling_form"]
-
-
-def coupling_form(coupling: Coupling) -> str | None:
-    """The name of M in the structured solver, or None where examples are pooled."""
-    if isinstance(coupling, (PerLevel, Transfer)):
-        return None
-    if isinstance(coupling, Local):
-        return coupling.form
-    if isinstance(coupling, PerStep):
-        return "per_step"
-    return "settled" if isinstance(coupling, Settled) else None
+__all__ = ["Answer", "Structure", "register", "structure_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +41,8 @@ class Answer:
 
     def multipliers(self, rows: Sequence[Row], design: Design) -> list[Array]:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
-        design.set(self.point)
+        if any(row.bound is None for row in rows):
+            design.set(self.point)
         result = []
         for row in rows:
             if row.bound is not None:
@@ -73,25 +57,40 @@ class Answer:
 
 
 class Structure(ABC):
-    """A part of a problem that a structured solver takes, and whether it is the whole problem."""
+    """A part of a problem that a structured solver takes, and whether it is the whole problem.
+
+    A new one is a file with a subclass under `@register`. It reads a declaration, takes only terms that say
+    `is_structured`, and answers with a candidate and multipliers that the certificate is to judge: a wrong answer
+    is refused there and the declared program is solved.
+    """
 
     method: ClassVar[str]
     whole: bool
 
     @classmethod
     @abstractmethod
-    def read(cls, problem: Problem, budgets: Sequence[tuple[str, Budget]], box: Box) -> Structure | None:
-        """The structure of a problem, or None where it has another."""
+    def read(cls, program: Declaration) -> Structure | None:
+        """The structure of a program that has budgets with room and decides examples, or None where it has another."""
 
     @abstractmethod
     def solve(self) -> Answer | None:
         """The optimum of the structured part, or None."""
 
 
-def _unknown(problem: Problem, budgets: Sequence[tuple[str, Budget]]) -> bool:
-    """Whether the problem has constraints other than its budgets and level bounds."""
-    names = {name for name, _ in budgets}
-    return any(
-        not (isinstance(item.what, BoxConstraint) or (isinstance(item.what, Bound) and item.name in names))
-        for item in problem.constraints
-    )
+Kind = TypeVar("Kind", bound=type[Structure])
+_KINDS: list[type[Structure]] = []
+
+
+def register(kind: Kind) -> Kind:
+    """Let `Problem.solve` ask this structure too, before those that were registered earlier."""
+    _KINDS.insert(0, kind)
+    return kind
+
+
+def structure_of(program: Declaration) -> Structure | None:
+    """The first structure that reads the program; None where no structured solver applies."""
+    budgets = program.budgets.values()
+    if not budgets or any(budget.room <= 0 for budget in budgets) or program.examples is not None:
+        return None
+    found = (kind.read(program) for kind in _KINDS)
+    return next((structure for structure in found if structure is not None), None)

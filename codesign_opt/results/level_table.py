@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..basics import causes
 from ..basics.checks import integer
 from ..basics.wording import aligned, percent, quantity
 
 if TYPE_CHECKING:
-    from .record import Plan
+    from .record import PlanRecord
 
 __all__ = ["level_table", "planned_training"]
 
 Index = npt.NDArray[np.integer]
 
 
-def planned_training(plan: Plan) -> bool:
+def planned_training(plan: PlanRecord) -> bool:
     """Whether the plan decides examples: some level gains by them, or they are not the neutral ones."""
     gains = (plan.tables.get("score_weight", 0.0), plan.tables.get("information_gain", 0.0))
     neutral = np.all(plan.examples == 1.0) or np.all(plan.examples == 0.0)
     return any(bool(np.any(np.asarray(gain) > 0)) for gain in gains) or not neutral
 
 
-def level_table(plan: Plan, rows: int | None = None) -> str:
+def level_table(plan: PlanRecord, rows: int | None = None) -> str:
     """A plan's noise levels as text, merged to `rows` rows of equal extent in log sigma.
 
     Examples, steps and errors are summed over the levels of a row; the density is examples per unit
@@ -56,7 +57,7 @@ def level_table(plan: Plan, rows: int | None = None) -> str:
     return "\n".join(aligned(names, cells, left=(), indent=""))
 
 
-def _groups(plan: Plan, rows: int) -> list[Index]:
+def _groups(plan: PlanRecord, rows: int) -> list[Index]:
     """Indices of the levels of each row: equal extents in log sigma, or single levels."""
     if rows >= len(plan.levels):
         return [np.array([i]) for i in range(len(plan.levels))]
@@ -66,7 +67,7 @@ def _groups(plan: Plan, rows: int) -> list[Index]:
     return [np.flatnonzero(index == i) for i in range(rows) if np.any(index == i)]
 
 
-def _level_row(plan: Plan, on: Index) -> dict[str, str]:
+def _level_row(plan: PlanRecord, on: Index) -> dict[str, str]:
     levels, steps = plan.levels, float(plan.steps[on].sum())
     low, high = levels.edges[on[0]], levels.edges[on[-1] + 1]
     row = {"sigma": f"{quantity(low, 3)} – {quantity(high, 3)}"}
@@ -83,8 +84,8 @@ def _level_row(plan: Plan, on: Index) -> dict[str, str]:
     return row
 
 
-def _level_errors(plan: Plan, on: Index) -> dict[str, str]:
-    names = {"score": "score", "floor": "floor", "discretization": "discret."}
+def _level_errors(plan: PlanRecord, on: Index) -> dict[str, str]:
+    names = {causes.SCORE: "score", causes.FLOOR: "floor", causes.DISCRETIZATION: "discret."}
     tables = {label: plan.tables[name] for name, label in names.items() if name in plan.tables}
     return {label: quantity(float(values[on].sum()), 3) for label, values in tables.items()}
 
@@ -93,7 +94,7 @@ def _count(value: float) -> str:
     return "<0.1" if 0 < value < 0.1 else quantity(value, 3)
 
 
-def _mean_gain(plan: Plan, on: Index) -> float:
+def _mean_gain(plan: PlanRecord, on: Index) -> float:
     gain, weight = plan.tables["marginal_gain"][on], plan.examples[on]
     known = np.isfinite(gain)
     if not known.any():
@@ -102,7 +103,7 @@ def _mean_gain(plan: Plan, on: Index) -> float:
     return float(np.average(gain[known], weights=weight))
 
 
-def _total_row(plan: Plan) -> dict[str, str]:
+def _total_row(plan: PlanRecord) -> dict[str, str]:
     row = {"sigma": "total"}
     if planned_training(plan):
         row["examples"] = _count(float(plan.examples.sum()))

@@ -15,14 +15,14 @@ from .style import tick
 from .text import certificate_line, evaluations_per_image, handed_total, outer_line, relative_error
 
 if TYPE_CHECKING:
-    from .record import Plan
+    from .record import PlanRecord
 
 __all__ = ["draw_page", "page_title"]
 
 Panel = tuple[Callable[..., Axes], str]
 
 
-def draw_page(plan: Plan, panels: Sequence[Panel], figure: Figure | None) -> Figure:
+def draw_page(plan: PlanRecord, panels: Sequence[Panel], figure: Figure | None) -> Figure:
     """Draw `panels`, pairs of a plotting function and a caption, at most three to a row, under the plan's answer."""
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -43,7 +43,7 @@ def draw_page(plan: Plan, panels: Sequence[Panel], figure: Figure | None) -> Fig
     return figure
 
 
-def page_title(plan: Plan) -> tuple[str, str]:
+def page_title(plan: PlanRecord) -> tuple[str, str]:
     """The answer in a sentence, and the proof in another."""
     total = handed_total(plan)
     total = plan.error if total is None else total

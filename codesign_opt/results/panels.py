@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import percent
 from ..ingredients.densities import LogNormal
@@ -44,22 +45,22 @@ from .style import (
 from .text import handed_parts
 
 if TYPE_CHECKING:
-    from .record import Plan
+    from .record import PlanRecord
 
 __all__ = [
-    "band_contributions",
-    "error_against_stopping",
-    "error_breakdown",
-    "error_by_level",
+    "band_panel",
+    "breakdown_panel",
+    "gain_panel",
+    "level_error_panel",
     "level_states",
-    "marginal_gain",
     "plan_page",
-    "step_density",
-    "training_density",
+    "step_panel",
+    "stopping_panel",
+    "training_panel",
 ]
 
 
-def training_density(plan: Plan, ax: Axes | None = None) -> Axes:
+def training_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Training examples per unit of ln sigma: equal areas are equal numbers of examples.
 
     The log-normal fit is dashed where the plan has one, EDM's default (P_mean -1.2, P_std 1.2) dotted
@@ -79,7 +80,7 @@ def training_density(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def step_density(plan: Plan, ax: Axes | None = None) -> Axes:
+def step_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Sampler steps per unit of ln sigma, with the handed-out noise levels as ticks at the bottom.
 
     EDM's formula with the fitted rho is dashed where the plan has one. What floors and caps rule
@@ -113,13 +114,13 @@ def step_density(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _edm_density(plan: Plan, rho: float) -> Array:
+def _edm_density(plan: PlanRecord, rho: float) -> Array:
     """Steps per unit of ln sigma of EDM's grid, uniform in sigma^(1/rho), with as many steps as the plan."""
     root = plan.levels.edges ** (1.0 / rho)
     return float(plan.steps.sum()) * np.diff(root) / (root[-1] - root[0]) / plan.levels.log_width
 
 
-def error_breakdown(plan: Plan, ax: Axes | None = None) -> Axes:
+def breakdown_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Error by cause as bars, largest on top; outlined beside, that of the handed-out whole-step grid."""
     ax = new_axes(ax, "What the error is made of")
     ax.grid(visible=False, axis="y")
@@ -137,8 +138,8 @@ def error_breakdown(plan: Plan, ax: Axes | None = None) -> Axes:
         if name in handed:
             ax.barh(row - shift, handed[name], height, fc="none", ec=color, lw=1.3, label="_handed out")
             _bar_text(ax, row - shift, handed[name], tick(handed[name]))
-    known = str(plan.provenance.get("bias", "exact"))  # a bias that was measured or predicted says so
-    names = [short_name(name).replace("exact", known) if name == "bias" else short_name(name) for name, _ in parts]
+    bias = short_name(causes.BIAS).replace("exact", plan.bias)  # a bias that was measured or predicted says so
+    names = [bias if name == causes.BIAS else short_name(name) for name, _ in parts]
     ax.set_yticks(range(len(parts)), names)
     values = [v for _, v in parts] + [handed.get(k, 0.0) for k, _ in parts]
     ax.set_xlim(min([0.0, *values]), 1.6 * max([0.0, *values]) or 1.0)
@@ -163,11 +164,11 @@ def _bar_text(ax: Axes, row: float, value: float, text: str) -> None:
     ax.annotate(text, (max(value, 0.0), row), **place)
 
 
-def error_by_level(plan: Plan, ax: Axes | None = None) -> Axes:
+def level_error_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Error per unit of ln sigma by cause: equal areas under one curve are equal errors."""
     ax = new_axes(ax, "Where the error arises")
     first = True
-    for name in ("discretization", "score", "floor"):
+    for name in (causes.DISCRETIZATION, causes.SCORE, causes.FLOOR):
         values = plan.tables.get(name)
         if values is not None and np.any(values > 0):
             color, line, _, _ = look(name)
@@ -181,7 +182,7 @@ def error_by_level(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
+def stopping_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Error of the best design for every stopping point tried, by cause; the choice is starred.
 
     Stopping points without a certified plan are left out, and so are causes always below a
@@ -202,9 +203,7 @@ def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
     if all("lower_bound" in record for record in records):
         bound = [record["lower_bound"] for record in records]
         ax.plot(stops, bound, color=SKY, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
-    chosen = float(
-        plan.provenance.get("program_stopping_sigma", plan.stopping_sigma)
-    )  # a measured grid may end elsewhere
+    chosen = plan.stopping_sigma if plan.program_stopping_sigma is None else plan.program_stopping_sigma
     ax.plot([chosen], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
     ax.set(xscale="log", yscale="log", ylabel=error_label(plan))
     ax.set_xlabel("noise level where sampling stops, σ (data units)")
@@ -214,7 +213,7 @@ def error_against_stopping(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def marginal_gain(plan: Plan, ax: Axes | None = None) -> Axes:
+def gain_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Error removed by the next unit of price spent on examples of a level: flat where training is active.
 
     Levels that a floor holds up lie below the flat part, levels that a cap holds down above it;
@@ -242,9 +241,9 @@ def marginal_gain(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _budget_price(plan: Plan) -> float | None:
-    """Error removed by one unit of the budget; None where the examples were settled in another program."""
-    if "settled_gap" in plan.provenance:
+def _budget_price(plan: PlanRecord) -> float | None:
+    """Error removed by one unit of the budget; None where the examples are another program's."""
+    if plan.examples_gap is not None:
         return None
     for name in ("budget", "Compute", "Compute(training)"):
         value = plan.shadow_prices.get(name)
@@ -253,7 +252,7 @@ def _budget_price(plan: Plan) -> float | None:
     return None
 
 
-def level_states(plan: Plan) -> npt.NDArray[np.str_]:
+def level_states(plan: PlanRecord) -> npt.NDArray[np.str_]:
     """(L,) "active", "at a floor", "at a cap" or "idle" (no new example is worth its price there)."""
     low = plan.tables.get("examples_low", np.zeros(len(plan.levels)))
     high = plan.tables.get("examples_high", np.full(len(plan.levels), np.inf))
@@ -263,11 +262,11 @@ def level_states(plan: Plan) -> npt.NDArray[np.str_]:
     return np.select([floor, cap, idle], ["at a floor", "at a cap", "idle"], "active")
 
 
-def band_contributions(plan: Plan, ax: Axes | None = None) -> Axes:
+def band_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     """Discretization error of each band of the data's spectrum against the band's variance."""
     ax = new_axes(ax, "Which directions of the data suffer")
     bands = plan.tables["bands"]
-    variance = np.asarray(plan.provenance.get("band_eigenvalues", ()), dtype=np.float64)
+    variance = plan.tables.get("band_variances", np.zeros(0))
     known = variance.size == bands.size
     x = variance if known else np.arange(1.0, bands.size + 1)
     on = (bands > 0) & (x > 0)
@@ -280,23 +279,23 @@ def band_contributions(plan: Plan, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plan_page(plan: Plan, figure: Figure | None = None) -> Figure:
+def plan_page(plan: PlanRecord, figure: Figure | None = None) -> Figure:
     """One page that shows the whole plan: where to train, step and stop, the error, and the proof.
 
     Panels without data are left out; a plan without a sampler gets a shorter page.
     """
     panels: list[tuple[Any, str]] = []
     if planned_training(plan):
-        panels.append((training_density, "Equal areas are equal numbers of examples."))
+        panels.append((training_panel, "Equal areas are equal numbers of examples."))
     if plan.sigmas is not None:
-        panels.append((step_density, "Ticks: the noise levels to hand to the sampler."))
-    panels.append((error_breakdown, "Predicted by cause."))
+        panels.append((step_panel, "Ticks: the noise levels to hand to the sampler."))
+    panels.append((breakdown_panel, "Predicted by cause."))
     if sum(record.get("error") is not None for record in plan.curve) > 1:
-        panels.append((error_against_stopping, "Best design for every stopping point."))
+        panels.append((stopping_panel, "Best design for every stopping point."))
     if planned_training(plan):
-        panels.append((marginal_gain, "At the optimum the same at all active levels."))
-    if plan.sigmas is not None and len(panels) < 6 and np.any(plan.tables["discretization"] > 0):
-        panels.append((error_by_level, "Equal areas under one curve are equal errors."))
+        panels.append((gain_panel, "At the optimum the same at all active levels."))
+    if plan.sigmas is not None and len(panels) < 6 and np.any(plan.tables[causes.DISCRETIZATION] > 0):
+        panels.append((level_error_panel, "Equal areas under one curve are equal errors."))
     if "bands" in plan.tables and len(panels) < 6:
-        panels.append((band_contributions, "One mark per group of equal directions."))
+        panels.append((band_panel, "One mark per group of equal directions."))
     return draw_page(plan, panels, figure)

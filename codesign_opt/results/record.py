@@ -1,31 +1,32 @@
-"""Plan: the answer. Printable, plottable, saved as JSON; a frozen value."""
+"""PlanRecord: the fields of a plan, their file, and the training density; no text and no figure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer
+from ..basics.checks import Array, choice, integer, number
 from ..certificate.verdict import Certificate
 from ..ingredients.densities import SigmaDensity
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from .planned_density import TrainingDensity
 
-__all__ = ["SCHEMA_VERSION", "Plan"]
+__all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """A certified design: where to train, where to step, where to stop, and what it costs.
+class PlanRecord:
+    """The fields of a certified design: where to train, where to step, where to stop, and what it costs.
 
     Attributes:
         levels: the noise levels of the program, ascending.
@@ -43,7 +44,8 @@ class Plan:
         shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
         elasticities: relative change of the reducible error per relative change of the same.
         costs: price of the training and of the sampling, and the budgets.
-        tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`.
+        tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`,
+            `bands` and `band_variances` have an entry per group of equal directions of the data.
         handed_out: error of the integer grid with the discrete kernel, by cause; empty where unknown.
         curve: error against the stopping point, one record per point tried.
         outer: what is known over the stopping points: "optimal" or "best of N", with the bound.
@@ -51,7 +53,16 @@ class Plan:
         fits: one-number summaries (rho of the grid, log-normal of the density) and what they cost.
         attempts: what the solver was asked and what it answered.
         notes: warnings a reader should see.
-        provenance: where the numbers come from.
+        final_score: A of the last evaluation's error A / m_r, m_r the examples near the stopping point (section 6).
+        sampler: name and settings of the sampler; empty where unknown.
+        evaluations_per_step: calls of the denoiser in a step of the sampler; None where unknown.
+        bias: how the error of the grid that is handed out is known: "exact", "measured" or "predicted".
+        examples_gap: certified relative gap of the examples, where they were solved once more for the whole steps.
+        program_stopping_sigma: the program's stopping point, where a measured grid ends at another.
+        trace: the data's total variance, which errors are held against; None where unknown.
+        estimation: how the coefficients were estimated on a denoiser; None where they are exact.
+        price_unit: what prices and budgets count, for texts ("GPU seconds").
+        provenance: where the numbers come from, for people: nothing is computed from it.
     """
 
     levels: Levels
@@ -75,6 +86,15 @@ class Plan:
     fits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     attempts: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    final_score: float = 0.0
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    evaluations_per_step: int | None = None
+    bias: str = "exact"
+    examples_gap: float | None = None
+    program_stopping_sigma: float | None = None
+    trace: float | None = None
+    estimation: EstimationRecord | None = None
+    price_unit: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,11 +104,15 @@ class Plan:
             if shape != (size,):
                 raise ValueError(f"Plan.{name} has shape {shape}; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
+        choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))
         if self.sigmas is not None:
             check_grid(self.sigmas, "Plan.sigmas")
-        for name in ("breakdown", "costs", "tables", "shadow_prices", "provenance"):
+        for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+        if self.evaluations_per_step is not None:
+            integer(self.evaluations_per_step, "Plan.evaluations_per_step", minimum=1)
+        number(self.final_score, "Plan.final_score", nonnegative=True)
         if not isinstance(self.error, (int, float)) or np.isnan(self.error):
             raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
 
@@ -104,7 +128,7 @@ class Plan:
             self.levels,
             self.examples,
             self.tables["score_weight"],
-            float(self.provenance.get("final_score", 0.0)),
+            self.final_score,
             self.tables["final_window"],
             self.tables["example_price"],
             self.tables.get("served_weight"),
@@ -148,8 +172,8 @@ class Plan:
         return target
 
     @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Read a plan written by `save`.
+    def load(cls, path: str | Path) -> Self:
+        """Read a plan written by `save`, of this version or of any before it.
 
         Raises:
             ValueError: the file is truncated, is not a plan, or has another schema version.
@@ -161,12 +185,11 @@ class Plan:
             raise ValueError(f"{source} is not a whole JSON file ({error}); save the plan again.") from None
         if not isinstance(data, dict) or data.get("kind") != "codesign_opt.plan":
             raise ValueError(f"{source} is not a plan of codesign_opt (its 'kind' is missing or another).")
-        if data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"{source} has schema version {data.get('schema_version')}; this version reads {SCHEMA_VERSION}."
-            )
+        version = data.get("schema_version")
+        if version not in (1, SCHEMA_VERSION):
+            raise ValueError(f"{source} has schema version {version}; this version reads 1 and {SCHEMA_VERSION}.")
         try:
-            return cls._from_dict(data)
+            return cls._from_dict(_from_version_1(data) if version == 1 else data)
         except KeyError as error:
             raise ValueError(f"{source} lacks the field {error}; save the plan again.") from None
         except (AttributeError, TypeError, ValueError) as error:
@@ -181,11 +204,13 @@ class Plan:
                 value = value.edges
             elif isinstance(value, Certificate):
                 value = value.to_dict()
+            elif isinstance(value, EstimationRecord):
+                value = asdict(value)
             result[item.name] = value
         return result
 
     @classmethod
-    def _from_dict(cls, data: Mapping[str, Any]) -> Plan:
+    def _from_dict(cls, data: Mapping[str, Any]) -> Self:
         record = {item.name: data[item.name] for item in fields(cls)}
         proof = {k: v for k, v in record["certificate"].items() if k != "optimal"}
         tables = {name: np.array(values, dtype=np.float64) for name, values in record["tables"].items()}
@@ -203,41 +228,10 @@ class Plan:
         }
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])
+        if record["estimation"] is not None:
+            notes = tuple(record["estimation"]["training_notes"])
+            record["estimation"] = EstimationRecord(**{**record["estimation"], "training_notes": notes})
         return cls(**record)
-
-    def table(self, rows: int | None = None) -> str:
-        """The levels as text: sigma, examples, share, step size and error by cause."""
-        from .text import level_table
-
-        return level_table(self, rows)
-
-    def plot(self, figure: Any = None) -> Any:
-        """One page that shows the whole plan; returns the matplotlib Figure."""
-        from .panels import plan_page
-
-        return plan_page(self, figure)
-
-    def export(self, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
-        """The sampler's noise levels for another program: "diffusers", "k-diffusion", "comfyui", "json" or "csv".
-
-        Args:
-            target, scheduler, path, options: as in `codesign_opt.exports.export`; "diffusers" needs the scheduler.
-
-        Raises:
-            ValueError: no sampler was planned, or the scheduler cannot take the levels (the message says which can).
-        """
-        from ..exports import export
-
-        return export(self, target, scheduler, path=path, **options)
-
-    def __str__(self) -> str:
-        from .text import plan_text
-
-        return plan_text(self)
-
-    def __repr__(self) -> str:
-        steps = "no sampler" if self.sigmas is None else f"{self.number_of_steps} steps"
-        return f"Plan(error={self.error:.4g}, stopping_sigma={self.stopping_sigma:.4g}, {steps})"
 
 
 def _to_json(value: Any) -> Any:
@@ -265,3 +259,23 @@ def _restore(value: Any) -> Any:
     if isinstance(value, list):
         return [_restore(v) for v in value]
     return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a file of version 0.1.0, which kept in its provenance what is read back."""
+    said = dict(data["provenance"])
+    variances, sampler = said.get("band_eigenvalues"), said.get("sampler", {})
+    fields_since = {
+        "final_score": float(said.pop("final_score", 0.0)),
+        "sampler": sampler if isinstance(sampler, Mapping) else {"name": str(sampler)},
+        "evaluations_per_step": said.pop("evaluations_per_step", None),
+        "bias": said.pop("bias", "exact"),
+        "examples_gap": said.pop("settled_gap", None),
+        "program_stopping_sigma": said.pop("program_stopping_sigma", None),
+        "trace": said.get("trace"),
+        "estimation": asdict(EstimationRecord.from_record(said)) if "error" in said else None,
+        "price_unit": said.pop("price_unit", ""),
+    }
+    said.pop("plan_evaluations", None)
+    tables = data["tables"] if variances is None else {**data["tables"], "band_variances": variances}
+    return {**data, **fields_since, "tables": tables, "provenance": said}

@@ -9,12 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..basics import causes
 from ..basics.checks import Array
 from ..ingredients.densities import LogNormal
 
 if TYPE_CHECKING:
     from ..ingredients.levels import Levels
-    from .record import Plan
+    from .record import PlanRecord
 
 __all__ = [
     "density_stairs",
@@ -37,30 +38,30 @@ ERROR = "error (squared Wasserstein-2, data units²)"
 
 # colour, line style, marker and hatch of each cause of error, the same in every plot
 _LOOKS: dict[str, tuple[str, Any, str, str]] = {
-    "discretization": (BLUE, "-", "o", ""),
-    "score": (ORANGE, "--", "s", "///"),
-    "floor": (GREEN, "-.", "^", "..."),
-    "last evaluation": (PURPLE, ":", "D", "xxx"),
-    "truncation": (RED, (0, (5, 1)), "v", "\\\\\\"),
-    "initial": (SKY, (0, (3, 1, 1, 1)), "P", "ooo"),
-    "discretization (signed Gram)": (BLUE, "-", "o", ""),
-    "discretization (positive Gram)": (BLUE, "-", "o", ""),
-    "score (coherent)": (ORANGE, "--", "s", "///"),
-    "bias": (BLUE, "-", "o", ""),
+    causes.DISCRETIZATION: (BLUE, "-", "o", ""),
+    causes.SCORE: (ORANGE, "--", "s", "///"),
+    causes.FLOOR: (GREEN, "-.", "^", "..."),
+    causes.LAST_EVALUATION: (PURPLE, ":", "D", "xxx"),
+    causes.TRUNCATION: (RED, (0, (5, 1)), "v", "\\\\\\"),
+    causes.INITIAL: (SKY, (0, (3, 1, 1, 1)), "P", "ooo"),
+    causes.SIGNED_GRAM: (BLUE, "-", "o", ""),
+    causes.POSITIVE_GRAM: (BLUE, "-", "o", ""),
+    causes.COHERENT_SCORE: (ORANGE, "--", "s", "///"),
+    causes.BIAS: (BLUE, "-", "o", ""),
 }
-CAUSES_IN_ORDER = tuple(name for name in _LOOKS if name != "bias")
+CAUSES_IN_ORDER = tuple(name for name in _LOOKS if name != causes.BIAS)
 _NAMES = {
-    "discretization": "finite steps",
-    "score": "few examples",
-    "floor": "noise floor",
-    "last evaluation": "final call",
-    "truncation": "stopping early",
-    "initial": "noise start",
-    "discretization (signed Gram)": "finite steps",
-    "discretization (positive Gram)": "finite steps, upper",
-    "score (coherent)": "few examples",
-    "bias": "steps + stopping,\nexact",
-    "InformationError": "few examples",
+    causes.DISCRETIZATION: "finite steps",
+    causes.SCORE: "few examples",
+    causes.FLOOR: "noise floor",
+    causes.LAST_EVALUATION: "final call",
+    causes.TRUNCATION: "stopping early",
+    causes.INITIAL: "noise start",
+    causes.SIGNED_GRAM: "finite steps",
+    causes.POSITIVE_GRAM: "finite steps, upper",
+    causes.COHERENT_SCORE: "few examples",
+    causes.BIAS: "steps + stopping,\nexact",
+    causes.INFORMATION: "few examples",
 }
 
 
@@ -69,11 +70,11 @@ def look(cause: str) -> tuple[str, Any, str, str]:
     return _LOOKS.get(cause, (GREY, (0, (1, 1)), "X", ""))
 
 
-def error_label(plan: Plan) -> str:
+def error_label(plan: PlanRecord) -> str:
     """Axis of a plan's error: what is measured on a denoiser is no Wasserstein distance."""
     if plan.sigmas is None:
         return "error (squared units of the response)"
-    return "error (squared distance, same noise, data units²)" if "error" in plan.provenance else ERROR
+    return ERROR if plan.estimation is None else "error (squared distance, same noise, data units²)"
 
 
 def short_name(cause: str) -> str:
@@ -126,7 +127,7 @@ def raise_top(ax: Axes, values: Array, *, start: bool = False) -> None:
     ax.set_ylim(0, top if start else max(ax.get_ylim()[1], top))
 
 
-def lognormal_curve(ax: Axes, plan: Plan, density: LogNormal, label: str, color: str, style: str) -> None:
+def lognormal_curve(ax: Axes, plan: PlanRecord, density: LogNormal, label: str, color: str, style: str) -> None:
     """A log-normal density whose examples cost as much as the plan's."""
     mass = density.mass(plan.levels.edges)
     price = plan.tables.get("example_price", np.ones(mass.size))
@@ -135,7 +136,7 @@ def lognormal_curve(ax: Axes, plan: Plan, density: LogNormal, label: str, color:
     raise_top(ax, curve)
 
 
-def ruled_out(ax: Axes, plan: Plan, name: str) -> None:
+def ruled_out(ax: Axes, plan: PlanRecord, name: str) -> None:
     """Hatch what floors and caps on `name`, "examples" or "steps", exclude."""
     width, edges = plan.levels.log_width, plan.levels.edges
     low = plan.tables.get(f"{name}_low", np.zeros(width.size)) / width

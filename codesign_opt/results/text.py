@@ -8,35 +8,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
-from .level_table import level_table, planned_training
+from ..ingredients.evaluations import evaluations
+from .level_table import planned_training
 
 if TYPE_CHECKING:
-    from .record import Plan
+    from .record import PlanRecord
 
-__all__ = ["CAUSES", "certificate_line", "level_table", "outer_line", "plan_text"]
+__all__ = [
+    "CAUSES", "cause_cells", "certificate_line", "evaluations_per_image", "handed_parts", "handed_total", "outer_line",
+    "plan_text", "relative_error", "share_of", "wrapped",
+]  # fmt: skip
 
 WIDTH = 88
 _MOST = 5  # rows of shadow prices, peers and extra causes before the rest is counted
 
 # What each part of the error is, for a reader who has not read docs/theory.md.
 CAUSES = {
-    "discretization": "finite sampler steps",
-    "score": "too few training examples",
-    "floor": "training noise that stays",
-    "last evaluation": "denoiser error in the final call",
-    "truncation": "stopping above zero noise",
-    "initial": "starting from pure noise",
-    "bias": "steps, stop and start, exactly",
-    "InformationError": "too few training examples",
-    "discretization (signed Gram)": "finite sampler steps, signed",
-    "discretization (positive Gram)": "finite sampler steps, upper model",
-    "score (coherent)": "too few training examples",
+    causes.DISCRETIZATION: "finite sampler steps",
+    causes.SCORE: "too few training examples",
+    causes.FLOOR: "training noise that stays",
+    causes.LAST_EVALUATION: "denoiser error in the final call",
+    causes.TRUNCATION: "stopping above zero noise",
+    causes.INITIAL: "starting from pure noise",
+    causes.BIAS: "steps, stop and start, exactly",
+    causes.INFORMATION: "too few training examples",
+    causes.SIGNED_GRAM: "finite sampler steps, signed",
+    causes.POSITIVE_GRAM: "finite sampler steps, upper model",
+    causes.COHERENT_SCORE: "too few training examples",
 }
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: PlanRecord) -> str:
     """A plan as a grouped table of at most 88 columns: error by cause, budget, proof, shadow prices, peers.
 
     Whatever the plan does not hold is left out.
@@ -54,33 +59,30 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(line for group in groups for line in group(plan))
 
 
-def handed_total(plan: Plan) -> float | None:
+def handed_total(plan: PlanRecord) -> float | None:
     """Error of the handed-out grid of whole steps; None where it was not computed."""
-    total = plan.handed_out.get("total", plan.handed_out.get("error"))
+    total = plan.handed_out.get(causes.TOTAL, plan.handed_out.get("error"))
     return None if total is None else float(total)
 
 
-def handed_parts(plan: Plan) -> dict[str, float]:
+def handed_parts(plan: PlanRecord) -> dict[str, float]:
     """The handed-out grid's error by cause, without totals and without bounds on what is left out."""
-    left_out = ("total", "error", "cross term at most")
-    return {name: float(value) for name, value in plan.handed_out.items() if name not in left_out}
+    return {name: float(value) for name, value in plan.handed_out.items() if name not in causes.NOT_CAUSES}
 
 
-def evaluations_per_image(plan: Plan) -> int | None:
+def evaluations_per_image(plan: PlanRecord) -> int | None:
     """Calls of the denoiser for one image with the handed-out grid; None where the sampler is unknown."""
-    if plan.sigmas is None or "evaluations_per_step" not in plan.provenance:
+    if plan.sigmas is None or plan.evaluations_per_step is None:
         return None
-    final = 1 if plan.terminal == "denoise" else 0  # the last step to zero is one call, whatever the sampler
-    return (plan.number_of_steps - final) * int(plan.provenance["evaluations_per_step"]) + final
+    return evaluations(plan.number_of_steps, plan.evaluations_per_step, plan.terminal)
 
 
-def relative_error(plan: Plan, error: float) -> float | None:
-    """An error relative to the data's total variance, where the plan's provenance states that."""
-    trace = plan.provenance.get("trace")
-    return error / float(trace) if trace else None
+def relative_error(plan: PlanRecord, error: float) -> float | None:
+    """An error relative to the data's total variance, where that is known."""
+    return error / plan.trace if plan.trace else None
 
 
-def _headline(plan: Plan) -> list[str]:
+def _headline(plan: PlanRecord) -> list[str]:
     if plan.sigmas is None:
         low, high = plan.levels.edges[0], plan.levels.edges[-1]
         planned = f"training on {len(plan.levels)} noise levels, sigma {quantity(low)} to {quantity(high)}"
@@ -91,7 +93,7 @@ def _headline(plan: Plan) -> list[str]:
             f"Plan: {plan.number_of_steps:,} {_sampler_name(plan)}steps, sigma {quantity(plan.sigmas[0])} to "
             f"{quantity(plan.stopping_sigma)}{last}"
         )
-    kind = str(plan.provenance.get("error", "squared Wasserstein-2 distance of samples to data"))
+    kind = "squared Wasserstein-2 distance of samples to data" if plan.estimation is None else plan.estimation.error
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
     own = [name for name in plan.breakdown if name not in CAUSES]
@@ -107,71 +109,71 @@ def _headline(plan: Plan) -> list[str]:
     return lines
 
 
-def _sampler_name(plan: Plan) -> str:
-    record = plan.provenance.get("sampler", "sampler")
-    name = record.get("name", "sampler") if isinstance(record, Mapping) else record
-    return f"{name} "
+def _sampler_name(plan: PlanRecord) -> str:
+    return f"{plan.sampler.get('name', 'sampler')} "
 
 
-def _causes(plan: Plan) -> list[str]:
+def _causes(plan: PlanRecord) -> list[str]:
     if not plan.breakdown:
         return []
     handed, total = handed_parts(plan), handed_total(plan)
     shown = {name: value for name, value in plan.breakdown.items() if value or handed.get(name)}
     rows = [
-        [*_cause(name, plan), quantity(value), _share(value, plan.error), quantity(handed.get(name))]
+        [*cause_cells(name, plan), quantity(value), share_of(value, plan.error), quantity(handed.get(name))]
         for name, value in sorted(shown.items(), key=lambda item: -abs(item[1]))
     ]
     extra = [name for name, value in handed.items() if value and name not in shown]
-    rows += [[*_cause(name, plan), "", "", quantity(handed[name])] for name in extra]
+    rows += [[*cause_cells(name, plan), "", "", quantity(handed[name])] for name in extra]
     rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
     columns = ["error", "share"] + (["whole steps"] if plan.handed_out else [])
     lines = aligned(["Error by cause", "", *columns], rows)
     zero = [name for name in plan.breakdown if name not in shown]
-    lines += _wrapped("  none from ", ", ".join(zero))
-    cross = plan.handed_out.get("cross term at most")
+    lines += wrapped("  none from ", ", ".join(zero))
+    cross = plan.handed_out.get(causes.CROSS_TERM)
     if cross:
         lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
     return lines
 
 
-def _cause(name: str, plan: Plan) -> list[str]:
+def cause_cells(name: str, plan: PlanRecord) -> list[str]:
+    """A cause of error as the first two cells of a row: its short name and what it is."""
     short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
-    if name == "bias" and "bias" in plan.provenance:
-        return [short, f"steps, stop and start, {plan.provenance['bias']}"]
+    if name == causes.BIAS and plan.bias != "exact":
+        return [short, f"steps, stop and start, {plan.bias}"]
     return [short, CAUSES.get(name, "term of this problem")]
 
 
-def _measured(plan: Plan) -> list[str]:
+def _measured(plan: PlanRecord) -> list[str]:
     """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
-    said = plan.provenance
-    if "error" not in said:
+    said = plan.estimation
+    if said is None:
         return []
     lines = []
-    if "discretization (signed Gram)" in plan.breakdown:
+    if causes.SIGNED_GRAM in plan.breakdown:
         lines.append("  discretization: Gram matrix of responses to single steps, with its signs")
-    if "discretization (positive Gram)" in plan.breakdown:
+    if causes.POSITIVE_GRAM in plan.breakdown:
         lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
-    if "denoiser" in said and "draws" in said:
-        draws, fine = quantity(said["draws"]), quantity(said.get("fine_steps"))
-        lines.append(f"  on {_clip(str(said['denoiser']))}: {draws} draws against a fine solution of {fine} steps")
-    if calls := sum((said.get("evaluations") or {}).values()):
-        own = said.get("plan_evaluations")
+    if said.denoiser and said.draws is not None:
+        draws, fine = quantity(said.draws), quantity(said.fine_steps)
+        lines.append(f"  on {_clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
+    if calls := said.model_evaluations:
+        own = said.plan_evaluations
         more = "" if own is None else f" and {own:,} for this plan"
         lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
-    if planned_training(plan) and said.get("correlation_length") == "assumed":
+    if planned_training(plan) and said.correlation_assumed:
         lines.append("  correlation length of training errors: assumed, not measured")
-    if planned_training(plan) and (notes := said.get("training_notes")):
-        lines += _wrapped("  learning curves: ", str(notes[0]), 2)
+    if planned_training(plan) and (notes := said.training_notes):
+        lines += wrapped("  learning curves: ", notes[0], 2)
         lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
     return ["Measured, not exact", *lines] if lines else []
 
 
-def _share(value: float, total: float) -> str:
+def share_of(value: float, total: float) -> str:
+    """A part of a total in per cent; empty where the total is zero."""
     return percent(value / total) if total else ""
 
 
-def _budget(plan: Plan) -> list[str]:
+def _budget(plan: PlanRecord) -> list[str]:
     amounts = {}
     if planned_training(plan):
         amounts["training"] = _training_amount(plan)
@@ -183,22 +185,22 @@ def _budget(plan: Plan) -> list[str]:
     if not spending:
         return ["Amounts", *(f"  {side:<9} {amount}" for side, amount in amounts.items())]
     rows = [_budget_row(plan, side, amount, spending) for side, amount in amounts.items()]
-    unit = plan.provenance.get("price_unit")
-    return aligned(["Budget" + (f" ({unit})" if unit else ""), "price", "share", ""], rows, left=(0, 3))
+    unit = f" ({plan.price_unit})" if plan.price_unit else ""
+    return aligned([f"Budget{unit}", "price", "share", ""], rows, left=(0, 3))
 
 
-def _budget_row(plan: Plan, side: str, amount: str, spending: float) -> list[str]:
+def _budget_row(plan: PlanRecord, side: str, amount: str, spending: float) -> list[str]:
     price = plan.costs.get(side, 0.0)
     return [side, quantity(price), percent(price / spending), amount]
 
 
-def _training_amount(plan: Plan) -> str:
+def _training_amount(plan: PlanRecord) -> str:
     text = f"{quantity(plan.new_examples.sum())} examples" + _each(plan, "example_price")
     spent = plan.examples.sum() - plan.new_examples.sum()
     return text + (f", beside {quantity(spent)} already spent" if spent > 1e-9 * plan.examples.sum() else "")
 
 
-def _sampling_amount(plan: Plan) -> str:
+def _sampling_amount(plan: PlanRecord) -> str:
     text = f"{plan.number_of_steps:,} steps"
     steps = plan.costs.get("steps")
     if steps is not None and abs(steps - plan.number_of_steps) > 0.01:
@@ -207,7 +209,7 @@ def _sampling_amount(plan: Plan) -> str:
     return text + (f", {calls:,} evaluations per image" if calls is not None else "")
 
 
-def _each(plan: Plan, name: str) -> str:
+def _each(plan: PlanRecord, name: str) -> str:
     prices = plan.tables.get(name)
     if prices is None or "training" not in plan.costs:
         return ""
@@ -216,7 +218,7 @@ def _each(plan: Plan, name: str) -> str:
     return f" at {quantity(low)}{spread} each"
 
 
-def certificate_line(plan: Plan) -> str:
+def certificate_line(plan: PlanRecord) -> str:
     """The proof in one sentence."""
     proof = plan.certificate
     if not proof.optimal:
@@ -229,7 +231,7 @@ def certificate_line(plan: Plan) -> str:
     return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
 
 
-def _method(plan: Plan) -> str:
+def _method(plan: PlanRecord) -> str:
     """Which method found the certified answer: the first attempt that the certificate accepted."""
     for attempt in plan.attempts:
         if attempt.get("relative_gap", np.inf) <= plan.certificate.tolerance:
@@ -237,7 +239,7 @@ def _method(plan: Plan) -> str:
     return ""
 
 
-def outer_line(plan: Plan) -> str | None:
+def outer_line(plan: PlanRecord) -> str | None:
     """What is known over the stopping points, in one sentence; None where only one was asked for."""
     outer = plan.outer
     if not outer or outer.get("status") == "given":
@@ -259,7 +261,7 @@ def outer_line(plan: Plan) -> str | None:
     return text + _at_end(plan)
 
 
-def _at_end(plan: Plan) -> str:
+def _at_end(plan: PlanRecord) -> str:
     if not plan.outer.get("at_end"):
         return ""
     low, high = plan.outer.get("low"), plan.outer.get("high")
@@ -270,13 +272,13 @@ def _at_end(plan: Plan) -> str:
     return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
 
 
-def _proof(plan: Plan) -> list[str]:
+def _proof(plan: PlanRecord) -> list[str]:
     lines = ["Proof", f"  {certificate_line(plan)}"]
     outer = outer_line(plan)
-    return lines + (_wrapped("  ", outer) if outer else [])
+    return lines + (wrapped("  ", outer) if outer else [])
 
 
-def _shadow_prices(plan: Plan) -> list[str]:
+def _shadow_prices(plan: PlanRecord) -> list[str]:
     rows = [_shadow_row(plan, name, value) for name, value in plan.shadow_prices.items()]
     if not rows:
         return []
@@ -290,7 +292,7 @@ def _shadow_prices(plan: Plan) -> list[str]:
     return lines
 
 
-def _shadow_row(plan: Plan, name: str, value: Any) -> list[str]:
+def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
     limit = quantity(plan.costs.get(f"{name}: limit"))
     if np.ndim(value):
         amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
@@ -302,15 +304,15 @@ def _shadow_row(plan: Plan, name: str, value: Any) -> list[str]:
     return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
 
 
-def _unit(plan: Plan, name: str) -> str:
+def _unit(plan: PlanRecord, name: str) -> str:
     if name.lower().startswith("steps"):
         return "step"
     if name.startswith(("Compute", "budget")):
-        return str(plan.provenance.get("price_unit", "unit of price"))
+        return plan.price_unit or "unit of price"
     return "unit of its limit"
 
 
-def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
+def _largest(plan: PlanRecord, name: str, values: Array) -> tuple[str, str]:
     """The largest of a constraint's many multipliers, and where it is."""
     size = np.abs(values)
     amount = 0.0  # what the multipliers multiply, where the library's own names tell; else nothing is hidden
@@ -324,7 +326,7 @@ def _largest(plan: Plan, name: str, values: Array) -> tuple[str, str]:
     return signed(values[top]), f"unit; {binding} of {values.size} bind"
 
 
-def _peers(plan: Plan) -> list[str]:
+def _peers(plan: PlanRecord) -> list[str]:
     if not plan.peers:
         return []
     found = sorted(plan.peers.items(), key=lambda item: _peer_error(item[1]))
@@ -342,7 +344,7 @@ def _peer_error(record: Mapping[str, float]) -> float:
     return float(record.get("total", record.get("error", np.inf)))
 
 
-def _fits(plan: Plan) -> list[str]:
+def _fits(plan: PlanRecord) -> list[str]:
     lines = []
     normal, rho = plan.fits.get("lognormal"), plan.fits.get("rho")
     if normal:
@@ -362,11 +364,11 @@ def _loss(record: Mapping[str, float], what: str) -> str:
     return f" ({what} {signed(record['loss'], '%', hundred=True)})" if "loss" in record else ""
 
 
-def _sigmas(plan: Plan) -> list[str]:
+def _sigmas(plan: PlanRecord) -> list[str]:
     if plan.sigmas is None:
         return []
     for shown in (plan.sigmas.size, 20, 16, 12, 8):
-        lines = _wrapped("Sigmas  ", "  ".join(_some(plan.sigmas, shown)))
+        lines = wrapped("Sigmas  ", "  ".join(_some(plan.sigmas, shown)))
         if len(lines) <= 2:
             break
     return lines
@@ -377,12 +379,13 @@ def _some(sigmas: Array, shown: int) -> list[str]:
     return texts if shown >= len(texts) else [*texts[: shown // 2], "…", *texts[-(shown // 2) :]]
 
 
-def _notes(plan: Plan) -> list[str]:
-    lines = [line for note in plan.notes[:3] for line in _wrapped("Note: ", note, 2)]
+def _notes(plan: PlanRecord) -> list[str]:
+    lines = [line for note in plan.notes[:3] for line in wrapped("Note: ", note, 2)]
     return lines + ([f"… and {len(plan.notes) - 3} more in plan.notes"] if len(plan.notes) > 3 else [])
 
 
-def _wrapped(head: str, text: str, most: int | None = None) -> list[str]:
+def wrapped(head: str, text: str, most: int | None = None) -> list[str]:
+    """A text in lines of at most 88 columns behind a head, at most so many; none where the text is empty."""
     if not text:
         return []
     indent = " " * len(head)

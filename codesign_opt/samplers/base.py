@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, number, vector
+from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MinimumSteps", "Sampler"]
+__all__ = ["SAMPLERS", "MinimumSteps", "Sampler"]
 
-_KINDS: dict[str, type[Sampler]] = {}
+SAMPLERS: Registry[type[Sampler]] = Registry("Sampler.name", "Sampler")
 _NUDGE = 1e-30  # of a weight, for complex steps
 
 
@@ -56,9 +57,10 @@ class Sampler(ABC):
     evaluations_per_step: ClassVar[int] = 1
     memory: ClassVar[int] = 0
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if "name" in vars(cls):
-            _KINDS[cls.name] = cls
+            SAMPLERS.add(cls.name, cls)
 
     @property
     def eta(self) -> float:
@@ -253,10 +255,8 @@ class Sampler(ABC):
         DPMpp2M()
         """
         parameters = dict(record)
-        name = choice(parameters.pop("name", None), "Sampler.name", _KINDS)
-        if unknown := set(parameters) - set(getattr(_KINDS[name], "__dataclass_fields__", {})):
-            raise ValueError(f"Sampler {name} has no parameter {', '.join(sorted(unknown))}.")
-        return _KINDS[name](**parameters)
+        sampler: Sampler = SAMPLERS.make(parameters.pop("name", None), parameters)
+        return sampler
 
     # what a sampler is made of
 

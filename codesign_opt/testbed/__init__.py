@@ -1,6 +1,6 @@
 """Worlds to try plans on: small data sets, networks trained here, and denoisers known in closed form (torch).
 
-The reader `testbed.data.fashion_mnist.fashion_mnist` needs numpy alone; `python -m codesign_opt.testbed NAME`
+The reader `testbed.fashion_mnist` needs numpy alone; `python -m codesign_opt.testbed NAME`
 trains a network.
 """
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
+from ..basics.registry import Registry
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
 from ..samplers.terminal import terminal_weight
 from .constant_step import StationaryNoise
@@ -23,7 +24,9 @@ from .lower_bounds import dataset_floor as _dataset_floor
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 from .terminal_error import output_data_error, output_error, terminal_error
 
-__all__ = ["TrainingNoise"]
+__all__ = ["TRAINING_NOISES", "TrainingNoise"]
+
+TRAINING_NOISES: Registry[type[TrainingNoise]] = Registry("TrainingNoise.type", "TrainingNoise")
 
 
 class TrainingNoise(ABC):
@@ -39,11 +42,10 @@ class TrainingNoise(ABC):
     intercept: bool
     dataset_size: int | None
     replacement: bool
-    _registry: ClassVar[dict[str, type[TrainingNoise]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        TrainingNoise._registry[cls.__name__] = cls
+        TRAINING_NOISES.add(cls.__name__, cls)
 
     @property
     def name(self) -> str:
@@ -323,8 +325,8 @@ class TrainingNoise(ABC):
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"TrainingNoise.from_dict needs a mapping, not {type(data).__name__}.")
-        kind = choice(data.get("type"), "TrainingNoise.type", TrainingNoise._registry)
-        cls: Any = TrainingNoise._registry[kind]
+        cls: Any = TRAINING_NOISES.find(data.get("type"))
+        kind = cls.__name__
         values = {k: v for k, v in data.items() if k != "type"}
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:

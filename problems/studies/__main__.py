@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from codesign_opt.testbed.networks.recipes import cache_folder
+import codesign_opt as co
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,7 +100,7 @@ def _teller() -> Callable[[str], None]:
 def _plans(options: argparse.Namespace) -> int:
     from .network_plans import network_plans, write_table
 
-    place = cache_folder(options.cache) / "plans"
+    place = co.testbed.cache_folder(options.cache) / "plans"
     rows = network_plans(place, samplers=options.samplers, steps=options.steps, progress=_teller())
     write_table(rows, options.out)
     print(f"the table is in {options.out}")
@@ -108,12 +108,12 @@ def _plans(options: argparse.Namespace) -> int:
 
 
 def _limit(options: argparse.Namespace) -> int:
-    from .network_plans import network_limit, read_rows, write_rows
+    from .network_plans import Descent, network_limit, read_rows, write_rows
 
-    place, path = cache_folder(options.cache) / "plans", options.out / "network_limit.csv"
+    place, path = co.testbed.cache_folder(options.cache) / "plans", options.out / "network_limit.csv"
     rows = read_rows(path)
     for row in network_limit(
-        place, samplers=options.samplers, steps=options.steps, tries=options.tries,
+        place, samplers=options.samplers, steps=options.steps, descent=Descent(tries=options.tries),
         table=options.out / "network_plans.csv", progress=_teller(),
     ):  # fmt: skip
         rows[row["sampler"], str(row["steps"])] = row  # a row is kept as soon as it is there
@@ -128,7 +128,7 @@ def _density(options: argparse.Namespace) -> int:
     from .density_report import compare_densities, lognormals
 
     name = "density_experiment" if options.side == 8 else f"density_experiment_{options.side}x{options.side}"
-    folder = cache_folder(options.cache) / "testbed" / name
+    folder = co.testbed.cache_folder(options.cache) / "testbed" / name
     report = compare_densities(
         DensityExperiment(folder=folder, side=options.side, progress=_teller()),
         seeds=options.seeds,
@@ -151,7 +151,7 @@ def _peers(options: argparse.Namespace) -> int:
     from .peer_comparison import compare_peers, write_comparison
 
     found = compare_peers(
-        cache_folder(options.cache),
+        co.testbed.cache_folder(options.cache),
         worlds=options.worlds,
         samplers=options.samplers,
         evaluations=options.evaluations,

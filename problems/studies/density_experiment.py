@@ -16,22 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array, integer
-from codesign_opt.basics.ledger import Ledger
-from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.draws.streams import normal
-from codesign_opt.estimate.runs.run import run
-from codesign_opt.ingredients.densities import LogNormal
-from codesign_opt.ingredients.grids import edm_grid
-from codesign_opt.samplers.members import Heun
-from codesign_opt.testbed.data.datasets import photo_patches
-from codesign_opt.testbed.networks.mlp import MLP
-from codesign_opt.testbed.networks.training import TrainedDenoiser, shown_density, train
+from codesign_opt.testbed.networks.training import shown_density
 
 __all__ = ["LOGNORMALS", "DensityExperiment"]
 
-LOGNORMALS = tuple(LogNormal(mean, std) for mean in (-2.2, -1.7, -1.2, -0.7, -0.2) for std in (0.7, 1.2, 1.8))
-REFERENCE_DENSITY = LogNormal(-0.8, 1.8)
+LOGNORMALS = tuple(co.LogNormal(mean, std) for mean in (-2.2, -1.7, -1.2, -0.7, -0.2) for std in (0.7, 1.2, 1.8))
+REFERENCE_DENSITY = co.LogNormal(-0.8, 1.8)
 SIGMA_DATA = 0.524  # standard deviation of all pooled pixels
 Progress = Callable[[str], None]
 
@@ -80,30 +73,33 @@ class DensityExperiment:
         return self.iterations * self.batch
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> co.estimate.Ledger:
         question = {name: value for name, value in asdict(self).items() if name not in ("folder", "progress", "side")}
-        return Ledger(
+        return co.estimate.Ledger(
             self.folder, {"experiment": "densities", "data": f"photo patches {self.side} x {self.side}", **question}
         )
 
     @cached_property
     def data(self) -> Tensor:
-        return photo_patches(side=self.side)
+        return co.testbed.photo_patches(side=self.side)
 
     @cached_property
     def grid(self) -> Array:
-        return edm_grid(self.steps, 0.002, 80.0, terminal="denoise")
+        return co.edm_grid(self.steps, 0.002, 80.0, terminal="denoise")
 
     def initial(self, seed: int) -> nn.Module:
         """The untrained network of a seed; the caller's random state stays as it is."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MLP(self.data.shape[1], sigma_data=SIGMA_DATA, width=self.width, layers=self.layers)
+            return co.testbed.MLP(self.data.shape[1], sigma_data=SIGMA_DATA, width=self.width, layers=self.layers)
 
-    def trained(self, density: Any, seed: int, **options: Any) -> TrainedDenoiser:
-        """One network on `examples` examples."""
-        known = {"iterations": self.iterations, "batch": self.batch, "learning_rate": self.learning_rate}
-        return train(self.initial(seed), self.data, density=density, seed=seed, **{**known, **options})
+    def trained(
+        self, density: Any, seed: int, *, longer: int = 1, ema: float = 0.999, **options: Any
+    ) -> co.testbed.TrainedDenoiser:
+        """One network on `longer` times `examples` examples; options of `train`: records, folder, progress."""
+        how = co.testbed.Optimisation(density, self.batch, self.learning_rate, ema)
+        count = self.iterations * longer
+        return co.testbed.train(self.initial(seed), self.data, iterations=count, optimisation=how, seed=seed, **options)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -114,11 +110,10 @@ class DensityExperiment:
             network = self.trained(
                 REFERENCE_DENSITY,
                 1_000,
-                iterations=self.iterations * self.longer,
+                longer=self.longer,
                 ema=0.9995,
                 folder=place,
-                every=500,
-                log_every=500,
+                records=co.testbed.Records(every=500, tell=500),
                 progress=lambda done, total, loss: self.tell(f"reference: {done:,} of {total:,}, loss {loss:.3f}"),
             )
             return {"samples": self.samples(network).numpy()}
@@ -130,7 +125,7 @@ class DensityExperiment:
         """(draws, d) output of the sampler from the starts that all networks share."""
         like = torch.zeros((), dtype=self.data.dtype)
         start = 80.0 * normal(0, "starts", shape=(self.draws, self.data.shape[1]), like=like)
-        return run(Denoiser.of(network), Heun(), self.grid, start)
+        return co.estimate.run(co.estimate.Denoiser.of(network), co.Heun(), self.grid, start)
 
     def distance(self, samples: Tensor) -> Array:
         """(draws,) squared distance to the reference's samples."""

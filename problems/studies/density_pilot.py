@@ -15,35 +15,14 @@ import numpy as np
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array, Mask
-from codesign_opt.curves.estimation import learning_curves
-from codesign_opt.curves.recording import LevelStatistics
-from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.training_errors.checkpoint_curve import checkpoint_errors, error_left
-from codesign_opt.estimate.training_errors.error_coupling import Starts, error_gram
-from codesign_opt.estimate.training_errors.sensitivity import difference_of, sensitivity
-from codesign_opt.estimate.training_errors.transfer import TransferKernel
-from codesign_opt.ingredients.coupling import Coupling, Local, Transfer
-from codesign_opt.ingredients.densities import LogNormal
-from codesign_opt.ingredients.grids import edm_grid
-from codesign_opt.ingredients.levels import Levels
-from codesign_opt.ingredients.prices import Prices
-from codesign_opt.ingredients.process import EDM
-from codesign_opt.ingredients.spectrum import Spectrum
-from codesign_opt.modeling import CoherentScore, Compute, Floor, ScoreError, Smooth
-from codesign_opt.modeling.design import Point
-from codesign_opt.models.coefficients import Coefficients
-from codesign_opt.models.estimated import EstimatedModel
-from codesign_opt.programs.problem import Problem
-from codesign_opt.results.planned_density import TrainingDensity
-from codesign_opt.results.record import Plan
-from codesign_opt.samplers.members import Heun
 
 from .density_experiment import DensityExperiment
 
 __all__ = ["RULES", "PilotMeasurement", "Rule", "measure_pilot"]
 
-PILOT_DENSITY, PILOT_SEED = LogNormal(-1.2, 1.2), 100  # EDM's default; a seed that no compared run has
+PILOT_DENSITY, PILOT_SEED = co.LogNormal(-1.2, 1.2), 100  # EDM's default; a seed that no compared run has
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 _MAJORISATIONS = 100
 _ROUGHNESS = 0.01  # smoothing may cost this part of the error of the square-root density
@@ -103,8 +82,8 @@ class PilotMeasurement:
         transfer, transfer_error: width in log sigma of what examples teach their neighbours, likewise.
     """
 
-    levels: Levels
-    density: LogNormal
+    levels: co.Levels
+    density: co.LogNormal
     examples: int
     left: Array
     left_error: Array
@@ -113,62 +92,67 @@ class PilotMeasurement:
     logged_seen: Mask
     gain: Array
     gain_error: Array
-    gram_levels: Levels
+    gram_levels: co.Levels
     gram: Array
     length: float
-    spectrum: Spectrum
+    spectrum: co.Spectrum
     transfer: float
     transfer_error: float
 
-    def coupling(self, rule: Rule) -> Coupling:
+    def coupling(self, rule: Rule) -> co.Local | co.Transfer:
         width = self.transfer if rule.transfer is None else rule.transfer
-        return Transfer(width, self.length) if width else Local(self.length)
+        return co.Transfer(width, self.length) if width else co.Local(self.length)
 
-    def score(self, rule: Rule) -> ScoreError | CoherentScore:
+    def score(self, rule: Rule) -> co.ScoreError | co.CoherentScore:
         """The score error as a function of the density, by a rule."""
         if rule.coherent:
             return self._coherent()
         reducible = self._reducible(self.left, self.coupling(rule))
         if rule.source == "log":
             reducible = self._logged(self.coupling(rule))
-        model = EstimatedModel(
+        model = co.EstimatedModel(
             self.levels.sigma,
             np.zeros((1, len(self.levels))),
             np.zeros(len(self.levels)),
             self.spectrum,
-            process=EDM(SIGMA_MIN, SIGMA_MAX),
+            process=co.EDM(SIGMA_MIN, SIGMA_MAX),
             terminal="rescale",
             sensitivity=self.gain,
             error_variance=reducible,
             coupling=self.coupling(rule),
         )
-        return ScoreError(model.coefficients(levels=2 * len(self.levels)))
+        return co.ScoreError(model.coefficients(levels=2 * len(self.levels)))
 
-    def _reducible(self, left: Array, coupling: Coupling) -> Array:
+    def _reducible(self, left: Array, coupling: co.Local | co.Transfer) -> Array:
         """kappa1 = error left times the examples that served the level, those within the correlation length."""
         share = self.density.on_levels(self.levels)
         pooling = coupling.pooling(self.levels)
         served = share if pooling is None else pooling @ share
         return np.maximum(left, 0.0) * served / self.levels.log_width * self.examples * self.length
 
-    def _logged(self, coupling: Coupling) -> Array:
+    def _logged(self, coupling: co.Local | co.Transfer) -> Array:
         """kappa1 of the log, which counts the examples of each level's own density, for what serves the level."""
         if coupling.pooling(self.levels) is None:
             return self.logged
         one = np.ones(len(self.levels))
-        served = self.logged * self._reducible(one, coupling) / self._reducible(one, Local(self.length))
+        served = self.logged * self._reducible(one, coupling) / self._reducible(one, co.Local(self.length))
         logs, seen = np.log(self.levels.sigma), self.logged_seen
         return np.exp(np.interp(logs, logs[seen], np.log(served[seen])))
 
-    def _coherent(self) -> CoherentScore:
+    def _coherent(self) -> co.CoherentScore:
         """Responses per unit log sigma, scaled from the pilot's density to one example per unit log sigma."""
         levels, width = self.gram_levels, self.gram_levels.log_width
         root = np.sqrt(self.examples * self.density.on_levels(levels) / width) / width
         size = len(levels)
-        table = Coefficients(
-            levels, np.zeros(size), np.zeros(size), np.zeros((0, size)), coupling=Local(self.length), terminal="rescale"
+        table = co.Coefficients(
+            levels,
+            np.zeros(size),
+            np.zeros(size),
+            np.zeros((0, size)),
+            coupling=co.Local(self.length),
+            terminal="rescale",
         )
-        return CoherentScore(table, self.gram * root * root[:, None])
+        return co.CoherentScore(table, self.gram * root * root[:, None])
 
     def predicted(self, rule: Rule, densities: list[Any]) -> Array:
         """(D,) error of the rule at equal examples; on the pilot's own scale, so only ratios count."""
@@ -180,19 +164,19 @@ class PilotMeasurement:
         score = self.score(rule)
         levels, steps = score.table.levels, _steps(score.table.levels)
         mass = density.mass(levels.edges)
-        point = Point(self.examples * mass / mass.sum(), np.zeros(len(levels)), steps)
-        given = Problem(score, [], examples=point.examples, steps=steps)
+        point = co.Point(self.examples * mass / mass.sum(), np.zeros(len(levels)), steps)
+        given = co.Problem(score, [], examples=point.examples, steps=steps)
         return float(score.value(given.design(point), point))
 
-    def planned(self, rule: Rule) -> TrainingDensity | LogNormal:
+    def planned(self, rule: Rule) -> co.TrainingDensity | co.LogNormal:
         """What the rule says to train at."""
         best = self.plan(rule).training_density
         if not rule.lognormal:
             return best
         fit = best.lognormal()
-        return LogNormal(fit.P_mean, fit.P_std)
+        return co.LogNormal(fit.P_mean, fit.P_std)
 
-    def plan(self, rule: Rule) -> Plan:
+    def plan(self, rule: Rule) -> co.Plan:
         """The best density of as many examples as the pilot had; pooled examples come with `Smooth`.
 
         Without it where the best log-normal density is asked for, which is as smooth as can be.
@@ -208,17 +192,19 @@ class PilotMeasurement:
         smooth = _ROUGHNESS * self._solve(score).error / roughness
         if not rule.kept:
             return self._solve(score, smooth)
-        return self._solve(score, smooth, [Floor(rule.kept * plain.examples, "examples")])
+        return self._solve(score, smooth, [co.Floor(rule.kept * plain.examples, "examples")])
 
-    def _solve(self, score: ScoreError | CoherentScore, smooth: float = 0.0, floors: Sequence[Floor] = ()) -> Plan:
-        paid = Compute(Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
-        objective = score + Smooth("density", weight=smooth) if smooth else score
-        return Problem(objective, [paid, *floors], steps=_steps(score.table.levels)).solve()
+    def _solve(
+        self, score: co.ScoreError | co.CoherentScore, smooth: float = 0.0, floors: Sequence[co.Floor] = ()
+    ) -> co.Plan:
+        paid = co.Compute(co.Prices(example=1.0, evaluation=1.0, images=1), part="training") <= float(self.examples)
+        objective = score + co.Smooth("density", weight=smooth) if smooth else score
+        return co.Problem(objective, [paid, *floors], steps=_steps(score.table.levels)).solve()
 
     def _served(self, rule: Rule, mass: Array) -> Array:
         """(B,) T rho on the blocks of the Gram matrix, examples per unit log sigma."""
         coupling, levels = self.coupling(rule), self.gram_levels
-        assert isinstance(coupling, Transfer)
+        assert isinstance(coupling, co.Transfer)
         return self.examples * coupling.kernel(levels) @ (mass / mass.sum() / levels.log_width)
 
     def _coherent_at(self, rule: Rule, served: Array) -> float:
@@ -226,7 +212,7 @@ class PilotMeasurement:
         root = np.sqrt(self._served(rule, self.density.on_levels(self.gram_levels)) / served)
         return float(root @ np.maximum(self.gram, 0.0) @ root)
 
-    def _coherent_plan(self, rule: Rule, smooth: float) -> Plan:
+    def _coherent_plan(self, rule: Rule, smooth: float) -> co.Plan:
         """Minimum of the coherent sum over T rho by majorisation, a separable score error at a time.
 
         1 / sqrt(z_j z_k) <= (c / z_j + 1 / (c z_k)) / 2 with equality at the last z for c = sqrt(z_j / z_k) there;
@@ -238,10 +224,10 @@ class PilotMeasurement:
         error = self._coherent_at(rule, served)
         for _ in range(_MAJORISATIONS):
             score = np.sqrt(served) * (unit @ (1 / np.sqrt(served))) / levels.log_width
-            table = Coefficients(
+            table = co.Coefficients(
                 levels, score, np.zeros(size), np.zeros((0, size)), coupling=self.coupling(rule), terminal="rescale"
             )
-            plan = self._solve(ScoreError(table), smooth * error)
+            plan = self._solve(co.ScoreError(table), smooth * error)
             served = self._served(rule, plan.examples)
             before, error = error, self._coherent_at(rule, served)
             if abs(before - error) < 1e-5 * error:
@@ -251,7 +237,7 @@ class PilotMeasurement:
 
 def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> PilotMeasurement:
     """Train the pilot and measure it; kept in the experiment's folder."""
-    levels = Levels.log_uniform(SIGMA_MIN, SIGMA_MAX, experiment.levels)
+    levels = co.Levels.log_uniform(SIGMA_MIN, SIGMA_MAX, experiment.levels)
     trained = experiment.ledger.item(f"pilot-{seed}/networks", lambda: _trained(experiment, seed, levels))
     final, half = (_network(experiment, seed, trained[name]) for name in ("final", "half"))
 
@@ -260,13 +246,15 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
         return _measured(experiment, levels, final, half)
 
     found = experiment.ledger.item(f"pilot-{seed}/measured", measured)
-    gram_levels = Levels(found.pop("gram_edges"))
+    gram_levels = co.Levels(found.pop("gram_edges"))
     length = float(found.pop("length"))
     log = _log_curve(trained, levels, length)
 
     def teaching() -> dict[str, Array]:
         order = np.random.default_rng(3).permutation(len(experiment.data))
-        kernel = TransferKernel.from_errors(checkpoint_errors(half, final, experiment.data[order], levels))
+        kernel = co.estimate.TransferKernel.from_errors(
+            co.estimate.checkpoint_errors(half, final, experiment.data[order], levels)
+        )
         return {"transfer": np.array(kernel.width), "transfer_error": np.array(kernel.standard_error)}
 
     widths = experiment.ledger.item(f"pilot-{seed}/transfer", teaching)
@@ -276,7 +264,7 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
         examples=experiment.examples,
         gram_levels=gram_levels,
         length=length,
-        spectrum=Spectrum.from_samples(experiment.data.double().numpy()),
+        spectrum=co.Spectrum.from_samples(experiment.data.double().numpy()),
         transfer=float(widths["transfer"]),
         transfer_error=float(widths["transfer_error"]),
         **log,
@@ -284,16 +272,14 @@ def measure_pilot(experiment: DensityExperiment, seed: int = PILOT_SEED) -> Pilo
     )
 
 
-def _trained(experiment: DensityExperiment, seed: int, levels: Levels) -> dict[str, Array]:
+def _trained(experiment: DensityExperiment, seed: int, levels: co.Levels) -> dict[str, Array]:
     """Weights half-way and at the end, and the log of the losses in between."""
-    log = LevelStatistics(levels, learning_rate=experiment.learning_rate, batch=experiment.batch)
     half = experiment.iterations // 2
+    records = co.testbed.Records(every=experiment.iterations, keep=half, levels=levels)
     with tempfile.TemporaryDirectory() as place:
-        run = experiment.trained(
-            PILOT_DENSITY, seed, record=log.record, folder=place, keep=half, every=experiment.iterations
-        )
+        run = experiment.trained(PILOT_DENSITY, seed, records=records, folder=place)
         networks = {"final": run.model, "half": run.at(half)}
-        log.save(Path(place) / "log.csv")
+        run.log.save(Path(place) / "log.csv")
         text = (Path(place) / "log.csv").read_bytes()
     weights = {name: parameters_to_vector(network.parameters()).numpy() for name, network in networks.items()}
     return {**weights, "log": np.frombuffer(text, dtype=np.uint8)}
@@ -305,14 +291,17 @@ def _network(experiment: DensityExperiment, seed: int, weights: Array) -> torch.
     return network
 
 
-def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: Any) -> dict[str, Array]:
-    left = error_left(half, final, experiment.data, levels.sigma)
+def _measured(experiment: DensityExperiment, levels: co.Levels, final: Any, half: Any) -> dict[str, Array]:
+    left = co.estimate.error_left(half, final, experiment.data, levels.sigma)
     like = torch.zeros((), dtype=experiment.data.dtype)
     shape = tuple(experiment.data.shape[1:])
-    fine = Reference(final, Heun(), Draws(shape, 128, SIGMA_MAX, seed=1, like=like), SIGMA_MIN, steps=experiment.steps)
-    gain = sensitivity(fine, levels.sigma, direction=difference_of(final, half)).gain
-    grid = edm_grid(experiment.levels, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
-    gram = error_gram(final, half, Heun(), grid, Starts(shape, draws=128, batch=64, like=like), seed=2)
+    fine = co.estimate.Reference(
+        final, co.Heun(), co.estimate.Draws(shape, 128, SIGMA_MAX, seed=1, like=like), SIGMA_MIN, steps=experiment.steps
+    )
+    gain = co.estimate.sensitivity(fine, levels.sigma, direction=co.estimate.difference_of(final, half)).gain
+    grid = co.edm_grid(experiment.levels, SIGMA_MIN, SIGMA_MAX, terminal="denoise")
+    starts = co.estimate.Starts(shape, draws=128, batch=64, like=like)
+    gram = co.estimate.error_gram(final, half, co.Heun(), grid, starts, seed=2)
     values = {"left": left, "gain": gain}
     found = {name: estimate.value for name, estimate in values.items()}
     found |= {f"{name}_error": estimate.standard_error for name, estimate in values.items()}
@@ -320,12 +309,12 @@ def _measured(experiment: DensityExperiment, levels: Levels, final: Any, half: A
     return {**found, "gram": gram.gram, "gram_edges": gram.levels.edges, "length": np.array(length)}
 
 
-def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict[str, Any]:
+def _log_curve(trained: dict[str, Array], levels: co.Levels, length: float) -> dict[str, Any]:
     """kappa1 of the log on all levels: log-interpolated where the fit gives nothing, as small as the smallest."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "log.csv"
         path.write_bytes(trained["log"].tobytes())
-        curves = learning_curves(path, levels=levels, log_width=length, smoothing="spline")
+        curves = co.learning_curves(path, levels=levels, log_width=length, smoothing="spline")
     positive = curves.reducible > 0
     at, known = np.log(levels.sigma), np.log(curves.sigma[positive])
     value = np.exp(np.interp(at, known, np.log(curves.reducible[positive])))
@@ -334,6 +323,6 @@ def _log_curve(trained: dict[str, Array], levels: Levels, length: float) -> dict
     return {"logged": value, "logged_error": error, "logged_seen": seen}
 
 
-def _steps(levels: Levels) -> Array:
+def _steps(levels: co.Levels) -> Array:
     """Far more steps than the correlation length asks for: the sampler is no part of the question."""
     return 10.0 * levels.log_width

@@ -106,10 +106,21 @@ class DensityReport:
             rows.append({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
         return rows
 
+    def figure(self) -> Any:
+        """Three panels: the densities, predicted against realised error, and the realised errors in order."""
+        from .density_figure import agreement_panel, density_panel, order_panel, three_panels
+
+        figure, axes = three_panels()
+        names, part = list(self.densities), slice(0, self.compared)
+        density_panel(axes[0], (names[self.best], self.densities[names[self.best]]), self.planned)
+        ratios = {rule: values[part] / values[self.best] for rule, values in self.predicted.items()}
+        agreement = {rule: (ratios[rule], self.correlation(rule)) for rule in self.planned}
+        agreement_panel(axes[1], self.mean[part], agreement)
+        order_panel(axes[2], names, self.mean, self.standard_error, self.compared, self.seeds)
+        return figure
+
     def save(self, folder: str | Path, name: str = "density_experiment") -> list[Path]:
         """The table as NAME.csv and the figure as NAME.png in a folder."""
-        from .density_figure import density_figure
-
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         table, picture = place / f"{name}.csv", place / f"{name}.png"
@@ -118,7 +129,7 @@ class DensityReport:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        density_figure(self).savefig(picture, dpi=120)
+        self.figure().savefig(picture, dpi=120)
         return [table, picture]
 
     def __str__(self) -> str:

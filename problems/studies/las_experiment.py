@@ -15,20 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice, integer
 from codesign_opt.estimate.draws.streams import seeded
-from codesign_opt.estimate.runs.run import BrownianPath, run
-from codesign_opt.ingredients.process import VP
-from codesign_opt.peers import EDMRho, Evidence, LogSNR, LossAdaptive, RiskCurve, SaturatingSNR
-from codesign_opt.samplers.members import Ancestral
-from codesign_opt.testbed.data.mixtures import Mixture, circle8, grid8
 
 from .network_plans import write_rows
 from .sde_dpmpp_2m import sde_dpmpp_2m
 
 __all__ = ["EVALUATIONS", "WORLDS", "las_experiment", "mixture_risk", "write_las"]
 
-WORLDS = {"circle8": circle8, "grid8": grid8}
+WORLDS = {"circle8": co.testbed.circle8, "grid8": co.testbed.grid8}
 SAMPLERS = ("ddim", "sde_dpmpp_2m")
 EVALUATIONS = (5, 7, 10)
 _BETA, _RHO = 0.001, 0.003  # of few values the best on 2,000 draws that the tables do not use
@@ -37,7 +33,7 @@ _BETA, _RHO = 0.001, 0.003  # of few values the best on 2,000 draws that the tab
 def las_experiment(
     *,
     samples: int = 20_000,
-    worlds: Sequence[str] | Mapping[str, Mixture] = tuple(WORLDS),
+    worlds: Sequence[str] | Mapping[str, co.testbed.Mixture] = tuple(WORLDS),
     samplers: Sequence[str] = SAMPLERS,
     evaluations: Sequence[int] = EVALUATIONS,
     seed: int = 0,
@@ -72,15 +68,15 @@ def las_experiment(
     count = integer(samples, "samples", minimum=2)
     for sampler in samplers:
         choice(sampler, "sampler", SAMPLERS)
-    process, rows = VP(), []
+    process, rows = co.VP(), []
     low, high = process.sigma_min, process.sigma_max
     for world in worlds:
         mixture = worlds[world] if isinstance(worlds, Mapping) else WORLDS[choice(world, "world", WORLDS)]()
         true = -mixture.log_density(mixture.sample(10 * count, seed + 1, dtype=torch.float64))
-        evidence = Evidence(sigma_min=low, sigma_max=high, risk=mixture_risk(mixture, low, high, seed=seed))
+        evidence = co.peers.Evidence(sigma_min=low, sigma_max=high, risk=mixture_risk(mixture, low, high, seed=seed))
         start = high * torch.randn((count, 2), generator=seeded(seed, "las", "start"), dtype=torch.float64)
         grids = {steps: _grids(steps, evidence, process) for steps in evaluations}
-        path = BrownianPath(seed, ("las", world), high, low)
+        path = co.estimate.BrownianPath(seed, ("las", world), high, low)
         for sampler, steps in product(samplers, evaluations):
             cell = {"world": world, "sampler": sampler, "evaluations": steps}
             reference: Tensor | None = None
@@ -96,11 +92,11 @@ def las_experiment(
 
 
 def mixture_risk(
-    mixture: Mixture, low: float, high: float, *, levels: int = 80, draws: int = 4000, seed: int = 0
-) -> RiskCurve:
+    mixture: co.testbed.Mixture, low: float, high: float, *, levels: int = 80, draws: int = 4000, seed: int = 0
+) -> co.peers.RiskCurve:
     """Risk of a mixture's exact denoiser by Monte Carlo, the same draws on every level: a RiskCurve, floor included.
 
-    >>> curve = mixture_risk(circle8(), 0.01, 100.0, levels=3, draws=100)
+    >>> curve = mixture_risk(co.testbed.circle8(), 0.01, 100.0, levels=3, draws=100)
     >>> bool(np.all(np.diff(curve.risk) > 0))
     True
     """
@@ -109,7 +105,7 @@ def mixture_risk(
     sigma = np.geomspace(low, high, levels)
     found = [(mixture(clean + s * noise, torch.tensor(s)) - clean).square().sum(1) for s in sigma]
     risk = np.array([float(each.mean()) for each in found])
-    return RiskCurve(sigma, risk, np.array([float(each.std()) / draws**0.5 for each in found]), floor=risk)
+    return co.peers.RiskCurve(sigma, risk, np.array([float(each.std()) / draws**0.5 for each in found]), floor=risk)
 
 
 def write_las(rows: list[dict[str, Any]], folder: str | Path) -> Path:
@@ -119,21 +115,23 @@ def write_las(rows: list[dict[str, Any]], folder: str | Path) -> Path:
     return path
 
 
-def _grids(steps: int, evidence: Evidence, process: VP) -> dict[str, Array]:
+def _grids(steps: int, evidence: co.peers.Evidence, process: co.VP) -> dict[str, Array]:
     uniform = process.sigma(np.linspace(process.t_max, process.t_min, steps))
     return {
-        "las": LossAdaptive().sigmas(steps, evidence),
-        "las_saturating": LossAdaptive(axis=SaturatingSNR(_BETA)).sigmas(steps, evidence),
-        "las_smooth": LossAdaptive(smoothness=_RHO, candidates=200).sigmas(steps, evidence),
+        "las": co.peers.LossAdaptive().sigmas(steps, evidence),
+        "las_saturating": co.peers.LossAdaptive(axis=co.peers.SaturatingSNR(_BETA)).sigmas(steps, evidence),
+        "las_smooth": co.peers.LossAdaptive(smoothness=_RHO, candidates=200).sigmas(steps, evidence),
         "time_uniform": np.append(uniform, 0.0),
-        "edm": EDMRho().sigmas(steps, evidence),
-        "log_snr": LogSNR().sigmas(steps, evidence),
+        "edm": co.peers.EDMRho().sigmas(steps, evidence),
+        "log_snr": co.peers.LogSNR().sigmas(steps, evidence),
     }
 
 
-def _sampled(mixture: Mixture, sampler: str, sigmas: Array, start: Tensor, path: BrownianPath) -> Tensor:
+def _sampled(
+    mixture: co.testbed.Mixture, sampler: str, sigmas: Array, start: Tensor, path: co.estimate.BrownianPath
+) -> Tensor:
     if sampler == "ddim":
-        return run(mixture, Ancestral(eta=1.0), sigmas, start, path)
+        return co.estimate.run(mixture, co.Ancestral(eta=1.0), sigmas, start, path)
     return sde_dpmpp_2m(mixture, sigmas, start, path)
 
 

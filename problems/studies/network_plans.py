@@ -12,27 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array
-from codesign_opt.basics.ledger import Ledger
-from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.draws.statistics import squares
-from codesign_opt.estimate.measurement import Measurement
-from codesign_opt.estimate.network_model import network
-from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.steps.grid_descent import DescentRules, descend_grid, usual_grids
+from codesign_opt.estimate.steps.grid_descent import usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, residual
-from codesign_opt.ingredients.grids import edm_grid, log_snr_grid
-from codesign_opt.planning.codesign import codesign
-from codesign_opt.samplers.members import DPMpp2M, Euler, Heun
-from codesign_opt.testbed.data.fashion_mnist import fashion_mnist
-from codesign_opt.testbed.networks.recipes import trained
 
-__all__ = ["SAMPLERS", "STEPS", "network_limit", "network_plans", "read_rows", "write_rows", "write_table"]
+__all__ = ["SAMPLERS", "STEPS", "Descent", "network_limit", "network_plans", "read_rows", "write_rows", "write_table"]
 
-SAMPLERS = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
+SAMPLERS = {"euler": co.Euler(), "heun": co.Heun(), "dpmpp_2m": co.DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
 _STOP, _TOP, _TEST = 0.002, 80.0, 1024
-_RULES = DescentRules(patience=5)  # as the plan's own descent
+_RULES = co.estimate.DescentRules(patience=5)  # as the plan's own descent
 _DRAWS = 64  # of a plan's descent, the default of `estimate.network`
 
 
@@ -51,19 +42,20 @@ def network_plans(
     1,024 draws that are neither descended nor selected on: one draw in some hundred lies where paths part, and
     its error is a hundred times the others'. Finished parts are kept in `folder`.
     """
-    place, denoiser = Path(folder), trained("fashion_mnist")
-    images = torch.as_tensor(fashion_mnist("train")[0])
+    place, denoiser = Path(folder), co.testbed.trained("fashion_mnist")
+    images = torch.as_tensor(co.testbed.fashion_mnist("train")[0])
     rows = []
     for name in samplers:
         sampler, test = SAMPLERS[name], _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        measurement = Measurement(draws=draws, evaluations=evaluations, progress=progress)
-        model = network(denoiser, images, sampler=sampler, measurement=measurement, folder=_place(place, draws) / name)
+        measurement = co.estimate.Measurement(draws=draws, evaluations=evaluations, progress=progress)
+        kept = _place(place, draws) / name
+        model = co.estimate.network(denoiser, images, sampler=sampler, measurement=measurement, folder=kept)
         for count in steps:
             record = _kept_plans(place, draws, evaluations).item(
                 f"{name}-{count}",
                 lambda count=count, model=model: _planned(model, count, progress),  # type: ignore[misc]
             )
-            families = {"edm": edm_grid, "log_snr": log_snr_grid}
+            families = {"edm": co.edm_grid, "log_snr": co.log_snr_grid}
             grids = {"plan": record["sigmas"], **{key: make(count, _STOP, _TOP) for key, make in families.items()}}
             errors = {key: test.errors(grid) for key, grid in grids.items()}
             for key, found in errors.items():
@@ -79,62 +71,88 @@ def network_plans(
     return rows
 
 
+@dataclass(frozen=True)
+class Descent:
+    """How far direct descent may go.
+
+    Args:
+        draws: to descend on, and as many held out to choose by.
+        times: evaluations, in those of a plan.
+        tries: starts that share them: the plan, and the best of the usual grids.
+    """
+
+    draws: int = 64
+    times: int = 20
+    tries: int = 2
+
+
 def network_limit(
     folder: str | Path,
     *,
     samplers: Sequence[str] = tuple(SAMPLERS),
     steps: Sequence[int] = STEPS,
     table: str | Path | None = None,
-    draws: int = 64,
-    times: int = 20,
-    tries: int = 2,
+    descent: Descent = Descent(),
     evaluations: int = 5000,
     progress: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
-    """The best grid that direct descent finds with `times` the evaluations of a plan, and the plan's excess over it.
+    """The best grid that direct descent finds with many times the evaluations of a plan, and the plan's excess over it.
 
-    Eight usual grids are screened; the plan and the best of them, `tries` in all, are descended on draws that the
-    plan has not seen, each until it converges or its share of the evaluations is spent. The best on held-out
-    draws is compared with the plan on the test draws of `network_plans`. One row at a time.
+    Eight usual grids are screened; the plan and the best of them are descended on draws that the plan has not seen,
+    each until it converges or its share of the evaluations is spent. The best on held-out draws is compared with the
+    plan on the test draws of `network_plans`. One row at a time.
 
     Args:
+        folder: of finished parts.
+        samplers, steps: which cells.
         table: network_plans.csv, read where `folder` holds no plan of its own.
+        descent: draws, starts and evaluations.
+        evaluations: of a plan.
+        progress: called with a line per descent.
     """
-    place, denoiser = Path(folder), trained("fashion_mnist")
+    place, denoiser = Path(folder), co.testbed.trained("fashion_mnist")
     plans = _Plans(place, evaluations, table)
+    share = descent.times * evaluations // descent.tries
     for name in samplers:
         test = _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        own = [Draws((1, 28, 28), draws, _TOP, 2, which, chunk=32) for which in ("descent", "held out")]
-        kept = Ledger(place / "limit" / "fine", {"draws": [one.describe() for one in own]})
-        reference = _KeptReference(Denoiser.of(denoiser), SAMPLERS[name], own[0], _STOP, ledger=kept)
+        own, held_out = (
+            co.estimate.Draws((1, 28, 28), descent.draws, _TOP, 2, which, chunk=32) for which in ("descent", "held out")
+        )
+        kept = co.estimate.Ledger(place / "limit" / "fine", {"draws": [own.describe(), held_out.describe()]})
+        reference = _KeptReference(co.estimate.Denoiser.of(denoiser), SAMPLERS[name], own, _STOP, ledger=kept)
         for count in steps:
             plan, place_of = plans.sigmas(name, count), place / "limit" / f"{name}-{count}"
-            others = _screened(reference, usual_grids(count, _TOP), place_of / "screened")[: tries - 1]
+            others = _screened(reference, usual_grids(count, _TOP), place_of / "screened")
             found = []
-            for start in [plan, *others]:
-                share, kept_in = times * evaluations // tries, place_of / _name(start)
-                found.append(descend_grid(reference, own[1], [start], rules=_RULES, budget=share, folder=kept_in))
+            for start in [plan, *others[: descent.tries - 1]]:
+                options: dict[str, Any] = {"rules": _RULES, "budget": share, "folder": place_of / _name(start)}
+                found.append(co.estimate.descend_grid(reference, held_out, [start], **options))
                 progress(f"{name} {count} start {len(found)}: {found[-1]!r}")
-            best = min(found, key=lambda result: float(result.held_out.mean.value))
-            of_plan, of_best = test.errors(plan), test.errors(best.sigmas)
-            ratio = of_plan.ratio(of_best)
-            yield {
-                "sampler": name, "steps": count, "plan_over_limit": float(ratio.value),
-                "standard_error": float(ratio.standard_error),
-                "ratio_of_geometric_means": float(of_plan.geometric_mean.value / of_best.geometric_mean.value),
-                "error_of_limit": float(of_best.mean.value), "evaluations": sum(result.batches for result in found),
-                "from": ["plan", "usual"][int(found.index(best) > 0)],
-                "stopped": "; ".join(result.reason for result in found),
-                "sigmas": " ".join(f"{sigma:.5g}" for sigma in best.sigmas),
-            }  # fmt: skip
-            progress(f"{name} {count}: plan over limit {ratio!r}")
+            row = {"sampler": name, "steps": count, **_limit_of(plan, found, test)}
+            yield row
+            progress(f"{name} {count}: plan over limit {row['plan_over_limit']:.4g} +- {row['standard_error']:.2g}")
+
+
+def _limit_of(plan: Array, found: list[Any], test: _Test) -> dict[str, Any]:
+    """The plan against the best descent on held-out draws, both on the test draws."""
+    best = min(found, key=lambda result: float(result.held_out.mean.value))
+    of_plan, of_best = test.errors(plan), test.errors(best.sigmas)
+    ratio = of_plan.ratio(of_best)
+    return {
+        "plan_over_limit": float(ratio.value), "standard_error": float(ratio.standard_error),
+        "ratio_of_geometric_means": float(of_plan.geometric_mean.value / of_best.geometric_mean.value),
+        "error_of_limit": float(of_best.mean.value), "evaluations": sum(result.batches for result in found),
+        "from": ["plan", "usual"][int(found.index(best) > 0)],
+        "stopped": "; ".join(result.reason for result in found),
+        "sigmas": " ".join(f"{sigma:.5g}" for sigma in best.sigmas),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class _KeptReference(Reference):
+class _KeptReference(co.estimate.Reference):
     """A fine solution whose outputs are kept for all descents, since it depends on the draws alone."""
 
-    ledger: Ledger = field(default_factory=lambda: Ledger(None, {}))
+    ledger: co.estimate.Ledger = field(default_factory=lambda: co.estimate.Ledger(None, {}))
 
     def terminal_states(self, chunk: int) -> torch.Tensor:
         def compute() -> dict[str, Array]:
@@ -143,9 +161,9 @@ class _KeptReference(Reference):
         return torch.as_tensor(self.ledger.item(f"{self.draws.name}{chunk}", compute)["end"])
 
 
-def _screened(reference: Reference, grids: list[Array], folder: Path) -> list[Array]:
+def _screened(reference: co.estimate.Reference, grids: list[Array], folder: Path) -> list[Array]:
     """Grids in the order of their errors on the first chunk of draws."""
-    ledger = Ledger(folder, {"draws": reference.draws.describe(), "sampler": reference.sampler.to_dict()})
+    ledger = co.estimate.Ledger(folder, {"draws": reference.draws.describe(), "sampler": reference.sampler.to_dict()})
 
     def error(grid: Array) -> float:
         def compute() -> dict[str, Array]:
@@ -161,8 +179,8 @@ def _place(place: Path, draws: int) -> Path:
     return place / f"draws-{draws}"
 
 
-def _kept_plans(place: Path, draws: int, evaluations: int) -> Ledger:
-    return Ledger(_place(place, draws) / "plans", {"draws": draws, "evaluations": evaluations})
+def _kept_plans(place: Path, draws: int, evaluations: int) -> co.estimate.Ledger:
+    return co.estimate.Ledger(_place(place, draws) / "plans", {"draws": draws, "evaluations": evaluations})
 
 
 @dataclass(frozen=True)
@@ -187,7 +205,7 @@ class _Plans:
 
 def _planned(model: Any, count: int, progress: Callable[[str], None]) -> dict[str, Any]:
     before = model.probe.calls
-    plan = codesign(model, steps=count, points=8, levels=100)
+    plan = co.codesign(model, steps=count, points=8, levels=100)
     progress(f"{model.sampler.name} {count}: {'; '.join(plan.notes)}")
     spent = model.probe.calls - before + sum(model.provenance["evaluations"].values())
     return {"sigmas": plan.sigmas, "evaluations": np.array(spent)}
@@ -197,10 +215,10 @@ class _Test:
     """Fine solutions of the test draws, kept on disk, and errors of grids against them."""
 
     def __init__(self, denoiser: Any, sampler: Any, folder: Path) -> None:
-        draws = Draws((1, 28, 28), _TEST, _TOP, 1, "test", chunk=32)
-        self.reference = Reference(denoiser, sampler, draws, _STOP, steps=128)
-        ledger = Ledger(folder, {"solution": "ODE", "draws": draws.describe()})
-        self.ledger = Ledger(folder / sampler.name, {"draws": draws.describe()})
+        draws = co.estimate.Draws((1, 28, 28), _TEST, _TOP, 1, "test", chunk=32)
+        self.reference = co.estimate.Reference(denoiser, sampler, draws, _STOP, steps=128)
+        ledger = co.estimate.Ledger(folder, {"solution": "ODE", "draws": draws.describe()})
+        self.ledger = co.estimate.Ledger(folder / sampler.name, {"draws": draws.describe()})
         self.ends = [
             torch.as_tensor(ledger.item(f"chunk{c}", lambda c=c: {"end": self._end(c)})["end"])  # type: ignore[misc]
             for c in range(draws.chunks)

@@ -9,15 +9,10 @@ from typing import Any
 
 import torch
 
+import codesign_opt as co
 from codesign_opt.basics.checks import choice
-from codesign_opt.comparison.compare import compare
-from codesign_opt.comparison.table import Comparison, read_rows, write_rows
-from codesign_opt.ingredients.process import EDM
-from codesign_opt.ingredients.spectrum import Spectrum
-from codesign_opt.models.gaussian import GaussianModel
-from codesign_opt.testbed.data.fashion_mnist import fashion_mnist
+from codesign_opt.comparison.table import read_rows, write_rows
 from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
-from codesign_opt.testbed.networks.recipes import trained
 
 from .worlds import DenoiserWorld, mixture_world
 
@@ -29,32 +24,33 @@ WORLDS = ("gaussian", "mixtures", "fashion_mnist")
 _RANGE = (0.002, 80.0)  # EDM's
 
 
-def gaussian_worlds() -> dict[str, GaussianModel]:
+def gaussian_worlds() -> dict[str, co.GaussianModel]:
     """Three spectra: a power law as of images, four spikes over noise, and five variances over 2.6 decades.
 
     >>> [model.spectrum.dimension for model in gaussian_worlds().values()]
     [64, 64, 5]
     """
     spectra = {
-        "power_law": Spectrum.power_law(64, exponent=1.5),
-        "spiked": Spectrum.spiked(64, [4.0, 2.0, 1.0, 0.5], 0.01),
-        "spread": Spectrum.from_eigenvalues([4.0, 1.0, 0.25, 0.05, 0.01]),
+        "power_law": co.Spectrum.power_law(64, exponent=1.5),
+        "spiked": co.Spectrum.spiked(64, [4.0, 2.0, 1.0, 0.5], 0.01),
+        "spread": co.Spectrum.from_eigenvalues([4.0, 1.0, 0.25, 0.05, 0.01]),
     }
-    return {name: GaussianModel(spectrum, EDM(*_RANGE)) for name, spectrum in spectra.items()}
+    return {name: co.GaussianModel(spectrum, co.EDM(*_RANGE)) for name, spectrum in spectra.items()}
 
 
 def fashion_world(
     cache: Path, *, draws: int = 256, progress: Any = None, plan_options: dict[str, Any] | None = None
 ) -> DenoiserWorld:
-    """The trained Fashion-MNIST network; plans are those of `testbed.network_plans`, where it has made them.
+    """The trained Fashion-MNIST network; plans are those of `network_plans`, where it has made them.
 
-    Beside the error: the Fréchet distance to the 10,000 test images in the features of `testbed.classifier`.
+    Beside the error: the Fréchet distance to the 10,000 test images in the features of the testbed's classifier.
     """
-    denoiser, images = trained("fashion_mnist", folder=cache), torch.as_tensor(fashion_mnist("train")[0])
-    held_out = torch.as_tensor(fashion_mnist("test")[0])
+    denoiser = co.testbed.trained("fashion_mnist", folder=cache)
+    images = torch.as_tensor(co.testbed.fashion_mnist("train")[0])
+    held_out = torch.as_tensor(co.testbed.fashion_mnist("test")[0])
     distance = feature_distance(trained_classifier(folder=cache, progress=progress), held_out)
     return DenoiserWorld(
-        "Fashion-MNIST network", denoiser, images, EDM(*_RANGE), draws, chunk=32, metrics={"frechet": distance},
+        "Fashion-MNIST network", denoiser, images, co.EDM(*_RANGE), draws, chunk=32, metrics={"frechet": distance},
         plan_options=plan_options or {"draws": 64, "evaluations": 5000}, evidence_options={"draws": 128},
         folder=cache / "plans" / "draws-64", progress=progress,
     )  # fmt: skip
@@ -69,7 +65,7 @@ def compare_peers(
     peers: Sequence[str] | None = None,
     draws: int | None = None,
     progress: Callable[[str], None] = print,
-) -> dict[str, Comparison]:
+) -> dict[str, co.Comparison]:
     """One comparison per world, by name; everything finished is kept in `cache`.
 
     Args:
@@ -80,9 +76,9 @@ def compare_peers(
     found = {}
     for name, world in _worlds(cache, [choice(w, "worlds", WORLDS) for w in worlds], draws, progress):
         test = "" if draws is None else f"-{draws}"
-        place = None if isinstance(world, GaussianModel) else cache / "comparison" / f"{name}{test}"
+        place = None if isinstance(world, co.GaussianModel) else cache / "comparison" / f"{name}{test}"
         progress(f"{name}: {len(samplers)} samplers, evaluations {', '.join(map(str, evaluations))}")
-        found[name] = compare(world, peers, evaluations, samplers=samplers, folder=place, progress=progress)
+        found[name] = co.compare(world, peers, evaluations, samplers=samplers, folder=place, progress=progress)
         progress(f"{name}: plan level with the best in {found[name].share_level():.0%} of its cells")
     return found
 
@@ -101,7 +97,7 @@ def _worlds(
         yield "fashion_mnist", fashion_world(cache, progress=progress, **many)
 
 
-def write_comparison(found: dict[str, Comparison], folder: Path, page: Path | None = None) -> list[Path]:
+def write_comparison(found: dict[str, co.Comparison], folder: Path, page: Path | None = None) -> list[Path]:
     """Tables and figures of the worlds, and the page of all worlds whose tables lie in the folder.
 
     Cells of other samplers or evaluations that a table has already stay in it, so that several runs fill it.
@@ -124,7 +120,7 @@ def write_comparison(found: dict[str, Comparison], folder: Path, page: Path | No
     return [*written, page]
 
 
-def _with_earlier(one: Comparison, table: Path) -> Comparison:
+def _with_earlier(one: co.Comparison, table: Path) -> co.Comparison:
     """The comparison with the cells that a table has and it has not, sampler by sampler."""
     if not table.exists():
         return one
@@ -135,7 +131,7 @@ def _with_earlier(one: Comparison, table: Path) -> Comparison:
     return replace(one, rows=tuple(rows))
 
 
-def _tables(folder: Path, found: dict[str, Comparison]) -> dict[str, Comparison]:
+def _tables(folder: Path, found: dict[str, co.Comparison]) -> dict[str, co.Comparison]:
     """Every world whose table lies in the folder, in the order of `_ABOUT`, then others just compared."""
     tables = {}
     for name in [*_ABOUT, *(name for name in found if name not in _ABOUT)]:
@@ -144,7 +140,7 @@ def _tables(folder: Path, found: dict[str, Comparison]) -> dict[str, Comparison]
             with path.open(newline="", encoding="utf-8") as file:
                 rows = tuple(read_rows(file))
             title, measure = _ABOUT[name] if name in _ABOUT else (found[name].title, found[name].measure)
-            tables[name] = Comparison(rows, measure, title, found[name].notes if name in found else ())
+            tables[name] = co.Comparison(rows, measure, title, found[name].notes if name in found else ())
     return tables
 
 
@@ -160,7 +156,7 @@ _ABOUT = {
 }
 
 
-def _figure(one: Comparison, path: Path) -> Path | None:
+def _figure(one: co.Comparison, path: Path) -> Path | None:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
@@ -197,7 +193,7 @@ and on the network, where a plan descends measured errors and is tested on other
 """
 
 
-def _page(found: dict[str, Comparison], folder: str) -> str:
+def _page(found: dict[str, co.Comparison], folder: str) -> str:
     rows = [row for one in found.values() for row in one.rows if row.peer == "plan"]
     level = sum(row.level for row in rows)
     parts = [_INTRODUCTION.format(folder=folder)]
@@ -218,7 +214,7 @@ program's grid and from EDM's and log-SNR's families, and a schedule outside the
 """
 
 
-def _losses(one: Comparison) -> str:
+def _losses(one: co.Comparison) -> str:
     """Where the plan is beaten, by what and by how much."""
     lines = [
         f"- {own.sampler}, {own.evaluations} evaluations: {best.peer} is ahead by {own.excess / best.error:.2%} "
@@ -228,7 +224,7 @@ def _losses(one: Comparison) -> str:
     return _LOST + "\n".join(lines) + "\n" if lines else ""
 
 
-def _secondary(one: Comparison) -> str:
+def _secondary(one: co.Comparison) -> str:
     """Per secondary measure: the plan's value, the best other schedule's, cell by cell."""
     names = list(one.rows[0].others) if one.rows else []
     parts = []
@@ -243,12 +239,12 @@ def _secondary(one: Comparison) -> str:
     return "\n".join(parts)
 
 
-def _plan_of(one: Comparison, cell: tuple[str, int], name: str) -> str:
+def _plan_of(one: co.Comparison, cell: tuple[str, int], name: str) -> str:
     row = one.row("plan", *cell)
     return "–" if row is None else _value(*row.others[name])
 
 
-def _best_other(one: Comparison, cell: tuple[str, int], name: str) -> str:
+def _best_other(one: co.Comparison, cell: tuple[str, int], name: str) -> str:
     others = [row for row in one.cell(*cell) if row.peer != "plan"]
     if not others:
         return "–"

@@ -17,27 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array
-from codesign_opt.estimate.draws.statistics import Estimate
-from codesign_opt.estimate.features.degradation import LinearDegradation, TrainingPath, linear_degradation
-from codesign_opt.estimate.features.representation import (
-    FeatureCollapse,
-    GradientDecomposition,
-    PhaseSpace,
-    feature_collapse,
-    gradient_decomposition,
-    phase_space,
-)
-from codesign_opt.estimate.features.tangent_gram import TangentGram, tangent_gram
-from codesign_opt.ingredients.densities import SigmaDensity
-from codesign_opt.ingredients.process import Cosine, FlowMatching
-from codesign_opt.peers.densities.of_time import uniform_time
-from codesign_opt.peers.weights.names import weighting
-from codesign_opt.testbed.data.fashion_mnist import fashion_mnist
-from codesign_opt.testbed.data.mixtures import Mixture, clusters4
-from codesign_opt.testbed.networks.mlp import MLP
-from codesign_opt.testbed.networks.recipes import trained
-from codesign_opt.testbed.networks.training import train
+from codesign_opt.estimate.features.representation import FeatureCollapse, GradientDecomposition, PhaseSpace
 
 __all__ = ["RepresentationReport", "WorldReport", "mixture_world", "network_world", "representation_study"]
 
@@ -64,9 +46,9 @@ class WorldReport:
     name: str
     phase: PhaseSpace
     gradients: dict[str, GradientDecomposition]
-    kernel: TangentGram
+    kernel: co.estimate.TangentGram
     features: FeatureCollapse
-    excess: dict[tuple[str, str], Estimate]
+    excess: dict[tuple[str, str], co.estimate.Estimate]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +57,7 @@ class RepresentationReport:
 
     mixture: WorldReport
     network: WorldReport | None
-    bound: LinearDegradation
+    bound: co.estimate.LinearDegradation
 
     def save(self, folder: Path) -> list[Path]:
         """representation.csv and the figures in a folder; the paths."""
@@ -89,12 +71,18 @@ class RepresentationReport:
             writer = csv.writer(file)
             writer.writerow(["world", "quantity", "of", "sigma", "value", "standard_error"])
             writer.writerows(self.rows())
+        world = self.mixture
         figures = {
-            "representation_mixture": mixture_figure(self.mixture, self.bound),
-            "representation_kernel": kernel_figure(self.mixture),
+            "representation_mixture": mixture_figure(
+                world.excess, world.phase, world.gradients, world.kernel, world.features, self.bound
+            ),
+            "representation_kernel": kernel_figure(world.kernel, world.features),
         }
         if self.network is not None:
-            figures["representation_network"] = network_figure(self.network)
+            other = self.network
+            figures["representation_network"] = network_figure(
+                other.phase, other.gradients, other.kernel, other.features
+            )
         for name, figure in figures.items():
             paths.append(folder / f"{name}.png")
             _save(figure, paths[-1])
@@ -149,9 +137,9 @@ def _world_rows(world: WorldReport) -> list[list[str]]:
 
 def mixture_world(tell: Tell, *, iterations: int = _ITERATIONS, width: int = 48) -> WorldReport:
     """The paper's mixture of four clusters: small networks trained on each target, plainly and with ERD's weight."""
-    mixture = clusters4()
+    mixture = co.testbed.clusters4()
     data, sigma = mixture.sample(20_000), np.geomspace(0.03, 30.0, 13)
-    phase = phase_space(mixture, mixture.sample(20_000, seed=1), sigma, examples=20_000)
+    phase = co.estimate.phase_space(mixture, mixture.sample(20_000, seed=1), sigma, examples=20_000)
     networks, excess = {}, {}
     for target in TARGETS:
         for kind in ("plain", "erd"):
@@ -164,64 +152,65 @@ def mixture_world(tell: Tell, *, iterations: int = _ITERATIONS, width: int = 48)
     stages = {f"{min(_EARLY, iterations):,} iterations": early, f"{iterations:,} iterations": networks["v", "plain"]}
     tell("mixture: gradients, tangent kernel, features")
     gradients = {
-        stage: gradient_decomposition(model, mixture, mixture.sample(400, seed=3), sigma, examples=400)
+        stage: co.estimate.gradient_decomposition(model, mixture, mixture.sample(400, seed=3), sigma, examples=400)
         for stage, model in stages.items()
     }
     model = networks["v", "plain"]
-    kernel = tangent_gram(model, sorted_points, sigma, examples=len(sorted_points))
+    kernel = co.estimate.tangent_gram(model, sorted_points, sigma, examples=len(sorted_points))
     points, labels = _by_cluster(mixture.sample(1_000, seed=4), 100)
-    features = feature_collapse(model, model.outward, points, sigma, labels=labels, examples=len(points))  # type: ignore[arg-type]
+    features = co.estimate.feature_collapse(model, model.outward, points, sigma, labels=labels, examples=len(points))  # type: ignore[arg-type]
     return WorldReport("mixture", phase, gradients, kernel, features, excess)
 
 
 def network_world(tell: Tell, cache: Any = None, *, images: int = 24, kernel_images: int = 20) -> WorldReport:
     """The Fashion-MNIST U-Net, loaded; the trained network stands in for E[x0|x], an early one is decomposed by it."""
-    result = trained("fashion_mnist", folder=cache)
+    result = co.testbed.trained("fashion_mnist", folder=cache)
     kept = sorted(result.snapshots())
     if len(kept) < 2:
         raise ValueError("the Fashion-MNIST network keeps no early weights; train it with the testbed's recipe.")
-    pictures, labels = fashion_mnist("test")
+    pictures, labels = co.testbed.fashion_mnist("test")
     data, sigma = torch.from_numpy(pictures), np.geomspace(0.02, 40.0, 8)
     tell("network: phase space")
-    phase = phase_space(result.model, data, sigma, examples=200)
+    phase = co.estimate.phase_space(result.model, data, sigma, examples=200)
     gradients = {}
     for iteration in (kept[0], kept[len(kept) // 2 - 1]):
         tell(f"network: gradients at {iteration:,} iterations")
-        gradients[f"{iteration:,} iterations"] = gradient_decomposition(
+        gradients[f"{iteration:,} iterations"] = co.estimate.gradient_decomposition(
             result.at(iteration), result.model, data, sigma, examples=images, directions=16_384
         )
     tell("network: tangent kernel")
     order = np.concatenate([np.flatnonzero(labels == k)[: kernel_images // 4] for k in (0, 1, 5, 8)])
-    kernel = tangent_gram(result.model, data[order], sigma, examples=len(order), probes=6, directions=16_384)
+    kernel = co.estimate.tangent_gram(
+        result.model, data[order], sigma, examples=len(order), probes=6, directions=16_384
+    )
     tell("network: features")
-    features = feature_collapse(result.model, result.model.head, data, sigma, labels=labels, examples=500)  # type: ignore[arg-type]
+    features = co.estimate.feature_collapse(result.model, result.model.head, data, sigma, labels=labels, examples=500)  # type: ignore[arg-type]
     return WorldReport("fashion_mnist", phase, gradients, kernel, features, {})
 
 
 def representation_study(tell: Tell, cache: Any = None, *, network: bool = True) -> RepresentationReport:
     """Everything: the mixture, the Fashion-MNIST network, and the bound on the linear model."""
-    bound = linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], path=TrainingPath(300, duration=0.2))
+    path = co.estimate.TrainingPath(pieces=300, duration=0.2)
+    bound = co.estimate.linear_degradation([2.0, 0.5], [0.2, 1.0, 3.0], path=path)
     return RepresentationReport(mixture_world(tell), network_world(tell, cache) if network else None, bound)
 
 
 def _trained_on(data: Tensor, target: str, kind: str, iterations: int, width: int) -> nn.Module:
     density = _density(target)
-    weight = weighting("uniform" if kind == "plain" else "erd", target=target)
+    weight = co.peers.weighting("uniform" if kind == "plain" else "erd", target=target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MLP(2, sigma_data=_SPREAD, width=width)
-    return train(
-        model, data, iterations=iterations, batch=256, density=density, ema=0.99,
-        weight=weight.normalised(density).denoiser,
-    ).model  # fmt: skip
+        model = co.testbed.MLP(2, sigma_data=_SPREAD, width=width)
+    how = co.testbed.Optimisation(density, batch=256, ema=0.99, weight=weight.normalised(density).denoiser)
+    return co.testbed.train(model, data, iterations=iterations, optimisation=how).model
 
 
-def _density(target: str) -> SigmaDensity:
+def _density(target: str) -> co.SigmaDensity:
     """Uniform time of each target's own path, as in the paper."""
-    return uniform_time(FlowMatching() if target == "flow" else Cosine())
+    return co.peers.uniform_time(co.FlowMatching() if target == "flow" else co.Cosine())
 
 
-def _relative_excess(model: nn.Module, mixture: Mixture, sigma: Array, floor: Array) -> Estimate:
+def _relative_excess(model: nn.Module, mixture: co.testbed.Mixture, sigma: Array, floor: Array) -> co.estimate.Estimate:
     """E|D - E[x0|x]|^2 over the Bayes risk; the same in every target's own units."""
     clean = mixture.sample(4_000, seed=5)
     z = torch.randn(clean.shape, generator=torch.Generator().manual_seed(6))
@@ -232,7 +221,7 @@ def _relative_excess(model: nn.Module, mixture: Mixture, sigma: Array, floor: Ar
             squares = (model(x, at) - mixture(x, at)).square().sum(1).double().numpy() / least
             values.append(squares.mean())
             errors.append(squares.std(ddof=1) / np.sqrt(squares.size))
-    return Estimate(np.array(values), np.array(errors), len(clean))
+    return co.estimate.Estimate(np.array(values), np.array(errors), len(clean))
 
 
 def _by_cluster(points: Tensor, each: int) -> tuple[Tensor, Array]:

@@ -1,95 +1,95 @@
-"""Figures of the representation analysis; they need matplotlib, which is loaded when they are drawn."""
+"""Figures of the representation analysis: they draw the values that they are given (matplotlib)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 
-if TYPE_CHECKING:
-    from codesign_opt.estimate.features.degradation import LinearDegradation
-    from codesign_opt.estimate.features.representation import FeatureCollapse, GradientDecomposition, PhaseSpace
-    from codesign_opt.estimate.features.tangent_gram import TangentGram
-
-    from .representation import WorldReport
+import codesign_opt as co
+from codesign_opt.estimate.features.representation import FeatureCollapse, GradientDecomposition, PhaseSpace
+from codesign_opt.results.style import BLACK, BLUE, GREEN, GREY, LEGEND, ORANGE, RED, SIGMA, SKY, new_axes, tick
 
 __all__ = ["kernel_figure", "mixture_figure", "network_figure"]
+
+Excess = Mapping[tuple[str, str], co.estimate.Estimate]
+Gradients = Mapping[str, GradientDecomposition]
 
 _NAMES = {"eps": "ε", "x0": "x₀", "v": "v", "flow": "u (flow)"}
 
 
-def mixture_figure(world: WorldReport, bound: LinearDegradation) -> Any:
+def mixture_figure(
+    excess: Excess,
+    phase: PhaseSpace,
+    gradients: Gradients,
+    kernel: co.estimate.TangentGram,
+    features: FeatureCollapse,
+    bound: co.estimate.LinearDegradation,
+) -> Any:
     """Six panels: excess by training, phase space, gradients; eigenvalues, effective rank, bound."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(2, 3, figsize=(15.0, 9.0), layout="constrained")
     figure.suptitle("Mixture of four clusters at (±2, ±2), σ₀ = 0.3: exact E[x₀|x], perceptrons of 23,000 parameters")
-    _excess(world, axes[0, 0])
-    _phase(world.phase, axes[0, 1])
-    _gradients(world.gradients, axes[0, 2])
-    _eigenvalues(world.kernel, axes[1, 0])
-    _ranks(world.kernel, world.features, axes[1, 1])
+    _excess(excess, phase.sigma, axes[0, 0])
+    _phase(phase, axes[0, 1])
+    _gradients(gradients, axes[0, 2])
+    _eigenvalues(kernel, axes[1, 0])
+    _ranks(kernel, features, axes[1, 1])
     _bound(bound, axes[1, 2])
     return figure
 
 
-def kernel_figure(world: WorldReport) -> Any:
+def kernel_figure(kernel: co.estimate.TangentGram, features: FeatureCollapse) -> Any:
     """Heat maps of the tangent kernel at three levels and across levels; features at four levels."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(2, 4, figsize=(16.0, 8.0), layout="constrained")
     figure.suptitle("Mixture of four clusters, network trained on v: the same examples at every noise level")
-    levels = world.kernel.sigma
+    levels = kernel.sigma
     shown = [int(np.argmin(np.abs(np.log(levels / at)))) for at in (0.1, 1.0, 10.0)]
     for k, ax in zip(shown, axes[0], strict=False):
-        image = _heat(ax, world.kernel.correlation[k, :, k], f"Tangent kernel, σ = {levels[k]:.2g}")
+        image = _heat(ax, kernel.correlation[k, :, k], f"Tangent kernel, σ = {levels[k]:.2g}")
         ax.set(xlabel="example, by cluster", ylabel="example, by cluster", xticks=[], yticks=[])
     figure.colorbar(image, ax=axes[0, 2], shrink=0.8)
-    _coupling(world.kernel, axes[0, 3])
-    for k, ax in zip(_four(world.features.sigma), axes[1], strict=True):
-        _scatter(world.features, k, ax)
+    _coupling(kernel, axes[0, 3])
+    for k, ax in zip(_four(features.sigma), axes[1], strict=True):
+        _scatter(features, k, ax)
     return figure
 
 
-def network_figure(world: WorldReport) -> Any:
+def network_figure(
+    phase: PhaseSpace, gradients: Gradients, kernel: co.estimate.TangentGram, features: FeatureCollapse
+) -> Any:
     """Eight panels: phase space, gradients, eigenvalues, ranks; coupling, features at three levels."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(2, 4, figsize=(18.0, 9.0), layout="constrained")
     figure.suptitle("Fashion-MNIST, U-Net of 0.5 M parameters: the trained network in the place of E[x₀|x]")
-    _phase(world.phase, axes[0, 0])
-    _gradients(world.gradients, axes[0, 1])
-    _eigenvalues(world.kernel, axes[0, 2])
-    _ranks(world.kernel, world.features, axes[0, 3])
-    _coupling(world.kernel, axes[1, 0])
-    for k, ax in zip(_four(world.features.sigma)[:3], axes[1, 1:], strict=True):
-        _scatter(world.features, k, ax)
+    _phase(phase, axes[0, 0])
+    _gradients(gradients, axes[0, 1])
+    _eigenvalues(kernel, axes[0, 2])
+    _ranks(kernel, features, axes[0, 3])
+    _coupling(kernel, axes[1, 0])
+    for k, ax in zip(_four(features.sigma)[:3], axes[1, 1:], strict=True):
+        _scatter(features, k, ax)
     return figure
 
 
 def _looks() -> dict[str, tuple[str, str]]:
     """Colour and marker of every target."""
-    from codesign_opt.results.style import BLUE, GREEN, ORANGE, RED
-
     return {"eps": (BLUE, "o"), "x0": (ORANGE, "s"), "v": (GREEN, "^"), "flow": (RED, "D")}
 
 
 def _level_axis(ax: Any, sigma: Any) -> None:
-    from codesign_opt.results.style import SIGMA
-
     ax.set(xscale="log", xlabel=SIGMA, xlim=(0.9 * sigma[0], 1.1 * sigma[-1]))
 
 
-def _excess(world: WorldReport, ax: Any) -> None:
-    from codesign_opt.results.style import LEGEND, new_axes
-
+def _excess(excess: Excess, sigma: Any, ax: Any) -> None:
     new_axes(ax, "Excess of trained networks over the Bayes risk")
     for target, (color, marker) in _looks().items():
         for kind, style, fill in (("plain", "-", color), ("erd", "--", "none")):
             name = f"{_NAMES[target]}, " + ("ERD's weight" if kind == "erd" else "plain loss")
-            values = world.excess[target, kind].value
-            ax.plot(world.phase.sigma, values, style, color=color, marker=marker, mfc=fill, ms=4, lw=1.4, label=name)
-    _level_axis(ax, world.phase.sigma)
+            values = excess[target, kind].value
+            ax.plot(sigma, values, style, color=color, marker=marker, mfc=fill, ms=4, lw=1.4, label=name)
+    _level_axis(ax, sigma)
     ax.set(yscale="log", ylabel="E|D − E[x₀|x]|² / E|x₀ − E[x₀|x]|²")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.45)
@@ -97,10 +97,6 @@ def _excess(world: WorldReport, ax: Any) -> None:
 
 
 def _phase(phase: PhaseSpace, ax: Any) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    from codesign_opt.results.style import GREY, LEGEND, new_axes, tick
-
     new_axes(ax, "Phase space (large marker: low noise)")
     signals, noises = [], []
     for target, (color, marker) in _looks().items():
@@ -121,9 +117,7 @@ def _phase(phase: PhaseSpace, ax: Any) -> None:
     ax.legend(**LEGEND, loc="best")
 
 
-def _gradients(gradients: dict[str, GradientDecomposition], ax: Any) -> None:
-    from codesign_opt.results.style import BLACK, LEGEND, SKY, new_axes
-
+def _gradients(gradients: Gradients, ax: Any) -> None:
     new_axes(ax, "Parts of one example's gradient")
     for (stage, parts), color, marker in zip(gradients.items(), (SKY, BLACK), ("o", "s"), strict=False):
         for name, part, style, fill in (
@@ -139,9 +133,7 @@ def _gradients(gradients: dict[str, GradientDecomposition], ax: Any) -> None:
     ax.legend(**LEGEND, loc="upper left")
 
 
-def _eigenvalues(kernel: TangentGram, ax: Any) -> None:
-    from codesign_opt.results.style import LEGEND, new_axes
-
+def _eigenvalues(kernel: co.estimate.TangentGram, ax: Any) -> None:
     new_axes(ax, "Leading tangent eigenvalues")
     for target, (color, marker) in _looks().items():
         values = kernel.eigenvalues(target)[:, :3]
@@ -157,9 +149,7 @@ def _eigenvalues(kernel: TangentGram, ax: Any) -> None:
     ax.legend(**LEGEND, loc="upper right", ncols=2)
 
 
-def _ranks(kernel: TangentGram, features: FeatureCollapse, ax: Any) -> None:
-    from codesign_opt.results.style import BLUE, GREEN, LEGEND, ORANGE, new_axes
-
+def _ranks(kernel: co.estimate.TangentGram, features: FeatureCollapse, ax: Any) -> None:
     new_axes(ax, "Effective rank and features")
     count = kernel.gram.shape[1]
     ax.plot(
@@ -181,9 +171,7 @@ def _ranks(kernel: TangentGram, features: FeatureCollapse, ax: Any) -> None:
     other.legend(handles, labels, **LEGEND, loc="upper left")
 
 
-def _bound(bound: LinearDegradation, ax: Any) -> None:
-    from codesign_opt.results.style import BLUE, GREEN, LEGEND, ORANGE, new_axes
-
+def _bound(bound: co.estimate.LinearDegradation, ax: Any) -> None:
     new_axes(ax, "Linear model: excess and its bound")
     for i, color in enumerate((BLUE, ORANGE, GREEN)):
         sigma = f"σ = {bound.sigma[i]:g}"
@@ -201,7 +189,7 @@ def _heat(ax: Any, values: Any, title: str) -> Any:
     return image
 
 
-def _coupling(kernel: TangentGram, ax: Any) -> None:
+def _coupling(kernel: co.estimate.TangentGram, ax: Any) -> None:
     image = _heat(ax, kernel.level_coupling, "Coupling across noise levels")
     ticks = np.linspace(0, kernel.sigma.size - 1, 4).round().astype(int)
     labels = [f"{kernel.sigma[i]:.2g}" for i in ticks]
@@ -216,10 +204,6 @@ def _four(sigma: Any) -> list[int]:
 
 
 def _scatter(features: FeatureCollapse, k: int, ax: Any) -> None:
-    import matplotlib.pyplot as plt
-
-    from codesign_opt.results.style import new_axes
-
     new_axes(ax, f"Features, σ = {features.sigma[k]:.2g}")
     points = features.projections
     colors = None if features.labels is None else features.labels

@@ -6,16 +6,16 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array
-from codesign_opt.estimate.runs.run import BrownianPath
-from codesign_opt.ingredients.grids import check_grid
 
 __all__ = ["sde_dpmpp_2m"]
 
 
-def sde_dpmpp_2m(denoiser: Any, sigmas: Array, x: torch.Tensor, noise: BrownianPath) -> torch.Tensor:
+def sde_dpmpp_2m(denoiser: Any, sigmas: Array, x: torch.Tensor, noise: co.estimate.BrownianPath) -> torch.Tensor:
     """The sampler's output from states x at sigmas[0], with h = log(sigma / sigma'), r = h_previous / h:
 
     x' = (sigma'/sigma) e^(-h) x + (1 - e^(-2h)) D' + sigma' sqrt(1 - e^(-2h)) z,   D' = D + (D - D_previous) / (2 r).
@@ -35,15 +35,17 @@ def sde_dpmpp_2m(denoiser: Any, sigmas: Array, x: torch.Tensor, noise: BrownianP
     Raises:
         ValueError: a grid that does not descend.
 
-    >>> path = BrownianPath(0, ("test",), 2.0, 1.0)
+    >>> path = co.estimate.BrownianPath(0, ("test",), 2.0, 1.0)
     >>> exact = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
     >>> sde_dpmpp_2m(exact, [2.0, 1.0, 0.0], torch.zeros(3, 1), path).shape
     torch.Size([3, 1])
     """
-    grid = check_grid(sigmas).sigmas.tolist()
+    grid = np.asarray(sigmas, dtype=np.float64)
+    if not (grid.ndim == 1 and grid.size > 1 and np.all(np.diff(grid) < 0) and grid[-1] >= 0):
+        raise ValueError(f"sigmas are {grid}; at least two noise levels that descend are needed, the last >= 0.")
     before: torch.Tensor | None = None
     length = 0.0
-    for high, low in pairwise(grid):
+    for high, low in pairwise(grid.tolist()):
         clean = denoiser(x, torch.full((x.shape[0],), high, dtype=x.dtype, device=x.device))
         if low == 0:
             return clean

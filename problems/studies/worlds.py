@@ -11,26 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice
-from codesign_opt.basics.ledger import Ledger
 from codesign_opt.basics.wording import Progress
-from codesign_opt.estimate.denoisers.denoiser import Denoiser
-from codesign_opt.estimate.draws.statistics import Estimate
-from codesign_opt.estimate.measured_evidence import evidence
-from codesign_opt.estimate.measurement import Measurement
-from codesign_opt.estimate.network_model import network
-from codesign_opt.estimate.runs.fine_solution import Draws
-from codesign_opt.estimate.steps.held_out import GridTest
-from codesign_opt.ingredients.process import EDM, Process
-from codesign_opt.peers import Evidence
-from codesign_opt.planning.codesign import codesign
-from codesign_opt.samplers.members import Euler, Sampler
-from codesign_opt.testbed.data.mixtures import Mixture, circle8, grid8
 from codesign_opt.testbed.metrics import negative_log_likelihood, sliced_wasserstein2
 
 __all__ = ["DenoiserWorld", "mixture_world"]
 
-Metric = Callable[[torch.Tensor], Estimate]
+Metric = Callable[[torch.Tensor], co.estimate.Estimate]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +37,7 @@ class DenoiserWorld:
         fine_steps: of the fine solution.
         metrics: secondary measures of the samples, by name: function of (N, *shape) outputs -> Estimate.
         plan_options: fields of `estimate.Measurement`: draws, evaluations, chunk, ….
-        evidence_options: of `estimate.evidence`.
+        evidence_options: of `estimate.EvidenceMeasurement`: draws, levels, chunk, ….
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
 
@@ -63,7 +51,7 @@ class DenoiserWorld:
     title: str
     denoiser: Any
     data: torch.Tensor
-    process: Process = field(default_factory=EDM)
+    process: co.Process = field(default_factory=co.EDM)
     draws: int = 1024
     chunk: int = 64
     fine_steps: int = 128
@@ -75,52 +63,53 @@ class DenoiserWorld:
     progress: Progress = None
     measure: str = "mean squared distance of the output to a fine solution under the same noise"
     _models: dict[str, Any] = field(default_factory=dict, repr=False)
-    _tests: dict[int, GridTest] = field(default_factory=dict, repr=False)
+    _tests: dict[int, co.estimate.GridTest] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "denoiser", Denoiser.of(self.denoiser))
+        object.__setattr__(self, "denoiser", co.estimate.Denoiser.of(self.denoiser))
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> co.Sampler:
         """Euler, where none is named."""
-        return Euler()
+        return co.Euler()
 
-    def evidence(self, sampler: Sampler) -> Evidence:
+    def evidence(self, sampler: co.Sampler) -> co.peers.Evidence:
         """Measured once, for all samplers."""
         return replace(self._evidence, sampler=sampler)
 
     @cached_property
-    def _evidence(self) -> Evidence:
-        return evidence(
-            self.denoiser, self.data, process=self.process, terminal=self.terminal, folder=self._place("evidence"),
-            progress=self.progress, **self.evidence_options,
+    def _evidence(self) -> co.peers.Evidence:
+        measurement = co.estimate.EvidenceMeasurement(progress=self.progress, **self.evidence_options)
+        return co.estimate.evidence(
+            self.denoiser, self.data, process=self.process, terminal=self.terminal, measurement=measurement,
+            folder=self._place("evidence"),
         )  # fmt: skip
 
-    def plan(self, sampler: Sampler, steps: int) -> Array:
+    def plan(self, sampler: co.Sampler, steps: int) -> Array:
         """The co-designed grid, from measurements and a descent on the plan's own draws."""
 
         def planned() -> dict[str, Any]:
-            return {"sigmas": codesign(self.model(sampler), steps=steps, points=8, levels=100).sigmas}
+            return {"sigmas": co.codesign(self.model(sampler), steps=steps, points=8, levels=100).sigmas}
 
         question = {name: self.plan_options.get(name) for name in ("draws", "evaluations")}
-        found: Array = Ledger(self._place("plans"), question).item(f"{sampler.name}-{steps}", planned)["sigmas"]
-        return found
+        ledger = co.estimate.Ledger(self._place("plans"), question)
+        return np.asarray(ledger.item(f"{sampler.name}-{steps}", planned)["sigmas"])
 
-    def model(self, sampler: Sampler) -> Any:
+    def model(self, sampler: co.Sampler) -> Any:
         """What `estimate.network` measures for a sampler."""
         name = "-".join(str(value) for value in sampler.to_dict().values())
         if name not in self._models:
-            self._models[name] = network(
+            self._models[name] = co.estimate.network(
                 self.denoiser, self.data, process=self.process, sampler=sampler, terminal=self.terminal,
-                measurement=Measurement(progress=self.progress, **self.plan_options), folder=self._place(name),
+                measurement=co.estimate.Measurement(progress=self.progress, **self.plan_options), folder=self._place(name),
             )  # fmt: skip
         return self._models[name]
 
-    def cost(self, sampler: Sampler, sigmas: Array) -> float:
+    def cost(self, sampler: co.Sampler, sigmas: Array) -> float:
         """Evaluations per image of a grid, counted on one draw."""
         return self.test(0).evaluations_of(sampler, sigmas)
 
-    def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> dict[str, Any]:
+    def measured(self, sampler: co.Sampler, sigmas: Array, seed: int) -> dict[str, Any]:
         """Squared distances to the fine solution, draw by draw, and the secondary measures of the outputs."""
         test = self.test(seed)
         outputs = test.outputs(sampler, sigmas)
@@ -130,13 +119,15 @@ class DenoiserWorld:
             found[name] = np.array([float(value.value), float(value.standard_error)])
         return found
 
-    def test(self, seed: int) -> GridTest:
+    def test(self, seed: int) -> co.estimate.GridTest:
         """Test draws of a seed and their fine solution."""
         if seed not in self._tests:
             high, like = self.process.sigma_max, torch.zeros((), dtype=self.data.dtype, device=self.data.device)
-            draws = Draws(tuple(self.data.shape[1:]), self.draws, high, 1 + seed, "test", chunk=self.chunk, like=like)
+            draws = co.estimate.Draws(
+                tuple(self.data.shape[1:]), self.draws, high, 1 + seed, "test", chunk=self.chunk, like=like
+            )
             place = self._place(f"test-{self.draws}" if seed == 0 else f"test-{self.draws}-{seed}")
-            self._tests[seed] = GridTest(
+            self._tests[seed] = co.estimate.GridTest(
                 self.denoiser, draws, self.process.sigma_min, self.terminal, self.fine_steps, place
             )
         return self._tests[seed]
@@ -153,7 +144,7 @@ class DenoiserWorld:
         return None if self.folder is None else self.folder / name
 
 
-_MIXTURES: dict[str, Callable[[], Mixture]] = {"circle8": circle8, "grid8": grid8}
+_MIXTURES: dict[str, Callable[[], co.testbed.Mixture]] = {"circle8": co.testbed.circle8, "grid8": co.testbed.grid8}
 _RANGE = (0.002, 80.0)  # EDM's
 
 
@@ -175,7 +166,8 @@ def mixture_world(
     data = world.sample(20_000, dtype=torch.float64)
     fresh = world.sample(draws, seed=1, dtype=torch.float64)
     return DenoiserWorld(
-        f"{name}, exact denoiser", Denoiser(world, name=name), data, EDM(*_RANGE), draws, draws, fine_steps,
+        f"{name}, exact denoiser", co.estimate.Denoiser(world, name=name), data, co.EDM(*_RANGE), draws, draws,
+        fine_steps,
         metrics={
             "nll": lambda outputs: negative_log_likelihood(world, outputs),
             "sliced_w2": lambda outputs: sliced_wasserstein2(outputs, fresh),

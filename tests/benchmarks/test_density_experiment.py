@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("skimage")
 
 from codesign_opt import LogNormal  # noqa: E402
-from codesign_opt.problems.studies.density_experiment import DensityExperiment  # noqa: E402
-from codesign_opt.problems.studies.density_report import compare_densities  # noqa: E402
 from codesign_opt.testbed.networks.recipes import cache_folder  # noqa: E402
+from problems.studies.density_experiment import DensityExperiment  # noqa: E402
+from problems.studies.density_report import compare_densities  # noqa: E402
 
 RULE = ("log-normal",)
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"

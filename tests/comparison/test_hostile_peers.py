@@ -121,7 +121,7 @@ def test_a_comparison_where_no_grid_fits_says_so_when_drawn():
 def test_an_interrupted_comparison_goes_on_to_the_same_rows_without_measuring_twice(tmp_path, monkeypatch):
     from codesign_opt.comparison import compare as comparing
 
-    kind, calls = comparing.GaussianWorld, []
+    kind, calls = comparing.ModelWorld, []
     measured = kind.measured
 
     def counted(self, sampler, sigmas, seed):
@@ -163,7 +163,7 @@ def test_stopping_points_without_a_certificate_leave_the_search_finite_and_near_
 
 
 def test_an_unknown_mixture_is_named():
-    from codesign_opt.problems.studies.worlds import mixture_world
+    from problems.studies.worlds import mixture_world
 
     with pytest.raises(ValueError, match=r"mixture_world is 'nope'; it must be one of 'circle8', 'grid8'"):
         mixture_world("nope")

@@ -50,7 +50,9 @@ def test_floor_and_both_noises_are_recovered_with_calibrated_errors(tmp_path):
     truth = np.stack([FLOOR, FRESH, STEP])
     for i in range(repeats):
         runs = [pilot(rng, total=t, rate=r) for t, r in ((20_000, 0.1), (20_000, 0.4), (80_000, 0.1), (80_000, 0.4))]
-        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=LEVELS, transfer=0.0, repeats=60, seed=i)
+        found = co.learning_curves(
+            write(tmp_path / "log.csv", runs), levels=LEVELS, transfer=0.0, bootstrap=co.Bootstrap(repeats=60), seed=i
+        )
         value = np.stack([found.bayes_floor, found.reducible, found.step_noise])
         error = np.stack([found.bayes_floor_error, found.reducible_error, found.step_noise_error])
         inside += np.mean(np.abs(value - truth) < 1.96 * error, axis=1)
@@ -110,7 +112,7 @@ def test_pilots_at_several_densities_tell_how_far_examples_teach(tmp_path):
     error = []
     for seed in range(12):
         levels, runs = pilots_with_transfer(seed, ("low", "high", "even"))
-        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=levels, repeats=20)
+        found = co.learning_curves(write(tmp_path / "log.csv", runs), levels=levels, bootstrap=co.Bootstrap(repeats=20))
         error.append((found.transfer_width - 0.6) / found.transfer_error)
     print("transfer width, errors in standard errors:", np.round(error, 2))
     assert np.max(np.abs(error)) < 3.5
@@ -134,7 +136,7 @@ def test_rows_that_are_cumulative_are_read_as_such(tmp_path):
     per_row.write_text("examples,sigma,loss\n" + "".join(f"{(r[1] - r[0]) / 4},{r[2]},{r[4]}\n" for r in rows))
     cumulative.write_text("examples,sigma,loss\n" + "".join(f"{r[1]},{r[2]},{r[4]}\n" for r in rows))
     a = co.learning_curves(per_row, levels=LEVELS)
-    b = co.learning_curves(cumulative, levels=LEVELS, examples="cumulative")
+    b = co.learning_curves(cumulative, levels=LEVELS, reading=co.LogReading("cumulative"))
     np.testing.assert_allclose(b.reducible, FRESH, rtol=0.02)
     np.testing.assert_allclose(a.reducible, b.reducible, rtol=0.05)
 
@@ -144,7 +146,7 @@ def test_a_weighted_loss_is_unweighed(tmp_path):
     plain = co.learning_curves(write(tmp_path / "a.csv", [rows]), levels=LEVELS)
     weighted = [(*r[:4], r[4] / r[2] ** 2, r[5] / r[2] ** 4, *r[6:]) for r in rows]
     path = write(tmp_path / "b.csv", [weighted])
-    found = co.learning_curves(path, levels=LEVELS, weight=lambda sigma: sigma**-2.0)
+    found = co.learning_curves(path, levels=LEVELS, reading=co.LogReading(weight=lambda sigma: sigma**-2.0))
     np.testing.assert_allclose(found.reducible, plain.reducible, rtol=1e-9)
     np.testing.assert_allclose(found.reducible_error, plain.reducible_error, rtol=1e-9)
 
@@ -171,9 +173,11 @@ def test_a_wrong_curve_is_noted_and_whole_runs_can_be_resampled(tmp_path):
     bent = [[(*r[:4], r[4] + 3 * np.exp(-r[1] / 2e4), *r[5:]) for r in pilot(rng, total=100_000)] for _ in range(4)]
     found = co.learning_curves(write(tmp_path / "a.csv", bent), levels=LEVELS, transfer=0.0)
     assert found.misfit.max() > 3
-    assert any("raise burn_in" in note for note in found.notes)
+    assert any("raise LogReading.burn_in" in note for note in found.notes)
     by_run = co.learning_curves(tmp_path / "a.csv", levels=LEVELS, transfer=0.0, bootstrap="runs")
     np.testing.assert_array_equal(by_run.reducible, found.reducible)
+    with pytest.raises(ValueError, match=r"Bootstrap\.repeats is 1"):
+        co.Bootstrap(repeats=1)
     with pytest.raises(ValueError, match="three are needed"):
         co.learning_curves(write(tmp_path / "b.csv", bent[:2]), levels=LEVELS, bootstrap="runs")
 
@@ -188,7 +192,7 @@ def test_resampling_runs_sees_what_runs_have_in_common(tmp_path):
             for shift in rng.normal(0, 0.3, 6)
         ]
         path = write(tmp_path / "a.csv", runs)
-        found = co.learning_curves(path, levels=LEVELS, transfer=0.0, bootstrap="runs", repeats=60)
+        found = co.learning_curves(path, levels=LEVELS, transfer=0.0, bootstrap=co.Bootstrap("runs", repeats=60))
         values.append(found.bayes_floor[2])
         errors.append(found.bayes_floor_error[2])
     assert 0.7 < np.mean(errors) / np.std(values) < 1.3
@@ -214,10 +218,11 @@ def test_bad_logs_are_refused_by_name(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"burn_in": 1.0}, "burn_in is 1"),
+        ({"burn_in": 1.0}, r"LogReading\.burn_in is 1"),
         ({"transfer": -1.0}, "transfer is -1"),
         ({"smoothing": "mean"}, "smoothing is 'mean'"),
-        ({"examples": "total"}, "examples is 'total'"),
+        ({"examples": "total"}, r"LogReading\.examples is 'total'"),
+        ({"bootstrap": "columns"}, "bootstrap is 'columns'"),
         ({"log_width": 0.0}, "log_width is 0"),
         ({"learning_rate": [0.1, 0.2]}, "learning_rate has 2 entries for 1 runs"),
         ({"weight": -1.0}, "weight must be positive"),
@@ -225,8 +230,11 @@ def test_bad_logs_are_refused_by_name(tmp_path, text, message):
 )
 def test_bad_options_are_refused_by_name(tmp_path, options, message):
     path = write(tmp_path / "log.csv", [pilot(np.random.default_rng(0), total=20_000)])
+    names = ("burn_in", "examples", "learning_rate", "weight")
+    of_the_log = {name: value for name, value in options.items() if name in names}
+    others = {name: value for name, value in options.items() if name not in names}
     with pytest.raises(ValueError, match=message):
-        co.learning_curves(path, **options)
+        co.learning_curves(path, **others, reading=co.LogReading(**of_the_log))
 
 
 def test_curves_are_saved_loaded_and_printed(tmp_path):
@@ -236,6 +244,8 @@ def test_curves_are_saved_loaded_and_printed(tmp_path):
     for name in ("sigma", "bayes_floor", "reducible", "reducible_error", "misfit"):
         np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
     assert str(again) == str(found)
+    old = json.loads((tmp_path / "curves.json").read_text()) | {"transfer_widths": [0.0], "transfer_chi2": [1.0]}
+    assert str(co.LearningCurves.load(write_json(tmp_path / "old.json", old))) == str(found)  # of version 0.1.0
     assert "kappa1" in str(found)
     with pytest.raises(ValueError, match="no learning curves"):
         co.LearningCurves.load(write_json(tmp_path / "other.json", {"a": 1}))
@@ -318,6 +328,19 @@ def test_the_recorder_counts_means_and_variances_of_every_window_and_level(tmp_p
 
 def same_row(a, b):
     return all(x == y or x == pytest.approx(y, rel=1e-9) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 31, 32, 33, 70])
+def test_a_recorder_goes_on_from_its_state_to_the_same_bits(stop):
+    whole = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    stopped = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    for i, (sigma, loss) in enumerate(batches(0, 90)):
+        if i == stop:
+            stopped = co.LevelStatistics.from_state(json.loads(json.dumps(stopped.state())))
+        whole.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+        stopped.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+    assert stopped.rows() == whole.rows()
+    assert stopped.examples == whole.examples
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])

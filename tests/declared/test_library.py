@@ -8,6 +8,7 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt import problems
+from codesign_opt.declared import library
 
 NAMES = problems.names()
 SMALL = {"levels": 60, "points": 5, "polish": False}
@@ -168,15 +169,15 @@ def test_a_missing_data_package_is_named_with_the_pip_command(monkeypatch, name,
 def tiny_network(monkeypatch, tmp_path):
     """The trained network's recipe, made small: weights are kept in a cache of the test's own."""
     torch = pytest.importorskip("torch")
-    from codesign_opt.testbed import MLP
+    from codesign_opt.testbed import MLP, Optimisation, Records
     from codesign_opt.testbed.networks import recipes as networks
 
     def data():
         return torch.randn((400, 4), generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5, 0.2, 0.1])
 
     recipe = networks.Recipe(
-        "tiny network", data, lambda: MLP(4, sigma_data=0.6, width=8, layers=1),
-        {"iterations": 40, "batch": 32, "keep": 10},
+        "tiny network", data, lambda: MLP(4, sigma_data=0.6, width=8, layers=1), 40,
+        Optimisation(batch=32), Records(keep=10),
     )  # fmt: skip
     monkeypatch.setitem(networks.RECIPES, "fashion_mnist", recipe)
     monkeypatch.setenv("CODESIGN_OPT_CACHE", str(tmp_path))
@@ -298,3 +299,64 @@ def test_a_missing_file_is_said_so(tmp_path):
 def test_a_declared_problem_needs_either_a_model_or_a_problem():
     with pytest.raises(ValueError, match="neither of model and problem"):
         problems.DeclaredProblem("n", "t", "p")
+
+
+@pytest.fixture
+def listed(monkeypatch, tmp_path):
+    """A function that makes a folder of problem files the one that is listed."""
+
+    def listed(**files):
+        folder = tmp_path / "other_problems"
+        folder.mkdir()
+        for name, text in {"__init__": "", **files}.items():
+            (folder / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(library, "_PACKAGE", folder.name)
+        library._entries.cache_clear()
+
+    yield listed
+    monkeypatch.undo()
+    library._entries.cache_clear()
+    for name in [m for m in sys.modules if m.split(".")[0] == "other_problems"]:
+        del sys.modules[name]
+
+
+PARTS = (
+    "import codesign_opt as co\n"
+    "def build(dimension=8):\n"
+    "    model = co.GaussianModel(co.Spectrum.power_law(dimension, exponent=1.0))\n"
+    "    return model, co.Prices(1.0, 1.0, 10), 1e4\n"
+)
+
+
+def test_a_file_in_the_folder_is_listed_and_a_family_by_its_variants(listed):
+    listed(
+        one=f'TITLE = "One"\n{PARTS}',
+        many='TITLE = "{dimension} directions"\nVARIANTS = {"dimension": (16, 4)}\n'
+        f'REFERENCE = {{4: {{"error": 1.0}}}}\n{PARTS}',
+        _shared="1 / 0\n",
+    )
+    assert problems.names() == ["many_16", "many_4", "one"]
+    assert [problems.title(name) for name in problems.names()] == ["16 directions", "4 directions", "One"]
+    assert problems.load("many_4").model.spectrum.dimension == 4
+    assert problems.load("many_4", dimension=5).model.spectrum.dimension == 5
+    assert problems.load("many_16").title == "16 directions"
+    assert problems.load("many_16").name == "many_16"
+    assert problems.reference("many_4") == {"error": 1.0}
+    assert problems.reference("many_16") == problems.reference("one") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", r"one\.py states no TITLE"),
+        ("TITLE = 3\n", r"one\.py states no TITLE"),
+        ("TITLE = (\n", r"one\.py, line 1: '\(' was never closed"),
+        ('TITLE = "One"\nVARIANTS = (1, 2)\n', r"VARIANTS is \(1, 2\); one argument and its values"),
+        ('TITLE = "One"\n', r"one defines no build\(\)"),
+    ],
+)
+def test_a_file_in_the_folder_that_declares_nothing_is_named(listed, text, message):
+    listed(one=text)
+    with pytest.raises(ValueError, match=message):
+        assert problems.title("one") != problems.load("one")

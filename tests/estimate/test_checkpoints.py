@@ -68,9 +68,7 @@ def test_examples_that_serve_a_level_are_the_runs_density_smeared_by_the_kernel(
 
 def test_kappa1_of_a_log_keeps_the_error_where_the_log_was_written():
     sigma, zero, nan = np.geomspace(0.05, 8.0, 9), np.zeros(9), float("nan")
-    curves = co.LearningCurves(
-        sigma, zero, 1 + sigma, zero, zero, 0.1 * sigma, zero, zero, 2.7, nan, nan, np.zeros(0), np.zeros(0)
-    )
+    curves = co.LearningCurves(sigma, zero, 1 + sigma, zero, zero, 0.1 * sigma, zero, zero, 2.7, nan, nan)
     transfer = co.Transfer(0.9, 2.7)
     served = as_served(curves.law(), RUN, transfer, 1e-4, 1e4)
     own, all_of_them = (served_per_log_sigma(RUN, one, sigma, 1e-4, 1e4) for one in (None, transfer))

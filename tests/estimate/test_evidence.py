@@ -7,11 +7,12 @@ import torch
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.estimate.denoisers.denoiser import Denoiser, DenoiserError
-from codesign_opt.estimate.measured_evidence import evidence
+from codesign_opt.estimate.measured_evidence import EvidenceMeasurement, evidence
 from codesign_opt.testbed.networks.linear import LinearDenoiser
 
 LAM = np.array([2.0, 0.5, 0.03])
 PROCESS = co.EDM(0.01, 40.0)
+SMALL = EvidenceMeasurement(draws=20, levels=4, teacher_steps=2)
 
 
 def examples(count=4000, seed=0):
@@ -21,7 +22,8 @@ def examples(count=4000, seed=0):
 
 @pytest.fixture(scope="module")
 def measured():
-    return evidence(LinearDenoiser(LAM), examples(), process=PROCESS, draws=3000, levels=24, teachers=8)
+    size = EvidenceMeasurement(draws=3000, levels=24, teachers=8)
+    return evidence(LinearDenoiser(LAM), examples(), process=PROCESS, measurement=size)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,9 @@ def test_trajectories_are_proportional_to_the_square_root_of_the_variance(measur
 
 def test_spectrum_range_and_count_of_evaluations_are_told():
     denoiser = Denoiser(LinearDenoiser(LAM))
-    found = evidence(denoiser, examples(300), process=PROCESS, draws=100, levels=8, teachers=3, teacher_steps=5)
+    size = EvidenceMeasurement(draws=100, levels=8, teachers=3, teacher_steps=5)
+    found = evidence(denoiser, examples(300), process=PROCESS, measurement=size)
+    assert size.calls(100) == found.provenance["evaluations"]
     assert (found.sigma_min, found.sigma_max) == (0.01, 40.0)
     assert found.provenance["evaluations"] == {"paths": 2400, "trajectories": 33}
     assert denoiser.evaluations == 2400 + 33 + 2 * 8  # and the check that the folder's items are of this denoiser
@@ -79,7 +83,8 @@ def test_spectrum_range_and_count_of_evaluations_are_told():
 
 
 def test_a_killed_measurement_goes_on_to_the_same_numbers(tmp_path):
-    options = {"process": PROCESS, "draws": 200, "levels": 8, "teachers": 3, "teacher_steps": 5}
+    size = EvidenceMeasurement(draws=200, levels=8, teachers=3, teacher_steps=5)
+    options = {"process": PROCESS, "measurement": size}
     whole = evidence(LinearDenoiser(LAM), examples(300), **options)
     calls = 0
 
@@ -105,7 +110,8 @@ def test_schedules_take_measured_evidence(measured):
 
 
 def test_evidence_of_another_denoiser_in_the_folder_is_refused(tmp_path):
-    options = {"process": PROCESS, "draws": 20, "levels": 4, "teachers": 2, "teacher_steps": 2, "folder": tmp_path}
+    size = EvidenceMeasurement(draws=20, levels=4, teachers=2, teacher_steps=2)
+    options = {"process": PROCESS, "measurement": size, "folder": tmp_path}
     evidence(Denoiser(LinearDenoiser(LAM), name="one"), examples(50), **options)
     with pytest.raises(ValueError, match="another denoiser"):
         evidence(Denoiser(LinearDenoiser(2 * LAM), name="one"), examples(50), **options)
@@ -114,9 +120,6 @@ def test_evidence_of_another_denoiser_in_the_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"levels": 2}, "levels is 2"),
-        ({"draws": 1}, "draws is 1"),
-        ({"teachers": 0}, "teachers is 0"),
         ({"terminal": "never"}, "terminal"),
         ({"process": 3}, "process is 3"),
         ({"sampler": "euler"}, "Evidence.sampler"),
@@ -124,9 +127,18 @@ def test_evidence_of_another_denoiser_in_the_folder_is_refused(tmp_path):
 )
 def test_bad_arguments_are_named(options, words):
     with pytest.raises(ValueError, match=words):
-        evidence(LinearDenoiser(LAM), examples(50), **{"draws": 20, "levels": 4, "teacher_steps": 2} | options)
+        evidence(LinearDenoiser(LAM), examples(50), measurement=SMALL, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"levels": 2}, {"draws": 1}, {"teachers": 0}, {"teacher_steps": 1}, {"chunk": 0}], ids=str
+)
+def test_sizes_out_of_range_are_named(options):
+    name, value = next(iter(options.items()))
+    with pytest.raises(ValueError, match=rf"EvidenceMeasurement\.{name} is {value}; it must be >= "):
+        EvidenceMeasurement(**options)
 
 
 def test_a_denoiser_that_fails_is_told_with_its_noise_level():
     with pytest.raises(DenoiserError, match="not finite at sigma"):
-        evidence(lambda x, sigma: x / (sigma[:, None] > 1), examples(50), draws=20, levels=4)
+        evidence(lambda x, sigma: x / (sigma[:, None] > 1), examples(50), measurement=SMALL)

@@ -271,9 +271,8 @@ def test_levels_without_anything_to_train_are_said():
     sigma = np.geomspace(0.002, 80.0, 12)
     zero = np.zeros(12)
     reducible = np.where(sigma < 0.05, 0.0, 1.0)
-    curves = co.LearningCurves(
-        sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, float("nan"), float("nan"), zero[:0], zero[:0]
-    )
+    nan = float("nan")
+    curves = co.LearningCurves(sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, nan, nan)
     data = torch.randn((200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     measurement = Measurement(levels=8, draws=8, fine_steps=16)
     model = network(LinearDenoiser(np.ones(3)), data, training=curves, measurement=measurement)

@@ -285,7 +285,7 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
 
 
 def test_the_study_writes_its_table_and_figures(tmp_path):
-    from codesign_opt.problems.studies.representation import RepresentationReport, mixture_world
+    from problems.studies.representation import RepresentationReport, mixture_world
 
     told = []
     world = mixture_world(told.append, iterations=5, width=8)
@@ -314,6 +314,8 @@ def test_bad_input_is_refused_by_name():
         (lambda: tangent_gram(model, data, [1.0], examples=1), "must be >= 2"),
         (lambda: feature_collapse(model, torch.nn.Linear(3, 3), data, [1.0], examples=5), "not called"),
         (lambda: contraction_bound([1.0], [[1.0]], [[1.0]], [1.0], beta=0.0), "beta is 0"),
+        (lambda: TrainingPath(duration=0.0), r"TrainingPath\.duration is 0"),
+        (lambda: linear_degradation([1.0], [1.0], path=TrainingPath(share=[0.5, 0.5])), r"TrainingPath\.share has 2"),
         (lambda: linear_degradation([1.0, 1.0], [1.0], path=TrainingPath(batch=1)), r"raise TrainingPath\.batch"),
         (lambda: steady_bound(0.0, 1.0), "steady_bound.rate"),
     ):

@@ -65,7 +65,9 @@ def test_exact_is_the_spectrum_of_the_sample_covariance_with_its_mean_power():
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_float64_sums_hold_small_eigenvalues_beside_a_large_mean(offset):
     rows = gaussian(np.geomspace(1.0, 1e-6, 12), 4000, 1) + offset
-    assert np.allclose(spectrum(rows, stream=Stream(batch=100)).spectrum.eigenvalues, sample_eigenvalues(rows), rtol=1e-6)
+    assert np.allclose(
+        spectrum(rows, stream=Stream(batch=100)).spectrum.eigenvalues, sample_eigenvalues(rows), rtol=1e-6
+    )
 
 
 def test_fewer_examples_than_dimensions_leave_a_band_of_zeros():

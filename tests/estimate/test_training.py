@@ -169,6 +169,7 @@ def test_finished_levels_are_taken_from_the_folder_and_another_question_is_refus
     [
         (lambda: gradient_noise(Full(), gaussian(50), [-1.0]), "sigma is -1"),
         (lambda: gradient_noise(Full(), gaussian(50), [1.0], sampling=GradientSampling(batches=1)), "batches is 1"),
+        (lambda: Replication(inputs=1), r"Replication\.inputs is 1"),
         (lambda: GradientSampling(ridge=-1.0), r"GradientSampling\.ridge is -1"),
         (lambda: GradientSampling(probes=0), r"GradientSampling\.probes is 0"),
         (lambda: gradient_noise(lambda x, s: x, gaussian(50), [1.0]), "give module="),
@@ -203,7 +204,9 @@ def test_replicated_runs_meet_the_law_of_least_squares_with_calibrated_errors():
     """m - p - 1 in place of m is exact for least squares on Gaussian data."""
     examples, inside, repeats = 60, 0, 200
     for seed in range(repeats):
-        found = replicated_runs(least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed)
+        found = replicated_runs(
+            least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed
+        )
         fresh = found.reducible(examples - 3)
         inside += abs(fresh.value[0] - TRUTH["full"][0]) < 1.96 * fresh.standard_error[0]
     print("coverage:", inside / repeats)
@@ -338,7 +341,8 @@ def test_three_routes_agree_on_the_linear_denoiser(tmp_path):
         columns = ["start", "end", "sigma", "examples", "loss", "variance", "learning_rate", "batch", "averaged", "run"]
         out.writerow(columns)
         out.writerows([*averaged, *stationary])
-    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, burn_in=0.05)
+    reading = co.LogReading(burn_in=0.05)
+    curves = co.learning_curves(path, levels=[0.9, 1.1], log_width=None, transfer=0.0, reading=reading)
 
     def stacked(weights):
         order = {run_seed(0, i): torch.as_tensor(w) for i, w in enumerate(weights)}

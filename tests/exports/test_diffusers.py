@@ -19,7 +19,6 @@ from codesign_opt.exports import DiffusersExport, export, read_schedule
 from codesign_opt.samplers.members import Sampler
 from codesign_opt.testbed import circle8
 from codesign_opt.testbed.networks.recipes import RECIPES, cache_folder
-from codesign_opt.testbed.networks.training import finished
 from codesign_opt.testbed.scheduler_loop import run_scheduler
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -217,7 +216,7 @@ def test_without_the_stated_settings_samples_differ():
 def clothes():
     recipe = RECIPES["fashion_mnist"]
     home = cache_folder() / "testbed" / "fashion_mnist"
-    found = finished(recipe.initial(), home, **{**recipe.options, "seed": recipe.seed})
+    found = recipe.finished(home)
     if found is None:
         pytest.skip(f"no trained network in {home}; python -m codesign_opt.testbed fashion_mnist trains it")
     return found

@@ -265,7 +265,7 @@ def test_processes_are_frozen_values_that_hash_and_normalise_to_float():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, r"Process\.name is None; it must be one of \['cosine', 'edm', .*'flow_matching', 've', 'vp'\]"),
+        ({}, r"Process\.name is None; it must be one of 'vp', 've', 'edm', 'cosine', 'flow_matching'"),
         ({"name": "ddpm"}, r"Process\.name is 'ddpm'"),
         ({"name": ["edm"]}, r"Process\.name is \['edm'\]"),
         ({"name": "edm", "rho": 7}, r"EDM\.from_dict: unknown parameters \['rho'\]"),
@@ -285,9 +285,7 @@ def test_the_base_class_cannot_be_built_and_a_taken_name_is_refused():
         type("Mine", (Process,), {"name": "edm"})
 
 
-def test_a_process_of_the_user_needs_four_formulas_and_then_does_everything(monkeypatch):
-    monkeypatch.setattr(Process, "_registry", dict(Process._registry))
-
+def test_a_process_of_the_user_needs_four_formulas_and_then_does_everything():
     @dataclass(frozen=True)
     class Quadratic(Process):
         name: ClassVar[str] = "quadratic"

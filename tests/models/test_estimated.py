@@ -1,11 +1,14 @@
 """EstimatedModel: fed with the closed forms of a Gaussian, it plans as the GaussianModel does."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.basics.registry import temporarily
+from codesign_opt.ingredients.coupling import Settled
 
 SPECTRUM = co.Spectrum.power_law(24, exponent=1.5)
 NODES = np.geomspace(0.002, 80.0, 64)
@@ -78,6 +81,64 @@ def test_a_saved_model_plans_the_same(tmp_path):
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="not a whole file"):
         co.EstimatedModel.load(tmp_path / "cut.npz")
+
+
+WIDTH = lambda sigma: 1.0 + 0.1 * np.log1p(sigma)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    "coupling",
+    [
+        co.Local(1.5, form="p4"),
+        co.PerStep(WIDTH),
+        co.PerLevel(np.geomspace(0.002, 80.0, 9)),
+        co.Transfer(0.4, WIDTH, "p4"),
+        co.Transfer(np.full((20, 20), 0.05), 2.0),
+        Settled(np.linspace(0.5, 1.0, 20), np.full((20, 20), 0.1)),
+        Settled(np.ones(20)),
+    ],
+    ids=lambda c: type(c).__name__,
+)
+def test_every_coupling_comes_back_from_a_file(coupling, tmp_path):
+    model = replace(closed_form(co.Euler()), coupling=coupling)
+    again = co.EstimatedModel.load(model.save(tmp_path / "model.npz"))
+    assert type(again.coupling) is type(coupling)
+    one, two = model.coefficients(0.002, 20), again.coefficients(0.002, 20)
+    np.testing.assert_allclose(one.kappa, two.kappa, rtol=1e-3)
+    pools = [table.coupling.pooling(table.levels) for table in (one, two)]
+    assert (pools[0] is None) == (pools[1] is None)
+    if pools[0] is not None:
+        np.testing.assert_allclose(pools[0], pools[1], rtol=1e-12)
+    x = np.array([0.2, 1.0, 3.0])
+    np.testing.assert_array_equal(one.coupling.factor(x), two.coupling.factor(x))
+    twice = co.EstimatedModel.load(again.save(tmp_path / "again.npz"))
+    assert twice.coupling.to_dict(NODES) == again.coupling.to_dict(NODES)
+
+
+@pytest.mark.parametrize(
+    "coupling", [co.Local(WIDTH), co.Transfer(0.4, WIDTH), co.PerStep(2.0)], ids=lambda c: type(c).__name__
+)
+def test_a_file_of_version_0_1_0_is_read(coupling, tmp_path):
+    model = replace(closed_form(co.Euler()), coupling=coupling)
+    with np.load(model.save(tmp_path / "model.npz")) as archive:
+        data = dict(archive)
+    record = json.loads(str(data.pop("record")))
+    record["coupling"] = coupling.to_dict()  # in words, and the lengths beside it
+    record["correlation_length"] = coupling.lengths_at(NODES, NODES[0], NODES[-1]).tolist()
+    np.savez(tmp_path / "old.npz", record=np.array(json.dumps(record)), **data)
+    again = co.EstimatedModel.load(tmp_path / "old.npz")
+    np.testing.assert_allclose(model.coefficients(0.01).kappa, again.coefficients(0.01).kappa, rtol=1e-3)
+
+
+def test_a_coupling_whose_class_is_not_defined_is_named(tmp_path):
+    with temporarily():
+
+        class Mine(co.PerStep):
+            pass
+
+        path = replace(closed_form(co.Euler()), coupling=Mine(2.0)).save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"Coupling\.kind is 'Mine'; it must be one of 'Local'"):
+        co.EstimatedModel.load(path)
 
 
 def test_without_training_only_the_sampler_is_planned():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.models import gaussian
+from codesign_opt.models import gaussian_exact
 from codesign_opt.planning.prediction import predict
 from codesign_opt.planning.question import Study
 from tests.helpers.gaussian_truth import scalar_output, wasserstein2
@@ -42,7 +42,7 @@ def test_long_grids_of_large_spectra_are_summed_in_blocks_without_a_difference(m
     m = model(sampler=co.Heun())
     grids = np.stack([co.edm_grid(9, 0.01, 80.0, rho=rho) for rho in (3.0, 7.0)])
     whole = m.wasserstein2(grids)
-    monkeypatch.setattr(gaussian, "_BLOCK", 61)
+    monkeypatch.setattr(gaussian_exact, "BLOCK", 61)
     np.testing.assert_allclose(m.wasserstein2(grids), whole, rtol=1e-13)
     assert m.terminal_std(grids).shape == (2, 32)
 
@@ -162,7 +162,7 @@ def test_discrete_score_kernel_is_monte_carlo_of_independent_errors(kind, steps,
     length, density = 1e-3, 1e11
     m = co.GaussianModel(spectrum, co.EDM(0.01, 40.0), SAMPLERS[kind], coupling=co.PerStep(length), terminal=terminal)
     grid = co.edm_grid(steps, 0.01, 40.0, terminal=terminal)
-    table = m.settled_coefficients(grid, 100)
+    table = m.settled(grid, 100)
     parts = predict(m, grid, density * table.log_width, 100)
     nodes = grid[grid > 0]
     lam = spectrum.eigenvalues
@@ -187,7 +187,7 @@ def test_score_error_of_block_correlated_errors_is_the_max_form_within_its_state
     density = 1e9
     m = co.GaussianModel(spectrum, co.EDM(0.01, 40.0), SAMPLERS[kind], coupling=co.Local(length), terminal="rescale")
     grid = co.log_snr_grid(steps, 0.01, 40.0, terminal="rescale")
-    table = m.settled_coefficients(grid, 100)
+    table = m.settled(grid, 100)
     parts = predict(m, grid, density * table.log_width, 100)
     nodes, lam = grid[grid > 0], spectrum.eigenvalues
     variances = lam * nodes[:, None] ** 2 / (lam + nodes[:, None] ** 2) ** 2 / (density * length)

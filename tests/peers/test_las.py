@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import isotonic_regression, minimize
+from scipy.optimize import minimize
 
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.peers import Evidence, LossAdaptive, LossAdaptiveLimit, RiskCurve, SaturatingSNR, risks
-from codesign_opt.problems.studies.__main__ import main
-from codesign_opt.problems.studies.las_experiment import las_experiment, mixture_risk
-from codesign_opt.problems.studies.sde_dpmpp_2m import sde_dpmpp_2m
 from codesign_opt.testbed.data.mixtures import circle8, grid8
+from problems.studies.__main__ import main
+from problems.studies.las_experiment import las_experiment, mixture_risk
+from problems.studies.sde_dpmpp_2m import sde_dpmpp_2m
 
 TABLE = Path(co.__file__).parent.parent / "docs" / "figures" / "las_experiment.csv"
 
@@ -123,12 +123,26 @@ def test_narrow_beam_always_arrives():
         assert np.all(np.diff(path) > 0)
 
 
-def test_pooling_is_isotonic_regression():
+def pooled(values, weights):
+    """Non-increasing least squares by pooling adjacent violators: every pool takes its weighted mean."""
+    pools = []
+    for value, weight in zip(values, weights, strict=True):
+        pools.append([value, weight, 1])
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            mean, mass, length = pools.pop()
+            before, total = pools[-1], pools[-1][1] + mass
+            pools[-1] = [(before[0] * before[1] + mean * mass) / total, total, before[2] + length]
+    return np.repeat([pool[0] for pool in pools], [pool[2] for pool in pools])
+
+
+def test_the_nearest_monotone_sequence_is_that_of_pooled_violators():
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        y, w = rng.normal(size=30) - np.linspace(0, 2, 30), rng.exponential(size=30) + 0.1
-        np.testing.assert_allclose(peers.monotone(y, w), isotonic_regression(y, weights=w, increasing=False).x)
-        np.testing.assert_allclose(peers.monotone(y, decreasing=False), isotonic_regression(y).x)
+    for case in range(400):
+        size = 1 + case % 40
+        y, w = rng.normal(size=size) - np.linspace(0, 2, size), rng.exponential(size=size) + 0.1
+        np.testing.assert_allclose(peers.monotone(y, w), pooled(y, w), rtol=0, atol=4e-15)
+        rising = -pooled(-y, np.ones(size))
+        np.testing.assert_allclose(peers.monotone(y, decreasing=False), rising, rtol=0, atol=4e-15)
 
 
 # ----------------------------------------------------------------------------------------- closed forms

@@ -207,7 +207,9 @@ def test_measured_costs_in_float32_on_images_are_those_in_float64():
     exact = 16 * 4 * levels**4 / (0.25 + levels**2) ** 3
     assert np.all(np.abs(double.delta - exact) < 3 * double.standard_error)
     for kind in ("corrector", "predictor"):
-        both = [step_costs(denoise, x, levels[::-1], kind=kind, stream=Stream(batch=500)) for x in (images, images.float())]
+        both = [
+            step_costs(denoise, x, levels[::-1], kind=kind, stream=Stream(batch=500)) for x in (images, images.float())
+        ]
         np.testing.assert_allclose(both[1].value, both[0].value, rtol=5e-3)
 
 
@@ -245,7 +247,9 @@ def test_predictor_cost_with_hutchinson_terms_equals_brute_force_on_a_mixture():
 
     truth = np.array([exact(point) for point in x])
     states = x.repeat(probes, 1)
-    samples = Predictor().squared(Denoiser.of(mixture), states, (before, after), 0, (0, 0)).numpy().reshape(probes, len(x))
+    samples = (
+        Predictor().squared(Denoiser.of(mixture), states, (before, after), 0, (0, 0)).numpy().reshape(probes, len(x))
+    )
     error = samples.std(axis=0, ddof=1) / np.sqrt(probes)
     assert np.all(np.abs(samples.mean(axis=0) - truth) < 3.5 * error + 2e-3 * truth)
 

@@ -6,7 +6,7 @@ import pytest
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.ingredients.densities import LogNormal
-from codesign_opt.ingredients.parameterization import Parameterization
+from codesign_opt.ingredients.parameterization import PARAMETERIZATIONS, Parameterization
 
 SIGMA = np.geomspace(0.01, 50.0, 23)
 S = 1 / SIGMA**2
@@ -53,10 +53,26 @@ def test_the_weighted_loss_of_any_denoiser_is_the_same_on_every_target(name):
         assert np.allclose(stated, expected, rtol=1e-9)
 
 
-def test_gains_are_those_of_the_parameterisation_table():
-    for target in peers.TARGETS:
-        c_out = Parameterization(target, sigma_data=0.7).c_out(SIGMA)
-        assert np.allclose(peers.target_gain(target, SIGMA, sigma_data=0.7), 1 / c_out, rtol=1e-12)
+def test_gains_and_parameterisations_are_the_closed_forms_of_the_table():
+    """docs/theory.md section 5: c_out of every target, and the gain of an error is its inverse."""
+    s, total = SIGMA, np.hypot(SIGMA, 0.7)
+    table = {  # c_skip, c_out, c_in
+        "x0": (0 * s, 1 + 0 * s, 1 + 0 * s),
+        "eps": (1 + 0 * s, -s, 1 + 0 * s),
+        "eps_vp": (1 + 0 * s, -s, 1 / np.hypot(1, s)),
+        "v": (1 / (1 + s**2), -s / np.hypot(1, s), 1 / np.hypot(1, s)),
+        "flow": (1 / (1 + s), -s / (1 + s), 1 / (1 + s)),
+        "score": (1 + 0 * s, s**2, 1 + 0 * s),
+        "score_weighted": (1 + 0 * s, s**2, 1 + 0 * s),
+        "edm": (0.49 / total**2, s * 0.7 / total, 1 / total),
+    }
+    assert set(table) == set(PARAMETERIZATIONS)
+    for name, row in table.items():
+        form = Parameterization(name, sigma_data=0.7)
+        for found, exact in zip((form.c_skip(s), form.c_out(s), form.c_in(s)), row, strict=True):
+            np.testing.assert_allclose(found, exact, rtol=1e-15)
+        if name in peers.TARGETS:
+            np.testing.assert_allclose(peers.target_gain(name, s, sigma_data=0.7), 1 / row[1], rtol=1e-15)
 
 
 def test_min_snr_has_the_published_form_on_every_target():
@@ -216,14 +232,14 @@ def test_a_normalised_weight_keeps_the_average_scale_of_the_loss():
 
 def test_a_weight_serves_torch_and_the_training_of_the_testbed():
     torch = pytest.importorskip("torch")
-    from codesign_opt.testbed import MLP, train
+    from codesign_opt.testbed import MLP, Optimisation, train
 
     weight = peers.weighting("min_snr")
     sigma = torch.tensor([0.1, 1.0], dtype=torch.float32)
     assert weight.denoiser(sigma).dtype == torch.float32
     assert np.allclose(weight.denoiser(sigma).numpy(), weight.denoiser(sigma.numpy()), rtol=1e-6)
-    done = train(MLP(2, sigma_data=1.0, width=8), torch.randn(64, 2), iterations=2, batch=16, weight=weight.denoiser,
-                 density=peers.training_density("laplace"))  # fmt: skip
+    how = Optimisation(peers.training_density("laplace"), batch=16, weight=weight.denoiser)
+    done = train(MLP(2, sigma_data=1.0, width=8), torch.randn(64, 2), iterations=2, optimisation=how)
     assert done.iterations == 2
 
 

@@ -90,7 +90,7 @@ def test_prediction_of_a_grid_is_that_of_scalar_loops_and_finite_differences(kin
     assert plan.handed_out["bias"] == pytest.approx(truth, rel=1e-10)
     # the score: max(1, length/step) kappa_k A / (rho length) at a constant density
     density = 1e5
-    table = m.settled_coefficients(grid, 60)
+    table = m.settled(grid, 60)
     parts = predict(m, grid, density * table.log_width, 60)
     log_steps = -np.diff(np.log(nodes))
     total = np.zeros(nodes.size)

@@ -7,7 +7,7 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.ingredients.coupling import Settled
-from codesign_opt.models.gaussian import _stepwise
+from codesign_opt.models.gaussian_settled import _stepwise
 
 
 def settled_problem(seed, final_score, spent=False, second=False):

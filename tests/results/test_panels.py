@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 
 import matplotlib as mpl
 
@@ -21,7 +20,7 @@ from matplotlib.patches import StepPatch
 import codesign_opt as co
 from codesign_opt.planning.audit_figure import audit_plot
 from codesign_opt.planning.frontier_figure import frontier_plot
-from codesign_opt.results import panels as plots
+from codesign_opt.results import panels
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 STOP = 0.002
@@ -40,7 +39,8 @@ def coefficients(stop: float = STOP, levels: int = 40) -> co.Coefficients:
         response=np.sqrt(weight)[:, None] * lam / (2 * variance**2) * sigma**2,
         final_score=stop**2 * float((EIGENVALUES / (EIGENVALUES + stop**2)).sum()),
         truncation=float((EIGENVALUES * (1 - np.sqrt(EIGENVALUES / (EIGENVALUES + stop**2))) ** 2).sum()),
-        provenance={"trace": float(EIGENVALUES.sum()), "band_eigenvalues": EIGENVALUES.tolist()},
+        trace=float(EIGENVALUES.sum()),
+        band_variances=EIGENVALUES,
     )
 
 
@@ -101,7 +101,7 @@ def labels(ax: Axes) -> list[str]:
 
 
 def test_training_density_is_examples_per_unit_of_log_sigma(full: co.Plan) -> None:
-    ax = plots.training_density(full)
+    ax = panels.training_panel(full)
     assert outline(ax, "this plan") == pytest.approx(full.examples / full.levels.log_width)
     assert ax.get_xscale() == "log"
     assert "data units" in ax.get_xlabel()
@@ -109,7 +109,7 @@ def test_training_density_is_examples_per_unit_of_log_sigma(full: co.Plan) -> No
 
 
 def test_training_peers_cost_what_the_plan_costs(full: co.Plan) -> None:
-    ax = plots.training_density(full)
+    ax = panels.training_panel(full)
     for label in ("log-normal fit", "EDM default"):
         _, density = line(ax, label)
         assert 3.0 * density @ full.levels.log_width == pytest.approx(full.costs["training"], rel=1e-6)
@@ -118,11 +118,11 @@ def test_training_peers_cost_what_the_plan_costs(full: co.Plan) -> None:
 
 
 def test_only_given_peers_are_drawn(plan: co.Plan) -> None:
-    assert labels(plots.training_density(plan)) == ["this plan"]
+    assert labels(panels.training_panel(plan)) == ["this plan"]
 
 
 def test_floors_and_caps_are_hatched_where_they_rule_out(boxed: co.Plan, plan: co.Plan) -> None:
-    ax = plots.training_density(boxed)
+    ax = panels.training_panel(boxed)
     hatched = [p for p in ax.patches if isinstance(p, StepPatch) and p.get_hatch()]
     floor = next(p for p in hatched if p.get_label() == "ruled out by a constraint").get_data().values
     assert floor == pytest.approx(boxed.tables["examples_low"] / boxed.levels.log_width)
@@ -130,12 +130,12 @@ def test_floors_and_caps_are_hatched_where_they_rule_out(boxed: co.Plan, plan: c
     finite = np.isfinite(boxed.tables["examples_high"])
     assert np.array_equal(np.isfinite(cap.values), finite)
     assert np.asarray(cap.baseline)[finite] == pytest.approx(5000.0)
-    assert "ruled out by a constraint" in labels(plots.step_density(boxed))
-    assert "ruled out by a constraint" not in labels(plots.training_density(plan))
+    assert "ruled out by a constraint" in labels(panels.step_panel(boxed))
+    assert "ruled out by a constraint" not in labels(panels.training_panel(plan))
 
 
 def test_step_density_shows_every_node_of_the_grid(full: co.Plan) -> None:
-    ax = plots.step_density(full)
+    ax = panels.step_panel(full)
     assert outline(ax, "this plan") == pytest.approx(full.steps / full.levels.log_width)
     nodes, _ = line(ax, "the sampler's noise levels")
     assert nodes == pytest.approx(full.sigmas[full.sigmas > 0])
@@ -143,7 +143,7 @@ def test_step_density_shows_every_node_of_the_grid(full: co.Plan) -> None:
 
 
 def test_rho_curve_has_the_density_of_an_edm_grid(full: co.Plan) -> None:
-    _, density = line(plots.step_density(full), "EDM grid")
+    _, density = line(panels.step_panel(full), "EDM grid")
     grid = co.edm_grid(full.number_of_steps, STOP, 80.0)
     counted = full.levels.density_of_grid(grid[grid > 0])
     counted *= full.steps.sum() / counted.sum()
@@ -151,7 +151,7 @@ def test_rho_curve_has_the_density_of_an_edm_grid(full: co.Plan) -> None:
 
 
 def test_breakdown_bars_sum_to_the_error_and_the_handed_out_ones_to_its_own(full: co.Plan) -> None:
-    ax = plots.error_breakdown(full)
+    ax = panels.breakdown_panel(full)
     bars = {kind: [p.get_width() for c in ax.containers if c.get_label() == kind for p in c]
             for kind in ("_plan", "_handed out")}  # fmt: skip
     assert sum(bars["_plan"]) == pytest.approx(full.error)
@@ -162,13 +162,13 @@ def test_breakdown_bars_sum_to_the_error_and_the_handed_out_ones_to_its_own(full
 
 
 def test_breakdown_states_values_and_shares(plan: co.Plan) -> None:
-    texts = [text.get_text() for text in plots.error_breakdown(plan).texts]
+    texts = [text.get_text() for text in panels.breakdown_panel(plan).texts]
     assert len(texts) == sum(value != 0 for value in plan.breakdown.values())
     assert all("%" in text for text in texts)
 
 
 def test_error_by_level_integrates_to_the_breakdown(plan: co.Plan) -> None:
-    ax = plots.error_by_level(plan)
+    ax = panels.level_error_panel(plan)
     for label, cause in (("finite steps", "discretization"), ("few examples", "score")):
         total = outline(ax, label) @ plan.levels.log_width
         assert total == pytest.approx(plan.breakdown[cause])
@@ -176,7 +176,7 @@ def test_error_by_level_integrates_to_the_breakdown(plan: co.Plan) -> None:
 
 
 def test_curve_leaves_out_stopping_points_without_a_plan_and_marks_the_choice(full: co.Plan) -> None:
-    ax = plots.error_against_stopping(full)
+    ax = panels.stopping_panel(full)
     stops, total = line(ax, "total")
     assert stops.tolist() == [0.002, 0.01, 0.05]
     assert total == pytest.approx([record["error"] for record in full.curve[:3]])
@@ -188,7 +188,7 @@ def test_curve_leaves_out_stopping_points_without_a_plan_and_marks_the_choice(fu
 
 
 def test_marginal_gain_is_flat_at_the_shadow_price_on_the_active_set(boxed: co.Plan) -> None:
-    ax = plots.marginal_gain(boxed)
+    ax = panels.gain_panel(boxed)
     sigma, gain = line(ax, "active")
     assert gain == pytest.approx(-boxed.shadow_prices["Compute"], rel=1e-4)
     assert line(ax, "shadow price")[1][0] == pytest.approx(-boxed.shadow_prices["Compute"])
@@ -202,40 +202,38 @@ def test_marginal_gain_is_flat_at_the_shadow_price_on_the_active_set(boxed: co.P
 def test_idle_levels_are_told_apart(plan: co.Plan) -> None:
     new = plan.new_examples.copy()
     new[:5] = 0.0
-    states = plots.level_states(replace(plan, new_examples=new))
+    states = panels.level_states(replace(plan, new_examples=new))
     assert states[:5].tolist() == ["idle"] * 5
     assert set(states[5:]) == {"active"}
 
 
 def test_bands_sum_to_the_discretization_error(plan: co.Plan) -> None:
-    ax = plots.band_contributions(plan)
+    ax = panels.band_panel(plan)
     x, y = line(ax, "_child")
     assert x == pytest.approx(EIGENVALUES)
     assert y.sum() == pytest.approx(plan.breakdown["discretization"])
     assert "units²" in ax.get_xlabel()
-    unknown = plots.band_contributions(replace(plan, provenance={}))
+    tables = {name: values for name, values in plan.tables.items() if name != "band_variances"}
+    unknown = panels.band_panel(replace(plan, tables=tables))
     assert unknown.get_xlabel().startswith("band")
 
 
-def test_frontier_shows_error_and_share(plan: co.Plan) -> None:
+def test_frontier_shows_error_and_share() -> None:
     values = np.geomspace(1e4, 1e7, 4)
     share = np.array([0.1, np.nan, 0.4, 0.6])
-    frontier = SimpleNamespace(axis="budget", budgets=values, errors=1 / values, training_share=share)
-    ax = frontier_plot(frontier)
+    ax = frontier_plot("budget", values, 1 / values, share)
     twin = next(other for other in ax.figure.axes if other is not ax)
     assert line(ax, "error")[1] == pytest.approx(1 / values)
     assert line(twin, "training")[1] == pytest.approx(100 * share, nan_ok=True)
     assert "%" in twin.get_ylabel()
     assert "price" in ax.get_xlabel()
-    frontier.axis = "images"
-    assert "images" in frontier_plot(frontier).get_xlabel()
+    assert "images" in frontier_plot("images", values, 1 / values, share).get_xlabel()
 
 
 def test_audit_shows_excess_by_level_and_the_gap_by_change(plan: co.Plan) -> None:
     excess = plan.tables["score"] * np.cos(np.log(plan.levels.sigma))
     excess[3] = np.inf
-    audit = SimpleNamespace(levels=plan.levels, excess_by_level=excess, gap={"training density": 1e-4, "grid": 2e-3})
-    ax = audit_plot(audit)
+    ax = audit_plot(plan.levels, excess, {"training density": 1e-4, "grid": 2e-3})
     finite = np.isfinite(excess)
     shown = outline(ax, "more error than the best density") + outline(ax, "less error than the best density")
     assert (shown * plan.levels.log_width)[finite] == pytest.approx(excess[finite])
@@ -304,7 +302,7 @@ def test_page_of_shared_parameters_has_no_sampler_panel() -> None:
 
 def test_given_axes_and_figures_are_used(plan: co.Plan) -> None:
     figure, ax = plt.subplots()
-    assert plots.training_density(plan, ax) is ax
+    assert panels.training_panel(plan, ax) is ax
     other = plt.figure()
     assert plan.plot(other) is other
     assert plt.get_fignums() == [figure.number, other.number]

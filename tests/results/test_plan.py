@@ -112,6 +112,13 @@ def edited(plan, path, change):
         (lambda d: d.update(levels=[3.0, 1.0]), "malformed"),
         (lambda d: d.update(examples=["many"]), "malformed"),
         (lambda d: d.update(tables=[1, 2]), "malformed"),
+        (lambda d: d.update(bias="guessed"), r"malformed.*Plan\.bias is 'guessed'"),
+        (lambda d: d.update(evaluations_per_step=0), r"malformed.*Plan\.evaluations_per_step is 0"),
+        (lambda d: d.update(final_score=-1.0), r"malformed.*Plan\.final_score is -1"),
+        (lambda d: d.update(sampler="heun"), r"malformed.*Plan\.sampler is 'heun'"),
+        (lambda d: d.update(estimation={"draws": 3}), "training_notes"),
+        (lambda d: d.update(estimation={"training_notes": [], "more": 1}), "malformed"),
+        (lambda d: d.pop("examples_gap"), "examples_gap"),
     ],
 )
 def test_a_file_that_is_not_a_plan_says_what_is_wrong(plan, tmp_path, change, message):

@@ -12,7 +12,8 @@ import pytest
 import codesign_opt as co
 from codesign_opt.basics.wording import percent, quantity, signed
 from codesign_opt.planning.audit import audit_text
-from codesign_opt.results.text import level_table, plan_text
+from codesign_opt.results.level_table import level_table
+from codesign_opt.results.text import plan_text
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 STOP = 0.002
@@ -34,7 +35,8 @@ def coefficients(levels: int = 60, order: int = 1) -> co.Coefficients:
         evaluations_per_step=order,
         final_score=STOP**2 * float((EIGENVALUES / (EIGENVALUES + STOP**2)).sum()),
         truncation=3e-6,
-        provenance={"trace": float(EIGENVALUES.sum()), "band_eigenvalues": EIGENVALUES.tolist()},
+        trace=float(EIGENVALUES.sum()),
+        band_variances=EIGENVALUES,
     )
 
 

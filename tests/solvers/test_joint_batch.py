@@ -195,14 +195,17 @@ def test_random_batches_have_true_bounds_and_most_members_are_certified():
 # ------------------------------------------------------------------ who is not asked
 
 
-class OnlyTables:
+class OnlyTables(co.Model):
     """A user's model: tables one by one, nothing more."""
 
     def __init__(self, inner):
-        self.inner, self.terminal = inner, inner.terminal
+        self.inner, self.spectrum = inner, inner.spectrum
 
     def coefficients(self, stopping_sigma, levels):
         return self.inner.coefficients(stopping_sigma, levels)
+
+    def settled(self, sigmas, levels=200, *, smooth=False):
+        return self.inner.settled(sigmas, levels)
 
 
 @dataclass(frozen=True)

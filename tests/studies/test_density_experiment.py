@@ -13,10 +13,10 @@ from codesign_opt.estimate.training_errors.checkpoint_curve import checkpoint_er
 from codesign_opt.estimate.training_errors.correlation import ErrorGram  # noqa: E402
 from codesign_opt.estimate.training_errors.transfer import TransferKernel, teaching_shares  # noqa: E402
 from codesign_opt.modeling.information import InformationError  # noqa: E402
-from codesign_opt.problems.studies.density_experiment import DensityExperiment  # noqa: E402
-from codesign_opt.problems.studies.density_pilot import RULES, PilotMeasurement  # noqa: E402
-from codesign_opt.problems.studies.density_report import compare_densities, lognormals  # noqa: E402
 from codesign_opt.testbed import LinearDenoiser  # noqa: E402
+from problems.studies.density_experiment import DensityExperiment  # noqa: E402
+from problems.studies.density_pilot import RULES, PilotMeasurement  # noqa: E402
+from problems.studies.density_report import compare_densities, lognormals  # noqa: E402
 
 
 def gaussian_images(count, values, seed=0):

@@ -7,15 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from codesign_opt.ingredients.grids import edm_grid  # noqa: E402
-from codesign_opt.problems.studies import network_plans as module  # noqa: E402
+import codesign_opt as co  # noqa: E402
+from problems.studies import network_plans as module  # noqa: E402
 
 
 @pytest.fixture
 def linear(monkeypatch):
     spread = torch.linspace(0.02, 1.0, 28 * 28).reshape(1, 28, 28)
     monkeypatch.setattr(
-        module, "trained", lambda name: lambda x, sigma: x * spread / (spread + sigma.reshape(-1, 1, 1, 1) ** 2)
+        co.testbed, "trained", lambda name: lambda x, sigma: x * spread / (spread + sigma.reshape(-1, 1, 1, 1) ** 2)
     )
     monkeypatch.setattr(module, "_TEST", 8)
 
@@ -30,13 +30,18 @@ def published(path, grid):
 
 def limit(folder, **options):
     (row,) = module.network_limit(
-        folder, samplers=["euler"], steps=[4], draws=4, times=1, tries=2, progress=lambda text: None, **options
+        folder,
+        samplers=["euler"],
+        steps=[4],
+        descent=module.Descent(draws=4, times=1, tries=2),
+        progress=lambda text: None,
+        **options,
     )
     return row
 
 
 def test_a_poor_plan_is_told_from_the_limit_and_the_limit_itself_is_not(linear, tmp_path):
-    poor = published(tmp_path / "poor.csv", edm_grid(4, 0.002, 80.0))
+    poor = published(tmp_path / "poor.csv", co.edm_grid(4, 0.002, 80.0))
     row = limit(tmp_path / "one", table=poor)
     assert row["plan_over_limit"] > 2
     best = np.array([float(word) for word in row["sigmas"].split()])

@@ -17,11 +17,11 @@ from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.estimate.steps.grid_descent import descend_grid
-from codesign_opt.problems.studies.peer_comparison import compare_peers, gaussian_worlds, write_comparison
-from codesign_opt.problems.studies.worlds import DenoiserWorld, mixture_world
 from codesign_opt.testbed.data.mixtures import circle8, grid8
 from codesign_opt.testbed.metrics import negative_log_likelihood
 from codesign_opt.testbed.networks.classifier import Classifier, feature_distance, trained_classifier
+from problems.studies.peer_comparison import compare_peers, gaussian_worlds, write_comparison
+from problems.studies.worlds import DenoiserWorld, mixture_world
 
 QUICK = {"draws": 32, "evaluations": 1500, "levels": 6}
 
@@ -79,7 +79,7 @@ def test_a_guided_world_counts_two_evaluations_inside_the_interval():
 def test_gaussian_worlds_are_compared_and_written(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     monkeypatch.setattr(
-        "codesign_opt.problems.studies.peer_comparison.gaussian_worlds", lambda: dict([*gaussian_worlds().items()][2:])
+        "problems.studies.peer_comparison.gaussian_worlds", lambda: dict([*gaussian_worlds().items()][2:])
     )
     lines = []
     found = compare_peers(tmp_path, worlds=["gaussian"], samplers=["euler"], evaluations=[5], progress=lines.append)

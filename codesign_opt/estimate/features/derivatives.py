@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import integer, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..draws.statistics import Moments
@@ -82,7 +82,7 @@ class LevelDerivatives:
                 out, tangent = forward_ad.unpack_dual(self.trained(dual, x, x.new_tensor(sigma)))
             except NotImplementedError as error:
                 raise ValueError(
-                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give probes=…."
+                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give Sketch.probes."
                 ) from error
         return out, torch.zeros_like(out) if tangent is None else tangent
 

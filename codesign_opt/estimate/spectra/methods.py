@@ -108,9 +108,10 @@ class Radial(SpectrumMethod):
     monotone: bool = False
 
     def estimate(self, passes: Passes, *, seed: int, bands: int | None) -> SpectrumEstimate:
-        first, options = passes.source.first, {"seed": seed, "bands": bands, "monotone": self.monotone}
+        first = passes.source.first
         return _whole_or_seen(
-            partial(radial_spectrum, passes, **options), lambda sums: finish_radial(sums, first, **options)
+            partial(radial_spectrum, passes, seed=seed, bands=bands, monotone=self.monotone),
+            lambda sums: finish_radial(sums, first, seed=seed, bands=bands, monotone=self.monotone),
         )
 
 

@@ -91,9 +91,9 @@ class Sums:
 class Passes:
     """Runs over the data that go on where they were stopped.
 
-    Batches are summed in groups of the stream's `checkpoint`; a group's sums are added over the processes and kept in the
-    ledger, so that a resumed run adds the same groups in the same order: the same result to the last bit,
-    and the number of processes may change in between.
+    Batches are summed in groups of the stream's `checkpoint`; a group's sums are added over the processes and
+    kept in the ledger, so that a resumed run adds the same groups in the same order: the same result to the
+    last bit, and the number of processes may change in between.
     """
 
     def __init__(self, source: Source, ledger: Ledger, *, progress: Progress = None) -> None:

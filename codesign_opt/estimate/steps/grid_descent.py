@@ -32,7 +32,7 @@ class DescendedGrid:
         start: (K+1,) the start it came from, one of those given.
         held_out, held_out_before: errors on the held-out draws of both; the choice among iterates (and, on all
             draws, among starts) was made on them, so report the error on other draws.
-        descent, descent_before: errors on the draws that were descended.
+        descent: errors on the draws that were descended.
         batches: calls of the denoiser by all processes.
         steps: accepted moves of the descent that found it.
         reason: why that stopped.
@@ -43,7 +43,6 @@ class DescendedGrid:
     held_out: GridErrors
     held_out_before: GridErrors
     descent: GridErrors
-    descent_before: GridErrors
     batches: int
     steps: int
     reason: str
@@ -271,7 +270,6 @@ class _Finished:
             held_out=GridErrors(state.held_out),
             held_out_before=GridErrors(start.held_out),
             descent=GridErrors(state.errors),
-            descent_before=GridErrors(start.errors),
             batches=batches,
             steps=self.taken,
             reason=self.reason,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
@@ -75,6 +76,7 @@ class LaplaceDensity(_LocationScale):
     [0.8409, 1.0]
     """
 
+    name: ClassVar[str] = "laplace"
     mean: float = 0.0
     scale: float = 0.5
 
@@ -112,6 +114,7 @@ class Cauchy(_LocationScale):
     [0.002, 0.992, 80.0]
     """
 
+    name: ClassVar[str] = "cauchy"
     mean: float = 0.0
     scale: float = 1.0
 
@@ -151,6 +154,7 @@ class LogLogistic(_LocationScale):
     [0.5]
     """
 
+    name: ClassVar[str] = "log_logistic"
     location: float = 0.0
     scale: float = 1.0
 
@@ -191,6 +195,7 @@ class LogitNormal(_LocationScale):
     [3.0]
     """
 
+    name: ClassVar[str] = "logit_normal"
     mean: float = 0.0
     std: float = 1.0
     shift: float = 1.0
@@ -225,6 +230,7 @@ class LogUniform(SigmaDensity):
     [0.01, 1.0]
     """
 
+    name: ClassVar[str] = "log_uniform"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
@@ -266,6 +272,7 @@ class VDiffusion(SigmaDensity):
     [0.5]
     """
 
+    name: ClassVar[str] = "v_diffusion"
     sigma_data: float = 1.0
 
     def __post_init__(self) -> None:
@@ -305,6 +312,7 @@ class Mode(SigmaDensity):
     [1.0]
     """
 
+    name: ClassVar[str] = "mode"
     scale: float = 1.29
     shift: float = 1.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from ...basics.checks import Array, Indices, integer, matrix, number, vector
 
@@ -123,8 +124,7 @@ def _never_lowest(left: Line, middle: Line, right: Line) -> bool:
 def monotone(values: Array, weights: Array | None = None, *, decreasing: bool = True) -> Array:
     """The monotone sequence nearest to the values in (weighted) least squares: isotonic regression.
 
-    A risk falls with the signal-to-noise ratio; one that was measured does so only up to its noise. Pools adjacent
-    violators: every pool takes its weighted mean.
+    A risk falls with the signal-to-noise ratio; one that was measured does so only up to its noise.
 
     Args:
         values: (N,).
@@ -138,17 +138,8 @@ def monotone(values: Array, weights: Array | None = None, *, decreasing: bool = 
     [3.0, 1.5, 1.5]
     """
     wanted = vector(values, "values")
-    weight = np.ones(wanted.size) if weights is None else vector(weights, "weights", length=wanted.size, positive=True)
-    sign = -1.0 if decreasing else 1.0
-    pools: list[list[float]] = []  # mean, weight, length
-    for value, mass in zip((sign * wanted).tolist(), weight.tolist(), strict=True):
-        pools.append([value, mass, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            mean, mass, length = pools.pop()
-            before = pools[-1]
-            total = before[1] + mass
-            pools[-1] = [(before[0] * before[1] + mean * mass) / total, total, before[2] + length]
-    return sign * np.repeat([pool[0] for pool in pools], [int(pool[2]) for pool in pools])
+    weight = None if weights is None else vector(weights, "weights", length=wanted.size, positive=True)
+    return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not decreasing).x)
 
 
 def coordinate_search(

@@ -58,9 +58,18 @@ def ays_table(name: str, steps: int = 10, *, terminal: str = "denoise") -> Array
 
 
 class _Table(Schedule):
-    """A table stretched in log sigma, so that its ends are the evidence's; on its own range it is itself.
+    """A table of Align Your Steps, stretched in log sigma so that its ends are the evidence's; on its own range itself.
 
     Under "denoise" the table's last value gives way to 0, as its users have it: sigma_min is not one of the levels.
+
+    >>> AYSStableDiffusion().sigmas(10, Evidence(sigma_min=0.029, sigma_max=14.615)).tolist()
+    [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0]
+    >>> AYSXL().sigmas(2, Evidence(sigma_min=0.029, sigma_max=14.615)).round(3).tolist()
+    [14.615, 0.862, 0.0]
+    >>> AYSVideo().sigmas(2, Evidence(sigma_min=0.002, sigma_max=700.0)).round(3).tolist()
+    [700.0, 1.789, 0.0]
+    >>> AYSDeepFloyd().sigmas(2, Evidence(sigma_min=0.006, sigma_max=160.41)).round(3).tolist()
+    [160.41, 0.785, 0.0]
     """
 
     table: ClassVar[str]
@@ -76,48 +85,24 @@ class _Table(Schedule):
 
 
 class AYSStableDiffusion(_Table):
-    """Align Your Steps' table for Stable Diffusion 1.5, stretched in log sigma to the range at hand.
-
-    >>> AYSStableDiffusion().sigmas(10, Evidence(sigma_min=0.029, sigma_max=14.615)).tolist()
-    [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0]
-    """
-
     name: ClassVar[str] = "ays_sd15"
     title: ClassVar[str] = "Align Your Steps, table for Stable Diffusion 1.5"
     table: ClassVar[str] = "sd15"
 
 
 class AYSXL(_Table):
-    """Align Your Steps' table for Stable Diffusion XL, stretched in log sigma to the range at hand.
-
-    >>> AYSXL().sigmas(2, Evidence(sigma_min=0.029, sigma_max=14.615)).round(3).tolist()
-    [14.615, 0.862, 0.0]
-    """
-
     name: ClassVar[str] = "ays_sdxl"
     title: ClassVar[str] = "Align Your Steps, table for Stable Diffusion XL"
     table: ClassVar[str] = "sdxl"
 
 
 class AYSVideo(_Table):
-    """Align Your Steps' table for Stable Video Diffusion, stretched in log sigma to the range at hand.
-
-    >>> AYSVideo().sigmas(2, Evidence(sigma_min=0.002, sigma_max=700.0)).round(3).tolist()
-    [700.0, 1.789, 0.0]
-    """
-
     name: ClassVar[str] = "ays_svd"
     title: ClassVar[str] = "Align Your Steps, table for Stable Video Diffusion"
     table: ClassVar[str] = "svd"
 
 
 class AYSDeepFloyd(_Table):
-    """Align Your Steps' table for DeepFloyd-IF stage 1, stretched in log sigma to the range at hand.
-
-    >>> AYSDeepFloyd().sigmas(2, Evidence(sigma_min=0.006, sigma_max=160.41)).round(3).tolist()
-    [160.41, 0.785, 0.0]
-    """
-
     name: ClassVar[str] = "ays_deepfloyd"
     title: ClassVar[str] = "Align Your Steps, table for DeepFloyd-IF"
     table: ClassVar[str] = "deepfloyd"

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer, vector
+from ...basics.checks import Array, integer, vector
+from ...basics.registry import Registry
 from ...models.evidence import Evidence
 
-__all__ = ["Schedule", "names", "schedule"]
+__all__ = ["SCHEDULES", "Schedule", "names", "schedule"]
 
-_KINDS: dict[str, type[Schedule]] = {}
+SCHEDULES: Registry[type[Schedule]] = Registry("schedule")
 
 
 class Schedule(ABC):
@@ -44,10 +45,7 @@ class Schedule(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls):
-            taken = _KINDS.get(cls.name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"{cls.__name__}.name is {cls.name!r}, which is taken by {taken.__qualname__}.")
-            _KINDS[cls.name] = cls
+            SCHEDULES.add(cls.name, cls)
         elif not hasattr(cls, "name"):
             cls.name = cls.__name__
 
@@ -96,15 +94,13 @@ def schedule(name: str, **parameters: Any) -> Schedule:
     """A schedule by its name, with its parameters.
 
     Raises:
-        ValueError: an unknown name (the known ones are listed), or a parameter that it does not have.
+        ValueError: an unknown name (the known ones are listed), a parameter that it does not have or that it needs.
 
     >>> schedule("edm", rho=5.0)
     EDMRho(rho=5.0)
     """
-    kind = _KINDS[choice(name, "schedule", _KINDS)]
-    if unknown := set(parameters) - set(getattr(kind, "__dataclass_fields__", {})):
-        raise ValueError(f"schedule {name} has no parameter {', '.join(sorted(unknown))}.")
-    return kind(**parameters)
+    made: Schedule = SCHEDULES.make(name, parameters)
+    return made
 
 
 def names() -> list[str]:
@@ -113,4 +109,4 @@ def names() -> list[str]:
     >>> "edm" in names()
     True
     """
-    return sorted(_KINDS)
+    return SCHEDULES.names()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...basics.checks import Array, number
+from ...basics.registry import Registry
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.parameterization import target_gain, target_name
 
-__all__ = ["Weighting"]
+__all__ = ["WEIGHTINGS", "Weighting", "add_weighting"]
+
+Maker = TypeVar("Maker", bound=Callable[..., "Weighting"])
+WEIGHTINGS: Registry[Callable[..., Weighting]] = Registry("weighting")
 
 _STRATA = 20_000  # quantiles over which a weight is averaged
 
@@ -93,6 +97,28 @@ class Weighting:
 
     def __repr__(self) -> str:
         return f"Weighting({self.name} on {self.target})"
+
+
+def add_weighting(name: str) -> Callable[[Maker], Maker]:
+    """Decorator: a function that makes a Weighting goes by a name in `weighting`, its parameters with it.
+
+    Raises:
+        ValueError: a name that another function has.
+
+    >>> from codesign_opt import peers
+    >>> @peers.add_weighting("high_noise")
+    ... def high_noise(power: float = 1.0) -> peers.Weighting:
+    ...     "sigma^power on eps."
+    ...     return peers.Weighting("high_noise", "eps", lambda sigma: sigma**power)
+    >>> peers.weighting("high_noise", power=2.0)(3.0)
+    9.0
+    """
+
+    def enter(maker: Maker) -> Maker:
+        WEIGHTINGS.add(name, maker)
+        return maker
+
+    return enter
 
 
 def _alike(sigma: Any, function: Callable[[Array], Array]) -> Any:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from ..data.datasets import digits, photo_patches
 from ..data.fashion_mnist import fashion_mnist
 from ..data.mixtures import circle8, grid8
 from .mlp import MLP
-from .training import TrainedDenoiser, finished, train
+from .training import Optimisation, Records, TrainedDenoiser, finished, train
 from .unet import UNet
 
 __all__ = ["RECIPES", "Recipe", "cache_folder", "cached", "trained"]
@@ -31,13 +30,15 @@ class Recipe:
         title: one line for lists.
         data: function () -> (N, *shape) tensor.
         model: function () -> untrained network; its weights are drawn under the recipe's seed.
-        options: arguments of `train`.
+        iterations, optimisation, records, seed: of `train`.
     """
 
     title: str
     data: Callable[[], Tensor]
     model: Callable[[], nn.Module]
-    options: dict[str, Any] = field(default_factory=dict)
+    iterations: int
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    records: Records = field(default_factory=Records)
     seed: int = 0
 
     def initial(self) -> nn.Module:
@@ -46,38 +47,50 @@ class Recipe:
             torch.manual_seed(self.seed)
             return self.model()
 
+    def finished(self, home: Path) -> TrainedDenoiser | None:
+        """The network trained to the end in this folder, or None."""
+        return finished(
+            self.initial(), home, iterations=self.iterations, optimisation=self.optimisation, seed=self.seed
+        )
+
 
 def _clothes() -> Tensor:
     return torch.from_numpy(fashion_mnist("train")[0])
 
 
-_SMALL = {"batch": 128, "learning_rate": 1e-3, "ema": 0.999, "keep": 1_000, "every": 1_000}
+_OFTEN = Records(every=1_000, keep=1_000)  # a thousand iterations of a perceptron take seconds
 # sigma_data: standard deviation of all pooled coordinates of the training data
 RECIPES: dict[str, Recipe] = {
     "fashion_mnist": Recipe(
         "U-Net of 0.5 M parameters on Fashion-MNIST, 28 x 28 pixels",
         _clothes,
         lambda: UNet(sigma_data=0.706),
-        {"iterations": 5_100, "batch": 64, "learning_rate": 1e-3, "ema": 0.999, "keep": 500, "every": 100},
+        5_100,
+        Optimisation(batch=64),
+        Records(every=100, keep=500),
     ),
     "digits": Recipe(
         "perceptron on handwritten digits, 8 x 8 pixels",
         digits,
         lambda: MLP(64, sigma_data=0.752),
-        {**_SMALL, "iterations": 6_000},
+        6_000,
+        records=_OFTEN,
     ),
     "photo_patches": Recipe(
         "perceptron on patches of four photographs, 8 x 8 pixels",
         photo_patches,
         lambda: MLP(64, sigma_data=0.524),
-        {**_SMALL, "iterations": 6_000},
+        6_000,
+        records=_OFTEN,
     ),
     **{
         mixture.__name__: Recipe(
             f"perceptron on the 2-D mixture {mixture.__name__}",
             lambda mixture=mixture: mixture().sample(50_000),  # type: ignore[misc]
             lambda spread=spread: MLP(2, sigma_data=spread, width=64),  # type: ignore[misc]
-            {**_SMALL, "density": LogNormal(-0.6, 1.4), "iterations": 6_000},
+            6_000,
+            Optimisation(LogNormal(-0.6, 1.4)),
+            _OFTEN,
         )
         for mixture, spread in ((circle8, 1.43), (grid8, 1.34))
     },
@@ -104,7 +117,7 @@ def cached(name: str, *, folder: str | os.PathLike[str] | None = None) -> Traine
     """
     recipe = RECIPES[choice(name, "name", RECIPES)]
     home = cache_folder(folder) / "testbed" / name
-    stored = finished(recipe.initial(), home, **recipe.options, seed=recipe.seed)
+    stored = recipe.finished(home)
     if stored is None:
         place = "" if folder is None else f" --cache {Path(folder)}"
         raise FileNotFoundError(
@@ -134,6 +147,7 @@ def trained(
     """
     recipe = RECIPES[choice(name, "name", RECIPES)]
     home = cache_folder(folder) / "testbed" / name
-    model, options = recipe.initial(), {**recipe.options, "seed": recipe.seed}
-    stored = finished(model, home, **options)
-    return stored or train(model, recipe.data(), folder=home, progress=progress, **options)
+    return recipe.finished(home) or train(
+        recipe.initial(), recipe.data(), iterations=recipe.iterations, optimisation=recipe.optimisation,
+        records=recipe.records, seed=recipe.seed, folder=home, progress=progress,
+    )  # fmt: skip

@@ -16,16 +16,89 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.checks import integer, number
+from ...curves.recording import LevelStatistics
 from ...estimate.draws.streams import seeded
 from ...ingredients.densities import LogNormal
-from ..loss_log import LossLog
+from ...ingredients.levels import Levels
+from .first_logs import is_first_log, read_first_log
 
-__all__ = ["TrainedDenoiser", "edm_weight", "finished", "train"]
+__all__ = ["Optimisation", "Records", "TrainedDenoiser", "edm_weight", "finished", "train"]
 
 Density = Any  # SigmaDensity, anything with quantile(u), or a function (batch, generator) -> sigma
 Weight = Callable[[Tensor], Tensor]
 EDM_DENSITY = LogNormal(-1.2, 1.2)
+LOG_LEVELS = Levels(np.logspace(-4.0, 4.0, 41))  # five per decade: a loss is even across a factor of 1.6 in sigma
 _CHECKPOINT, _LOG = "checkpoint.pt", "loss.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Optimisation:
+    """What decides the trained weights beside data, initial weights and seed: Adam at a constant rate, averaged.
+
+    Args:
+        density: of noise levels: LogNormal (EDM's P_mean = -1.2, P_std = 1.2), TrainingDensity, an object with
+            quantile(u), or a function (batch, torch.Generator) -> sigma or (sigma, importance weight).
+        batch: examples per iteration.
+        learning_rate: Adam's; 1e-3 is what small networks stand.
+        ema: decay of the average per iteration, in [0, 1); in the first iterations n it is at most n / (n + 9).
+            0.999 averages over a thousand iterations, a sixth of the testbed's trainings; 0 keeps the last iterate.
+        weight: function of sigma; EDM's (sigma^2 + s^2) / (sigma s)^2 with the model's sigma_data unless given.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    >>> Optimisation(batch=64).learning_rate
+    0.001
+    """
+
+    density: Density = EDM_DENSITY
+    batch: int = 128
+    learning_rate: float = 1e-3
+    ema: float = 0.999
+    weight: Weight | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "batch", integer(self.batch, "Optimisation.batch", minimum=1))
+        put(self, "learning_rate", number(self.learning_rate, "Optimisation.learning_rate", positive=True))
+        put(self, "ema", number(self.ema, "Optimisation.ema", nonnegative=True))
+        if self.ema >= 1:
+            raise ValueError(f"Optimisation.ema is {self.ema:g}; it must be < 1 (0 keeps the last iterate).")
+
+    def question(self, seed: int) -> dict[str, Any]:
+        """The numbers that two trainings of one folder must have in common."""
+        return {"batch": self.batch, "learning_rate": self.learning_rate, "ema": self.ema, "seed": seed}
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """What a training keeps on the way; it does not change the weights.
+
+    Args:
+        every: iterations between checkpoints: what a kill costs at most.
+        keep: iterations between files of the averaged weights that stay, or None.
+        levels: Levels or edges by which losses are logged; five per decade unless given.
+        tell: iterations between calls of `progress`.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    >>> Records(keep=500).every
+    200
+    """
+
+    every: int = 200
+    keep: int | None = None
+    levels: Any = LOG_LEVELS
+    tell: int = 50
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("every", "tell"):
+            put(self, name, integer(getattr(self, name), f"Records.{name}", minimum=1))
+        if self.keep is not None:
+            put(self, "keep", integer(self.keep, "Records.keep", minimum=1))
+        put(self, "levels", self.levels if isinstance(self.levels, Levels) else Levels(self.levels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +108,14 @@ class TrainedDenoiser:
     Attributes:
         model: the averaged network, in evaluation mode.
         last: the last iterate.
-        log: rows of (examples, sigma, loss); `log.save(path)` writes what `co.TrainingRun(log=...)` reads.
+        log: losses by noise level; `log.save(path)` writes what `co.TrainingRun(log=...)` reads.
         iterations, batch: length of the training.
         folder: where its files lie, or None.
     """
 
     model: nn.Module
     last: nn.Module
-    log: LossLog
+    log: LevelStatistics
     iterations: int
     batch: int
     folder: Path | None = None
@@ -70,17 +143,10 @@ def train(
     data: Tensor,
     *,
     iterations: int,
-    density: Density = EDM_DENSITY,
-    batch: int = 128,
-    learning_rate: float = 1e-3,
-    ema: float = 0.999,
-    weight: Weight | None = None,
+    optimisation: Optimisation | None = None,
+    records: Records | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    every: int = 200,
-    keep: int | None = None,
-    log_every: int = 50,
-    record: Callable[[Tensor, Tensor], None] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> TrainedDenoiser:
     """Train a denoiser by denoising score matching with Adam at a constant rate and an average of the iterates.
@@ -95,18 +161,11 @@ def train(
         model: called as model(x, sigma) with x (N, *shape), sigma (N,); it is copied, not changed.
         data: (N, *shape), on the device and in the dtype of the model.
         iterations: number of batches in total, those of earlier calls on the same folder included.
-        density: LogNormal (EDM's P_mean = -1.2, P_std = 1.2 unless given), TrainingDensity, an object with
-            quantile(u), or a function (batch, torch.Generator) -> sigma or (sigma, importance weight).
-        batch, learning_rate: examples per iteration; Adam's rate.
-        ema: decay of the average per iteration, in [0, 1); in the first iterations n it is at most n / (n + 9).
-        weight: function of sigma; EDM's (sigma^2 + s^2) / (sigma s)^2 with the model's sigma_data unless given.
+        optimisation: density and weight of the noise levels, batch, learning rate and average.
+        records: checkpoints, kept weights and levels of the log.
         seed: of everything drawn here; the model's initial weights are the caller's.
         folder: where checkpoint.pt and loss.csv go, written atomically; None keeps nothing.
-        every: iterations between checkpoints.
-        keep: iterations between files of the averaged weights that stay, or None.
-        log_every: iterations per row of the log.
-        record: called with (sigma, |D - x0|^2) of every batch of this call, such as `LevelStatistics.record`.
-        progress: called with (iteration, iterations, mean weighted loss) at every row of the log.
+        progress: called with (iteration, iterations, mean weighted loss) every `records.tell` iterations.
 
     Returns:
         TrainedDenoiser.
@@ -115,39 +174,43 @@ def train(
         ValueError: an option out of range, data that are not finite, a folder of another training (the differing
             option is named), a loss that stops being finite.
     """
-    total, every = integer(iterations, "iterations", minimum=1), integer(every, "every", minimum=1)
-    options = _options(batch, learning_rate, ema, seed, log_every)
+    total, seed = integer(iterations, "iterations", minimum=1), integer(seed, "seed")
+    how, kept = optimisation or Optimisation(), records or Records()
     if not bool(torch.isfinite(data).all()):
         raise ValueError("data has entries that are not finite.")
-    state = _State(model, options["learning_rate"], options["log_every"])
-    weight = weight or edm_weight(model)
+    state = _State(model, how, kept.levels)
+    weight = how.weight or edm_weight(model)
     home = Path(folder) if folder is not None else None
-    question = {
-        **options,
-        "density": shown_density(density),
-        "weight": f"{zlib.crc32(weight(torch.logspace(-3, 2, 64)).numpy().tobytes()):08x}",
-        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy().data):08x}",
-        "initial weights": _initial(model),
-    }
+    question = _question(model, data, how, weight, seed)
     if home is not None:
         home.mkdir(parents=True, exist_ok=True)
         state.resume(home / _CHECKPOINT, question)
+        state.check_log(kept.levels, home)
     if state.iteration > total:
         raise ValueError(
             f"{home} holds {state.iteration:,} iterations, more than iterations = {total:,}; ask for as many, or "
             "take weights kept on the way."
         )
     while state.iteration < total:
-        loss = state.step(
-            data, density, options["batch"], weight, options["ema"], seeded(seed, "train", state.iteration), record
-        )
-        if keep and home is not None and state.iteration % keep == 0:
+        loss = state.step(data, weight, seeded(seed, "train", state.iteration))
+        if kept.keep and home is not None and state.iteration % kept.keep == 0:
             _save(state.average.state_dict(), home / f"average_{state.iteration:07d}.pt")
-        if home is not None and (state.iteration % every == 0 or state.iteration == total):
+        if home is not None and (state.iteration % kept.every == 0 or state.iteration == total):
             state.save(home, question)
-        if progress is not None and state.iteration % log_every == 0:
+        if progress is not None and state.iteration % kept.tell == 0:
             progress(state.iteration, total, loss)
-    return state.result(options["batch"], home)
+    return state.result(home)
+
+
+def _question(model: nn.Module, data: Tensor, how: Optimisation, weight: Weight, seed: int) -> dict[str, Any]:
+    """What the weights depend on; functions and tensors by checksums."""
+    return {
+        **how.question(seed),
+        "density": shown_density(how.density),
+        "weight": f"{zlib.crc32(weight(torch.logspace(-3, 2, 64)).numpy().tobytes()):08x}",
+        "data": f"{tuple(data.shape)} {data.dtype} {zlib.crc32(data.detach().cpu().contiguous().numpy().data):08x}",
+        "initial weights": _initial(model),
+    }
 
 
 def edm_weight(model: nn.Module) -> Weight:
@@ -159,24 +222,17 @@ def edm_weight(model: nn.Module) -> Weight:
 class _State:
     """Everything a training carries from one iteration to the next."""
 
-    def __init__(self, model: nn.Module, learning_rate: float, log_every: int) -> None:
+    def __init__(self, model: nn.Module, how: Optimisation, levels: Levels) -> None:
+        self.how = how
         self.model, self.average = copy.deepcopy(model).train(), copy.deepcopy(model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=learning_rate)
-        self.log = LossLog(every=log_every)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=how.learning_rate)
+        self.log = LevelStatistics(levels, learning_rate=how.learning_rate, batch=how.batch)
         self.iteration = 0
 
-    def step(
-        self,
-        data: Tensor,
-        density: Density,
-        batch: int,
-        weight: Weight,
-        ema: float,
-        generator: torch.Generator,
-        record: Callable[[Tensor, Tensor], None] | None,
-    ) -> float:
+    def step(self, data: Tensor, weight: Weight, generator: torch.Generator) -> float:
+        batch = self.how.batch
         index = torch.randint(len(data), (batch,), generator=generator)
-        sigma, importance = (part.to(data) for part in draw_levels(density, batch, generator))
+        sigma, importance = (part.to(data) for part in draw_levels(self.how.density, batch, generator))
         noise = torch.randn((batch, *data.shape[1:]), generator=generator, dtype=data.dtype).to(data.device)
         clean = data[index.to(data.device)]
         noisy = clean + sigma.reshape(-1, *[1] * (data.dim() - 1)) * noise
@@ -191,10 +247,8 @@ class _State:
         loss.backward()
         self.optimizer.step()
         self.iteration += 1
-        self._average(min(ema, self.iteration / (self.iteration + 9.0)))
-        self.log.add(self.iteration * batch, sigma.cpu().numpy(), squares.detach().cpu().numpy())
-        if record is not None:
-            record(sigma, squares.detach())
+        self._average(min(self.how.ema, self.iteration / (self.iteration + 9.0)))
+        self.log.record(sigma, squares.detach())
         return shown
 
     @torch.no_grad()
@@ -202,13 +256,13 @@ class _State:
         for mean, last in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(last, 1.0 - decay)
 
-    def result(self, batch: int, folder: Path | None) -> TrainedDenoiser:
+    def result(self, folder: Path | None) -> TrainedDenoiser:
         for model in (self.average, self.model):
             model.eval().requires_grad_(False)
-        return TrainedDenoiser(self.average, self.model, self.log, self.iteration, batch, folder)
+        return TrainedDenoiser(self.average, self.model, self.log, self.iteration, self.how.batch, folder)
 
     def save(self, folder: Path, question: Mapping[str, Any]) -> None:
-        content = {
+        content: dict[str, Any] = {
             "question": dict(question),
             "iteration": self.iteration,
             "model": self.model.state_dict(),
@@ -216,7 +270,10 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
             "log": self.log.state(),
         }
-        self.log.save(folder / _LOG)
+        # a copy is written: counting what is pending here would group the sums by checkpoints, other bits
+        fresh = folder / f".{_LOG}.{os.getpid()}"
+        LevelStatistics.from_state(content["log"]).save(fresh)
+        os.replace(fresh, folder / _LOG)
         _save(content, folder / _CHECKPOINT)
 
     def resume(self, path: Path, question: Mapping[str, Any]) -> None:
@@ -233,7 +290,16 @@ class _State:
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.log = LossLog.from_state(content["log"])
+        log = content["log"]
+        self.log = LevelStatistics.from_state(read_first_log(log, self.log.state()) if is_first_log(log) else log)
+
+    def check_log(self, levels: Levels, folder: Path) -> None:
+        """A log goes on with the levels that it was begun with."""
+        if not np.array_equal(self.log.levels.edges, levels.edges):
+            raise ValueError(
+                f"{folder} holds a log with other levels: {len(self.log.levels)} from {self.log.levels.edges[0]:.3g} "
+                f"to {self.log.levels.edges[-1]:.3g}; give these as Records.levels, or another folder."
+            )
 
 
 def draw_levels(density: Density, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -253,14 +319,18 @@ def draw_levels(density: Density, batch: int, generator: torch.Generator) -> tup
 
 
 def finished(
-    model: nn.Module, folder: str | os.PathLike[str], *, iterations: int, **options: Any
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    iterations: int,
+    optimisation: Optimisation | None = None,
+    seed: int = 0,
 ) -> TrainedDenoiser | None:
     """A training that has reached `iterations`, loaded without its data; None where there is none yet.
 
     Args:
         model: the untrained network, as given to `train`.
-        folder, iterations: as in `train`.
-        options: batch, learning_rate, ema, seed, log_every where `train` was given them.
+        folder, iterations, optimisation, seed: as in `train`; density and weight are not compared.
 
     Raises:
         ValueError: the folder belongs to another training.
@@ -268,29 +338,10 @@ def finished(
     path = Path(folder) / _CHECKPOINT
     if not path.exists():
         return None
-    known = _options(**{name: options[name] for name in _OPTIONS if name in options})
-    state = _State(model, known["learning_rate"], known["log_every"])
-    state.resume(path, {**known, "initial weights": _initial(model)})
-    return state.result(known["batch"], Path(folder)) if state.iteration == iterations else None
-
-
-_OPTIONS = ("batch", "learning_rate", "ema", "seed", "log_every")
-
-
-def _options(
-    batch: int = 128, learning_rate: float = 1e-3, ema: float = 0.999, seed: int = 0, log_every: int = 50
-) -> dict[str, Any]:
-    """The checked options that decide the result; the defaults are those of `train`."""
-    checked = {
-        "batch": integer(batch, "batch", minimum=1),
-        "learning_rate": number(learning_rate, "learning_rate", positive=True),
-        "ema": number(ema, "ema", nonnegative=True),
-        "seed": integer(seed, "seed"),
-        "log_every": integer(log_every, "log_every", minimum=1),
-    }
-    if checked["ema"] >= 1:
-        raise ValueError(f"ema is {ema:g}; it must be < 1 (0 keeps the last iterate).")
-    return checked
+    how = optimisation or Optimisation()
+    state = _State(model, how, LOG_LEVELS)
+    state.resume(path, {**how.question(seed), "initial weights": _initial(model)})
+    return state.result(Path(folder)) if state.iteration == iterations else None
 
 
 def shown_density(density: Density) -> str:

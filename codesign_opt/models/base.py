@@ -1,0 +1,275 @@
+"""Model: what the planner asks of data, sampler and training. Two methods are required, the rest says "not known"."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from ..basics.checks import Array, choice
+from ..ingredients.coupling import Coupling, Local, Settled
+from ..ingredients.grids import Grid, check_grid, steps_on_levels
+from ..ingredients.process import EDM, Process
+from ..ingredients.spectrum import Spectrum
+from ..samplers.affine_steps import Numbers
+from ..samplers.members import Heun, Sampler
+from .coefficient_batch import CoefficientBatch
+from .coefficients import Coefficients
+from .evidence import Evidence
+from .grid_probe import GridProbe
+
+__all__ = ["Model", "check_model"]
+
+_M = TypeVar("_M", bound="Model")
+_PARTS = {"spectrum": Spectrum, "process": Process, "sampler": Sampler, "coupling": Coupling}
+
+
+class Model(ABC):
+    """Data, sampler and training as the planner sees them: two methods give the optimizer's coefficients.
+
+    GaussianModel and EstimatedModel are models; one of your own is a frozen dataclass that derives from this
+    class, with fields for what shall vary (`sampler` and `process` for `codesign(samplers=…)` and `audit`) and
+    the two methods `coefficients` and `settled`. All other methods answer "not known" unless overridden:
+    then stopping points are solved one by one, "best of N" is said of them instead of "optimal", and errors
+    of grids are those that `settled` states.
+
+    Attributes:
+        spectrum: of the data; its sigma_data ends the search for a stopping point.
+        process: its range of noise levels bounds the plan.
+        sampler: how one step acts.
+        coupling: over which stretch of log sigma one error of the denoiser persists (docs/theory.md section 6).
+        terminal: "denoise" (the last step goes to zero noise) or "rescale".
+        probe: a live denoiser that measures what the model would only predict, or None.
+
+    >>> import codesign_opt as co
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Exact(co.Model):
+    ...     "A trained denoiser without error, whose local error is that of one eigenvalue."
+    ...     spectrum: co.Spectrum
+    ...     process: co.Process = co.EDM(0.01, 10.0)
+    ...     sampler: co.Sampler = co.Euler()
+    ...     def coefficients(self, stopping_sigma=None, levels=200):
+    ...         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
+    ...         table = co.Levels.log_uniform(0.01, self.process.sigma_max, levels, stopping_sigma=stop)
+    ...         zero = np.zeros(len(table))
+    ...         local = self.sampler.local_error([0.25], table.sigma, stop) * table.sigma**2
+    ...         return co.Coefficients(table, score=zero, floor=zero, response=local, truncation=stop**2)
+    ...     def settled(self, sigmas, levels=200, *, smooth=False):
+    ...         return self.leading_order(sigmas, levels)
+    >>> plan = co.codesign(Exact(co.Spectrum.from_eigenvalues([0.25])), steps=8, levels=40, points=5)
+    >>> plan.number_of_steps, plan.outer["status"][:7]
+    (8, 'best of')
+    """
+
+    spectrum: Spectrum
+    process: Process = EDM()
+    sampler: Sampler = Heun()
+    coupling: Coupling = Local()
+    terminal: str = "denoise"
+    probe: GridProbe | None = None
+
+    @abstractmethod
+    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+        """The table of the programs of docs/theory.md section 7 at one stopping point.
+
+        Args:
+            stopping_sigma: where sampling stops, data units; process.sigma_min unless given.
+            levels: number of levels over the whole range of the process; refining changes no answer.
+        """
+
+    @abstractmethod
+    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+        """The table for a grid that is given: step lengths inside the coefficients, `truncation` the grid's bias.
+
+        `leading_order` makes one from `coefficients`.
+
+        Args:
+            sigmas: (K+1,) grid.
+            levels: number of levels over the whole range.
+            smooth: whether the coefficients shall vary smoothly from step to step, which gives a training
+                density without stairs; of the same total.
+        """
+
+    # what a model may know besides
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model knows what training leaves, so that examples can be planned."""
+        return True
+
+    @property
+    def exact_error(self) -> Callable[[Numbers], Numbers] | None:
+        """Exact squared distance of a grid's output to the data, as an analytic function of grids (..., K+1)."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """What the model is, for tables."""
+        return type(self).__name__
+
+    @property
+    def error_measure(self) -> str:
+        """What `bias` measures, for tables."""
+        return "error of the grid as the model predicts it"
+
+    @property
+    def fine_accuracy(self) -> float:
+        """Squared distance between the solution that a measured error is held against and one of half its steps."""
+        return 0.0
+
+    def coefficient_batch(self, stops: Array, levels: int = 200) -> CoefficientBatch | None:
+        """`coefficients` at R stopping points at once; None where they come one by one."""
+        return None
+
+    def interval_coefficients(self, low: float, high: float, levels: int = 200) -> Coefficients | None:
+        """A table below that of every stopping point in [low, high], for bounds; None where none is known."""
+        return None
+
+    def interval_batch(self, lows: Array, highs: Array, levels: int = 200) -> CoefficientBatch | None:
+        """`interval_coefficients` of R intervals at once; None where they come one by one."""
+        return None
+
+    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+        """`settled` of one grid both ways, smooth and even."""
+        return self.settled(sigmas, levels, smooth=True), self.settled(sigmas, levels)
+
+    def bias(self, sigmas: Any) -> float:
+        """Squared distance that a grid leaves to the data with a perfect denoiser, squared data units."""
+        return self.settled(sigmas).truncation
+
+    def measures(self, sigmas: Array) -> bool:
+        """Whether `bias` of this grid is measured on a denoiser."""
+        return False
+
+    def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
+        """A grid of as many steps with smaller error; the same array where the model knows no better."""
+        return sigmas
+
+    def at_steps(self, sigmas: Any) -> Model:
+        """The model with responses measured anew at the step sizes of a grid; itself where nothing is measured."""
+        return self
+
+    def warnings(self, table: Coefficients, examples: Array) -> tuple[str, ...]:
+        """What the training noise has to say about (L,) planned examples, such as levels whose burn-in is not over."""
+        return ()
+
+    def with_process(self, process: Process) -> Self:
+        """The same model over another range of noise levels."""
+        return _changed(self, "process", process)
+
+    def with_sampler(self, sampler: Sampler) -> Self:
+        """The same model for another sampler."""
+        return _changed(self, "sampler", sampler)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that tell this model from others: kept parts of a comparison carry them."""
+        table = self.coefficients(levels=50)
+        ends = np.array([table.truncation, table.initial])
+        numbers = (table.score, table.floor, table.response, ends, self.spectrum.eigenvalues)
+        digest = hashlib.blake2b(b"".join(row.tobytes() for row in numbers), digest_size=8)
+        return {
+            "model": self.title,
+            "process": self.process.to_dict(),
+            "terminal": self.terminal,
+            "numbers": digest.hexdigest(),
+        }
+
+    def evidence(self) -> Evidence:
+        """What schedules of the literature may know: here the spectrum and the range of noise levels."""
+        return Evidence(
+            self.process.sigma_min, self.process.sigma_max, self.sampler, self.terminal, spectrum=self.spectrum
+        )
+
+    # for the methods of models
+
+    def leading_order(self, sigmas: Any, levels: int = 200, *, bias: float | None = None) -> Coefficients:
+        """`settled` from `coefficients` at the grid's stopping point: score error times M of each step.
+
+        Args:
+            sigmas: (K+1,) grid.
+            levels: number of levels over the whole range.
+            bias: the grid's own error; unless given its leading order (equation 3.1, or 3.4 for measured
+                responses) with truncation and start.
+
+        Raises:
+            ValueError: a malformed grid, or one that contradicts the model's terminal map.
+        """
+        grid = self.own_grid(sigmas)
+        low = min(self.process.sigma_min, grid.stopping_sigma)
+        table = self.with_process(EDM(low, float(grid.sigmas[0]))).coefficients(grid.stopping_sigma, levels)
+        steps = steps_on_levels(table.levels, grid.sigmas)
+        factor = self.coupling.factor(table.kappa / steps)
+        return replace(
+            table,
+            score=table.score * factor,
+            floor=table.floor * factor,
+            response=np.zeros((0, len(table.levels))),
+            coupling=Settled(self.coupling.lengths(table.levels), self.coupling.pooling(table.levels)),
+            truncation=_leading_bias(table, steps) if bias is None else bias,
+            initial=0.0,
+            provenance={**table.provenance, "stopping_sigma": grid.stopping_sigma},
+        )
+
+    def own_grid(self, sigmas: Any) -> Grid:
+        """The grid, checked.
+
+        Raises:
+            ValueError: a malformed grid, or one that contradicts the model's terminal map.
+        """
+        grid = check_grid(sigmas)
+        if grid.terminal != self.terminal:
+            raise ValueError(
+                f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}', but the model's terminal "
+                f"is '{self.terminal}'; change one of them."
+            )
+        return grid
+
+    def check_parts(self) -> None:
+        """Whether spectrum, process, sampler, coupling and terminal are what they must be.
+
+        Raises:
+            ValueError: one of them, by name.
+        """
+        kind = type(self).__name__
+        for name, needed in _PARTS.items():
+            value = getattr(self, name, None)  # a model of one's own may have forgotten its spectrum
+            if not isinstance(value, needed):
+                raise ValueError(f"{kind}.{name} is {value!r}; a {needed.__name__} is needed.")
+        choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
+
+
+def check_model(model: Any, where: str, also: str = "") -> Model:
+    """The model that a public function was given; `also` names what else it takes.
+
+    Raises:
+        ValueError: anything but a Model, with the methods to write; or a part of the wrong type.
+    """
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"{where}: model is {model!r}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your own "
+            "with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
+        )
+    model.check_parts()
+    return model
+
+
+def _leading_bias(table: Coefficients, steps: Array) -> float:
+    """sum_b (sum_l R_bl / n_l^q)^2 with signs where responses are measured, and what stopping and start cost."""
+    rows = table.response if table.measured else np.abs(table.response)
+    sums = rows @ (table.log_width ** (table.order + 1) / steps**table.order)
+    return float(sums @ sums) + table.truncation + table.initial
+
+
+def _changed(model: _M, name: str, part: Any) -> _M:
+    if not (is_dataclass(model) and name in {field.name for field in fields(model)}):
+        raise TypeError(
+            f"{type(model).__name__} can't change its {name}: make it a frozen dataclass with a field {name}, or "
+            f"override with_{name}."
+        )
+    changed: _M = replace(model, **{name: part})
+    return changed

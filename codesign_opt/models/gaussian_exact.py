@@ -1,0 +1,151 @@
+"""Exact laws of a Gaussian model: what a concrete grid makes of the data, and what schedules may know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..ingredients.grids import check_grid, edm_grid, log_snr_grid, steps_on_levels
+from ..ingredients.spectrum import Spectrum
+from ..samplers.affine_steps import Numbers
+from ..samplers.terminal import terminal_weight
+from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
+from .gaussian_parts import BLOCK, GaussianParts
+from .polish import polish_grid
+
+__all__ = ["GaussianExact"]
+
+_TEACHER = 60  # steps of the teacher's trajectory, as in GITS
+
+
+class GaussianExact(GaussianParts):
+    """The part of GaussianModel that knows the law of any grid's output (docs/theory.md section 2)."""
+
+    def terminal_std(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
+        """(..., B) standard deviation of the sampler's output in every band; grids may be batched or complex."""
+        return self._law(sigmas, spectrum)[0]
+
+    def _law(self, sigmas: Any, spectrum: Spectrum | None = None) -> tuple[Numbers, Numbers]:
+        """Standard deviation and squared error of the mean, band by band."""
+        s = self.spectrum if spectrum is None else spectrum
+        grid = np.asarray(sigmas)
+        rows = max(1, BLOCK // max(grid.size, 1))  # bands are independent: long grids of large spectra in blocks
+        blocks = [self._law_of(grid, s, slice(i, i + rows)) for i in range(0, len(s), rows)]
+        std, mean = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))
+        return std, mean
+
+    def _law_of(self, grid: Numbers, spectrum: Spectrum, bands: slice) -> tuple[Numbers, Numbers]:
+        lam = spectrum.eigenvalues[bands]
+        first = grid[..., :1] ** 2
+        start = first + lam if self.start == "marginal" else np.broadcast_to(first, (*grid.shape[:-1], lam.size))
+        law = self.sampler.terminal_law(grid, lam, initial_variance=start)
+        mean = law.amplitude**2 * spectrum.mean_power[bands] if self.start == "noise" else 0.0 * law.amplitude
+        return law.std, mean
+
+    def wasserstein2(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
+        """Exact squared Wasserstein distance of the sampler's output to the data (no score error).
+
+        sum_b n_b (std_b - sqrt(lambda_b))^2 plus the error of the mean, for any grid, batched over
+        leading axes: truncation, discretisation and start with all their signs (section 2).
+        """
+        s = self.spectrum if spectrum is None else spectrum
+        std, mean = self._law(sigmas, s)
+        return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
+
+    def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
+        """A grid of as many steps between the same ends at a local minimum of the exact error.
+
+        `free_stop` is for models whose stopping point moves in a descent; here `codesign` searches it.
+
+        The best of three descents: from the given grid and from the two usual families.
+        """
+        positive = sigmas[sigmas > 0]
+        low, high, steps = float(positive[-1]), float(positive[0]), sigmas.size - 1
+        usual = [family(steps, low, high, terminal=self.terminal) for family in (edm_grid, log_snr_grid)]
+
+        return min((polish_grid(self.exact_error, start) for start in [sigmas, *usual]), key=lambda p: p.after).sigmas
+
+    def band_errors(self, sigmas: Any) -> Array:
+        """(B,) signed error of each band's standard deviation, in data units; positive: too wide."""
+        return np.asarray(self.terminal_std(check_grid(sigmas).sigmas) - np.sqrt(self.spectrum.eigenvalues))
+
+    def kl_divergence(self, sigmas: Any, *, reverse: bool = False) -> float:
+        """Exact KL(data | output), or KL(output | data) for `reverse`, in nats (section 2).
+
+        Raises:
+            ValueError: a direction without variance under "rescale", where KL is infinite.
+        """
+        grid = check_grid(sigmas)
+        s = self.spectrum
+        keep = s.eigenvalues > 0
+        if not keep.all() and grid.terminal == "rescale":
+            raise ValueError(
+                "kl_divergence is infinite: the spectrum has directions of zero variance and 'rescale' leaves "
+                "noise in them; use terminal='denoise', or give those eigenvalues a floor."
+            )
+        std, mean = self._law(grid.sigmas)
+        lam, n, power = s.eigenvalues[keep], s.counts[keep], mean[keep]
+        ratio = std[keep] ** 2 / lam
+        if reverse:
+            return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / lam).sum()))
+        return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (lam * ratio)).sum()))
+
+    def discretization(self, sigmas: Any) -> float:
+        """Exact E_disc = sum_b n_b (std_b - sqrt(P_b))^2 of a grid, from the exact marginal at its start."""
+        grid = check_grid(sigmas)
+        s = self.spectrum
+        std = self.sampler.terminal_law(grid.sigmas, s.eigenvalues).std
+        weight = terminal_weight(s.eigenvalues, grid.stopping_sigma, grid.terminal)
+        return float(s.counts @ (std - np.sqrt(weight)) ** 2)
+
+    def sharp_discretization(self, sigmas: Any) -> float:
+        """Leading-order E_disc of a grid, sum_b n_b P_b (int step^q |l_b| d sigma)^2 (equation 3.1)."""
+        grid = check_grid(sigmas)
+        table = self.coefficients(grid.stopping_sigma).levels
+        _, _, response = self._rows(table.sigma, grid.stopping_sigma)
+        steps = steps_on_levels(table, grid.sigmas)
+        terms = np.abs(response) * table.log_width ** (self.sampler.order + 1) / steps**self.sampler.order
+        return float((terms.sum(axis=1) ** 2).sum())
+
+    @property
+    def exact_error(self) -> Callable[[Numbers], Numbers]:
+        """`wasserstein2` on the coefficients' bands, at most 48 of them, so that descents are fast."""
+        return lambda grids: self.wasserstein2(grids, self.bands)
+
+    @property
+    def error_measure(self) -> str:
+        """What `bias` measures, for tables."""
+        return "exact squared Wasserstein-2 distance to the data"
+
+    def bias(self, sigmas: Any) -> float:
+        """`wasserstein2` of one grid."""
+        return float(self.wasserstein2(sigmas))
+
+    def evidence(self) -> Evidence:
+        """Everything that schedules of the literature may know, in closed form.
+
+        With v = lambda + sigma^2, summed over directions: risk lambda sigma^2 / v; score cost
+        4 sigma^4 / v^3; gaps are differences of risks; trajectories x(sigma) proportional to sqrt(v).
+        """
+        known = super().evidence()
+        sigma = known.fine()
+        lam, n = self.spectrum.eigenvalues, self.spectrum.counts
+        v = lam + sigma[:, None] ** 2
+        risk = (lam * sigma[:, None] ** 2 / v) @ n
+        cost = 4 * sigma**4 * ((1 / v**3) @ n)
+        teacher = edm_grid(_TEACHER, known.sigma_min, known.sigma_max, terminal="rescale")
+        spread = lam + teacher[:, None] ** 2
+        states = np.sqrt(n * spread)[:, None, :]
+        slopes = states * (teacher[:, None] / spread)[:, None, :]
+        return replace(
+            known,
+            risk=RiskCurve(sigma, risk, floor=risk),
+            score_cost=ScoreCost(sigma, cost),
+            gaps=DenoiserGaps(sigma, np.abs(risk[:, None] - risk)),
+            trajectories=Trajectories(teacher, states, slopes),
+            provenance={"source": "closed form, Gaussian data with the spectrum"},
+        )

@@ -1,0 +1,184 @@
+"""What a Gaussian model is made of, and its closed forms at one stopping point or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, choice, integer, number
+from ..ingredients.coupling import Coupling, Local
+from ..ingredients.levels import Levels
+from ..ingredients.process import EDM, Process
+from ..ingredients.spectrum import Spectrum
+from ..samplers.members import Heun, Sampler
+from ..samplers.terminal import terminal_weight
+from ..training.optimisers import AveragedSGD, TrainingNoise
+from .base import Model
+from .coefficients import Coefficients
+
+__all__ = ["BLOCK", "GaussianParts"]
+
+_BANDS = 48
+BLOCK = 2**21  # nodes times bands of one exact law held at once
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianParts(Model):
+    """Fields of GaussianModel (documented there), truncation, start, and the rows of its tables."""
+
+    spectrum: Spectrum
+    process: Process = field(default_factory=EDM)
+    sampler: Sampler = field(default_factory=Heun)
+    training: TrainingNoise = field(default_factory=AveragedSGD)
+    coupling: Coupling = field(default_factory=Local)
+    terminal: str = "denoise"
+    start: str = "noise"
+
+    def __post_init__(self) -> None:
+        self.check_parts()
+        if not isinstance(self.training, TrainingNoise):
+            raise ValueError(f"{type(self).__name__}.training is {self.training!r}; a TrainingNoise is needed.")
+        choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))
+
+    @cached_property
+    def bands(self) -> Spectrum:
+        """The spectrum in at most 48 log-bands, for the coefficients (exact where it has no more)."""
+        return self.spectrum if len(self.spectrum) <= _BANDS else self.spectrum.in_bands(_BANDS)
+
+    def truncation(self, stopping_sigma: float) -> float:
+        """E0 = sum_b n_b (sqrt(P_b) - sqrt(lambda_b))^2, what stopping costs a perfect sampler (section 2)."""
+        return float(self.truncations(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+
+    def truncations(self, stops: Array) -> Array:
+        """(R,) `truncation` at many stopping points."""
+        return _in_blocks(self._truncations, stops, len(self.spectrum))
+
+    def _truncations(self, stops: Array) -> Array:
+        lam, n = self.spectrum.eigenvalues, self.spectrum.counts
+        ends = lam + stops[:, None] ** 2
+        # sqrt(P) - sqrt(lambda) without cancellation at small sigma: (P - lambda) / (sqrt(P) + sqrt(lambda))
+        excess = stops[:, None] ** 2 * (1.0 if self.terminal == "rescale" else -lam / ends)
+        total = np.sqrt(self._end_weight(lam, ends)) + np.sqrt(lam)
+        return np.asarray(np.where(total > 0, excess / np.where(total > 0, total, 1.0), 0.0) ** 2 @ n)
+
+    def _end_weight(self, lam: Array, ends: Array) -> Array:
+        """P_b at lambda + sigma_r^2."""
+        return ends if self.terminal == "rescale" else lam**2 / ends
+
+    def initial_error(self, stopping_sigma: float) -> float:
+        """E_init of starting from pure noise instead of the marginal (section 1); 0 for start="marginal"."""
+        return float(self.initial_errors(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+
+    def initial_errors(self, stops: Array) -> Array:
+        """(R,) `initial_error` at many stopping points."""
+        if self.start == "marginal":
+            return np.zeros(stops.size)
+        return _in_blocks(self._initial_errors, stops, len(self.spectrum))
+
+    def _initial_errors(self, stops: Array) -> Array:
+        s, high = self.spectrum, self.process.sigma_max
+        lam = s.eigenvalues
+        ends, top = lam + stops[:, None] ** 2, lam + high**2
+        weight, forget = self._end_weight(lam, ends), (ends / top) ** (self.sampler.eta**2)
+        variance = (weight * lam**2 / (4 * high**4) * forget**2) @ s.counts
+        return np.asarray(variance + ((weight * forget / top) @ s.mean_power if self.start == "noise" else 0.0))
+
+    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+        """The table of the programs of section 7 at one stopping point.
+
+        Args:
+            stopping_sigma: where sampling stops; process.sigma_min unless given.
+            levels: number of levels over the whole range of the process; refining changes no answer.
+        """
+        stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
+        stop = number(stop, "stopping_sigma", positive=True)
+        table = self._levels(stop, levels)
+        score, floor, response = self._rows(table.sigma, stop)
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        final = (0.0, 0.0)
+        if self.terminal == "denoise":
+            final = self.training.last_evaluation(lam, n, stop)
+        smallest = float(self.spectrum.eigenvalues.min())
+        return Coefficients(
+            table,
+            score=score,
+            floor=floor,
+            response=response,
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=self.coupling,
+            terminal=self.terminal,
+            truncation=self.truncation(stop),
+            initial=self.initial_error(stop),
+            final_score=final[0],
+            final_floor=final[1],
+            variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
+            positivity=self.sampler.positivity,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
+            provenance=self.provenance(),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        return {
+            "spectrum": self.spectrum.provenance,
+            "dimension": self.spectrum.dimension,
+            "trace": self.spectrum.trace,
+            "band_eigenvalues": self.bands.eigenvalues.tolist(),
+            "band_counts": self.bands.counts.tolist(),
+            "process": self.process.to_dict(),
+            "sampler": self.sampler.to_dict(),
+            "training": self.training.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
+            "terminal": self.terminal,
+            "start": self.start,
+        }
+
+    @property
+    def title(self) -> str:
+        """What the model is, for tables."""
+        return f"Gaussian data, {self.spectrum!r}"
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that tell this model from others, whatever its sampler and training."""
+        plain = self.provenance()
+        return {name: plain[name] for name in ("band_eigenvalues", "band_counts", "process", "terminal", "start")} | {
+            "mean_power": float(self.spectrum.mean_power.sum()), "dimension": plain["dimension"],
+        }  # fmt: skip
+
+    def warnings(self, table: Coefficients, examples: Array) -> tuple[str, ...]:
+        """What the training noise says about levels whose burn-in is not over at (L,) planned examples."""
+        within = examples / table.log_width * table.coupling.lengths(table.levels)
+        return tuple(self.training.warnings_for(table.sigma, self.bands.eigenvalues, within))
+
+    def _levels(self, stop: float, levels: int) -> Levels:
+        count = integer(levels, "levels", minimum=2)
+        low = min(self.process.sigma_min, stop)
+        return self.coupling.aligned(Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop))
+
+    def _rows(self, sigma: Array, stop: float) -> tuple[Array, Array, Array]:
+        """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at noise levels, weights taken at `stop`.
+
+        Values at the geometric mean of a level, not averages: the optimum holds square roots of them, so
+        that an average would bias every level by the square of its width, the midpoint only the ends.
+        """
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
+        weight = np.sqrt(n * terminal_weight(lam, stop, self.terminal))
+        local = self.sampler.local_error(lam, sigma, stop) * sigma ** (self.sampler.order + 1)
+        return (
+            self.training.reducible(lam, n, sigma, stop, **options) * sigma**2,
+            self.training.floor(lam, n, sigma, stop, **options) * sigma**2,
+            weight[:, None] * local,
+        )
+
+
+def _in_blocks(function: Callable[[Array], Array], stops: Array, width: int) -> Array:
+    """(R,) values of `function` at many stopping points, so many at once that (R, width) stays small."""
+    rows = max(1, BLOCK // width)
+    return np.concatenate([function(stops[i : i + rows]) for i in range(0, stops.size, rows)])

@@ -1,0 +1,132 @@
+"""Tables of a Gaussian model for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array, integer
+from ..ingredients.coupling import Settled
+from ..ingredients.levels import Levels
+from .coefficients import Coefficients
+from .gaussian_exact import GaussianExact
+
+__all__ = ["GaussianSettled"]
+
+
+class GaussianSettled(GaussianExact):
+    """The part of GaussianModel that knows the score error on a concrete grid."""
+
+    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+        """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
+
+        The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
+        spread over the node's step, so that only the examples are left to decide. `truncation` is the
+        grid's exact bias, start included.
+
+        Args:
+            sigmas: (K+1,) grid.
+            levels: number of levels over the whole range.
+            smooth: spread evenly over each step (False), or interpolate between the steps' centres with
+                the same total, which gives a training density without stairs.
+        """
+        return self._settled_tables(sigmas, levels, [smooth])[0]
+
+    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+        """`settled` of one grid both ways, smooth and even, from one evaluation of its errors."""
+        smooth, even = self._settled_tables(sigmas, levels, [True, False])
+        return smooth, even
+
+    def _settled_tables(self, sigmas: Any, levels: int, smooth: list[bool]) -> list[Coefficients]:
+        grid = self.own_grid(sigmas)
+        stop = grid.stopping_sigma
+        positive = grid.sigmas[grid.sigmas > 0]
+        table = self._grid_levels(positive, levels)
+        reducible, floor = self._node_errors(grid.sigmas)
+        log_steps = -np.diff(np.log(positive))
+        length = self._lengths_at(positive)
+        last = positive.size - 1
+        used = last if self.terminal == "denoise" else positive.size
+        step = np.append(log_steps, log_steps[-1])[:used]
+        longer = step / length[:used]
+        share = self.coupling.factor(longer) / longer  # max(1, length / step) for the default coupling
+        score_density = share * reducible[:used] / length[:used] / step
+        floor_density = share * floor[:used] / step
+        if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
+            score_density[last - 1] += score_density[last]
+            floor_density[last - 1] += floor_density[last]
+        lengths = self.coupling.lengths(table)
+        first = Coefficients(
+            table,
+            score=np.zeros(len(table)),
+            floor=np.zeros(len(table)),
+            response=np.zeros((0, len(table))),
+            order=self.sampler.order,
+            evaluations_per_step=self.sampler.evaluations_per_step,
+            coupling=Settled(lengths, self.coupling.pooling(table)),
+            terminal=self.terminal,
+            truncation=self.bias(grid.sigmas),
+            final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
+            final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
+            sampler=self.sampler.to_dict(),
+            trace=self.spectrum.trace,
+            band_variances=self.bands.eigenvalues,
+            provenance={**self.provenance(), "stopping_sigma": stop},
+        )
+        tables = []
+        for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
+            score, floor_rows = (spread(density[:last], positive, table) for density in (score_density, floor_density))
+            tables.append(replace(first, score=score, floor=floor_rows / lengths))
+        return tables
+
+    def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
+        """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
+        lam, n = self.bands.eigenvalues, self.bands.counts
+        positive = sigmas[sigmas > 0]
+        start = positive[0] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
+        sensitivity = self.sampler.weight_sensitivity(sigmas, lam, initial_variance=start)[: positive.size]
+        reducible, floor = self.training.weight_variance(lam, positive)
+        kernel = n * np.real(sensitivity) ** 2
+        plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+        arguments = (lam, n, positive, float(positive[-1]))
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
+        # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
+        ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
+        floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
+        return (kernel * reducible.T).sum(axis=1) * ratio, (kernel * floor.T).sum(axis=1) * floor_ratio
+
+    def _grid_levels(self, positive: Array, levels: int) -> Levels:
+        low = min(self.process.sigma_min, float(positive[-1]))
+        high = float(positive[0])
+        count = integer(levels, "levels", minimum=2)
+        return self.coupling.aligned(Levels.log_uniform(low, high, count, stopping_sigma=float(positive[-1])))
+
+    def _lengths_at(self, sigma: Array) -> Array:
+        return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))
+
+
+def _stepwise(density: Array, positive: Array, table: Levels) -> Array:
+    """(L,) a density that is constant over each step of a grid, averaged over the levels."""
+    nodes, edges = np.log(positive[::-1]), np.log(table.edges)
+    cuts = np.unique(np.concatenate([nodes, edges]))
+    cuts = cuts[(cuts >= max(nodes[0], edges[0])) & (cuts <= min(nodes[-1], edges[-1]))]
+    step = np.searchsorted(nodes, cuts[:-1], side="right") - 1
+    level = np.searchsorted(edges, cuts[:-1], side="right") - 1
+    pieces = np.diff(cuts) * density[::-1][step]  # each lies within one step and one level
+    return np.bincount(level, pieces, minlength=len(table)) / table.log_width
+
+
+def _interpolated(density: Array, positive: Array, table: Levels) -> Array:
+    """(L,) the same total, interpolated in logarithms between the steps' centres."""
+    stepwise = _stepwise(density, positive, table)
+    if density.size < 2 or np.any(density <= 0):
+        return stepwise
+    centres = 0.5 * (np.log(positive[1:]) + np.log(positive[:-1]))[::-1]
+    smooth = np.exp(np.interp(np.log(table.sigma), centres, np.log(density)[::-1]))
+    return smooth * float(stepwise @ table.log_width) / float(smooth @ table.log_width)
+
+
+def _ratio(value: Array, base: Array) -> Array:
+    return np.where(base > 0, value / np.where(base > 0, base, 1.0), 1.0)

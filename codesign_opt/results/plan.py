@@ -1,0 +1,54 @@
+"""Plan: the answer. Printable, plottable, exported, saved as JSON; a frozen value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .level_table import level_table
+from .record import PlanRecord
+from .text import plan_text
+
+__all__ = ["Plan"]
+
+
+class Plan(PlanRecord):
+    """A certified design: where to train, where to step, where to stop, and what it costs.
+
+    The fields are those of `PlanRecord`. Printed it is a page of text; `table`, `plot` and `export` show the rest.
+
+    >>> import codesign_opt as co
+    >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
+    >>> co.codesign(model, steps=5, stopping_sigma=0.1, levels=20, polish=False)
+    Plan(error=0.1323, stopping_sigma=0.1, 5 steps)
+    """
+
+    def table(self, rows: int | None = None) -> str:
+        """The levels as text: sigma, examples, share, step size and error by cause."""
+        return level_table(self, rows)
+
+    def plot(self, figure: Any = None) -> Any:
+        """One page that shows the whole plan; returns the matplotlib Figure."""
+        from .panels import plan_page
+
+        return plan_page(self, figure)
+
+    def export(self, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
+        """The sampler's noise levels for another program: "diffusers", "k-diffusion", "comfyui", "json" or "csv".
+
+        Args:
+            target, scheduler, path, options: as in `codesign_opt.exports.export`; "diffusers" needs the scheduler.
+
+        Raises:
+            ValueError: no sampler was planned, or the scheduler cannot take the levels (the message says which can).
+        """
+        from ..exports import export
+
+        return export(self, target, scheduler, path=path, **options)
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+    def __repr__(self) -> str:
+        steps = "no sampler" if self.sigmas is None else f"{self.number_of_steps} steps"
+        return f"Plan(error={self.error:.4g}, stopping_sigma={self.stopping_sigma:.4g}, {steps})"

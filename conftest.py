@@ -1,0 +1,26 @@
+"""Every test runs with one thread per process (two cores, small matrices), figures without a screen.
+
+A class that a test or an example of a docstring defines goes by its name there alone.
+"""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402  threads are set before numpy is loaded
+
+# what the library itself enters by name is entered before the first test
+import codesign_opt.exports  # noqa: E402
+import codesign_opt.peers  # noqa: E402
+import codesign_opt.training.optimisers  # noqa: E402, F401
+from codesign_opt.basics.registry import temporarily  # noqa: E402
+
+pytest.register_assert_rewrite("tests.helpers")
+
+
+@pytest.fixture(autouse=True)
+def names_of_this_test():
+    with temporarily():
+        yield

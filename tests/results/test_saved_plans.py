@@ -1,0 +1,151 @@
+"""Plans of version 0.1.0 load, print and answer as they did; no plan reads its provenance back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.results.record import SCHEMA_VERSION
+from tests.results.saved_0_1_0.make import answers, words
+
+FOLDER = Path(__file__).parent / "saved_0_1_0"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
+PRICES = co.Prices(3.0, 1.0, 1000)
+
+
+def printed(plan):
+    return f"{plan}\n\n{plan.table()}\n\n{plan!r}\n"
+
+
+def agree(ours, truth, where=""):
+    """Equal words and shapes; numbers to the accuracy that other versions of NumPy and SciPy leave."""
+    if isinstance(truth, dict):
+        assert list(ours) == list(truth), where
+        for key in truth:
+            agree(ours[key], truth[key], f"{where}.{key}")
+    elif isinstance(truth, (list, tuple)):
+        assert len(ours) == len(truth), where
+        for i, (a, b) in enumerate(zip(ours, truth, strict=True)):
+            agree(a, b, f"{where}[{i}]")
+    elif isinstance(truth, float):
+        assert ours == pytest.approx(truth, rel=1e-6, abs=1e-12, nan_ok=True), where
+    else:
+        assert ours == truth, where
+
+
+def told(plan):
+    """What the plan's methods give, and every word of its page."""
+    page = words(plan.plot())
+    plt.close("all")
+    return {**answers(plan), "page": page}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_of_version_0_1_0_prints_what_it_printed(name):
+    plan = co.Plan.load(FOLDER / f"{name}.json")
+    assert type(plan) is co.Plan
+    assert printed(plan) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_of_version_0_1_0_answers_and_draws_what_it_did_without_its_provenance_too(name):
+    plan = co.Plan.load(FOLDER / f"{name}.json")
+    bare = replace(plan, provenance={})
+    assert printed(bare) == printed(plan)
+    agree(answers(plan), answers(bare))
+    agree(told(bare), json.loads((FOLDER / f"{name}.answers.json").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_of_version_0_1_0_saved_anew_is_the_same_plan(name, tmp_path):
+    plan = co.Plan.load(FOLDER / f"{name}.json")
+    again = co.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert json.loads((tmp_path / "plan.json").read_text())["schema_version"] == SCHEMA_VERSION > 1
+    again.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "plan.json").read_text()
+    assert printed(again) == printed(plan)
+
+
+def test_the_saved_plans_are_of_every_kind():
+    plans = {name: co.Plan.load(FOLDER / f"{name}.json") for name in NAMES}
+    assert all(json.loads((FOLDER / f"{name}.json").read_text())["schema_version"] == 1 for name in NAMES)
+    assert plans["gaussian"].sigmas is not None
+    assert plans["gaussian"].final_score > 0
+    assert plans["training_only"].sampler["eta"] == 0.5
+    assert plans["sampler_only"].evaluations_per_step == 2
+    assert plans["transfer"].tables["pooling"].ndim == 2
+    assert plans["shared_parameters"].sigmas is None
+    assert plans["measured"].bias == "measured"
+    assert plans["measured"].estimation.plan_evaluations > 0
+    assert len(plans["measured"].estimation.training_notes) > 1
+    assert plans["measured_sampler"].program_stopping_sigma > plans["measured_sampler"].stopping_sigma
+    assert plans["predicted"].bias == "predicted"
+    assert any(np.isinf(plan.tables["examples_high"]).any() for plan in plans.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("provenance"), "lacks the field 'provenance'"),
+        (lambda d: d.update(provenance=[1, 2]), "malformed"),
+        (lambda d: d["provenance"].update(final_score="much"), "malformed"),
+        (lambda d: d["provenance"].update(bias="guessed"), r"Plan\.bias is 'guessed'"),
+        (lambda d: d.pop("steps"), "lacks the field 'steps'"),
+    ],
+)
+def test_a_malformed_file_of_version_0_1_0_says_what_is_wrong(change, message, tmp_path):
+    data = json.loads((FOLDER / "gaussian.json").read_text())
+    change(data)
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=message):
+        co.Plan.load(tmp_path / "plan.json")
+
+
+# provenance
+
+
+def fresh():
+    """Plans of today: everything, the training alone, the sampler alone, one program, shared parameters."""
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
+    yield co.codesign(model, PRICES, budget=3e4, levels=30, points=3)
+    yield co.codesign(model, PRICES, budget=3e4, sigmas=co.edm_grid(12, 0.01, 80.0), levels=30)
+    yield co.codesign(model, steps=6, levels=30, stopping_sigma=0.05)
+    table = model.coefficients(0.02, 30)
+    yield co.Problem(co.ScoreError(table) + co.Discretization(table), [co.Compute(PRICES) <= 1e5]).solve()
+
+
+def test_nothing_is_computed_or_printed_from_the_provenance():
+    for plan in fresh():
+        bare = replace(plan, provenance={})
+        assert plan.provenance
+        assert printed(bare) == printed(plan)
+        agree(answers(bare), answers(plan))
+
+
+def test_the_lognormal_of_a_plan_without_provenance_is_the_same():
+    spectrum = co.Spectrum.power_law(16, exponent=1.5)
+    plan = co.codesign(co.GaussianModel(spectrum), PRICES, budget=3e4, levels=60, points=5)
+    bare = replace(plan, provenance={})
+    assert bare.training_density.lognormal() == plan.training_density.lognormal()
+    assert plan.training_density.lognormal().P_mean == pytest.approx(-0.502, abs=5e-4)  # -0.358 without the final call
+    without = replace(plan, final_score=0.0)
+    assert without.training_density.lognormal().P_mean == pytest.approx(-0.358, abs=5e-4)
+
+
+def test_coefficients_without_provenance_make_the_same_plan():
+    table = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5)).coefficients(0.02, 30)
+    plans = [
+        co.Problem(co.ScoreError(c) + co.Discretization(c), [co.Compute(PRICES) <= 1e5]).solve()
+        for c in (table, replace(table, provenance={}))
+    ]
+    assert printed(plans[0]) == printed(plans[1])
+    agree(told(plans[0]), told(plans[1]))
+    assert plans[0].trace == pytest.approx(co.Spectrum.power_law(16, exponent=1.5).trace)

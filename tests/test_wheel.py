@@ -1,0 +1,115 @@
+"""The wheel holds the package, its stubs and the declared problems, and works without the repository."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import codesign_opt
+
+pytest.importorskip("setuptools", minversion="77")
+
+ROOT = Path(codesign_opt.__file__).resolve().parent.parent
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "codesign_opt", "problems")
+LISTED = """TITLE = "Mine, {dimension} directions"
+VARIANTS = {"dimension": (4, 8)}
+import codesign_opt as co
+def build(dimension=4, budget=1e4):
+    model = co.GaussianModel(co.Spectrum.power_law(dimension, exponent=1.0), sampler=co.Euler())
+    return model, co.Prices(example=1.0, evaluation=1.0, images=10), budget
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that no earlier build in the repository leaves files in it."""
+    if not all((ROOT / name).exists() for name in SOURCES):
+        pytest.skip("an installed package without its repository")
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "--wheel-dir", str(out), str(copy)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture
+def unpacked(wheel, tmp_path, monkeypatch):
+    """A function that runs Python on the unpacked wheel, from a folder that is not the repository."""
+    home, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zipfile.ZipFile(wheel).extractall(home)
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": str(home), "MPLBACKEND": "Agg"}
+        done = subprocess.run([sys.executable, *words], cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run.home, run.folder = home, elsewhere
+    return run
+
+
+def test_wheel_holds_every_module_and_stub_and_the_problems_but_not_their_studies(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    kept = [path for path in (ROOT / "codesign_opt").rglob("*") if path.suffix in (".py", ".pyi")]
+    expected = {str(path.relative_to(ROOT)) for path in kept}
+    expected |= {f"codesign_opt/problems/{path.name}" for path in (ROOT / "problems").glob("*.py")}
+    packaged = {name for name in names if ".dist-info/" not in name}
+    assert packaged == expected | {"codesign_opt/py.typed"}
+    assert not [name for name in names if "studies" in name]
+
+
+def test_version_is_stated_once_in_the_package(wheel):
+    assert wheel.name.split("-")[1] == codesign_opt.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project
+    newest = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1].split()[0]
+    assert codesign_opt.__version__.split(".dev")[0] == newest
+
+
+def test_unpacked_wheel_loads_and_solves_a_declared_problem_elsewhere(unpacked):
+    code = (
+        "import codesign_opt as co; print(co.__file__, co.problems.__file__, sep='\\n');"
+        "print(co.problems.load('clipped_allocation').solve().certificate.optimal)"
+    )
+    package, problems, optimal = unpacked("-c", code).split()
+    assert Path(package) == unpacked.home / "codesign_opt" / "__init__.py"
+    assert Path(problems) == unpacked.home / "codesign_opt" / "problems" / "__init__.py"
+    assert optimal == "True"
+    words = "solve power_law_64 --budget 1e6 --images 10000 --levels 60 --points 4 --out out"
+    assert "proved optimal" in unpacked("-m", "codesign_opt", *words.split())
+    assert (unpacked.folder / "out" / "plan.json").exists()
+
+
+def test_a_file_put_into_the_problems_folder_is_listed_and_solved(unpacked):
+    (unpacked.home / "codesign_opt" / "problems" / "mine.py").write_text(LISTED)
+    rows = unpacked("-m", "codesign_opt", "list").splitlines()
+    assert [row.split(maxsplit=1) for row in rows if row.startswith("mine")] == [
+        ["mine_4", "Mine, 4 directions"],
+        ["mine_8", "Mine, 8 directions"],
+    ]
+    code = (
+        "import codesign_opt as co; print(co.problems.load('mine_8').solve(stopping_sigma=0.05, levels=40).error > 0)"
+    )
+    assert unpacked("-c", code).strip() == "True"
+
+
+def test_no_file_of_the_wheel_imports_studies_or_tests(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in (name for name in archive.namelist() if name.endswith(".py")):
+            for node in ast.walk(ast.parse(archive.read(name))):
+                module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+                assert not {"studies", "tests"} & set(module.split(".")), name
