@@ -101,7 +101,8 @@ class DenoiserWorld:
         if name not in self._models:
             self._models[name] = co.estimate.network(
                 self.denoiser, self.data, process=self.process, sampler=sampler, terminal=self.terminal,
-                measurement=co.estimate.Measurement(progress=self.progress, **self.plan_options), folder=self._place(name),
+                measurement=co.estimate.Measurement(progress=self.progress, **self.plan_options),
+                folder=self._place(name),
             )  # fmt: skip
         return self._models[name]
 
