@@ -10,12 +10,13 @@ import pytest
 
 from codesign_opt.ingredients.parameterization import PARAMETERIZATIONS, Parameterization, TabulatedWeight
 from codesign_opt.samplers.terminal import terminal_weight
-from codesign_opt.training.constant_step import StationaryNoise, check_stable
+from codesign_opt.training.constant_step import check_stable
 from codesign_opt.training.lower_bounds import cramer_rao_score_error
 from codesign_opt.training.optimisers import (
     AveragedSGD,
     ConstantStepSGD,
     TrainingNoise,
+    WeightNoise,
     average_step_factor,
     burn_in_bias,
     constant_step_variance,
@@ -519,7 +520,7 @@ def test_a_training_noise_of_ones_own_needs_one_method_and_is_saved_by_name():
 
         def _stationary(self, eigenvalues, counts, sigma):
             flat = np.full((eigenvalues.size, sigma.size), self.level)
-            return StationaryNoise(flat, np.ones_like(flat), 0 * flat)
+            return WeightNoise(np.ones_like(flat), flat, 0 * flat)
 
     own = Floor(0.2)
     assert TrainingNoise.from_dict(own.to_dict()) == own
