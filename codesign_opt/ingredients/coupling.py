@@ -10,7 +10,7 @@ length over correlation length, both in log sigma:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ from ..basics.checks import Array, choice, matrix, number, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Levels
+from .sigma_table import LogWidth, log_width_field, plain_field, restored_field, tabulate
 
 if TYPE_CHECKING:
     import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
-__all__ = ["COUPLINGS", "Coupling", "Local", "PerLevel", "PerStep", "Settled", "SigmaTable", "Transfer"]
+__all__ = ["COUPLINGS", "Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
 
-LogWidth = float | Callable[[Array], Array]
 
 COUPLINGS: Registry[type[Coupling]] = Registry("Coupling.kind", "Coupling")
 
@@ -72,6 +72,11 @@ class Coupling(ABC):
         table = Levels.log_uniform(low, high, 400)
         return np.interp(np.log(sigma), np.log(table.sigma), self.lengths(table))
 
+    @property
+    def constant_length(self) -> float | None:
+        """The correlation length where it is one number for all noise levels, in log sigma; else None."""
+        return None
+
     def pooling(self, levels: Levels) -> Array | None:
         """(L, L) matrix T: examples that serve level l are (T m)_l; None where each serves its own."""
         return None
@@ -107,7 +112,7 @@ class Coupling(ABC):
         """
         kept: list[str] = [f.name for f in fields(self) if f.init] if is_dataclass(self) else []
         kind = type(self).__name__
-        return {"kind": kind} | {name: _plain(getattr(self, name), sigma, f"{kind}.{name}") for name in kept}
+        return {"kind": kind} | {name: plain_field(getattr(self, name), sigma, f"{kind}.{name}") for name in kept}
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Coupling:
@@ -121,73 +126,14 @@ class Coupling(ABC):
         """
         if not isinstance(record, Mapping):
             raise ValueError(f"Coupling.from_dict needs a mapping, not {type(record).__name__}.")
-        values = {name: _restored(value, name) for name, value in record.items() if name != "kind"}
+        values = {name: restored_field(value, name) for name, value in record.items() if name != "kind"}
         coupling: Coupling = COUPLINGS.make(record.get("kind"), values)
         return coupling
-
-
-@dataclass(frozen=True, eq=False)
-class SigmaTable:
-    """A function of sigma from a table, linear in log sigma; beyond its ends the end values stay.
-
-    >>> SigmaTable([1.0, 4.0], [2.0, 3.0])(np.array([0.5, 2.0])).tolist()
-    [2.0, 2.5]
-    """
-
-    sigma: Array
-    value: Array
-
-    def __post_init__(self) -> None:
-        at = vector(self.sigma, "SigmaTable.sigma", positive=True, ascending=True)
-        object.__setattr__(self, "sigma", at)
-        object.__setattr__(self, "value", vector(self.value, "SigmaTable.value", length=at.size))
-
-    def __call__(self, sigma: Array) -> Array:
-        return np.interp(np.log(sigma), np.log(self.sigma), self.value)
-
-
-def _plain(value: Any, sigma: Any, name: str) -> Any:
-    """A field as JSON holds it."""
-    if callable(value):
-        if sigma is None:
-            return "function of sigma"
-        if not isinstance(value, SigmaTable):
-            at = vector(sigma, "sigma", positive=True, ascending=True)
-            value = SigmaTable(at, _tabulate(value, at, name))
-        return {"sigma": value.sigma.tolist(), "value": value.value.tolist()}
-    if isinstance(value, (np.ndarray, np.generic, tuple, list)):
-        return np.asarray(value).tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise ValueError(
-        f"{name} is {value!r}, which a file cannot hold; keep numbers, texts, arrays and functions of sigma in fields."
-    )
-
-
-def _restored(value: Any, name: str) -> Any:
-    """A field from what `_plain` made of it."""
-    if not isinstance(value, Mapping):
-        return value
-    if set(value) != {"sigma", "value"}:
-        raise ValueError(f"Coupling.{name} has the keys {sorted(value)}; sigma and value are needed.")
-    return SigmaTable(**value)
 
 
 @cache
 def _own_form(kind: type[Coupling]) -> bool:
     return not stale(kind, ("factor", "slope", "expression", "product"), ("form",))
-
-
-def _log_width(value: Any, name: str) -> LogWidth:
-    return value if callable(value) else number(value, name, positive=True)
-
-
-def _tabulate(value: LogWidth, sigma: Array, name: str) -> Array:
-    if callable(value):
-        found = np.asarray(value(sigma))
-        found = np.full(sigma.size, found) if found.ndim == 0 else found
-        return vector(found, f"{name}(sigma)", length=sigma.size, positive=True)
-    return np.full(sigma.size, value)
 
 
 def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
@@ -222,14 +168,18 @@ class Local(Coupling):
     form: str = "max"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "log_width", _log_width(self.log_width, "Local.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(self.log_width, "Local.log_width"))
         choice(self.form, "Local.form", ("max", "p4"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels.sigma, "Local.log_width")
+        return tabulate(self.log_width, levels.sigma, "Local.log_width")
 
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
-        return _tabulate(self.log_width, sigma, "Local.log_width")
+        return tabulate(self.log_width, sigma, "Local.log_width")
+
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
 
     def factor(self, x: Array) -> Array:
         if self.form == "max":
@@ -271,13 +221,17 @@ class PerStep(Coupling):
         return "per_step"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "log_width", _log_width(self.log_width, "PerStep.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(self.log_width, "PerStep.log_width"))
 
     def lengths(self, levels: Levels) -> Array:
-        return _tabulate(self.log_width, levels.sigma, "PerStep.log_width")
+        return tabulate(self.log_width, levels.sigma, "PerStep.log_width")
 
     def lengths_at(self, sigma: Array, low: float, high: float) -> Array:
-        return _tabulate(self.log_width, sigma, "PerStep.log_width")
+        return tabulate(self.log_width, sigma, "PerStep.log_width")
+
+    @property
+    def constant_length(self) -> float | None:
+        return self.log_width if isinstance(self.log_width, float) else None
 
     def factor(self, x: Array) -> Array:
         return np.asarray(x, dtype=np.float64)
@@ -393,7 +347,7 @@ class Transfer(Local):
                     "(divide each row by its sum)."
                 )
         object.__setattr__(self, "transfer", checked)
-        object.__setattr__(self, "log_width", _log_width(log_width, "Transfer.log_width"))
+        object.__setattr__(self, "log_width", log_width_field(log_width, "Transfer.log_width"))
         object.__setattr__(self, "form", choice(form, "Transfer.form", ("max", "p4")))
 
     def kernel(self, levels: Levels) -> Array:

@@ -57,8 +57,8 @@ def _last_evaluation(
     study: Study, table: CoefficientBatch, lows: Array, price: Array, near_examples: Array
 ) -> tuple[Array, Array]:
     """(R,) constant and (R, L) price of an example that A / m_r >= 2 A / N - A m_r / N^2 gives and takes."""
-    length = getattr(study.model.coupling, "log_width", None)
-    if not isinstance(length, float) or not study.trains or study.prices is None:
+    length = study.model.coupling.constant_length
+    if length is None or not study.trains or study.prices is None:
         return np.zeros(lows.size), np.zeros(table.levels.used.shape)
     cheapest = price * _cheapest_example(study, lows)
     on = (table.final_score > 0) & (near_examples > 0)

@@ -301,8 +301,8 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
     length above the interval; those below the table's levels are left out, which is lower as long as an
     example there costs more than the tangent gives for it.
     """
-    length = getattr(table.coupling, "log_width", None)
-    if not study.trains or near.near_examples <= 0 or not isinstance(length, float) or study.prices is None:
+    length = table.coupling.constant_length
+    if not study.trains or near.near_examples <= 0 or length is None or study.prices is None:
         return
     whole = study.table(a)
     cheapest = float(near.prices[0] * study.prices.example_price(whole.levels).min())

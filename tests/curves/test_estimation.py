@@ -173,9 +173,11 @@ def test_a_wrong_curve_is_noted_and_whole_runs_can_be_resampled(tmp_path):
     bent = [[(*r[:4], r[4] + 3 * np.exp(-r[1] / 2e4), *r[5:]) for r in pilot(rng, total=100_000)] for _ in range(4)]
     found = co.learning_curves(write(tmp_path / "a.csv", bent), levels=LEVELS, transfer=0.0)
     assert found.misfit.max() > 3
-    assert any("raise burn_in" in note for note in found.notes)
+    assert any("raise LogReading.burn_in" in note for note in found.notes)
     by_run = co.learning_curves(tmp_path / "a.csv", levels=LEVELS, transfer=0.0, bootstrap="runs")
     np.testing.assert_array_equal(by_run.reducible, found.reducible)
+    with pytest.raises(ValueError, match=r"Bootstrap\.repeats is 1"):
+        co.Bootstrap(repeats=1)
     with pytest.raises(ValueError, match="three are needed"):
         co.learning_curves(write(tmp_path / "b.csv", bent[:2]), levels=LEVELS, bootstrap="runs")
 
@@ -326,6 +328,19 @@ def test_the_recorder_counts_means_and_variances_of_every_window_and_level(tmp_p
 
 def same_row(a, b):
     return all(x == y or x == pytest.approx(y, rel=1e-9) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 31, 32, 33, 70])
+def test_a_recorder_goes_on_from_its_state_to_the_same_bits(stop):
+    whole = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    stopped = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    for i, (sigma, loss) in enumerate(batches(0, 90)):
+        if i == stop:
+            stopped = co.LevelStatistics.from_state(json.loads(json.dumps(stopped.state())))
+        whole.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+        stopped.record(sigma, loss, learning_rate=0.1 if i < 40 else 0.05)
+    assert stopped.rows() == whole.rows()
+    assert stopped.examples == whole.examples
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])

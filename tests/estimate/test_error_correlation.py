@@ -111,6 +111,22 @@ def test_replicas_are_units_of_their_own_and_few_are_refused():
         error_gram(wiener, wiener, co.Euler(), grid, Starts((3,), draws=2, like=F64))
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Starts((3,), draws=1), r"Starts\.draws is 1; it must be >= 2"),
+        (lambda: Starts((3, 0)), r"Starts\.shape is 0"),
+        (lambda: Starts((3,), batch=0), r"Starts\.batch is 0"),
+        (lambda: Swap(levels=0), r"Swap\.levels is 0"),
+        (lambda: Swap(fraction=1.5), r"Swap\.fraction is 1\.5; it must be <= 1"),
+        (lambda: Swap(unit="run"), r"Swap\.unit is 'run'"),
+    ],
+)
+def test_starts_and_swaps_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_a_killed_gram_goes_on_with_the_same_result_and_another_question_is_refused(tmp_path):
     options = {"starts": Starts((3,), draws=8, batch=1, like=F64), "seed": 5}
     grid = co.edm_grid(4, 0.1, 5.0)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.ingredients.coupling import Coupling, Settled, SigmaTable
+from codesign_opt.ingredients.coupling import Coupling, Settled
+from codesign_opt.ingredients.sigma_table import SigmaTable
 
 SIGMA = np.geomspace(0.01, 50.0, 30)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.solvers.information.shares import smoothed_loss, solve_information
+from codesign_opt.solvers.information.shares import solve_information
+from codesign_opt.solvers.information.smoothing import smoothed_loss
 from tests.helpers.information import smooth_features
 
 

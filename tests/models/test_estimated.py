@@ -115,7 +115,9 @@ def test_every_coupling_comes_back_from_a_file(coupling, tmp_path):
     assert twice.coupling.to_dict(NODES) == again.coupling.to_dict(NODES)
 
 
-@pytest.mark.parametrize("coupling", [co.Local(WIDTH), co.Transfer(0.4, WIDTH), co.PerStep(2.0)], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "coupling", [co.Local(WIDTH), co.Transfer(0.4, WIDTH), co.PerStep(2.0)], ids=lambda c: type(c).__name__
+)
 def test_a_file_of_version_0_1_0_is_read(coupling, tmp_path):
     model = replace(closed_form(co.Euler()), coupling=coupling)
     with np.load(model.save(tmp_path / "model.npz")) as archive:

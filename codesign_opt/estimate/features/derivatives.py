@@ -82,7 +82,7 @@ class LevelDerivatives:
                 out, tangent = forward_ad.unpack_dual(self.trained(dual, x, x.new_tensor(sigma)))
             except NotImplementedError as error:
                 raise ValueError(
-                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give probes=…."
+                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give Sketch.probes."
                 ) from error
         return out, torch.zeros_like(out) if tangent is None else tangent
 

@@ -44,6 +44,7 @@ class TangentGram:
                 given.
         """
         own = np.stack([self.gram[i, :, i] for i in range(self.sigma.size)])
+        # over N, the mean loss over the examples descends at these rates; below 0 is rounding of a Gram matrix
         values = np.maximum(np.linalg.eigvalsh(own)[:, ::-1], 0.0) / own.shape[1]
         if target is None:
             return values
@@ -57,12 +58,14 @@ class TangentGram:
     @property
     def correlation(self) -> Array:
         """(L, N, L, N) the Gram matrix with unit diagonal: 1 where two examples move the network alike."""
+        # an example that moves nothing correlates with nothing: 0, not nan
         length = np.sqrt(np.maximum(np.einsum("ljlj->lj", self.gram), 1e-300))
         return np.asarray(self.gram / length[:, :, None, None] / length)
 
     @property
     def level_coupling(self) -> Array:
         """(L, L) mean Gram entry between two levels over the root of both levels' own: coupling across noise levels."""
+        # means of entries, signs kept: pairs of examples that pull in opposite directions cancel, as in training
         mean = self.gram.mean(axis=(1, 3))
         length = np.sqrt(np.maximum(np.diag(mean), 1e-300))
         return np.asarray(mean / length[:, None] / length)
@@ -108,19 +111,23 @@ def tangent_gram(
     function, inner = _trainable(denoiser, module)
     gradients = PerSampleGradients(function, inner, directions, seed)
     clean = clean.to(gradients.like.device, gradients.like.dtype)
+    # one noise for all levels: what differs between two levels is then the level, not the draw
     z = normal(seed, "gram noise", shape=tuple(clean.shape), like=clean)
     outputs = clean[0].numel()
     number_of = outputs if probes is None else integer(probes, "tangent_gram.probes", minimum=1)
     gram = np.zeros((levels.size * count, levels.size * count))
     for probe in range(number_of):
+        # one output direction for all examples and levels: <J_i^T u, J_j^T u> averages to tr J_i J_j^T only so
         if probes is None:
             one = torch.zeros(outputs, dtype=clean.dtype, device=clean.device)
             one[probe] = 1.0
         else:
             one = rademacher(seed, "gram probe", probe, shape=(outputs,), like=clean)
         cotangent = one.reshape(clean.shape[1:]).expand_as(clean)
+        # output by output, so that N L rows of parameters are held and not the whole Jacobian
         rows = [gradients.rows(clean + float(s) * z, float(s), cotangent, "probe")[0] for s in levels]
         stacked = np.concatenate(rows)
         gram += stacked @ stacked.T
+    # signs have E u u^T = 1: a probe stands for the sum over outputs, which the exact way goes through
     gram /= outputs if probes is None else outputs * number_of
     return TangentGram(levels, gram.reshape(levels.size, count, levels.size, count), probes is None)

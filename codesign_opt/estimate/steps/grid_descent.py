@@ -32,7 +32,7 @@ class DescendedGrid:
         start: (K+1,) the start it came from, one of those given.
         held_out, held_out_before: errors on the held-out draws of both; the choice among iterates (and, on all
             draws, among starts) was made on them, so report the error on other draws.
-        descent, descent_before: errors on the draws that were descended.
+        descent: errors on the draws that were descended.
         batches: calls of the denoiser by all processes.
         steps: accepted moves of the descent that found it.
         reason: why that stopped.
@@ -43,7 +43,6 @@ class DescendedGrid:
     held_out: GridErrors
     held_out_before: GridErrors
     descent: GridErrors
-    descent_before: GridErrors
     batches: int
     steps: int
     reason: str
@@ -149,15 +148,13 @@ def descend_grid(
         if reason == "budget" and descent.affords(runs.slope_cost(start)):
             state, taken, reason = descent.descend(*descent.begin(start, unknowns, errors, others))
         if best is None or _both(value, state) < _both(value, best[0]):
-            best = state, start, errors, others, taken, reason
+            best = state, start, others, taken, reason
         if reason == "no node is free":
             break
     assert best is not None
-    state, start, errors, others, taken, reason = best
-    measured = [GridErrors(e) for e in (state.held_out, others, state.errors, errors)]
-    return DescendedGrid(
-        state.grid, start, measured[0], measured[1], measured[2], measured[3], runs.batches, taken, reason
-    )
+    state, start, others, taken, reason = best
+    reached, started, descended = (GridErrors(errors) for errors in (state.held_out, others, state.errors))
+    return DescendedGrid(state.grid, start, reached, started, descended, runs.batches, taken, reason)
 
 
 def _both(value: Callable[[Array], tuple[float, Array]], state: _State) -> float:

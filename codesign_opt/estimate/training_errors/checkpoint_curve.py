@@ -67,6 +67,7 @@ def error_left(
     pair = Denoiser.of(earlier), Denoiser.of(final)
     question = {"estimate": "error_left", "sigma": levels.tolist(), "batch": size, "seed": seed}
     ledger = Ledger(folder, question | {"denoisers": [one.name for one in pair]})
+    # draws are seeded by the number of the level: an item is of no use to a call with other levels, see the question
     found = [
         ledger.item(f"level-{i}", lambda i=i, s=s: _level(pair, data, float(s), i, size, seed))  # type: ignore[misc]
         for i, s in enumerate(levels)
@@ -74,6 +75,7 @@ def error_left(
     moments = Moments.from_state(
         {key: _stacked(found, key) for key in ("mean", "squares")} | {"count": found[0]["count"]}
     )
+    # L + kappa1 / m at both: the loss gained is kappa1 / m_earlier - kappa1 / m = (ratio - 1) kappa1 / m
     estimate = moments.estimate()
     return Estimate(estimate.value / (ratio - 1), estimate.standard_error / (ratio - 1), estimate.count)
 
@@ -108,6 +110,7 @@ def checkpoint_errors(
         DenoiserError: see Denoiser.
     """
     wanted, count = integer(images, "checkpoint_errors.images", minimum=2), integer(groups, "groups", minimum=2)
+    # all images at once in memory: every one of them is seen again at every level
     parts, have = [], 0
     for part in batches(data, 2048):
         parts.append(part[: wanted - have])
@@ -117,13 +120,17 @@ def checkpoint_errors(
     clean = torch.cat(parts)
     if have < count:
         raise ValueError(f"data has {have} images for {count} groups; give more images or fewer groups.")
+    # one direction of noise per image for all levels: with fresh noise the correlation of levels would fall by what
+    # the inputs differ, and that is no matter of training
     noise = normal(seed, "checkpoint errors", shape=tuple(clean.shape), like=clean)
     pair = Denoiser.of(earlier), Denoiser.of(final)
     size, fields = integer(batch, "checkpoint_errors.batch", minimum=1), []
     for sigma in levels.sigma:
         parts = (clean + float(sigma) * noise).split(size)
+        # in float64 from here: the two answers nearly agree, and the correlation is of their difference
         apart = [(pair[0](noisy, float(sigma)) - pair[1](noisy, float(sigma))).double().flatten(1) for noisy in parts]
         fields.append(torch.cat(apart).cpu())
+    # a group's images are one long vector: groups, not images or pixels, are the independent units of the errors
     dealt = torch.stack(fields)[:, : have // count * count].unflatten(1, (count, -1))
     return ErrorGram.from_fields(dealt.transpose(0, 1).numpy(), levels)
 
@@ -143,6 +150,7 @@ def _level(
         number_, clean = parts[index]
         noise = normal(seed, "error left", level, number_, shape=tuple(clean.shape), like=clean)
         noisy, at = clean + sigma * noise, torch.full((clean.shape[0],), sigma, dtype=clean.dtype, device=clean.device)
+        # both on the same noisy image: L and most of the scatter cancel sample by sample
         losses = [(one(noisy, at) - clean).double().flatten(1).square().sum(dim=1) for one in pair]
         moments.add(losses[0] - losses[1])
     return moments.reduced().state()

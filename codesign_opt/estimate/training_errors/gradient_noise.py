@@ -301,6 +301,7 @@ def _probes(clean: torch.Tensor, draw: _Draws, which: list[int], probes: int | N
         return
     number_of = _PROBES if probes is None else probes
     shape = (draw.batch, *clean.shape[1:])
+    # every batch has its own signs, by its number: any share of the batches gives the same numbers
     for i in range(number_of):
         names = [("probe", f"{draw.sigma:.8g}", index, i) for index in which]
         yield torch.cat([rademacher(draw.seed, *n, shape=shape, like=clean) for n in names]) / number_of**0.5
@@ -344,4 +345,5 @@ def _noise(sums: dict[str, Array], means: Array, count: int, omega: float, ridge
     noise = sums["second"] / count - np.outer(mean, mean)
     # omega cancels from H^-1 Sigma H^-1; the error is counted without it, by F = H / omega
     averaged = averaged_covariance(curvature, noise, ridge)
+    # the trace of H Pi + Pi H = Sigma: 2 tr(H Pi) = tr(Sigma), whatever H is
     return float(np.sum(curvature * averaged)) / omega, (float(sums["norm"]) / count - square) / (2 * omega)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ...basics.checks import Array, Indices, Mask
-from .batch_dual import BatchDual, BatchState, JointBatch, dot, weigh
+from .batch_dual import BatchDual, BatchState, JointBatch
+from .proof import relative_gap
+from .sums import weigh
 
 __all__ = ["ENOUGH", "BatchSolution", "JointBatch", "solve_batch"]
 
@@ -61,7 +63,7 @@ class BatchSolution:
 Rows = BatchSolution | BatchState
 
 
-def _put(target: Rows, rows: Indices | Mask, source: Rows, at: Indices | Mask) -> None:
+def _put(target: Rows, rows: Indices | Mask, source: Rows, at: Indices | Mask | slice) -> None:
     for field in fields(target):
         getattr(target, field.name)[rows] = getattr(source, field.name)[at]
 
@@ -123,27 +125,22 @@ def _between(places: Indices, known: Indices, theta: Array) -> Array:
 def _conclude(dual: BatchDual, state: BatchState) -> BatchSolution:
     """Points moved into all budgets, their values, and the dual values at these multipliers."""
     b, s = dual.batch, state
-    above, n = s.total - b.spent, s.n
+    above, n = s.levels.total - b.spent, s.levels.n
     paid = weigh(b.examples_prices, above) + weigh(b.steps_prices, n)
     share = np.where(paid > 0, b.budgets / paid, np.inf).min(axis=1)
+    # Newton's method ends within rounding of the budgets: a point far from them is no optimum, and is left to others
     inside = np.isfinite(s.worst) & (share > 0.99)
     share = np.minimum(share, 1.01)[:, None]
     above, n = share * above, share * n
-    total, safe = b.spent + above, n + dual.idle
-    factor, excess, _ = dual.factor(safe)
-    score = (b.errors * factor / (total + dual.no_training)).sum(axis=1)
-    bands = weigh(b.response, dual.power(safe))
-    last = np.zeros(score.size) if dual.window is None else b.final_error / dot(dual.window, total)
-    value = score + dot(b.floors, excess) + dot(bands, bands) + last
-    constant = 0.0 if b.form == "per_step" else b.floors.sum(axis=1)
+    at = dual.objective(b.spent + above, n)
     lower, nu = dual.bound(s)
-    gap = (value - lower) / np.maximum(value, 1e-8 * (value + constant))  # below 1e-16 all is rounding
-    gap = np.where(inside & np.isfinite(value) & np.isfinite(lower), gap, np.inf)
+    gap = relative_gap(at.value, lower, at.constant)
+    gap = np.where(inside & np.isfinite(at.value) & np.isfinite(lower), gap, np.inf)
     etas = np.zeros(b.budgets.shape)
     etas[:, dual.active] = s.eta
-    floor = dot(b.floors, factor)
+    value, lower = at.value + at.constant, lower + at.constant
     return BatchSolution(
-        above, n, value + constant, lower + constant, gap, etas, s.p, nu, score, floor, last, bands
+        above, n, value, lower, gap, etas, s.p, nu, at.score, at.floor, at.last, at.bands
     )  # fmt: skip
 
 
@@ -158,8 +155,8 @@ def _newton(dual: BatchDual, theta: Array) -> BatchState:
         if on.size < going.size:
             going = going[on]
             here, now = BatchDual(dual.batch.take(going), dual.active), _taken(now, on)
-        stuck = _step(here, now)
-        _put(state, going, now, np.arange(going.size))
+        now, stuck = _step(here, now)
+        _put(state, going, now, slice(None))
         if stuck.all():
             break
         if stuck.any():
@@ -168,16 +165,15 @@ def _newton(dual: BatchDual, theta: Array) -> BatchState:
     return state
 
 
-def _step(dual: BatchDual, state: BatchState) -> Mask:
-    """One damped step of all members in place; which of them found no smaller residual."""
+def _step(dual: BatchDual, state: BatchState) -> tuple[BatchState, Mask]:
+    """One damped step of all members; which of them found no smaller residual, and stayed."""
     move = dual.move(state)
     todo, here, before = np.arange(len(move)), dual, state
     for _ in range(_HALVINGS):
         trial = here.state(here.moved(before, move[todo]))
         better = trial.worst <= before.worst * (1 - 1e-4)
-        if better.all() and todo.size == len(move):
-            _put(state, todo, trial, todo)
-            return np.zeros(len(move), dtype=bool)
+        if better.all() and todo.size == len(move):  # the usual case: nothing is copied
+            return trial, np.zeros(len(move), dtype=bool)
         worse = np.flatnonzero(~better)
         before = _taken(before, worse)
         _put(state, todo[better], trial, better)
@@ -188,7 +184,7 @@ def _step(dual: BatchDual, state: BatchState) -> Mask:
         here = BatchDual(dual.batch.take(todo), dual.active)
     stuck = np.zeros(len(move), dtype=bool)
     stuck[todo] = True
-    return stuck
+    return state, stuck
 
 
 def _taken(state: BatchState, rows: Indices) -> BatchState:

@@ -11,12 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from ...basics.checks import Array
-from .dual import LevelDual, State
+from .dual import REACH, LevelDual, State
 from .proof import JointSolution, better, conclude
 
-__all__ = ["ENOUGH", "REACH", "climb"]
+__all__ = ["ENOUGH", "climb"]
 
-REACH = 4.0  # largest change of a log multiplier in one iteration
 ENOUGH = 1e-9  # gap at which the slow method stops
 _CLIMB = 120
 _PATIENCE = 8  # iterations without a rise of the bound
@@ -65,7 +64,7 @@ def _best_window(dual: LevelDual, theta: Array) -> State | None:
         state = dual.state(theta.copy())
         if state is None:
             return None, np.inf
-        return state, float(np.log(state.near) + 0.5 * np.log(state.nu / dual.program.final_error))
+        return state, float(np.log(state.near) + 0.5 * np.log(state.nu / dual.final_error))
 
     middle, reach = float(theta[-1]), 1.0
     found, height = at(middle)
@@ -100,18 +99,20 @@ def _between(dual: LevelDual, first: State, second: State) -> State:
 
     At the price at which a level is filled or left empty every number between serves as well.
     """
-    wanted = float(np.sqrt(dual.program.final_error / first.nu))
+    wanted = float(np.sqrt(dual.final_error / first.nu))
     weight = float(np.clip((wanted - first.near) / max(second.near - first.near, 1e-300), 0.0, 1.0))
-    total = first.total + weight * (second.total - first.total)
+    if dual.window is None:
+        return first
+    total = first.levels.total + weight * (second.levels.total - first.levels.total)
     cost = first.cost + weight * (second.cost - first.cost)
-    return replace(first, total=total, cost=cost, near=float(dual.window @ total)) if dual.window is not None else first
+    return replace(first, levels=replace(first.levels, total=total), cost=cost, near=dual.window @ total)
 
 
 def _missing(dual: LevelDual, state: State) -> float:
     """Primal minus dual at the level minimisers, relative: without cancellation, but with budgets unmet."""
     gap = float(((state.sums - 0.5 * state.p) ** 2).sum() + np.abs(state.eta * (dual.budget - state.cost)).sum())
     if dual.window is not None and state.near > 0:
-        root = np.sqrt(dual.program.final_error / state.near) - np.sqrt(state.nu * state.near)
+        root = np.sqrt(dual.final_error / state.near) - np.sqrt(state.nu * state.near)
         gap += float(root * root)
     return gap / max(abs(state.value), 1e-300)
 
@@ -153,13 +154,12 @@ def _refilled(dual: LevelDual, state: State) -> State | None:
 
 def _climbed(dual: LevelDual, state: State) -> State | None:
     """One ascent step by a backtracking line search on the dual value; None where nothing rises."""
-    dual.add_curvature(state)
     bands, y = state.p.size, state.multipliers
     gradient = np.concatenate([state.sums - 0.5 * state.p, state.cost - dual.budget])
-    curvature = state.curvature.copy()
+    curvature = dual.curvature(state)
     curvature.flat[: bands * (y.size + 1) : y.size + 1] += 0.5
     if dual.window is not None:
-        wanted = np.sqrt(dual.program.final_error / state.nu)
+        wanted = np.sqrt(dual.final_error / state.nu)
         gradient = np.append(gradient, wanted - state.near)
         curvature[-1, -1] += 0.5 * wanted / state.nu
     chain = np.diag(y)

@@ -1,30 +1,46 @@
-"""The dual function of the joint program: level minimisers in closed form, gradient and curvature.
+"""The dual function of the joint program: value, gradient and curvature from the level minimisers.
 
-docs/theory.md section 7, P2 and P3. For multipliers p_b of the band sums, eta_j of the budgets and
-nu of the examples near the stopping point, the Lagrangian is a sum over levels of
+docs/theory.md section 7.4. For multipliers p_b of the band sums, eta_j of the budgets and nu of the examples near
+the stopping point, the Lagrangian is a sum over levels (closed_forms.py) and of
 
-    A M(x) / T + F M(x) + (p . R) n^-q + (eta . k) n + (eta . c - nu w) T,   x = kappa / n,
+    - p_b^2 / 4 (the square's tangent),   - eta_j budget_j,   2 sqrt(A_r nu) (the tangent of A_r / (window . T)),
 
-minimised on each level over the examples T and the steps n. The minimum over T is explicit, the one
-over n a scalar equation; what results is concave and once continuously differentiable in (p, eta, nu).
+concave and once continuously differentiable in (p, eta, nu). `Dual` holds for one program, arrays (L,), and for R
+programs of one shape, arrays (R, L); LevelDual is the one program, with bounds of single levels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...basics.checks import Array
+from ...basics.checks import Array, Mask
+from .closed_forms import LevelForms, LevelMinimum
 from .program import JointProgram
+from .sums import dot, mix, pick, weigh
 
-__all__ = ["LevelDual", "State", "scaled_root"]
+__all__ = ["REACH", "Dual", "LevelDual", "Multipliers", "Objective", "State"]
 
-_INNER = 60
-Where = NDArray[np.bool_]
-_TINY = 1e-300
+REACH = 4.0  # largest change of a log multiplier in one iteration: beyond, linearised conditions say nothing
+_OVERFLOW = 700.0  # exp of more is infinite
+_LAST_DIGIT = 4e-15
+
+
+class Multipliers(NamedTuple):
+    """What is priced: theta (..., D), and from it p (..., B), eta (..., J) and nu (...).
+
+    theta is log p, log eta and, with a window, the logit of nu below its ceiling; `share` is 1 - nu / ceiling (1
+    without a ceiling) and `ceiling_slope` (..., J) d log ceiling / d log eta.
+    """
+
+    theta: Array
+    p: Array
+    eta: Array
+    nu: Any
+    share: Any
+    ceiling_slope: Array
 
 
 @dataclass(eq=False, slots=True)
@@ -32,90 +48,264 @@ class State:
     """Everything at one set of multipliers.
 
     Attributes:
-        theta: (D,) log p, log eta and, with a window, the logit of nu below its ceiling.
-        p, eta, nu: the multipliers.
-        n, total: (L,) minimisers.
-        sums, cost, near: (B,) S_b, (J,) cost, window . T.
-        value: dual value without the constant part of the objective.
-        curvature: (D, D) minus the Hessian of the levels' part in (p, eta, nu).
+        theta, p, eta, nu, share, ceiling_slope: as in Multipliers.
+        levels: the minimisers, (..., L).
+        sums, cost, near: (..., B) S_b, (..., J) cost, (...) window . T.
+        value: (...) dual value without the constant part of the objective.
     """
 
     theta: Array
     p: Array
     eta: Array
-    nu: float
-    share: float
+    nu: Any
+    share: Any
     ceiling_slope: Array
-    n: Array
-    total: Array
+    levels: LevelMinimum
     sums: Array
     cost: Array
-    near: float
-    value: float
-    pieces: tuple[Any, ...]
-    curvature: Array = field(default_factory=lambda: np.empty((0, 0)))
+    near: Any
+    value: Any
 
     @property
     def multipliers(self) -> Array:
-        """(D,) p, eta, nu in one vector."""
-        tail = [self.nu] if self.theta.size > self.p.size + self.eta.size else []
-        return np.concatenate([self.p, self.eta, tail])
+        """(..., D) p, eta and, with a window, nu in one vector."""
+        return _joined(self.p, self.eta, self.nu, self.theta)
+
+    @property
+    def slopes(self) -> Array:
+        """(..., D) what each multiplier weighs: S_b, cost_j and, with a window, window . T."""
+        return _joined(self.sums, self.cost, self.near, self.theta)
 
 
-class LevelDual:
-    """The dual function of a program with some of its budgets; the others' multipliers are zero.
+class Objective(NamedTuple):
+    """The objective at a design: `value` (...) without `constant`, the part of the floors that no design changes.
+
+    `score`, `floor` and `last` (...) are the parts of the whole; `bands` (..., B) the roots of the discretisation's.
+    """
+
+    value: Any
+    constant: Any
+    score: Any
+    floor: Any
+    last: Any
+    bands: Array
+
+
+class Dual:
+    """The dual function over levels (..., L), of one program or of R programs.
+
+    Args:
+        levels: the closed forms.
+        errors: (..., L) A of the program itself; `levels` may have traces added to it.
+        response: (..., B, L).
+        prices: (..., J, L) of examples and of steps in the budgets that may have a multiplier.
+        budget: (..., J).
+        spent: (..., L).
+        final: the last evaluation's error (...) and its window (..., L), or None.
+    """
+
+    def __init__(
+        self,
+        levels: LevelForms,
+        errors: Array,
+        response: Array,
+        prices: tuple[Array, Array],
+        budget: Array,
+        spent: Array,
+        final: tuple[Any, Array] | None,
+    ) -> None:
+        self.levels, self.errors, self.r, self.budget, self.spent = levels, errors, response, budget, spent
+        self.c, self.k = prices
+        self.q, self.bands = levels.order, response.shape[-2]
+        self.final_error: Any = 0.0 if final is None else final[0]
+        self.window: Array | None = None if final is None else final[1]
+        self._none = np.zeros(budget.shape[:-1])
+        # of the logarithms themselves in the residual: log p_b in 2 S_b / p_b, half of log nu in sqrt(A_r / nu)
+        own = [1.0] * self.bands + [0.0] * budget.shape[-1]
+        self._own = np.diag(own if final is None else [*own, 0.5])
+        # levels on which nu has a ceiling: beyond it an example would pay more than its price, without end
+        self.open: Mask | None = None
+        if self.window is not None:
+            self.open = self.window > 0 if levels.high is None else np.isinf(levels.high) & (self.window > 0)
+            self.open = self.open if self.open.any() else None
+
+    # ------------------------------------------------------------------ multipliers
+
+    def split(self, theta: Array) -> tuple[Multipliers, Array]:
+        """The multipliers at theta, and the price of an example less what it is worth near the stopping point.
+
+        nu is written as a share of its ceiling because a dominant last evaluation lies so close below it that
+        price - nu w would have no digit left: with nu = ceiling (1 - share) it is a sum of nonnegative terms.
+        """
+        last = self.bands + self.budget.shape[-1]
+        values = np.exp(theta[..., :last])
+        p, eta = values[..., : self.bands], values[..., self.bands :]
+        price = mix(eta, self.c)
+        if self.window is None:
+            return Multipliers(theta, p, eta, self._none, 1 + self._none, 0 * eta), price
+        if self.open is None:
+            nu = np.exp(theta[..., -1])
+            return Multipliers(theta, p, eta, nu, np.ones_like(nu), 0 * eta), price - nu[..., None] * self.window
+        ceiling, slope = self.ceiling(eta, price)
+        place = np.minimum(np.maximum(theta[..., -1], -_OVERFLOW), _OVERFLOW)
+        share, nu = 1 / (1 + np.exp(place)), ceiling / (1 + np.exp(-place))
+        base = price - ceiling[..., None] * self.window
+        base = np.where(self.open, np.maximum(base, 0.0), base)  # 0 on the level that sets the ceiling
+        price = base + (ceiling * share)[..., None] * self.window
+        return Multipliers(theta, p, eta, nu, share, slope), price
+
+    def ceiling(self, eta: Array, price: Array) -> tuple[Any, Array]:
+        """(...) nu at which an example pays its whole price on some level, and (..., J) d log of it / d log eta."""
+        assert self.window is not None
+        if self.open is None:
+            return np.full(eta.shape[:-1], np.inf), 0 * eta
+        ratio = np.divide(price, self.window, out=np.full(price.shape, np.inf), where=self.open)
+        place = ratio.argmin(axis=-1)
+        at = eta * pick(self.c, place)
+        return pick(ratio, place), at / at.sum(axis=-1, keepdims=True)
+
+    def reported(self, state: State) -> tuple[Multipliers, Array]:
+        """The multipliers as a user reads them, p, eta and nu, and the price of an example at them.
+
+        nu is a last digit below its ceiling: a bound from nu itself, not from its distance to the ceiling, is what
+        can be checked by others, and must not be infinite.
+        """
+        price = mix(state.eta, self.c)
+        nu, one = state.nu, np.ones_like(state.nu)
+        if self.window is not None:
+            nu = nu * (1 - _LAST_DIGIT)
+            price = price - nu[..., None] * self.window
+        return Multipliers(state.theta, state.p, state.eta, nu, one, state.ceiling_slope), price
+
+    # ------------------------------------------------------------------ value and derivatives
+
+    def at(self, m: Multipliers, price: Array) -> State:
+        """The level minimisers at these multipliers and what follows from them; inf where nothing bounds them."""
+        levels = self.levels.minimum(mix(self.q * m.p, self.r), mix(m.eta, self.k), price)
+        sums, cost = self.band_sums(levels.power), self.paid(levels.total, levels.n)
+        value = levels.score.sum(axis=-1) + dot(self.levels.floors, levels.excess)
+        value = value + (dot(m.p, sums) - 0.25 * dot(m.p, m.p) + dot(m.eta, cost - self.budget))
+        near = self._none
+        if self.window is not None:
+            near = dot(self.window, levels.total)
+            value = value + 2 * np.sqrt(self.final_error * m.nu) - m.nu * near
+        return State(*m, levels, sums, cost, near, value)
+
+    def band_sums(self, power: Array) -> Array:
+        """(..., B) S_b. One program's by numpy's pairwise sum, the most exact; for many its summands are too many."""
+        return np.asarray((self.r * power).sum(axis=1) if power.ndim == 1 else weigh(self.r, power))
+
+    def paid(self, total: Array, n: Array) -> Array:
+        """(..., J) what examples and steps cost in the priced budgets."""
+        return np.asarray(weigh(self.c, total - self.spent) + weigh(self.k, n))
+
+    def curvature(self, state: State) -> Array:
+        """(..., D, D) minus the Hessian of the levels' minima in (p, eta, nu), by eliminating (log T, log n)."""
+        at, bands, size = state.levels, self.bands, state.theta.shape[-1]
+        last = bands + self.budget.shape[-1]
+        in_steps, half, in_examples = self.levels.second_derivatives(at)
+        # rows: by how much d log n, and d log T, change what each multiplier weighs
+        z = np.zeros((*at.n.shape[:-1], size, at.n.shape[-1]))
+        np.multiply(self.r, (-self.q * at.power)[..., None, :], out=z[..., :bands, :])
+        np.multiply(self.k, at.n[..., None, :], out=z[..., bands:last, :])
+        y = np.empty((*at.n.shape[:-1], size - bands, at.n.shape[-1]))
+        np.multiply(self.c, at.total[..., None, :], out=y[..., : last - bands, :])
+        if self.window is not None:
+            np.multiply(self.window, -at.total, out=y[..., -1, :])
+        if half is not None:  # T follows n
+            z[..., bands:, :] -= half[..., None, :] * y
+        curvature = np.matmul(z * in_steps[..., None, :], z.swapaxes(-1, -2))
+        curvature[..., bands:, bands:] += np.matmul(y * in_examples[..., None, :], y.swapaxes(-1, -2))
+        return np.asarray(curvature)
+
+    def unconverged(self, state: State) -> Any:
+        """(...) how far the level minima may lie below the values used."""
+        return self.levels.slack(state.levels).sum(axis=-1)
+
+    # ------------------------------------------------------------------ optimality
+
+    def residual(self, state: State) -> Array:
+        """(..., D) logarithms of the optimality conditions: 2 S_b / p_b, cost_j / budget_j, wanted / given near.
+
+        Logarithms, because the conditions are products of powers of the multipliers where one term dominates, and
+        multipliers differ by decades.
+        """
+        parts = [2 * state.sums / state.p, state.cost / self.budget]
+        if self.window is not None:
+            parts.append((np.sqrt(self.final_error / state.nu) / state.near)[..., None])
+        return np.asarray(np.log(np.concatenate(parts, axis=-1)))
+
+    def linearised(self, state: State) -> Array:
+        """(..., D, D) minus the derivative of the residual by the logarithms of (p, eta, nu)."""
+        matrix = self.curvature(state) * state.multipliers[..., None, :] / state.slopes[..., :, None]
+        matrix += self._own
+        return np.asarray(matrix)
+
+    def moved(self, state: State, move: Array) -> Array:
+        """theta after a change of (log p, log eta, log nu); its last entry is the logit of nu below its ceiling."""
+        theta = state.theta + move
+        if self.window is not None:
+            # d logit(nu / ceiling) = d log(nu / ceiling) / (1 - nu / ceiling)
+            rise = move[..., -1] - dot(state.ceiling_slope, move[..., self.bands : -1])
+            rise = rise / np.maximum(state.share, 1e-300)
+            theta[..., -1] = state.theta[..., -1] + np.minimum(np.maximum(rise, -REACH), REACH)
+        return theta
+
+    # ------------------------------------------------------------------ primal
+
+    def objective(self, total: Array, n: Array) -> Objective:
+        """The program's objective at T and n (..., L)."""
+        levels, safe = self.levels, self.levels.safe(n)
+        factor, excess, _ = levels.factor(safe)
+        score = (self.errors * factor / (total + np.where(self.errors > 0, 0.0, 1.0))).sum(axis=-1)
+        bands = weigh(self.r, levels.power(safe))
+        last = np.zeros(score.shape)
+        if self.window is not None:
+            near = dot(self.window, total)
+            last = np.where(near > 0, self.final_error / near, np.inf)
+        value = score + dot(levels.floors, excess) + dot(bands, bands) + last
+        constant = 0.0 if levels.form == "per_step" else levels.floors.sum(axis=-1)
+        return Objective(value, constant, score, dot(levels.floors, factor), last, bands)
+
+
+class LevelDual(Dual):
+    """The dual function of one program with some of its budgets; the others' multipliers are zero.
 
     Args:
         program: the program.
         active: budgets that may have a multiplier.
-        errors: (L,) A where it differs from the program's.
+        errors: (L,) A where it differs from the program's, by traces that make the examples unique.
     """
 
     def __init__(self, program: JointProgram, active: list[int], errors: Array | None = None) -> None:
         p = program
-        self.program, self.active, self.q, self.form = p, active, int(p.order), p.form
+        self.program, self.active, self.form = p, active, p.form
         whole = len(active) == p.budgets.size
-        self.c = p.examples_prices if whole else p.examples_prices[active]
-        self.k = p.steps_prices if whole else p.steps_prices[active]
-        self.budget = p.budgets if whole else p.budgets[active]
+        prices = (p.examples_prices, p.steps_prices)
+        c, k = prices if whole else (p.examples_prices[active], p.steps_prices[active])
         self.a = p.errors if errors is None else errors
+        # a band without response has S_b = 0, whose logarithm has no place in theta
         self.rows = p.response.max(axis=1, initial=0.0) > 0
-        self.r = p.response if self.rows.all() else p.response[self.rows]
-        self._bounds()
-        self._needs()
-        self.window = p.final_window if p.final_error > 0 else None
-        self.open = np.isinf(self.high) & (self.window > 0) if self.window is not None else None
-
-    def _bounds(self) -> None:
-        p = self.program
+        response = p.response if self.rows.all() else p.response[self.rows]
         zero = np.zeros(p.size)
-        self.spent = zero if p.spent is None else p.spent
-        self.low = self.spent if p.examples_low is None else np.maximum(self.spent, p.examples_low)
-        self.high = np.full(p.size, np.inf) if p.examples_high is None else np.maximum(p.examples_high, self.spent)
-        self.capped = p.examples_high is not None
-        self.floored = p.spent is not None or p.examples_low is not None
+        spent = zero if p.spent is None else p.spent
+        self.low = spent if p.examples_low is None else np.maximum(spent, p.examples_low)
+        self.high = np.full(p.size, np.inf) if p.examples_high is None else np.maximum(p.examples_high, spent)
         self.n_low = zero if p.steps_low is None else p.steps_low
         self.n_high = np.full(p.size, np.inf) if p.steps_high is None else p.steps_high
-        self.boxed_steps = p.steps_low is not None or p.steps_high is not None
-
-    def _needs(self) -> None:
-        """Which levels train, which need steps for the score, and where a number of steps serves nothing."""
-        p = self.program
-        self.trains = self.a > 0
-        # errors given only to make T unique do not depend on the steps
-        bare = self.trains & (p.errors == 0)
-        self.coupled = None if self.a is p.errors or not bare.any() else np.where(bare, 0.0, 1.0)
-        scored = ((p.errors > 0) | (p.floors > 0)) & (p.kappa > 0)
-        if self.form == "settled":
-            scored = np.zeros(p.size, dtype=bool)
-        self.scored = scored
-        self.kink = np.where(scored, p.kappa if self.form == "max" else np.inf, 0.0)
-        self.no_training = np.where(self.trains, 0.0, 1.0)  # added to T, so that 0/0 is 0
-        idle = ~scored
-        if idle.any():
-            idle &= ~(self.r > 0).any(axis=0)
-        self.idle = idle.astype(np.float64) if idle.any() else None
-        self.free_steps = bool(np.any(~(self.k.max(axis=0) > 0)))
+        bare = None if errors is None else (errors > 0) & (p.errors == 0)
+        final = (p.final_error, p.final_window) if p.final_error > 0 and p.final_window is not None else None
+        levels = LevelForms(
+            p.form, int(p.order), self.a, p.floors, p.kappa, self.low,
+            high=None if p.examples_high is None else self.high, steps_low=p.steps_low, steps_high=p.steps_high,
+            tied=None if bare is None or not bare.any() else np.where(bare, 0.0, 1.0),
+            floored=p.spent is not None or p.examples_low is not None, windowed=final is not None,
+            free_steps=not bool((k.max(axis=0) > 0).all()),
+        )  # fmt: skip
+        if not levels.scored.all():
+            levels.rest(np.asarray((response > 0).any(axis=0)))
+        super().__init__(levels, p.errors, response, (c, k), p.budgets if whole else p.budgets[active], spent, final)
+        self.endless = levels.trains & np.isinf(self.high)  # where a price that is not positive leaves no minimum
 
     @property
     def feasible(self) -> bool:
@@ -128,320 +318,27 @@ class LevelDual:
     @property
     def bounded(self) -> bool:
         """Whether prices or caps limit all that helps."""
-        helps_examples = self.trains if self.window is None else self.trains | (self.window > 0)
+        trains = self.levels.trains
+        helps_examples = trains if self.window is None else trains | (self.window > 0)
         examples = (self.c.max(axis=0) > 0) | np.isfinite(self.high) | ~helps_examples
         steps = (self.k.max(axis=0) > 0) | np.isfinite(self.n_high)
         return bool(examples.all() and steps.all())
 
-    # ------------------------------------------------------------------ multipliers
-
-    def split(self, theta: Array) -> tuple[Array, Array, float, float, Array]:
-        """p, eta, nu, 1 - nu over its ceiling (1 where it has none), d log ceiling / d log eta."""
-        bands, budgets = self.r.shape[0], self.budget.size
-        values = np.exp(theta[: bands + budgets])
-        p, eta = values[:bands], values[bands:]
-        if self.window is None:
-            return p, eta, 0.0, 1.0, np.zeros(budgets)
-        place, ceiling = self.ceiling(eta)
-        if place is None:
-            return p, eta, float(np.exp(theta[-1])), 1.0, np.zeros(budgets)
-        share = float(1 / (1 + np.exp(min(theta[-1], 700.0))))
-        nu = ceiling / (1 + float(np.exp(min(-theta[-1], 700.0))))
-        at = eta * self.c[:, place]
-        return p, eta, nu, share, at / at.sum()
-
-    def ceiling(self, eta: Array) -> tuple[int | None, float]:
-        """The level at which nu first pays the whole price of an example, and nu there; beyond, no bound is left."""
-        if self.open is None or self.window is None or not self.open.any():
-            return None, np.inf
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(self.open, (eta @ self.c) / self.window, np.inf)
-        place = int(ratio.argmin())
-        return place, float(ratio[place])
-
-    def _example_price(self, eta: Array, nu: float, share: float) -> Array:
-        price = eta[0] * self.c[0] if eta.size == 1 else eta @ self.c
-        if self.window is None:
-            return price
-        place, ceiling = self.ceiling(eta)
-        if place is None or self.open is None:
-            return price - nu * self.window
-        # price - nu w without cancellation at the ceiling, where a dominant last evaluation lies
-        base = price - ceiling * self.window
-        base = np.where(self.open, np.maximum(base, 0.0), base)
-        return base + (ceiling * share) * self.window
-
-    # ------------------------------------------------------------------ levels
-
     def state(self, theta: Array) -> State | None:
         """None where the Lagrangian has no minimum."""
-        p, eta, nu, share, slope = self.split(theta)
-        return self._state(theta, p, eta, nu, share, slope, self._example_price(eta, nu, share))
+        return self._minimum(*self.split(theta))
 
     def checked(self, state: State) -> State | None:
-        """The state at the multipliers as they are reported, nu a last digit below its ceiling: what is proved."""
-        if self.window is None:
-            return self._state(state.theta, state.p, state.eta, 0.0, 1.0, state.ceiling_slope, state.eta @ self.c)
-        nu = state.nu * (1 - 4e-15)
-        price = state.eta @ self.c - nu * self.window
-        return self._state(state.theta, state.p, state.eta, nu, 1.0, state.ceiling_slope, price)
+        """The state at the multipliers as they are reported: what is proved."""
+        return self._minimum(*self.reported(state))
 
-    def _state(
-        self, theta: Array, p: Array, eta: Array, nu: float, share: float, slope: Array, price: Array
-    ) -> State | None:
-        step_price = eta[0] * self.k[0] if eta.size == 1 else eta @ self.k
-        if np.any((price <= 0) & self.trains & np.isinf(self.high)):
+    def _minimum(self, multipliers: Multipliers, price: Array) -> State | None:
+        if np.any((price <= 0) & self.endless):
             return None
-        drag = (self.q * p) @ self.r if p.size else np.zeros(self.program.size)
-        n, moving = self._steps(drag, step_price, price)
-        if not n.max() < np.inf:
-            return None
-        n_safe = n if self.idle is None else n + self.idle
-        factor, excess, slope_m = self._factor(n_safe)
-        weight = self.a * (factor if self.coupled is None else np.where(self.coupled > 0, factor, 1.0))
-        total, free = self._examples(price, weight)
-        if not total.max() < np.inf:
-            return None
-        power = self._power(n_safe)
-        x = self.r * power
-        sums = x.sum(axis=1)
-        cost = self.c @ (total - self.spent) + self.k @ n
-        score = weight / (total + self.no_training)
-        error = float(score.sum() + self.program.floors @ excess)
-        value = error + float(p @ sums - 0.25 * (p @ p) + eta @ (cost - self.budget))
-        near = 0.0
-        if self.window is not None:
-            near = float(self.window @ total)
-            value += 2 * float(np.sqrt(self.program.final_error * nu)) - nu * near
-        pieces = (drag, step_price, moving, free, factor, slope_m, score, x, power)
-        return State(theta, p, eta, nu, share, slope, n, total, sums, cost, near, value, pieces)
-
-    def _power(self, n: Array) -> Array:
-        inverse = 1.0 / n
-        return inverse if self.q == 1 else inverse * inverse if self.q == 2 else inverse**self.q
-
-    def _factor(self, n: Array) -> tuple[Array, Array, Array | None]:
-        """M, the part of M that steps can change, and -d log M / d log n (None: zero everywhere)."""
-        kappa = self.program.kappa
-        if self.form == "settled":
-            return np.ones(n.size), np.zeros(n.size), None
-        x = kappa / n
-        if self.form == "per_step":
-            return x, x, np.ones(n.size)
-        if self.form == "max":
-            factor = np.maximum(x, 1.0)
-            return factor, factor - 1.0, (x > 1.0).astype(np.float64) if x.max() > 1.0 else None
-        fourth = np.minimum(x, 1e70) ** 4
-        bulge = np.log1p(np.minimum(x, 1 / np.maximum(x, _TINY)) ** 4) / 4
-        large = x > 1
-        factor = np.where(large, x, 1.0) * np.exp(bulge)
-        return factor, np.where(large, factor - 1.0, np.expm1(bulge)), fourth / (1 + fourth)
-
-    def _examples(self, price: Array, weight: Array) -> tuple[Array, Where]:
-        """T = clip(sqrt(A M / price), low, high), and where it is not clipped."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            best = np.sqrt(weight / price)
-        if self.capped or self.window is not None:
-            best = np.where(price > 0, best, np.where((price < 0) | self.trains, self.high, self.low))
-        else:
-            best = np.where(self.trains, best, self.low)
-        if not (self.floored or self.capped):
-            return best, self.trains
-        total = np.minimum(np.maximum(best, self.low), self.high)
-        return total, (total == best) & self.trains
-
-    def _steps(self, drag: Array, step_price: Array, price: Array) -> tuple[Array, Where | None]:
-        """n on every level, and where it moves with the multipliers (None: everywhere)."""
-        if self.free_steps:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = np.where(drag > 0, drag / step_price, 0.0)
-        else:
-            ratio = drag / step_price
-        n = self._root(ratio)
-        moving: Where | None = None
-        wanting = np.flatnonzero(n < self.kink)
-        if wanting.size:
-            long, kink = self._long(wanting, n[wanting], drag, step_price, price), self.kink[wanting]
-            n = n.copy()
-            n[wanting] = np.minimum(long, kink)
-            moving = np.ones(n.size, dtype=bool)
-            moving[wanting] = long < kink
-        if self.boxed_steps:
-            clipped = np.minimum(np.maximum(n, self.n_low), self.n_high)
-            moving = (clipped == n) if moving is None else moving & (clipped == n)
-            n = clipped
-        return n, moving
-
-    def _root(self, ratio: Array) -> Array:
-        if self.q == 1:
-            return np.sqrt(ratio)
-        if self.q == 2:
-            return np.cbrt(ratio)
-        return np.sqrt(np.sqrt(ratio)) if self.q == 3 else ratio ** (1 / (self.q + 1))
-
-    def _long(self, on: NDArray[np.intp], short: Array, drag: Array, step_price: Array, price: Array) -> Array:
-        """Root of step_price n = (A/T + F) (-dM/dlog n) + q D n^-q on the levels `on`, T at its best."""
-        p = self.program
-        a, kappa, cost = self._score_weight()[on], p.kappa[on], np.maximum(step_price[on], _TINY)
-        worth = np.maximum(price[on], 0.0)
-        at_floor = p.floors[on] * kappa / cost
-        half = np.cbrt(np.sqrt(a * kappa * worth) / cost) ** 2
-        at_cap = np.sqrt(a * kappa / self.high[on] / cost) if self.capped else None
-        n = scaled_root(self.q, short, half, np.sqrt(at_floor), at_cap)
-        if self.floored:
-            low = self.low[on]
-            with np.errstate(divide="ignore", over="ignore"):
-                below = np.flatnonzero((a > 0) & (a * kappa < low * low * worth * n))
-            if below.size:
-                held = np.sqrt(at_floor[below] + a[below] * kappa[below] / low[below] / cost[below])
-                n[below] = scaled_root(self.q, short[below], np.zeros(below.size), held, None)
-        if self.free_steps:
-            n = np.where(step_price[on] > 0, n, np.inf)
-        return n if self.form != "p4" else self._long_p4(on, short, n, drag[on], cost, worth)
-
-    def _score_weight(self) -> Array:
-        return self.a if self.coupled is None else self.a * self.coupled
-
-    def _long_p4(
-        self, on: NDArray[np.intp], short: Array, upper: Array, drag: Array, cost: Array, worth: Array
-    ) -> Array:
-        """The same for the smooth form, between the short root and the root of M(x) = x: guarded Newton."""
-        p, a, kappa = self.program, self._score_weight()[on], self.program.kappa[on]
-        low, high, floors = self.low[on], self.high[on], p.floors[on]
-
-        def above(t: Array) -> tuple[Array, Array]:
-            """log of the right-hand side over step_price n, and an approximate slope in t = log n."""
-            n = np.exp(t)
-            x4 = np.minimum(kappa / n, 1e70) ** 4
-            m = x4 / (1 + x4)
-            factor = (1 + x4) ** 0.25
-            with np.errstate(divide="ignore", invalid="ignore"):
-                total = np.where(a > 0, np.clip(np.sqrt(a * factor / worth), low, high), 1.0)
-                score = (np.where(a > 0, a / total, 0.0) + floors) * factor * m
-            pull = drag * np.minimum(n, 1e70) ** float(-self.q)
-            right = np.maximum(score + pull, _TINY)
-            return np.log(right) - np.log(cost) - t, -1 - (self.q * pull + (4 - 3.5 * m) * score) / right
-
-        with np.errstate(divide="ignore"):
-            b = np.log(np.clip(np.maximum(upper, short), 1e-150, 1e150)) + 1e-9
-            t_low = np.maximum(np.log(np.minimum(upper, kappa) * 0.1), -345.0)
-        t_low = np.minimum(np.maximum(t_low, np.log(np.maximum(short, 1e-150)) - 1e-9), b)
-        for _ in range(_INNER):
-            wrong = above(t_low)[0] < 0
-            if not wrong.any():
-                break
-            t_low = np.where(wrong, np.maximum(t_low - 2.0, -345.0), t_low)
-        t = 0.5 * (t_low + b)
-        for _ in range(200):
-            height, slope = above(t)
-            t_low, b = np.where(height >= 0, t, t_low), np.where(height <= 0, t, b)
-            trial = t - height / slope
-            trial = np.where((trial > t_low) & (trial < b), trial, 0.5 * (t_low + b))
-            done = float(np.abs(trial - t).max()) < 1e-13
-            t = trial
-            if done:
-                break
-        n = np.exp(t)
-        return np.where(np.isinf(upper), np.inf, n)
-
-    # ------------------------------------------------------------------ derivatives
-
-    def add_curvature(self, state: State) -> None:
-        """Minus the Hessian of the levels' minima in (p, eta, nu), by eliminating (log T, log n)."""
-        drag, step_price, moving, free, factor, slope_m, score, x, power = state.pieces
-        q, bands, budgets, n, total = self.q, state.p.size, self.budget.size, state.n, state.total
-        size = state.theta.size
-        z = np.empty((size, n.size))
-        np.multiply(x, -q, out=z[:bands])
-        np.multiply(self.k, n, out=z[bands : bands + budgets])
-        if self.window is not None:
-            z[-1] = 0.0
-        y = np.empty((size - bands, n.size))
-        np.multiply(self.c, total, out=y[:budgets])
-        if self.window is not None:
-            np.multiply(self.window, -total, out=y[-1])
-        pull = drag * power
-        bend = step_price * n + q * pull
-        if slope_m is not None:
-            tied = score if self.coupled is None else score * self.coupled
-            bend = bend + (tied + self.program.floors * factor) * (slope_m * (4 - 3 * slope_m))
-            half = 0.5 * slope_m * free if self.coupled is None else 0.5 * slope_m * free * self.coupled
-            bend = bend - tied * slope_m * half
-            z[bands:] -= half * y
-        with np.errstate(divide="ignore"):
-            weight = 1.0 / bend
-            in_examples = 0.5 / score if self.trains.all() else np.where(self.trains, 0.5 / score, 0.0)
-        weight = np.where(bend > 0, weight, 0.0) if moving is None else np.where(moving & (bend > 0), weight, 0.0)
-        if self.floored or self.capped:
-            in_examples = np.where(free, in_examples, 0.0)
-        curvature = (z * weight) @ z.T
-        curvature[bands:, bands:] += (y * in_examples) @ y.T
-        state.curvature = curvature
-
-    def root_error(self, state: State) -> float:
-        """How far the level minima may lie below the values used: slope times distance on unconverged levels."""
-        drag, step_price, moving, _, factor, slope_m, score, _, power = state.pieces
-        right = drag * power
-        if slope_m is not None:
-            tied = score if self.coupled is None else score * self.coupled
-            right = right + (tied + self.program.floors * factor) * slope_m
-        left = step_price * state.n
-        with np.errstate(divide="ignore", invalid="ignore"):
-            off = np.abs(left - right) * np.abs(np.log(left / right))
-        known = (left > 0) & (right > 0)
-        if moving is not None:
-            known &= moving
-        return float(np.where(known, off, 0.0).sum())
-
-    # ------------------------------------------------------------------ primal
-
-    def objective(self, total: Array, n: Array) -> tuple[float, float]:
-        """The objective without its constant part, and the constant part."""
-        p = self.program
-        n_safe = n if self.idle is None else n + self.idle
-        factor, excess, _ = self._factor(n_safe)
-        score = p.errors * factor / (total + np.where(p.errors > 0, 0.0, 1.0))
-        sums = self.r @ self._power(n_safe)
-        value = float(score.sum() + p.floors @ excess + sums @ sums)
-        if self.window is not None:
-            near = float(self.window @ total)
-            value += p.final_error / near if near > 0 else np.inf
-        return value, 0.0 if self.form == "per_step" else float(p.floors.sum())
+        found = self.at(multipliers, price)
+        return found if found.levels.n.max() < np.inf and found.levels.total.max() < np.inf else None
 
 
-def scaled_root(order: int, short: Array, half: Array, floor: Array, cap: Array | None) -> Array:
-    """n with (short/n)^(q+1) + max((half/n)^1.5, (cap/n)^2) + (floor/n)^2 = 1.
-
-    Relative to the largest of the single roots every coefficient is at most 1; in s = sqrt(scale/n) the
-    equation is a convex increasing polynomial, on which Newton's method from s = 1 descends to the root.
-    """
-    scale = np.maximum(np.maximum(short, half), floor)
-    if cap is not None:
-        scale = np.maximum(scale, cap)
-    scale = np.maximum(scale, _TINY)
-    ratio = short / scale
-    a: Array | None = ratio ** (order + 1) if order > 1 else None
-    b, f = half / scale, floor / scale
-    b, f = b * np.sqrt(b), f * f if a is not None else f * f + ratio * ratio
-    c = None if cap is None else (cap / scale) ** 2
-    s = np.ones(scale.size)
-    for _ in range(_INNER):
-        square = s * s
-        cube = square * s
-        fourth = square * square
-        score, rise = b * cube, 3.0 * b * square
-        if c is not None:
-            at_cap = c * fourth
-            rise = np.where(at_cap > score, 4.0 * c * cube, rise)
-            score = np.maximum(score, at_cap)
-        height = score + f * fourth - 1.0
-        rise = rise + 4.0 * f * cube
-        if a is not None:
-            top = a * (fourth * square if order == 2 else fourth * fourth if order == 3 else square ** (order + 1))
-            height = height + top
-            rise = rise + (2 * order + 2) * top / s
-        move = height / rise
-        s = s - move
-        if not move.max() > 1e-9:
-            break
-    return scale / (s * s)
+def _joined(bands: Array, budgets: Array, window: Any, theta: Array) -> Array:
+    tail = [window[..., None]] if theta.shape[-1] > bands.shape[-1] + budgets.shape[-1] else []
+    return np.concatenate([bands, budgets, *tail], axis=-1)

@@ -8,17 +8,16 @@ concave dual function at every iteration does. Every answer carries the dual val
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from ...basics.checks import Array
-from .climb import ENOUGH, REACH, climb
-from .dual import LevelDual, State
+from .climb import ENOUGH, climb
+from .dual import REACH, LevelDual, State
+from .guesses import above_floors, first_guess, guess_of
 from .program import JointProgram
 from .proof import JointSolution, better, conclude
 
-__all__ = ["JointProgram", "JointSolution", "solve_joint", "solve_many"]
+__all__ = ["JointProgram", "JointSolution", "solve_joint"]
 
 _NEWTON = 25
 _FAINT = (1e-24, 1e-32, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
@@ -49,23 +48,6 @@ def solve_joint(
     """
     with np.errstate(all="ignore"):
         return _solve(program, tolerance, start)
-
-
-def solve_many(programs: Iterable[JointProgram], *, tolerance: float = 1e-11) -> list[JointSolution | None]:
-    """Similar programs in order, each started from the multipliers of the last one that was solved.
-
-    >>> solve_many([])
-    []
-    """
-    found: list[JointSolution | None] = []
-    last: JointSolution | None = None
-    for program in programs:
-        start = None
-        if last is not None and last.band_multipliers.size == len(program.response):
-            start = (last.band_multipliers, last.budget_multipliers)
-        found.append(solve_joint(program, tolerance=tolerance, start=start))
-        last = found[-1] if found[-1] is not None else last
-    return found
 
 
 def _solve(program: JointProgram, tolerance: float, start: tuple[Array, Array] | None) -> JointSolution | None:
@@ -107,10 +89,10 @@ def _search(
         found, state = _newton(dual, tolerance, None)
         best = better(best, found)
     if best is None or best.relative_gap > enough:
-        plain = np.clip(_first_guess(dual, None), -690.0, 690.0)
+        plain = first_guess(dual)
         best = climb(dual, tolerance, best, [plain] if state is None else [plain, state.theta])
         if best is None or best.relative_gap > 1e-6:
-            for guess in _guess_above_floors(dual):
+            for guess in above_floors(dual):
                 best = climb(dual, tolerance, best, [guess])
     return best
 
@@ -134,12 +116,16 @@ def _newton(
     dual: LevelDual, tolerance: float, start: tuple[Array, Array] | None
 ) -> tuple[JointSolution | None, State | None]:
     """Damped Newton on the logarithms of the optimality conditions; its best proof and its last state."""
-    theta = np.clip(_first_guess(dual, start), -690.0, 690.0)
+    if start is None:
+        theta = first_guess(dual)
+    else:
+        theta = guess_of(dual, np.maximum(start[0][dual.rows], 1e-300), np.maximum(start[1][dual.active], 1e-300))
     state = dual.state(theta)
     if state is None:
         return None, None
     best: JointSolution | None = None
-    residual, worst = _residual(dual, state)
+    residual = dual.residual(state)
+    worst = _worst(residual)
     for iteration in range(_NEWTON):
         if worst < 1e-5:
             best = better(best, conclude(dual, state, iteration))
@@ -149,9 +135,10 @@ def _newton(
         if move is None:
             break
         for _ in range(10):
-            trial = dual.state(_moved(dual, state, move))
+            trial = dual.state(dual.moved(state, move))
             if trial is not None:
-                trial_residual, trial_worst = _residual(dual, trial)
+                trial_residual = dual.residual(trial)
+                trial_worst = _worst(trial_residual)
                 if trial_worst <= worst * (1 - 1e-4) + 1e-14:
                     break
             move = 0.5 * move
@@ -162,119 +149,20 @@ def _newton(
     return best, state
 
 
-def _residual(dual: LevelDual, state: State) -> tuple[Array, float]:
-    """log 2 S_b / p_b, log cost_j / budget_j, log of the wanted over the given sum near the stopping point."""
-    parts = [2 * state.sums / state.p, state.cost / dual.budget]
-    if dual.window is not None:
-        parts.append(np.array([np.sqrt(dual.program.final_error / state.nu) / state.near]))
-    residual = np.log(np.concatenate(parts))
-    worst = float(np.abs(residual).max())
-    return residual, worst if worst == worst else np.inf
-
-
 def _newton_move(dual: LevelDual, state: State, residual: Array) -> Array | None:
     """Change of (log p, log eta, log nu) by the linearised optimality conditions."""
     if not np.all(np.isfinite(residual)):
         return None
-    dual.add_curvature(state)
-    bands = state.p.size
-    base = np.concatenate([state.sums, state.cost, [state.near] if dual.window is not None else []])
-    matrix = state.curvature * state.multipliers / base[:, None]
-    diagonal = np.zeros(base.size)
-    diagonal[:bands] = 1.0
-    if dual.window is not None:
-        diagonal[-1] = 0.5
-    matrix.flat[:: base.size + 1] += diagonal
     try:
-        move = np.linalg.solve(matrix, residual)
+        move = np.linalg.solve(dual.linearised(state), residual)
     except np.linalg.LinAlgError:
         return None
     if not np.all(np.isfinite(move)):
         return None
-    return move * min(1.0, REACH / max(float(np.abs(move).max()), 1e-300))
+    return np.asarray(move * min(1.0, REACH / max(float(np.abs(move).max()), 1e-300)))
 
 
-def _moved(dual: LevelDual, state: State, move: Array) -> Array:
-    """theta after a change of the logarithms; the last entry of theta is the logit of nu below its ceiling."""
-    theta = state.theta + move
-    if dual.window is not None:
-        rise = float(move[-1] - state.ceiling_slope @ move[state.p.size : -1])
-        theta[-1] = state.theta[-1] + float(np.clip(rise / max(state.share, 1e-300), -REACH, REACH))
-    return theta
-
-
-def _first_guess(dual: LevelDual, start: tuple[Array, Array] | None) -> Array:
-    """Logarithmic multipliers at a plain design: steps by the discretisation rows, half the budget a side."""
-    p, q = dual.program, dual.q
-    trains = bool(dual.trains.any())
-    if start is not None:
-        bands, etas = np.maximum(start[0][dual.rows], 1e-300), np.maximum(start[1][dual.active], 1e-300)
-    else:
-        share = 0.5 if trains and np.any(dual.c > 0) else 1.0
-        n = _plain_steps(dual, share)
-        sums = (dual.r @ dual._power(n)) if dual.r.size else np.empty(0)
-        factor, excess, _ = dual._factor(n)
-        bands = np.maximum(2 * sums, 1e-300)
-        etas = _budget_guess(dual, share, n, factor, q * float(bands @ sums) + float(p.floors @ excess))
-    theta = np.log(np.concatenate([bands, etas]))
-    if dual.window is None:
-        return theta
-    _, ceiling = dual.ceiling(etas)
-    price = np.maximum(etas @ dual.c, 1e-300)
-    total = np.minimum(np.maximum(np.sqrt(dual.a / price), dual.low), dual.high)
-    near = max(float(dual.window @ total), 1e-140)
-    nu = float(np.clip(p.final_error / near**2, 1e-280, 1e280))
-    if not np.isfinite(ceiling):
-        return np.append(theta, np.log(nu))
-    ratio = nu / max(ceiling, 1e-300)
-    # a price above the ceiling means that the last evaluation decides alone: T there is about sqrt(A_r / ceiling)
-    return np.append(theta, np.log(max(ratio, 1e-300)) if ratio < 0.5 else min(float(np.log(2 * ratio)), 60.0))
-
-
-def _guess_above_floors(dual: LevelDual) -> list[Array]:
-    """Logarithmic multipliers at the floors of the steps plus half of what they leave, where that is little."""
-    spent = dual.c @ (dual.low - dual.spent) + dual.k @ dual.n_low
-    room = np.maximum(dual.budget - spent, 1e-16 * dual.budget)
-    if not dual.r.size or np.all(room > 0.1 * dual.budget):
-        return []
-    prices = np.maximum(dual.k.sum(axis=1), 1e-300)
-    further = 0.5 * float(np.min(np.where(dual.k.any(axis=1), room / prices, np.inf)))
-    if not np.isfinite(further):
-        return []
-    sums = dual.r @ dual._power(np.minimum(dual.n_low + further, dual.n_high))
-    etas = dual.q * 2 * float(sums @ sums) / room
-    theta = np.log(np.clip(np.concatenate([2 * sums, etas]), 1e-300, 1e300))
-    return [theta if dual.window is None else np.append(theta, 0.0)]
-
-
-def _budget_guess(dual: LevelDual, share: float, n: Array, factor: Array, from_steps: float) -> Array:
-    """Multipliers of the budgets at a plain design: what the score and the steps still cost, per price paid."""
-    score = np.zeros(n.size)
-    if dual.trains.any():
-        price = np.maximum(dual.c.sum(axis=0), 1e-300)
-        total = np.sqrt(dual.a * factor / price)
-        paid = dual.c @ total
-        allowed = np.where(paid > 0, share * dual.budget / np.maximum(paid, 1e-300), np.inf)
-        total *= float(allowed.min(initial=1e100))
-        score = np.where(dual.trains, dual.a * factor / np.clip(total, np.maximum(dual.low, 1e-300), dual.high), 0.0)
-    slowed = score if dual.form == "per_step" else np.where(factor > 1, score, 0.0)
-    etas = np.full(dual.budget.size, 1e-100)
-    for j, budget in enumerate(dual.budget):
-        steps_cost = float(dual.k[j] @ n)
-        etas[j] = max(etas[j], float(score[dual.c[j] > 0].sum()) / (share * budget))
-        if steps_cost > 0:
-            etas[j] = max(etas[j], (from_steps + float(slowed[dual.k[j] > 0].sum())) / steps_cost)
-    return np.minimum(etas, 1e280)
-
-
-def _plain_steps(dual: LevelDual, share: float) -> Array:
-    p = dual.program
-    price = dual.k.sum(axis=0)
-    price = np.where(price > 0, price, 1.0)
-    if dual.r.size:
-        shape = dual._root(np.sqrt(np.einsum("bl,bl->l", dual.r, dual.r)) / price)
-    else:
-        shape = np.maximum(p.kappa, np.sqrt(p.floors * p.kappa / price))
-    shape = np.maximum(shape, max(1e-6 * float(shape.max()), 1e-100))
-    n = shape * float(np.min(share * dual.budget / np.maximum(dual.k @ shape, 1e-300)))
-    return np.maximum(np.minimum(np.maximum(n, dual.n_low), dual.n_high), 1e-100) if dual.boxed_steps else n
+def _worst(residual: Array) -> float:
+    """The largest entry; inf where one is NaN."""
+    worst = float(np.abs(residual).max())
+    return worst if worst == worst else np.inf

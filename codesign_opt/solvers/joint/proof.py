@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ...basics.checks import Array
 from .dual import LevelDual, State
 
-__all__ = ["JointSolution", "better", "conclude"]
+__all__ = ["JointSolution", "better", "conclude", "relative_gap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,23 +67,33 @@ def conclude(dual: LevelDual, state: State, iteration: int) -> JointSolution | N
     if point is None:
         return None
     total, n = point
-    value, constant = dual.objective(total, n)
+    found = dual.objective(total, n)
+    value, constant = float(found.value), float(found.constant)
     proof: State | None = state
     if dual.a is not program.errors or dual.window is not None:
+        # traces of error are the search's own: the bound must be one of the program as it was stated
         dual = LevelDual(program, dual.active) if dual.a is not program.errors else dual
         proof = dual.checked(state)
     if proof is None:
         return None
-    lower = proof.value - dual.root_error(proof)
+    lower = float(proof.value - dual.unconverged(proof))
     if not (np.isfinite(value) and np.isfinite(lower)):
         return None
-    # below 1e-16 of the whole everything is rounding
-    scale = max(value, 1e-8 * (value + constant))
-    gap = (value - lower) / scale if scale > 0 else 0.0
+    gap = float(relative_gap(value, lower, constant))
     multipliers, bands = np.zeros(program.budgets.size), np.zeros(len(program.response))
     multipliers[dual.active], bands[dual.rows] = state.eta, state.p
-    examples = total - dual.spent
-    return JointSolution(examples, n, value + constant, lower + constant, gap, multipliers, bands, proof.nu, iteration)
+    examples, nu = total - dual.spent, float(proof.nu)
+    return JointSolution(examples, n, value + constant, lower + constant, gap, multipliers, bands, nu, iteration)
+
+
+def relative_gap(value: Any, lower: Any, constant: Any) -> Any:
+    """(value - lower) / what the design can change, but no less than 1e-8 of the whole; 0 where all is 0.
+
+    Below 1e-16 of the whole everything is rounding: a gap relative to a changeable part of 1e-12 of the whole would
+    never close.
+    """
+    scale = np.maximum(value, 1e-8 * (value + constant))
+    return np.where(scale > 0, (value - lower) / scale, 0.0)
 
 
 def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:
@@ -95,7 +106,7 @@ def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:
     room = budgets - c @ (dual.low - dual.spent) - k @ dual.n_low
     if np.any(room < -1e-12 * budgets):
         return None
-    above, further = state.total - dual.low, state.n - dual.n_low
+    above, further = state.levels.total - dual.low, state.levels.n - dual.n_low
     cost = c @ above + k @ further
     share = float(np.min(np.maximum(room, 0.0) / np.where(cost > 0, cost, 1e-300)))
     if 0.99 < share < 1.01 or budgets.size == 1:

@@ -72,6 +72,6 @@ def stopping_slope(before: JointProgram, after: JointProgram, found: JointSoluti
 
 def _lagrangian(program: JointProgram, found: JointSolution) -> float:
     dual = LevelDual(program, list(range(program.budgets.size)))
-    value, constant = dual.objective(dual.spent + found.examples, found.steps)
+    at = dual.objective(dual.spent + found.examples, found.steps)
     cost = program.examples_prices @ found.examples + program.steps_prices @ found.steps
-    return value + constant + float(found.budget_multipliers @ (cost - program.budgets))
+    return float(at.value + at.constant) + float(found.budget_multipliers @ (cost - program.budgets))

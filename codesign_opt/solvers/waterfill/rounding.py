@@ -15,7 +15,7 @@ import numpy as np
 from ...basics.checks import Array, integer, vector
 from ...basics.errors import InfeasibleError
 from .fill import waterfill
-from .levels import ROUNDING, Fill, prepare
+from .levels import ROUNDING, Fill, error_of, prepare
 
 __all__ = ["round_examples", "separable_errors"]
 
@@ -62,10 +62,7 @@ def round_examples(
         plan = plan * (limit / plan.sum() if plan.any() else 0.0)
         costs = np.ones_like(costs)
     whole = _greedy(fill, plan, costs, limit, exhaust=total is not None)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        before, after = (
-            float(np.where(fill.errors > 0, fill.errors / (fill.spent + m), 0.0).sum()) for m in (plan, whole)
-        )
+    before, after = (float(error_of(fill, fill.spent + new)) for new in (plan, whole))
     return whole, after / before - 1 if 0 < before < np.inf and after < np.inf else float(after > before)
 
 
