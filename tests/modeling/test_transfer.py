@@ -290,7 +290,9 @@ def test_saved_models_come_back_with_their_transfer(transfer):
 
 
 def test_pooling_is_the_estimated_kernels():
-    TransferKernel = pytest.importorskip("codesign_opt.estimate.transfer").TransferKernel
+    pytest.importorskip("torch")
+    from codesign_opt.estimate.training_errors.transfer import TransferKernel
+
     levels = levels_of(9)
     np.testing.assert_allclose(TransferKernel(0.6).pooling(levels), co.Transfer(0.6).pooling(levels), atol=1e-12)
 
