@@ -71,10 +71,11 @@ def waterfill(
     """
     fill = prepare(errors, prices, low, high, spent)
     budgets = _budgets(budget)
+    # only what lies above the floors is sought: beside large floors a small remainder keeps its digits
     floors = float(fill.price(fill.low - fill.spent))
     check_room(fill, budgets, floors)
     room = np.maximum(budgets - floors, 0.0)
-    ramps = (*fill.breakpoints(), fill.rate * fill.prices)
+    ramps = (*fill.breakpoints(), fill.slope)
     rows = max(1, _BLOCK // fill.rate.size)
     parts = [_solve(fill, ramps, room[i : i + rows]) for i in range(0, room.size, rows)]
     columns = (x[0] if len(x) == 1 else np.concatenate(x) for x in zip(*parts, strict=True))
@@ -94,8 +95,7 @@ def square_root_rule(errors: Any, prices: Any, budget: Any) -> Waterfill:
     fill = prepare(errors, prices, None, None, None)
     budgets = _budgets(budget)
     check_room(fill, budgets, 0.0)
-    each = fill.rate * fill.prices
-    total = float(each.sum())
+    total = float(fill.slope.sum())
     scaled = budgets / total if total > 0 else np.zeros_like(budgets)
     examples = scaled[:, None] * fill.rate
     with np.errstate(divide="ignore"):

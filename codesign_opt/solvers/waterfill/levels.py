@@ -33,6 +33,11 @@ class Fill:
     rate: Array
     unit: float
 
+    @property
+    def slope(self) -> Array:
+        """(L,) price per unit of t of a level between its bounds: sqrt(s c), relative to `unit`."""
+        return self.rate * self.prices
+
     def breakpoints(self) -> tuple[Array, Array]:
         """(L,) values of t at which a level leaves its floor and meets its cap; infinite without error."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -43,7 +48,7 @@ class Fill:
 
     def total(self, t: Array) -> Array:
         """(R, L) examples e + m at each of R values of t; the caps of all levels with an error at infinity."""
-        endless = np.isinf(t)
+        endless = np.isinf(t)  # every cap binds; on a level without error t rate would be inf * 0
         with np.errstate(over="ignore"):
             level = np.where(endless, 0.0, t)[:, None] * self.rate
         np.clip(level, self.low, self.high, out=level)
@@ -72,6 +77,8 @@ def prepare(errors: Any, prices: Any, low: Any, high: Any, spent: Any, *, name: 
     floor = per_level(0.0 if low is None else low, "low", nonnegative=True)
     cap = per_level(np.inf if high is None else high, "high", nonnegative=True, infinite=True)
     _check_bounds(s, e, floor, cap, name)
+    # the root of each, not of the quotient, which over- or underflows first; relative to the largest, so that t is of
+    # the size of the examples whatever the unit of the errors
     rate = np.sqrt(s)
     rate /= np.sqrt(c)
     unit = float(rate.max()) or 1.0
@@ -96,6 +103,7 @@ def _check_bounds(errors: Array, spent: Array, low: Array, high: Array, name: st
 
 def check_room(fill: Fill, budgets: Array, floors: float) -> None:
     """Refuse budgets that the floors, which cost `floors`, exceed or leave too little of."""
+    # a budget a rounding below its floors is what a user gets who adds the floors up: it is not refused
     room = budgets - floors
     short = room < -ROUNDING * budgets
     if short.any():
@@ -121,6 +129,6 @@ def error_of(fill: Fill, total: Array) -> Array:
     """(...) sum_l s_l / u_l over the levels with an error, at (..., L) totals u."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         each = fill.errors / total
-    if fill.errors.min() == 0:
+    if fill.errors.min() == 0:  # 0 / 0 on a level that needs nothing and has nothing
         each[..., fill.errors == 0] = 0.0
     return np.asarray(each.sum(axis=-1))
