@@ -7,16 +7,12 @@ bound of it by the slope there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..basics.checks import Array
 from ..certificate.levels import least_of_levels
 from ..models.coefficient_batch import CoefficientBatch
-
-if TYPE_CHECKING:
-    from .question import Study
+from .question import Study
 
 __all__ = ["interval_bounds"]
 

@@ -18,11 +18,10 @@ from ..ingredients.grids import log_snr_grid
 from ..models.polish import PolishedGrid, polish_grid
 from ..results.plan import Plan
 from .question import Study
-from .whole_steps import hand_out
+from .whole_steps import hand_out, leading_order_from
 
-__all__ = ["FEW_STEPS", "exact_stop"]
+__all__ = ["exact_stop"]
 
-FEW_STEPS, FEW_STEPS_SIGNED = 20, 33
 _STOPS = 12
 _WORTH = 1e-3
 
@@ -33,11 +32,10 @@ def exact_stop(study: Study, plan: Plan, low: float, high: float) -> Plan:
     The search covers [low, high]; `outer` then says status "moved", the program's own stopping point in
     "moved_from", and what was proved about the program in "program".
     """
-    few = FEW_STEPS_SIGNED if study.model.sampler.signed else FEW_STEPS
-    if plan.sigmas is None or plan.number_of_steps >= few or study.terms:
-        return plan  # the exact error knows nothing of the user's terms
     if study.model.exact_error is None:
         return plan  # no exact law; a measured grid was moved at its stopping end already
+    if plan.sigmas is None or plan.number_of_steps >= leading_order_from(study.model) or study.terms:
+        return plan  # the exact error knows nothing of the user's terms
     sigma = _best_stop(study, plan.number_of_steps, plan.stopping_sigma, low, high)
     if abs(np.log(sigma / plan.stopping_sigma)) < 1e-3:
         return plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,9 @@ from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .prediction import predict
+from .question import Study
 
-if TYPE_CHECKING:
-    from .question import Study
-
-__all__ = ["hand_out"]
+__all__ = ["hand_out", "leading_order_from"]
 
 _POLISH_BELOW = 20
 _POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
@@ -85,7 +83,7 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     for k in sorted(whole):
         grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
         grids.append(grid)
-        wanted = polish if polish is not None else k < _polish_below(study.model)
+        wanted = polish if polish is not None else k < leading_order_from(study.model)
         if wanted and not study.constraints:
             free = not study.trains and plan.outer.get("status") != "given"
             polished = study.model.polish(grid, free_stop=free)
@@ -94,7 +92,7 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     return grids
 
 
-def _polish_below(model: Model) -> int:
+def leading_order_from(model: Model) -> int:
     """Number of steps from which on the leading order is trusted; a measured error always knows better."""
     if model.probe is not None:
         return _POLISH_MEASURED_BELOW
