@@ -5,6 +5,10 @@ bound of the optimum. Every leaf of the problem enters it either exactly, as a s
 one level's (examples m, steps n), or by its tangent at the candidate, which lies below a convex
 function. What remains is one convex minimisation in one variable per level, done here by bracketing
 with the remaining error bounded from the slope.
+
+The structured solvers minimise the same levels in closed form. Nothing of that is used here, on purpose: a mistake in
+a formula must not confirm itself. Bracketing needs only values and slopes, of any coupling, and is right whenever the
+function is convex.
 """
 
 from __future__ import annotations
@@ -17,11 +21,12 @@ import numpy as np
 from ..basics.checks import Array, Mask
 from ..ingredients.coupling import Coupling
 
-__all__ = ["LagrangianBound", "ScorePart"]
+__all__ = ["LagrangianBound", "ScorePart", "pooled_price"]
 
-_ROUNDS = 120
+_ROUNDS = 120  # each at least halves the bracket; well-scaled programs take fewer than six
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
+_LARGE = 1e280  # kinks and powers near n = 0 are cut there: inf - inf would be NaN, where the sign is all that matters
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +126,8 @@ class LagrangianBound:
         if not worth:
             return self._minimum()
         pooled = np.sum(worth, axis=0)
-        # the prices of pooled examples as they are, and so much lower that no example is worth more than its price
+        # the prices of pooled examples as they are, and so much lower that no example is worth more than its price: at
+        # the optimum worth and price are equal on every level used, and one rounding too much makes the bound -inf
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
         scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
@@ -174,7 +180,7 @@ class LagrangianBound:
         """Levels where fewer steps cost something: any score or discretisation coefficient."""
         needs = np.zeros(self.size, dtype=bool)
         for part in self.parts:
-            moves = part.coupling.slope(np.full(self.size, 1e9)) > 0
+            moves = part.coupling.slope(np.full(self.size, 1e9)) > 0  # far beyond every kink: does M depend on n at all
             needs |= moves & ((part.example_error > 0) | (part.floor_error > 0))
         for _, coefficient in self.powers:
             needs |= coefficient > 0
@@ -188,12 +194,15 @@ class LagrangianBound:
         """
         bracket = self._bracket(low, high)
         bottom = np.exp(bracket.a)
-        for part in self.parts:  # where a coupling may have its kink, from both sides
+        # where a coupling may have its kink, from both sides: many minimisers lie exactly there, and the jump of the
+        # slope closes the bracket at once, which secants, blind to jumps, would only halve
+        for part in self.parts:
             for edge in (part.kappa, part.kappa * (1 - 2e-16)):
                 bracket = self._narrowed(bracket, np.log(np.maximum(edge, 1e-300)))
         for _ in range(_ROUNDS):
             value, slope, n, end = bracket.value, bracket.slope_a, np.exp(bracket.a), np.exp(bracket.b)
-            rest = np.abs(slope) * (end / n - 1)  # slopes are in log n
+            # what the bracket leaves open, summed: levels of a small value need not be exact. Slopes are in log n
+            rest = np.abs(slope) * (end / n - 1)
             if rest.sum() <= 1e-15 * np.abs(value).sum():
                 break
             bracket = self._round(bracket)
@@ -206,7 +215,11 @@ class LagrangianBound:
         return value + self.steps_price * n + right - left
 
     def _round(self, bracket: _Bracket) -> _Bracket:
-        """Two probes at and beyond the secant's root; the middle where they did not halve the bracket."""
+        """Two probes at and beyond the secant's root; the middle where they did not halve the bracket.
+
+        The root of a secant through a curved slope lies on the same side time after time, so that the other end would
+        stay. Twice the distance still missing, by the same secant, lands just behind the minimiser and brings that end.
+        """
         a, b, width = bracket.a, bracket.b, bracket.b - bracket.a
         with np.errstate(all="ignore"):
             rate = (bracket.slope_b - bracket.slope_a) / width
@@ -237,6 +250,7 @@ class LagrangianBound:
         with np.errstate(all="ignore"):
             alone = [(q * d / self.steps_price) ** (1 / (q + 1)) for q, d in self.powers]
         guess = np.max([np.where(np.isfinite(x), x, 0.0) for x in alone], axis=0, initial=0.0)
+        # a score only asks for more steps: just below the powers' own optimum the function still falls
         top = np.maximum(low, np.clip(guess * (1 - 1e-9), 1e-12, np.maximum(high, 1e-12)))
         below = top * _SPAN
         for _ in range(400):
@@ -251,18 +265,21 @@ class LagrangianBound:
         return _Bracket(a, b, value, slope_a, self._in_log(b)[1])
 
     def _at(self, n: Array, safe: Mask | None = None) -> tuple[Array, Array]:
-        """Level functions without the price of steps, minimised over m, and their slopes in n."""
+        """Level functions without the price of steps, minimised over m, and their slopes in n.
+
+        The slope of a partial minimum is the slope at the minimiser, which itself need not be differentiated.
+        """
         n = np.maximum(n, 1e-300)
         value, slope = np.zeros(self.size), np.zeros(self.size)
         weight, inner = np.zeros(self.size), []
         for part in self.parts:
-            x = np.minimum(part.kappa / n, 1e280)
-            factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, 1e280)
+            x = np.minimum(part.kappa / n, _LARGE)
+            factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, _LARGE)
             if safe is not None:
                 factor = np.where(safe & (part.example_error == 0) & (part.floor_error == 0), 0.0, factor)
             value = value + part.floor_error * factor
             slope = slope - part.floor_error * rate
-            if part.price is not None:
+            if part.price is not None:  # examples of its own, minimised over: 2 sqrt(A M price)
                 pooled = np.sqrt(part.example_error * part.price)
                 value = value + 2 * pooled * np.sqrt(factor)
                 slope = slope - pooled * rate / np.sqrt(np.maximum(factor, 1e-300))
@@ -270,8 +287,8 @@ class LagrangianBound:
             weight = weight + part.example_error * factor
             inner.append((part.example_error, rate))
         for power, coefficient in self.powers:
-            term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, 1e280), 0.0)
-            value, slope = value + term, slope - np.minimum(power * term / n, 1e290)
+            term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, _LARGE), 0.0)
+            value, slope = value + term, slope - np.minimum(power * term / n, 1e10 * _LARGE)
         if self.has_logs:
             value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
         m = self._best_examples(weight)
@@ -295,6 +312,7 @@ class LagrangianBound:
             best = half + np.sqrt(half**2 + best) - self.spent
         else:
             best = np.sqrt(best) - self.spent
+        # without a price: all that the box allows where more is better, the least where it makes no difference
         priced = self.examples_price > 0
         if not priced.all():
             wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
@@ -303,5 +321,8 @@ class LagrangianBound:
 
 
 def pooled_price(example_error: Array, factor: Array, pooled: Array) -> Array:
-    """Multiplier of z = T m at the candidate: -d/dz of A M / z, the exact dual at the optimum."""
+    """Multiplier of z = T m at the candidate: -d/dz of A M / z, the exact dual at the optimum.
+
+    docs/theory.md section 8.1, 6; all (L,).
+    """
     return example_error * factor / pooled**2

@@ -1,4 +1,8 @@
-"""Lower bounds of one level's part of a Lagrangian, over arrays of levels (docs/theory.md section 8)."""
+"""Lower bounds of one level's part of a Lagrangian, over arrays of levels (docs/theory.md section 8.1).
+
+For the bounds between stopping points: the levels of hundreds of intervals at once, where the bracketing of
+lagrangian.py would make a dozen passes over all of them. As there, nothing is taken from solvers/.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import numpy as np
 from ..basics.checks import Array
 
 __all__ = ["least_of_levels"]
-
 
 _NEWTON = 5  # from below the root of a convex function: each doubles the digits
 
@@ -33,8 +36,9 @@ def least_of_levels(
     """
     with np.errstate(all="ignore"):
         bad = ~((drag > 0) & (steps > 0) & (examples >= 0))
-        root = np.sqrt(errors * examples)
+        root = np.sqrt(errors * examples)  # min over m of A M / m + c m is 2 sqrt(A M c)
         n = (order * drag / steps) ** (1 / (order + 1))
+        # beyond the kink M is constant: where the steps of the powers alone lie there, they are the minimiser already
         slowed = n < kappa if form == "max" else (errors > 0) | (floors > 0)
         where = np.nonzero(slowed & ~bad)
         if where[0].size:
@@ -49,7 +53,7 @@ def least_of_levels(
         value = 2 * score + floors * factor + power + steps * n
         left, pull = steps * n, score + floors * factor
         plain = order * power
-        # the slope jumps where x = 1: its two one-sided values
+        # at a kink the slope jumps, and 0 may lie in the jump: k n - r(n) with r from its one-sided values
         before = plain + np.where(x >= 1, pull, 0.0) if form == "max" else plain + pull
         after = plain + np.where(x > 1, pull, 0.0) if form == "max" else plain + pull
         right = np.clip(left, after, before)  # the subgradient nearest to 0
@@ -59,6 +63,8 @@ def least_of_levels(
 
 def _slowed_root(order: int, drag: Array, score: Array, floor: Array, steps: Array) -> Array:
     """n with steps n = q D / n^q + score / sqrt(n) + floor / n, by Newton in log n from below."""
+    # the largest root of a single part lies below the root of the sum, as Newton's method in log n needs: from there it
+    # climbs without overshooting
     first = np.maximum((order * drag / steps) ** (1 / (order + 1)), np.cbrt((score / steps) ** 2))
     n = np.maximum(first, np.sqrt(floor / steps))
     for _ in range(_NEWTON):

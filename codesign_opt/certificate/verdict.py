@@ -9,6 +9,8 @@ import numpy as np
 
 __all__ = ["Certificate"]
 
+_FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible: conic solvers leave about 1e-8
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -34,10 +36,11 @@ class Certificate:
     @property
     def optimal(self) -> bool:
         """Whether the candidate is proved feasible and optimal to `tolerance`."""
+        # a gap far below zero is no better than one above: value or bound must be wrong
         return bool(
             np.isfinite(self.relative_gap)
             and -self.tolerance <= self.relative_gap <= self.tolerance
-            and self.infeasibility <= 1e-7
+            and self.infeasibility <= _FEASIBLE
         )
 
     def to_dict(self) -> dict[str, Any]:

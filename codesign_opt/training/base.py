@@ -18,10 +18,10 @@ from ..basics.checks import Array, choice, integer, number, vector
 from ..basics.registry import Registry
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
 from ..samplers.terminal import terminal_weight
-from .constant_step import StationaryNoise
 from .lower_bounds import MATRICES, check_flag, cramer_rao_intercept, cramer_rao_score_error, cramer_rao_variance
 from .lower_bounds import dataset_floor as _dataset_floor
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
+from .sgd_variance import WeightNoise, fresh_noise
 from .terminal_error import output_data_error, output_error, terminal_error
 
 __all__ = ["TRAINING_NOISES", "TrainingNoise"]
@@ -53,7 +53,7 @@ class TrainingNoise(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> StationaryNoise | None:
+    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise | None:
         """Variance that the optimiser itself never averages out; None: none. Raises when it diverges."""
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
@@ -103,12 +103,11 @@ class TrainingNoise(ABC):
         """
         lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
         self._stationary(lam, n if self.matrix == "full" else None, level)
-        v = lam[:, None] + level**2
-        row, column = lam[:, None] * level**2 / v, 1 / v
-        result = terminal_error(lam, n, level, stopping_sigma, row, column, full=self.matrix == "full", **options)
+        fresh = fresh_noise(lam, level)
+        result = terminal_error(lam, n, level, stopping_sigma, fresh, full=self.matrix == "full", **options)
         if self.intercept:
             mean = mean_kernel(lam, level, stopping_sigma, **options)
-            result = result + n @ (mean * row / level**4)
+            result = result + n @ (mean * fresh.intercept / level**4)
         if self.dataset_size is not None and not self.replacement:
             result = result - self._data_bound(lam, n, level, stopping_sigma, options)
         return np.asarray(result)
@@ -141,9 +140,7 @@ class TrainingNoise(ABC):
         mean = mean_kernel(lam, level, stopping_sigma, **options)
         result = np.zeros(level.size)
         if noise is not None:
-            result = terminal_error(
-                lam, n, level, stopping_sigma, noise.row, noise.column, full=self.matrix == "full", **options
-            )
+            result = terminal_error(lam, n, level, stopping_sigma, noise, full=self.matrix == "full", **options)
             result = result + n @ (mean * noise.intercept / level**4)
         if self.dataset_size is not None:
             bound = self._data_bound(lam, n, level, stopping_sigma, options)
@@ -251,16 +248,16 @@ class TrainingNoise(ABC):
         lam, n, _, _ = _arguments(eigenvalues, counts, stop, 0.0, "denoise")
         full = self.matrix == "full"
         noise = self._stationary(lam, n if full else None, stop)
-        v = lam[:, None] + stop**2
-        row = lam[:, None] * stop**2 / v
-        fresh = output_error(lam, n, v, row, 1 / v, full) + (float(n @ row[:, 0]) if self.intercept else 0.0)
+        sigma, unit = float(stop[0]), fresh_noise(lam, stop)
+        fresh = output_error(lam, n, sigma, unit, full)
+        fresh += float(n @ unit.intercept[:, 0]) if self.intercept else 0.0
         floor = 0.0
         if noise is not None:
-            floor = output_error(lam, n, v, noise.row, noise.column, full) + float(n @ noise.intercept[:, 0])
+            floor = output_error(lam, n, sigma, noise, full) + float(n @ noise.intercept[:, 0])
         if self.dataset_size is not None:
-            common = output_data_error(lam, n, float(stop[0]), full)
+            common = output_data_error(lam, n, sigma, full)
             if self.intercept:
-                common += float(n @ (lam * stop**4 / v[:, 0] ** 2))
+                common += float(n @ (lam * stop**4 / (lam + stop**2) ** 2))
             floor += common / self.dataset_size
             fresh -= 0.0 if self.replacement else common
         return fresh, floor
@@ -285,7 +282,7 @@ class TrainingNoise(ABC):
     ) -> float:
         """Squared terminal error of a finite data set, all levels together: T_N, 0 for fresh examples.
 
-        See `codesign_opt.lower_bounds.dataset_floor`: the levels share one error, so neither the density nor
+        See `codesign_opt.training.lower_bounds.dataset_floor`: the levels share one error, so neither the density nor
         the steps change it. The closing denoiser call is in it.
 
         >>> from codesign_opt.training.optimisers import AveragedSGD

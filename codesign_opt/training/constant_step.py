@@ -6,38 +6,14 @@ Data of variance lambda along each direction, x = x_0 + sigma z of variance v = 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, integer, number, vector
-from .sgd_variance import noisy_levels, outer_variance
+from .sgd_variance import WeightNoise, noisy_levels
 
-__all__ = ["StationaryNoise", "check_stable", "constant_step_variance", "largest_stable_rate"]
-
-
-@dataclass(frozen=True, eq=False)
-class StationaryNoise:
-    """Variance of the weights under a constant step: Var W_ij = row_i column_j.
-
-    Attributes:
-        column: (B, L), q_j (1 + q_0): what the regressor x_j contributes.
-        row: (B, L), what the output i contributes, its residual variance raised by the noise it makes itself.
-        intercept: (B, L), variance of the learned intercept; zeros where none is learned.
-    """
-
-    column: Array
-    row: Array
-    intercept: Array
-
-    def diagonal(self) -> Array:
-        """Var W_ii, (B, L)."""
-        return self.column * self.row
-
-    def full(self) -> Array:
-        """Var W_ij for i in band b and j in band b', (B, B, L); ValueError above 5e7 numbers."""
-        return outer_variance(self.row, self.column)
+__all__ = ["check_stable", "constant_step_variance", "largest_stable_rate"]
 
 
 def constant_step_variance(
@@ -50,8 +26,7 @@ def constant_step_variance(
     rate_factor: Any = None,
     intercept_factor: Any = None,
     finite_step: bool = True,
-    name: str = "learning_rate",
-) -> StationaryNoise:
+) -> WeightNoise:
     """Stationary variance of the last iterate of SGD with a constant step, at any stable step.
 
     Row i: q_j = (tau / beta) / (2 - tau (1 + 1 / beta) v_j), R = sum_j q_j v_j, Var W_ij = q_j S_i / (1 - R);
@@ -69,10 +44,10 @@ def constant_step_variance(
         rate_factor: (L,), omega_F c_in^2 of the parameterisation; None: 1 (the network predicts x_0).
         intercept_factor: (L,), omega_F, when an intercept is learned; None: no intercept.
         finite_step: False for the limit tau -> 0: tau S / (2 beta) and tau_0 S / (2 beta).
-        name: what messages call the learning rate.
 
     Returns:
-        StationaryNoise: factors of Var W_ij.
+        Factors of Var W_ij: columns q_j (1 + q_0), what a regressor contributes; rows S_i / (1 - R (1 + q_0)), the
+        residual variance of an output raised by the noise that the weights make themselves.
 
     Raises:
         ValueError: an argument is out of its range, or the rate is unstable: names the worst level and the
@@ -82,20 +57,21 @@ def constant_step_variance(
     array([[0.1071]])
     """
     lam, level, v = noisy_levels(eigenvalues, sigma)
-    tau = number(learning_rate, name, positive=True)
+    tau = number(learning_rate, "learning_rate", positive=True)
     size = integer(batch, "batch", minimum=1)
     n = None if counts is None else vector(counts, "counts", length=lam.size, positive=True)
     rate = tau * _factor(rate_factor, "rate_factor", level, 1.0)
     other = tau * _factor(intercept_factor, "intercept_factor", level, 0.0)
-    options = {"counts": n, "rate_factor": rate_factor, "intercept_factor": intercept_factor}
-    check_stable(lam, level, tau, size, name=name, **options)
+    check_stable(
+        lam, level, tau, size, counts=n, rate_factor=rate_factor, intercept_factor=intercept_factor
+    )  # fmt: skip
     residual = lam[:, None] * level**2 / v
     if not finite_step:
         flat = np.broadcast_to(rate / (2 * size), v.shape)
-        return StationaryNoise(flat.copy(), residual, other / (2 * size) * residual)
+        return WeightNoise(residual, flat.copy(), other / (2 * size) * residual)
     q, q0, load = _load(v, n, rate, other, size)
     row = residual / (1 - load)
-    return StationaryNoise(q * (1 + q0), row, q0 * row)
+    return WeightNoise(row, q * (1 + q0), q0 * row)
 
 
 def largest_stable_rate(
@@ -140,24 +116,28 @@ def check_stable(
     learning_rate: float,
     batch: int,
     *,
+    counts: Array | None = None,
+    rate_factor: Any = None,
+    intercept_factor: Any = None,
     name: str = "learning_rate",
-    **options: Any,
 ) -> None:
     """Raise ValueError naming the worst noise level and its largest stable rate.
 
-    `options` are those of `largest_stable_rate`.
+    Args as in `constant_step_variance`; `name` is what the message calls the learning rate.
     """
     lam, level, v = noisy_levels(eigenvalues, sigma)
-    unit = _factor(options.get("rate_factor"), "rate_factor", level, 1.0)
-    other = _factor(options.get("intercept_factor"), "intercept_factor", level, 0.0)
+    unit = _factor(rate_factor, "rate_factor", level, 1.0)
+    other = _factor(intercept_factor, "intercept_factor", level, 0.0)
     rate, rate0 = learning_rate * unit, learning_rate * other
     poles = (rate * (1 + 1 / batch) * v.max(axis=0) < 2) & (rate0 < 2)
     safe = np.where(poles, 1.0, 0.0)
-    load = _load(v, options.get("counts"), rate * safe, rate0 * safe, batch)[2].max(axis=0)
+    load = _load(v, counts, rate * safe, rate0 * safe, batch)[2].max(axis=0)
     bad = np.flatnonzero(~(poles & (load < 1)))
     if bad.size == 0:
         return
-    limit = largest_stable_rate(lam, level, batch, **options)
+    limit = largest_stable_rate(
+        lam, level, batch, counts=counts, rate_factor=rate_factor, intercept_factor=intercept_factor
+    )  # fmt: skip
     worst = int(bad[np.argmin(limit[bad])])
     raise ValueError(
         f"{name} is {learning_rate:g}, unstable at sigma = {level[worst]:g}, where the largest stable rate "

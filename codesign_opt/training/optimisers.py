@@ -1,7 +1,7 @@
 """Training noise of averaged and of constant-step SGD, docs/theory.md section 5.
 
-The formulas as functions are in `codesign_opt.constant_step`, `codesign_opt.sgd_variance` and
-`codesign_opt.lower_bounds`, and offered here.
+The formulas as functions are in `codesign_opt.training.constant_step`, `codesign_opt.training.sgd_variance` and
+`codesign_opt.training.lower_bounds`, and offered here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from ..basics.checks import Array, integer, number, vector
 from ..ingredients.parameterization import Parameterization, TabulatedWeight, evaluate_weight
 from .base import TrainingNoise
-from .constant_step import StationaryNoise, constant_step_variance, largest_stable_rate
+from .constant_step import check_stable, constant_step_variance, largest_stable_rate
 from .lower_bounds import check_flag, dataset_floor
 from .sgd_variance import (
+    WeightNoise,
     average_step_factor,
     burn_in_bias,
     ema_variance,
@@ -29,9 +30,9 @@ __all__ = [
     "AveragedSGD",
     "ConstantStepSGD",
     "Parameterization",
-    "StationaryNoise",
     "TabulatedWeight",
     "TrainingNoise",
+    "WeightNoise",
     "average_step_factor",
     "burn_in_bias",
     "constant_step_variance",
@@ -86,7 +87,7 @@ class ConstantStepSGD(TrainingNoise):
     Fields:
         learning_rate: tau on the loss omega_F |F - target|^2 / 2 of the network's output, > 0.
         batch: examples per step at one noise level beta, >= 1.
-        parameterization: a name of `codesign_opt.parameterization.PARAMETERIZATIONS`.
+        parameterization: a name of `codesign_opt.ingredients.parameterization.PARAMETERIZATIONS`.
         weight: omega on the denoising loss, a positive number or a function of sigma (omega_F = omega
             c_out^2); None: the plain loss of the parameterisation.
         sigma_data: standard deviation of the data per dimension, for "edm", data units, > 0.
@@ -144,15 +145,16 @@ class ConstantStepSGD(TrainingNoise):
             omega = evaluate_weight(self.weight, level, "ConstantStepSGD.weight") * form.c_out(level) ** 2
         return omega * form.c_in(level) ** 2, omega
 
-    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> StationaryNoise:
+    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise:
         rate, omega = self.rate_factors(sigma)
         options: dict[str, Any] = {
             "counts": counts,
             "rate_factor": rate,
             "intercept_factor": omega if self.intercept else None,
         }
-        options |= {"finite_step": self.finite_step, "name": "ConstantStepSGD.learning_rate"}
-        return constant_step_variance(eigenvalues, sigma, self.learning_rate, self.batch, **options)
+        step = (eigenvalues, sigma, self.learning_rate, self.batch)
+        check_stable(*step, name="ConstantStepSGD.learning_rate", **options)
+        return constant_step_variance(*step, finite_step=self.finite_step, **options)
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
         """Levels where burn-in is not over: m tau h / beta < 10, h the smallest omega_F c_in^2 v.

@@ -2,11 +2,12 @@
 
 Data of variance lambda along each direction, x = x_0 + sigma z of variance v = lambda + sigma^2, loss |W x -
 x_0|^2 / 2: curvature v, residual variance S = lambda sigma^2 / v. All formulas of docs/theory.md section 5;
-errors of the score are those of W divided by sigma^2. Constant steps are in `codesign_opt.constant_step`.
+errors of the score are those of W divided by sigma^2. Constant steps are in `codesign_opt.training.constant_step`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,56 @@ from ..basics.checks import Array, choice, integer, number, vector
 from .lower_bounds import MATRICES, cramer_rao_variance
 
 __all__ = [
+    "WeightNoise",
     "average_step_factor",
     "burn_in_bias",
     "ema_variance",
     "finite_dataset_variance",
+    "fresh_noise",
     "least_squares_variance",
     "noisy_levels",
     "outer_variance",
 ]
 
-_LARGEST = 5 * 10**7
+_LARGEST = 5 * 10**7  # variances of a full matrix that are built: 400 MB
+
+
+@dataclass(frozen=True, eq=False)
+class WeightNoise:
+    """Variance of a denoiser's weights that factors, Var W_ij = row_i column_j: never B x B x L numbers.
+
+    Of 1 / m examples (`fresh_noise`), or stationary under a constant step (`constant_step_variance`).
+
+    Attributes:
+        row: (B, L), what the output i contributes.
+        column: (B, L), what the regressor x_j contributes.
+        intercept: (B, L), variance of the learned intercept; zeros where none is learned.
+    """
+
+    row: Array
+    column: Array
+    intercept: Array
+
+    def diagonal(self) -> Array:
+        """Var W_ii, (B, L)."""
+        return self.column * self.row
+
+    def full(self) -> Array:
+        """Var W_ij for i in band b and j in band b', (B, B, L); ValueError above 5e7 numbers."""
+        return outer_variance(self.row, self.column)
+
+
+def fresh_noise(eigenvalues: Array, sigma: Array) -> WeightNoise:
+    """Noise of m fresh examples times m, of least squares or averaged SGD (docs/theory.md section 5.1).
+
+    Row lambda sigma^2 / v, the residual variance; column 1 / v; the intercept has the residual variance.
+
+    >>> fresh_noise(np.array([1.0]), np.array([1.0])).diagonal()
+    array([[0.25]])
+    """
+    v = eigenvalues[:, None] + sigma**2
+    row = eigenvalues[:, None] * sigma**2 / v
+    return WeightNoise(row, 1 / v, row)
 
 
 def least_squares_variance(
@@ -56,10 +97,10 @@ def least_squares_variance(
         if m <= p + 1:
             raise ValueError(f"examples is {m:g}; least squares on {p} regressors needs more than {p + 1}.")
         m -= p + 1
-    residual = lam[:, None] * level**2 / v
+    unit = fresh_noise(lam, level)
     if choice(matrix, "matrix", MATRICES) == "full":
-        return outer_variance(residual / m, 1 / v)
-    return np.asarray(residual / v / m)
+        return outer_variance(unit.row / m, unit.column)
+    return np.asarray(unit.row / v / m)
 
 
 def average_step_factor(learning_rate: float, curvature: float, batch: int) -> float:

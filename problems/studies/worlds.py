@@ -99,10 +99,10 @@ class DenoiserWorld:
         """What `estimate.network` measures for a sampler."""
         name = "-".join(str(value) for value in sampler.to_dict().values())
         if name not in self._models:
-            measurement = co.estimate.Measurement(progress=self.progress, **self.plan_options)
             self._models[name] = co.estimate.network(
                 self.denoiser, self.data, process=self.process, sampler=sampler, terminal=self.terminal,
-                measurement=measurement, folder=self._place(name),
+                measurement=co.estimate.Measurement(progress=self.progress, **self.plan_options),
+                folder=self._place(name),
             )  # fmt: skip
         return self._models[name]
 

@@ -4,11 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
 
 import codesign_opt as co
-from codesign_opt.certificate.lagrangian import LagrangianBound, ScorePart
-from codesign_opt.certificate.levels import least_of_levels
 from codesign_opt.planning.between_stops import interval_bounds
 from codesign_opt.planning.stopping_points import _interval_bound, _interval_bounds, _nearest, bound_between, sweep
 from tests.planning.test_codesign import STUDIES, study
@@ -75,65 +72,3 @@ def test_studies_without_a_batch_are_bounded_one_by_one():
         bound, evaluations = bound_between(found, stops, 1e-3)
         assert np.isfinite(bound)
         assert evaluations >= len(stops) - 1
-
-
-@pytest.mark.parametrize("form", ["max", "per_step"])
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_least_of_levels_is_a_bound_and_sharp(form, order):
-    rng = np.random.default_rng(order)
-    errors, floors, drag, examples, steps = np.exp(rng.normal(0, 6, (5, 40)))
-    kappa = np.exp(rng.normal(0, 2, 40))
-    errors[::5], floors[::3], floors[::10], errors[::10] = 0.0, 0.0, 0.0, 0.0
-    steps[1::4] = (order * drag / kappa ** (order + 1))[1::4] * 1.001  # minima at and near the kink
-    bounds = least_of_levels(errors, floors, kappa, drag, order, examples, steps, form)
-    for i in range(40):
-
-        def value(logs, i=i):
-            n = np.exp(logs)
-            factor = kappa[i] / n if form == "per_step" else max(1.0, kappa[i] / n)
-            least = 2 * np.sqrt(errors[i] * factor * examples[i]) + floors[i] * factor
-            return least + drag[i] / n**order + steps[i] * n
-
-        kink = float(np.log(kappa[i]))
-        parts = [minimize_scalar(value, bounds=pair, method="bounded", options={"xatol": 1e-10}).fun
-                 for pair in ((kink - 60, kink), (kink, kink + 60))]  # fmt: skip
-        truth = min(*parts, value(kink))
-        assert bounds[i] <= truth * (1 + 1e-12)
-        assert bounds[i] >= truth * (1 - 1e-9)
-
-
-@pytest.mark.parametrize("coupling", [co.Local(2.7), co.Local(2.7, form="p4"), co.PerStep(1.0)])
-def test_the_lagrangian_of_a_level_is_a_bound_and_sharp_at_kinks_and_bounds(coupling):
-    rng = np.random.default_rng(0)
-    size = 30
-    errors, floors, drag, examples, steps = np.exp(rng.normal(0, 5, (5, size)))
-    kappa = np.exp(rng.normal(0, 2, size))
-    drag[::4], errors[::5] = 0.0, 0.0
-    low = np.where(rng.random(size) < 0.2, rng.random(size), 0.0)
-    high = np.where(rng.random(size) < 0.5, low + np.exp(rng.normal(0, 3, size)), np.inf)
-    total = 0.0
-    for i in range(size):
-
-        def value(logs, i=i):
-            n = np.exp(logs)
-            factor = float(coupling.factor(np.array(kappa[i] / n)))
-            return 2 * np.sqrt(errors[i] * factor * examples[i]) + floors[i] * factor + drag[i] / n + steps[i] * n
-
-        ends = np.log(np.clip([1e-25, kappa[i], 1e25], max(low[i], 1e-25), min(high[i], 1e25)))
-        parts = [minimize_scalar(value, bounds=pair, method="bounded", options={"xatol": 1e-10}).fun
-                 for pair in ((ends[0], ends[1] + 1e-12), (ends[1], ends[2] + 1e-12))]  # fmt: skip
-        truth = min(*parts, *map(value, ends))
-        total += truth
-        bound = LagrangianBound(1, np.zeros(1))
-        one = slice(i, i + 1)
-        bound.parts.append(ScorePart(errors[one], floors[one], coupling, kappa[one]))
-        bound.powers.append((1.0, drag[one]))
-        bound.add_linear(0.0, examples[one], steps[one])
-        bound.steps_box = (low[one], high[one])
-        assert truth * (1 - 1e-9) <= bound.value() <= truth * (1 + 1e-12)
-    whole = LagrangianBound(size, np.zeros(size))
-    whole.parts.append(ScorePart(errors, floors, coupling, kappa))
-    whole.powers.append((1.0, drag))
-    whole.add_linear(0.0, examples, steps)
-    whole.steps_box = (low, high)
-    assert whole.value() == pytest.approx(total, rel=1e-9)

@@ -104,6 +104,7 @@ def _padded(found: BatchSolution, kept: Mask) -> BatchSolution:
 
 
 def _solve(batch: JointBatch, rows: Indices, active: list[int], found: BatchSolution) -> None:
+    # neighbours differ little: one in eight from afar, the rest from interpolated multipliers, a step or two away
     first = np.unique(np.append(np.arange(0, rows.size, _STRIDE), rows.size - 1))
     dual = BatchDual(batch.take(rows[first]), active)
     state = _newton(dual, dual.first_guess())
@@ -152,7 +153,7 @@ def _newton(dual: BatchDual, theta: Array) -> BatchState:
         on = np.flatnonzero((now.worst > _CLOSE) & np.isfinite(now.worst))
         if not on.size:
             break
-        if on.size < going.size:
+        if on.size < going.size:  # members at rest cost as much as the others: the batch shrinks to those still on
             going = going[on]
             here, now = BatchDual(dual.batch.take(going), dual.active), _taken(now, on)
         now, stuck = _step(here, now)

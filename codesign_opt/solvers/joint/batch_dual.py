@@ -61,6 +61,7 @@ class JointBatch:
         What it asks for makes every minimum unique and finite: all levels train or none does, each with more error
         than a trace beside the last evaluation's, every example and step has a price, every level and band responds.
         """
+        # errors below 1e-20 of the last evaluation's are the traces that solve_joint adds where examples are not unique
         trains = self.errors > 0
         windowed = self.final_error > 0
         window = np.where(windowed[:, None], self.final_window, 0.0)
@@ -103,6 +104,7 @@ class BatchDual(Dual):
         s = self.at(multipliers, price)
         residual = self.residual(s)
         worst = np.abs(residual).max(axis=1)
+        # marked and carried on, unlike LevelDual's None: the arrays keep their shape, and the line search steps back
         endless = ((price <= 0) & self.levels.trains).any(axis=1)
         bad = endless | ~np.isfinite(worst) | ~np.isfinite(s.value)
         worst[bad], s.value[bad] = np.inf, -np.inf

@@ -18,6 +18,7 @@ __all__ = ["ENOUGH", "climb"]
 
 ENOUGH = 1e-9  # gap at which the slow method stops
 _CLIMB = 120
+_LOW, _HIGH = -300.0, 690.0  # of log multipliers, whose squares must not underflow, nor they themselves overflow
 _PATIENCE = 8  # iterations without a rise of the bound
 
 
@@ -33,6 +34,8 @@ def climb(dual: LevelDual, tolerance: float, best: JointSolution | None, thetas:
     state = max(states, key=lambda found: found.value)
     wait, promised = 0, np.inf
     for iteration in range(_CLIMB):
+        # a proof costs as much as a step: tried where the estimate promises a better one, and now and then in case it
+        # is wrong
         missing = _missing(dual, state)
         if missing < min(1e-6, 0.01 * promised) or iteration % 10 == 9:
             best = better(best, conclude(dual, state, iteration))
@@ -66,20 +69,23 @@ def _best_window(dual: LevelDual, theta: Array) -> State | None:
             return None, np.inf
         return state, float(np.log(state.near) + 0.5 * np.log(state.nu / dual.final_error))
 
+    # `height`, log of given over wanted, rises with nu: both an example's worth and what is wanted at a price make it.
+    # It may jump, where caps fill at once; a bracket survives that
     middle, reach = float(theta[-1]), 1.0
     found, height = at(middle)
     low, high, below, above = middle, middle, height, height
-    while below > 0 and low > -690:
+    while below > 0 and low > -_HIGH:
         high, above = low, below
         low, reach = low - reach, 2 * reach
         below = at(low)[1]
-    while above < 0 and high < 690:
+    while above < 0 and high < _HIGH:
         low, below = high, above
         high, reach = high + reach, 2 * reach
         found, above = at(high)
     best, least, ends = found, np.inf, [at(low)[0], at(high)[0]]
     for step in range(80):
         middle = 0.5 * (low + high)
+        # false position, but every third time the middle, or one end might never move
         if step % 3 and np.isfinite(above - below) and above > below:
             middle = float(np.clip(low - below * (high - low) / (above - below), low, high))
         found, height = at(middle)
@@ -109,7 +115,11 @@ def _between(dual: LevelDual, first: State, second: State) -> State:
 
 
 def _missing(dual: LevelDual, state: State) -> float:
-    """Primal minus dual at the level minimisers, relative: without cancellation, but with budgets unmet."""
+    """Primal minus dual at the level minimisers, relative: without cancellation, but with budgets unmet.
+
+    The levels' parts are the same in both, so that squares are left: S^2 - (p S - p^2 / 4) = (S - p / 2)^2, and
+    likewise of the last evaluation.
+    """
     gap = float(((state.sums - 0.5 * state.p) ** 2).sum() + np.abs(state.eta * (dual.budget - state.cost)).sum())
     if dual.window is not None and state.near > 0:
         root = np.sqrt(dual.final_error / state.near) - np.sqrt(state.nu * state.near)
@@ -119,8 +129,9 @@ def _missing(dual: LevelDual, state: State) -> float:
 
 def _excess(state: State, dual: LevelDual) -> float:
     """Largest logarithm by which a band sum differs from its multiplier or a budget is overspent."""
-    bands = np.abs(np.log(2 * state.sums / state.p)).max(initial=0.0)
-    return float(max(bands, np.log(state.cost / dual.budget).max(initial=0.0)))
+    residual, bands = dual.residual(state), state.p.size
+    spent = residual[bands : bands + dual.budget.size].max(initial=0.0)
+    return float(max(np.abs(residual[:bands]).max(initial=0.0), spent))
 
 
 def _higher(first: State | None, second: State | None, old: State) -> State | None:
@@ -137,15 +148,18 @@ def _refilled(dual: LevelDual, state: State) -> State | None:
     It needs no curvature, and moves multipliers whose share of the value is below rounding.
     """
     bands = state.p.size
-    in_bands = np.log(2 * state.sums / state.p) / (1 + dual.q / (dual.q + 1))
-    move = np.concatenate([in_bands, 2 * np.log(state.cost / dual.budget)])
+    # Newton's step of each condition alone: where one band decides, n goes as p^(1/(q+1)) and log 2 S / p falls by
+    # 1 + q/(q+1) per log p; cost goes as eta^(-1/2) where examples decide, and that much or less where steps do
+    residual = dual.residual(state)
+    in_bands = residual[:bands] / (1 + dual.q / (dual.q + 1))
+    move = np.concatenate([in_bands, 2 * residual[bands : bands + dual.budget.size]])
     move = np.clip(np.nan_to_num(move, nan=0.0, posinf=REACH, neginf=-REACH), -REACH, REACH)
     theta = state.theta.copy()
     theta[: move.size] += move
-    trial = _best_window(dual, np.clip(theta, -300.0, 690.0))
+    trial = _best_window(dual, np.clip(theta, _LOW, _HIGH))
     if trial is None or trial.value < state.value - 4e-16 * abs(state.value):
         theta[:bands] = state.theta[:bands]
-        trial = _best_window(dual, np.clip(theta, -300.0, 690.0))
+        trial = _best_window(dual, np.clip(theta, _LOW, _HIGH))
     if trial is None or trial.value < state.value - 4e-16 * abs(state.value):
         return None
     rises = trial.value > state.value + 1e-15 * abs(state.value)
@@ -166,10 +180,13 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
     if dual.window is not None:
         chain[-1, -1] = y[-1] * state.share
         chain[-1, bands:-1] = y[-1] * state.ceiling_slope
+    # by logarithms the Hessian of the dual gains its own gradient on the diagonal: kept where that bends it down, left
+    # out where it bends it up, so that the matrix stays positive definite and the move an ascent
     gradient = gradient @ chain
     if not np.all(np.isfinite(gradient)):
         return None
     matrix = chain.T @ curvature @ chain + np.diag(np.maximum(-gradient, 0.0))
+    # to a diagonal of one: multipliers whose share of the value is tiny have tiny rows, and are moved all the same
     scale = np.sqrt(np.maximum(np.diag(matrix), 1e-290))
     matrix = matrix / scale / scale[:, None] + 1e-12 * np.eye(y.size)
     try:
@@ -179,9 +196,10 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
     move = np.clip(move, -REACH, REACH)
     if not gradient @ move > 0:
         move = np.clip(gradient / scale**2, -REACH, REACH)
+    # Armijo's rule, up to the rounding of the value
     promise, size = float(gradient @ move), 1.0
     for _ in range(40):
-        trial = _best_window(dual, np.clip(state.theta + size * move, -300.0, 690.0))
+        trial = _best_window(dual, np.clip(state.theta + size * move, _LOW, _HIGH))
         if trial is not None and trial.value >= state.value + 1e-4 * size * promise - 4e-16 * abs(state.value):
             return trial
         size *= 0.5
@@ -190,6 +208,7 @@ def _climbed(dual: LevelDual, state: State) -> State | None:
 
 def _without_slack(dual: LevelDual, state: State) -> JointSolution | None:
     """The same point with the multipliers of slack budgets set to exactly 0, where that still proves it."""
+    # the logarithm only creeps towards 0: a billionth of the value is taken for it, and the proof decides
     slack = state.eta * dual.budget < 1e-9 * abs(state.value)
     kept = [j for j, off in zip(dual.active, slack, strict=True) if not off]
     if not slack.any() or dual.window is not None:

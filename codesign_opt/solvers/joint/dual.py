@@ -203,6 +203,7 @@ class Dual:
         """(..., D, D) minus the Hessian of the levels' minima in (p, eta, nu), by eliminating (log T, log n)."""
         at, bands, size = state.levels, self.bands, state.theta.shape[-1]
         last = bands + self.budget.shape[-1]
+        # given the multipliers the levels are independent: the Hessian stays D x D, whatever their number
         in_steps, half, in_examples = self.levels.second_derivatives(at)
         # rows: by how much d log n, and d log T, change what each multiplier weighs
         z = np.zeros((*at.n.shape[:-1], size, at.n.shape[-1]))

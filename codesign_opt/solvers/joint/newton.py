@@ -19,7 +19,9 @@ from .proof import JointSolution, better, conclude
 
 __all__ = ["JointProgram", "JointSolution", "solve_joint"]
 
-_NEWTON = 25
+_NEWTON = 25  # iterations: well-scaled programs take 2 to 8
+_CONVERGED = 1e-13  # residual that rounding allows to reach
+_NEAR = 1e-5  # residual below which a proof is worth trying: the gap is then some 1e-10 with one budget, 1e-5 with more
 _FAINT = (1e-24, 1e-32, 1e-18, 1e-13)  # shares of the last evaluation's error given to levels that train little else
 
 
@@ -71,6 +73,7 @@ def _search(
     """Newton with one budget priced, with all, then the climb; the best proof."""
     count = program.budgets.size
     everything = list(range(count))
+    # a budget that is not used up has multiplier 0, which has no logarithm: each alone first, the others as if slack
     for active in [[j] for j in everything] if count > 1 else []:
         dual = LevelDual(program, active, errors)
         if dual.bounded:
@@ -89,6 +92,7 @@ def _search(
         found, state = _newton(dual, tolerance, None)
         best = better(best, found)
     if best is None or best.relative_gap > enough:
+        # Newton's last state may be far off as well as near: the climb takes the better of both starts
         plain = first_guess(dual)
         best = climb(dual, tolerance, best, [plain] if state is None else [plain, state.theta])
         if best is None or best.relative_gap > 1e-6:
@@ -104,6 +108,8 @@ def _faint_errors(program: JointProgram, share: float) -> Array | None:
     """
     if program.final_error == 0 or program.final_window is None or not program.final_window.any():
         return None
+    # where only the last evaluation wants examples, every split of them over the window is as good: the dual is not
+    # differentiable there, and Newton's method goes to and fro between levels
     weight = program.final_window / program.final_window.sum()
     least = np.where(weight > 0, np.maximum(share * program.final_error * weight, 1e-200), 0.0)
     return np.maximum(program.errors, least) if np.any(program.errors < least) else None
@@ -127,9 +133,9 @@ def _newton(
     residual = dual.residual(state)
     worst = _worst(residual)
     for iteration in range(_NEWTON):
-        if worst < 1e-5:
+        if worst < _NEAR:
             best = better(best, conclude(dual, state, iteration))
-            if worst < 1e-13 or (best is not None and best.relative_gap <= tolerance):
+            if worst < _CONVERGED or (best is not None and best.relative_gap <= tolerance):
                 return best, state
         move = _newton_move(dual, state, residual)
         if move is None:
@@ -139,6 +145,7 @@ def _newton(
             if trial is not None:
                 trial_residual = dual.residual(trial)
                 trial_worst = _worst(trial_residual)
+                # the largest residual must fall, but for a last digit: at the end rounding alone moves it
                 if trial_worst <= worst * (1 - 1e-4) + 1e-14:
                     break
             move = 0.5 * move
@@ -159,6 +166,7 @@ def _newton_move(dual: LevelDual, state: State, residual: Array) -> Array | None
         return None
     if not np.all(np.isfinite(move)):
         return None
+    # shortened as a whole: the direction keeps the balance of the budgets, which clipping each entry would lose
     return np.asarray(move * min(1.0, REACH / max(float(np.abs(move).max()), 1e-300)))
 
 

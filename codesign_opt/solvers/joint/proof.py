@@ -48,6 +48,7 @@ def better(first: JointSolution | None, second: JointSolution | None) -> JointSo
     dual = first if first.lower_bound >= second.lower_bound else second
     if primal is dual:
         return primal
+    # the value's changeable part is not stored: the primal's own gap gives it back
     unit = (primal.value - primal.lower_bound) / primal.relative_gap if primal.relative_gap > 0 else primal.value
     gap = (primal.value - dual.lower_bound) / unit if unit > 0 else 0.0
     return replace(
@@ -109,9 +110,12 @@ def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:
     above, further = state.levels.total - dual.low, state.levels.n - dual.n_low
     cost = c @ above + k @ further
     share = float(np.min(np.maximum(room, 0.0) / np.where(cost > 0, cost, 1e-300)))
+    # nearly right, or nothing to balance: all in one proportion, which also spends what is left over. A factor above
+    # 1.01 would be no repair but another design
     if 0.99 < share < 1.01 or budgets.size == 1:
         above, further = min(share, 1.01) * above, min(share, 1.01) * further
     else:
+        # far off: each budget takes back only what it prices, so that a slack one does not shrink what others allow
         for j in range(budgets.size):
             cost_j = float(c[j] @ above + k[j] @ further)
             if cost_j > room[j]:

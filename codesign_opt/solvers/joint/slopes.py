@@ -66,6 +66,8 @@ def stopping_slope(before: JointProgram, after: JointProgram, found: JointSoluti
         raise ValueError("stopping_slope: the two programs must have the same budgets.")
     if not np.isfinite(distance) or distance == 0:
         raise ValueError(f"stopping_slope: distance is {distance}; it must be finite and not 0.")
+    # by the envelope theorem the optimum's first-order change is that of the Lagrangian at a fixed design: no solve,
+    # and no noise of two solves in a small difference
     with np.errstate(all="ignore"):
         return (_lagrangian(after, found) - _lagrangian(before, found)) / distance
 

@@ -71,6 +71,7 @@ def waterfill(
     """
     fill = prepare(errors, prices, low, high, spent)
     budgets = _budgets(budget)
+    # only what lies above the floors is sought: beside large floors a small remainder keeps its digits
     floors = float(fill.price(fill.low - fill.spent))
     check_room(fill, budgets, floors)
     room = np.maximum(budgets - floors, 0.0)

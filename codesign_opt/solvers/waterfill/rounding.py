@@ -92,6 +92,7 @@ def _greedy(fill: Fill, plan: Array, costs: Array, limit: float, *, exhaust: boo
             f"{float(least @ costs):.6g} of the {limit:.6g} there are, within the caps; raise the total or "
             "lower the floors."
         )
+    # 1e-9: a plan that is whole but for rounding stays what it is
     whole = np.clip(np.floor(plan + 1e-9), least, most)
     _take_back(fill, whole, least, costs, limit)
     while _add_bulk(fill, whole, most, costs, limit):
@@ -127,6 +128,7 @@ def _add_bulk(fill: Fill, whole: Array, most: Array, costs: Array, limit: float)
     on = np.flatnonzero((costs <= rest) & (whole < most) & (fill.errors > 0))
     if not on.size or rest < 4 * float(costs[on].sum()):
         return False
+    # one by one a heap takes millions of examples too slowly: the continuous rule hands out nearly all that is left
     have = fill.spent[on] + whole[on]
     more = waterfill(fill.errors[on], costs[on], rest, spent=have, high=fill.spent[on] + most[on]).examples
     more = np.minimum(np.floor(more), most[on] - whole[on])
@@ -141,7 +143,7 @@ def _add(fill: Fill, whole: Array, most: Array, costs: Array, limit: float, *, e
     heapq.heapify(heap)
     while heap:
         _, i = heapq.heappop(heap)
-        if costs[i] > rest:
+        if costs[i] > rest:  # dearer than what is left; a cheaper level may still fit
             continue
         whole[i] += 1
         rest -= costs[i]
@@ -157,6 +159,7 @@ def _exchange(fill: Fill, whole: Array, least: Array, most: Array) -> None:
 
 
 def _pairs(fill: Fill, whole: Array, least: Array, most: Array) -> Iterator[tuple[int, int]]:
+    # every exchange lowers the error, so that they end by themselves; the limit is against rounding
     every = np.arange(whole.size)
     for _ in range(20 * whole.size):
         gain = np.where(whole < most, _gain(fill, every, whole), -1.0)

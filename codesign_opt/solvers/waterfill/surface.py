@@ -76,6 +76,8 @@ class _Bracket:
 
         The bracket is pruned, so that every level drawn has a breakpoint strictly inside.
         """
+        # four standard deviations of a sample's rank on either side; heavy levels may add to it, and a bracket that the
+        # level escapes costs another cut, not the answer
         drawn = generator.integers(self.leaves.size, size=_SAMPLE)
         slopes = self.slopes[drawn] * (self.leaves.size / _SAMPLE)
         sample = replace(self, leaves=self.leaves[drawn], meets=self.meets[drawn], slopes=slopes)
@@ -116,6 +118,8 @@ def _narrowed(bracket: _Bracket, height: float) -> _Bracket:
 
 def _sorted(bracket: _Bracket, heights: Array) -> Array:
     """Binary search over the sorted breakpoints, for all heights at once; the exact formula on the segment."""
+    # the cost is summed anew at each breakpoint tried, L log L in all: a running sum over sorted breakpoints would be
+    # cheaper, but subtracts the slopes of capped levels and so loses the small ones
     points = np.unique(np.append(bracket.points(), bracket.start))
     # cost(points[left]) <= height < cost(points[right]); the index after the last stands for the end
     left = np.zeros(heights.size, dtype=np.intp)
