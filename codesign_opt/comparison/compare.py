@@ -18,14 +18,13 @@ from ..ingredients.grids import check_grid
 from ..models.base import check_model
 from ..peers import Evidence, Schedule, names, schedule
 from ..results.plan import Plan
-from ..samplers.members import DPMpp2M, Euler, Heun, Sampler
+from ..samplers.base import SAMPLERS
+from ..samplers.members import Sampler
 from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
 from .world import World
 
 __all__ = ["compare"]
-
-_SAMPLERS: dict[str, Sampler] = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 
 
 def compare(
@@ -56,7 +55,7 @@ def compare(
             label; all known schedules unless given. A Plan or an array takes part in the cells whose
             number of steps it has.
         evaluations: allowed per image, one or more numbers.
-        samplers: Sampler values or "euler", "heun", "dpmpp_2m"; the model's own unless given.
+        samplers: Sampler values or names such as "euler", "heun", "dpmpp_2m"; the model's own unless given.
         seeds: of the draws; those of all seeds are put together.
         plan: whether the co-designed plan takes part, as "plan".
         evidence: what schedules may know, such as `estimate.evidence(denoiser, data)`; the model's own
@@ -248,9 +247,10 @@ def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
 def _sampler(value: Sampler | str) -> Sampler:
     if isinstance(value, Sampler):
         return value
-    if not isinstance(value, str) or value not in _SAMPLERS:
-        raise ValueError(f"samplers holds {value!r}; give a Sampler, or one of {', '.join(_SAMPLERS)}.")
-    return _SAMPLERS[value]
+    if value not in SAMPLERS.names():
+        raise ValueError(f"samplers holds {value!r}; give a Sampler, or one of {', '.join(SAMPLERS.names())}.")
+    sampler: Sampler = SAMPLERS.make(value, {})
+    return sampler
 
 
 def _tag(sampler: Sampler) -> str:

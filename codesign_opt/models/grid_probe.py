@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from ..basics.checks import Array
 
-__all__ = ["GridProbe", "Measurement"]
+__all__ = ["GridProbe", "MeasuredMean"]
 
 
-class Measurement(Protocol):
+class MeasuredMean(Protocol):
     """A mean with its standard error."""
 
     @property
@@ -35,7 +35,7 @@ class GridProbe(Protocol):
     def after_response(self) -> GridProbe:
         """The probe with what one measurement of responses took gone from its budget."""
 
-    def error(self, sigmas: Array) -> Measurement:
+    def error(self, sigmas: Array) -> MeasuredMean:
         """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
 
     def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.estimate import BrownianPath, Draws, Reference, StepRule, network, run, step_responses
+from codesign_opt.estimate import (
+    BrownianPath,
+    Draws,
+    Reference,
+    Starts,
+    StepRule,
+    error_gram,
+    network,
+    run,
+    step_responses,
+)
 from codesign_opt.estimate.draws.streams import normal
 from codesign_opt.estimate.runs.run import asked_levels
 from codesign_opt.samplers.affine_steps import prepare
@@ -68,6 +78,18 @@ class Churned(OnlyGaussian):
         x = x + (raised**2 - levels.high**2).sqrt() * noise.draw(levels.high, levels.low, x)
         clean = denoiser(x, raised)
         return clean + levels.low / raised * (x - clean)
+
+
+@dataclass(frozen=True)
+class Midpoint(OnlyGaussian):
+    """Two evaluations a step, the second between the nodes: the last node of a grid is never asked for."""
+
+    name, evaluations_per_step = "midpoint", 2
+
+    def step(self, denoiser, x, levels, memory, noise):
+        middle = (levels.high + levels.low) / 2
+        there = x + (middle - levels.high) * (x - denoiser(x, levels.high)) / levels.high
+        return x + (levels.low - levels.high) * (there - denoiser(there, middle)) / middle
 
 
 LIBRARY = [co.Euler(), co.Heun(), co.DPMpp2M(), co.Ancestral(0.7), co.EulerMaruyama(0.5)]
@@ -163,3 +185,10 @@ def test_levels_asked_for_are_the_samplers_own_between_nodes_too():
     assert asked_levels(co.DPMpp2M(), grid) == [4.0, 1.0]
     assert asked_levels(co.Heun(), grid) == [4.0, 1.0, 1.0, 0.5]
     assert asked_levels(Churned(), grid) == pytest.approx([5.2, 1.3])
+    assert asked_levels(Midpoint(), grid) == [4.0, 2.5, 1.0, 0.75]
+
+
+def test_the_gram_matrix_of_errors_has_a_block_for_every_node_that_is_asked_for():
+    found = error_gram(lambda x, s: 0.5 * x, lambda x, s: 0.6 * x, Midpoint(), [4.0, 1.0, 0.5], Starts((3,), draws=8))
+    np.testing.assert_allclose(found.levels.sigma, [1.0, 4.0])
+    np.testing.assert_allclose(found.correlation, np.ones((2, 2)), rtol=1e-5)  # both errors stretch the sample
