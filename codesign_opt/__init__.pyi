@@ -75,6 +75,7 @@ from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
+from .samplers.affine_steps import AffineSteps as AffineSteps
 from .samplers.members import Ancestral as Ancestral
 from .samplers.members import DPMpp2M as DPMpp2M
 from .samplers.members import Euler as Euler

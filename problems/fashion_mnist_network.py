@@ -59,13 +59,16 @@ def build(
     network, data = co.testbed.cached(_NETWORK, folder=cache), recipe.data()
     if evaluations is None:
         evaluations = 10_000 if training else 5_000
-    asked: dict[str, Any] = {"seed": 0, "evaluations": evaluations, "draws": draws, "progress": progress}
+    asked: dict[str, Any] = {
+        "measurement": co.estimate.Measurement(evaluations=evaluations, draws=draws, progress=progress)
+    }
     if training:
         half = max(k for k in network.snapshots() if 2 * k <= network.iterations)
-        asked["training"] = co.TrainingRun(co.LogNormal(-1.2, 1.2), network.iterations, network.batch)
-        asked |= {"other": network.at(half), "growth": network.iterations / half}
+        run = co.TrainingRun(co.LogNormal(-1.2, 1.2), network.iterations, network.batch)
+        growth = network.iterations / half
+        asked["training"] = co.estimate.TrainingHistory(run, other=network.at(half), growth=growth)
     place = co.testbed.cache_folder(cache) / "problems" / f"fashion_mnist_network{'-training' if training else ''}"
-    model = co.estimate.network(network.model, data, sampler=co.Heun(), folder=place, **asked)
+    model = co.estimate.network(network.model, data, sampler=co.Heun(), seed=0, folder=place, **asked)
     if training and budget is None:
         budget = 1e6
     prices = co.Prices(example=3.0, evaluation=1.0, images=10_000 if images is None else images) if training else None

@@ -160,7 +160,7 @@ def _refuse_schedules(windows: list[Windows], keep: list[Mask]) -> None:
             raise ValueError(
                 f"learning_curves: {part.name}: learning_rate varies from {rates[0]:g} to {rates[-1]:g} after burn-in; "
                 "kappa2 tau describes a constant rate. Name each stretch of constant rate in a column 'run', raise "
-                "burn_in past the warm-up, or leave the column out to fit L and kappa1 alone."
+                "LogReading.burn_in past the warm-up, or leave the column out to fit L and kappa1 alone."
             )
 
 
@@ -248,7 +248,7 @@ def _result(
     if not fits:
         raise ValueError(
             "learning_curves: no level has losses at two different numbers of examples after burn-in; log more "
-            "often, lower burn_in, or use fewer levels."
+            "often, lower LogReading.burn_in, or use fewer levels."
         )
     sigma = table.centre[list(fits)]
     value = np.stack([fit.coefficients for fit in fits.values()], axis=1)
@@ -292,6 +292,7 @@ def _notes(table: _Table, fits: dict[int, LevelFit]) -> list[str]:
         worst = max(bad, key=lambda i: fits[i].chi2 / max(fits[i].freedom, 1))
         notes.append(
             f"1/m does not describe {len(bad)} levels within their noise (worst sigma = {centre[worst]:.3g}, chi^2 "
-            f"{fits[worst].chi2:.0f} for {fits[worst].freedom}); raise burn_in, or take errors from bootstrap='runs'."
+            f"{fits[worst].chi2:.0f} for {fits[worst].freedom}); raise LogReading.burn_in, or take errors from "
+            "bootstrap='runs'."
         )
     return notes

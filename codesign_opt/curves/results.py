@@ -11,6 +11,7 @@ import numpy as np
 
 from ..basics.checks import Array, vector
 from ..basics.wording import aligned, quantity
+from .error_law import ErrorLaw, TrainingErrors
 
 __all__ = ["LearningCurves"]
 
@@ -21,7 +22,7 @@ _ARRAYS = (
 
 
 @dataclass(frozen=True, eq=False)
-class LearningCurves:
+class LearningCurves(TrainingErrors):
     """E|D - x0|^2 = L + kappa1 / m + kappa2 tau / beta by noise level, fitted to logs.
 
     Attributes:
@@ -66,6 +67,21 @@ class LearningCurves:
             error = vector(getattr(self, f"{name}_error"), f"LearningCurves.{name}_error", length=sigma.size)
             object.__setattr__(self, f"{name}_error", error)
         object.__setattr__(self, "notes", tuple(self.notes))
+
+    def law(self) -> ErrorLaw:
+        """kappa1 and kappa2 as they were fitted; the Bayes loss says what of kappa1 is rounding."""
+        width = float(self.transfer_width)
+        return ErrorLaw(
+            self.sigma,
+            self.reducible,
+            self.reducible_error,
+            self.step_noise,
+            bayes_floor=self.bayes_floor,
+            log_width=self.log_width,
+            transfer_width=width if width > 0 else 0.0,  # NaN: fitted with each level for itself
+            notes=self.notes,
+            remedy='with a noisy log, smooth it: training=co.learning_curves(run, smoothing="spline")',
+        )
 
     def __str__(self) -> str:
         title = ("sigma", "", "floor", "+-", "kappa1", "+-", "kappa2", "+-")

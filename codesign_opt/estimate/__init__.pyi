@@ -1,4 +1,6 @@
 from ..basics.ledger import Ledger as Ledger
+from ..curves.error_law import ErrorLaw as ErrorLaw
+from ..curves.error_law import TrainingErrors as TrainingErrors
 from .denoisers.adapters import from_diffusers as from_diffusers
 from .denoisers.adapters import from_edm as from_edm
 from .denoisers.adapters import from_prediction as from_prediction
@@ -26,6 +28,7 @@ from .features.tangent_gram import TangentGram as TangentGram
 from .features.tangent_gram import tangent_gram as tangent_gram
 from .measured_evidence import EvidenceMeasurement as EvidenceMeasurement
 from .measured_evidence import evidence as evidence
+from .measurement import Measurement as Measurement
 from .network_model import network as network
 from .runs.fine_solution import Draws as Draws
 from .runs.fine_solution import Reference as Reference
@@ -42,9 +45,13 @@ from .spectra.methods import Lanczos as Lanczos
 from .spectra.methods import Radial as Radial
 from .spectra.methods import SpectrumMethod as SpectrumMethod
 from .spectra.result import SpectrumEstimate as SpectrumEstimate
+from .steps.grid_descent import DescendedGrid as DescendedGrid
+from .steps.grid_descent import DescentRules as DescentRules
 from .steps.grid_descent import descend_grid as descend_grid
+from .steps.grid_error import GridErrors as GridErrors
 from .steps.grid_error import measured_error as measured_error
 from .steps.held_out import GridTest as GridTest
+from .steps.responses import Responses as Responses
 from .steps.responses import step_responses as step_responses
 from .steps.responses import truncation_error as truncation_error
 from .training_errors.checkpoint_curve import checkpoint_errors as checkpoint_errors
@@ -60,6 +67,8 @@ from .training_errors.pilots import SGDPilot as SGDPilot
 from .training_errors.replicated_runs import ReplicatedRuns as ReplicatedRuns
 from .training_errors.replicated_runs import Replication as Replication
 from .training_errors.replicated_runs import replicated_runs as replicated_runs
+from .training_errors.sensitivity import OutputSensitivity as OutputSensitivity
 from .training_errors.sensitivity import difference_of as difference_of
 from .training_errors.sensitivity import sensitivity as sensitivity
 from .training_errors.transfer import TransferKernel as TransferKernel
+from .training_history import TrainingHistory as TrainingHistory

@@ -16,7 +16,7 @@ from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
 from .budget import Budget
 
-__all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise"]
+__all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise", "row_size"]
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class Row:
         if not excess.any():
             return 0.0
         limit = 0.0 if self.limit is None else abs(self.limit)
-        size = _row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        size = row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
         return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
 
     def multipliers(self, objective_unit: float) -> Array:
@@ -110,7 +110,7 @@ def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-def _row_size(expression: cp.Expression, minimum: float) -> Array:
+def row_size(expression: cp.Expression, minimum: float) -> Array:
     """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
     linear = np.zeros(expression.size)
     rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()

@@ -20,9 +20,9 @@ from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
 from ..modeling.design import Design
 from .budget import Budget
-from .rows import Row, _row_size, jacobians
+from .rows import Row, jacobians, row_size
 
-__all__ = ["as_stated", "rows_of", "scaled_expression"]
+__all__ = ["as_stated", "check_leaf", "rows_of", "scaled_expression"]
 
 _PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
 
@@ -142,7 +142,7 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
     for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
         check_leaf(leaf.name, expression, design)
     expression = sum(w * e for w, e in pieces) - bound.limit
-    size = _row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
+    size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
                  zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
     built = expression / size[0] <= 0
@@ -178,7 +178,7 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
     try:
-        size = _row_size(flat, 0.0)
+        size = row_size(flat, 0.0)
     except NotImplementedError:
         raise ConvexityError(
             f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "

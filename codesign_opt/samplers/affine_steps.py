@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array, vector
 
-__all__ = ["TerminalLaw", "denoiser_weights"]
+__all__ = ["AffineSteps", "TerminalLaw", "denoiser_weights"]
 
 Numbers = NDArray[Any]
 """An array of float64, or of complex128 while a complex step differentiates."""
@@ -64,21 +64,47 @@ class TerminalLaw:
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class AffineSteps:
     """K affine steps of every band: x_{k+1} = current_k x_k + previous_k x_{k-1} + sqrt(noise_k) z.
 
     `previous` and `noise` are None where a sampler has no memory, no noise; never both are given.
-    Shapes (..., K, B); `noise` may have a last axis of 1.
+
+    Args:
+        current: (..., K, B) multipliers of x_k.
+        previous: (..., K, B) multipliers of x_{k-1}; the first is not used.
+        noise: (..., K, B) or (..., K, 1) variances of the injected noise, squared data units.
+
+    >>> AffineSteps(np.array([[0.5], [0.1]])).law(np.array([4.0])).std.round(12).tolist()
+    [0.1]
     """
 
     current: Numbers
     previous: Numbers | None = None
     noise: Numbers | None = None
 
+    def __post_init__(self) -> None:
+        if self.previous is not None and self.noise is not None:
+            raise ValueError("AffineSteps has previous and noise; the law of a sampler with both is not known here.")
+
     @property
     def count(self) -> int:
         """K."""
         return self.current.shape[-2]
+
+    def closed(self, to_zero: NDArray[np.bool_], output: Numbers) -> AffineSteps:
+        """The same steps but for a last one to zero, which is the denoiser alone: x_K = output x_{K-1}.
+
+        Args:
+            to_zero: (...) where the grid ends in zero.
+            output: (..., B) weight of the denoiser at the last positive node.
+        """
+        if not to_zero.any():
+            return self
+        here = to_zero[..., None]
+        current = with_last(self.current, here, output)
+        previous = None if self.previous is None else with_last(self.previous, here, 0.0)
+        noise = None if self.noise is None else with_last(self.noise, here, 0.0)
+        return AffineSteps(current, previous, noise)
 
     def law(self, initial_variance: Numbers) -> TerminalLaw:
         """Exact terminal law from a start of the given variance (..., B)."""
@@ -159,6 +185,18 @@ class Inputs(NamedTuple):
     weights: Numbers
     initial_variance: Numbers
 
+    @property
+    def to_zero(self) -> NDArray[np.bool_]:
+        """(...) whether the grid ends in zero."""
+        return np.asarray(self.nodes[..., -1, 0].real == 0)
+
+    @property
+    def positive(self) -> Numbers:
+        """The nodes with a last zero moved to half the level before, where every step can be worked out."""
+        if not self.to_zero.any():
+            return self.nodes
+        return with_last(self.nodes, self.to_zero[..., None], 0.5 * self.nodes[..., -2, :])
+
 
 def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any) -> Inputs:
     """Check the arguments shared by the exact laws and fill in their defaults."""
@@ -198,6 +236,13 @@ def nodes(sigmas: Any) -> Numbers:
     rises[..., 1:] = np.diff(sigma.real, axis=-1) >= 0
     _refuse(rises, sigma, "sigmas", "must be below the node before it (only the last may be 0)")
     return sigma
+
+
+def with_last(rows: Numbers, where: NDArray[np.bool_], value: Any) -> Numbers:
+    """A copy whose last row is `value` where said."""
+    result = np.array(rows)
+    result[..., -1, :] = np.where(where, value, rows[..., -1, :])
+    return result
 
 
 def _optimal(lam: Array, sigma: Numbers) -> Numbers:

@@ -1,25 +1,30 @@
-"""What a sampler is to the planner: an exact law, a local error, a sensitivity, a positivity cap.
+"""What a sampler is to the planner: an exact law, a local error, a sensitivity, a positivity cap, a step on a network.
 
 A sampler here is what it does to one band of the rescaled state x/s in the noise level sigma. Its
 exact terminal law needs no simulation; its local error is what a plan is optimised with; its weight
-sensitivity says what an error of the denoiser at one node does to the output.
+sensitivity says what an error of the denoiser at one node does to the output. On a network it is its step.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..basics.checks import Array, number, vector
 from ..basics.registry import Registry
-from .affine_steps import Numbers, Steps, TerminalLaw, prepare
+from .affine_steps import AffineSteps, Inputs, Numbers, TerminalLaw, prepare
+from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["SAMPLERS", "MinimumSteps", "Sampler"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("Sampler.name", "Sampler")
+_NUDGE = 1e-30  # of a weight, for complex steps
 
 
 class MinimumSteps(NamedTuple):
@@ -30,13 +35,19 @@ class MinimumSteps(NamedTuple):
 
 
 class Sampler(ABC):
-    """A sampler of the reverse process, as a map on one band of Gaussian data.
+    """A sampler of the reverse process, as a map on one band of Gaussian data and as a step on a network.
+
+    To add one, write a frozen dataclass with a `name` and two methods, `leading_error` and `affine_steps`: it then
+    plans on Gaussian data. With `step` it plans on a network too. All three are about steps between positive noise
+    levels: a last step to zero is the plain denoiser, whatever the sampler, and the library takes it itself.
 
     Attributes:
-        name: the name of k-diffusion, without "sample_".
+        name: the name of k-diffusion, without "sample_"; what files know the sampler by.
         order: order q; the terminal relative error of a std is -integral of step^q local_error.
         evaluations_per_step: calls of the denoiser per step (the last step to zero needs one).
+        memory: former outputs of the denoiser that a step on a network asks for.
         eta: strength of the injected noise, 0 for the probability-flow ODE, 1 for the reverse SDE.
+        stochastic: whether a step on a network draws noise.
         signed: whether the local error changes sign with sigma.
         positivity: steps must stay below v_min / (positivity sigma); 0 where nothing binds.
     """
@@ -44,6 +55,7 @@ class Sampler(ABC):
     name: ClassVar[str]
     order: ClassVar[int] = 1
     evaluations_per_step: ClassVar[int] = 1
+    memory: ClassVar[int] = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -54,6 +66,11 @@ class Sampler(ABC):
     def eta(self) -> float:
         """Strength of the injected noise, 0 for samplers of the probability-flow ODE."""
         return 0.0
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step on a network draws noise: eta > 0, unless the sampler says otherwise."""
+        return self.eta > 0
 
     @property
     def signed(self) -> bool:
@@ -90,7 +107,7 @@ class Sampler(ABC):
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)[:, None]
         level = vector(sigma, "sigma", positive=True)
         stop = number(stopping_sigma, "stopping_sigma", positive=True)
-        local = self._local_error(lam, level)
+        local = self.leading_error(lam, level)
         if self.eta == 0.0:
             return local
         return local * ((lam + stop**2) / (lam + level**2)) ** self.eta**2
@@ -195,17 +212,17 @@ class Sampler(ABC):
         >>> Euler().terminal_law([2.0, 1.0, 0.0], [1.0]).variance.round(12).tolist()
         [0.45]
         """
-        sigma, weights, start = prepare(sigmas, eigenvalues, denoiser, initial_variance)
-        return self._steps(sigma, weights).law(start)
+        given = prepare(sigmas, eigenvalues, denoiser, initial_variance)
+        return self._closed_steps(given).law(given.initial_variance)
 
     def weight_sensitivity(
         self, sigmas: Any, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None
     ) -> Numbers:
         """Derivative of the terminal std by the denoiser's weight at every node: d std / d W_k.
 
-        The adjoint of the sampler's own recursion, O(K B): all uses of one node's denoiser are added,
-        so its square is the discrete kernel of docs/theory.md section 4. Arguments and errors as in
-        `terminal_law`; analytic in complex input too.
+        All uses of one node's denoiser are added, so its square is the discrete kernel of docs/theory.md
+        section 4. Arguments and errors as in `terminal_law`. The library's samplers go back through their own
+        recursion, O(K B), and take complex input too; others take one complex step of the law for every node.
 
         Returns:
             (..., K+1, B) data units; 0 at nodes whose denoiser is not used. At a terminal std of 0
@@ -215,9 +232,7 @@ class Sampler(ABC):
         >>> Euler().weight_sensitivity([2.0, 1.0, 0.0], [1.0]).round(6).tolist()
         [[0.559017], [1.341641], [0.0]]
         """
-        sigma, weights, start = prepare(sigmas, eigenvalues, denoiser, initial_variance)
-        by_current, by_previous = self._steps(sigma, weights).gradient(start)
-        return self._by_weight(sigma, weights, by_current, by_previous)
+        return self._sensitivity(prepare(sigmas, eigenvalues, denoiser, initial_variance))
 
     def to_dict(self) -> dict[str, Any]:
         """Name and parameters, as plain values.
@@ -243,14 +258,104 @@ class Sampler(ABC):
         sampler: Sampler = SAMPLERS.make(parameters.pop("name", None), parameters)
         return sampler
 
-    @abstractmethod
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
-        """The table of section 3 without the factor of eta: lam (B, 1), sigma (L,) to (B, L)."""
+    # what a sampler is made of
 
     @abstractmethod
-    def _steps(self, sigma: Numbers, weights: Numbers) -> Steps:
-        """The affine steps of a checked grid (..., K+1, 1) with weights (..., K+1, B)."""
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """The table of section 3 without the factor of eta: `local_error` of checked arguments.
+
+        Args:
+            lam: (B, 1) variances, squared data units.
+            sigma: (L,) noise levels, data units.
+
+        Returns:
+            (B, L) relative shrinkage of the terminal std per step^order and unit sigma.
+        """
 
     @abstractmethod
-    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
-        """Pull a gradient by the steps (..., K, B) back to the weights (..., K+1, B)."""
+    def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
+        """The steps on bands whose denoiser is linear, D(x, sigma_k) = W_k x: docs/theory.md section 2.
+
+        Analytic in both arguments (no absolute values, no conjugates), so that complex steps pass through.
+
+        Args:
+            sigma: (..., K+1, 1) descending noise levels, all positive.
+            weights: (..., K+1, B) W at every node; see `weights_at` for levels between the nodes.
+        """
+
+    @staticmethod
+    def weights_at(levels: Numbers, sigma: Numbers, weights: Numbers) -> Numbers:
+        """W at levels between nodes, for samplers that ask the denoiser there: exact for the optimal one.
+
+        The node that opens the step tells the variance lambda = sigma^2 W / (1 - W), and W at the level is
+        lambda / (lambda + level^2): an error of the denoiser in between counts at that node.
+
+        Args:
+            levels: (..., K, 1) one noise level in each step.
+            sigma, weights: as `affine_steps` gets them.
+
+        >>> Sampler.weights_at(np.array([[1.0]]), np.array([[2.0], [0.5]]), np.array([[0.2], [0.8]])).round(12).tolist()
+        [[0.5]]
+        """
+        opening, variance = weights[..., :-1, :], sigma[..., :-1, :] ** 2
+        return variance * opening / (variance * opening + levels**2 * (1 - opening))
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """One step on a network, from states at `levels.high` to states at `levels.low`.
+
+        Args:
+            denoiser: (x, sigma) -> x0, asked `evaluations_per_step` times.
+            x: (N, *shape) states in x / s.
+            levels: the two noise levels, float64; `low` is positive.
+            memory: the last steps before this one, latest last, with the denoiser's output at the start of each;
+                `self.memory` of them, fewer where the run began.
+            noise: its `draw(high, low, x)` is the unit normal draw of a step; None where the sampler has no noise.
+
+        Returns:
+            (N, *shape) states, differentiable in `x` and in the levels where the denoiser is.
+
+        Raises:
+            ValueError: the sampler has no step of its own on a network.
+        """
+        raise ValueError(self._without_step())
+
+    def check_network_step(self) -> None:
+        """Refuse a sampler that only knows Gaussian data, by the method to write.
+
+        Raises:
+            ValueError: its class has no `step`.
+        """
+        if type(self).step is Sampler.step:
+            raise ValueError(self._without_step())
+
+    def _without_step(self) -> str:
+        return (
+            f"{self!r} has no step on a network: write {type(self).__name__}.step(self, denoiser, x, levels, memory, "
+            "noise), which returns the states at levels.low (see codesign_opt.Sampler.step)."
+        )
+
+    # from the steps to the law
+
+    def _closed_steps(self, given: Inputs) -> AffineSteps:
+        """The steps with a last one to zero, if there is one, as the plain denoiser."""
+        steps = self.affine_steps(given.positive, given.weights)
+        return steps.closed(given.to_zero, given.weights[..., -2, :])
+
+    def _sensitivity(self, given: Inputs) -> Numbers:
+        """d std / d W by one complex step of the law for every node: any sampler, real input, O(K^2 B)."""
+        if any(part.dtype.kind == "c" for part in (given.nodes, given.weights, given.initial_variance)):
+            raise ValueError(f"{self!r}: weight_sensitivity takes complex input for the library's own samplers alone.")
+        by_weight = np.zeros(given.weights.shape)
+        for k in range(given.weights.shape[-2]):
+            moved = given.weights.astype(np.complex128)
+            moved[..., k, :] += 1j * _NUDGE
+            std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std
+            by_weight[..., k, :] = std.imag / _NUDGE
+        return by_weight

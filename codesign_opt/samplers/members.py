@@ -1,21 +1,26 @@
 """The samplers: how each one acts on Gaussian data, exactly and to leading order in the step.
 
 Every class holds one row of the two tables of docs/theory.md: the action on a band (section 2) and
-the local error (section 3). Names and last steps are those of k-diffusion.
+the local error (section 3), and the same action as a step on a network. Names are those of k-diffusion.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array, number
 from ..ingredients.grids import Grid, check_grid
-from .affine_steps import Numbers, Steps, TerminalLaw
+from .affine_steps import AffineSteps, Inputs, Numbers, TerminalLaw, with_last
 from .base import MinimumSteps, Sampler
+from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "Ancestral",
@@ -31,20 +36,38 @@ __all__ = [
 ]
 
 
-class _OneEvaluation(Sampler):
+class _Adjoint(Sampler):
+    """Samplers whose sensitivity is their own recursion gone back, in real and complex numbers, O(K B)."""
+
+    @abstractmethod
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
+        """Pull a gradient by the steps (..., K, B) back to the weights (..., K+1, B)."""
+
+    def _sensitivity(self, given: Inputs) -> Numbers:
+        by_current, by_previous = self._closed_steps(given).gradient(given.initial_variance)
+        ends = given.to_zero[..., None]
+        between = with_last(by_current, ends, 0.0)
+        by_previous = None if by_previous is None else with_last(by_previous, ends, 0.0)
+        result = self._by_weight(given.positive, given.weights, between, by_previous)
+        result[..., -2, :] += np.where(ends, by_current[..., -1, :], 0.0)  # the last step to zero is D(sigma_{K-1})
+        return result
+
+
+class _OneEvaluation(_Adjoint):
     """Samplers whose mean step is carry x + (1 - carry) D(x)."""
 
     @abstractmethod
     def _carry(self, sigma: Numbers) -> Numbers:
-        """(..., K, 1) what of x is kept, with 0 where the step goes to sigma = 0."""
+        """(..., K, 1) what of x is kept."""
 
     def _noise(self, sigma: Numbers) -> Numbers | None:
-        """(..., K, 1) variance added, with 0 where the step goes to sigma = 0."""
+        """(..., K, 1) variance added."""
         return None
 
-    def _steps(self, sigma: Numbers, weights: Numbers) -> Steps:
+    def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
+        """docs/theory.md section 2, the row of this sampler."""
         carry = self._carry(sigma)
-        return Steps(carry + (1 - carry) * weights[..., :-1, :], noise=self._noise(sigma))
+        return AffineSteps(carry + (1 - carry) * weights[..., :-1, :], noise=self._noise(sigma))
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         return _pad_after(by_current * (1 - self._carry(sigma)))
@@ -60,15 +83,27 @@ class Euler(_OneEvaluation):
 
     name: ClassVar[str] = "euler"
 
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """docs/theory.md section 3, the row of this sampler."""
         return lam / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
         return _ratio(sigma)
 
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """x' = D + (sigma'/sigma)(x - D)."""
+        return mixed(x, denoiser(x, levels.high), levels.low / levels.high)
+
 
 @dataclass(frozen=True)
-class Heun(Sampler):
+class Heun(_Adjoint):
     """Heun's method in sigma, the sampler of EDM: Euler, then the mean of both slopes. Order 2.
 
     >>> bool((Heun().local_error([1.0], [0.1, 1.0, 10.0], 0.01) < 0).all())  # it grows
@@ -79,34 +114,49 @@ class Heun(Sampler):
     order: ClassVar[int] = 2
     evaluations_per_step: ClassVar[int] = 2
 
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """docs/theory.md section 3, the row of this sampler."""
         return -lam * sigma / (2 * (lam + sigma**2) ** 3)
 
-    def _steps(self, sigma: Numbers, weights: Numbers) -> Steps:
+    def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
+        """docs/theory.md section 2, the row of this sampler."""
         ratio, before, after, inverse = self._parts(sigma, weights)
         predicted = ratio + (1 - ratio) * before
         corrected = 0.5 * (1 + predicted + (1 - inverse) * (1 - after) * predicted)
-        return Steps(np.where(_to_zero(sigma), before, corrected))
+        return AffineSteps(corrected)
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         ratio, before, after, inverse = self._parts(sigma, weights)
         predicted = ratio + (1 - ratio) * before
         by_before = 0.5 * (1 - ratio) * (1 + (1 - inverse) * (1 - after))
         by_after = -0.5 * (1 - inverse) * predicted
-        zero = _to_zero(sigma)
-        first = by_current * np.where(zero, 1.0, by_before)
-        second = by_current * np.where(zero, 0.0, by_after)
-        return _pad_after(first) + _pad_before(second)  # D(sigma_k) corrects step k - 1 and predicts step k
+        # D(sigma_k) corrects step k - 1 and predicts step k
+        return _pad_after(by_current * by_before) + _pad_before(by_current * by_after)
 
     @staticmethod
     def _parts(sigma: Numbers, weights: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         ratio = _ratio(sigma)
-        inverse = 1 / np.where(_to_zero(sigma), 1.0, ratio)
-        return ratio, weights[..., :-1, :], weights[..., 1:, :], inverse
+        return ratio, weights[..., :-1, :], weights[..., 1:, :], 1 / ratio
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """An Euler step, and the mean of the slopes at both its ends."""
+        high, low = levels.high, levels.low
+        clean = denoiser(x, high)
+        predicted = mixed(x, clean, low / high)
+        slope = (x - clean) / high.to(x.dtype)
+        corrected = (predicted - denoiser(predicted, low)) / low.to(x.dtype)
+        return x + (low - high).to(x.dtype) * 0.5 * (slope + corrected)
 
 
 @dataclass(frozen=True)
-class DPMpp2M(Sampler):
+class DPMpp2M(_Adjoint):
     """DPM-Solver++(2M): exponential integrator in log sigma, D extrapolated from two nodes. Order 2.
 
     The first step and a last step to 0 have no extrapolation, as in k-diffusion. Its local error
@@ -118,20 +168,23 @@ class DPMpp2M(Sampler):
 
     name: ClassVar[str] = "dpmpp_2m"
     order: ClassVar[int] = 2
+    memory: ClassVar[int] = 1
 
     @property
     def signed(self) -> bool:
         """True: it changes sign at sigma^2 = 1.5 lambda."""
         return True
 
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """docs/theory.md section 3, the row of this sampler."""
         return lam * (2 * sigma**2 - 3 * lam) / (4 * sigma * (lam + sigma**2) ** 3)
 
-    def _steps(self, sigma: Numbers, weights: Numbers) -> Steps:
+    def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
+        """docs/theory.md section 2, the row of this sampler."""
         by_here, by_earlier = self._slopes(sigma)
         earlier = np.zeros_like(weights[..., :-1, :] + by_earlier)
         earlier[..., 1:, :] = by_earlier[..., 1:, :] * weights[..., :-2, :]
-        return Steps(_ratio(sigma) + by_here * weights[..., :-1, :], previous=earlier)
+        return AffineSteps(_ratio(sigma) + by_here * weights[..., :-1, :], previous=earlier)
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         assert by_previous is not None
@@ -142,12 +195,29 @@ class DPMpp2M(Sampler):
 
     @staticmethod
     def _slopes(sigma: Numbers) -> tuple[Numbers, Numbers]:
-        """(..., K, 1) factors of D and of the D before it; the second is 0 in the first and last steps."""
+        """(..., K, 1) factors of D and of the D before it; the second is 0 in the first step."""
         ratio = _ratio(sigma)
-        log_step = -np.log(np.where(_to_zero(sigma), 1.0, ratio))  # 0 for a step to zero: no extrapolation
+        log_step = -np.log(ratio)
         extra = np.zeros_like(log_step)
         extra[..., 1:, :] = log_step[..., 1:, :] / (2 * log_step[..., :-1, :])
         return (1 - ratio) * (1 + extra), -(1 - ratio) * extra
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """The Euler step of an output that is extrapolated in log sigma from two nodes."""
+        clean = used = denoiser(x, levels.high)
+        length = levels.log_ratio
+        if memory:
+            before = memory[-1]
+            share = (length / (2 * before.step.log_ratio)).to(x.dtype)
+            used = (1 + share) * clean - share * before.output
+        return mixed(x, used, levels.low / levels.high)
 
 
 @dataclass(frozen=True)
@@ -173,7 +243,8 @@ class Ancestral(_OneEvaluation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "eta", number(self.eta, "Ancestral.eta", nonnegative=True))
 
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """docs/theory.md section 3, the row of this sampler."""
         return (1 + self.eta**2) ** 2 * lam / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
@@ -185,6 +256,22 @@ class Ancestral(_OneEvaluation):
     def _noise(self, sigma: Numbers) -> Numbers:
         share = self.eta**2 * (1 - _ratio(sigma) ** 2)
         return sigma[..., 1:, :] ** 2 * np.where(share.real < 1, share, 1.0)
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """x' = D + (sigma_dn/sigma)(x - D) + sigma_up z."""
+        clean, eta2, ratio = denoiser(x, levels.high), self.eta**2, levels.low / levels.high
+        if eta2 == 0 or noise is None:
+            return mixed(x, clean, ratio)
+        up = levels.low * (eta2 * (1 - ratio**2)).clamp(max=1.0).sqrt()
+        carry = ratio * ((1 - eta2) + eta2 * ratio**2).clamp(min=0.0).sqrt()
+        return mixed(x, clean, carry) + up.to(x.dtype) * noise.draw(levels.high, levels.low, x)
 
 
 @dataclass(frozen=True)
@@ -220,25 +307,37 @@ class EulerMaruyama(_OneEvaluation):
         """1 + eta^2 for eta > 0: steps up to v_min / ((1 + eta^2) sigma) keep multipliers nonnegative."""
         return 1 + self.eta**2 if self.eta > 0 else 0.0
 
-    def _local_error(self, lam: Array, sigma: Array) -> Array:
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """docs/theory.md section 3, the row of this sampler."""
         noise = self.eta**2 * (2 + self.eta**2)
         return (lam - noise * sigma**2) / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
-        carry = (1 + self.eta**2) * _ratio(sigma) - self.eta**2  # so written, eta = 0 cancels nothing
-        return np.where(_to_zero(sigma), 0.0, carry)
+        return (1 + self.eta**2) * _ratio(sigma) - self.eta**2  # so written, eta = 0 cancels nothing
 
     def _noise(self, sigma: Numbers) -> Numbers:
         before, after = sigma[..., :-1, :], sigma[..., 1:, :]
-        return np.where(_to_zero(sigma), 0.0, 2 * self.eta**2 * before * (before - after))
+        return 2 * self.eta**2 * before * (before - after)
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """One step of (1 + eta^2) h along the slope, and noise of variance 2 eta^2 sigma h."""
+        clean, eta2, ratio = denoiser(x, levels.high), self.eta**2, levels.low / levels.high
+        if eta2 == 0 or noise is None:
+            return mixed(x, clean, ratio)
+        up = (2 * eta2 * levels.high * (levels.high - levels.low)).sqrt()
+        drawn = noise.draw(levels.high, levels.low, x)
+        return mixed(x, clean, (1 + eta2) * ratio - eta2) + up.to(x.dtype) * drawn
 
 
 def _ratio(sigma: Numbers) -> Numbers:
-    return np.where(_to_zero(sigma), 0.0, sigma[..., 1:, :] / sigma[..., :-1, :])
-
-
-def _to_zero(sigma: Numbers) -> Any:
-    return sigma[..., 1:, :].real == 0
+    return sigma[..., 1:, :] / sigma[..., :-1, :]
 
 
 def _pad_after(steps: Numbers) -> Numbers:

@@ -23,6 +23,7 @@ __all__ = ["SAMPLERS", "STEPS", "Descent", "network_limit", "network_plans", "re
 SAMPLERS = {"euler": co.Euler(), "heun": co.Heun(), "dpmpp_2m": co.DPMpp2M()}
 STEPS = (5, 8, 12, 18, 30)
 _STOP, _TOP, _TEST = 0.002, 80.0, 1024
+_RULES = co.estimate.DescentRules(patience=5)  # as the plan's own descent
 _DRAWS = 64  # of a plan's descent, the default of `estimate.network`
 
 
@@ -46,8 +47,9 @@ def network_plans(
     rows = []
     for name in samplers:
         sampler, test = SAMPLERS[name], _Test(denoiser, SAMPLERS[name], place / f"test-{_TEST}")
-        options: dict[str, Any] = {"draws": draws, "evaluations": evaluations, "folder": _place(place, draws) / name}
-        model = co.estimate.network(denoiser, images, sampler=sampler, progress=progress, **options)
+        measurement = co.estimate.Measurement(draws=draws, evaluations=evaluations, progress=progress)
+        kept = _place(place, draws) / name
+        model = co.estimate.network(denoiser, images, sampler=sampler, measurement=measurement, folder=kept)
         for count in steps:
             record = _kept_plans(place, draws, evaluations).item(
                 f"{name}-{count}",
@@ -123,7 +125,7 @@ def network_limit(
             others = _screened(reference, usual_grids(count, _TOP), place_of / "screened")
             found = []
             for start in [plan, *others[: descent.tries - 1]]:
-                options: dict[str, Any] = {"budget": share, "patience": 5, "folder": place_of / _name(start)}
+                options: dict[str, Any] = {"rules": _RULES, "budget": share, "folder": place_of / _name(start)}
                 found.append(co.estimate.descend_grid(reference, held_out, [start], **options))
                 progress(f"{name} {count} start {len(found)}: {found[-1]!r}")
             row = {"sampler": name, "steps": count, **_limit_of(plan, found, test)}

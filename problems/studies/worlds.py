@@ -36,7 +36,7 @@ class DenoiserWorld:
         chunk: test draws in one batch.
         fine_steps: of the fine solution.
         metrics: secondary measures of the samples, by name: function of (N, *shape) outputs -> Estimate.
-        plan_options: of `estimate.network`: draws, evaluations, chunk, ….
+        plan_options: fields of `estimate.Measurement`: draws, evaluations, chunk, ….
         evidence_options: of `estimate.EvidenceMeasurement`: draws, levels, chunk, ….
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
@@ -101,7 +101,8 @@ class DenoiserWorld:
         if name not in self._models:
             self._models[name] = co.estimate.network(
                 self.denoiser, self.data, process=self.process, sampler=sampler, terminal=self.terminal,
-                folder=self._place(name), progress=self.progress, **self.plan_options,
+                measurement=co.estimate.Measurement(progress=self.progress, **self.plan_options),
+                folder=self._place(name),
             )  # fmt: skip
         return self._models[name]
 

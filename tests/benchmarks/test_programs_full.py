@@ -1,4 +1,7 @@
-"""The full matrix of tests/test_programs.py; not in the default run: pytest tests/benchmarks/test_programs_full.py."""
+"""The full matrix of tests/programs/test_declared_programs.py, not in the default run:
+
+pytest tests/benchmarks/test_programs_full.py.
+"""
 
 from __future__ import annotations
 

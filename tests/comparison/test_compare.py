@@ -15,6 +15,7 @@ from codesign_opt.comparison.table import rows_of_cell
 from codesign_opt.comparison.world import calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
+from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.testbed.data.mixtures import Mixture
@@ -161,7 +162,11 @@ def estimated():
     world = mixture()
     data = world.sample(500, dtype=torch.float64)
     return network(
-        world, data, process=co.EDM(0.01, 20.0), sampler=co.Euler(), levels=6, draws=16, fine_steps=32, evaluations=1500
+        world,
+        data,
+        process=co.EDM(0.01, 20.0),
+        sampler=co.Euler(),
+        measurement=Measurement(levels=6, draws=16, fine_steps=32, evaluations=1500),
     )
 
 
@@ -204,10 +209,7 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
     options = {
         "process": co.EDM(0.01, 20.0),
         "sampler": co.Euler(),
-        "levels": 6,
-        "draws": 16,
-        "fine_steps": 32,
-        "evaluations": 1600,
+        "measurement": Measurement(levels=6, draws=16, fine_steps=32, evaluations=1600),
     }
     model = network(denoiser, data, **options)
     found = compare(model, ["edm", "log_snr"], [6], draws=300)

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import codesign_opt as co  # noqa: E402
-from codesign_opt.estimate import ErrorGram, TransferKernel, network  # noqa: E402
+from codesign_opt.estimate import ErrorGram, Measurement, TrainingHistory, TransferKernel, network  # noqa: E402
 from codesign_opt.estimate.denoisers.denoiser import Denoiser  # noqa: E402
 from codesign_opt.estimate.training_errors.checkpoint_pair import CheckpointPair, sampled_images  # noqa: E402
 from codesign_opt.estimate.training_errors.served_examples import as_served, served_per_log_sigma  # noqa: E402
@@ -15,7 +15,7 @@ from codesign_opt.testbed import LinearDenoiser  # noqa: E402
 LAM = np.array([1.0, 0.5, 0.2, 0.1])
 OFF = np.diag([0.1, 0.06, 0.05, 0.02])
 RUN = co.TrainingRun(co.LogNormal(-0.5, 1.3), iterations=500, batch=200)
-QUICK = {"levels": 8, "draws": 16, "fine_steps": 32, "seed": 1, "evaluations": 20_000}
+FINE = {"levels": 8, "draws": 16, "fine_steps": 32, "evaluations": 20_000}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,14 @@ def earlier():
     return LinearDenoiser(LAM, perturbation=OFF)
 
 
+def of_pair(data, denoiser=None, *, growth=2.0, images=2048, folder=None):
+    """What `network` measures with both checkpoints."""
+    return network(
+        LinearDenoiser(LAM) if denoiser is None else denoiser, data, coupling="transfer", seed=1, folder=folder,
+        training=TrainingHistory(RUN, other=earlier(), growth=growth), measurement=Measurement(images=images, **FINE),
+    )  # fmt: skip
+
+
 def excess(sigma):
     """E|OFF (x0 + sigma z)|^2, what the earlier checkpoint loses against the posterior mean."""
     return np.array([np.sum(np.diag(OFF) ** 2 * (LAM + s**2)) for s in sigma])
@@ -62,11 +70,12 @@ def test_kappa1_of_a_log_keeps_the_error_where_the_log_was_written():
     sigma, zero, nan = np.geomspace(0.05, 8.0, 9), np.zeros(9), float("nan")
     curves = co.LearningCurves(sigma, zero, 1 + sigma, zero, zero, 0.1 * sigma, zero, zero, 2.7, nan, nan)
     transfer = co.Transfer(0.9, 2.7)
-    served = as_served(curves, RUN, transfer, 1e-4, 1e4)
+    served = as_served(curves.law(), RUN, transfer, 1e-4, 1e4)
     own, all_of_them = (served_per_log_sigma(RUN, one, sigma, 1e-4, 1e4) for one in (None, transfer))
     np.testing.assert_allclose(served.reducible / all_of_them, curves.reducible / own, rtol=1e-12)
     np.testing.assert_allclose(served.reducible_error / all_of_them, curves.reducible_error / own, rtol=1e-12)
-    assert as_served(curves, RUN, co.Local(2.7), 1e-4, 1e4) is curves
+    law = curves.law()
+    assert as_served(law, RUN, co.Local(2.7), 1e-4, 1e4) is law
 
 
 def test_sampled_images_are_an_even_draw_of_the_data(data):
@@ -92,9 +101,7 @@ def test_the_width_of_a_pair_is_that_of_its_exact_correlation_and_its_calls_are_
 
 
 def test_network_measures_transfer_and_the_error_left_as_their_closed_forms(data):
-    model = network(
-        LinearDenoiser(LAM), data, training=RUN, other=earlier(), growth=3.0, coupling="transfer", images=4_000, **QUICK
-    )
+    model = of_pair(data, growth=3.0, images=4_000)
     levels = co.Levels.log_uniform(0.002, 80.0, 24)
     s, off = levels.sigma, np.diag(OFF)
     gram = (off**2 * (LAM + s[:, None, None] * s[None, :, None])).sum(axis=2)
@@ -112,7 +119,7 @@ def test_network_measures_transfer_and_the_error_left_as_their_closed_forms(data
 
 
 def test_a_plan_with_prices_from_two_checkpoints_needs_no_log_and_gives_a_lognormal(data):
-    model = network(LinearDenoiser(LAM), data, training=RUN, other=earlier(), growth=2.0, coupling="transfer", **QUICK)
+    model = of_pair(data)
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
     plan = co.codesign(model, prices, 1e5, sigmas=co.edm_grid(10, 0.002, 80.0), levels=60)
     assert plan.certificate.optimal
@@ -124,11 +131,10 @@ def test_a_plan_with_prices_from_two_checkpoints_needs_no_log_and_gives_a_lognor
 
 
 def test_killed_between_checkpoints_it_goes_on_to_the_same_result(data, tmp_path):
-    options = {"training": RUN, "other": earlier(), "growth": 2.0, "coupling": "transfer", "images": 256, **QUICK}
-    whole = network(LinearDenoiser(LAM), data, **options)
+    whole = of_pair(data, images=256)
     for stop in (150, 300, 450, 600, None):
         try:
-            model = network(Counting(LinearDenoiser(LAM), stop), data, folder=tmp_path, **options)
+            model = of_pair(data, Counting(LinearDenoiser(LAM), stop), images=256, folder=tmp_path)
             break
         except KeyboardInterrupt:
             continue
@@ -141,21 +147,21 @@ def test_killed_between_checkpoints_it_goes_on_to_the_same_result(data, tmp_path
     ("options", "message"),
     [
         (
-            {"coupling": "transfer", "training": RUN},
+            {"coupling": "transfer", "source": RUN},
             "coupling='transfer' compares two checkpoints; give an earlier one",
         ),
-        ({"growth": 2.0, "other": earlier()}, r"growth needs the density of the run; give training=co\.TrainingRun"),
-        ({"growth": 0.5, "other": earlier(), "training": RUN}, "growth is 0.5; the network must have seen more"),
+        ({"growth": 2.0, "other": earlier()}, r"growth needs the density of the run; give .*co\.TrainingRun"),
+        ({"growth": 0.5, "other": earlier(), "source": RUN}, "growth is 0.5; the network must have seen more"),
         ({"coupling": "local"}, "coupling"),
         ({"coupling": 2.7}, "coupling is 2.7; give a Coupling"),
-        ({"growth": 2.0, "other": earlier(), "training": RUN, "images": 3}, "images is 3"),
     ],
 )
 def test_what_two_checkpoints_cannot_tell_is_refused_by_name(data, options, message):
+    coupling = options.pop("coupling", None)
     with pytest.raises(ValueError, match=message):
-        network(LinearDenoiser(LAM), data, **options)
+        network(LinearDenoiser(LAM), data, training=TrainingHistory(**options), coupling=coupling)
 
 
 def test_an_iterator_is_refused_before_it_is_read(data):
     with pytest.raises(ValueError, match="reads the data a second time"):
-        network(LinearDenoiser(LAM), iter([data]), training=RUN, other=earlier(), growth=2.0)
+        network(LinearDenoiser(LAM), iter([data]), training=TrainingHistory(RUN, other=earlier(), growth=2.0))

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 import codesign_opt as co
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.steps.grid_descent import _Steps, descend_grid, usual_grids
+from codesign_opt.estimate.steps.grid_descent import DescentRules, _FreeSteps, descend_grid, usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, measured_error, objective_of
 from codesign_opt.estimate.steps.grid_runs import GridRuns
 
@@ -68,7 +68,7 @@ def test_slope_of_an_objective_matches_finite_differences(name):
 @pytest.mark.parametrize("free", [True, False])
 def test_unknowns_give_descending_grids_with_their_slope(free):
     grid = co.edm_grid(6, 0.05, TOP)
-    space, unknowns = _Steps.of(grid, free, 0.04)
+    space, unknowns = _FreeSteps.of(grid, free, 0.04)
     np.testing.assert_allclose(space.grid(unknowns), grid, rtol=1e-12)
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -135,7 +135,7 @@ def test_descent_on_a_mixture_beats_every_start_on_other_draws(sampler):
 def test_robust_objectives_lower_the_statistic_that_they_name():
     for name in ("geometric", "trimmed"):
         solution, held_out = problem(co.Heun(), mixture, dims=2, count=64, chunk=64)
-        found = descend_grid(solution, held_out, usual_grids(5, TOP, stops=(0.05,)), objective=name)
+        found = descend_grid(solution, held_out, usual_grids(5, TOP, stops=(0.05,)), rules=DescentRules(name))
         value = objective_of(name)
         assert value(found.held_out.errors)[0] < 0.9 * value(found.held_out_before.errors)[0]
 
@@ -200,7 +200,6 @@ def test_a_descent_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
         ({"starts": [[10.0, 1.0, 0.0]]}, "sigmas starts at 10, the draws at 20"),
         ({"starts": [[TOP, 1.0, 0.0], [TOP, 2.0, 1.0, 0.0]]}, "all of one number of steps"),
         ({"held_out": Draws((4,), 8, TOP, name="descent")}, "another name"),
-        ({"objective": "median"}, "objective is 'median'"),
         ({"budget": 0}, "budget is 0"),
     ],
 )
@@ -211,9 +210,22 @@ def test_bad_input_is_named(change, message):
         descend_grid(solution, change.pop("held_out", held_out), starts, **change)
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"objective": "median"}, "objective is 'median'"),
+        ({"patience": 0}, "patience is 0"),
+        ({"gradient": "magic"}, "gradient is 'magic'"),
+    ],
+)
+def test_rules_out_of_range_are_named(field, message):
+    with pytest.raises(ValueError, match=message):
+        DescentRules(**field)
+
+
 def test_a_start_that_is_read_only_and_too_dear_for_differences_is_descended():
     solution, held_out = problem(co.Heun(), steps=8, count=4, chunk=4)
     start = co.edm_grid(16, STOP, TOP)
     start.setflags(write=False)
-    found = descend_grid(solution, held_out, [start], budget=600, gradient="autograd")
+    found = descend_grid(solution, held_out, [start], rules=DescentRules(gradient="autograd"), budget=600)
     assert found.held_out.mean.value < found.held_out_before.mean.value

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import codesign_opt as co
-from codesign_opt.estimate import DenoiserError, from_prediction, guided, network
+from codesign_opt.estimate import DenoiserError, Measurement, TrainingHistory, from_prediction, guided, network
 from codesign_opt.testbed import LinearDenoiser
 
 LAM = np.array([1.0, 0.25, 0.01])
-QUICK = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8}
+FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8}
+QUICK = {"measurement": Measurement(**FINE)}
 SHORT = {"points": 3, "levels": 40}
 
 
@@ -148,7 +149,7 @@ def test_a_log_that_does_not_fall_is_refused_before_the_work(data, tmp_path):
     with pytest.raises(ValueError, match="losses fall"):
         network(counting, data, training=flat, **QUICK)
     with pytest.raises(ValueError, match="learning_rate and batch"):
-        network(counting, data, learning_rate=0.1, **QUICK)
+        network(counting, data, training=TrainingHistory(learning_rate=0.1), **QUICK)
     assert not calls
 
 
@@ -213,9 +214,9 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
 @pytest.mark.parametrize("sampler", [co.Ancestral(), co.EulerMaruyama()])
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal):
-    small = {**QUICK, "levels": 4, "draws": 4, "fine_steps": 8}
+    small = Measurement(**{**FINE, "levels": 4, "draws": 4, "fine_steps": 8})
     plan = co.codesign(
-        network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, **small), steps=5, **SHORT
+        network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, measurement=small), steps=5, **SHORT
     )
     assert plan.certificate.optimal
     assert plan.sigmas.size == 6
@@ -229,8 +230,9 @@ def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, termi
 def test_the_cost_of_every_part_is_known_beforehand(data, tmp_path, sampler, terminal):
     said = []
     log = falling_log(tmp_path / "loss.csv")
-    options = {"sampler": sampler, "terminal": terminal, "training": log, "progress": said.append}
-    found = network(LinearDenoiser(LAM), data, **options, **QUICK)
+    options = {"sampler": sampler, "terminal": terminal, "training": log}
+    measurement = Measurement(progress=said.append, **FINE)
+    found = network(LinearDenoiser(LAM), data, measurement=measurement, **options)
     for name, count in found.provenance["evaluations"].items():
         assert any(text.startswith(f"{name}: {count} batch evaluations") for text in said), (name, count, said)
 
@@ -243,7 +245,8 @@ def test_a_call_that_goes_on_has_the_same_budget_for_its_plan(data, tmp_path):
 
 
 def plan_of_all(data):
-    model = network(LinearDenoiser(LAM), data, **{**QUICK, "draws": 192, "evaluations": 20_000})
+    measurement = Measurement(**{**FINE, "draws": 192, "evaluations": 20_000})
+    model = network(LinearDenoiser(LAM), data, measurement=measurement)
     return co.codesign(model, steps=5, **SHORT)
 
 
@@ -271,7 +274,8 @@ def test_levels_without_anything_to_train_are_said():
     nan = float("nan")
     curves = co.LearningCurves(sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, nan, nan)
     data = torch.randn((200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    model = network(LinearDenoiser(np.ones(3)), data, training=curves, levels=8, draws=8, fine_steps=16)
+    measurement = Measurement(levels=8, draws=8, fine_steps=16)
+    model = network(LinearDenoiser(np.ones(3)), data, training=curves, measurement=measurement)
     assert "kappa1 is 0 at sigma" in model.provenance["training_notes"][0]
     assert "smoothing" in model.provenance["training_notes"][0]
 

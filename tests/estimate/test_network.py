@@ -7,11 +7,20 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.estimate import DenoiserError, Draws, Reference, measured_error, network
+from codesign_opt.estimate import (
+    DenoiserError,
+    Draws,
+    Measurement,
+    Reference,
+    TrainingHistory,
+    measured_error,
+    network,
+)
 from codesign_opt.testbed import LinearDenoiser
 
 LAM = co.Spectrum.power_law(12, exponent=1.5).eigenvalues
-QUICK = {"levels": 8, "draws": 32, "fine_steps": 32, "seed": 1}
+FINE = {"levels": 8, "draws": 32, "fine_steps": 32}
+QUICK = {"measurement": Measurement(**FINE), "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,8 @@ def rows(model):
 
 
 def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
-    model = network(perfect(), data, sampler=co.Euler(), levels=10, draws=512, seed=0, evaluations=40_000)
+    finely = Measurement(levels=10, draws=512, evaluations=40_000)
+    model = network(perfect(), data, sampler=co.Euler(), measurement=finely)
     exact = co.GaussianModel(co.Spectrum.from_eigenvalues(LAM), sampler=co.Euler(), start="marginal")
     fine = model.at_steps(co.log_snr_grid(400, 0.002, 80.0))
     weight = LAM**2 / (LAM + 0.002**2)
@@ -61,7 +71,7 @@ def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
 
 
 def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(data):
-    model = network(perfect(), data, sampler=co.Heun(), levels=10, draws=64, seed=0)
+    model = network(perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10))
     plan = co.codesign(model, steps=8, points=6, levels=80)
     draws = Draws((12,), 512, 80.0, seed=7, name="other", like=data)
     reference = Reference(perfect(), co.Heun(), draws, 0.002)
@@ -76,7 +86,7 @@ def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(dat
 
 def test_the_budget_of_evaluations_is_kept(data):
     denoiser = Stopping()
-    model = network(denoiser, data, evaluations=5000)
+    model = network(denoiser, data)
     co.codesign(model, steps=12, points=4, levels=60)
     assert denoiser.calls <= 5000
 
@@ -118,7 +128,8 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
                 floor, seen = (LAM * sigma**2 / (LAM + sigma**2)).sum(), 100 * (row + 0.5) * 2.7 / np.log(high / low)
                 file.write(f"100,{sigma:.6g},{floor * (1 + 100 / seen):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
-    model = network(perfect(), data, training=run, other=lambda x, s: 0.9 * x, evaluations=20_000, **QUICK)
+    history = TrainingHistory(run, other=lambda x, s: 0.9 * x)
+    model = network(perfect(), data, training=history, measurement=Measurement(evaluations=20_000, **FINE), seed=1)
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
@@ -138,15 +149,24 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
         ({"data": np.zeros((0, 3))}, ValueError, "no examples"),
         ({"sampler": "heun"}, ValueError, "sampler is 'heun'"),
         ({"process": 3}, ValueError, "process is 3"),
-        ({"evaluations": 100}, ValueError, "evaluations is 100; measuring"),
+        ({"measurement": Measurement(evaluations=100)}, ValueError, "evaluations is 100; measuring"),
         ({"terminal": "stop"}, ValueError, "terminal"),
-        ({"levels": 2}, ValueError, "levels is 2"),
+        ({"training": 3}, ValueError, "source is 3; give a co.TrainingRun"),
     ],
 )
 def test_bad_input_is_refused_before_the_work_begins(data, options, error, message):
     arguments = {"denoiser": perfect(), "data": data[:200]} | options
     with pytest.raises(error, match=message):
         network(arguments.pop("denoiser"), arguments.pop("data"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"levels": 2}, "levels is 2"), ({"images": 3}, "images is 3"), ({"seconds": 0.0}, "seconds is 0")],
+)
+def test_a_measurement_out_of_range_is_named(options, message):
+    with pytest.raises(ValueError, match=f"Measurement.{message}"):
+        Measurement(**options)
 
 
 def test_a_folder_of_another_question_is_refused(data, tmp_path):
@@ -157,11 +177,11 @@ def test_a_folder_of_another_question_is_refused(data, tmp_path):
 
 def test_a_time_is_turned_into_evaluations(data):
     with pytest.raises(ValueError, match="batch evaluations"):
-        network(perfect(), data, seconds=1e-4)
+        network(perfect(), data, measurement=Measurement(seconds=1e-4))
 
 
 def test_progress_says_what_was_measured(data):
     said = []
-    network(perfect(), data, progress=said.append, **QUICK)
+    network(perfect(), data, measurement=Measurement(progress=said.append, **FINE))
     assert any(text.startswith("spectrum") for text in said)
     assert any("responses" in text and "batch evaluations" in text for text in said)

@@ -314,6 +314,8 @@ def test_bad_input_is_refused_by_name():
         (lambda: tangent_gram(model, data, [1.0], examples=1), "must be >= 2"),
         (lambda: feature_collapse(model, torch.nn.Linear(3, 3), data, [1.0], examples=5), "not called"),
         (lambda: contraction_bound([1.0], [[1.0]], [[1.0]], [1.0], beta=0.0), "beta is 0"),
+        (lambda: TrainingPath(duration=0.0), r"TrainingPath\.duration is 0"),
+        (lambda: linear_degradation([1.0], [1.0], path=TrainingPath(share=[0.5, 0.5])), r"TrainingPath\.share has 2"),
         (lambda: linear_degradation([1.0, 1.0], [1.0], path=TrainingPath(batch=1)), r"raise TrainingPath\.batch"),
         (lambda: steady_bound(0.0, 1.0), "steady_bound.rate"),
     ):

@@ -169,6 +169,7 @@ def test_finished_levels_are_taken_from_the_folder_and_another_question_is_refus
     [
         (lambda: gradient_noise(Full(), gaussian(50), [-1.0]), "sigma is -1"),
         (lambda: gradient_noise(Full(), gaussian(50), [1.0], sampling=GradientSampling(batches=1)), "batches is 1"),
+        (lambda: Replication(inputs=1), r"Replication\.inputs is 1"),
         (lambda: GradientSampling(ridge=-1.0), r"GradientSampling\.ridge is -1"),
         (lambda: GradientSampling(probes=0), r"GradientSampling\.probes is 0"),
         (lambda: gradient_noise(lambda x, s: x, gaussian(50), [1.0]), "give module="),

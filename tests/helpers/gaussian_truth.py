@@ -60,3 +60,7 @@ def responses(kind, sigmas, lam, step=1e-6):
         high, low = (scalar_output(kind, sigmas, lam, w, start)[0] for w in (up, down))
         found[k] = (high - low) / (2 * step)
     return found
+
+
+def gaussian_risk(lam):
+    return lambda sigma: lam * sigma**2 / (lam + sigma**2)

@@ -11,12 +11,9 @@ from codesign_opt import peers
 from codesign_opt.peers import AlignYourSteps, DenoiserGaps, EulerCost, Evidence, KLUBCost, risks
 from codesign_opt.peers.schedules.ays_tables import AYS_TABLES, AYS_TIMESTEPS, ays_table
 from codesign_opt.testbed.data.mixtures import circle8
+from tests.helpers.gaussian_truth import gaussian_risk
 
 NAMES = ("sd15", "sdxl", "svd", "deepfloyd")
-
-
-def gaussian_risk(lam):
-    return lambda sigma: lam * sigma**2 / (lam + sigma**2)
 
 
 def gaussian_evidence(scale, *, low=0.002, high=80.0, levels=512):

@@ -13,6 +13,7 @@ from codesign_opt.comparison.compare import compare
 from codesign_opt.comparison.table import read_rows
 from codesign_opt.comparison.world import World, calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
+from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.estimate.steps.grid_descent import descend_grid
@@ -171,8 +172,8 @@ def test_unknown_worlds_are_named(tmp_path):
 def test_with_few_steps_descents_from_several_stopping_points_find_a_better_minimum():
     mixture = grid8()
     data = mixture.sample(400, dtype=torch.float64)
-    options = {"sampler": co.DPMpp2M(), "levels": 6, "draws": 128, "chunk": 128, "evaluations": 3000}
-    probe = network(mixture, data, **options).probe
+    measurement = Measurement(levels=6, draws=128, chunk=128, evaluations=3000)
+    probe = network(mixture, data, sampler=co.DPMpp2M(), measurement=measurement).probe
     start = co.edm_grid(5, 0.002, 80.0)
     one = descend_grid(probe.reference, probe.held_out, [start], budget=probe.budget).sigmas
     several = probe.descend(start, free_stop=True, stops=(0.07, 0.2, 0.6))

@@ -17,7 +17,7 @@ from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..draws.statistics import Moments
 from ..draws.streams import my_share, normal, rademacher, sum_over_processes
-from ..runs.run import BrownianPath, has_noise, run
+from ..runs.run import BrownianPath, run
 from .parameter_sketch import Parameters, ParameterSketch, ParametricDenoiser
 
 __all__ = ["LevelDerivatives", "TerminalDerivatives", "TerminalResponse"]
@@ -82,7 +82,7 @@ class LevelDerivatives:
                 out, tangent = forward_ad.unpack_dual(self.trained(dual, x, x.new_tensor(sigma)))
             except NotImplementedError as error:
                 raise ValueError(
-                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give probes=…."
+                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give Sketch.probes."
                 ) from error
         return out, torch.zeros_like(out) if tangent is None else tangent
 
@@ -200,7 +200,7 @@ class TerminalDerivatives:
         sampler, grid = self.response.sampler, self.response.sigmas
         leaves = [_leaves(trained.parameters) for _ in range(len(self.levels))]
         noise = None
-        if has_noise(sampler):
+        if sampler.stochastic:
             low = float(grid[grid > 0][-1])
             noise = BrownianPath(seed, ("response noise", *names), float(grid[0]), low)
 

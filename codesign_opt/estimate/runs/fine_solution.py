@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, choice, integer, number, vector
-from ...samplers.members import Heun, Sampler
+from ...ingredients.evaluations import evaluations
+from ...samplers.base import Sampler
+from ...samplers.members import Heun
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate
 from ..draws.streams import my_share, normal, sum_over_processes
-from .run import BrownianPath, has_noise, run
+from .run import BrownianPath, run
 
 __all__ = ["Draws", "FinePath", "Reference", "gathered", "mean_of_draws"]
 
@@ -104,7 +106,8 @@ class Reference:
         steps: of the fine solution, equal in sigma^(1/7); nodes asked for are put in between.
 
     Raises:
-        ValueError: a malformed field, or a stopping point that is not below the start.
+        ValueError: a malformed field, a stopping point that is not below the start, or a sampler without a step on
+            networks.
 
     >>> from codesign_opt import Euler
     >>> reference = Reference(lambda x, sigma: 0 * x, Euler(), Draws((1,), 2, 10.0), 0.1, terminal="rescale")
@@ -125,6 +128,7 @@ class Reference:
         object.__setattr__(self, "denoiser", Denoiser.of(self.denoiser))
         if not isinstance(self.sampler, Sampler):
             raise ValueError(f"Reference.sampler is {self.sampler!r}; a Sampler is needed.")
+        self.sampler.check_network_step()
         if not isinstance(self.draws, Draws):
             raise ValueError(f"Reference.draws is {self.draws!r}; a Draws object is needed.")
         number(self.stopping_sigma, "Reference.stopping_sigma", positive=True)
@@ -139,7 +143,7 @@ class Reference:
     @property
     def fine(self) -> Sampler:
         """The one-step method of the fine solution."""
-        return self.sampler if has_noise(self.sampler) else Heun()
+        return self.sampler if self.sampler.stochastic else Heun()
 
     def path(self, levels: Any = (), coarse: Any = ()) -> FinePath:
         """The fine solution through given noise levels, in any order, between stop and start.
@@ -220,9 +224,7 @@ class FinePath:
 
     def calls(self, level: int = -1) -> int:
         """Calls of the denoiser that a run from levels[level] (from the start for -1) to the end makes."""
-        grid = self.grid(level)
-        each = self.reference.fine.evaluations_per_step
-        return each * (grid.size - 1) - (each - 1) * int(grid[-1] == 0)
+        return evaluations(self.grid(level).size - 1, self.reference.fine.evaluations_per_step, self.reference.terminal)
 
     @torch.no_grad()
     def states(self, chunk: int) -> tuple[list[torch.Tensor], torch.Tensor]:

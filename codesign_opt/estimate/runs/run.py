@@ -1,9 +1,9 @@
-"""The library's samplers acting on a network: differentiable in the state and in the grid."""
+"""Samplers acting on a network along a grid: differentiable in the state and in the grid."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,18 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...samplers.members import Ancestral, DPMpp2M, Euler, EulerMaruyama, Heun, Sampler
+from ...samplers.base import Sampler
+from ...samplers.network_step import Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
 
-__all__ = ["BrownianPath", "has_noise", "run", "trajectory"]
+__all__ = ["BrownianPath", "asked_levels", "run", "trajectory"]
 
 _CELLS = 16_384
-
-
-def has_noise(sampler: Sampler) -> bool:
-    """Whether the sampler injects noise."""
-    return sampler.eta > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,24 +92,24 @@ def run(
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,
-    before: tuple[float, torch.Tensor] | None = None,
+    before: Sequence[tuple[float, torch.Tensor]] = (),
 ) -> torch.Tensor:
     """The sampler's output from states `x` at sigmas[0]: docs/theory.md section 2, on any denoiser.
 
     Args:
         denoiser: Denoiser or callable (x, sigma) -> x0.
-        sampler: any sampler of the library.
+        sampler: any sampler with a `step` on networks.
         sigmas: (K+1,) descending noise levels; a last 0 is the plain denoiser at the level before.
         x: (N, *shape) states in x / s.
         noise: path of the injected noise, for samplers that have some.
-        before: for a run that goes on from the middle of a grid: the node before sigmas[0] and the
-            denoiser's output there, which a multistep sampler remembers; others ignore it.
+        before: for a run that goes on from the middle of a grid: the nodes before sigmas[0], descending, each with
+            the denoiser's output there, of which a multistep sampler remembers the last; others ignore them.
 
     Returns:
         (N, *shape), differentiable in `x` and, where `sigmas` is a tensor, in the grid.
 
     Raises:
-        ValueError: a grid that does not descend, or a stochastic sampler without noise.
+        ValueError: a grid that does not descend, a stochastic sampler without noise, one without a step on networks.
         DenoiserError: see Denoiser.
 
     >>> from codesign_opt import Euler
@@ -130,93 +126,70 @@ def trajectory(
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,
-    before: tuple[float, torch.Tensor] | None = None,
+    before: Sequence[tuple[float, torch.Tensor]] = (),
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
     levels = sigmas if torch.is_tensor(sigmas) else np.array(sigmas, dtype=np.float64)  # plans are read-only
     grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
     if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or bool(grid[-1] < 0):
         raise ValueError("sigmas must be at least two strictly descending noise levels, only the last may be 0.")
-    if has_noise(sampler) and noise is None:
+    sampler.check_network_step()
+    if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
-    act = _action(Denoiser.of(denoiser), sampler, noise)
-    if before is not None and isinstance(act, _TwoStep):
-        act.before, act.length = before[1], torch.log(before[0] / grid[0])
-    states = [x]
+    asked, memory, states = _FirstOutput(Denoiser.of(denoiser)), _begun(before, grid[0], sampler.memory), [x]
     for high, low in pairwise(grid):
-        states.append(act(states[-1], high, low))
+        if float(low.detach()) == 0:  # the last step to zero is the plain denoiser
+            states.append(asked(states[-1], high))
+            continue
+        step = SigmaStep(high, low)
+        states.append(sampler.step(asked, states[-1], step, memory, noise))
+        output = asked.taken()
+        if sampler.memory and output is not None:
+            memory = [*memory, Remembered(step, output)][-sampler.memory :]
     return states
 
 
-def _action(
-    denoiser: Denoiser, sampler: Sampler, noise: BrownianPath | None
-) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """One step (x, high, low) -> x', holding what a multistep sampler remembers."""
-    if isinstance(sampler, Heun):
-        return lambda x, high, low: _heun(denoiser, x, high, low)
-    if isinstance(sampler, DPMpp2M):
-        return _TwoStep(denoiser)
-    if isinstance(sampler, Euler):
-        return lambda x, high, low: _mix(x, denoiser(x, high), low / high)
-    if isinstance(sampler, (Ancestral, EulerMaruyama)):
-        return lambda x, high, low: _stochastic(denoiser, sampler, noise, x, high, low)
-    raise ValueError(f"{sampler!r} has no action on a network; use one of the library's samplers.")
+@torch.no_grad()
+def asked_levels(sampler: Sampler, sigmas: Any) -> list[float]:
+    """Noise levels at which a sampler asks the denoiser along a grid, in order: nodes, or levels between them.
+
+    >>> from codesign_opt import Heun
+    >>> asked_levels(Heun(), [4.0, 1.0, 0.0])
+    [4.0, 1.0, 1.0]
+    """
+    levels: list[float] = []
+
+    def noting(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        levels.append(float(sigma[0]))
+        return torch.zeros_like(x)
+
+    grid = np.asarray(sigmas, dtype=np.float64)
+    noise = BrownianPath(0, ("asked levels",), float(grid[0]), float(grid[grid > 0][-1]))
+    run(noting, sampler, grid, torch.zeros(1, 1, dtype=torch.float64), noise)
+    return levels
 
 
-def _mix(x: torch.Tensor, clean: torch.Tensor, carry: torch.Tensor) -> torch.Tensor:
-    """carry x + (1 - carry) D, exact in both ends."""
-    return clean + carry.to(x.dtype) * (x - clean)
-
-
-def _heun(denoiser: Denoiser, x: torch.Tensor, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    clean = denoiser(x, high)
-    if float(low.detach()) == 0:
-        return clean
-    ratio = (low / high).to(x.dtype)
-    predicted = clean + ratio * (x - clean)
-    slope, corrected = (x - clean) / high.to(x.dtype), (predicted - denoiser(predicted, low)) / low.to(x.dtype)
-    return x + (low - high).to(x.dtype) * 0.5 * (slope + corrected)
-
-
-class _TwoStep:
-    """DPM-Solver++(2M): the data estimate extrapolated in log sigma from two nodes."""
+class _FirstOutput:
+    """A denoiser whose first output in every step is kept: what a multistep sampler asks for later."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
-        self.before: torch.Tensor | None = None
-        self.length: torch.Tensor | None = None
+        self.output: torch.Tensor | None = None
 
-    def __call__(self, x: torch.Tensor, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        clean = self.denoiser(x, high)
-        if float(low.detach()) == 0:
-            return clean
-        length = torch.log(high / low)
-        used = clean
-        if self.before is not None and self.length is not None:
-            share = (length / (2 * self.length)).to(x.dtype)
-            used = (1 + share) * clean - share * self.before
-        self.before, self.length = clean, length
-        return _mix(x, used, low / high)
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        found = self.denoiser(x, sigma)
+        self.output = found if self.output is None else self.output
+        return found
+
+    def taken(self) -> torch.Tensor | None:
+        """The output that was kept, which is then forgotten."""
+        output, self.output = self.output, None
+        return output
 
 
-def _stochastic(
-    denoiser: Denoiser,
-    sampler: Sampler,
-    noise: BrownianPath | None,
-    x: torch.Tensor,
-    high: torch.Tensor,
-    low: torch.Tensor,
-) -> torch.Tensor:
-    clean = denoiser(x, high)
-    if float(low.detach()) == 0:
-        return clean
-    eta2, ratio = sampler.eta**2, low / high
-    if eta2 == 0 or noise is None:
-        return _mix(x, clean, ratio)
-    if isinstance(sampler, Ancestral):
-        up = low * torch.sqrt(torch.clamp(eta2 * (1 - ratio**2), max=1.0))
-        carry = ratio * torch.sqrt(torch.clamp((1 - eta2) + eta2 * ratio**2, min=0.0))
-    else:
-        up = torch.sqrt(2 * eta2 * high * (high - low))
-        carry = (1 + eta2) * ratio - eta2
-    return _mix(x, clean, carry) + up.to(x.dtype) * noise.draw(high, low, x)
+def _begun(before: Sequence[tuple[float, torch.Tensor]], start: torch.Tensor, count: int) -> list[Remembered]:
+    """What a sampler remembers of the steps from the nodes before a run's start."""
+    kept = before[max(len(before) - count, 0) :]
+    ends = [*(start.new_tensor(node) for node, _ in kept[1:]), start]
+    # a node's number as it is: torch divides a tensor into a number by its reciprocal, and kept results were made so
+    return [Remembered(SigmaStep(node, end), output) for (node, output), end in zip(kept, ends, strict=False)]

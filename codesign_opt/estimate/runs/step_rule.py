@@ -32,6 +32,17 @@ class StepRule:
     next: Callable[[float], float]
     previous: Callable[[float, float], float | None]
 
+    def history(self, sigma: float, start: float, count: int) -> list[float]:
+        """Levels where the last `count` steps before the one from `sigma` began, descending; fewer at the start.
+
+        >>> StepRule.relative(0.5).history(1.0, 5.0, 3)
+        [4.0, 2.0]
+        """
+        found: list[float] = []
+        while len(found) < count and (before := self.previous(found[0] if found else sigma, start)) is not None:
+            found.insert(0, before)
+        return found
+
     @classmethod
     def of_grid(cls, sigmas: Any) -> StepRule:
         """Steps of a grid: log sigma is linear in the node's number between nodes and past the last.

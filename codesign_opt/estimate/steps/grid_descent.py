@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..runs.fine_solution import Draws, Reference
 from .grid_error import GridErrors, objective_of, starting_at
 from .grid_runs import GridRuns, differentiable
 
-__all__ = ["DescendedGrid", "descend_grid", "usual_grids"]
+__all__ = ["DescendedGrid", "DescentRules", "descend_grid", "usual_grids"]
 
 _SMALL = 2e-3
 _WORTH = 6  # moves that must be affordable before another start is descended
@@ -71,16 +71,51 @@ def usual_grids(
     return [family(steps, stop, sigma_max, terminal=terminal) for stop in stops for family in families]
 
 
+@dataclass(frozen=True)
+class DescentRules:
+    """What a descent lowers, how it takes slopes, and when it stops.
+
+    Args:
+        objective: "mean", "geometric" or "trimmed", see `objective_of`.
+        patience: accepted moves without progress on the held-out draws.
+        gradient: "autograd", "differences", or "auto": autograd where the denoiser has gradients.
+
+    Raises:
+        ValueError: a field out of its range, by name.
+
+    >>> DescentRules(objective="geometric").patience
+    3
+    """
+
+    objective: str = "mean"
+    patience: int = 3
+    gradient: str = "auto"
+
+    def __post_init__(self) -> None:
+        objective_of(self.objective)
+        object.__setattr__(self, "patience", integer(self.patience, "DescentRules.patience", minimum=1))
+        choice(self.gradient, "DescentRules.gradient", ("auto", "autograd", "differences"))
+
+    @property
+    def value(self) -> Callable[[Array], tuple[float, Array]]:
+        """The objective of squared errors, and its slope by each."""
+        return objective_of(self.objective)
+
+    def autograd(self, reference: Reference) -> bool:
+        """Whether slopes are taken by backward passes."""
+        if self.gradient == "auto":
+            return differentiable(reference.denoiser, reference.draws)
+        return self.gradient == "autograd"
+
+
 def descend_grid(
     reference: Reference,
     held_out: Draws,
     starts: Iterable[Any],
     *,
-    objective: str = "mean",
+    rules: DescentRules | None = None,
     budget: int = 1500,
     free_stop: bool = True,
-    patience: int = 3,
-    gradient: str = "auto",
     folder: str | Path | None = None,
 ) -> DescendedGrid:
     """Local minimum of the measured error |run(grid) - fine|^2 over log sigma_k, stopped by held-out draws.
@@ -96,11 +131,9 @@ def descend_grid(
         held_out: independent draws; the iterate with the smallest objective on them is returned.
         starts: grids of one length and terminal map; the best by objective over all draws is descended, then
             the next best as long as the budget lasts: few steps have several local minima.
-        objective: "mean", "geometric" or "trimmed", see `objective_of`.
+        rules: what is lowered, slopes, and when to stop: the mean, three idle moves, unless given.
         budget: batches (calls of the denoiser), the fine solutions included.
         free_stop: whether the last positive level moves, down to the reference's stopping point.
-        patience: accepted moves without progress on the held-out draws.
-        gradient: "autograd", "differences", or "auto": autograd where the denoiser has gradients.
         folder: where finished runs are kept, so that a killed descent goes on.
 
     Raises:
@@ -117,16 +150,13 @@ def descend_grid(
     True
     """
     integer(budget, "budget", minimum=1)
-    integer(patience, "patience", minimum=1)
-    choice(gradient, "gradient", ("auto", "autograd", "differences"))
-    grids = [starting_at(grid, reference) for grid in starts]
-    if not grids or len({(grid.size, bool(grid[-1] == 0)) for grid in grids}) != 1:
-        raise ValueError("starts must hold at least one grid, all of one number of steps and one terminal map.")
+    rules = DescentRules() if rules is None else rules
+    grids = _checked_starts(starts, reference)
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
         raise ValueError("held_out has the seed and name of the descended draws; give it another name.")
+    autograd = rules.autograd(reference)
     question = {"what": "grid descent", **reference.describe(), "held_out": held_out.describe()}
-    question |= {"starts": [grid.tolist() for grid in grids], "objective": objective, "free_stop": free_stop}
-    autograd = gradient == "autograd" or (gradient == "auto" and differentiable(reference.denoiser, reference.draws))
+    question |= {"starts": [grid.tolist() for grid in grids], "objective": rules.objective, "free_stop": free_stop}
     runs = GridRuns(
         reference, reference.with_draws(held_out), Ledger(folder, question | {"autograd": autograd}), autograd
     )
@@ -134,36 +164,45 @@ def descend_grid(
     needed = runs.batches + sum(runs.cost(grid) + runs.other_cost(grid) for grid in grids)
     if needed > budget:
         raise ValueError(f"budget is {budget} batches; the fine solution and the starts alone take {needed}.")
-    value = objective_of(objective)
-    found = [(grid, runs.errors(grid), runs.errors(grid, held_out=True)) for grid in grids]
-    found.sort(key=lambda entry: value(np.concatenate(entry[1:]))[0])
-    best: tuple[Any, ...] | None = None
-    for number, (start, errors, others) in enumerate(found):
-        space, unknowns = _Steps.of(start, free_stop, reference.stopping_sigma)
-        descent = _Descent(runs, objective, budget, patience, space)
-        if number and not descent.affords(_WORTH * descent.move_cost(start)):
+    found = [_State.at(grid, runs) for grid in grids]
+    found.sort(key=lambda state: _on_all_draws(rules, state))
+    best = _best_descent(found, runs, rules, budget, free_stop)
+    return best.result(runs.batches)
+
+
+def _checked_starts(starts: Iterable[Any], reference: Reference) -> list[Array]:
+    grids = [starting_at(grid, reference) for grid in starts]
+    if not grids or len({(grid.size, bool(grid[-1] == 0)) for grid in grids}) != 1:
+        raise ValueError("starts must hold at least one grid, all of one number of steps and one terminal map.")
+    return grids
+
+
+def _best_descent(found: list[_State], runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> _Finished:
+    """Descents from the best start on, as long as the budget lasts."""
+    best: _Finished | None = None
+    for start in found:
+        space, unknowns = _FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)
+        descent = _Descent(runs, rules, budget, space)
+        if best is not None and not descent.affords(_WORTH * descent.move_cost(start.grid)):
             break  # too little is left for another start to arrive anywhere
-        state = _State(unknowns, start, 0.0, np.zeros(0), errors, others)
-        taken, reason = 0, "no node is free" if unknowns.size < (1 if free_stop else 2) else "budget"
-        if reason == "budget" and descent.affords(runs.slope_cost(start)):
-            state, taken, reason = descent.descend(*descent.begin(start, unknowns, errors, others))
-        if best is None or _both(value, state) < _both(value, best[0]):
-            best = state, start, others, taken, reason
-        if reason == "no node is free":
-            break
+        if unknowns.size < (1 if free_stop else 2):
+            return best or _Finished(start, start, 0, "no node is free")
+        state, taken, reason = replace(start, unknowns=unknowns), 0, "budget"
+        if descent.affords(runs.slope_cost(start.grid)):
+            state, taken, reason = descent.descend(*descent.begin(state))
+        if best is None or _on_all_draws(rules, state) < _on_all_draws(rules, best.state):
+            best = _Finished(state, start, taken, reason)
     assert best is not None
-    state, start, others, taken, reason = best
-    reached, started, descended = (GridErrors(errors) for errors in (state.held_out, others, state.errors))
-    return DescendedGrid(state.grid, start, reached, started, descended, runs.batches, taken, reason)
+    return best
 
 
-def _both(value: Callable[[Array], tuple[float, Array]], state: _State) -> float:
+def _on_all_draws(rules: DescentRules, state: _State) -> float:
     """Objective on all draws: descents are compared on twice the draws that one of them stops on."""
-    return value(np.concatenate([state.errors, state.held_out]))[0]
+    return rules.value(np.concatenate([state.errors, state.held_out]))[0]
 
 
 @dataclass(frozen=True, eq=False)
-class _Steps:
+class _FreeSteps:
     """Grids by unknowns, the logarithms of the steps in log sigma; steps beyond the range are scaled into it."""
 
     top: float
@@ -172,7 +211,7 @@ class _Steps:
     tail: Array
 
     @classmethod
-    def of(cls, grid: Array, free_stop: bool, lowest: float) -> tuple[_Steps, Array]:
+    def of(cls, grid: Array, free_stop: bool, lowest: float) -> tuple[_FreeSteps, Array]:
         positive = grid[grid > 0]
         low = min(lowest, float(positive[-1])) if free_stop else float(positive[-1])
         span = float(np.log(positive[0] / low))
@@ -207,16 +246,44 @@ class _State:
     errors: Array
     held_out: Array
 
+    @classmethod
+    def at(cls, grid: Array, runs: GridRuns) -> _State:
+        """A start, measured on both sets of draws."""
+        nothing = np.zeros(0)
+        return cls(nothing, grid, 0.0, nothing, runs.errors(grid), runs.errors(grid, held_out=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A descent that ended: its best state, where it began, accepted moves, why it stopped."""
+
+    state: _State
+    start: _State
+    taken: int
+    reason: str
+
+    def result(self, batches: int) -> DescendedGrid:
+        state, start = self.state, self.start
+        return DescendedGrid(
+            sigmas=state.grid,
+            start=start.grid,
+            held_out=GridErrors(state.held_out),
+            held_out_before=GridErrors(start.held_out),
+            descent=GridErrors(state.errors),
+            batches=batches,
+            steps=self.taken,
+            reason=self.reason,
+        )
+
 
 @dataclass(eq=False)
 class _Descent:
     """Quasi-Newton (BFGS) on the logarithm of the objective, from the Gauss-Newton matrix at the start."""
 
     runs: GridRuns
-    objective: str
+    rules: DescentRules
     budget: int
-    patience: int
-    space: _Steps
+    space: _FreeSteps
 
     def affords(self, batches: int) -> bool:
         return self.runs.batches + batches <= self.budget
@@ -224,9 +291,10 @@ class _Descent:
     def move_cost(self, grid: Array) -> int:
         return self.runs.cost(grid) + self.runs.other_cost(grid) + self.runs.slope_cost(grid)
 
-    def begin(self, grid: Array, unknowns: Array, errors: Array, held_out: Array) -> tuple[_State, Array]:
+    def begin(self, start: _State) -> tuple[_State, Array]:
         """The start with its slope and curvature, Gauss-Newton where it costs at most a quarter of what is left."""
-        value, weights = objective_of(self.objective)(errors)
+        grid, unknowns = start.grid, start.unknowns
+        value, weights = self.rules.value(start.errors)
         by_logs = self.space.slope(unknowns)
         if self.runs.differences_cost(grid) <= max(
             0.25 * (self.budget - self.runs.batches), self.runs.slope_cost(grid)
@@ -237,7 +305,7 @@ class _Descent:
         else:
             nodes = self.runs.slope(grid, weights / value)
             curvature = np.eye(unknowns.size) * max(float(np.linalg.norm(by_logs.T @ nodes)), 1e-12)
-        return _State(unknowns, grid, value, by_logs.T @ nodes, errors, held_out), curvature
+        return replace(start, value=value, slope=by_logs.T @ nodes), curvature
 
     def descend(self, now: _State, curvature: Array) -> tuple[_State, int, str]:
         origin, best, taken, idle, small = now.unknowns, now, 0, 0, 0
@@ -254,13 +322,13 @@ class _Descent:
             now, taken = there, taken + 1
             better = self._held_out(now) < self._held_out(best)
             best, idle = (now, 0) if better else (best, idle + 1)
-            if idle >= self.patience:
+            if idle >= self.rules.patience:
                 return best, taken, "held-out error stopped falling"
             if small >= 2:
                 return best, taken, "converged"
 
     def _held_out(self, state: _State) -> float:
-        return objective_of(self.objective)(state.held_out)[0]
+        return self.rules.value(state.held_out)[0]
 
     def _direction(self, now: _State, curvature: Array, origin: Array) -> Array:
         """Newton direction among the unknowns that are not held by the trust bounds."""
@@ -280,7 +348,7 @@ class _Descent:
             if gain >= 0 or not self.affords(self.move_cost(grid)):
                 return None
             errors = self.runs.errors(grid)
-            value, weights = objective_of(self.objective)(errors)
+            value, weights = self.rules.value(errors)
             rise = float(np.log(value / now.value))
             if rise <= 1e-4 * gain:
                 held_out = self.runs.errors(grid, held_out=True)

@@ -13,8 +13,9 @@ import torch
 
 from ...basics.checks import Array, choice
 from ...basics.ledger import Ledger
+from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
-from ...samplers.members import Sampler
+from ...samplers.base import Sampler
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share
 from ..runs.fine_solution import Reference, gathered, mean_of_draws
@@ -111,7 +112,7 @@ def batches_of_run(sampler: Sampler, steps: int, *, to_zero: bool) -> int:
     >>> batches_of_run(Heun(), 18, to_zero=True)
     35
     """
-    return sampler.evaluations_per_step * steps - (sampler.evaluations_per_step - 1) * to_zero
+    return evaluations(steps, sampler.evaluations_per_step, "denoise" if to_zero else "rescale")
 
 
 def objective_of(name: str) -> Callable[[Array], tuple[float, Array]]:

@@ -12,7 +12,6 @@ import torch
 
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
-from ...samplers.members import DPMpp2M
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import squares
 from ..draws.streams import my_share, sum_over_processes
@@ -70,7 +69,7 @@ class GridRuns:
     def differences_cost(self, grid: Array) -> int:
         sampler, zero = self.reference.sampler, bool(grid[-1] == 0)
         tails = sum(batches_of_run(sampler, steps, to_zero=zero) for steps in range(1, grid.size))
-        memory = int((grid > 0).sum()) if isinstance(sampler, DPMpp2M) else 0
+        memory = int((grid > 0).sum()) if sampler.memory else 0
         return self.reference.draws.chunks * (tails + memory) + self.cost(grid)
 
     def slope_cost(self, grid: Array) -> int:
@@ -158,15 +157,15 @@ class GridRuns:
         gaps, noise = -np.diff(np.log(positive)), self._noise(chunk)
         act = (solution.denoiser, solution.sampler)
         states = trajectory(*act, grid, solution.draws.start(chunk), noise)
-        memory: list[Any] = [None] * positive.size
-        if isinstance(solution.sampler, DPMpp2M):
-            memory = [(float(s), solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
+        outputs: list[tuple[float, torch.Tensor]] = []
+        if solution.sampler.memory:
+            outputs = [(float(s), solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
         columns = []
         for k in range(1, positive.size):
             nudge = _NUDGE * float(gaps[k - 1 : k + 1].min())
             moved = grid[k - 1 :].copy()
             moved[1] *= np.exp(nudge)
-            end = run(*act, moved, states[k - 1], noise, before=memory[k - 2] if k >= 2 else None)
+            end = run(*act, moved, states[k - 1], noise, before=outputs[: k - 1])
             columns.append((end - states[-1]).flatten(1).double() / nudge)
         slopes = torch.stack(columns)
         own = torch.as_tensor(weights[solution.draws.rows(chunk)]).to(slopes.device)

@@ -11,11 +11,11 @@ import torch
 
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
-from ...samplers.members import Sampler
+from ...samplers.base import Sampler
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import squares
 from ..runs.fine_solution import Draws, Reference
-from ..runs.run import has_noise, run
+from ..runs.run import run
 from .grid_error import starting_at
 
 __all__ = ["GridTest"]
@@ -75,7 +75,7 @@ class GridTest:
 
     def ends(self, sampler: Sampler) -> list[torch.Tensor]:
         """Outputs of the fine solution, chunk by chunk."""
-        name = "-".join(map(str, sampler.to_dict().values())) if has_noise(sampler) else "ODE"
+        name = "-".join(map(str, sampler.to_dict().values())) if sampler.stochastic else "ODE"
         if name not in self._ends:
             question = {"solution": name, "draws": self.draws.describe()}
             where = self.folder if self.folder is None or name == "ODE" else self.folder / name

@@ -16,12 +16,13 @@ from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.step_rule import StepRule
-from .grid_descent import descend_grid, usual_grids
+from .grid_descent import DescentRules, descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .responses import step_responses
 
 __all__ = ["NetworkProbe"]
 
+_RULES = DescentRules(patience=5)
 _ALWAYS = 200  # batches of a run that is measured whatever the budget
 
 
@@ -132,7 +133,7 @@ class NetworkProbe:
             return sigmas
         place = self._place("descent-free" if free_stop else "descent", sigmas)
         found = descend_grid(
-            self.reference, self.held_out, starts, budget=self.budget, free_stop=free_stop, patience=5, folder=place
+            self.reference, self.held_out, starts, rules=_RULES, budget=self.budget, free_stop=free_stop, folder=place
         )
         self.tell(f"descent of {steps} steps: {found!r}")
         return found.sigmas

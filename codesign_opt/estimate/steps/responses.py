@@ -12,7 +12,6 @@ import torch
 
 from ...basics.checks import Array, integer, vector
 from ...basics.ledger import Ledger
-from ...samplers.members import DPMpp2M
 from ..draws.statistics import Estimate, Moments, squares
 from ..draws.streams import my_share, rademacher, seeded
 from ..runs.fine_solution import Draws, FinePath, Reference, gathered, mean_of_draws
@@ -75,7 +74,7 @@ def step_responses(
 
     docs/theory.md section 3, equation 3.4. The leading order fails at few steps, so measure at the
     step sizes of the current plan, plan again, and repeat. A multistep sampler gets the denoiser's
-    output at the node before, by the same rule. With injected noise this is the distance under the
+    output at the nodes before, by the same rule. With injected noise this is the distance under the
     same noise, which also counts what leaves the law unchanged. Chunks of draws are shared among
     processes; every level of every chunk is kept when finished.
 
@@ -118,7 +117,7 @@ def calls_of_responses(reference: Reference, levels: Any, steps: StepRule) -> in
     work = _Work.prepared(reference, vector(levels, "levels", positive=True), steps, _SKETCH, None)
     once = work.path.calls()
     for low, earlier in zip(work.low, work.before, strict=True):
-        once += reference.sampler.evaluations_per_step + (earlier is not None)
+        once += reference.sampler.evaluations_per_step + len(earlier)
         once += work.path.calls(work.path.index(float(low)))
     return reference.draws.chunks * once
 
@@ -183,7 +182,7 @@ class _Work:
     reference: Reference
     sigma: Array
     low: Array
-    before: list[float | None]
+    before: list[list[float]]
     path: FinePath
     sketch: Callable[[torch.Tensor], torch.Tensor]
     ledger: Ledger
@@ -199,11 +198,10 @@ class _Work:
             raise ValueError(
                 f"levels[{bad[0]}] is {sigma[bad[0]]:g}: no room for a step above stopping_sigma = {stop:g}."
             )
-        history = isinstance(reference.sampler, DPMpp2M)
-        before = [steps.previous(float(s), top) if history else None for s in sigma]
-        levels = np.concatenate([sigma, low, [s for s in before if s is not None]])
+        before = [steps.history(float(s), top, reference.sampler.memory) for s in sigma]
+        levels = np.concatenate([sigma, low, *before])
         path = reference.path(levels, np.stack([sigma, low], axis=1))
-        asked = {"levels": sigma.tolist(), "next": low.tolist(), "previous": before, "sketch": sketch}
+        asked = {"levels": sigma.tolist(), "next": low.tolist(), "previous": _plain(before), "sketch": sketch}
         ledger = Ledger(folder, {"what": "responses", **reference.describe(), **asked})
         return cls(reference, sigma, low, before, path, sketch_of(reference.draws, sketch), ledger)
 
@@ -230,15 +228,20 @@ class _Work:
     @torch.no_grad()
     def scaled(self, chunk: int, level: int, states: list[torch.Tensor], end: torch.Tensor) -> torch.Tensor:
         """(n, dimensions) sigma^(q+1) epsilon of one level."""
-        high, low, earlier = float(self.sigma[level]), float(self.low[level]), self.before[level]
+        high, low = float(self.sigma[level]), float(self.low[level])
         denoiser, sampler, draws = self.reference.denoiser, self.reference.sampler, self.reference.draws
-        memory = None
-        if earlier is not None:
-            memory = (earlier, denoiser(states[self.path.index(earlier)], earlier))
+        memory = [(node, denoiser(states[self.path.index(node)], node)) for node in self.before[level]]
         noise = draws.noise(chunk, self.reference.stopping_sigma)
         x = run(denoiser, sampler, [high, low], states[self.path.index(high)], noise, before=memory)
         moved = self.path.finish(chunk, self.path.index(low), x) - end
         return self.sketch(moved * (high / (high - low)) ** (sampler.order + 1))
+
+
+def _plain(before: list[list[float]]) -> list[Any]:
+    """The nodes before every level for a ledger: one number or None where no sampler remembers more."""
+    if max(map(len, before)) > 1:
+        return before
+    return [nodes[0] if nodes else None for nodes in before]
 
 
 def sketch_of(draws: Draws, size: int) -> Callable[[torch.Tensor], torch.Tensor]:

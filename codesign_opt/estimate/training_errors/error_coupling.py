@@ -17,10 +17,10 @@ import torch
 from ...basics.checks import Array, choice, integer, number, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
-from ...samplers.members import DPMpp2M, Sampler
+from ...samplers.base import Sampler
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import my_share, normal, sum_over_processes
-from ..runs.run import BrownianPath, has_noise, run, trajectory
+from ..runs.run import BrownianPath, asked_levels, run, trajectory
 from .correlation import ErrorGram
 
 __all__ = ["Starts", "Swap", "error_gram"]
@@ -96,8 +96,8 @@ class Swap:
         nodes = grid[grid > 0][::-1]
         if self.levels is not None:
             return Levels.log_uniform(nodes[0], nodes[-1], self.levels)
-        last = grid[-1] > 0 and sampler.evaluations_per_step == 1  # the last node is never evaluated
-        return Levels.around(nodes[1:] if last else nodes)
+        unasked = min(asked_levels(sampler, grid)) > nodes[0] * (1 + 1e-9)  # a last node that no step asks for
+        return Levels.around(nodes[1:] if unasked else nodes)
 
 
 def error_gram(
@@ -200,7 +200,7 @@ class _Swaps:
     @torch.no_grad()
     def _batch(self, draws: range) -> tuple[torch.Tensor, torch.Tensor]:
         noise = None
-        if has_noise(self.sampler):
+        if self.sampler.stochastic:
             low = float(self.grid[self.grid > 0][-1])
             noise = BrownianPath(self.seed, ("gram noise", draws.start), float(self.grid[0]), low)
         own = self.draws
@@ -222,7 +222,7 @@ class _Swaps:
         """(N, d) terminal change per unit swap; the run starts where the block can first be felt."""
         nodes = torch.as_tensor(self.grid[self.grid > 0]).to(self.draws.like.dtype).numpy()  # as the denoiser sees them
         inside = np.flatnonzero(self._block_of(nodes) == block)
-        start = max(int(inside[0]) - 1, 0) if inside.size and not isinstance(self.sampler, DPMpp2M) else 0
+        start = max(int(inside[0]) - 1, 0) if inside.size and not self.sampler.memory else 0
         used: list[int] = []
         out = run(self._mixed(other, block, used), self.sampler, self.grid[start:], states[start], noise)
         if not used:

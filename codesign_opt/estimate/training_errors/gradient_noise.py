@@ -13,6 +13,7 @@ import torch
 
 from ...basics.checks import Array, integer, number, vector
 from ...basics.ledger import Ledger
+from ...curves.error_law import ErrorLaw, TrainingErrors
 from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, rademacher, seeded, sum_over_processes
 from .per_sample import PerSampleGradients
@@ -69,7 +70,7 @@ class GradientSampling:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientNoise:
+class GradientNoise(TrainingErrors):
     """E|D_theta - D*|^2 = kappa1 / m (averaged) and kappa2 tau / beta (last iterate), from gradients.
 
     Attributes:
@@ -95,6 +96,18 @@ class GradientNoise:
     covariance: Array
     parameters: int
     notes: tuple[str, ...] = ()
+
+    def law(self) -> ErrorLaw:
+        """kappa1 and kappa2 of levels trained alone: m counts a level's own examples."""
+        order = np.argsort(self.sigma)
+        return ErrorLaw(
+            self.sigma[order],
+            self.reducible[order],
+            self.reducible_error[order],
+            self.step_noise[order],
+            notes=self.notes,
+            remedy="more batches lower its standard error: sampling=GradientSampling(batches=...)",
+        )
 
 
 def lyapunov(curvature: Array, noise: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ import torch
 from ...basics.checks import Array, integer, number, vector
 from ...basics.ledger import Ledger
 from ...basics.wording import Progress, teller
+from ...curves.error_law import ErrorLaw, TrainingErrors
+from ...ingredients.training_run import TrainingRun
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate
 from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, normal, seeded, sum_over_processes
+from .served_examples import served_per_log_sigma
 
 __all__ = ["ReplicatedRuns", "Replication", "replicated_runs", "run_seed"]
 
@@ -25,7 +28,7 @@ _LARGEST_COVARIANCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class ReplicatedRuns:
+class ReplicatedRuns(TrainingErrors):
     """Errors that training leaves in the denoiser's output, from R runs that differ by their seed alone.
 
     Attributes:
@@ -38,6 +41,7 @@ class ReplicatedRuns:
         covariance: (M, d, d) of the output's error, averaged over inputs; None above 64 outputs.
         bias: (M,) squared distance of the mean output from the reference, less its own noise; None without.
         runs, inputs: how many.
+        examples: that the weights of each run average over, as in `Replication`; None where that was not said.
     """
 
     sigma: Array
@@ -52,6 +56,27 @@ class ReplicatedRuns:
     bias: Array | None
     runs: int
     inputs: int
+    examples: Any = None
+
+    def law(self) -> ErrorLaw:
+        """kappa1 = variance x examples, of runs whose weights are averages.
+
+        Raises:
+            ValueError: nothing says how many examples the runs saw.
+        """
+        if self.examples is None:
+            raise ValueError(
+                "ReplicatedRuns.examples is None, so that nothing says how many examples left this variance; give "
+                "replicated_runs(replication=Replication(examples=…)): a number, one per level, or the co.TrainingRun "
+                "of each run."
+            )
+        remedy = "more runs lower its standard error: replication=Replication(runs=...)"
+        if not isinstance(self.examples, TrainingRun):
+            found = self.reducible(self.examples)
+            return ErrorLaw(self.sigma, found.value, found.standard_error, remedy=remedy)
+        low, high = float(self.sigma[0]), float(self.sigma[-1])
+        found = self.reducible(served_per_log_sigma(self.examples, None, self.sigma, low / 2, 2 * high))
+        return ErrorLaw(self.sigma, found.value, found.standard_error, log_width=1.0, run=self.examples, remedy=remedy)
 
     def reducible(self, examples: Any) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
@@ -72,6 +97,8 @@ class Replication:
     Args:
         runs: R, at least 3: leaving one out needs two others. Sixteen give a variance good to a third.
         inputs: clean examples per level, at least 2.
+        examples: that the averaged weights of each run saw, which `estimate.network(training=...)` asks for: one
+            number, one per level for levels trained alone, or the TrainingRun of each run, whose density says where.
 
     Raises:
         ValueError: a number out of range.
@@ -82,11 +109,16 @@ class Replication:
 
     runs: int = 16
     inputs: int = 64
+    examples: Any = None
 
     def __post_init__(self) -> None:
         hint = "Leaving one out needs two others."
         object.__setattr__(self, "runs", integer(self.runs, "Replication.runs", minimum=3, hint=hint))
         object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2))
+        if self.examples is not None and not isinstance(self.examples, TrainingRun):
+            object.__setattr__(
+                self, "examples", vector(np.atleast_1d(self.examples), "Replication.examples", positive=True)
+            )
 
 
 def run_seed(seed: int, run: int) -> int:
@@ -133,7 +165,9 @@ def replicated_runs(
     """
     levels = vector(sigma, "sigma", positive=True, ascending=True)
     replication, tell = Replication() if replication is None else replication, teller(progress)
-    count = replication.runs
+    count, examples = replication.runs, replication.examples
+    if isinstance(examples, np.ndarray) and examples.size not in (1, levels.size):
+        raise ValueError(f"Replication.examples has {examples.size} entries for {levels.size} noise levels.")
     clean = _clean(data, replication.inputs, seed)
     noise = normal(seed, "replicated_runs", "noise", shape=tuple(clean.shape), like=clean)
     # the number of runs is no part of the question: more of them can be added
@@ -146,7 +180,7 @@ def replicated_runs(
         tell(f"run {done + 1} of {len(my_share(count))}")
     outputs = sum_over_processes(torch.from_numpy(outputs)).numpy()
     target = None if reference is None else _outputs(reference, levels, clean, noise)
-    return _compare(levels, outputs, target)
+    return replace(_compare(levels, outputs, target), examples=examples)
 
 
 def _one_run(

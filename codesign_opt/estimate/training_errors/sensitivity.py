@@ -18,13 +18,13 @@ from ..draws.streams import my_share, rademacher
 from ..runs.fine_solution import FinePath, Reference, gathered
 from ..runs.run import run
 
-__all__ = ["Direction", "Sensitivity", "calls_of_pairs", "difference_of", "ratio_of_means", "sensitivity"]
+__all__ = ["Direction", "OutputSensitivity", "calls_of_pairs", "difference_of", "ratio_of_means", "sensitivity"]
 
 Direction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Sensitivity:
+class OutputSensitivity:
     """g^2(sigma) = E|J e|^2 / E|e|^2, J = d(terminal) / d(state at sigma), on (M,) levels.
 
     The score coefficients of section 4 are (1 + eta^2)^2 g^2 kappa / sigma^2.
@@ -58,7 +58,7 @@ def sensitivity(
     relative: float = 0.05,
     probes: int = 1,
     folder: str | Path | None = None,
-) -> Sensitivity:
+) -> OutputSensitivity:
     """g^2 = E|J e|^2 / E|e|^2 through the rest of the fine sampler, docs/theory.md section 4.
 
     "pairs" runs the rest from x + p and x - p, p along e: two passes per level and probe, no
@@ -105,7 +105,7 @@ def sensitivity(
     doubled = table[reference.draws.rows(0)].sum(axis=0)
     bend = doubled[:, 2] / np.where(doubled[:, 0] > 0, doubled[:, 0], 1.0) - 1 if method == "pairs" else np.nan
     calls = reference.denoiser.calls - before
-    return Sensitivity(wanted, ratio_of_means(table[..., 0], table[..., 1]), bend + np.zeros(wanted.size), calls)
+    return OutputSensitivity(wanted, ratio_of_means(table[..., 0], table[..., 1]), bend + np.zeros(wanted.size), calls)
 
 
 def calls_of_pairs(reference: Reference, levels: Any) -> int:

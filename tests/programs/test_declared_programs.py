@@ -1,8 +1,7 @@
-"""The declared programs P1 to P4 against water-filling, geometric programs, SLSQP, SDPs and closed forms."""
+"""The declared programs P1 to P3 against water-filling, geometric programs, SLSQP and closed forms."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import cvxpy as cp
@@ -11,23 +10,15 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 import codesign_opt as co
-from codesign_opt.basics.errors import InfeasibleError, NotCertifiedError
+from codesign_opt.basics.errors import NotCertifiedError
 from codesign_opt.solvers.waterfill.fill import square_root_rule, waterfill
+from tests.helpers.declared import COUPLINGS, named_budget
 from tests.helpers.programs import Joint, boxed_training
 
-
-@pytest.fixture(autouse=True)
-def _declared_programs_only(monkeypatch):
-    """This file holds the cvxpy declarations; the structured solver is held to them in test_joint.py."""
-    monkeypatch.setattr(co.Problem, "solve", functools.partialmethod(co.Problem.solve, method="declared"))
+pytestmark = pytest.mark.usefixtures("declared_programs_only")
 
 
-COUPLINGS = [co.Local(1.2), co.Local(1.2, form="p4"), co.PerStep(1.2)]
 COUPLING_NAMES = ["max", "p4", "per_step"]
-
-
-def named_budget(prices, limit, part=None):
-    return co.named("budget", co.Compute(prices, part=part) <= limit)
 
 
 # ------------------------------------------------------------------ P1, sampler given
@@ -271,49 +262,6 @@ def test_a_price_of_examples_is_not_charged_where_no_term_needs_examples():
     assert plan.costs.get("training", 0.0) == 0
 
 
-# ------------------------------------------------------------------ shadow prices
-
-
-def test_budget_multiplier_is_the_finite_difference_of_the_optimum():
-    for coupling in COUPLINGS:
-        truth = Joint.random(20, 8, coupling=coupling)
-        step = 2e-3
-        up, down = (
-            replace(truth, budget=truth.budget * (1 + k)).problem().solve(tolerance=1e-8).error for k in (step, -step)
-        )
-        slope = (up - down) / (2 * step * truth.budget)
-        plan = truth.problem().solve()
-        assert plan.shadow_prices["budget"] < 0
-        assert plan.shadow_prices["budget"] == pytest.approx(slope, rel=1e-4)
-
-
-def test_shadow_prices_of_lower_and_upper_rows_have_the_sign_of_the_change():
-    truth = Joint.random(20, 8)
-    free = truth.problem().solve()
-    inside = truth.levels.sigma < 0.2
-    need = 1.5 * free.examples[inside].sum()
-    most = 0.7 * free.steps[~inside].sum()
-
-    def rows(a, b):
-        return [
-            co.named("at least", lambda d: cp.sum(d.examples[inside]) >= a),
-            co.named("at most", lambda d: cp.sum(d.steps[~inside]) <= b),
-            co.named("turned round", lambda d: 0.1 * a <= cp.sum(d.examples[~inside])),
-        ]
-
-    plan = truth.problem(rows(need, most)).solve(tolerance=1e-8)
-    h = 1e-3
-    for name, change in (("at least", (h * need, 0)), ("at most", (0, h * most))):
-        up, down = (
-            truth.problem(rows(need + k * change[0], most + k * change[1])).solve(tolerance=1e-8).error for k in (1, -1)
-        )
-        slope = (up - down) / (2 * sum(change))
-        assert plan.shadow_prices[name] == pytest.approx(slope, rel=1e-3)
-    assert plan.shadow_prices["at least"] > 0
-    assert plan.shadow_prices["at most"] < 0
-    assert abs(plan.shadow_prices["turned round"]) * need < 1e-6 * plan.error
-
-
 # ------------------------------------------------------------------ pooled blocks
 
 
@@ -386,230 +334,6 @@ def test_spent_examples_in_the_joint_program_are_free_and_kept():
     assert score.sum() == pytest.approx(exact.value, rel=1e-5)
 
 
-# ------------------------------------------------------------------ P4, shared parameters
-
-
-def shared(seed, *, levels=7, outputs=2, parameters=5, responses=2, prior=False):
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(levels, outputs, parameters)) * 10 ** rng.uniform(-1, 1, (levels, 1, 1))
-    response = rng.normal(size=(parameters, responses))
-    root = rng.normal(size=(parameters, parameters))
-    return co.InformationError(
-        features,
-        response,
-        sigma=np.logspace(-2, 1, levels),
-        prior=0.3 * root @ root.T if prior else None,
-        residual_variance=10 ** rng.uniform(-1, 1, levels),
-    ), 10 ** rng.uniform(-0.5, 0.5, levels)
-
-
-def semidefinite(term, c, budget, rows=()):
-    """Optimal value with cp.matrix_frac: tr G^T M(m)^-1 G."""
-    x = cp.Variable(c.size, nonneg=True)  # share of the budget
-    fisher = [f.T @ f / s for f, s in zip(term.features, term.residual_variance, strict=True)]
-    m = cp.multiply(budget / c, x)
-    information = sum(m[l] * fisher[l] for l in range(c.size))
-    if term.prior is not None:
-        information = information + term.prior
-    value = sum(cp.matrix_frac(column, information) for column in term.response.T)
-    program = cp.Problem(cp.Minimize(value), [cp.sum(x) <= 1, *(row(m) for row in rows)])
-    program.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10)
-    return float(program.value)
-
-
-@pytest.mark.parametrize("prior", [False, True])
-def test_shared_parameters_cone_form_equals_the_semidefinite_form_and_slsqp(prior):
-    for seed in range(3):
-        term, c = shared(seed, prior=prior)
-        plan = co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0, "training")]).solve()
-        truth = semidefinite(term, c, 50.0)
-        assert plan.error == pytest.approx(truth, rel=1e-5)
-        assert plan.certificate.lower_bound <= truth * (1 + 1e-7)
-        assert c @ plan.examples <= 50 * (1 + 1e-7)
-
-        def direct(z, term=term, c=c):
-            m = 50.0 * np.exp(z - z.max()) / np.exp(z - z.max()).sum() / c
-            flat = (term.features * np.sqrt(m / term.residual_variance)[:, None, None]).reshape(-1, 5)
-            information = flat.T @ flat + (0 if term.prior is None else term.prior)
-            return np.log(np.sum(term.response * np.linalg.solve(information, term.response)))
-
-        found = minimize(direct, np.zeros(7), method="SLSQP", bounds=[(-25, 25)] * 7, options={"ftol": 1e-14})
-        assert plan.error <= np.exp(found.fun) * (1 + 1e-6)
-        assert plan.error == pytest.approx(np.exp(found.fun), rel=1e-4)
-
-
-def test_shared_parameters_with_a_floor_and_a_linear_row_equal_the_semidefinite_form():
-    term, c = shared(4)
-    rows = [
-        co.named("few low", lambda d: cp.sum(d.examples[:3]) <= 5.0),
-        co.Floor(0.5, "examples"),
-    ]
-    plan = co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0, "training"), *rows]).solve()
-    truth = semidefinite(term, c, 50.0, [lambda m: cp.sum(m[:3]) <= 5.0, lambda m: m >= 0.5])
-    assert plan.error == pytest.approx(truth, rel=1e-5)
-    assert plan.certificate.lower_bound <= truth * (1 + 1e-7)
-
-
-def test_orthogonal_features_reduce_to_the_square_root_rule():
-    rng = np.random.default_rng(1)
-    s, g, c = rng.uniform(0.1, 10, 6), rng.normal(size=6), rng.uniform(0.5, 2, 6)
-    term = co.InformationError(np.eye(6)[:, None, :], g[:, None], sigma=np.logspace(-2, 1, 6), residual_variance=s)
-    plan = co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 30.0, "training")]).solve()
-    exact = square_root_rule(g**2 * s, c, 30.0)
-    assert plan.error == pytest.approx(exact.value, rel=1e-7)
-    np.testing.assert_allclose(plan.examples, exact.examples, rtol=1e-3)
-    assert -plan.shadow_prices["budget"] == pytest.approx(exact.multiplier, rel=1e-4)
-
-
-def test_a_price_of_evaluations_is_not_charged_where_no_sampler_is_planned():
-    term, c = shared(0)
-    plan = co.Problem(term, [named_budget(co.Prices(c, 1e3, 10), 50.0)]).solve()
-    assert plan.error == pytest.approx(semidefinite(term, c, 50.0), rel=1e-5)
-    assert plan.sigmas is None
-
-
-def test_sandwich_error_equals_weighted_least_squares_by_simulation():
-    rng = np.random.default_rng(5)
-    term, _ = shared(5, levels=4, outputs=2, parameters=3, responses=2)
-    m, weight, repeats = np.array([7, 3, 12, 5]), np.array([1.0, 0.2, 3.0, 0.5]), 20_000
-    rows = np.concatenate([np.tile(f, (k, 1)) for f, k in zip(term.features, m, strict=True)])
-    root = np.sqrt(np.repeat(weight, 2 * m))[:, None]
-    spread = np.sqrt(np.repeat(term.residual_variance, 2 * m))[:, None]
-    truth = rng.normal(size=3)
-    targets = (rows @ truth)[:, None] + spread * rng.normal(size=(rows.shape[0], repeats))
-    fitted = np.linalg.lstsq(root * rows, root * targets, rcond=None)[0]
-    squares = ((term.response.T @ (fitted - truth[:, None])) ** 2).sum(axis=0)
-    error = squares.std() / np.sqrt(repeats)
-    assert abs(squares.mean() - term.sandwich_error(m, weight)) < 3 * error
-    efficient = term.sandwich_error(m, 1 / np.asarray(term.residual_variance))
-    assert efficient == pytest.approx(term.error(m), rel=1e-10)
-
-
-def test_unit_loss_weights_make_more_data_worse():
-    """Section 6: two levels of residual variance 1 and 10: .0275 with both, .0100 training only the first."""
-    term = co.InformationError(
-        np.ones((2, 1, 1)), np.ones((1, 1)), sigma=[0.1, 1.0], residual_variance=np.array([1.0, 10.0])
-    )
-    assert term.sandwich_error(np.array([100.0, 100.0])) == pytest.approx(0.0275)
-    assert term.sandwich_error(np.array([100.0, 0.0])) == pytest.approx(0.0100)
-    assert term.error(np.array([100.0, 100.0])) == pytest.approx(1 / 110)
-
-
-@pytest.mark.parametrize("unit", [1e-8, 1e-5, 1e5])
-def test_shared_parameters_in_another_unit_give_the_same_plan(unit):
-    """A parameter measured in other units changes features and response together and nothing else."""
-    term, c = shared(2, parameters=4)
-    scale = np.array([1.0, unit, 1.0, 1.0])
-    other = co.InformationError(
-        term.features * scale, term.response * scale[:, None], sigma=term.sigma,
-        residual_variance=term.residual_variance,
-    )  # fmt: skip
-    budget = named_budget(co.Prices(c, 1.0, 1), 50.0, "training")
-    truth = co.Problem(term, [budget]).solve().error
-    assert co.Problem(other, [budget]).solve().error == pytest.approx(truth, rel=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_shared_parameters_scale_with_the_budget(scale):
-    """Without a prior the error is proportional to 1 / budget, and so must be the solver's answer."""
-    for seed in range(3):
-        term, c = shared(seed)
-        one, other = (
-            co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0 * k, "training")]).solve() for k in (1, scale)
-        )
-        assert other.error * scale == pytest.approx(one.error, rel=2e-6)
-
-
-def test_a_direction_that_only_a_weak_level_determines_is_paid_for():
-    """F = diag(1, 1e-16), G = (1, 1e-9): the second direction costs as much as a tenth of the first."""
-    features = np.array([[[1.0, 0.0]], [[0.0, 1e-8]]])
-    term = co.InformationError(features, np.array([[1.0], [1e-9]]), sigma=[0.1, 1.0])
-    plan = co.Problem(term, [named_budget(co.Prices(1.0, 1.0, 1), 1.0, "training")]).solve()
-    assert plan.error == pytest.approx(1.1**2, rel=1e-6)
-    assert term.error(np.array([1.0, 0.0])) == np.inf
-
-
-# ------------------------------------------------------------------ infeasible
-
-
-def conflict(problem, name):
-    with pytest.raises(InfeasibleError) as caught:
-        problem.solve()
-    found = {record["name"]: record for record in caught.value.conflicts}
-    assert name in str(caught.value)
-    assert name in found, str(caught.value)
-    return found
-
-
-def test_floors_beyond_the_budget_name_both_with_right_amounts():
-    truth = Joint.random(12, 3)
-    steps = np.full(12, 2.0)
-    cheap = replace(truth, evaluation=np.full(12, 1.0))
-    floor = 2 * truth.budget / truth.example.sum()
-
-    def problem(budget, low):
-        rows = [named_budget(cheap.prices, budget, "training"), co.named("floor", co.Floor(low, "examples"))]
-        return co.Problem(co.ScoreError(truth.table), rows, steps=steps)
-
-    found = conflict(problem(truth.budget, floor), "budget")
-    assert "floor" in found
-    needed = float(truth.example.sum() * floor)
-    assert found["budget"]["relaxed"] == pytest.approx(needed, rel=1e-4)
-    assert found["budget"]["amount"] == pytest.approx(needed - truth.budget, rel=1e-4)
-    problem(found["budget"]["relaxed"] * (1 + 1e-6), floor).solve()
-    with pytest.raises(InfeasibleError):
-        problem(truth.budget + 0.99 * found["budget"]["amount"], floor).solve()
-
-
-def test_fewer_steps_than_positivity_needs_name_both_with_right_amounts():
-    truth = Joint.random(12, 3)
-    ratio = 10 ** np.random.default_rng(0).uniform(-1, 0.5, 12)
-    table = replace(truth.table, variance_ratio=ratio, positivity=2.0)
-    needed = float(2 * ratio @ truth.levels.log_width)
-
-    def problem(count):
-        rows = [named_budget(truth.prices, 1e9), co.Steps() <= count, co.StabilityCap(table)]
-        return co.Problem(co.ScoreError(table) + co.Discretization(table), rows)
-
-    found = conflict(problem(0.5 * needed), "Steps")
-    assert "StabilityCap" in found
-    assert found["Steps"]["relaxed"] == pytest.approx(needed, rel=1e-4)
-    plan = problem(found["Steps"]["relaxed"] * (1 + 1e-6)).solve()
-    assert np.all(plan.steps >= 2 * ratio * truth.levels.log_width * (1 - 1e-6))
-    with pytest.raises(InfeasibleError):
-        problem(0.5 * needed + 0.99 * found["Steps"]["amount"]).solve()
-
-
-def test_conflicting_user_constraint_is_named_with_the_right_amount():
-    truth = Joint.random(12, 3)
-    inside = truth.levels.sigma < 0.2
-    cheapest = float(truth.example[inside].min())
-    most = (truth.budget) / cheapest
-
-    def problem(count):
-        return truth.problem([co.named("low-noise floor", lambda d: cp.sum(d.examples[inside]) >= count)])
-
-    found = conflict(problem(3 * most), "low-noise floor")
-    assert found["low-noise floor"]["relaxed"] == pytest.approx(most, rel=1e-3)
-    assert found["budget"]["relaxed"] == pytest.approx(3 * truth.budget, rel=1e-3)
-    relaxed = 3 * most - 0.99 * found["low-noise floor"]["amount"]
-    with pytest.raises(InfeasibleError):
-        problem(relaxed).solve()
-    assert problem(0.9 * found["low-noise floor"]["relaxed"]).solve().certificate.optimal
-
-
-def test_two_user_constraints_that_exclude_each_other_are_both_named():
-    truth = Joint.random(12, 3)
-    rows = [
-        co.named("many", lambda d: cp.sum(d.steps) >= 6),
-        co.named("few", lambda d: cp.sum(d.steps) <= 4),
-    ]
-    found = conflict(replace(truth, budget=1e7).problem(rows), "many")
-    assert found["many"]["relaxed"] == pytest.approx(4, rel=1e-5)
-    assert found["few"]["relaxed"] == pytest.approx(6, rel=1e-5)
-    assert "budget" not in found
-
-
 # ------------------------------------------------------------------ what the declaration must survive
 
 
@@ -677,20 +401,3 @@ def test_last_evaluation_and_its_step_are_part_of_the_optimum():
     )  # fmt: skip
     assert plan.error <= np.exp(best) * (1 + 1e-6)
     assert plan.error == pytest.approx(np.exp(best), rel=1e-4)
-
-
-def test_structured_solvers_and_declared_programs_agree_in_value_and_shadow_prices():
-    term, c = shared(3)
-    box = [co.Floor(0.02, "examples"), co.Cap(30.0, "examples")]
-    problems = {
-        "Newton in shares": co.Problem(term, [named_budget(co.Prices(c, 1.0, 1), 50.0, "training"), *box]),
-        "dual Newton": Joint.random(30, 5).problem(),
-    }
-    for method, problem in problems.items():
-        fast, slow = problem.solve(method="auto", tolerance=1e-7), problem.solve(tolerance=1e-5)
-        assert [a["solver"] for a in fast.attempts] == [method]
-        assert fast.error == pytest.approx(slow.error, rel=1e-5)
-        assert fast.shadow_prices["budget"] == pytest.approx(slow.shadow_prices["budget"], rel=1e-3)
-        for name, value in slow.shadow_prices.items():
-            scale = np.abs(value).max() if np.ndim(value) else abs(value)
-            np.testing.assert_allclose(fast.shadow_prices[name], value, atol=1e-2 * scale + 1e-9)

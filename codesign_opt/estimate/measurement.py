@@ -1,0 +1,60 @@
+"""Measurement: how finely `network` measures a denoiser, what that may cost, and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..basics.checks import integer, number
+from ..basics.wording import Progress
+
+__all__ = ["Measurement"]
+
+_LEAST = {
+    "levels": 4, "images": 32, "draws": 2, "fine_steps": 4, "rest_steps": 4, "evaluations": 1, "chunk": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """How finely a denoiser is measured, and at what cost.
+
+    Args:
+        levels: noise levels M of the measurement.
+        images: examples, drawn evenly from the data, on which checkpoints are compared.
+        draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many
+            measure the result, and half of them serve for responses and sensitivities.
+        fine_steps: of the fine solution that errors are measured against (Heun's method).
+        rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
+        evaluations: batch evaluations (calls of the denoiser with up to `chunk` states) of the measurement and one
+            plan for a number of steps: up to two more measurements of the responses, and a descent, which gets
+            what the rest leaves.
+        seconds: instead, a time: one call is timed, and `evaluations` follows.
+        chunk: states in one call of the denoiser; more where states are small.
+        device: of the states; the data's unless given.
+        progress: True for lines on stderr, or a function of a text.
+
+    Raises:
+        ValueError: a number out of range, by name.
+
+    >>> Measurement(levels=8).draws
+    64
+    """
+
+    levels: int = 12
+    images: int = 2048
+    draws: int = 64
+    fine_steps: int = 64
+    rest_steps: int = 16
+    evaluations: int = 5000
+    seconds: float | None = None
+    chunk: int = 64
+    device: Any = None
+    progress: Progress = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name, least in _LEAST.items():
+            put(self, name, integer(getattr(self, name), f"Measurement.{name}", minimum=least))
+        if self.seconds is not None:
+            put(self, "seconds", number(self.seconds, "Measurement.seconds", positive=True))

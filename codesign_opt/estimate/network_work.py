@@ -1,0 +1,281 @@
+"""What `network` measures with: the denoiser, its fine solutions, the folder of finished items, and the costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..basics.checks import Array, choice
+from ..basics.ledger import Ledger
+from ..basics.wording import teller
+from ..ingredients.grids import edm_grid
+from ..ingredients.process import EDM, Process
+from ..samplers.base import Sampler
+from ..samplers.members import Heun
+from .denoisers.denoiser import Denoiser, DenoiserError
+from .denoisers.same_denoiser import SAME, check_same_denoiser, shared_range
+from .draws.statistics import Estimate
+from .draws.streams import agreed, normal
+from .measurement import Measurement
+from .runs.fine_solution import Draws, Reference
+from .runs.step_rule import StepRule
+from .steps.grid_error import batches_of_run
+from .steps.probe import NetworkProbe
+from .steps.responses import Responses, calls_of_responses, calls_of_truncation, step_responses, truncation_error
+
+__all__ = ["MeasuredSampling", "NetworkWork", "Sampling"]
+
+_FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
+_LONGEST_REPORT = 60  # batch evaluations of one run that is reported
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is sampled with: process, sampler and last step."""
+
+    process: Process
+    sampler: Sampler
+    terminal: str
+
+    @classmethod
+    def of(cls, process: Process | None, sampler: Sampler | None, terminal: str) -> Sampling:
+        """EDM and Heun unless given."""
+        return cls(EDM() if process is None else process, Heun() if sampler is None else sampler, terminal)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.process, Process):
+            raise ValueError(f"network: process is {self.process!r}; a Process is needed, such as co.EDM().")
+        if not isinstance(self.sampler, Sampler):
+            raise ValueError(f"network: sampler is {self.sampler!r}; a Sampler is needed, such as co.Heun().")
+        self.sampler.check_network_step()
+        choice(self.terminal, "network: terminal", ("denoise", "rescale"))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSampling:
+    """What a plan for sampling needs.
+
+    Attributes:
+        accuracy: squared distance of the fine solution to the one of half its steps.
+        truncation: (M,) what stopping at each node costs.
+        responses: to one coarse step at each node.
+    """
+
+    accuracy: Estimate
+    truncation: Estimate
+    responses: Responses
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkWork:
+    """One estimation: what it measures with, where it keeps items, and what its parts cost.
+
+    Args:
+        denoiser: what is measured.
+        reference: the fine solution, on the draws that a grid descends.
+        rest: the same with fewer steps on fewer draws, behind coarse steps.
+        sampling: process (cut to the levels the network knows), sampler and last step.
+        measurement: how finely.
+        folder: where finished items are kept; None for memory.
+        expected: batch evaluations by part, of the whole work, whatever an earlier call finished.
+    """
+
+    denoiser: Denoiser
+    reference: Reference
+    rest: Reference
+    sampling: Sampling
+    measurement: Measurement
+    folder: Path | None
+    expected: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def prepared(
+        cls,
+        denoiser: Any,
+        first: torch.Tensor,
+        sampling: Sampling,
+        measurement: Measurement,
+        seed: int,
+        folder: str | Path | None,
+    ) -> NetworkWork:
+        """Fine solutions for states like the `first` batch of the data."""
+        wrapped = Denoiser.of(denoiser)
+        low, high = shared_range(sampling.process, wrapped)
+        if (low, high) != (sampling.process.sigma_min, sampling.process.sigma_max):
+            sampling = replace(sampling, process=EDM(low, high))  # the part that the network was trained on
+        device = first.device if measurement.device is None else torch.device(measurement.device)
+        like = torch.zeros((), dtype=first.dtype, device=device)
+        draws = measurement.draws
+        start = Draws(tuple(first.shape[1:]), draws, high, seed, "descent", chunk=measurement.chunk, like=like)
+        fine, rest = (
+            Reference(wrapped, sampling.sampler, start, low, sampling.terminal, steps)
+            for steps in (measurement.fine_steps, measurement.rest_steps)
+        )
+        rest = rest.with_draws(replace(start, count=max(2, draws // 2)))  # a plan to start from; errors need more
+        place = None if folder is None else Path(folder)
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        return cls(wrapped, fine, rest, sampling, measurement, place)
+
+    # places and words
+
+    def place(self, name: str) -> Path | None:
+        """Where items of one kind are kept."""
+        return None if self.folder is None else self.folder / name
+
+    def tell(self, text: str) -> None:
+        """A line of progress."""
+        teller(self.measurement.progress)(text)
+
+    def counted(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A part of the work, with its calls of the denoiser and its time."""
+        before, start = self.denoiser.calls, time.monotonic()
+        result = compute()
+        self.tell(f"{name}: {self.denoiser.calls - before} batch evaluations, {time.monotonic() - start:.1f} s")
+        return result
+
+    # what is measured of the sampler
+
+    def measured(self) -> MeasuredSampling:
+        """The fine solution's own accuracy, truncation and responses at the nodes."""
+        accuracy = self.counted("accuracy", self.reference.accuracy)
+        truncation = partial(truncation_error, self.reference, self.nodes, folder=self.place("truncation"))
+        place = self.place("responses/first")
+        responses = partial(step_responses, self.rest, self.nodes, self.first_steps, folder=place)
+        return MeasuredSampling(accuracy, self.counted("truncation", truncation), self.counted("responses", responses))
+
+    def provenance(self, found: MeasuredSampling) -> dict[str, Any]:
+        """Where the numbers come from, as plain values."""
+        gram = found.responses.gram
+        return {
+            "source": "network",
+            "denoiser": self.denoiser.name,
+            "seed": self.reference.draws.seed,
+            "draws": self.measurement.draws,
+            "fine_steps": self.measurement.fine_steps,
+            "fine_accuracy": float(found.accuracy.value),
+            "evaluations": dict(self.expected),
+            "gram_standard_error": float(np.max(gram.standard_error) / max(np.max(gram.value), 1e-300)),
+        }
+
+    # levels and grids
+
+    @property
+    def nodes(self) -> Array:
+        """(M,) noise levels of the measurement; the lowest leaves room for a step."""
+        count, low, high = self.measurement.levels, self.reference.stopping_sigma, self.reference.draws.sigma_max
+        return np.geomspace(low * (high / low) ** (1 / count), high, count)
+
+    @property
+    def first_grid(self) -> Array:
+        """EDM's grid, for what is measured before a plan exists."""
+        low, high = self.reference.stopping_sigma, self.reference.draws.sigma_max
+        return edm_grid(_FIRST_STEPS, low, high, terminal=self.sampling.terminal)
+
+    @property
+    def first_steps(self) -> StepRule:
+        """The steps of that grid."""
+        return StepRule.of_grid(self.first_grid)
+
+    # checks
+
+    def check(self, other: Any) -> None:
+        """A denoiser that fails anywhere, or another one than the folder's, is known before the work begins."""
+        self._check_range()
+        self._check_same("denoiser", self.denoiser)
+        if other is not None:
+            self._check_same("other", Denoiser.of(other))
+
+    @torch.no_grad()
+    def _check_range(self) -> None:
+        """One call at every level."""
+        states, name, highest = self._states(4), self.denoiser.name, float(self.nodes[-1])
+        try:
+            self.denoiser(states[:2] * highest, highest)
+        except RuntimeError as error:
+            own = next((p.dtype for p in getattr(self.denoiser.function, "parameters", list)()), None)
+            said = "" if own is None else f" (its parameters are {own})"
+            raise DenoiserError(
+                f"denoiser {name!r} fails on states of {states.dtype} on {states.device}, shape {tuple(states.shape)}: "
+                f"{error}. The states take the dtype of the data{said}; give data in the network's dtype."
+            ) from error
+        for sigma in [self.reference.stopping_sigma, *self.nodes]:
+            x = float(sigma) * states
+            two, again = self.denoiser(x[:2], float(sigma)), self.denoiser(x, float(sigma))[:2]
+            apart = float((two - again).abs().max()) / max(float(two.abs().max()), 1e-30)
+            if apart > SAME:
+                raise DenoiserError(
+                    f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} "
+                    "apart (relative), alone and in a batch of four; a network in training mode (dropout, batch "
+                    "normalisation) is random: call .eval() first."
+                )
+
+    def _check_same(self, name: str, denoiser: Denoiser) -> None:
+        """The folder's items are of this denoiser: it answers as the one did that they were measured on."""
+        nodes = self.nodes
+        question = {"levels": nodes.tolist(), "seed": self.reference.draws.seed}
+        place = self.place(f"answers/{name}")
+        check_same_denoiser(denoiser, nodes, self._states(4), place, question, name=name, within=self.folder)
+
+    def _states(self, count: int) -> torch.Tensor:
+        draws = self.reference.draws
+        return normal(draws.seed, "check", shape=(count, *draws.shape), like=draws.like)
+
+    # costs
+
+    def expect(self) -> None:
+        """Batch evaluations of the sampler's parts, known beforehand: a call that goes on plans with as many."""
+        half = replace(self.reference, steps=self.reference.steps // 2)
+        self.expected["accuracy"] = self.reference.path().calls() + half.path().calls()
+        self.expected["truncation"] = calls_of_truncation(self.reference, self.nodes)
+        self.expected["responses"] = calls_of_responses(self.rest, self.nodes, self.first_steps)
+
+    def budget(self) -> int:
+        """Batch evaluations in all; refused where measuring the responses three times takes more."""
+        evaluations = self.measurement.evaluations
+        if self.measurement.seconds is not None:
+            evaluations = self._evaluations_within(self.measurement.seconds)
+        fixed = sum(self.expected.values()) + 2 * self.expected["responses"]
+        if evaluations < fixed:
+            raise ValueError(
+                f"evaluations is {evaluations:,}; measuring {self.nodes.size} levels three times on "
+                f"{self.reference.draws.count} draws takes about {fixed:,} batch evaluations, and a descent some more. "
+                "Give more, or fewer levels, draws or fine_steps."
+            )
+        return evaluations
+
+    def left(self, evaluations: int) -> int:
+        """What measuring again and a descent may take: all but the model and the final report."""
+        zero = self.sampling.terminal == "denoise"
+        fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
+        report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
+        return max(0, evaluations - sum(self.expected.values()) - report)
+
+    def _evaluations_within(self, seconds: float) -> int:
+        ledger = Ledger(self.place("budget"), {"seconds": seconds})
+        found = ledger.item("budget", lambda: {"calls": np.array([seconds / self._seconds_per_call()])})
+        return max(1, int(agreed(found["calls"])[0]))
+
+    @torch.no_grad()
+    def _seconds_per_call(self) -> float:
+        x = self.reference.draws.start(0)
+        self.denoiser(x, self.reference.draws.sigma_max)  # the first call of a network takes longer
+        start = time.monotonic()
+        for _ in range(3):
+            self.denoiser(x, self.reference.draws.sigma_max)
+        return max((time.monotonic() - start) / 3, 1e-9)
+
+    def probe(self, budget: int) -> NetworkProbe:
+        """The live measurement that a plan asks, with what is left of the evaluations."""
+        held_out, report = (replace(self.reference.draws, name=name) for name in ("held out", "report"))
+        again, place = int(1.1 * self.expected["responses"]), self.folder
+        return NetworkProbe(
+            self.reference, self.rest, self.nodes, held_out, report, self.left(budget), again, place, self.tell
+        )

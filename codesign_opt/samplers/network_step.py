@@ -1,0 +1,56 @@
+"""What one step of a sampler on a network is given: the two noise levels, what it remembers, and the noise.
+
+States and levels are torch tensors, of which only methods and operators are used: no torch is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DenoiserCall", "NoisePath", "Remembered", "SigmaStep", "mixed"]
+
+DenoiserCall = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""(x, sigma) -> x0: (N, *shape) states and one noise level for all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class SigmaStep:
+    """One step of a grid, from noise level `high` down to `low` > 0.
+
+    Attributes:
+        high, low: float64 tensors without axes, data units; gradients pass through them to the grid. Take them to the
+            dtype of the states (`.to(x.dtype)`) before they meet. `high` of a step before the run's start is a number.
+    """
+
+    high: Any
+    low: torch.Tensor
+
+    @cached_property
+    def log_ratio(self) -> torch.Tensor:
+        """log(high / low), computed once: a multistep sampler asks for it in this step and in the next."""
+        return (self.high / self.low).log()
+
+
+class Remembered(NamedTuple):
+    """A former step and the denoiser's output (N, *shape) at its start, the first that the sampler asked for in it."""
+
+    step: SigmaStep
+    output: torch.Tensor
+
+
+class NoisePath(Protocol):
+    """Where a stochastic sampler takes its noise from, the same noise whatever the grid."""
+
+    def draw(self, high: torch.Tensor, low: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Unit normal draw for the noise between two levels, shaped like `like`; disjoint ranges are independent."""
+
+
+def mixed(x: torch.Tensor, clean: torch.Tensor, carry: torch.Tensor) -> torch.Tensor:
+    """carry x + (1 - carry) clean, exact in both ends; `carry` in float64 without axes."""
+    return clean + carry.to(x.dtype) * (x - clean)

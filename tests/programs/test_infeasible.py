@@ -1,0 +1,94 @@
+"""Infeasible programs name the rows in conflict and the amounts that would help."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.basics.errors import InfeasibleError
+from tests.helpers.declared import named_budget
+from tests.helpers.programs import Joint
+
+pytestmark = pytest.mark.usefixtures("declared_programs_only")
+
+
+def conflict(problem, name):
+    with pytest.raises(InfeasibleError) as caught:
+        problem.solve()
+    found = {record["name"]: record for record in caught.value.conflicts}
+    assert name in str(caught.value)
+    assert name in found, str(caught.value)
+    return found
+
+
+def test_floors_beyond_the_budget_name_both_with_right_amounts():
+    truth = Joint.random(12, 3)
+    steps = np.full(12, 2.0)
+    cheap = replace(truth, evaluation=np.full(12, 1.0))
+    floor = 2 * truth.budget / truth.example.sum()
+
+    def problem(budget, low):
+        rows = [named_budget(cheap.prices, budget, "training"), co.named("floor", co.Floor(low, "examples"))]
+        return co.Problem(co.ScoreError(truth.table), rows, steps=steps)
+
+    found = conflict(problem(truth.budget, floor), "budget")
+    assert "floor" in found
+    needed = float(truth.example.sum() * floor)
+    assert found["budget"]["relaxed"] == pytest.approx(needed, rel=1e-4)
+    assert found["budget"]["amount"] == pytest.approx(needed - truth.budget, rel=1e-4)
+    problem(found["budget"]["relaxed"] * (1 + 1e-6), floor).solve()
+    with pytest.raises(InfeasibleError):
+        problem(truth.budget + 0.99 * found["budget"]["amount"], floor).solve()
+
+
+def test_fewer_steps_than_positivity_needs_name_both_with_right_amounts():
+    truth = Joint.random(12, 3)
+    ratio = 10 ** np.random.default_rng(0).uniform(-1, 0.5, 12)
+    table = replace(truth.table, variance_ratio=ratio, positivity=2.0)
+    needed = float(2 * ratio @ truth.levels.log_width)
+
+    def problem(count):
+        rows = [named_budget(truth.prices, 1e9), co.Steps() <= count, co.StabilityCap(table)]
+        return co.Problem(co.ScoreError(table) + co.Discretization(table), rows)
+
+    found = conflict(problem(0.5 * needed), "Steps")
+    assert "StabilityCap" in found
+    assert found["Steps"]["relaxed"] == pytest.approx(needed, rel=1e-4)
+    plan = problem(found["Steps"]["relaxed"] * (1 + 1e-6)).solve()
+    assert np.all(plan.steps >= 2 * ratio * truth.levels.log_width * (1 - 1e-6))
+    with pytest.raises(InfeasibleError):
+        problem(0.5 * needed + 0.99 * found["Steps"]["amount"]).solve()
+
+
+def test_conflicting_user_constraint_is_named_with_the_right_amount():
+    truth = Joint.random(12, 3)
+    inside = truth.levels.sigma < 0.2
+    cheapest = float(truth.example[inside].min())
+    most = (truth.budget) / cheapest
+
+    def problem(count):
+        return truth.problem([co.named("low-noise floor", lambda d: cp.sum(d.examples[inside]) >= count)])
+
+    found = conflict(problem(3 * most), "low-noise floor")
+    assert found["low-noise floor"]["relaxed"] == pytest.approx(most, rel=1e-3)
+    assert found["budget"]["relaxed"] == pytest.approx(3 * truth.budget, rel=1e-3)
+    relaxed = 3 * most - 0.99 * found["low-noise floor"]["amount"]
+    with pytest.raises(InfeasibleError):
+        problem(relaxed).solve()
+    assert problem(0.9 * found["low-noise floor"]["relaxed"]).solve().certificate.optimal
+
+
+def test_two_user_constraints_that_exclude_each_other_are_both_named():
+    truth = Joint.random(12, 3)
+    rows = [
+        co.named("many", lambda d: cp.sum(d.steps) >= 6),
+        co.named("few", lambda d: cp.sum(d.steps) <= 4),
+    ]
+    found = conflict(replace(truth, budget=1e7).problem(rows), "many")
+    assert found["many"]["relaxed"] == pytest.approx(4, rel=1e-5)
+    assert found["few"]["relaxed"] == pytest.approx(6, rel=1e-5)
+    assert "budget" not in found
