@@ -155,6 +155,7 @@ class TrainingNoise(ABC):
         Of a diagonal matrix alone every band's part is a function of the level times one of the stopping
         point, P_b v_b(sigma_r)^(2 eta^2); None for all else.
         """
+        # a subclass with a law of its own is asked at each stopping point: this sum would bypass it
         kind = type(self)
         own = kind.reducible is not TrainingNoise.reducible or kind.floor is not TrainingNoise.floor
         if own or self.matrix != "diagonal" or self.intercept or self.dataset_size is not None:
@@ -167,6 +168,7 @@ class TrainingNoise(ABC):
         ends = lam + stops[:, None] ** 2
         weight = ends if terminal == "rescale" else lam**2 / ends
         weight = weight * (ends / (lam + lowest**2)) ** (2 * eta**2)
+        # relative to the lowest stopping point, where the kernel is known: P and the damping are all that depends on it
         least = terminal_weight(lam, lowest, terminal)
         weight = np.divide(weight, least, out=np.zeros_like(weight), where=least > 0)
         score = weight @ (unit * lam[:, None] * level**2 / v**2)
@@ -264,6 +266,7 @@ class TrainingNoise(ABC):
 
     def last_evaluations(self, eigenvalues: Array, counts: Array, stops: Array) -> tuple[Array, Array]:
         """`last_evaluation` at R stopping points, (R,) each: at once for a diagonal matrix on fresh examples."""
+        # of a full matrix H couples the bands anew at every stopping point, and a subclass may have a law of its own
         changed = type(self).last_evaluation is not TrainingNoise.last_evaluation
         if changed or self.matrix != "diagonal" or self.dataset_size is not None:
             own = np.array([self.last_evaluation(eigenvalues, counts, float(stop)) for stop in stops])

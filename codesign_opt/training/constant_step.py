@@ -65,11 +65,12 @@ def constant_step_variance(
     check_stable(
         lam, level, tau, size, counts=n, rate_factor=rate_factor, intercept_factor=intercept_factor
     )  # fmt: skip
-    residual = lam[:, None] * level**2 / v
+    residual = lam[:, None] * level**2 / v  # what a perfect denoiser leaves: the noise of every gradient
     if not finite_step:
         flat = np.broadcast_to(rate / (2 * size), v.shape)
         return WeightNoise(residual, flat.copy(), other / (2 * size) * residual)
     q, q0, load = _load(v, n, rate, other, size)
+    # errors of the weights act like further residual: a geometric series whose ratio is the load
     row = residual / (1 - load)
     return WeightNoise(row, q * (1 + q0), q0 * row)
 
@@ -103,7 +104,9 @@ def largest_stable_rate(
     if intercept_factor is not None:
         pole = np.minimum(pole, 2 / other)
     low, high = np.zeros_like(pole), pole
-    for _ in range(60):  # the load rises from 0 to infinity on (0, pole)
+    # the load rises from 0 to infinity on (0, pole): bisection needs no guess, and 60 halvings leave its last digit. A
+    # polynomial's root instead would be of the degree of the number of bands
+    for _ in range(60):
         middle = (low + high) / 2
         stable = _load(v, n, middle * unit, middle * other, size)[2].max(axis=0) < 1
         low, high = np.where(stable, middle, low), np.where(stable, high, middle)
@@ -130,6 +133,7 @@ def check_stable(
     other = _factor(intercept_factor, "intercept_factor", level, 0.0)
     rate, rate0 = learning_rate * unit, learning_rate * other
     poles = (rate * (1 + 1 / batch) * v.max(axis=0) < 2) & (rate0 < 2)
+    # beyond a pole q is negative and the load looks small again: such rates are taken out before and counted as bad
     safe = np.where(poles, 1.0, 0.0)
     load = _load(v, counts, rate * safe, rate0 * safe, batch)[2].max(axis=0)
     bad = np.flatnonzero(~(poles & (load < 1)))
@@ -151,6 +155,7 @@ def _load(v: Array, counts: Array | None, rate: Array, other: Array, batch: int)
     """q_j (B, L), q_0 (L,), and R (1 + q_0), (B, L) for a diagonal matrix and (1, L) for a full one."""
     q = rate / batch / (2 - rate * (1 + 1 / batch) * v)
     q0 = other / batch / (2 - other)
+    # a full row has all regressors, which shake one another; a diagonal one has its own
     share = q * v if counts is None else (counts @ (q * v))[None]
     return q, q0, share * (1 + q0)
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MATRICES = ("diagonal", "full")
-_BLOCK = 2**22
+_BLOCK = 2**22  # entries of the largest band-by-band block held at once (32 MiB)
 
 
 class BoundReport(NamedTuple):
@@ -56,6 +56,8 @@ def cramer_rao_variance(eigenvalues: Any, sigma: Any) -> Array:
     array([[0.125]])
     """
     lam, level = _checked(eigenvalues, sigma)
+    # the noise is known, so that a pair tells as much as its clean image: information 1 / (2 lambda^2) on lambda, and
+    # the slope -1 / v of the score has the derivative 1 / v^2
     return np.asarray(2 * lam[:, None] ** 2 / (lam[:, None] + level**2) ** 4)
 
 
@@ -84,10 +86,9 @@ def cramer_rao_score_error(
 ) -> Array:
     """Lower bound of the reducible coefficient a(sigma): the kernel contracted with the Cramér–Rao variances.
 
-    Diagonal: sum_b n_b kappa_b 2 lambda^2 / v^4. Full covariance: Var E_ij >= lambda_i lambda_j (1 +
-        delta_ij) /
-    (m v_i^2 v_j^2) with E symmetric, Cov(E_ij, E_ji) = Var E_ij kept (docs/theory.md section 9). It bounds
-    the score term of a design whose levels are trained independently, and nothing else of its error.
+    Diagonal: sum_b n_b kappa_b 2 lambda^2 / v^4. Full covariance: Var E_ij >= lambda_i lambda_j (1 + delta_ij) / (m
+    v_i^2 v_j^2) with E symmetric, Cov(E_ij, E_ji) = Var E_ij kept (docs/theory.md section 9). It bounds the score term
+    of a design whose levels are trained independently, and nothing else of its error.
 
     Args:
         eigenvalues: (B,), squared data units, >= 0.
@@ -140,9 +141,8 @@ def dataset_floor(
 ) -> float:
     """Squared terminal error left by N images however long one trains: T_N, one error at all levels.
 
-    Diagonal: sum_b n_b lambda^2 / (2 v(sigma_r) N) for "rescale", sum_b n_b lambda^2 (lambda + 2 sigma_r^2)^2
-        /
-    (2 v(sigma_r)^3 N) for "denoise" (docs/theory.md section 5). Full: the terminal covariance is f(C_N), f(x)
+    Diagonal: sum_b n_b lambda^2 / (2 v(sigma_r) N) for "rescale", sum_b n_b lambda^2 (lambda + 2 sigma_r^2)^2 / (2
+    v(sigma_r)^3 N) for "denoise" (docs/theory.md section 5.3). Full: the terminal covariance is f(C_N), f(x)
     = x + sigma_r^2 or x^2 / (x + sigma_r^2), whence (1 / 2N) sum_ij lambda_i lambda_j (1 + delta_ij) f[i,
     j]^2 / (P_i + P_j) with f[i, j] the divided difference. With N = all examples of a design it is the lower
     bound of section 9 for levels that share the eigenvalues. No step sizes, no kernel; the same for every
@@ -167,11 +167,13 @@ def dataset_floor(
     full = choice(matrix, "matrix", MATRICES) == "full"
     mean = float(n @ lam) if check_flag(intercept, "intercept") else 0.0
     v = lam + stop**2
+    # N images know their own covariance and nothing else: a perfect sampler ends at the terminal map of that, whose
+    # derivative carries its error to the output, whatever happens in between
     slope = np.ones_like(lam) if rescale else lam * (lam + 2 * stop**2) / v**2
     weight = terminal_weight(lam, stop, terminal)
-    keep = weight > 0  # a direction without variance, sampled exactly
+    keep = weight > 0  # a direction without variance is sampled exactly: 0 / 0 otherwise
     diagonal = float(np.sum(n[keep] * (lam * slope)[keep] ** 2 / (2 * weight[keep])))
-    if full:
+    if full:  # the pairs count i = j once, as the 1 of 1 + delta_ij; half the diagonal is the delta
         diagonal = diagonal / 2 + _off_diagonal_floor(lam[keep], n[keep], weight[keep], stop, rescale)
     return (diagonal + mean) / size
 
@@ -201,6 +203,7 @@ def bound_report(achieved: Any, bound: Any, factor: Any = None) -> BoundReport:
     whole = float(times @ least)
     if whole <= 0:
         raise ValueError("bound is 0 at every level that counts; there is nothing to compare with.")
+    # something over nothing is infinitely far from the bound, nothing over nothing says nothing
     empty = np.where(have > 0, np.inf, np.nan)
     ratio = np.divide(have, least, out=empty, where=least > 0)
     return BoundReport(ratio, float(times @ have) / whole)
@@ -218,6 +221,8 @@ def _off_diagonal_floor(lam: Array, n: Array, weight: Array, stop: float, rescal
     rows = max(1, _BLOCK // max(1, lam.size))
     for i in range(0, lam.size, rows):
         a, part = lam[i : i + rows, None], slice(i, i + rows)
+        # the divided difference of the terminal map, its denominator cancelled: (f(a) - f(b)) / (a - b) has no digits
+        # for neighbouring eigenvalues
         difference = 1.0 if rescale else (a * lam + stop**2 * (a + lam)) / (v[part, None] * v)
         effect = a * lam * difference**2 / (2 * (weight[part, None] + weight))
         total += float(n[part] @ effect @ n)

@@ -117,6 +117,8 @@ def diagonal_kernel(
     array([[5.]])
     """
     lam, level, stop, eta = _checked(eigenvalues, sigma, stopping_sigma, eta)
+    # (Phi v)^2 Phi^2 / P of section 4.1, with the powers of v cancelled: for the ODE nothing but P is left, under both
+    # terminal maps, which is why "denoise" needs no formulas of its own
     weight = terminal_weight(lam, stop, terminal)[:, None]
     return (1 + eta**2) ** 2 * level**2 * weight * damping(lam, level, stop, eta) ** 2
 
@@ -138,6 +140,7 @@ def mean_kernel(
     array([[1.]])
     """
     lam, level, stop, eta = _checked(eigenvalues, sigma, stopping_sigma, eta)
+    # a shift of the mean is squared in the distance itself: once r where a covariance has r^2
     weight = terminal_weight(lam, stop, terminal)[:, None] / (lam[:, None] + level**2)
     return (1 + eta**2) ** 2 * level**2 * weight * damping(lam, level, stop, eta)
 
@@ -175,6 +178,7 @@ def pairwise_kernel(
             f"eigenvalues has {lam.size} bands and sigma {level.size} levels: the pairwise kernel would hold "
             f"{lam.size**2 * level.size:,} numbers, more than {_LARGEST:,}; merge bands or pass fewer levels."
         )
+    # Var E_ij counts with v_j^2, Cov(E_ij, E_ji) with v_i v_j, and all else is the same: one array and a ratio
     harmonic = _harmonic(*(terminal_weight(lam, stop, terminal),) * 2)
     reach = damping(lam, level, stop, eta)
     variance = lam[:, None] + level**2
@@ -222,6 +226,7 @@ def banded_sum(
     pairs = kernel.off * spread
     if covariance is not None:
         pairs = pairs + kernel.cross * matrix(covariance, "covariance", shape=(bands, bands, levels))
+    # the double sum takes every direction with itself as if it were a pair of two: taken off, and put in as it is
     own = np.einsum("bbl->bl", pairs)
     if diagonal_variance is None:
         single = np.einsum("bbl->bl", spread)
@@ -252,13 +257,14 @@ def harmonic_product(weight: Any, values: Any) -> Array:
     """
     p = vector(weight, "weight", nonnegative=True)
     x = matrix(values, "values", shape=(p.size, None))
+    # blocks of rows: 3,072 single eigenvalues would make H 75 MB, 50,000 of them 20 GB
     rows = max(1, _BLOCK // p.size)
     return np.concatenate([_harmonic(p[i : i + rows], p) @ x for i in range(0, p.size, rows)])
 
 
 def damping(eigenvalues: Array, sigma: Array, stopping_sigma: float, eta: float) -> Array:
     """Return r_b = (v_b(sigma_r) / v_b(sigma))^(eta^2), (B, L): what noise injection forgets of an error."""
-    if eta == 0:
+    if eta == 0:  # the usual sampler; saves a power of B x L numbers
         return np.ones((eigenvalues.size, sigma.size))
     ratio = (eigenvalues + stopping_sigma**2)[:, None] / (eigenvalues[:, None] + sigma**2)
     return np.asarray(ratio ** (eta**2))
@@ -275,7 +281,7 @@ def _checked(eigenvalues: Any, sigma: Any, stopping_sigma: Any, eta: Any) -> tup
     lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
     level = vector(sigma, "sigma", positive=True)
     stop = number(stopping_sigma, "stopping_sigma", positive=True)
-    below = np.flatnonzero(level < stop * (1 - 1e-9))
+    below = np.flatnonzero(level < stop * (1 - 1e-9))  # a level's own edge may differ in the last digits
     if below.size:
         i = int(below[0])
         raise ValueError(

@@ -96,7 +96,7 @@ def least_squares_variance(
         p = integer(regressors, "regressors", minimum=1)
         if m <= p + 1:
             raise ValueError(f"examples is {m:g}; least squares on {p} regressors needs more than {p + 1}.")
-        m -= p + 1
+        m -= p + 1  # the mean of an inverse Wishart matrix: exact, where 1 / m is its leading order
     unit = fresh_noise(lam, level)
     if choice(matrix, "matrix", MATRICES) == "full":
         return outer_variance(unit.row / m, unit.column)
@@ -157,6 +157,7 @@ def ema_variance(
     value = np.asarray(stationary)
     if value.dtype.kind not in "iuf" or not np.all(np.isfinite(value)) or np.any(value < 0):
         raise ValueError(f"stationary is {stationary!r}; finite numbers >= 0 are needed.")
+    # iterates k steps apart correlate as phi^k: an average over a window shorter than 1 / (tau h) averages nothing out
     phi = 1 - step
     return stationary * (1 - e) * (1 + phi * e) / ((1 + e) * (1 - phi * e))
 
@@ -195,8 +196,9 @@ def burn_in_bias(
     error = number(initial_error, "initial_error")
     step, wide = _step(learning_rate, curvature, batch)
     iterations = number(examples, "examples", positive=True) / batch
-    if average:
+    if average:  # sum over all iterates of phi^k, of which the last ones no longer matter
         return error**2 / (step * iterations) ** 2 * (2 - step) / (2 - wide)
+    # the mean square and not the square of the mean: minibatches shake an error that is still large
     return float(error**2 * (1 - 2 * step + wide * step) ** iterations)
 
 
@@ -227,8 +229,11 @@ def finite_dataset_variance(
     lam, level, v = noisy_levels(eigenvalues, sigma)
     size = integer(dataset_size, "dataset_size", minimum=1)
     m = number(examples, "examples", positive=True)
+    # N images seen for ever with fresh noise know of the covariance what N clean images do
     common = cramer_rao_variance(lam, level)
     fresh = lam[:, None] / (level**2 * v**2)
+    # in whole passes every image counts equally often: what an image's own part adds to the error is in the first term
+    # already, and only the noise is drawn anew
     return np.asarray(common / size + (fresh if replacement else fresh - common) / m)
 
 
@@ -237,6 +242,7 @@ def _step(learning_rate: Any, curvature: Any, batch: Any) -> tuple[float, float]
     tau = number(learning_rate, "learning_rate", positive=True)
     h = number(curvature, "curvature", positive=True)
     size = integer(batch, "batch", minimum=1)
+    # Gaussian inputs: E x^4 = 3 h^2, so that a minibatch's curvature has the relative variance 2 / beta
     wide = (1 + 2 / size) * tau * h
     if wide >= 2:
         limit = 2 / ((1 + 2 / size) * h)

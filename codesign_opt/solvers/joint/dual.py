@@ -280,7 +280,7 @@ class LevelDual(Dual):
 
     def __init__(self, program: JointProgram, active: list[int], errors: Array | None = None) -> None:
         p = program
-        self.program, self.active, self.form = p, active, p.form
+        self.program, self.active = p, active
         whole = len(active) == p.budgets.size
         prices = (p.examples_prices, p.steps_prices)
         c, k = prices if whole else (p.examples_prices[active], p.steps_prices[active])

@@ -26,7 +26,6 @@ class JointProgram:
         order: q >= 1.
         examples_prices, steps_prices: (J, L) >= 0.
         budgets: (J,) > 0.
-        per_step: short for form="per_step".
         form: M(x) = max(1, x) for "max", x for "per_step", 1 for "settled", (1 + x^4)^(1/4) for "p4".
         spent: (L,) examples already spent.
         examples_low, examples_high, steps_low, steps_high: (L,) bounds of T and n; +inf is no cap.
@@ -44,7 +43,6 @@ class JointProgram:
     examples_prices: Array
     steps_prices: Array
     budgets: Array
-    per_step: bool = False
     spent: Array | None = None
     examples_low: Array | None = None
     examples_high: Array | None = None
@@ -55,8 +53,6 @@ class JointProgram:
     form: str = "max"
 
     def __post_init__(self) -> None:
-        if self.per_step:
-            object.__setattr__(self, "form", "per_step")
         choice(self.form, "JointProgram.form", FORMS)
         if isinstance(self.order, bool) or self.order < 1 or self.order != int(self.order):
             raise ValueError(f"JointProgram.order is {self.order}; a whole number >= 1 is needed.")
