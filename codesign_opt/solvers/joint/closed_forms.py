@@ -41,7 +41,7 @@ class LevelMinimum:
         slope: - d log M / d log n, at a kink from the right; None: zero everywhere.
         score: A M / T.
         power: n^-q.
-        drag, step_price: D and k at which it was found.
+        drag, step_price: q D and k at which it was found.
     """
 
     n: Array
@@ -127,7 +127,7 @@ class LevelForms:
     # ------------------------------------------------------------------ the minimum
 
     def minimum(self, drag: Array, step_price: Array, price: Array) -> LevelMinimum:
-        """The minimum on every level at D, k and c (..., L); inf where nothing bounds it."""
+        """The minimum on every level at q D, k and c (..., L); inf where nothing bounds it."""
         n, moving = self.steps(drag, step_price, price)
         safe = self.safe(n)
         factor, excess, slope = self.factor(safe)
