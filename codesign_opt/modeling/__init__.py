@@ -2,11 +2,13 @@
 
 from .algebra import Bound, Sum, Term
 from .coherent import CoherentScore
-from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
+from .constraints import Cap, Constraint, Floor, Named, named
 from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .shapes import Monotone, Share
+from .step_limits import StabilityCap, TrustCap
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
