@@ -264,6 +264,11 @@ class TrainingNoise(ABC):
             fresh -= 0.0 if self.replacement else common
         return fresh, floor
 
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        """Whether F_r of `last_evaluation` rises or falls with sigma_r throughout, so that ends bound an interval."""
+        return False
+
     def last_evaluations(self, eigenvalues: Array, counts: Array, stops: Array) -> tuple[Array, Array]:
         """`last_evaluation` at R stopping points, (R,) each: at once for a diagonal matrix on fresh examples."""
         # of a full matrix H couples the bands anew at every stopping point, and a subclass may have a law of its own

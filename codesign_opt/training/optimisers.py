@@ -72,6 +72,10 @@ class AveragedSGD(TrainingNoise):
     def __post_init__(self) -> None:
         self._check_common()
 
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        return True  # there is none
+
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> None:
         return None
 
@@ -144,6 +148,10 @@ class ConstantStepSGD(TrainingNoise):
         else:
             omega = evaluate_weight(self.weight, level, "ConstantStepSGD.weight") * form.c_out(level) ** 2
         return omega * form.c_in(level) ** 2, omega
+
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        return self.weight is None  # a weight of one's own may rise and fall with sigma
 
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise:
         rate, omega = self.rate_factors(sigma)
