@@ -71,8 +71,8 @@ class Ripple(AveragedSGD):
 def test_the_floor_of_the_last_evaluation_bounds_an_interval_only_where_it_is_known_to_be_monotone():
     noises = {
         AveragedSGD(): 0,
-        ConstantStepSGD(0.1, 4): 1,
-        ConstantStepSGD(0.1, 4, weight=lambda s: 1 + s): 0,
+        ConstantStepSGD(0.01, 4): 1,
+        ConstantStepSGD(0.01, 4, weight=lambda s: 1 + s): 0,
         Ripple(): 0,
     }
     for training, known in noises.items():
