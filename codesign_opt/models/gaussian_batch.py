@@ -10,7 +10,7 @@ from ..basics.checks import Array, integer
 from ..basics.inheritance import stale
 from ..ingredients.levels import Levels
 from ..training.base import TrainingNoise
-from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels
+from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels, least_size
 from .coefficients import Coefficients
 from .gaussian_parts import GaussianParts
 
@@ -79,13 +79,17 @@ class GaussianBatch(GaussianParts):
             score, floor = (table.spread(values) for values in trained)
         square = table.spread(sigma**2)
         local, weight = self._response_at(sigma, stops)
-        return score * square, floor * square, table.spread_rows(local) * weight[:, :, None] * table.used[:, None]
+        return (
+            score * square,
+            floor * square,
+            table.spread_rows(np.abs(local)) * weight[:, :, None] * table.used[:, None],
+        )
 
     def _response_at(self, sigma: Array, stops: Array) -> tuple[Array, Array]:
-        """(B, N) magnitudes by noise level and (R, B) weights by stopping point, whose product is the response."""
+        """(B, N) signed rows by noise level and (R, B) weights by stopping point, whose product is the response."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         lowest = float(stops.min())
-        local = np.abs(self.sampler.local_error(lam, sigma, lowest)) * sigma ** (self.sampler.order + 1)
+        local = self.sampler.local_error(lam, sigma, lowest) * sigma ** (self.sampler.order + 1)
         ends = lam + stops[:, None] ** 2
         weight = np.sqrt(n * self._end_weight(lam, ends)) * (ends / (lam + lowest**2)) ** self.sampler.eta**2
         return local, weight
@@ -177,8 +181,8 @@ class GaussianBatch(GaussianParts):
         whole = self._levels(min(self.process.sigma_min, low), levels).edges
         start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
         cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], CUTS) * table.edges[1]), stop)
-        at_cuts = [np.abs(row) for row in self._rows(cuts, stop)]
-        score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), at_cuts[2].min(axis=-1)
+        at_cuts = self._rows(cuts, stop)
+        score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), least_size(at_cuts[2], axis=-1)
         return score, floor, response
 
 

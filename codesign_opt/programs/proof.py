@@ -31,7 +31,8 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-8 is 1e-14 of the whole:
+        # smaller differences are rounding, and no certificate can resolve them
         return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
