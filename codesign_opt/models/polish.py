@@ -97,8 +97,8 @@ def polish_grid(
         gradient = -span * share * (later - float(slope @ below))
         return float(np.log(value)), gradient / value
 
-    # trust: from EDM's grid on a power law (Euler, Heun, DPM++(2M), 8 and 16 steps) factors of 8, 32 and 1000 end at the
-    # same grids; 4 stops one of the six descents a per cent short, and 2 costs up to half again the error
+    # trust: from EDM's grid on a power law (Euler, Heun, DPM++(2M), 8 and 16 steps) factors of 8, 32 and 1000 end at
+    # the same grids; 4 stops one of the six descents a per cent short, and 2 costs up to half again the error
     start = np.log(-np.diff(np.log(positive)))
     reach = np.log(trust)
     found = minimize(

@@ -146,7 +146,9 @@ class ConstantStepSGD(TrainingNoise):
         if self.weight is None:
             omega = form.output_weight(level)
         else:
+            # D = c_skip x + c_out F: omega |D - x_0|^2 = omega c_out^2 |F - target|^2
             omega = evaluate_weight(self.weight, level, "ConstantStepSGD.weight") * form.c_out(level) ** 2
+        # the network sees c_in x, which scales its curvature; the intercept's input is 1
         return omega * form.c_in(level) ** 2, omega
 
     @property
@@ -161,6 +163,7 @@ class ConstantStepSGD(TrainingNoise):
             "intercept_factor": omega if self.intercept else None,
         }
         step = (eigenvalues, sigma, self.learning_rate, self.batch)
+        # refused before the variance is asked for: beyond the pole its formula is negative, not infinite
         check_stable(*step, name="ConstantStepSGD.learning_rate", **options)
         return constant_step_variance(*step, finite_step=self.finite_step, **options)
 
