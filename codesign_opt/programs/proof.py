@@ -18,7 +18,7 @@ from .compiled import Compiled, Leaf
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["certify"]
+__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,11 @@ def certify(
     tolerance: float,
     *,
     tangent: Point | None = None,
+    conic: float = -np.inf,
 ) -> Certificate:
     """The better of the bounds that apply, with the candidate's feasibility in user units.
 
-    Tangents of the terms are taken at `tangent`, at the candidate unless given.
+    Tangents of the terms are taken at `tangent`, at the candidate unless given; `conic` is a bound from the conic dual.
     """
     compiled.set(point)
     infeasibility = compiled.infeasibility(point)
@@ -58,6 +59,8 @@ def certify(
     else:
         lower = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
         method = "separable Lagrangian"
+    if conic > lower:
+        lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
@@ -76,23 +79,23 @@ def _valued(compiled: Compiled, point: Point) -> _Value:
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     design = compiled.design
-    bound = _empty(compiled.box, design, point)
+    bound = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
-        _add(bound, leaf, design, point)
+        add_leaf(bound, leaf, design, point)
     for row, multiplier in zip(compiled.rows, multipliers, strict=True):
-        _tighten_box(bound, row, design)
+        tighten_box(bound, row, design)
         if row.box:
             continue
         if row.bound is None:
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
         for weight, term in row.bound.term.leaves():
-            _add(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER), design, point)
+            add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
 
-def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
+def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
     bound = LagrangianBound(
         len(design),
         point.spent,
@@ -105,7 +108,7 @@ def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
     return bound
 
 
-def _add(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
+def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
     """A weighted term: exact where it is linear or knows a bound of its own, else by its tangent."""
     weight, term, expression, auxiliary = leaf
     if weight == 0:
@@ -133,7 +136,7 @@ def _add_tangent(
     bound.add_linear(offset, examples, steps)
 
 
-def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
+def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     """What a budget alone implies for one level: m <= room / c, n <= room / k."""
     budget = row.budget
     if budget is None:
@@ -153,13 +156,13 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
 def _information(compiled: Compiled, point: Point) -> float:
     """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
     design = compiled.design
-    others = _empty(compiled.box, design, point)
+    others = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
         if leaf.term.as_information is None:
-            _add(others, leaf._replace(auxiliary=()), design, point)
+            add_leaf(others, leaf._replace(auxiliary=()), design, point)
     jacobian, limits = [], []
     for row in compiled.rows:
-        _tighten_box(others, row, design)
+        tighten_box(others, row, design)
         if row.box:
             continue
         for index in range(row.size.size):
