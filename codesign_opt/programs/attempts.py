@@ -267,8 +267,10 @@ def _by_conic_dual(
 def _points(compiled: Compiled) -> list[Point]:
     """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
     first = point = _repaired(compiled)
-    for leaf in compiled.leaves:
-        point = leaf.term.recovered(compiled.design, point, leaf.auxiliary)
+    bounded = [(t, own) for row in compiled.rows if row.bound is not None
+               for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
+    for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
+        point = term.recovered(compiled.design, point, auxiliary)
     return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
 
 
