@@ -56,8 +56,8 @@ from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share
 from .modeling import Smooth as Smooth
 from .modeling import StabilityCap as StabilityCap
-from .modeling import StepSizeError as StepSizeError
 from .modeling import Steps as Steps
+from .modeling import StepSizeError as StepSizeError
 from .modeling import Term as Term
 from .modeling import Truncation as Truncation
 from .modeling import TrustCap as TrustCap

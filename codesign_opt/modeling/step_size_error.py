@@ -102,9 +102,7 @@ class StepSizeError(Term):
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         return False
 
-    def add_solved(
-        self, bound: LagrangianBound, weight: float, point: Point, design: Design, auxiliary: Any
-    ) -> bool:
+    def add_solved(self, bound: LagrangianBound, weight: float, point: Point, design: Design, auxiliary: Any) -> bool:
         bound.powers += [(power, weight * each) for power, each in self.weights(design.levels)]
         return True
 

@@ -32,7 +32,7 @@ def moments(levels, function, power):
 
 
 def optimum(levels, order, least):
-    """Steps and error with a / n^2 + q d / n^(q+1) = y k above the least steps, the price of the budget by bisection."""
+    """Steps and error with a / n^2 + q d / n^(q+1) = y k above the least steps, its price by a root."""
     delta = np.diff(np.log(levels.edges))
     a, d = delta**2 * moments(levels, score, 2), delta ** (order + 1) * moments(levels, local(order), order + 1)
     k = moments(levels, PRICE, 0)
