@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["CodesignError", "ConvexityError", "EmptySelectionError", "InfeasibleError", "NotCertifiedError",
-           "UnboundedError"]
+__all__ = [
+    "CodesignError",
+    "ConvexityError",
+    "EmptySelectionError",
+    "InfeasibleError",
+    "NotCertifiedError",
+    "UnboundedError",
+]
 
 
 class CodesignError(Exception):

@@ -7,8 +7,9 @@ from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .longest_steps import StabilityCap, TrustCap
 from .shapes import Monotone, Share
-from .step_limits import StabilityCap, TrustCap
+from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Share",
     "Smooth",
     "StabilityCap",
+    "StepSizeError",
     "Steps",
     "Sum",
     "Term",

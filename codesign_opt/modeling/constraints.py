@@ -15,21 +15,23 @@ from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
 from .algebra import Bound, Term
 from .design import Box, Design, Point
+from .step_limits import StepLimits
 
 __all__ = [
+    "UNITS",
     "BoxConstraint",
     "Cap",
     "Constraint",
     "Floor",
     "Named",
     "Number",
-    "UNITS",
     "as_named",
     "named",
     "sigma_range",
 ]
 
-Amount = float | Array | Callable[[Array], Array]
+_Curve = Callable[[Array], Array]
+Amount = float | Array | _Curve
 UNITS = {
     "density": "examples per unit log sigma",
     "examples": "examples on a level",
@@ -88,6 +90,11 @@ class Constraint(ABC):
     def price_rate(self, design: Design, point: Point) -> Array | None:
         """Change of each row's right-hand side per unit of the number, one entry per entry of the rows, or (L,)."""
         return None
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        """What the constraint asks of every real step of a grid; None where it says nothing of single steps."""
+        box = self.level_bounds(design)
+        return None if box is None else StepLimits.of_box(box, design.levels)
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,8 @@ class BoxConstraint(Constraint):
             cls.level_bounds = Constraint.level_bounds  # type: ignore[method-assign]
         for name in stale(cls, ["box"], _GIVES):
             setattr(cls, name, vars(Constraint)[name])
+        for _ in stale(cls, ["constraints", "box"], ["step_limits"]):
+            cls.step_limits = Constraint.step_limits  # type: ignore[method-assign]
 
     def level_bounds(self, design: Design) -> Box | None:
         return self.box(design)
@@ -272,6 +281,22 @@ class _LevelBound(BoxConstraint):
         at, values, _ = self._levels(design)
         return values, ((point.examples if self._on_examples else point.steps) / self._per_unit(design))[at]
 
+    def _curve(self, design: Design) -> _Curve | None:
+        """The bound as a function of sigma where it is stated as one; None for values of single levels."""
+        value = self.value
+        if callable(value):
+            return lambda sigma: np.broadcast_to(np.asarray(value(sigma), dtype=np.float64), np.shape(sigma))
+        return None if np.ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
+
+    def _limits(self, design: Design, exact: Callable[[_Curve], StepLimits]) -> StepLimits | None:
+        """Limits of real steps: of the function of sigma that was stated, else of the values of single levels."""
+        if self._on_examples:
+            return None
+        curve = self._curve(design)
+        if curve is None or self.quantity == "steps":
+            return super().step_limits(design)
+        return exact(curve).within(self.low, self.high)
+
     def _amounts(self, design: Design) -> Array:
         """(L,) the bound in examples or in steps."""
         if self.quantity == "step_size":
@@ -315,6 +340,9 @@ class Floor(_LevelBound):
         low, box = np.where(inside, amounts, 0.0), Box.empty(inside.size)
         return replace(box, examples_low=low) if self._on_examples else replace(box, steps_low=low)
 
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return self._limits(design, lambda curve: StepLimits(least_density=curve))
+
 
 @dataclass(frozen=True, eq=False)
 class Cap(_LevelBound):
@@ -346,6 +374,11 @@ class Cap(_LevelBound):
             return replace(box, steps_low=np.where(inside, amounts, 0.0))
         high = np.where(inside, amounts, np.inf)
         return replace(box, examples_high=high) if self._on_examples else replace(box, steps_high=high)
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        if self.quantity == "step_size":
+            return self._limits(design, lambda curve: StepLimits(longest=curve))
+        return self._limits(design, lambda curve: StepLimits(most_density=curve))
 
 
 def as_named(what: Any, index: int) -> Named:

@@ -11,6 +11,7 @@ from ..basics.checks import Array, choice, number
 from ..basics.errors import EmptySelectionError
 from .constraints import UNITS, Constraint, Number, sigma_range
 from .design import Design, Point
+from .step_limits import StepLimits
 
 __all__ = ["Monotone", "Share"]
 
@@ -112,3 +113,6 @@ class Monotone(Constraint):
         values = point.examples if self.quantity == "density" else point.steps
         against = -self._sign * values / design.log_width
         return float(np.max(np.maximum.accumulate(against) - against))
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return StepLimits(directions=frozenset([self.direction])) if self.quantity == "step_density" else None

@@ -101,17 +101,19 @@ def _shadow_prices(program: Declaration, solved: Solved) -> tuple[dict[str, Any]
 
 def _price_of(what: Constraint | None, pairs: list[tuple[Row, Array]], solved: Solved) -> tuple[Any, Array | None]:
     """The price of one constraint's number, or of each entry of its rows; and, for a level bound, of each level."""
+    number = None if what is None else what.written_number
     rate = None if what is None else what.price_rate(solved.compiled.design, solved.point)
     if any(row.levels is not None for row, _ in pairs):
         levels = np.zeros(len(solved.compiled.design))
         for row, multiplier in pairs:
             of_entry = 1.0 if rate is None else rate[row.levels]
             np.add.at(levels, row.levels, row.price_sign * multiplier * of_entry)
-        one = what is not None and what.written_number is not None and what.written_number.moves_together
+        one = number is not None and number.moves_together
         return (float(levels.sum()) if one else levels), levels
     prices = [row.price_sign * multiplier * (1.0 if rate is None else rate) for row, multiplier in pairs]
     # one number for all entries of a row: its change is that of all of them
-    prices = [np.atleast_1d(price.sum() if row.uniform else price) for (row, _), price in zip(pairs, prices, strict=True)]
+    prices = [np.atleast_1d(price.sum() if row.uniform and number is None else price)
+              for (row, _), price in zip(pairs, prices, strict=True)]  # fmt: skip
     joined = np.concatenate(prices) if prices else np.zeros(1)
     return (float(joined[0]) if joined.size == 1 else joined), None
 

@@ -11,15 +11,16 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
+from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named, Number
 from ..modeling.design import Design, Point
-from .compiled import Compiled
+from .compiled import Compiled, Leaf
 from .declaration import Declaration
 from .needs import Needs
 from .rows import Row, row_size
 from .scaling import rows_of
 
-__all__ = ["Give", "Relaxation", "Violation", "least_relaxation", "least_violation"]
+__all__ = ["Give", "Relaxation", "Violation", "least_relaxation", "least_violation", "with_slacks"]
 
 _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 _ROUNDS = 8  # until the point lies near its own reference; a share converges like Newton's method
@@ -131,7 +132,9 @@ def _least(program: Declaration, needs: Needs, start: Point) -> Point:
     examples = np.where(needs.examples & (program.spent <= 0), 1e-6 * start.new_examples, 0.0)
     steps = np.where(needs.steps, 1e-6 * start.steps, 0.0)
     high = program.box
-    return Point(np.minimum(examples, 0.5 * high.examples_high), program.spent, np.minimum(steps, 0.5 * high.steps_high))
+    return Point(
+        np.minimum(examples, 0.5 * high.examples_high), program.spent, np.minimum(steps, 0.5 * high.steps_high)
+    )
 
 
 def _dense(gradient: Any) -> Array:
@@ -145,7 +148,10 @@ def _solved(
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
     if least is not None:
-        pairs = ((design.new_variable, least.new_examples / reference.new_examples), (design.step_variable, least.steps / reference.steps))
+        pairs = (
+            (design.new_variable, least.new_examples / reference.new_examples),
+            (design.step_variable, least.steps / reference.steps),
+        )
         constraints += [variable >= floor for variable, floor in pairs if isinstance(variable, cp.Variable)]
     for item in program.constraints:
         if item.name in beyond:
@@ -157,7 +163,8 @@ def _solved(
             slacks += added
             constraints += rows
         else:
-            constraints += [row.constraint for row in rows_of(item, design, program.budgets.get(item.name))]
+            for row in rows_of(item, design, program.budgets.get(item.name)):
+                constraints += [row.constraint, *row.auxiliary]
     return design.point() if _minimised(slacks, constraints, design) else None
 
 
@@ -204,7 +211,8 @@ def least_violation(program: Declaration, start: Point) -> Violation | None:
         slacks = [cp.Variable(nonneg=not row.box) for row in rows]
         sides = [_with_slack(row, 0.0 if row.box else slack) for row, slack in zip(rows, slacks, strict=True)]
         soft = [slack for row, slack in zip(rows, slacks, strict=True) if not row.box]
-        if not _minimised(soft, [side for pair in sides for side in pair], design):
+        own = [constraint for row in rows for constraint in row.auxiliary]
+        if not _minimised(soft, [side for pair in sides for side in pair] + own, design):
             break
         point = design.point()
         compiled = Compiled(design, program.box, [], rows, 1.0, None)
@@ -238,9 +246,7 @@ def _moved(
     return [slack], [*(_scaled(constraint) for constraint in given), slack >= -beyond / size]
 
 
-def _row_by_row(
-    item: Named, design: Design, program: Declaration
-) -> tuple[list[cp.Variable], list[cp.Constraint]]:
+def _row_by_row(item: Named, design: Design, program: Declaration) -> tuple[list[cp.Variable], list[cp.Constraint]]:
     """A constraint with a slack of order one for each of its rows."""
     slacks, built = [], []
     for row in rows_of(item, design, program.budgets.get(item.name)):
@@ -249,6 +255,7 @@ def _row_by_row(
         scaled = cp.multiply(1 / size, cp.reshape(row.expression, (row.size.size,), order="C"))
         give = (float(row.size.max()) / size) * slack
         built += [scaled <= give, -scaled <= give] if row.equality else [scaled <= give]
+        built += row.auxiliary
         slacks.append(slack)
     return slacks, built
 
@@ -298,3 +305,30 @@ def _direction(row: Row) -> float:
     value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
     return float(-row.price_sign * np.sign(value[int(np.argmax(np.abs(value)))]) or 1.0)
 
+
+@dataclass(frozen=True, eq=False)
+class _Slacks(Term):
+    """Sum of the slacks of an elastic program: an objective for what knows only terms."""
+
+    slacks: tuple[cp.Variable, ...]
+
+    def expression(self, design: Design) -> cp.Expression:
+        return cp.sum(cp.hstack(self.slacks))
+
+
+def with_slacks(violation: Violation) -> Compiled:
+    """The elastic program as a program like any other: the sum of slacks, under rows that give way by theirs."""
+    compiled = violation.compiled
+    rows, slacks = [], []
+    for row in compiled.rows:
+        if row.box:
+            rows.append(row)
+            continue
+        slack = cp.Variable(nonneg=True, name=f"slack {len(slacks)}")
+        slacks.append(slack)
+        flat = cp.reshape(row.stated, (row.size.size,), order="C")
+        for sign in (1.0, -1.0) if row.equality else (1.0,):
+            soft = sign * flat - cp.multiply(row.size, slack)
+            rows.append(replace(row, expression=soft, exact=None, equality=False, bound=None, at=None))
+    terms = _Slacks(tuple(slacks))
+    return replace(compiled, rows=rows, leaves=[Leaf(1.0, terms, terms.expression(compiled.design))])

@@ -19,8 +19,10 @@ from ..basics.errors import ConvexityError
 from ..modeling.constraints import Constraint
 from ..modeling.design import Design, Point
 from .budget import Budget
+from .conic_form import conic_form
+from .conic_proof import conic_bound
 from .declaration import Declaration
-from .elastic import Violation, least_violation
+from .elastic import Violation, least_violation, with_slacks
 from .needs import Needs
 from .proof import lagrangian
 from .rows import Row, jacobians, row_size
@@ -90,9 +92,33 @@ def refutation(program: Declaration, start: Point) -> Refutation | None:
         return None
     violation = least_violation(program, start)
     proof = None if violation is None else _separable(violation)
-    if proof is not None:
-        return proof
-    return _by_tangents(program, start if violation is None else violation.point)
+    if proof is None:
+        proof = _by_tangents(program, start if violation is None else violation.point)
+    if proof is None and violation is not None:
+        proof = _by_conic_dual(violation)
+    return proof
+
+
+def _by_conic_dual(violation: Violation) -> Refutation | None:
+    """The conic dual of the least sum of violations: for kinks, where one tangent of many proves too little."""
+    elastic = with_slacks(violation)
+    form = conic_form(elastic)
+    if form is None:
+        return None
+    solution = form.solve()
+    if not (np.all(np.isfinite(solution.primal)) and np.all(np.isfinite(solution.dual))):
+        return None
+    try:
+        lower = conic_bound(form, solution, elastic, violation.point)
+    except (ConvexityError, TypeError, ValueError):
+        return None
+    if not (np.isfinite(lower) and lower > _RESOLVED):
+        return None
+    found = form.multipliers(solution, elastic.rows, 1.0)
+    sizes = [float(np.abs(y) @ row.size) for row, y in zip(elastic.rows, found, strict=True)]
+    return Refutation(
+        lower, frozenset(r.name for r, size in zip(elastic.rows, sizes, strict=True) if size > _PRESSING * max(sizes))
+    )
 
 
 def starvation(program: Declaration, needs: Needs, start: Point) -> Starvation | None:

@@ -40,7 +40,9 @@ def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
     values = point.new_examples if name == "examples" else point.steps
     base = np.where(values > 0, values, max(float(values.max()), 1.0))
     moved = np.where(levels, factor * base, values) if factor > 1 else values
-    return Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
+    return (
+        Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
+    )
 
 
 def _limitless(program: Declaration, point: Point, name: str, level: int) -> bool:
