@@ -66,7 +66,7 @@ class Starvation:
 
 @dataclass(frozen=True, eq=False)
 class _Cuts:
-    """Tangents slopes @ x + offsets <= 0 of the rows, each of size one at the reference; x = (examples, steps) / unit."""
+    """Tangents slopes @ x + offsets <= 0 of the rows, each of size one; x = (examples, steps) / unit."""
 
     names: tuple[str, ...]
     slopes: Array
@@ -196,7 +196,7 @@ def _separable(violation: Violation) -> Refutation | None:
 
 
 def _bounded(violation: Violation, tangent: Point) -> float:
-    """The lower bound of the rows' Lagrangian; -inf without gradients, or for a term without an expression of its own."""
+    """The lower bound of the rows' Lagrangian; -inf where a gradient or a term's own expression is missing."""
     try:
         with np.errstate(all="ignore"):
             found = lagrangian(violation.compiled, violation.multipliers, tangent).value()
