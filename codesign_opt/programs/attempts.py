@@ -98,13 +98,21 @@ def solve_declared(
             break
         if index >= _MAX_ATTEMPTS and not _improving(attempts):
             break
-    if best is None or best.certificate.infeasibility > _FEASIBLE:
-        nearest = nearest if diagnosed else diagnose(program, reference)
-        refuse_unlimited(program, _first_reference(program))
-        refuse_unlimited(program, nearest)
-    elif not best.certificate.optimal:
-        refuse_unlimited(program, best.point)
+    if best is None or not best.certificate.optimal:
+        _explain(program, best, reference, nearest, diagnosed)
     return best, attempts
+
+
+def _explain(
+    program: Declaration, best: Solved | None, reference: Point, nearest: Point | None, diagnosed: bool
+) -> None:
+    """Raise what can be proved of a program without a certified candidate: it has no feasible point, or no minimum."""
+    if best is not None and best.certificate.infeasibility <= _FEASIBLE:
+        nearest = best.point
+    elif not diagnosed:
+        nearest = diagnose(program, reference)
+    for point in (_first_reference(program), nearest):
+        refuse_unlimited(program, point)
 
 
 def _improving(attempts: list[dict[str, Any]]) -> bool:

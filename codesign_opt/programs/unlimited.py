@@ -13,7 +13,10 @@ from .declaration import Declaration
 
 __all__ = ["refuse_unlimited"]
 
-_MORE = (1.0, 1e3, 1e6, 1e9)  # along a ray: a convex function that falls up to there has met no limit of the user's
+# along a ray: a convex function that falls up to there has met no limit of the user's; a candidate may have next to
+# nothing, so that a ray starts at a step, or at a thousand examples, at least
+_MORE = (1.0, 1e5, 1e10, 1e15)
+_LEAST = {"examples": 1e3, "steps": 1.0}
 _FEASIBLE = 1e-7
 
 
@@ -38,7 +41,7 @@ def refuse_unlimited(program: Declaration, point: Point | None) -> None:
 
 def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
     values = point.new_examples if name == "examples" else point.steps
-    base = np.where(values > 0, values, max(float(values.max()), 1.0))
+    base = np.maximum(values, _LEAST[name])
     moved = np.where(levels, factor * base, values) if factor > 1 else values
     return (
         Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
@@ -79,7 +82,7 @@ def _unlimited(program: Declaration, point: Point, name: str, levels: Mask) -> U
     where = "" if levels.all() else f" at sigma {sigma[0]:.3g}" + (f" to {sigma[-1]:.3g}" if sigma.size > 1 else "")
     blame = _blamed(program, point, name, levels)
     return UnboundedError(
-        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:,.0f} times as many "
+        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:.0e} times as many "
         f"the objective has fallen from {shown(values[0])} to {shown(values[-1])}{blame}. Bound Compute(prices) with a "
         "price for them, or add a Cap."
     )
