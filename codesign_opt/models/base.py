@@ -20,6 +20,7 @@ from ..samplers.members import Heun, Sampler
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .evidence import Evidence
+from .grid_descent import GridResiduals
 from .grid_probe import GridProbe
 
 __all__ = ["Model", "check_model"]
@@ -105,6 +106,11 @@ class Model(ABC):
     @property
     def exact_error(self) -> Callable[[Numbers], Numbers] | None:
         """Exact squared distance of a grid's output to the data, as an analytic function of grids (..., K+1)."""
+        return None
+
+    @property
+    def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
+        """`exact_error` of one grid as a sum of squares with its derivatives, for descents of long grids."""
         return None
 
     @property
