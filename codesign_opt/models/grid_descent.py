@@ -16,7 +16,6 @@ _DAMPING, _LEAST, _MOST = 1e-2, 1e-9, 1e9
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
 _FLOOR = 1e-3  # no step is shorter than this share of the mean step in log sigma
 _PAIRS = 8  # moves whose change of slope corrects the Hessian
-_ENOUGH = 1e-8  # relative decrease of the error below which two moves in a row end the descent
 
 
 class GridResiduals(NamedTuple):
@@ -60,7 +59,12 @@ class DescendedNodes(NamedTuple):
 
 
 def descend_nodes(
-    residuals: Callable[[Array], GridResiduals], sigmas: Array, end: EndCost | None = None, *, moves: int = 60
+    residuals: Callable[[Array], GridResiduals],
+    sigmas: Array,
+    end: EndCost | None = None,
+    *,
+    moves: int = 60,
+    enough: float = 1e-8,
 ) -> DescendedNodes:
     """Local minimum of |residuals|^2, plus the cost of the end, over the nodes below the first.
 
@@ -72,6 +76,7 @@ def descend_nodes(
         sigmas: (K+1,) descending grid to start from.
         end: what a free last positive node costs; None keeps it.
         moves: the most evaluations.
+        enough: relative decrease of the error below which two moves in a row end the descent.
     """
     tail = sigmas[sigmas == 0]
     logs = np.log(sigmas[sigmas > 0])
@@ -104,12 +109,12 @@ def descend_nodes(
         promised = -float(2 * model.slope @ move + move @ model.hessian @ move)
         if not after < best:
             damping *= 8.0
-            small += 0 <= promised < _ENOUGH * best
+            small += 0 <= promised < enough * best
             continue
         gain = (best - after) / max(promised, 1e-300)
         damping = max(damping * (0.2 if gain > 0.5 else 1.0 if gain > 0.1 else 4.0), _LEAST)
-        small = small + 1 if best - after < _ENOUGH * best else 0
-        change = _newton(found, trial, end, after).slope - model.slope
+        small = small + 1 if best - after < enough * best else 0
+        change = _slope(found, trial, end) - model.slope
         pairs = [*pairs[-_PAIRS + 1 :], (move, change)]
         logs, now, best = trial, found, after
     return DescendedNodes(grid(logs), best, count)
@@ -124,15 +129,19 @@ class _Model(NamedTuple):
 
 
 def _newton(now: GridResiduals, logs: Array, end: EndCost | None, error: float) -> _Model:
-    slope = now.by_node.T @ now.values
-    steps = -np.diff(logs)
-    metric = _chain(1.0 / steps**2) * error
+    steps = logs[:-1] - logs[1:]
+    metric = _chain(error / steps**2)
     hessian = now.by_node.T @ now.by_node + _chain(np.maximum(now.curvature, 0.0))
     if end is not None:
-        _, by_end, curve = end.at(float(logs[-1]))
-        slope[-1] += 0.5 * by_end
-        hessian[-1, -1] += 0.5 * max(curve, 0.0)
-    return _Model(slope, hessian, metric)
+        hessian[-1, -1] += 0.5 * max(end.at(float(logs[-1]))[2], 0.0)
+    return _Model(_slope(now, logs, end), hessian, metric)
+
+
+def _slope(now: GridResiduals, logs: Array, end: EndCost | None) -> Array:
+    slope = now.by_node.T @ now.values
+    if end is not None:
+        slope[-1] += 0.5 * end.at(float(logs[-1]))[1]
+    return slope
 
 
 def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
@@ -147,13 +156,19 @@ def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
 
 def _chain(weights: Array) -> Array:
     """Sum over steps j of weight_j (x_j - x_{j+1})^2 as a matrix."""
-    diagonal = np.append(weights, 0.0) + np.append(0.0, weights)
-    return np.diag(diagonal) - np.diag(weights, 1) - np.diag(weights, -1)
+    size = weights.size + 1
+    matrix = np.zeros((size, size))
+    flat = matrix.reshape(-1)
+    flat[:: size + 1][:-1] += weights
+    flat[:: size + 1][1:] += weights
+    flat[1 :: size + 1] = flat[size :: size + 1] = -weights
+    return matrix
 
 
 def _move(model: _Model, logs: Array, free: slice, end: EndCost | None, damping: float) -> Array:
     """The damped Newton step, with the end inside its range and every step in log sigma within its limits."""
     matrix = model.hessian + damping * model.metric
+    matrix.reshape(-1)[:: logs.size + 1] *= 1 + 1e-12  # definite where nodes coincide
     move = np.zeros(logs.size)
     move[free] = np.linalg.solve(matrix[free, free], -model.slope[free])
     if end is not None:

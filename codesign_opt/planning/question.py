@@ -76,6 +76,15 @@ class Study:
         """Whether examples are decided; else only the sampler is."""
         return self.budget is not None
 
+    @property
+    def admits_whole_grids(self) -> bool:
+        """Whether `admits` knows of every grid what the constraints say to it."""
+        return not self.constraints
+
+    def admits(self, sigmas: Array) -> bool | None:
+        """Whether the constraints admit the real steps of a grid (K+1,); None where that is not known."""
+        return None if self.constraints else True
+
     def table(self, stopping_sigma: float) -> Coefficients:
         """The coefficients at one stopping point, without reducible score error where nothing is trained."""
         return self.without_training(self.model.coefficients(stopping_sigma, self.levels))
