@@ -10,7 +10,7 @@ import numpy as np
 
 from ..basics.checks import Array
 
-__all__ = ["DescendedNodes", "EndCost", "GridResiduals", "descend_nodes"]
+__all__ = ["Cost", "DescendedNodes", "Descent", "GridResiduals", "NodeErrors", "descend_nodes"]
 
 _DAMPING, _LEAST, _MOST = 1e-2, 1e-9, 1e9
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
@@ -32,22 +32,19 @@ class GridResiduals(NamedTuple):
     curvature: Array
 
 
-@dataclass(frozen=True)
-class EndCost:
-    """What the stopping point costs beside the grid's error: a value with two derivatives by log sigma.
+class NodeErrors(NamedTuple):
+    """Something for the reducible error and the floor of every positive node: amounts, or weights of a sum.
 
     Args:
-        low, high: logarithms of the range in which the stopping point may move.
-        cost: log sigma to (value, slope, curvature); None where the stopping point costs nothing else.
+        reducible, floor: (P,).
     """
 
-    low: float
-    high: float
-    cost: Callable[[float], tuple[float, float, float]] | None = None
+    reducible: Array
+    floor: Array
 
-    def at(self, log_sigma: float) -> tuple[float, float, float]:
-        """Value, slope and curvature."""
-        return (0.0, 0.0, 0.0) if self.cost is None else self.cost(log_sigma)
+
+Cost = Callable[[Array], tuple[float, Array]]
+"""What a grid (K+1,) costs beside its own error, and the (P,) derivatives by log sigma of its positive nodes."""
 
 
 class DescendedNodes(NamedTuple):
@@ -58,90 +55,85 @@ class DescendedNodes(NamedTuple):
     moves: int
 
 
-def descend_nodes(
-    residuals: Callable[[Array], GridResiduals],
-    sigmas: Array,
-    end: EndCost | None = None,
-    *,
-    moves: int = 60,
-    enough: float = 1e-8,
-) -> DescendedNodes:
-    """Local minimum of |residuals|^2, plus the cost of the end, over the nodes below the first.
-
-    Newton steps with J'J and the curvature of the steps' own errors for the Hessian, damped in relative changes of
-    the steps in log sigma, so that every iterate is a grid. Never worse than `sigmas`.
+@dataclass(frozen=True)
+class Descent:
+    """What descends, and how far.
 
     Args:
-        residuals: of a grid (K+1,).
-        sigmas: (K+1,) descending grid to start from.
-        end: what a free last positive node costs; None keeps it.
+        residuals: of a grid (K+1,); their squares sum to its error.
+        cost: what the grid costs beside; None where nothing.
+        stops: logarithms of the range of the last positive node; None keeps it.
         moves: the most evaluations.
-        enough: relative decrease of the error below which two moves in a row end the descent.
+        enough: relative decrease below which two moves in a row end the descent.
     """
-    tail = sigmas[sigmas == 0]
-    logs = np.log(sigmas[sigmas > 0])
-    if end is not None:
-        logs = _within(logs, end)
-    free = slice(1, logs.size if end is not None else logs.size - 1)
 
-    def grid(at: Array) -> Array:
-        nodes = np.exp(at)
-        nodes[0] = sigmas[0]
-        if end is None:
-            nodes[-1] = sigmas[logs.size - 1]
-        return np.concatenate([nodes, tail])
+    residuals: Callable[[Array], GridResiduals]
+    cost: Cost | None = None
+    stops: tuple[float, float] | None = None
+    moves: int = 60
+    enough: float = 1e-8
 
-    def value(found: GridResiduals, at: Array) -> float:
-        total = float(found.values @ found.values) + (end.at(float(at[-1]))[0] if end is not None else 0.0)
-        return total if np.isfinite(total) else np.inf
 
-    now = residuals(grid(logs))
-    best, damping, small, count = value(now, logs), _DAMPING, 0, 1
+def descend_nodes(sigmas: Array, how: Descent) -> DescendedNodes:
+    """Local minimum of |residuals|^2 plus cost over the nodes below the first; never worse than `sigmas`.
+
+    Newton steps with J'J and the curvature of the steps' own errors for the Hessian, corrected by the slopes of the
+    last moves, damped in relative changes of the steps in log sigma, so that every iterate is a grid.
+
+    Args:
+        sigmas: (K+1,) descending grid to start from.
+        how: what descends.
+    """
+    tail, kept = sigmas[sigmas == 0], sigmas[sigmas > 0]
+    logs = np.log(kept) if how.stops is None else _within(np.log(kept), how.stops)
+    free = slice(1, logs.size if how.stops is not None else logs.size - 1)
+
+    def at(logs: Array) -> _Here:
+        nodes = np.exp(logs)
+        nodes[0] = kept[0]
+        if how.stops is None:
+            nodes[-1] = kept[-1]
+        return _here(how, np.concatenate([nodes, tail]), logs)
+
+    now, damping, small, count = at(logs), _DAMPING, 0, 1
     pairs: list[tuple[Array, Array]] = []
-    while count < moves and free.stop > free.start and small < 2 and best > 0 and damping < _MOST:
-        model = _newton(now, logs, end, best)
-        model = model._replace(hessian=_corrected(model.hessian, pairs))
-        move = _move(model, logs, free, end, damping)
-        trial = logs + move
-        found = residuals(grid(trial))
+    while count < how.moves and free.stop > free.start and small < 2 and now.error > 0 and damping < _MOST:
+        hessian = _corrected(now.hessian, pairs)
+        move = _move(now, hessian, free, how.stops, damping)
+        found = at(now.logs + move)
         count += 1
-        after = value(found, trial)
-        promised = -float(2 * model.slope @ move + move @ model.hessian @ move)
-        if not after < best:
+        promised = -float(2 * now.slope @ move + move @ hessian @ move)
+        if not found.error < now.error:
             damping *= 8.0
-            small += 0 <= promised < enough * best
+            small += 0 <= promised < how.enough * now.error
             continue
-        gain = (best - after) / max(promised, 1e-300)
+        won = now.error - found.error
+        gain = won / max(promised, 1e-300)
         damping = max(damping * (0.2 if gain > 0.5 else 1.0 if gain > 0.1 else 4.0), _LEAST)
-        small = small + 1 if best - after < enough * best else 0
-        change = _slope(found, trial, end) - model.slope
-        pairs = [*pairs[-_PAIRS + 1 :], (move, change)]
-        logs, now, best = trial, found, after
-    return DescendedNodes(grid(logs), best, count)
+        small = small + 1 if won < how.enough * now.error else 0
+        pairs = [*pairs[-_PAIRS + 1 :], (move, found.slope - now.slope)]
+        now = found
+    return DescendedNodes(now.sigmas, now.error, count)
 
 
-class _Model(NamedTuple):
-    """Half the gradient and half the Hessian of the error by log sigma, and the metric of relative step lengths."""
+class _Here(NamedTuple):
+    """A grid with its error, and half the gradient and half the Hessian of that by log sigma."""
 
+    sigmas: Array
+    logs: Array
+    error: float
     slope: Array
     hessian: Array
-    metric: Array
 
 
-def _newton(now: GridResiduals, logs: Array, end: EndCost | None, error: float) -> _Model:
-    steps = logs[:-1] - logs[1:]
-    metric = _chain(error / steps**2)
-    hessian = now.by_node.T @ now.by_node + _chain(np.maximum(now.curvature, 0.0))
-    if end is not None:
-        hessian[-1, -1] += 0.5 * max(end.at(float(logs[-1]))[2], 0.0)
-    return _Model(_slope(now, logs, end), hessian, metric)
-
-
-def _slope(now: GridResiduals, logs: Array, end: EndCost | None) -> Array:
-    slope = now.by_node.T @ now.values
-    if end is not None:
-        slope[-1] += 0.5 * end.at(float(logs[-1]))[1]
-    return slope
+def _here(how: Descent, sigmas: Array, logs: Array) -> _Here:
+    found = how.residuals(sigmas)
+    error, slope = float(found.values @ found.values), found.by_node.T @ found.values
+    if how.cost is not None:
+        value, rate = how.cost(sigmas)
+        error, slope = error + value, slope + 0.5 * rate
+    hessian = found.by_node.T @ found.by_node + _chain(np.maximum(found.curvature, 0.0))
+    return _Here(sigmas, logs, error if np.isfinite(error) else np.inf, slope, hessian)
 
 
 def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
@@ -165,17 +157,18 @@ def _chain(weights: Array) -> Array:
     return matrix
 
 
-def _move(model: _Model, logs: Array, free: slice, end: EndCost | None, damping: float) -> Array:
+def _move(now: _Here, hessian: Array, free: slice, stops: tuple[float, float] | None, damping: float) -> Array:
     """The damped Newton step, with the end inside its range and every step in log sigma within its limits."""
-    matrix = model.hessian + damping * model.metric
+    logs = now.logs
+    matrix = hessian + damping * _chain(now.error / (logs[:-1] - logs[1:]) ** 2)
     matrix.reshape(-1)[:: logs.size + 1] *= 1 + 1e-12  # definite where nodes coincide
     move = np.zeros(logs.size)
-    move[free] = np.linalg.solve(matrix[free, free], -model.slope[free])
-    if end is not None:
-        held = float(np.clip(move[-1], end.low - logs[-1], end.high - logs[-1]))
+    move[free] = np.linalg.solve(matrix[free, free], -now.slope[free])
+    if stops is not None:
+        held = float(np.clip(move[-1], stops[0] - logs[-1], stops[1] - logs[-1]))
         if held != move[-1]:
             move[-1], inner = held, slice(1, logs.size - 1)
-            move[inner] = np.linalg.solve(matrix[inner, inner], -(model.slope[inner] + matrix[inner, -1] * held))
+            move[inner] = np.linalg.solve(matrix[inner, inner], -(now.slope[inner] + matrix[inner, -1] * held))
     # each step within its own limits, then all scaled to the same end
     steps, span = -np.diff(logs), logs[0] - logs[-1] - move[-1]
     moved = np.clip(steps - np.diff(move), _SHORTEST * steps, steps / _SHORTEST)
@@ -185,9 +178,9 @@ def _move(model: _Model, logs: Array, free: slice, end: EndCost | None, damping:
     return np.asarray(nodes - logs)
 
 
-def _within(logs: Array, end: EndCost) -> Array:
+def _within(logs: Array, stops: tuple[float, float]) -> Array:
     """The nodes scaled so that the last lies in its range."""
-    stop = float(np.clip(logs[-1], end.low, end.high))
+    stop = float(np.clip(logs[-1], *stops))
     if stop == logs[-1]:
         return logs
     scaled = logs[0] + (logs - logs[0]) * (stop - logs[0]) / (logs[-1] - logs[0])

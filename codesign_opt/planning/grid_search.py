@@ -15,8 +15,9 @@ from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
-from ..models.grid_descent import EndCost, descend_nodes
+from ..models.grid_descent import Descent, descend_nodes
 from ..results.plan import Plan
+from .examples_cost import ExamplesCost
 from .question import Study
 from .settling import Settled, settle
 
@@ -31,8 +32,7 @@ _REACH = np.log(6.0)  # the stopping point may move so far from where its traini
 _TRIED_FEW, _TRIED = 8, 2  # starts that descend, for few steps and for many
 _MOVES, _MORE_MOVES = 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_SETTLINGS, _EXPECTED, _NEAR = 3, 0.01, 1.05
-_MOVED = 0.1  # in log sigma, from which on the training is worked out anew where the grid stops
+_TURNS, _WORTH, _NEAR = 4, 1e-3, 1.05  # of settling and descending, until they win less; only near the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,42 +55,6 @@ class SearchedGrid:
     def steps(self) -> int:
         """K."""
         return self.sigmas.size - 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """What the examples leave: exp of a quadratic in log sigma of the stopping point, over the money left.
-
-    Args:
-        powers: coefficients of the quadratic, the highest first.
-        centre: log sigma where it is expanded.
-    """
-
-    powers: Array
-    centre: float
-
-    def end(self, low: float, high: float, money: float) -> EndCost:
-        """The cost of the stopping point where so much money trains, near the centre."""
-        slope, bend = np.polyder(self.powers), np.polyder(self.powers, 2)
-
-        def cost(log_sigma: float) -> tuple[float, float, float]:
-            at = log_sigma - self.centre
-            value = float(np.exp(np.polyval(self.powers, at))) / money
-            rate = float(np.polyval(slope, at))
-            return value, value * rate, value * (rate**2 + float(np.polyval(bend, at)))
-
-        return EndCost(max(low, self.centre - _REACH), min(high, self.centre + _REACH), cost)
-
-    def at(self, stop: float, money: float) -> float:
-        """What the examples leave."""
-        return float(np.exp(np.polyval(self.powers, np.log(stop) - self.centre))) / money
-
-    def through(self, settled: Settled, money: float) -> _Training:
-        """The same dependence on the stopping point, through what a settled grid leaves."""
-        ratio = settled.reducible / max(self.at(settled.stopping_sigma, money), 1e-300)
-        powers = self.powers.copy()
-        powers[-1] += np.log(max(ratio, 1e-300))
-        return _Training(powers, self.centre)
 
 
 def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
@@ -118,15 +82,10 @@ class GridSearch:
 
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried, the least error first."""
-        if not self.study.trains:
+        if self.study.trains:
+            self._sizes()
+        else:
             self._all_sizes()
-        elif (training := self._training(self.plan.stopping_sigma)) is not None:
-            self._sizes(training)
-            if self.stops is not None and abs(np.log(_stop(self._best.sigmas)) - training.centre) > _MOVED:
-                # worked out anew where the best grid now stops
-                again = self._training(_stop(self._best.sigmas)) or training
-                self._improve(self._best, again)
-                self._neighbours(again)
         return sorted(self._found.values(), key=lambda found: found.total)
 
     @property
@@ -140,25 +99,26 @@ class GridSearch:
         wanted = min(self._most, round(float(self.plan.steps.sum())) + final_steps(self.plan.terminal))
         sizes = [k for k in _ladder(self._least) if k < wanted]
         for k in [*sizes, max(self._least, wanted)]:
-            self._fit(k, None)
+            self._fit(k)
 
-    def _sizes(self, training: _Training) -> None:
+    def _sizes(self) -> None:
         """Fit the numbers of steps that may be the best."""
         count = float(self.plan.steps.sum()) + final_steps(self.plan.terminal)
         wanted = max(self._least, min(self._most, round(count)))
         ladder = _ladder(self._least)
-        self._fit(wanted, training)
+        if self._fit(wanted) is None:
+            return
         for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k, training)
+            found = self._fit(k)
             if found is None or found.bias > self._best.total:  # fewer steps still leave more
                 break
         for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
-            found = self._fit(k, training)
+            found = self._fit(k)
             if found is None or found.total > self._best.total:
                 break
-        self._neighbours(training)
+        self._neighbours()
 
-    def _neighbours(self, training: _Training) -> None:
+    def _neighbours(self) -> None:
         """Numbers of steps between those tried, halving the distance, until both neighbours of the best are known."""
         for _ in range(40):
             best = self._best.steps
@@ -168,7 +128,7 @@ class GridSearch:
             if not wanted or (best >= _DESCENDED and above - below < 0.1 * best):
                 return
             for k in wanted:
-                self._fit(k, training, alone=True)
+                self._fit(k, alone=True)
 
     @property
     def _least(self) -> int:
@@ -188,7 +148,7 @@ class GridSearch:
 
     # one number of steps
 
-    def _fit(self, steps: int, training: _Training | None, *, alone: bool = False) -> SearchedGrid | None:
+    def _fit(self, steps: int, *, alone: bool = False) -> SearchedGrid | None:
         """The best descended grid of so many steps, kept; from the nearest one found alone where that says enough."""
         if steps in self._found:
             return self._found[steps]
@@ -197,53 +157,76 @@ class GridSearch:
         money = self._money(starts[0]) if starts else 0.0
         if money <= 0:
             return None
-        ranked = sorted((self._score(grid, training, money) for grid in starts), key=lambda found: found.total)
+        cost = self._cost(starts[0], money)
+        if self.study.trains and cost is None:
+            return None
+        ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
         kept = [] if steps > _DESCENDED else ranked[: _TRIED_FEW if steps <= _FEW else _TRIED]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
-        found = [self._descended(start, training, money, _MOVES) for start in kept]
-        best = min([*found, ranked[0]], key=lambda found: found.total)
-        if steps <= _DESCENDED:
-            best = self._descended(best, training, money, _MORE_MOVES)
+        best = min([*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total)
+        if steps <= _DESCENDED and not self.study.trains:
+            best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
-        if training is not None:
-            self._settle(best, training, money)
-        return self._found[steps]
+        if self.study.trains:
+            self._settle(best)
+        return self._found.get(steps)
 
-    def _settle(self, found: SearchedGrid, training: _Training, money: float) -> None:
-        """Work out the examples of a grid that may be the best, and descend again where they leave another amount."""
-        for _ in range(_SETTLINGS):
-            if found.total > _NEAR * min((f.total for f in self._found.values() if f.settled), default=np.inf):
+    def _settle(self, found: SearchedGrid) -> None:
+        """Work out the examples of a grid that may be the best, and descend with them, in turn."""
+        known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
+        before = np.inf
+        for turn in range(_TURNS):
+            if found.total > _NEAR * known:
                 return
             settled = settle(self.study, found.sigmas)
             if settled is None:
-                self._found.pop(found.steps, None)
+                if turn == 0:
+                    del self._found[found.steps]
                 return
-            expected = found.total
-            found = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
-            known = self._found.get(found.steps)
-            if known is None or known.settled is None or found.total < known.total:
-                self._found[found.steps] = found
-            if abs(found.total / expected - 1) < _EXPECTED or found.steps > _DESCENDED:
+            if settled.total < before:
+                self._found[found.steps] = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
+            if settled.total > before * (1 - _WORTH) or found.steps > _DESCENDED:
                 return
-            training = training.through(settled, money)
-            found = self._descended(self._score(found.sigmas, training, money), training, money, _MOVES)
+            before = settled.total
+            cost = self._held(settled, 1.0)
+            found = self._descended(self._score(found.sigmas, cost), cost, _MOVES)
 
-    def _improve(self, found: SearchedGrid, training: _Training) -> None:
-        """Descend a settled grid further with what the examples leave worked out anew."""
-        money = self._money(found.sigmas)
-        start = self._score(found.sigmas, training, money)
-        if found.steps <= _DESCENDED:
-            self._settle(self._descended(start, training, money, _MORE_MOVES), training, money)
-
-    def _descended(
-        self, start: SearchedGrid, training: _Training | None, money: float, moves: int
-    ) -> SearchedGrid:
+    def _descended(self, start: SearchedGrid, cost: ExamplesCost | None, moves: int) -> SearchedGrid:
         residuals = self.study.model.exact_residuals
         assert residuals is not None
-        enough = _ENOUGH if training is None else _ENOUGH_TRAINED
-        found = descend_nodes(residuals, start.sigmas, self._end(training, money), moves=moves, enough=enough).sigmas
-        return self._score(self._admissible(start.sigmas, found), training, money)
+        stops = None
+        if self.stops is not None:
+            stops = (float(np.log(self.stops[0])), float(np.log(self.stops[1])))
+            if cost is not None and cost.plan is not None:  # not far from where the examples were worked out
+                settled = float(np.log(cost.plan.levels.edges[0]))
+                stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
+        enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
+        found = descend_nodes(start.sigmas, Descent(residuals, cost, stops, moves, enough)).sigmas
+        return self._score(self._admissible(start.sigmas, found), cost)
+
+    def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
+        """What a grid leaves besides its own error: with the examples of the nearest settled grid, or the floor alone."""
+        if not self.study.trains:
+            floor = self.study.model.node_errors(sigmas).floor
+            return ExamplesCost(self.study) if floor.any() else None
+        known = [found.settled for found in self._found.values() if found.settled is not None]
+        if known:
+            count = sigmas.size - 1
+            nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
+        else:
+            first = settle(self.study, self._program_grid())
+            if first is None:
+                return None
+            nearest = first
+        assert nearest.examples is not None
+        return self._held(nearest, money / nearest.examples.costs["training"])
+
+    def _held(self, settled: Settled, scale: float) -> ExamplesCost:
+        """The examples of a settled grid, for other money."""
+        assert settled.examples is not None
+        money = settled.examples.costs["training"]
+        return ExamplesCost(self.study, settled.examples, scale, settled.reducible / (money * scale**2))
 
     def _near(self, steps: int) -> list[Array]:
         """The grid found for the nearest number of steps, with as many as wanted."""
@@ -264,17 +247,11 @@ class GridSearch:
             starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
         return starts
 
-    def _score(self, sigmas: Array, training: _Training | None, money: float) -> SearchedGrid:
+    def _score(self, sigmas: Array, cost: ExamplesCost | None) -> SearchedGrid:
         error = self.study.model.exact_error
         assert error is not None
         bias = float(np.real(error(sigmas)))
-        return SearchedGrid(sigmas, bias, bias + (0.0 if training is None else training.at(_stop(sigmas), money)))
-
-    def _end(self, training: _Training | None, money: float) -> EndCost | None:
-        if self.stops is None:
-            return None
-        low, high = np.log(self.stops[0]), np.log(self.stops[1])
-        return EndCost(low, high) if training is None else training.end(low, high, money)
+        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost(sigmas)[0]))
 
     def _admits(self, sigmas: Array) -> bool:
         return self.study.admits(sigmas) is not False
@@ -316,25 +293,6 @@ class GridSearch:
         assert self.study.budget is not None
         return self.study.budget - self._price(sigmas)
 
-    def _training(self, stop: float) -> _Training | None:
-        """What the examples leave, from grids of the program's density at three stopping points; None where none fits."""
-        if not self.study.trains:
-            return None
-        stops = [stop]
-        if self.stops is not None:
-            stops += [s for s in (stop / 3, stop * 3) if self.stops[0] < s < self.stops[1]]
-        known = self._best.sigmas if self._found else self._program_grid()
-        logs, values = [], []
-        for s in stops:
-            grid = _to_stop(known, s)
-            settled, money = settle(self.study, grid), self._money(grid)
-            if settled is not None and money > 0:
-                logs.append(np.log(s / stop))
-                values.append(np.log(max(settled.reducible * money, 1e-300)))
-        if not logs:
-            return None
-        return _Training(np.polyfit(logs, values, len(logs) - 1), float(np.log(stop)))
-
     def _program_grid(self) -> Array:
         """As many steps as the program's, or fewer where the budget then leaves nothing."""
         least = least_steps(self.plan.terminal)
@@ -353,15 +311,6 @@ def _ladder(least: int) -> list[int]:
 
 def _stop(sigmas: Array) -> float:
     return float(sigmas[sigmas > 0][-1])
-
-
-def _to_stop(sigmas: Array, stop: float) -> Array:
-    """The grid stretched in log sigma to another stopping point."""
-    positive = sigmas[sigmas > 0]
-    share = np.log(positive / positive[0]) / np.log(positive[-1] / positive[0])
-    moved = positive[0] * (stop / positive[0]) ** share
-    moved[0], moved[-1] = positive[0], stop
-    return np.concatenate([moved, sigmas[sigmas == 0]])
 
 
 def _resized(sigmas: Array, steps: int) -> Array:

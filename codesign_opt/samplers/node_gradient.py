@@ -31,7 +31,9 @@ class NodeGradient(NamedTuple):
     gain_by_node: Array
 
 
-def node_gradient(sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_variance: Array) -> NodeGradient:
+def node_gradient(
+    sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_variance: Array, offset: Array | None = None
+) -> NodeGradient:
     """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
 
     Step k sees the nodes k - m to k + 1 alone, m the sampler's memory, so that nodes m + 2 apart never meet in one
@@ -42,6 +44,7 @@ def node_gradient(sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_v
         sampler: any whose step k sees no other nodes.
         sigmas: (K+1,) grid.
         eigenvalues, initial_variance: (B,) squared data units; not checked, since descents ask often.
+        offset: (K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
 
     >>> from codesign_opt.samplers.members import Euler
     >>> found = node_gradient(Euler(), np.array([2.0, 1.0, 0.5]), np.array([1.0]), np.array([5.0]))
@@ -52,7 +55,8 @@ def node_gradient(sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_v
     seen = 2 + sampler.memory
     colours = np.arange(grid.size) % seen == np.arange(seen)[:, None]
     nodes = (grid * (1 + 1j * _NUDGE * colours))[..., None]
-    moved = sampler._closed_steps(Inputs(nodes, lam / _nonzero(lam + nodes**2), initial_variance))
+    weights = lam / _nonzero(lam + nodes**2) + (0.0 if offset is None else offset)
+    moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
     steps = AffineSteps(*(None if part is None else part[0].real for part in _parts(moved)))
     law = steps.law(initial_variance)
     std_by_node = _by_node(steps.gradient(initial_variance), moved)
