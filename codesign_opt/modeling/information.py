@@ -125,7 +125,7 @@ class InformationError(Term):
         whitening = self._whitening(examples)
         return whitening @ (whitening.T @ self.response)
 
-    def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
+    def dual_solution(self, auxiliary: Sequence[cp.Constraint], reference: Array) -> Array | None:
         """(P, r) Y from the dual of the declared equality, times the term's weight in the program solved.
 
         Up to a factor that is common to all terms of one program; None where there is no dual.
