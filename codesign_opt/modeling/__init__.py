@@ -7,6 +7,7 @@ from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Share",
     "Smooth",
     "StabilityCap",
+    "StepSizeError",
     "Steps",
     "Sum",
     "Term",

@@ -18,7 +18,7 @@ from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["certify"]
+__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
 
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -33,7 +33,8 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-8 is 1e-14 of the whole:
+        # smaller differences are rounding, and no certificate can resolve them
         return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
@@ -44,10 +45,11 @@ def certify(
     tolerance: float,
     *,
     tangent: Point | None = None,
+    conic: float = -np.inf,
 ) -> Certificate:
     """The better of the bounds that apply, with the candidate's feasibility in user units.
 
-    Tangents of the terms are taken at `tangent`, at the candidate unless given.
+    Tangents of the terms are taken at `tangent`, at the candidate unless given; `conic` is a bound from the conic dual.
     """
     compiled.set(point)
     infeasibility = compiled.infeasibility(point)
@@ -61,6 +63,8 @@ def certify(
     if not lower >= enough:
         separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
         lower, method = max((lower, method), (separable, "separable Lagrangian"))
+    if conic > lower:
+        lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
@@ -94,11 +98,11 @@ def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, e
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     design = compiled.design
-    bound = _empty(compiled.box, design, point)
+    bound = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
-        _add(bound, leaf, design, point)
+        add_leaf(bound, leaf, design, point)
     for row, multiplier in zip(compiled.rows, multipliers, strict=True):
-        _tighten_box(bound, row, design)
+        tighten_box(bound, row, design)
         if row.box:
             continue
         if row.bound is None:
@@ -106,12 +110,12 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
             continue
         for index, (weight, term) in enumerate(row.bound.term.leaves()):
             own = row.own[index] if row.own else ()
-            _add(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER, own), design, point)
+            add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER, own), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
 
-def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
+def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
     bound = LagrangianBound(
         len(design),
         point.spent,
@@ -124,7 +128,7 @@ def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
     return bound
 
 
-def _add(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
+def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
     """A weighted term: exact where it is linear or knows a bound of its own, else by its tangent."""
     weight, term, expression, auxiliary = leaf
     if weight == 0:
@@ -152,7 +156,7 @@ def _add_tangent(
     bound.add_linear(offset, examples, steps)
 
 
-def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
+def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     """What a budget alone implies for one level: m <= room / c, n <= room / k."""
     budget = row.budget
     if budget is None:
@@ -172,10 +176,10 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
 def _equivalence(compiled: Compiled, point: Point) -> float:
     """Bound for shared parameters where only examples are decided: the other terms apart, then a linear program."""
     design = compiled.design
-    others = _empty(compiled.box, design, point)
+    others = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
         if leaf.term.as_information is None:
-            _add(others, leaf._replace(auxiliary=()), design, point)
+            add_leaf(others, leaf._replace(auxiliary=()), design, point)
     for row in compiled.rows:
-        _tighten_box(others, row, design)
+        tighten_box(others, row, design)
     return equivalence_bound(compiled, others, point)
