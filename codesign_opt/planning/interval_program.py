@@ -52,8 +52,10 @@ class IntervalProgram:
 def interval_program(study: Study, low: float, high: float) -> IntervalProgram:
     """The program for the stopping points in [low, high]."""
     found = study.model.interval_coefficients(low, high, study.levels)
-    if found is None or found.coupling.pooling(found.levels) is not None:
+    if found is None:
         return IntervalProgram(None, ("the model knows no coefficients below those of an interval",))
+    if found.coupling.pooling(found.levels) is not None:
+        return IntervalProgram(None, ("a coupling that pools examples has no bound over an interval",))
     table = _lowered(study, study.without_training(found), low, high)
     parts: list[tuple[float, Term]] = [(1.0, ScoreError(table)), (1.0, Truncation(table))]
     parts.append((1.0, study.discretization(table)))
@@ -93,8 +95,9 @@ def _lowered(study: Study, table: Coefficients, low: float, high: float) -> Inte
 
     edge = min(low, table.levels.edges[0] * (1 - 1e-9))  # an interval of one point has no extent
     levels = Levels(np.concatenate([[edge], table.levels.edges]))
-    length = float(table.coupling.lengths(levels)[: _BELOW + 1].max())
-    window = levels.overlap(low, high * float(np.exp(min(length, 600.0)))) / levels.log_width
+    length = table.coupling.constant_length
+    top = np.inf if length is None else high * float(np.exp(min(length, 600.0)))
+    window = levels.overlap(low, top) / levels.log_width
     window[:_BELOW] = 1.0
     known = {field.name: getattr(table, field.name) for field in fields(Coefficients)}
     rows = {name: free(known[name]) for name in ("score", "floor", "response")}
