@@ -104,7 +104,7 @@ def test_no_program_inside_an_interval_is_below_its_bound(seed):
 
 
 def literal(table, prices, budget, weight=0.0, cap=None):
-    """Least error at one stopping point with u = log m and v = log n, and the value of its design by plain arithmetic."""
+    """Error of a design at one stopping point, least in u = log m and v = log n, by plain arithmetic."""
     size, delta = len(table.levels), table.log_width
     u, v = cp.Variable(size), cp.Variable(size)
     m0, n0 = budget / prices.example / size / 2, budget / prices.images / size / 2
