@@ -249,7 +249,10 @@ def _by_conic_dual(
     solution = form.solve()
     if not np.all(np.isfinite(solution.primal)) or not np.all(np.isfinite(solution.dual)):
         return found
-    for variable, columns in ((compiled.design.new_variable, form.examples), (compiled.design.step_variable, form.steps)):
+    for variable, columns in (
+        (compiled.design.new_variable, form.examples),
+        (compiled.design.step_variable, form.steps),
+    ):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)

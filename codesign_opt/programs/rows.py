@@ -36,6 +36,7 @@ class Row:
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
+        auxiliary: constraints on variables of the row's own.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     rate: Array | None = None
     exact: cp.Expression | None = None
     budget: Budget | None = None
+    auxiliary: tuple[cp.Constraint, ...] = ()
 
     @property
     def stated(self) -> cp.Expression:

@@ -9,7 +9,7 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array, Mask
+from ...basics.checks import Array
 from ...basics.cones import Cones
 from .balance import Balance, balanced
 
@@ -41,18 +41,30 @@ def solve_conic(
     right: Array,
     cones: Cones,
     *,
-    held: Mask | None = None,
+    near: Array | None = None,
     tolerance: float = 1e-11,
     time_limit: float = np.inf,
     verbose: bool = False,
 ) -> ConicSolution:
-    """min cost . x subject to matrix x + s = right, s in the cones; columns in `held` are of order one already."""
-    near = np.zeros(len(cost), dtype=bool) if held is None else held
-    balance = balanced(cost, matrix, right, cones, near)
-    scaled = sparse.csc_matrix(balance.rows @ matrix @ sparse.diags_array(balance.columns))
+    """min cost . x subject to matrix x + s = right, s in the cones.
+
+    Args:
+        near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
+        tolerance: relative, of gap and residuals.
+        time_limit: seconds of one solve.
+        verbose: show the solver's log.
+    """
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near)
+    return _solve(cost, matrix, right, cones, balance, settings)
+
+
+def _solve(
+    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, balance: Balance, settings: Any
+) -> ConicSolution:
+    scaled = sparse.csc_matrix(balance.rows @ matrix @ sparse.diags_array(balance.columns))
     nothing = sparse.csc_matrix((len(cost), len(cost)))
     solver = clarabel.DefaultSolver(
         nothing, balance.cost_factor * balance.columns * cost, scaled, balance.rows @ right, _cones(cones), settings

@@ -1,0 +1,76 @@
+"""Variables of a term's or a constraint's own: beside the design, chosen best for every design.
+
+A term that returns an expression with variables of its own, alone or as (expression, [constraints]), stands for its
+least value over them; a constraint with variables of its own asks that some choice of them meets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from ..basics.errors import ConvexityError
+from .design import Design
+
+__all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
+
+_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
+_PRICE = 1e3  # of a row's violation, against an objective of order one
+
+
+def as_stated_pair(made: Any, name: str) -> tuple[Any, list[cp.Constraint]]:
+    """(expression, constraints on variables of its own) behind what `expression(design)` returned."""
+    if not isinstance(made, tuple):
+        return made, []
+    if len(made) != 2 or not isinstance(made[1], (list, tuple)):
+        raise TypeError(f"{name}.expression returned {made!r}; return an expression, or (expression, [constraints]).")
+    return made[0], list(made[1])
+
+
+def own_variables(stated: Iterable[Any], design: Design) -> list[cp.Variable]:
+    """The variables in expressions or constraints that are not the design's, each once."""
+    theirs = {variable.id for variable in design.variables}
+    found = {v.id: v for item in stated for v in item.variables() if v.id not in theirs}
+    return list(found.values())
+
+
+def refuse_whole_numbers(name: str, variables: Sequence[cp.Variable]) -> None:
+    """ConvexityError where a variable is boolean or integer."""
+    for variable in variables:
+        kind = next((kind for kind in ("boolean", "integer") if variable.attributes[kind]), None)
+        if kind is not None:
+            raise ConvexityError(
+                f"{name} uses the {kind} variable '{variable.name()}', which has no convex program; let it vary in "
+                "[0, 1] or over the reals, or solve once for each choice and keep the best."
+            )
+
+
+def settle(
+    design: Design, objective: cp.Expression | None, constraints: Sequence[cp.Constraint], rows: Sequence[cp.Expression]
+) -> None:
+    """Give own variables the values that are best at the design's: least objective, rows <= 0 violated least.
+
+    The design's variables keep their values. Where the solver finds nothing, own variables keep theirs.
+    """
+    constraints = [part for part in constraints if own_variables([part], design)]
+    held = [(variable, variable.value) for variable in design.variables]
+    excess = cp.Variable(nonneg=True)
+    limits = [row <= excess for row in rows] + [variable == value for variable, value in held]
+    size = 1.0
+    for _ in range(2):  # the objective's size shows at the first answer; tolerances are relative to one
+        cost = _PRICE * excess + (0.0 if objective is None else objective / size)
+        problem = cp.Problem(cp.Minimize(cost), [*limits, *constraints])
+        with warnings.catch_warnings(), contextlib.suppress(cp.SolverError):
+            warnings.simplefilter("ignore")
+            problem.solve(solver="CLARABEL", **_TIGHT)
+        value = None if objective is None else objective.value
+        if value is None or not np.all(np.isfinite(value)) or 0.1 < abs(float(np.asarray(value).item())) / size < 10:
+            break
+        size = abs(float(np.asarray(value).item())) or 1.0
+    for variable, value in held:
+        variable.value = value
