@@ -316,7 +316,7 @@ def test_a_users_term_that_is_not_convex_is_blamed_by_name(kind):
         lambda d: [True],
         lambda d: "x",
         lambda d: 3.0,
-        lambda d: cp.sum(cp.Variable(3)) <= 1,
+        lambda d: cp.sum(cp.Variable(3, integer=True)) <= 1,
         lambda d: cp.sum(d.examples),
     ],
 )

@@ -247,7 +247,7 @@ def _by_conic_dual(
     if form is None:
         return found
     solution = form.solve()
-    if not np.all(np.isfinite(solution.primal)) or not np.all(np.isfinite(solution.dual)):
+    if not solution.has_point:
         return found
     for variable, columns in (
         (compiled.design.new_variable, form.examples),

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..basics.checks import Array, Indices, Mask
 from ..basics.cones import Cones
-from ..certificate.conic import ConicProgram, into_dual
+from ..certificate.conic import ConicProgram
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.algebra import Term
 from ..modeling.design import Design
@@ -108,26 +108,21 @@ class ConicForm:
             whole.cost, whole.matrix, whole.right, whole.cones, near=near, verbose=verbose, time_limit=time_limit
         )
 
-    @cached_property
-    def users(self) -> ConicProgram:
-        """The rows of what the user wrote."""
-        whole, rows = self.program, np.flatnonzero(self.kept)
-        matrix = sparse.csc_array(sparse.csr_array(whole.matrix)[rows])
-        return ConicProgram(whole.cost, matrix, whole.right[rows], whole.cones.restricted(self.kept))
+    def users(self, solution: ConicSolution) -> ConicProgram:
+        """The rows of what the user wrote, as they were scaled for the solver."""
+        cost, matrix, right = solution.scaled
+        rows = np.flatnonzero(self.kept)
+        kept = sparse.csc_array(sparse.csr_array(matrix)[rows])
+        return ConicProgram(cost, kept, right[rows], self.program.cones.restricted(self.kept))
 
-    def duals(self, solution: ConicSolution) -> list[Array]:
-        """(kept rows,) the solver's dual, corrected in the scaled program and inside the dual cone; one or two."""
-        rows, balance = np.flatnonzero(self.kept), solution.balance
-        factors = sparse.csr_array(balance.rows)[rows][:, rows]
-        matrix = sparse.csc_array(factors @ self.users.matrix @ sparse.diags_array(balance.columns))
-        cost = balance.cost_factor * balance.columns * self.users.cost
-        scaled = ConicProgram(cost, matrix, factors @ self.users.right, self.users.cones)
+    def duals(self, users: ConicProgram, solution: ConicSolution) -> list[Array]:
+        """(kept rows,) the solver's dual inside the dual cone and corrected there, in one or two ways."""
+        dual = solution.scaled_dual[self.kept]
         tries = [self.auxiliary]
         used = self.linear & (solution.primal > _USED)
         if used.any():  # their price is 0, and nothing curved would hold back what is left of it
             tries.append(self.auxiliary | used)
-        inside = [scaled.corrected(solution.scaled_dual[rows], free) for free in tries]
-        return [into_dual(np.asarray(factors.T @ z) / balance.cost_factor, self.users.cones) for z in inside]
+        return [users.corrected(dual, free) for free in tries]
 
     def multipliers(self, solution: ConicSolution, rows: Sequence[Row], unit: float) -> list[Array]:
         """(N,) multipliers per unit of each of the user's rows, as the solver gave them."""

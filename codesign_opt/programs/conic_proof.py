@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..basics.checks import Array
+from ..certificate.conic import ConicProgram
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.design import Point
 from ..solvers.conic.solve import ConicSolution
@@ -21,19 +22,24 @@ _STATED = 1e3  # auxiliary variables are taken to stay below so many times their
 
 def conic_bound(form: ConicForm, solution: ConicSolution, compiled: Compiled, point: Point) -> float:
     """No feasible design costs less, where auxiliary variables stay within their stated bounds (section 8.3)."""
-    return max(_bound(form, solution, compiled, point, dual) for dual in form.duals(solution))
+    users = form.users(solution)
+    return max(_bound(form, users, solution, compiled, point, dual) for dual in form.duals(users, solution))
 
 
-def _bound(form: ConicForm, solution: ConicSolution, compiled: Compiled, point: Point, dual: Array) -> float:
-    users, unit, reference = form.users, compiled.unit, compiled.design.reference
-    slope = users.reduced(dual)
-    sizes = _STATED * np.maximum(np.abs(solution.primal), solution.balance.columns)
+def _bound(
+    form: ConicForm, users: ConicProgram, solution: ConicSolution, compiled: Compiled, point: Point, dual: Array
+) -> float:
+    balance, reference = solution.balance, compiled.design.reference
+    unit = compiled.unit / balance.cost_factor
+    size = np.abs(solution.primal / balance.columns)
+    slope = users.reduced(dual)  # of the scaled columns
     left = np.where(form.auxiliary, np.abs(slope), 0.0)
     bound = _boxed(compiled, point)
     bound.constant += unit * users.constant(dual)
     for term, column in zip(form.terms, form.numbers, strict=True):
         if slope[column] > 0:
-            add_leaf(bound, Leaf(float(unit * slope[column]), term, PLACEHOLDER), compiled.design, point)
+            weight = float(unit * slope[column] / balance.columns[column])
+            add_leaf(bound, Leaf(weight, term, PLACEHOLDER), compiled.design, point)
         else:
             left[column] = -slope[column]
     prices = []
@@ -46,12 +52,12 @@ def _bound(form: ConicForm, solution: ConicSolution, compiled: Compiled, point: 
             # a price below zero by rounding, of a quantity that no row bounds by itself, is charged like the rest
             endless = (slope[columns] < 0) & ~np.isfinite(box[1])
             left[columns[endless]] = -slope[columns[endless]]
-            price = np.where(endless, 0.0, slope[columns] / units)
+            price = np.where(endless, 0.0, slope[columns] / (balance.columns[columns] * units))
         prices.append(unit * price)
-    bound.add_linear(-unit * float(left @ sizes), prices[0], prices[1])
+    bound.add_linear(-unit * _STATED * float(left @ np.maximum(size, 1.0)), prices[0], prices[1])
     value = bound.value()
     # what rounding of c + A'z and of the sums may have added
-    return value - unit * users.rounding(dual, np.abs(solution.primal)) - _ROUNDING * abs(value)
+    return value - unit * users.rounding(dual, size) - _ROUNDING * abs(value)
 
 
 def _boxed(compiled: Compiled, point: Point) -> LagrangianBound:

@@ -10,6 +10,7 @@ matter to the solver.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -27,17 +28,29 @@ _HELD = 1.0  # weight of a column's known size against that of one entry
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Factors of a scaled program: `rows` A diag(columns), `rows` b, cost_factor diag(columns) c."""
+    """A scaled program: turn' diag(factors) turn (A diag(columns), b), and cost_factor diag(columns) c.
 
-    rows: sparse.csr_array
+    The order of these products matters: c^2 <= a b with a and b twenty decades apart is known by a + b and a - b alone,
+    which agree in every digit. `turn` tells them apart exactly before anything is multiplied.
+    """
+
+    turn: sparse.csr_array
+    factors: Array
     columns: Array
     cost_factor: float
+
+    def rows(self, values: Any) -> Any:
+        """A matrix or a vector of rows, scaled."""
+        if sparse.issparse(values):
+            turned = sparse.csr_array(self.turn @ values)
+            return self.turn.T @ (sparse.diags_array(self.factors) @ turned)
+        return self.turn.T @ (self.factors * (self.turn @ values))
 
     def primal(self, scaled: Array) -> Array:
         return self.columns * scaled
 
     def dual(self, scaled: Array) -> Array:
-        return np.asarray(self.rows.T @ scaled) / self.cost_factor
+        return np.asarray(self.rows(scaled)) / self.cost_factor  # turn and factors are symmetric
 
 
 def balanced(
@@ -55,11 +68,11 @@ def balanced(
     share = _shares(cones, turn)
     logs, columns = _least_squares(turned, turned_right, share, near, known)
     # powers of four keep the data's digits: their square roots, in the rows between the first two, are powers of two
-    factors = sparse.diags_array(np.exp2(share @ (2 * np.round(logs / 2))))
+    factors = np.exp2(share @ (2 * np.round(logs / 2)))
     scale = np.exp2(np.round(columns))
     priced = np.abs(cost * scale)
     top = float(priced.max(initial=0.0))
-    return Balance(sparse.csr_array(turn.T @ factors @ turn), scale, 1 / top if top > 0 else 1.0)
+    return Balance(turn, factors, scale, 1 / top if top > 0 else 1.0)
 
 
 def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:

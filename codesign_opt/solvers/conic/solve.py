@@ -18,21 +18,28 @@ __all__ = ["ConicSolution", "solve_conic"]
 
 @dataclass(frozen=True, eq=False)
 class ConicSolution:
-    """What the solver returned, in the program's own units; nothing of it is proof.
+    """What the solver returned; nothing of it is proof.
 
     Attributes:
         status: the solver's word.
-        primal: (N,) x.
-        dual: (R,) z.
+        primal: (N,) x, in the program's own units.
+        dual: (R,) z, likewise.
         scaled_dual: (R,) z of the scaled program.
-        balance: the factors it was solved with.
+        scaled: c, A and b of the scaled program.
+        balance: the factors it was scaled by.
     """
 
     status: str
     primal: Array
     dual: Array
     scaled_dual: Array
+    scaled: tuple[Array, sparse.csc_array, Array]
     balance: Balance
+
+    @property
+    def has_point(self) -> bool:
+        """Whether there is a point at all: what comes with a claim of infeasibility is a ray."""
+        return "Infeasible" not in self.status and bool(np.all(np.isfinite(self.primal)) and np.all(np.isfinite(self.scaled_dual)))
 
 
 def solve_conic(
@@ -58,20 +65,13 @@ def solve_conic(
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near)
-    return _solve(cost, matrix, right, cones, balance, settings)
-
-
-def _solve(
-    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, balance: Balance, settings: Any
-) -> ConicSolution:
-    scaled = sparse.csc_matrix(balance.rows @ matrix @ sparse.diags_array(balance.columns))
+    scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
+    costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
     nothing = sparse.csc_matrix((len(cost), len(cost)))
-    solver = clarabel.DefaultSolver(
-        nothing, balance.cost_factor * balance.columns * cost, scaled, balance.rows @ right, _cones(cones), settings
-    )
-    solution = solver.solve()
+    solution = clarabel.DefaultSolver(nothing, costs, scaled, rights, _cones(cones), settings).solve()
     primal, dual = np.array(solution.x), np.array(solution.z)
-    return ConicSolution(str(solution.status), balance.primal(primal), balance.dual(dual), dual, balance)
+    program = (costs, sparse.csc_array(scaled), rights)
+    return ConicSolution(str(solution.status), balance.primal(primal), balance.dual(dual), dual, program, balance)
 
 
 def _cones(cones: Cones) -> list[Any]:
