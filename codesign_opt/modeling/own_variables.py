@@ -6,8 +6,6 @@ least value over them; a constraint with variables of its own asks that some cho
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,11 +13,12 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.errors import ConvexityError
+from ..solvers.conic.solve import solve_conic
 from .design import Design
+from .standard_form import StandardForm, standard_form
 
 __all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
 
-_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
@@ -58,19 +57,40 @@ def settle(
     The design's variables keep their values. Where the solver finds nothing, own variables keep theirs.
     """
     constraints = [part for part in constraints if own_variables([part], design)]
-    held = [(variable, variable.value) for variable in design.variables]
-    excess = cp.Variable(nonneg=True)
-    limits = [row <= excess for row in rows] + [variable == value for variable, value in held]
+    stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
+    wanted = own_variables(stated, design)
+    excess, total = cp.Variable(nonneg=True), cp.Variable()
     size = 1.0
     for _ in range(2):  # the objective's size shows at the first answer; tolerances are relative to one
         cost = _PRICE * excess + (0.0 if objective is None else objective / size)
-        problem = cp.Problem(cp.Minimize(cost), [*limits, *constraints])
-        with warnings.catch_warnings(), contextlib.suppress(cp.SolverError):
-            warnings.simplefilter("ignore")
-            problem.solve(solver="CLARABEL", **_TIGHT)
+        limits = [cost <= total, *(row <= excess for row in rows), *constraints]
+        _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted)
         value = None if objective is None else objective.value
         if value is None or not np.all(np.isfinite(value)) or 0.1 < abs(float(np.asarray(value).item())) / size < 10:
             break
         size = abs(float(np.asarray(value).item())) or 1.0
-    for variable, value in held:
-        variable.value = value
+
+
+def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable]) -> None:
+    """The values of `wanted` from the solved form, the design's columns given their variables' values."""
+    program = form.program
+    fixed, values = np.zeros(len(program.cost), dtype=bool), np.zeros(len(program.cost))
+    for variable in design.variables:
+        columns = form.columns([variable])
+        if columns.size:
+            fixed[columns], values[columns] = True, variable.value
+    right = program.right - program.matrix @ values
+    reduced = program.columns(~fixed)
+    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones)
+    if not solution.has_point:
+        return
+    values[~fixed] = solution.primal
+    for variable in wanted:
+        columns = form.columns([variable])
+        if columns.size == variable.size:
+            variable.value = variable.project(values[columns].reshape(variable.shape, order="F"))
+        elif columns.size:  # a symmetric matrix, as the upper triangle by row
+            order = variable.shape[0]
+            upper = np.zeros(variable.shape)
+            upper[np.triu_indices(order)] = values[columns]
+            variable.value = variable.project(upper + np.triu(upper, 1).T)

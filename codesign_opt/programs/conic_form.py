@@ -9,9 +9,8 @@ that z gives their q, exact, beside these prices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -19,11 +18,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..basics.checks import Array, Indices, Mask
-from ..basics.cones import Cones
 from ..certificate.conic import ConicProgram
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.algebra import Term
 from ..modeling.design import Design
+from ..modeling.standard_form import StandardForm, standard_form
 from ..solvers.conic.solve import ConicSolution, solve_conic
 from .compiled import Compiled
 from .rows import Row
@@ -36,9 +35,14 @@ _USED = 1e-6  # a column of the design above so much of its reference is used
 
 @dataclass(eq=False)
 class _Parts:
-    """Built-in parts met while a program is written down: their numbers q and m with f(x) <= m <= q."""
+    """Built-in parts met while a program is written down: their numbers q and m with f(x) <= m <= q.
+
+    `behind` is the design that they are stated on: the same, or copies of its variables. cvxpy recognises what a
+    user's term and a built-in one have in common and gives it one auxiliary column; of copies it can't.
+    """
 
     design: Design
+    behind: Design
     terms: list[Term] = field(default_factory=list)
     numbers: list[cp.Variable] = field(default_factory=list)
     inner: list[cp.Variable] = field(default_factory=list)
@@ -49,7 +53,7 @@ class _Parts:
         if term.linear_prices(self.design) is None and _has_exact_bound(term, self.design):
             index = len(self.terms)
             outer, inner = cp.Variable(name=f"{_OURS}exact {index}"), cp.Variable(name=f"{_OURS}behind {index}")
-            expression, own = term.formulation(self.design)
+            expression, own = term.formulation(self.behind)
             if expression.is_constant():
                 return expression
             self.terms.append(term)
@@ -140,9 +144,26 @@ class ConicForm:
 
 
 def conic_form(compiled: Compiled) -> ConicForm | None:
-    """The conic form of a compiled program as its author stated it; None for a cone that has no bound here."""
-    design = compiled.design
-    parts = _Parts(design)
+    """The conic form of a compiled program as its author stated it; None where its parts cannot be told apart."""
+    form = _form(compiled, _Parts(compiled.design, compiled.design))
+    return form if form is not None else _form(compiled, _on_copies(compiled.design))
+
+
+def _on_copies(design: Design) -> _Parts:
+    size = len(design)
+    pairs = [
+        (variable, cp.Variable(size, nonneg=True, name=f"{_OURS}{variable.name()}") if not fixed else variable)
+        for variable, fixed in (
+            (design.new_variable, design.fixed_examples),
+            (design.step_variable, design.fixed_steps),
+        )
+    ]
+    parts = _Parts(design, replace(design, new_variable=pairs[0][1], step_variable=pairs[1][1]))
+    parts.constraints += [copy == variable for variable, copy in pairs if copy is not variable]
+    return parts
+
+
+def _form(compiled: Compiled, parts: _Parts) -> ConicForm | None:
     total, top = cp.Variable(name=f"{_OURS}objective"), cp.Constant(0.0)
     for leaf in compiled.leaves:
         if leaf.weight:
@@ -152,11 +173,7 @@ def conic_form(compiled: Compiled) -> ConicForm | None:
     for row, slack in zip(compiled.rows, slacks, strict=True):
         scaled = cp.multiply(1 / row.size, cp.reshape(_stated(row, parts), (row.size.size,), order="C"))
         said += [scaled == slack, slack == 0] if row.equality else [scaled <= slack, slack <= 0]
-    problem = cp.Problem(cp.Minimize(total), said + parts.constraints)
-    data, _, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
-    if any(len(weights) != 2 for weights in data["dims"].pnd):
-        return None
-    return _read(data, compiled, parts, slacks)
+    return _read(standard_form(cp.Problem(cp.Minimize(total), said + parts.constraints)), compiled, parts, slacks)
 
 
 def _stated(row: Row, parts: _Parts) -> cp.Expression:
@@ -165,13 +182,12 @@ def _stated(row: Row, parts: _Parts) -> cp.Expression:
     return sum(weight * parts.stated(term) for weight, term in row.bound.term.leaves()) - row.bound.limit
 
 
-def _read(data: dict[str, Any], compiled: Compiled, parts: _Parts, slacks: list[cp.Variable]) -> ConicForm | None:
-    """The form behind cvxpy's numbers, every row and column told what it belongs to."""
-    program, places = _program(data), _places(data)
-    design = compiled.design
-    examples, steps = (_columns(places, [v]) for v in (design.new_variable, design.step_variable))
-    numbers, inner = _columns(places, parts.numbers), _columns(places, parts.inner)
-    slack_columns = [_columns(places, [slack]) for slack in slacks]
+def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp.Variable]) -> ConicForm | None:
+    """The form with every row and column told what it belongs to."""
+    program, design = form.program, compiled.design
+    examples, steps = form.columns([design.new_variable]), form.columns([design.step_variable])
+    numbers, inner = form.columns(parts.numbers), form.columns(parts.inner)
+    slack_columns = [form.columns([slack]) for slack in slacks]
     chosen = np.concatenate([examples, steps])
     shared = program.cost != 0
     shared[np.concatenate([chosen, numbers, *slack_columns])] = True
@@ -185,6 +201,9 @@ def _read(data: dict[str, Any], compiled: Compiled, parts: _Parts, slacks: list[
     linear, auxiliary = np.zeros(len(program.cost), dtype=bool), ~columns_behind
     linear[chosen] = True
     linear &= ~_columns_of(program.matrix, rows_behind)
+    if parts.behind is not parts.design:  # a copy that appears where it is made a copy and nowhere else
+        copies = form.columns([parts.behind.new_variable, parts.behind.step_variable])
+        linear[chosen] = np.diff(program.matrix.indptr)[copies] == 2
     kept = ~rows_behind & ~np.isin(only, chosen)
     auxiliary[np.concatenate([chosen, numbers])] = False
     for row, these in zip(compiled.rows, slack_columns, strict=True):
@@ -193,24 +212,6 @@ def _read(data: dict[str, Any], compiled: Compiled, parts: _Parts, slacks: list[
             auxiliary[these] = False
     rows = [row_of_column[these] for these in slack_columns]
     return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear)
-
-
-def _program(data: dict[str, Any]) -> ConicProgram:
-    dims = data["dims"]
-    powers = [*map(float, dims.p3d), *(float(weights[0]) for weights in dims.pnd)]  # of two entries: the same cone
-    cones = Cones(dims.zero, dims.nonneg, tuple(dims.soc), tuple(dims.psd), dims.exp, tuple(powers))
-    return ConicProgram(np.asarray(data["c"], dtype=np.float64), sparse.csc_array(data["A"]), data["b"], cones)
-
-
-def _places(data: dict[str, Any]) -> dict[str, Indices]:
-    """Columns of every variable by its name: attributes such as nonneg give a variable another id and keep its name."""
-    starts = data["param_prob"].var_id_to_col
-    return {v.name(): starts[v.id] + np.arange(v.size, dtype=np.intp) for v in data["param_prob"].variables}
-
-
-def _columns(places: dict[str, Indices], found: Sequence[cp.Expression]) -> Indices:
-    none = np.zeros(0, dtype=np.intp)
-    return np.concatenate([none, *(places.get(v.name(), none) for v in found if isinstance(v, cp.Variable))])
 
 
 def _single_columns(program: ConicProgram) -> Indices:

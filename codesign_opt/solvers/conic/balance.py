@@ -1,7 +1,7 @@
 """Balance: a conic program brought to order one by symmetries of its cones.
 
 Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
-one factor and a boost in its first two rows, a power cone x^a y^(1-a) >= |z| by p, q and p^a q^(1-a). Columns may be
+one factor and a boost in its first two rows, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be
 multiplied by anything. The logarithms of these factors that bring the entries of A and b nearest to one are a
 least-squares problem (Curtis and Reid 1972), so that neither the user's units nor the powers of them that enter a cone
 matter to the solver.
@@ -121,9 +121,11 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
     if not cones.power:
         return sparse.csr_array(shares)
     lil = sparse.lil_array(shares)
-    for (x, y, z), a in zip(cones.power_rows, cones.power, strict=True):
-        lil[y, x], lil[y, y] = 0.0, 1.0
-        lil[z, x], lil[z, y] = a, 1 - a
+    for exponents, rows in cones.power_rows:
+        for block, weights in zip(rows, exponents, strict=True):
+            for row in block[:-1]:
+                lil[row, block[0]], lil[row, row] = 0.0, 1.0
+            lil[block[-1], block[:-1]] = weights
     return sparse.csr_array(lil)
 
 

@@ -39,7 +39,9 @@ class ConicSolution:
     @property
     def has_point(self) -> bool:
         """Whether there is a point at all: what comes with a claim of infeasibility is a ray."""
-        return "Infeasible" not in self.status and bool(np.all(np.isfinite(self.primal)) and np.all(np.isfinite(self.scaled_dual)))
+        return "Infeasible" not in self.status and bool(
+            np.all(np.isfinite(self.primal)) and np.all(np.isfinite(self.scaled_dual))
+        )
 
 
 def solve_conic(
@@ -83,4 +85,6 @@ def _cones(cones: Cones) -> list[Any]:
     found += [clarabel.SecondOrderConeT(size) for size in cones.second_order]
     found += [clarabel.PSDTriangleConeT(order) for order in cones.semidefinite]
     found += [clarabel.ExponentialConeT() for _ in range(cones.exponential)]
-    return found + [clarabel.PowerConeT(a) for a in cones.power]
+    return found + [
+        clarabel.PowerConeT(a[0]) if len(a) == 2 else clarabel.GenPowerConeT(list(a), 1) for a in cones.power
+    ]
