@@ -52,7 +52,7 @@ class Cones:
     def second_order_rows(self) -> list[Indices]:
         """(number, size) rows of the second-order cones, those of one size together."""
         sizes = np.asarray(self.second_order, dtype=np.intp)
-        starts = self._starts[0] + np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes.size else sizes
+        starts = self._starts[0] + np.cumsum(sizes) - sizes
         return [starts[sizes == size][:, None] + np.arange(size) for size in np.unique(sizes)]
 
     @cached_property
@@ -87,7 +87,7 @@ class Cones:
         """The cones of the rows in `kept`, which takes whole cones."""
         second, _, exponential, power, _ = self._starts
         sizes = np.asarray(self.second_order, dtype=np.intp)
-        heads = second + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp) if sizes.size else sizes
+        heads = second + np.cumsum(sizes) - sizes
         starts = power + np.concatenate([[0], np.cumsum([len(a) + 1 for a in self.power])]).astype(np.intp)
         powers = [a for a, first in zip(self.power, starts, strict=False) if kept[first]]
         return Cones(

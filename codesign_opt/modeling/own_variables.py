@@ -12,6 +12,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from ..basics.checks import Array
 from ..basics.errors import ConvexityError
 from ..solvers.conic.solve import solve_conic
 from .design import Design
@@ -19,6 +20,8 @@ from .standard_form import StandardForm, standard_form
 
 __all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
 
+_ROUNDS = 3
+_SURE = 10.0
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
@@ -60,19 +63,21 @@ def settle(
     stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
     wanted = own_variables(stated, design)
     excess, total = cp.Variable(nonneg=True), cp.Variable()
-    size = 1.0
-    for _ in range(2):  # the objective's size shows at the first answer; tolerances are relative to one
+    size, near = 1.0, None
+    for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
         cost = _PRICE * excess + (0.0 if objective is None else objective / size)
         limits = [cost <= total, *(row <= excess for row in rows), *constraints]
-        _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted)
+        near = _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted, near)
         value = None if objective is None else objective.value
-        if value is None or not np.all(np.isfinite(value)) or 0.1 < abs(float(np.asarray(value).item())) / size < 10:
+        if near is None or value is None or not np.all(np.isfinite(value)):
             break
         size = abs(float(np.asarray(value).item())) or 1.0
 
 
-def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable]) -> None:
-    """The values of `wanted` from the solved form, the design's columns given their variables' values."""
+def _solve(
+    form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None
+) -> Array | None:
+    """Gives `wanted` their values in the solved form, the design's columns held; sizes of the others, None on failure."""
     program = form.program
     fixed, values = np.zeros(len(program.cost), dtype=bool), np.zeros(len(program.cost))
     for variable in design.variables:
@@ -81,9 +86,10 @@ def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable]) ->
             fixed[columns], values[columns] = True, variable.value
     right = program.right - program.matrix @ values
     reduced = program.columns(~fixed)
-    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones)
+    known = 1.0 if near is None else _SURE
+    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones, near=near, known=known)
     if not solution.has_point:
-        return
+        return None
     values[~fixed] = solution.primal
     for variable in wanted:
         columns = form.columns([variable])
@@ -94,3 +100,4 @@ def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable]) ->
             upper = np.zeros(variable.shape)
             upper[np.triu_indices(order)] = values[columns]
             variable.value = variable.project(upper + np.triu(upper, 1).T)
+    return np.abs(solution.primal)

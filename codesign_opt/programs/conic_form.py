@@ -30,6 +30,8 @@ from .rows import Row
 __all__ = ["ConicForm", "conic_form"]
 
 _OURS = "codesign_opt: "  # starts the names of the variables made here; a user's own have others
+_SEEN = 1e-9  # a column below so much of its factor may as well be zero
+_SURE = 10.0
 _USED = 1e-6  # a column of the design above so much of its reference is used
 
 
@@ -103,14 +105,19 @@ class ConicForm:
     auxiliary: Mask
     linear: Mask
 
-    def solve(self, *, verbose: bool = False, time_limit: float = np.inf) -> ConicSolution:
-        """The solver's answer, in the program's own units."""
+    def solve(
+        self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
+    ) -> ConicSolution:
+        """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
         near = np.zeros(len(whole.cost))
         near[self.examples] = near[self.steps] = 1.0  # they are relative to the reference
-        return solve_conic(
-            whole.cost, whole.matrix, whole.right, whole.cones, near=near, verbose=verbose, time_limit=time_limit
-        )
+        known = 1.0
+        if previous is not None and previous.has_point:
+            size = np.abs(previous.primal)
+            near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
+        options = {"near": near, "known": known, "verbose": verbose, "time_limit": time_limit}
+        return solve_conic(whole.cost, whole.matrix, whole.right, whole.cones, **options)
 
     def users(self, solution: ConicSolution) -> ConicProgram:
         """The rows of what the user wrote, as they were scaled for the solver."""

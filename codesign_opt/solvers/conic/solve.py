@@ -51,6 +51,7 @@ def solve_conic(
     cones: Cones,
     *,
     near: Array | None = None,
+    known: float = 1.0,
     tolerance: float = 1e-11,
     time_limit: float = np.inf,
     verbose: bool = False,
@@ -59,6 +60,7 @@ def solve_conic(
 
     Args:
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
+        known: how sure that is, as a weight against one entry of the matrix.
         tolerance: relative, of gap and residuals.
         time_limit: seconds of one solve.
         verbose: show the solver's log.
@@ -66,7 +68,7 @@ def solve_conic(
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
-    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near)
+    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near, known=known)
     scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
     costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
     nothing = sparse.csc_matrix((len(cost), len(cost)))
