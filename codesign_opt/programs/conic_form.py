@@ -30,6 +30,7 @@ from .rows import Row
 __all__ = ["ConicForm", "conic_form"]
 
 _OURS = "codesign_opt: "  # starts the names of the variables made here; a user's own have others
+_UNSIZED = 1e-6  # a reference below so much of the largest is a stopgap for a level that the built-in parts leave empty
 _SEEN = 1e-9  # a column below so much of its factor may as well be zero
 _SURE = 10.0
 _USED = 1e-6  # a column of the design above so much of its reference is used
@@ -93,6 +94,7 @@ class ConicForm:
         rows: for each row of the compiled program, the conic rows r <= 0 or r == 0 that say so, in order.
         auxiliary: (N,) columns that must vanish from c + A'z: neither design, nor numbers, nor of built-in parts.
         linear: (N,) columns of the design that no built-in part depends on.
+        sized: (N,) columns of the design whose reference says something of their size.
     """
 
     program: ConicProgram
@@ -104,14 +106,14 @@ class ConicForm:
     rows: Sequence[Indices]
     auxiliary: Mask
     linear: Mask
+    sized: Mask
 
     def solve(
         self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
     ) -> ConicSolution:
         """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
-        near = np.zeros(len(whole.cost))
-        near[self.examples] = near[self.steps] = 1.0  # they are relative to the reference
+        near = np.where(self.sized, 1.0, 0.0)  # relative to the reference
         known = 1.0
         if previous is not None and previous.has_point:
             size = np.abs(previous.primal)
@@ -218,7 +220,10 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
             kept &= ~_rows_of(program.matrix, these)
             auxiliary[these] = False
     rows = [row_of_column[these] for these in slack_columns]
-    return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear)
+    sized = np.zeros(len(program.cost), dtype=bool)
+    for columns, reference in ((examples, design.reference.new_examples), (steps, design.reference.steps)):
+        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size]
+    return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized)
 
 
 def _single_columns(program: ConicProgram) -> Indices:
