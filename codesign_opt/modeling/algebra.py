@@ -21,6 +21,7 @@ from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
+from .own_variables import as_stated_pair, own_variables, settle
 
 __all__ = ["Bound", "Sum", "Term", "check_table"]
 
@@ -79,7 +80,11 @@ class Term(ABC):
 
     @abstractmethod
     def expression(self, design: Design) -> cp.Expression:
-        """The term as a scalar convex cvxpy expression of the design's quantities, in user units."""
+        """The term as a scalar convex cvxpy expression of the design's quantities, in user units.
+
+        It may have variables of its own (`cp.Variable`), over which it is minimised; with constraints on them, return
+        (expression, [constraints]).
+        """
 
     @property
     def name(self) -> str:
@@ -141,7 +146,7 @@ class Term(ABC):
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
-        return self.expression(design), []
+        return as_stated_pair(self.expression(design), self.name)
 
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """A better point that the solved auxiliary variables show, `point` itself where there is none."""
@@ -152,9 +157,14 @@ class Term(ABC):
         return 0.0
 
     def value(self, design: Design, point: Point) -> float:
-        """The term at `point`, in user units."""
+        """The term at `point`, in user units; the least over variables of its own."""
         design.set(point)
-        return float(np.asarray(self.expression(design).value).item())
+        expression, constraints = as_stated_pair(self.expression(design), self.name)
+        if own_variables([expression, *constraints], design):
+            given = design.at(point)  # what the design decides is a number then, and the own variables alone are sought
+            expression, constraints = as_stated_pair(self.expression(given), self.name)
+            settle(given, expression, constraints, [])
+        return float(np.asarray(expression.value, dtype=np.float64).item())
 
     def constant(self, design: Design, point: Point) -> float:
         """The part of `value` that no design changes: what is left at unlimited examples and steps."""

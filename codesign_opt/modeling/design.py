@@ -192,6 +192,19 @@ class Design:
             if isinstance(variable, cp.Variable):
                 variable.value = np.maximum(value / unit, 0.0)
 
+    def at(self, point: Point) -> Design:
+        """The same design with every quantity given, in the same units."""
+
+        def given(variable: cp.Expression, value: Array, unit: Array) -> cp.Expression:
+            return cp.Constant(np.maximum(value / unit, 0.0)) if isinstance(variable, cp.Variable) else variable
+
+        reference = self.reference
+        return replace(
+            self,
+            new_variable=given(self.new_variable, point.new_examples, reference.new_examples),
+            step_variable=given(self.step_variable, point.steps, reference.steps),
+        )
+
     def point(self) -> Point:
         """The point at the variables' current values."""
 

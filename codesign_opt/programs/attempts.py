@@ -15,11 +15,12 @@ from ..basics.errors import InfeasibleError, NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
-from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  importing registers them
+from ..solvers.conic.solve import ConicSolution
+from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .budget import Budget
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
-from .conic_form import conic_form
+from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
 from .proof import certify
@@ -242,14 +243,30 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
 def _by_conic_dual(
     compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]]
 ) -> Solved | None:
-    """The better of `found` and the candidate of the program in conic form, both against the bound of its dual."""
+    """The better of `found` and the candidates of the program in conic form, against the bounds of their duals."""
     form = conic_form(compiled)
     if form is None:
         return found
-    solution = form.solve()
-    if not np.all(np.isfinite(solution.primal)) or not np.all(np.isfinite(solution.dual)):
-        return found
-    for variable, columns in ((compiled.design.new_variable, form.examples), (compiled.design.step_variable, form.steps)):
+    solution = None
+    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
+        solution = form.solve(solution)
+        if solution.has_point:
+            found = _better_by(form, solution, compiled, found, tolerance, attempts)
+        if found is not None and found.certificate.optimal:
+            break
+    return found
+
+
+def _better_by(
+    form: ConicForm,
+    solution: ConicSolution,
+    compiled: Compiled,
+    found: Solved | None,
+    tolerance: float,
+    attempts: list[dict[str, Any]],
+) -> Solved:
+    design = compiled.design
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
@@ -260,7 +277,7 @@ def _by_conic_dual(
     tried = [Solved(point, compiled, multipliers, proof, attempts)]
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
-        tried.append(Solved(found.point, compiled, found.multipliers, again, attempts))
+        tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
     return min(tried, key=lambda solved: _badness(solved.certificate))
 
 

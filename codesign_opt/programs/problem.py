@@ -15,6 +15,7 @@ from ..ingredients.levels import Levels
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
+from ..modeling.own_variables import own_variables
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from .attempts import not_certified, rated, solve_declared
@@ -218,14 +219,31 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
 def _check(program: Declaration) -> None:
     """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
     design = program.design(program.neutral)
+    owners: list[tuple[str, list[cp.Variable]]] = []
     for _, leaf in program.leaves:
         if not leaf.known_convex:
             expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+            check_leaf(leaf.name, expression, design)
+            owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
     for item in program.constraints:
         if item.name not in program.budgets:
-            rows_of(item, design)
+            rows = rows_of(item, design)
+            owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
+    _refuse_shared(owners)
     _refuse_free_quantities(program)
+
+
+def _refuse_shared(owners: list[tuple[str, list[cp.Variable]]]) -> None:
+    """A variable of one's own belongs to one term or one constraint: each is minimised over it by itself."""
+    seen: dict[int, str] = {}
+    for name, variables in owners:
+        for variable in variables:
+            first = seen.setdefault(variable.id, name)
+            if first != name:
+                raise TypeError(
+                    f"Problem: {first} and {name} share the variable '{variable.name()}'; return its rows together "
+                    "with the term, as (expression, [constraints]), or list them in one constraint."
+                )
 
 
 def _refuse_free_quantities(program: Declaration) -> None:

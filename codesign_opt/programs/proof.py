@@ -13,6 +13,7 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables
 from .compiled import Compiled, Leaf
 from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
@@ -63,7 +64,7 @@ def certify(
     if not lower >= enough:
         separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
         lower, method = max((lower, method), (separable, "separable Lagrangian"))
-    if conic > lower:
+    if not lower >= conic:
         lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
@@ -106,6 +107,8 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         if row.box:
             continue
         if row.bound is None:
+            if own_variables([row.stated], design):
+                continue  # no tangent without the values of its own variables; a row left out is a bound too
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
         for index, (weight, term) in enumerate(row.bound.term.leaves()):
@@ -140,8 +143,12 @@ def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -
     elif not term.add_solved(bound, weight, point, design, auxiliary):
         if expression is PLACEHOLDER:
             expression = scaled_expression(term, design)[0]
+        stated = as_stated(term, expression, design)
+        if own_variables([stated], design):
+            bound.constant = -np.inf  # no tangent without the values of its own variables
+            return
         try:
-            _add_tangent(bound, as_stated(term, expression, design), np.array([weight]), design, point)
+            _add_tangent(bound, stated, np.array([weight]), design, point)
         except ConvexityError as error:
             raise ConvexityError(f"{term.name}: {error}") from None
 

@@ -39,6 +39,7 @@ class Row:
         budget: the same as prices and room, where it is linear; else None.
         own: of a bound whose terms have auxiliary variables: for each term the constraints on them.
         at: the value of such a row at a point, which does not set those variables.
+        auxiliary: constraints on variables of the row's own.
     """
 
     name: str
@@ -55,11 +56,7 @@ class Row:
     budget: Budget | None = None
     own: tuple[tuple[cp.Constraint, ...], ...] = ()
     at: Callable[[Point], float] | None = None
-
-    @property
-    def auxiliary(self) -> list[cp.Constraint]:
-        """All constraints on auxiliary variables of a bound's terms."""
-        return [constraint for constraints in self.own for constraint in constraints]
+    auxiliary: tuple[cp.Constraint, ...] = ()
 
     @property
     def stated(self) -> cp.Expression:
