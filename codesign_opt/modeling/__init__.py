@@ -2,11 +2,13 @@
 
 from .algebra import Bound, Sum, Term
 from .coherent import CoherentScore
-from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
+from .constraints import Cap, Constraint, Floor, Named, named
 from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .longest_steps import StabilityCap, TrustCap
+from .shapes import Monotone, Share
 from .shared_parameters import SharedParameters
 from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation

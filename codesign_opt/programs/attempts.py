@@ -11,26 +11,27 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError, NotCertifiedError
+from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
-from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
-from .budget import Budget
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
-from .proof import certify
-from .reference import check_open, first_reference
+from .needs import check_open
+from .proof import certify, relative_gap
+from .reference import first_reference
 from .structure import Structure, structure_of
+from .unlimited import refuse_unlimited
 
 __all__ = ["not_certified", "rated", "solve_declared"]
 
 _TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
+_FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -47,7 +48,7 @@ def solve_declared(
     options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    _check_room(program)
+    check_open(program)
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -58,6 +59,7 @@ def solve_declared(
     if reference is None:
         reference = _first_reference(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
+    diagnosed, nearest = False, None
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(program, reference, program.box)
@@ -77,13 +79,17 @@ def solve_declared(
         if found is None or not found.certificate.optimal:
             found = _by_conic_dual(compiled, found, tolerance, attempts)
         record["solve_seconds"] = perf_counter() - built
-        if status.startswith("infeasible") and (found is None or found.certificate.infeasibility > _NOTICEABLE):
-            diagnose(compiled)
+        lost = found is None or found.certificate.infeasibility > _NOTICEABLE
+        if lost and not diagnosed and not status.startswith("unbounded"):
+            diagnosed, nearest = True, diagnose(program, reference)
         if found is not None:
             record["relative_gap"] = found.certificate.relative_gap
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
+        if lost and nearest is not None and not status.startswith("unbounded"):
+            reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
+        elif found is not None:
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -93,6 +99,12 @@ def solve_declared(
             break
         if index >= _MAX_ATTEMPTS and not _improving(attempts):
             break
+    if best is None or best.certificate.infeasibility > _FEASIBLE:
+        nearest = nearest if diagnosed else diagnose(program, reference)
+        refuse_unlimited(program, _first_reference(program))
+        refuse_unlimited(program, nearest)
+    elif not best.certificate.optimal:
+        refuse_unlimited(program, best.point)
     return best, attempts
 
 
@@ -138,8 +150,8 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
     value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
     constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
     scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
-    gap = (value - optimum.lower_bound) / scale
-    return Certificate(value, optimum.lower_bound, float(gap), infeasibility, tolerance, optimum.method)
+    gap = relative_gap(value, optimum.lower_bound, scale, tolerance=tolerance)
+    return Certificate(value, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
 
 
 def not_certified(
@@ -175,15 +187,6 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
-def _check_room(program: Declaration) -> None:
-    """Refuse budgets that leave nothing and level bounds that leave none, before any solver is asked."""
-    for item in program.constraints:
-        if item.name in program.budgets:
-            assert isinstance(item.what, Bound)
-            _refuse_empty(item.name, item.what, program.budgets[item.name])
-    check_open(program.box, program.table, program.spent)
-
-
 def _first_reference(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
@@ -201,17 +204,6 @@ def _first_reference(program: Declaration) -> Point:
     return Point(
         found.new_examples if examples is None else examples, program.spent, found.steps if steps is None else steps
     )
-
-
-def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
-    """A budget that leaves nothing is infeasible before any solver is asked."""
-    if budget.room <= 0 and (np.any(budget.example > 0) or np.any(budget.step > 0)):
-        needed = bound.limit - budget.room
-        raise InfeasibleError(
-            f"Infeasible: '{name}' (limit {bound.limit:,.6g}) leaves nothing to decide, since the last step alone "
-            f"needs {needed:,.6g}; raise it above that.",
-            [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
-        )
 
 
 def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:

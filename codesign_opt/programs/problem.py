@@ -21,6 +21,7 @@ from ..results.plan import Plan
 from .attempts import not_certified, rated, solve_declared
 from .declaration import Declaration
 from .description import describe
+from .needs import check_given
 from .scaling import check_leaf, rows_of
 
 __all__ = ["Problem"]
@@ -129,7 +130,8 @@ class Problem:
             tolerance: gap below which the schedule counts as optimal.
 
         Raises:
-            ValueError: a quantity that the problem decides is missing, or has the wrong shape.
+            ValueError: a quantity that the problem decides is missing, or has the wrong shape; fewer examples than
+                are spent.
             InfeasibleError, NotCertifiedError: the problem itself has no certified optimum.
 
         >>> import numpy as np
@@ -211,13 +213,27 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
     for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
         if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
+    if filled["examples"] is not None and examples is not None:
+        _refuse_unspent(program, filled["examples"])
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
     return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
 
 
+def _refuse_unspent(program: Declaration, examples: Array) -> None:
+    """Refuse fewer examples than are spent already: they would be rated as if they were not."""
+    less = np.flatnonzero(examples < program.spent * (1 - 1e-12))
+    if less.size:
+        at = int(less[0])
+        raise ValueError(
+            f"Problem.certify: examples are {examples[at]:.6g} at index {at} (sigma = {program.levels.sigma[at]:.3g}), "
+            f"fewer than the {program.spent[at]:.6g} already spent there; they count all examples, spent ones included."
+        )
+
+
 def _check(program: Declaration) -> None:
     """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    check_given(program)
     design = program.design(program.neutral)
     owners: list[tuple[str, list[cp.Variable]]] = []
     for _, leaf in program.leaves:

@@ -19,7 +19,7 @@ from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
 
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -68,8 +68,20 @@ def certify(
         lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
-    gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
-    return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+    gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
+    return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
+
+
+def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:
+    """(value + price of violations - lower bound) / scale; inf where one of them is not finite.
+
+    Below the bound by more than the tolerance lies no feasible point, however dear the violations are that made it
+    so: then the gap is the negative one, without their price.
+    """
+    if not (np.isfinite(value) and np.isfinite(lower)):
+        return np.inf
+    bare = (value - lower) / scale
+    return float(bare if bare < -tolerance else bare + price / scale)
 
 
 def _valued(compiled: Compiled, point: Point) -> _Value:

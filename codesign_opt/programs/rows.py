@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError
 from ..modeling.algebra import Bound
 from ..modeling.constraints import Named
@@ -33,7 +33,8 @@ class Row:
         limit: the right-hand side, where it is one number.
         bound: the bound behind the row, or None.
         box: whether the row is a bound on single levels, which the certificate takes exactly.
-        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
+        levels: (N,) the level that each entry of a level bound is about; None for other rows.
+        uniform: whether the right-hand side that the user wrote is one number for all entries.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
@@ -51,7 +52,8 @@ class Row:
     limit: float | None = None
     bound: Bound | None = None
     box: bool = False
-    rate: Array | None = None
+    levels: Indices | None = None
+    uniform: bool = False
     exact: cp.Expression | None = None
     budget: Budget | None = None
     own: tuple[tuple[cp.Constraint, ...], ...] = ()

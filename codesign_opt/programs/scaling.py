@@ -127,9 +127,8 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
         raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
     rows = [_row(item.name, constraint, design, box is not None) for constraint in produced]
     if box is not None:
-        rate = box.rate(design)
         for row in rows:
-            row.rate = rate[_level_of_entries(row, design)]
+            row.levels = _level_of_entries(row, design)
     return rows
 
 
@@ -202,6 +201,7 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
             "Use design.examples, design.density, design.steps or design.step_sizes in it."
         )
     expression, equality, sign, limit = _standard_form(name, constraint)
+    uniform = expression.size > 1 and any(number.size == 1 for side in constraint.args for number in _numbers(side))
     _refuse_empty(name, expression)
     own = own_variables([expression], design)
     refuse_whole_numbers(f"'{name}'", own)
@@ -221,7 +221,7 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
         ) from None
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
-    return Row(name, flat, size, built, equality, sign, limit, box=is_box)
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
 
 
 def _start(own: list[cp.Variable]) -> None:
@@ -239,10 +239,11 @@ def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression,
             return left - right, False, -1.0, _scalar(right)
         if left.is_constant():
             return left - right, False, 1.0, _scalar(left)
-        return left - right, False, -1.0, None
+        return left - right, False, _side_of_the_number(left, right), None
     if isinstance(constraint, (cp.constraints.Equality, cp.constraints.Zero)):
-        expression = constraint.args[0] - constraint.args[1] if len(constraint.args) == 2 else constraint.args[0]
-        return expression, True, -1.0, None
+        left, right = constraint.args if len(constraint.args) == 2 else (constraint.args[0], cp.Constant(0.0))
+        limit = next((_scalar(side) for side in (right, left) if side.is_constant()), None)
+        return left - right, True, _side_of_the_number(left, right), limit
     if isinstance(constraint, cp.constraints.SOC):
         t, x = constraint.args
         return cp.norm(x, 2, axis=constraint.axis) - t, False, -1.0, None
@@ -268,6 +269,21 @@ def _power_cone(constraint: cp.constraints.PowCone3D) -> cp.Expression:
     exponents = np.broadcast_to(np.asarray(constraint.alpha.value, dtype=np.float64).ravel(), (x.size,))
     means = [cp.geo_mean(cp.hstack([x[i], y[i]]), [a, 1 - a], approx=False) for i, a in enumerate(exponents)]
     return cp.abs(z) - cp.hstack(means)
+def _side_of_the_number(left: cp.Expression, right: cp.Expression) -> float:
+    """+1 where the row's constant stands on the left of left <= right, where raising it tightens; else -1.
+
+    cvxpy turns a >= b + 5 into b + 5 <= a: the 5 is on the left, and still what the user wrote on the right.
+    """
+    return 1.0 if _numbers(left) and not _numbers(right) else -1.0
+
+
+def _numbers(side: cp.Expression) -> list[cp.Expression]:
+    """The constants other than 0 that are a side, or summands of it, as they were before they were made a vector."""
+    if side.is_constant():
+        return [side]
+    summands = side.args if isinstance(side, cp.atoms.affine.add_expr.AddExpression) else [side]
+    found = [part for part in summands if part.is_constant() and np.any(part.value)]
+    return [part.args[0] if isinstance(part, cp.atoms.affine.promote.Promote) else part for part in found]
 
 
 def _scalar(expression: cp.Expression) -> float | None:
