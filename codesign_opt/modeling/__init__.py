@@ -1,25 +1,31 @@
 """The convex language: terms, constraints and the problem that they make."""
 
-from .algebra import Bound, Sum, Term
+from .algebra import Bound, Constant, Sum, Term
 from .coherent import CoherentScore
 from .constraints import Cap, Constraint, Floor, Monotone, Named, Share, StabilityCap, TrustCap, named
+from .departures import KLDivergence, Turnover
 from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .penalties import SoftConstraint
+from .scenarios import CVaR, WorstCase
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
     "Bound",
+    "CVaR",
     "Cap",
     "CoherentScore",
     "Compute",
+    "Constant",
     "Constraint",
     "Design",
     "Discretization",
     "Floor",
     "GramDiscretization",
     "InformationError",
+    "KLDivergence",
     "Monotone",
     "Named",
     "Point",
@@ -27,11 +33,14 @@ __all__ = [
     "SeparableDiscretization",
     "Share",
     "Smooth",
+    "SoftConstraint",
     "StabilityCap",
     "Steps",
     "Sum",
     "Term",
     "Truncation",
     "TrustCap",
+    "Turnover",
+    "WorstCase",
     "named",
 ]

@@ -250,6 +250,10 @@ class Truncation(Term):
         return True
 
     @property
+    def fixed(self) -> bool:
+        return True
+
+    @property
     def needs_examples(self) -> bool:
         return False
 
