@@ -29,7 +29,8 @@ __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 _DERIVED = (
     "scales_itself", "majorised", "monotone", "known_convex", "fixed", "needs_examples", "as_compute",
     "as_information", "leaves", "components", "stand_in", "formulation", "recovered", "resolution", "value",
-    "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts", "remarks",
+    "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts", "sensitivities", "derivatives",
+    "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
 
@@ -96,6 +97,11 @@ class Term(ABC):
     def coefficients(self) -> Coefficients | None:
         """The table behind a built-in term; None for a user's term."""
         return None
+
+    @property
+    def owner(self) -> Any:
+        """What the term's coefficients belong to: its table, its prices, or the term itself."""
+        return self if self.coefficients is None else self.coefficients
 
     @property
     def stated_levels(self) -> Levels | None:
@@ -181,6 +187,17 @@ class Term(ABC):
         "gain": decrease of the error per example; "information_gain": the same through an information matrix;
         "bands" (B,): error of each band; "final_window": examples that serve the last evaluation.
         """
+        return {}
+
+    def sensitivities(
+        self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]
+    ) -> list[tuple[float, Term, Mapping[str, Array]]]:
+        """(weight, term, derivatives of that term by its coefficients) of the term and of all inside it."""
+        found = self.derivatives(design, point)
+        return [(1.0, self, found)] if found else []
+
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """The term's derivatives by its coefficients at a fixed design, by name (docs/theory.md section 8.2)."""
         return {}
 
     def remarks(self, design: Design, point: Point) -> list[str]:
@@ -317,7 +334,7 @@ class Bound:
     """`term <= limit`: a named constraint. The limit may be a `cp.Parameter`, whose value is read at every solve."""
 
     term: Term
-    limit: float
+    limit: Any
     label: str | None = None
 
     @property

@@ -24,7 +24,17 @@ from .design import Design, Point
 from .extension import leaves_as_stated
 from .gradients import linearise
 
-__all__ = ["Composite", "Declared", "add_tangent", "declared", "dual_of", "merged_level_parts", "rescaled", "tried"]
+__all__ = [
+    "Composite",
+    "Declared",
+    "add_tangent",
+    "declared",
+    "dual_of",
+    "merged_level_parts",
+    "rescaled",
+    "tried",
+    "weighted_sensitivities",
+]
 
 
 class Declared(NamedTuple):
@@ -99,6 +109,25 @@ def tried(bound: LagrangianBound, weights: Array, parts: Sequence[Term], point: 
         vars(bound).update(kept)
         return False
     return True
+
+
+def weighted_sensitivities(
+    weights: Array,
+    parts: Sequence[Term],
+    design: Design,
+    point: Point,
+    auxiliary: Sequence[cp.Constraint],
+) -> list[tuple[float, Term, Mapping[str, Array]]]:
+    """What sum_i weights_i parts_i says of its coefficients, as `Term.sensitivities` does."""
+    found: list[tuple[float, Term, Mapping[str, Array]]] = []
+    rest = list(auxiliary)
+    for weight, part in zip(weights, parts, strict=True):
+        for factor, leaf in leaves_as_stated(part, design):
+            own = rest[: _length(leaf, design)] if rest else []
+            del rest[: len(own)]
+            inner = leaf.sensitivities(design, point, own) if weight > 0 else []
+            found += [(float(weight) * factor * w, term, told) for w, term, told in inner]
+    return found
 
 
 def _state(bound: LagrangianBound) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,6 +101,9 @@ class Turnover(Term):
         moved = np.abs(getattr(point, self.quantity) - self.amounts(design.levels)).sum()
         return [f"{moved:.6g} {self.quantity.replace('_', ' ')} differ from today's, level by level"]
 
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        return {f"{self.name} price": np.array(self.value(design, point) / self.price if self.price else 0.0)}
+
     def add_solved(
         self,
         bound: LagrangianBound,
@@ -179,6 +182,9 @@ class KLDivergence(Term):
         ratio = np.divide(examples, total * given, out=np.ones_like(examples), where=examples > 0)
         beside = 0.0 if self.total is None else total - examples.sum()
         return float(self.price * (examples @ np.log(ratio) + beside))
+
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        return {f"{self.name} price": np.array(self.value(design, point) / self.price if self.price else 0.0)}
 
     def expression(self, design: Design) -> cp.Expression:
         examples, given = getattr(design, self.quantity), self.shares(design.levels)

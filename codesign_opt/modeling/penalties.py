@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from ..basics.checks import Array, choice
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
-from .composition import Composite, Declared, add_tangent, declared, dual_of, tried
+from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
 from .constraints import Constraint, as_named
 from .design import Design, Point
 from .gradients import row_size
@@ -160,6 +160,17 @@ class SoftConstraint(Composite):
             -row / size[0] if both else np.zeros(row.size) for (row, both), size in zip(rows, sizes, strict=True)
         ])  # fmt: skip
         return (), np.concatenate(sizes), over, under
+
+    def sensitivities(
+        self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]
+    ) -> list[tuple[float, Term, Mapping[str, Array]]]:
+        found: dict[str, Array] = {f"{self.name} price": np.array(self.value(design, point) / (self.price or 1.0))}
+        shares = _shares(dual_of(auxiliary[0]), dual_of(auxiliary[1])) if len(auxiliary) > 1 else None
+        if self.bound is None or shares is None:
+            return [(1.0, self, found)]
+        slope = self.price * self._slopes(*shares, design, point)[0]
+        found[f"{self.name} limit"] = np.array(-slope[0])
+        return [(1.0, self, found), *weighted_sensitivities(slope, self.inside, design, point, auxiliary[2:])]
 
     def add_solved(
         self,

@@ -14,7 +14,7 @@ from ..basics.checks import Array, number, vector
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
 from .algebra import Term
-from .composition import Composite, declared, dual_of, merged_level_parts, rescaled, tried
+from .composition import Composite, declared, dual_of, merged_level_parts, rescaled, tried, weighted_sensitivities
 from .design import Design, Point
 from .discretization import Discretization
 from .terms import ScoreError
@@ -88,6 +88,17 @@ class _Scenarios(Composite):
         more = f" and {values.size - _SHOWN} smaller" if values.size > _SHOWN else ""
         return [f"{self.name} is {self.value(design, point):.6g}; its scenarios: {told}{more}"]
 
+    def solved_weights(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Array:
+        """(N,) of the scenarios at the optimum: from the duals of their rows, else from the values."""
+        weights = rescaled(dual_of(auxiliary[0]), self.most) if auxiliary else None
+        return self.weights(self.values(design, point)) if weights is None else weights
+
+    def sensitivities(
+        self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]
+    ) -> list[tuple[float, Term, Mapping[str, Array]]]:
+        weights = self.solved_weights(design, point, auxiliary)
+        return weighted_sensitivities(weights, self.entries, design, point, auxiliary[self._own_rows :])
+
     def add_solved(
         self,
         bound: LagrangianBound,
@@ -97,11 +108,8 @@ class _Scenarios(Composite):
         auxiliary: Sequence[cp.Constraint],
     ) -> bool:
         """The scenarios weighted by the duals of their rows, each bounded as exactly as on its own."""
-        weights = rescaled(dual_of(auxiliary[0]), self.most) if auxiliary else None
-        if weights is None:
-            weights = self.weights(self.values(design, point))
-        inner = auxiliary[self._own_rows :]
-        return tried(bound, weight * weights, self.entries, point, design, inner)
+        weights = self.solved_weights(design, point, auxiliary)
+        return tried(bound, weight * weights, self.entries, point, design, auxiliary[self._own_rows :])
 
     _own_rows: ClassVar[int] = 1
 

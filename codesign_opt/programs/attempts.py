@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
@@ -22,11 +20,11 @@ from .conflicts import diagnose
 from .declaration import Declaration
 from .proof import certify
 from .reference import check_open, first_reference
+from .solver import Solver
 from .structure import Structure, structure_of
 
-__all__ = ["not_certified", "rated", "solve_declared"]
+__all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 
-_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -36,11 +34,9 @@ def solve_declared(
     *,
     method: str,
     tolerance: float,
-    solver: str,
-    verbose: bool,
+    solver: Solver,
     start: Point | None,
     on_attempt: Callable[[dict[str, Any]], None] | None,
-    options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
     _check_room(program)
@@ -52,16 +48,16 @@ def solve_declared(
     if start is not None:
         reference = program.recentred(start)
     if reference is None:
-        reference = _first_reference(program)
+        reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(program, reference, program.box)
         built = perf_counter()
-        status = _run(compiled.declared, solver, verbose, options)
+        status = solver.run(compiled.declared)
         record: dict[str, Any] = {
             "attempt": len(attempts) + 1,
-            "solver": solver,
+            "solver": solver.name,
             "status": status,
             "build_seconds": built - begun,
             "solve_seconds": perf_counter() - built,
@@ -82,7 +78,7 @@ def solve_declared(
             on_attempt(record)
         if best is not None and best.certificate.optimal:
             break
-        if index >= _MAX_ATTEMPTS and not _improving(attempts):
+        if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
     return best, attempts
 
@@ -134,7 +130,7 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
 
 
 def not_certified(
-    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
+    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any, *, late: str = ""
 ) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in program.leaves if not leaf.scales_itself]
@@ -142,10 +138,10 @@ def not_certified(
     blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
-        return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+        return NotCertifiedError(f"{late}No point in {len(attempts)} attempts ({found}).{blame}", attempts)
     proof = best.certificate
     return NotCertifiedError(
-        f"Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
+        f"{late}Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",
         attempts,
         plan=plan,
@@ -175,7 +171,7 @@ def _check_room(program: Declaration) -> None:
     check_open(program.box, program.table, program.spent)
 
 
-def _first_reference(program: Declaration) -> Point:
+def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
     examples = program.examples if program.examples is not None else (None if program.decides_examples else none)
@@ -203,19 +199,6 @@ def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
             f"needs {needed:,.6g}; raise it above that.",
             [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
         )
-
-
-def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:
-    assert declared is not None
-    settings = dict(_TIGHT) if solver == "CLARABEL" else {}
-    settings.update(options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cvxpy warns of inaccuracy; the certificate is the judge
-        try:
-            declared.solve(solver=solver, verbose=verbose, **settings)
-        except cp.SolverError as error:
-            return f"solver error: {error}"
-    return str(declared.status)
 
 
 def _has_values(design: Design) -> bool:

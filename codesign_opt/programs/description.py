@@ -10,7 +10,9 @@ from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
 from ..results.plan import Plan
 from .compiled import Solved
+from .constraint_values import constraint_values
 from .declaration import Declaration
+from .sensitivities import sensitivities
 
 __all__ = ["describe"]
 
@@ -45,6 +47,8 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         tables=tables,
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
+        constraints=constraint_values(program.constraints, solved.compiled.design, point),
+        sensitivities=sensitivities(solved),
         **_of_the_table(program),
     )
 
