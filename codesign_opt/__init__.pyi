@@ -60,6 +60,7 @@ from .modeling import Smooth as Smooth
 from .modeling import SoftConstraint as SoftConstraint
 from .modeling import StabilityCap as StabilityCap
 from .modeling import Steps as Steps
+from .modeling import StepSizeError as StepSizeError
 from .modeling import Term as Term
 from .modeling import Truncation as Truncation
 from .modeling import TrustCap as TrustCap

@@ -10,6 +10,7 @@ from .gram import GramDiscretization
 from .information import InformationError
 from .penalties import SoftConstraint
 from .scenarios import CVaR, WorstCase
+from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Smooth",
     "SoftConstraint",
     "StabilityCap",
+    "StepSizeError",
     "Steps",
     "Sum",
     "Term",

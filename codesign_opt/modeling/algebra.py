@@ -27,9 +27,9 @@ __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
-    "scales_itself", "majorised", "monotone", "known_convex", "fixed", "needs_examples", "as_compute",
-    "as_information", "leaves", "components", "stand_in", "formulation", "recovered", "resolution", "value",
-    "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts", "sensitivities", "derivatives",
+    "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
+    "as_compute", "as_information", "leaves", "components", "stand_in", "formulation", "recovered", "resolution",
+    "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts", "sensitivities", "derivatives",
     "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
@@ -49,6 +49,7 @@ class Term(ABC):
         scales_itself: whether `expression` is declared in relative units already; others are probed and rescaled.
         monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
         couples: whether the coupling of the term's table is part of what it says.
+        bounded_by_duals: whether `add_solved` needs the duals of the rows that `formulation` declares, in bounds too.
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Term(ABC):
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
     couples: ClassVar[bool] = True
+    bounded_by_duals: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

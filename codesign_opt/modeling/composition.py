@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import cvxpy as cp
 import numpy as np
@@ -92,12 +91,13 @@ def rescaled(duals: Array | None, most: Array) -> Array | None:
 
 def tried(bound: LagrangianBound, weights: Array, parts: Sequence[Term], point: Point, design: Design,
           auxiliary: Sequence[cp.Constraint]) -> bool:  # fmt: skip
-    """Add sum_i weights_i parts_i, each as exactly as it knows to; False, and nothing added, where one can't be.
+    """Add sum_i weights_i parts_i, each as exactly as it knows to; where one can't be, the bound is -infinity.
+
+    A tangent of the whole would not do instead: of the variables that declare it, it knows nothing.
 
     Args:
         auxiliary: the constraints of all parts, one after the other; empty for none.
     """
-    kept = _state(bound)
     rest = list(auxiliary)
     try:
         for weight, part in zip(weights, parts, strict=True):
@@ -106,8 +106,7 @@ def tried(bound: LagrangianBound, weights: Array, parts: Sequence[Term], point: 
                 del rest[: len(own)]
                 _add(bound, float(weight) * factor, leaf, point, design, own)
     except ConvexityError:
-        vars(bound).update(kept)
-        return False
+        bound.constant = -np.inf
     return True
 
 
@@ -128,11 +127,6 @@ def weighted_sensitivities(
             inner = leaf.sensitivities(design, point, own) if weight > 0 else []
             found += [(float(weight) * factor * w, term, told) for w, term, told in inner]
     return found
-
-
-def _state(bound: LagrangianBound) -> dict[str, Any]:
-    """What `tried` puts back: the arrays are never changed in place, the two lists are."""
-    return {**vars(copy(bound)), "parts": list(bound.parts), "powers": list(bound.powers)}
 
 
 def _length(leaf: Term, design: Design) -> int:
@@ -170,6 +164,7 @@ class Composite(Term):
 
     structured: ClassVar[bool] = True  # what is written here holds for the classes that derive from it
     scales_itself: ClassVar[bool] = True
+    bounded_by_duals: ClassVar[bool] = True
 
     @property
     @abstractmethod

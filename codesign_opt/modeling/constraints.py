@@ -16,6 +16,7 @@ from ..basics.inheritance import stale
 from ..models.coefficients import Coefficients
 from .algebra import Bound, Term
 from .design import Box, Design
+from .step_limits import StepLimits, variance_limit
 
 __all__ = [
     "BoxConstraint",
@@ -30,7 +31,8 @@ __all__ = [
     "named",
 ]
 
-Amount = float | Array | Callable[[Array], Array]
+_Curve = Callable[[Array], Array]
+Amount = float | Array | _Curve
 _QUANTITIES = ("density", "examples", "step_density", "steps", "step_size")
 
 
@@ -49,6 +51,11 @@ class Constraint(ABC):
     def level_bounds(self, design: Design) -> Box | None:
         """The constraint as bounds of single levels where it is nothing else; None for others."""
         return None
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        """What the constraint asks of every real step of a grid; None where it says nothing of single steps."""
+        box = self.level_bounds(design)
+        return None if box is None else StepLimits.of_box(box, design.levels)
 
 
 def named(name: str, what: Any) -> Named:
@@ -99,6 +106,8 @@ class BoxConstraint(Constraint):
         super().__init_subclass__(**options)
         if stale(cls, ["constraints"], ["box"]):
             cls.level_bounds = Constraint.level_bounds  # type: ignore[method-assign]
+        for _ in stale(cls, ["constraints", "box"], ["step_limits"]):
+            cls.step_limits = Constraint.step_limits  # type: ignore[method-assign]
 
     def level_bounds(self, design: Design) -> Box | None:
         return self.box(design)
@@ -168,6 +177,22 @@ class _LevelBound(BoxConstraint):
             return -design.width / _on_levels(self.value, design, f"{type(self).__name__}.value") ** 2
         return np.ones(len(design))
 
+    def _curve(self, design: Design) -> _Curve | None:
+        """The bound as a function of sigma where it is stated as one; None for values of single levels."""
+        value = self.value
+        if callable(value):
+            return lambda sigma: np.broadcast_to(np.asarray(value(sigma), dtype=np.float64), np.shape(sigma))
+        return None if np.ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
+
+    def _limits(self, design: Design, exact: Callable[[_Curve], StepLimits]) -> StepLimits | None:
+        """Limits of real steps: of the function of sigma that was stated, else of the values of single levels."""
+        if self._on_examples:
+            return None
+        curve = self._curve(design)
+        if curve is None or self.quantity == "steps":
+            return super().step_limits(design)
+        return exact(curve).within(self.low, self.high)
+
     def _amounts(self, design: Design) -> Array:
         """(L,) the bound in examples or in steps."""
         value = _on_levels(self.value, design, f"{type(self).__name__}.value")
@@ -203,6 +228,9 @@ class Floor(_LevelBound):
         box = Box.empty(len(design))
         return replace(box, examples_low=low) if self._on_examples else replace(box, steps_low=low)
 
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return self._limits(design, lambda curve: StepLimits(least_density=curve))
+
 
 @dataclass(frozen=True, eq=False)
 class Cap(_LevelBound):
@@ -221,6 +249,11 @@ class Cap(_LevelBound):
             return replace(box, steps_low=np.where(inside, amounts, 0.0))
         high = np.where(inside, amounts, np.inf)
         return replace(box, examples_high=high) if self._on_examples else replace(box, steps_high=high)
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        if self.quantity == "step_size":
+            return self._limits(design, lambda curve: StepLimits(longest=curve))
+        return self._limits(design, lambda curve: StepLimits(most_density=curve))
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,6 +306,9 @@ class Monotone(Constraint):
         sign = 1.0 if self.direction == "decreasing" else -1.0
         return [sign * cp.diff(getattr(design, self.quantity)) <= 0]
 
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return StepLimits(directions=frozenset([self.direction])) if self.quantity == "step_density" else None
+
 
 @dataclass(frozen=True, eq=False)
 class StabilityCap(BoxConstraint):
@@ -294,6 +330,11 @@ class StabilityCap(BoxConstraint):
             return box
         return replace(box, steps_low=self.table.positivity * ratio * design.log_width)
 
+    def step_limits(self, design: Design) -> StepLimits | None:
+        if self.table.positivity == 0 or self.table.variance_ratio is None:
+            return None
+        return variance_limit(self.table, 1 / self.table.positivity)
+
 
 @dataclass(frozen=True, eq=False)
 class TrustCap(BoxConstraint):
@@ -309,6 +350,9 @@ class TrustCap(BoxConstraint):
     def box(self, design: Design) -> Box:
         ratio = np.asarray(self.table.variance_ratio)
         return replace(Box.empty(len(design)), steps_low=ratio * design.log_width / self.kappa)
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return variance_limit(self.table, self.kappa)
 
 
 def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:

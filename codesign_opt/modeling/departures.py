@@ -54,6 +54,7 @@ class Turnover(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    bounded_by_duals: ClassVar[bool] = True
     present: Any
     price: Any = 1.0
     total: float | None = None
@@ -114,10 +115,11 @@ class Turnover(Term):
     ) -> bool:
         """|difference| >= s difference for every s in [-1, 1]: s from the duals, and exact."""
         duals = [dual_of(row) for row in auxiliary]
-        if len(duals) != 2 or duals[0] is None or duals[1] is None:
-            return False
-        total = duals[0] + duals[1]
-        side = weight * self.price * (duals[0] - duals[1]) / np.where(total > 0, total, 1.0)
+        side = np.sign(getattr(point, self.quantity) - self.amounts(design.levels))
+        if len(duals) == 2 and duals[0] is not None and duals[1] is not None:
+            total = duals[0] + duals[1]
+            side = (duals[0] - duals[1]) / np.where(total > 0, total, 1.0)
+        side = weight * self.price * side
         before = point.spent if self.quantity == "examples" else 0.0
         offset, zero = float(side @ (before - self.amounts(design.levels))), np.zeros(len(design))
         on_steps = self.quantity == "steps"

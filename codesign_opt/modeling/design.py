@@ -108,8 +108,8 @@ class Design:
 
         return cls(
             levels,
-            quantity(fixed_examples, "examples"),
-            quantity(fixed_steps, "steps"),
+            quantity(fixed_examples, "design.examples"),
+            quantity(fixed_steps, "design.steps"),
             reference,
             final_steps,
             evaluations_per_step,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, choice
+from ..basics.checks import Array, Mask, choice
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
@@ -90,13 +90,7 @@ class SoftConstraint(Composite):
         return float(found.sum() if self.norm == "l1" else np.sqrt(found @ found))
 
     def _excess(self, design: Design, point: Point) -> Array:
-        if self.bound is not None:
-            return np.maximum(self.values(design, point) - self.bound.limit, 0.0)
-        design.set(point)
-        return np.concatenate([
-            np.abs(value) if both else np.maximum(value, 0.0) for value, both in
-            ((np.ravel(np.asarray(row.value)), both) for row, both in self._rows(design))
-        ])  # fmt: skip
+        return np.abs(self._signed_excess(design, point)[0])
 
     def value(self, design: Design, point: Point) -> float:
         found = self._excess(design, point)
@@ -165,10 +159,9 @@ class SoftConstraint(Composite):
         self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]
     ) -> list[tuple[float, Term, Mapping[str, Array]]]:
         found: dict[str, Array] = {f"{self.name} price": np.array(self.value(design, point) / (self.price or 1.0))}
-        shares = _shares(dual_of(auxiliary[0]), dual_of(auxiliary[1])) if len(auxiliary) > 1 else None
-        if self.bound is None or shares is None:
+        if self.bound is None:
             return [(1.0, self, found)]
-        slope = self.price * self._slopes(*shares, design, point)[0]
+        slope = self.price * self._slopes(auxiliary, design, point)[0]
         found[f"{self.name} limit"] = np.array(-slope[0])
         return [(1.0, self, found), *weighted_sensitivities(slope, self.inside, design, point, auxiliary[2:])]
 
@@ -181,40 +174,33 @@ class SoftConstraint(Composite):
         auxiliary: Sequence[cp.Constraint],
     ) -> bool:
         """price v >= w price (left - right) for every share w in [0, 1]; of the square, a tangent."""
-        if len(auxiliary) < 2:
-            return False
-        shares = _shares(dual_of(auxiliary[0]), dual_of(auxiliary[1]))
-        if shares is None:
-            return False
-        over, under = shares
-        slopes, constant = self._slopes(over, under, design, point)
+        slopes, constant = self._slopes(auxiliary, design, point)
         slopes, constant = weight * self.price * slopes, weight * self.price * constant
-        if self.bound is not None:
-            if not tried(bound, slopes, self.inside, point, design, auxiliary[2:]):
-                return False
-            bound.constant -= float(slopes[0]) * self.bound.limit
-        else:
-            try:
-                rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
-                add_tangent(bound, rows, slopes, point, design)
-            except ConvexityError:
-                return False
         bound.constant += constant
+        if self.bound is not None:
+            bound.constant -= float(slopes[0]) * self.bound.limit
+            return tried(bound, slopes, self.inside, point, design, auxiliary[2:])
+        rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
+        add_tangent(bound, rows, slopes, point, design)
         return True
 
-    def _slopes(self, over: Array, under: Array, design: Design, point: Point) -> tuple[Array, float]:
+    def _slopes(self, auxiliary: Sequence[cp.Constraint], design: Design, point: Point) -> tuple[Array, float]:
         """(N,) slope in each row and a constant, of a linear function below the penalty without its price."""
-        if self.norm == "l1":
-            both = np.concatenate([np.full(row.size, both) for row, both in self._rows(design)]) if (
-                self.bound is None) else np.zeros(1, dtype=bool)  # fmt: skip
-            return over - np.where(both, under, 0.0), 0.0
-        excess = self._excess(design, point)
-        signs = np.ones(excess.size)
-        if self.bound is None:
-            design.set(point)
-            values = [(np.ravel(np.asarray(row.value)), both) for row, both in self._rows(design)]
-            signs = np.concatenate([np.where((v < 0) & both, -1.0, 1.0) for v, both in values])
-        return 2 * excess * signs, -float(excess @ excess)
+        signed, both = self._signed_excess(design, point)
+        if self.norm == "squared":
+            return 2 * signed, -float(signed @ signed)
+        shares = _shares(dual_of(auxiliary[0]), dual_of(auxiliary[1])) if len(auxiliary) > 1 else None
+        over, under = ((signed > 0).astype(float), (signed < 0).astype(float)) if shares is None else shares
+        return over - np.where(both, under, 0.0), 0.0
+
+    def _signed_excess(self, design: Design, point: Point) -> tuple[Array, Mask]:
+        """(N,) violation of each row, with the sign of the side that is too large, and whether it has two."""
+        if self.bound is not None:
+            return np.maximum(self.values(design, point) - self.bound.limit, 0.0), np.zeros(1, dtype=bool)
+        design.set(point)
+        rows = [(np.ravel(np.asarray(row.value)), both) for row, both in self._rows(design)]
+        signed = [value if both else np.maximum(value, 0.0) for value, both in rows]
+        return np.concatenate(signed), np.concatenate([np.full(value.size, both) for value, both in rows])
 
 
 def _shares(first: Array | None, second: Array | None) -> tuple[Array, Array] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class EstimatedModel(Model):
         spectrum: of the data; its sigma_data ends the search for a stopping point.
         coupling: correlation length of the trained errors over log sigma.
         standard_errors: of the arrays above, by name.
-        provenance: what was measured, with which seeds and at which cost.
+        provenance: what was measured, with which seeds and at which cost; for people.
+        estimation: how it was measured, as far as a plan says it.
         probe: the live measurement; None for a model read from a file.
 
     Raises:
@@ -78,6 +79,7 @@ class EstimatedModel(Model):
     coupling: Coupling = field(default_factory=Local)
     standard_errors: Mapping[str, Array] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    estimation: EstimationRecord = field(default_factory=EstimationRecord)
     probe: GridProbe | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +92,8 @@ class EstimatedModel(Model):
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
         self.check_parts()
+        if not isinstance(self.estimation, EstimationRecord):
+            raise ValueError(f"EstimatedModel.estimation is {self.estimation!r}; an EstimationRecord is needed.")
         if self.error_variance is not None and self.sensitivity is None:
             raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
 
@@ -253,11 +257,6 @@ class EstimatedModel(Model):
 
     # files
 
-    @property
-    def estimation(self) -> EstimationRecord:
-        """How the model was estimated, as its provenance tells."""
-        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
-
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -283,6 +282,7 @@ class EstimatedModel(Model):
             "terminal": self.terminal,
             "coupling": self.coupling.to_dict(self.sigma),
             "provenance": dict(self.provenance),
+            "estimation": asdict(self.estimation),
         }
         scratch = target.with_name(target.name + ".part")
         with scratch.open("wb") as file:
@@ -318,7 +318,14 @@ class EstimatedModel(Model):
             coupling=_coupling(record, data["sigma"]),
             standard_errors=errors,
             provenance=record["provenance"],
+            estimation=_estimation(record),
         )
+
+
+def _estimation(record: Mapping[str, Any]) -> EstimationRecord:
+    if "estimation" not in record:  # version 0.1.0 kept it in the provenance
+        return EstimationRecord.from_record(record["provenance"])
+    return EstimationRecord.from_dict(record["estimation"])
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:

@@ -22,6 +22,7 @@ from ..results.plan import Plan
 from ..samplers.members import Sampler
 from .few_steps import exact_stop
 from .question import Study
+from .real_steps import START
 from .stopping_points import Stop, bound_between, from_plan, sweep
 from .whole_steps import hand_out
 
@@ -300,7 +301,9 @@ def _train_only(study: Study, sigmas: Array) -> Plan:
     if not study.trains:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
     table = study.model.settled(sigmas, study.levels)
-    plan = study.settled_problem(table, steps_on_levels(table.levels, sigmas)).solve(tolerance=study.tolerance)
+    obeying = study.admits(sigmas, START)
+    problem = study.settled_problem(table, steps_on_levels(table.levels, sigmas), obeying=obeying)
+    plan = problem.solve(tolerance=study.tolerance)
     parts = dict(plan.breakdown)
     bias = parts.pop(TRUNCATION, 0.0) + parts.pop(INITIAL, 0.0)  # of a given grid: steps, stopping and start
     plan = replace(plan, sigmas=sigmas, breakdown={BIAS: bias, **parts}, outer={"status": "given", "points": 1})

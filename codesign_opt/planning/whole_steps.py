@@ -18,6 +18,7 @@ from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .prediction import predict
 from .question import Study
+from .real_steps import INSIDE, START, RealSteps
 
 __all__ = ["hand_out", "leading_order_from"]
 
@@ -25,16 +26,16 @@ _POLISH_BELOW = 20
 _POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
 _SETTLED_GAP = 1e-3
+_READ_AT_THE_START = (
+    "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
+    "it starts, where the sampler evaluates"
+)
 _MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 
 
 def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries."""
-    candidates = (
-        [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
-    )
-    handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
-    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out[TOTAL], default=None)
+    best = _best(study, plan, polish)
     if best is None:
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
@@ -52,6 +53,22 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
         best = replace(best, notes=(*best.notes, note))
     best = replace(best, peers=_peers(study, best), fits=_fits(study, best))
     return best if exact else _measured(study.model, best)
+
+
+def _best(study: Study, plan: Plan, polish: bool | None) -> Plan | None:
+    """The settled plan with the smallest error among the grids to try; None where no grid fits."""
+    given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
+    real = study.real_steps(plan.levels) if given is None else None
+    for reading in (INSIDE, START) if real is not None else (INSIDE,):
+        if given is not None:
+            grids = [given]
+        else:
+            grids = _grids(study, plan, polish) if real is None else _obeying(study, plan, polish, real, reading)
+        handed = [_settle(study, plan, grid) for grid in grids]
+        best = min((h for h in handed if h is not None), key=lambda h: h.handed_out[TOTAL], default=None)
+        if best is not None:
+            return replace(best, notes=(*best.notes, _READ_AT_THE_START)) if reading == START else best
+    return None
 
 
 def _measured(model: Model, plan: Plan) -> Plan:
@@ -92,6 +109,31 @@ def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
     return grids
 
 
+def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps, reading: str) -> list[Array]:
+    """Grids whose real steps obey the study's limits, around the continuous step count and the least possible."""
+    final = final_steps(plan.terminal)
+    count = min(float(plan.steps.sum()) + final, float(_MOST_STEPS))
+    fewest = real.least_steps(reading)
+    if not fewest:
+        return []
+    least, top = fewest + final, int(np.ceil(count - 1e-6))
+    whole = {least, *(max(least, top + more) for more in (-1, 0, 1, 2))}
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9}
+    grids = []
+    for k in sorted(whole):
+        plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
+        if grid is None:
+            continue
+        grids.append(grid)
+        wanted = polish if polish is not None else k < leading_order_from(study.model)
+        polished = study.model.polish(grid) if wanted else grid
+        if polished is not grid and real.admits(polished, reading):
+            grids.append(polished)
+    return grids
+
+
 def leading_order_from(model: Model) -> int:
     """Number of steps from which on the leading order is trusted; a measured error always knows better."""
     if model.probe is not None:
@@ -113,7 +155,7 @@ def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
             plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=notes, program_stopping_sigma=program
         )
     table, even = study.model.settled_pair(grid, study.levels)
-    problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
+    problem = study.settled_problem(table, steps_on_levels(table.levels, grid), obeying=study.admits(grid, START))
     try:
         settled = problem.solve(tolerance=study.tolerance)
     except NotCertifiedError as error:

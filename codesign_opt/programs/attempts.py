@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
@@ -17,6 +18,8 @@ from . import given_sampler, information_structure, joint_structure  # noqa: F40
 from .budget import Budget
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
+from .conic_form import conic_form
+from .conic_proof import conic_bound
 from .declaration import Declaration
 from .proof import certify
 from .reference import check_open, first_reference
@@ -26,6 +29,7 @@ from .structure import Structure, structure_of
 __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 
 _MAX_ATTEMPTS = 6
+_NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -63,10 +67,15 @@ def solve_declared(
             "solve_seconds": perf_counter() - built,
         }
         attempts.append(record)
-        if status.startswith("infeasible"):
-            diagnose(compiled)
+        found = None
         if status.startswith("optimal") and _has_values(compiled.design):
             found = _candidate(compiled, tolerance, attempts)
+        if (found is None or not found.certificate.optimal) and not solver.out_of_time:
+            found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+        record["solve_seconds"] = perf_counter() - built
+        if status.startswith("infeasible") and (found is None or found.certificate.infeasibility > _NOTICEABLE):
+            diagnose(compiled)
+        if found is not None:
             record["relative_gap"] = found.certificate.relative_gap
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
@@ -214,33 +223,62 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
+def _by_conic_dual(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidate of the program in conic form, both against the bound of its dual."""
+    form = conic_form(compiled)
+    if form is None:
+        return found
+    solution = form.solve(verbose=solver.verbose, time_limit=solver.left)
+    if not np.all(np.isfinite(solution.primal)) or not np.all(np.isfinite(solution.dual)):
+        return found
+    for variable, columns in ((compiled.design.new_variable, form.examples), (compiled.design.step_variable, form.steps)):
+        if isinstance(variable, cp.Variable):
+            # a quantity that nothing declared depends on has no columns
+            variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
+    point = _repaired(compiled)
+    lower = conic_bound(form, solution, compiled, point)
+    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
+    proof = certify(compiled, multipliers, point, tolerance, conic=lower)
+    tried = [Solved(point, compiled, multipliers, proof, attempts)]
+    if found is not None:
+        again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
+        tried.append(Solved(found.point, compiled, found.multipliers, again, attempts))
+    return min(tried, key=lambda solved: _badness(solved.certificate))
+
+
 def _points(compiled: Compiled) -> list[Point]:
     """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
     first = point = _repaired(compiled)
-    for leaf in compiled.leaves:
-        point = leaf.term.recovered(compiled.design, point, leaf.auxiliary)
+    bounded = [(t, own) for row in compiled.rows if row.bound is not None
+               for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
+    for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
+        point = term.recovered(compiled.design, point, auxiliary)
     return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
 
 
 def _repaired(compiled: Compiled) -> Point:
-    """The solver's point, clipped into the box and scaled back into budgets it exceeds by rounding."""
+    """The solver's point, clipped into the box and brought back into budgets that it exceeds by rounding."""
     design, box = compiled.design, compiled.box
     point = design.point()
     examples, steps = point.new_examples, point.steps
+    least, fewest = examples, steps  # what is given stays
     if not design.fixed_examples:
-        low, high = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
-        examples = np.minimum(np.maximum(examples, low), high)
+        least, most = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
+        examples = np.minimum(np.maximum(examples, least), most)
     if not design.fixed_steps:
-        steps = np.minimum(np.maximum(steps, box.steps_low), box.steps_high)
+        fewest = box.steps_low
+        steps = np.minimum(np.maximum(steps, fewest), box.steps_high)
     for row in compiled.rows:
         budget = row.budget
         if budget is None:
             continue
+        needed = float(budget.example @ least + budget.step @ fewest)
         cost = float(budget.example @ examples + budget.step @ steps)
-        if budget.room < cost <= budget.room * (1 + 1e-6):
-            shrink = budget.room / cost
-            examples = examples if design.fixed_examples else examples * shrink
-            steps = steps if design.fixed_steps else steps * shrink
+        if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
+            share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
+            examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
     return Point(examples, point.spent, steps)
 
 

@@ -99,6 +99,7 @@ def compile_problem(program: Declaration, reference: Point, box: Box, *, declare
     moving = [(leaf.weight / unit) * leaf.expression for leaf in leaves if not leaf.expression.is_constant()]
     objective = cp.Minimize(sum(moving[1:], start=moving[0]) if moving else cp.Constant(0.0))
     auxiliary = [constraint for leaf in leaves for constraint in leaf.auxiliary]
+    auxiliary += [constraint for row in rows for constraint in row.auxiliary]
     declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
     return Compiled(design, box, leaves, rows, unit, declared)
 

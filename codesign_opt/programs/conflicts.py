@@ -46,7 +46,7 @@ def _relax(rows: list[Row], soft: set[int]) -> dict[int, float] | None:
         give: Any = slack.get(i, 0.0)
         built = [scaled <= give, -scaled <= give] if row.equality else [scaled <= give]
         elastic[i] = built[0]
-        constraints += built
+        constraints += built + row.auxiliary
     problem = cp.Problem(cp.Minimize(sum(slack.values())), constraints)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

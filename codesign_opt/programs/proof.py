@@ -13,12 +13,12 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
-from ..modeling.information import Trial, information_bound
 from .compiled import Compiled, Leaf
+from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["certify"]
+__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-8 is 1e-14 of the whole:
+        # smaller differences are rounding, and no certificate can resolve them
         return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
@@ -42,21 +43,25 @@ def certify(
     tolerance: float,
     *,
     tangent: Point | None = None,
+    conic: float = -np.inf,
 ) -> Certificate:
     """The better of the bounds that apply, with the candidate's feasibility in user units.
 
-    Tangents of the terms are taken at `tangent`, at the candidate unless given.
+    Tangents of the terms are taken at `tangent`, at the candidate unless given; `conic` is a bound from the conic dual.
     """
     compiled.set(point)
     infeasibility = compiled.infeasibility(point)
     pairs = list(zip(compiled.rows, multipliers, strict=True))
     price = sum(float(np.abs(y) @ row.excess(point)) for row, y in pairs if not row.box)
     value = _valued(compiled, point)
-    if any(leaf.term.as_information is not None for leaf in compiled.leaves):
-        lower, method = _information(compiled, point), "equivalence theorem"
-    else:
-        lower = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
-        method = "separable Lagrangian"
+    lower, method = -np.inf, ""
+    if compiled.design.fixed_steps and any(leaf.term.as_information is not None for leaf in compiled.leaves):
+        lower, method = _equivalence(compiled, point), "equivalence theorem"
+    if not value.total + price - lower <= tolerance * value.scale:
+        separable = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
+        lower, method = max((lower, method), (separable, "separable Lagrangian"))
+    if conic > lower:
+        lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
@@ -75,23 +80,24 @@ def _valued(compiled: Compiled, point: Point) -> _Value:
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
     """The Lagrangian at these multipliers, each leaf exact or by its tangent at `point` (section 8)."""
     design = compiled.design
-    bound = _empty(compiled.box, design, point)
+    bound = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
-        _add(bound, leaf, design, point)
+        add_leaf(bound, leaf, design, point)
     for row, multiplier in zip(compiled.rows, multipliers, strict=True):
-        _tighten_box(bound, row, design)
+        tighten_box(bound, row, design)
         if row.box:
             continue
         if row.bound is None:
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
-        for weight, term in row.bound.term.leaves():
-            _add(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER), design, point)
+        for index, (weight, term) in enumerate(row.bound.term.leaves()):
+            own = row.own[index] if row.own else ()
+            add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER, own), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
 
-def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
+def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
     bound = LagrangianBound(
         len(design),
         point.spent,
@@ -104,7 +110,7 @@ def _empty(box: Box, design: Design, point: Point) -> LagrangianBound:
     return bound
 
 
-def _add(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
+def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -> None:
     """A weighted term: exact where it is linear or knows a bound of its own, else by its tangent."""
     weight, term, expression, auxiliary = leaf
     if weight == 0:
@@ -132,7 +138,7 @@ def _add_tangent(
     bound.add_linear(offset, examples, steps)
 
 
-def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
+def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     """What a budget alone implies for one level: m <= room / c, n <= room / k."""
     budget = row.budget
     if budget is None:
@@ -149,44 +155,13 @@ def _tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 
-def _information(compiled: Compiled, point: Point) -> float:
-    """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
+def _equivalence(compiled: Compiled, point: Point) -> float:
+    """Bound for shared parameters where only examples are decided: the other terms apart, then a linear program."""
     design = compiled.design
-    others = _empty(compiled.box, design, point)
+    others = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
         if leaf.term.as_information is None:
-            _add(others, leaf._replace(auxiliary=()), design, point)
-    jacobian, limits = [], []
+            add_leaf(others, leaf._replace(auxiliary=()), design, point)
     for row in compiled.rows:
-        _tighten_box(others, row, design)
-        if row.box:
-            continue
-        for index in range(row.size.size):
-            unit = np.zeros(row.size.size)
-            unit[index] = 1 / row.size[index]
-            design.set(point)
-            value, slope, _ = linearise(row.stated, design, unit)
-            for sign in (1.0, -1.0) if row.equality else (1.0,):
-                jacobian.append(sign * slope)
-                limits.append(sign * (float(slope @ point.new_examples) - value))
-    size = len(design)
-    polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
-    tangent = (others.constant, others.examples_price)
-    return max(
-        information_bound(trials, point, tangent, polyhedron, others.examples_box)
-        for trials in _trials(compiled.leaves, design, point)
-    )
-
-
-def _trials(leaves: Sequence[Leaf], design: Design, point: Point) -> list[list[Trial]]:
-    """Y of every information error at the candidate, and from the duals of the declared equalities where there are."""
-    at_candidate, from_duals = [], []
-    for leaf in leaves:
-        term = leaf.term.as_information
-        if term is None or leaf.weight == 0:
-            continue
-        at_candidate.append(Trial(leaf.weight, term, term.solution(point.examples)))
-        dual = term.dual_solution(leaf.auxiliary, design.reference.examples)
-        if dual is not None:
-            from_duals.append(Trial(leaf.weight, term, dual / leaf.weight))
-    return [at_candidate, from_duals] if len(from_duals) == len(at_candidate) else [at_candidate]
+        tighten_box(others, row, design)
+    return equivalence_bound(compiled, others, point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -34,6 +35,8 @@ class Row:
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
+        own: of a bound whose terms have auxiliary variables: for each term the constraints on them.
+        at: the value of such a row at a point, which does not set those variables.
     """
 
     name: str
@@ -48,6 +51,13 @@ class Row:
     rate: Array | None = None
     exact: cp.Expression | None = None
     budget: Budget | None = None
+    own: tuple[tuple[cp.Constraint, ...], ...] = ()
+    at: Callable[[Point], float] | None = None
+
+    @property
+    def auxiliary(self) -> list[cp.Constraint]:
+        """All constraints on auxiliary variables of a bound's terms."""
+        return [constraint for constraints in self.own for constraint in constraints]
 
     @property
     def stated(self) -> cp.Expression:
@@ -56,7 +66,7 @@ class Row:
 
     def excess(self, point: Point) -> Array:
         """(N,) violation in the row's own units, at `point`, to which the variables are set."""
-        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
+        value = np.ravel(np.asarray(self.stated.value if self.at is None else self.at(point), dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
     def violation(self, point: Point) -> float:
@@ -64,6 +74,8 @@ class Row:
         excess = self.excess(point)
         if not excess.any():
             return 0.0
+        if self.at is not None:
+            return float(np.max(excess / self.size))
         limit = 0.0 if self.limit is None else abs(self.limit)
         size = row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
         return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))

@@ -18,7 +18,7 @@ from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
-from ..modeling.design import Design
+from ..modeling.design import Design, Point
 from .budget import Budget
 from .rows import Row, jacobians, row_size
 
@@ -138,28 +138,45 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
 
 
 def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -> Row:
-    pieces = [(w, _bounded(name, leaf, design)) for w, leaf in bound.term.leaves()]
-    for (_, leaf), (_, expression) in zip(bound.term.leaves(), pieces, strict=True):
-        check_leaf(leaf.name, expression, design)
+    leaves = list(bound.term.leaves())
+    formed = [_bounded(leaf, design) for _, leaf in leaves]
+    for (_, leaf), (expression, auxiliary) in zip(leaves, formed, strict=True):
+        check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+    pieces = [(w, expression) for (w, _), (expression, _) in zip(leaves, formed, strict=True)]
+    if any(auxiliary for _, auxiliary in formed):
+        own = tuple(tuple(auxiliary) for _, auxiliary in formed)
+        return _auxiliary_row(name, bound, design, sum(w * e for w, e in pieces) - bound.limit, own)
     expression = sum(w * e for w, e in pieces) - bound.limit
     size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     stated = sum(w * as_stated(leaf, e, design) for (_, leaf), (w, e) in
-                 zip(bound.term.leaves(), pieces, strict=True)) - bound.limit  # fmt: skip
+                 zip(leaves, pieces, strict=True)) - bound.limit  # fmt: skip
     built = expression / size[0] <= 0
     return Row(name, expression, size, built, limit=bound.limit, bound=bound, exact=stated, budget=budget)
 
 
-def _bounded(name: str, leaf: Term, design: Design) -> cp.Expression:
-    """A term inside a bound: without auxiliary variables."""
+def _bounded(leaf: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+    """A term inside a bound: without auxiliary variables where it can be said without."""
     expression, auxiliary, _ = scaled_expression(leaf, design)
-    if not auxiliary:
-        return expression
-    try:
-        return leaf.expression(design)
-    except TypeError:
-        raise ConvexityError(
-            f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
-        ) from None
+    if auxiliary and not leaf.bounded_by_duals:
+        try:
+            return leaf.expression(design), []
+        except TypeError:
+            pass
+    return expression, auxiliary
+
+
+def _auxiliary_row(
+    name: str, bound: Bound, design: Design, expression: cp.Expression, own: tuple[tuple[cp.Constraint, ...], ...]
+) -> Row:
+    """A bound on terms with auxiliary variables: its value at a point is that of the terms, not of the variables."""
+    size = sum(w * abs(leaf.value(design, design.reference)) for w, leaf in bound.term.leaves()) + abs(bound.limit)
+    size = size if np.isfinite(size) and size > 0 else 1.0
+
+    def at(point: Point) -> float:
+        return bound.term.value(design, point) - bound.limit
+
+    built = expression / size <= 0
+    return Row(name, expression, np.array([size]), built, limit=bound.limit, bound=bound, own=own, at=at)
 
 
 def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:

@@ -43,6 +43,13 @@ class Solver:
         return cls(name, verbose, options, seconds, perf_counter())
 
     @property
+    def left(self) -> float:
+        """Seconds until the time is over; infinity for any."""
+        if self.seconds is None:
+            return float("inf")
+        return max(self.seconds - (perf_counter() - self.begun), _LEAST)
+
+    @property
     def out_of_time(self) -> bool:
         """Whether the time for all attempts is over."""
         return self.seconds is not None and perf_counter() - self.begun > self.seconds
@@ -56,7 +63,7 @@ class Solver:
         assert declared is not None
         settings: dict[str, Any] = dict(_TIGHT) if self.name == "CLARABEL" else {}
         if self.seconds is not None and self.name == "CLARABEL":
-            settings["time_limit"] = max(self.seconds - (perf_counter() - self.begun), _LEAST)
+            settings["time_limit"] = self.left
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cvxpy warns of inaccuracy
             try:

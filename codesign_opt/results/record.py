@@ -242,8 +242,7 @@ class PlanRecord:
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])
         if record["estimation"] is not None:
-            notes = tuple(record["estimation"]["training_notes"])
-            record["estimation"] = EstimationRecord(**{**record["estimation"], "training_notes": notes})
+            record["estimation"] = EstimationRecord.from_dict(record["estimation"])
         return cls(**record)
 
 
