@@ -15,6 +15,7 @@ from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
 from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
 from .constraints import Constraint, as_named
+from .curvature import blamed, clipped
 from .design import Design, Point
 from .gradients import row_size
 from .parameters import amount
@@ -180,8 +181,11 @@ class SoftConstraint(Composite):
         if self.bound is not None:
             bound.constant -= float(slopes[0]) * self.bound.limit
             return tried(bound, slopes, self.inside, point, design, auxiliary[2:])
-        rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
-        add_tangent(bound, rows, slopes, point, design)
+        try:
+            rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
+            add_tangent(bound, rows, slopes, point, design)
+        except ConvexityError:  # a function without a gradient
+            bound.constant = -np.inf
         return True
 
     def _slopes(self, auxiliary: Sequence[cp.Constraint], design: Design, point: Point) -> tuple[Array, float]:
@@ -229,5 +233,5 @@ def _standard(name: str, row: Any) -> tuple[cp.Expression, bool]:
             f"{name}: {row!r} has no violation to price; state it with <=, >=, == or as a second-order cone."
         )
     if not row.is_dcp():
-        raise ConvexityError(f"{name} is not convex in (examples, steps): {str(row)[:120]}")
+        raise ConvexityError(f"{clipped(name)} is not convex in (examples, steps): {blamed(expression)}.")
     return expression, both

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cvxpy as cp
@@ -12,11 +12,14 @@ from ..basics.checks import Array, Mask
 from ..modeling.algebra import Bound
 from ..modeling.constraints import Constraint, Named
 from ..modeling.design import Box, Design, Point
+from .budget import Budget
 
 __all__ = ["constraint_values"]
 
 
-def constraint_values(constraints: Sequence[Named], design: Design, point: Point) -> dict[str, dict[str, float]]:
+def constraint_values(
+    constraints: Sequence[Named], budgets: Mapping[str, Budget], design: Design, point: Point
+) -> dict[str, dict[str, float]]:
     """{name: {"value", "limit", "slack"}} of every constraint at a point, in the units that it is stated in.
 
     Of a constraint with many rows or levels the record is that of the entry with the least slack; "sigma" says where
@@ -24,13 +27,16 @@ def constraint_values(constraints: Sequence[Named], design: Design, point: Point
     `value` is the left side and `limit` the right one.
     """
     design.set(point)
-    return {item.name: _record(item, design, point) for item in constraints}
+    return {item.name: _record(item, budgets.get(item.name), design, point) for item in constraints}
 
 
-def _record(item: Named, design: Design, point: Point) -> dict[str, float]:
+def _record(item: Named, budget: Budget | None, design: Design, point: Point) -> dict[str, float]:
     what = item.what
     if isinstance(what, Bound):
-        value = float(sum(weight * leaf.value(design, point) for weight, leaf in what.term.leaves()))
+        if budget is None:
+            value = float(sum(weight * leaf.value(design, point) for weight, leaf in what.term.leaves()))
+        else:  # in numbers: a price may be a function that takes long
+            value = float(budget.example @ point.new_examples + budget.step @ point.steps + what.limit - budget.room)
         return {"value": value, "limit": float(what.limit), "slack": float(what.limit) - value}
     box = what.level_bounds(design) if isinstance(what, Constraint) else None
     if box is not None:

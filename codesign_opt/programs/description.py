@@ -47,7 +47,7 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         tables=tables,
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
-        constraints=constraint_values(program.constraints, solved.compiled.design, point),
+        constraints=constraint_values(program.constraints, program.budgets, solved.compiled.design, point),
         sensitivities=sensitivities(solved),
         **_of_the_table(program),
     )
