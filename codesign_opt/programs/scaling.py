@@ -18,6 +18,7 @@ from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
+from ..modeling.curvature import blamed, clipped
 from ..modeling.design import Design, Point
 from ..modeling.own_variables import as_stated_pair, own_variables, refuse_whole_numbers
 from .budget import Budget
@@ -187,6 +188,8 @@ def _bounded(leaf: Term, design: Design) -> tuple[cp.Expression, cp.Expression, 
         return expression, expression, auxiliary
     if not auxiliary:
         return expression, as_stated(leaf, expression, design), []
+    if leaf.bounded_by_duals:
+        return expression, expression, auxiliary
     try:
         whole = leaf.expression(design)
         return whole, whole, []
@@ -208,16 +211,16 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
     _start(own)
     if not constraint.is_dcp():
         raise ConvexityError(
-            f"'{name}' is not convex in (examples, steps): {constraint}. State a lower bound on a convex "
-            "quantity, a ratio or a product as a linear row; see docs/theory.md section 7 for restatements."
+            f"'{clipped(name)}' is not convex in (examples, steps): {blamed(expression)}. State a lower bound on a "
+            "convex quantity, a ratio or a product as a linear row; see docs/theory.md section 7.6."
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
     try:
         size = row_size(flat, 0.0)
     except NotImplementedError:
         raise ConvexityError(
-            f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "
-            "bound on a largest entry is a bound on every entry."
+            f"'{clipped(name)}' uses a function whose gradient cvxpy does not know: {clipped(str(constraint))}. State "
+            "it another way: a bound on a largest entry is a bound on every entry."
         ) from None
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
@@ -297,7 +300,7 @@ def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
     refuse_whole_numbers(name, own_variables([expression], design))
     if not (expression.is_dcp() and expression.is_convex()):
         raise ConvexityError(
-            f"{name} is not convex in (density, steps): cvxpy finds it {expression.curvature}. A concave price, a "
+            f"{clipped(name)} is not convex in (density, steps): {blamed(expression)}. A concave price, a "
             "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
         )
 
