@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -79,6 +80,7 @@ class Monotone(Constraint):
         quantity: "density" or "step_density".
     """
 
+    nested: ClassVar[bool] = True
     direction: str
     quantity: str = "density"
 

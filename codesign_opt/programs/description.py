@@ -11,8 +11,10 @@ from ..ingredients.grids import grid_from_steps
 from ..modeling.constraints import Constraint
 from ..results.plan import Plan
 from .compiled import Solved
+from .constraint_values import constraint_values
 from .declaration import Declaration
 from .rows import Row
+from .sensitivities import sensitivities
 
 __all__ = ["describe"]
 
@@ -48,6 +50,8 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         tables=tables,
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
+        constraints=constraint_values(program.constraints, program.budgets, solved.compiled.design, point),
+        sensitivities=sensitivities(solved),
         **_of_the_table(program),
     )
 

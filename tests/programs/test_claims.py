@@ -11,7 +11,7 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.certificate.verdict import Certificate
-from codesign_opt.programs.attempts import _first_reference
+from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.conflicts import diagnose
 from tests.helpers.infeasible import KINDS, complaint
 
@@ -39,7 +39,7 @@ def test_a_thin_feasible_set_is_never_refuted(kind):
         instance = KINDS[kind](np.random.default_rng(200 + seed))
         for name in instance.amounts:
             program = instance.relaxed(name, 1.001).declaration
-            diagnose(program, _first_reference(program))
+            diagnose(program, first_point(program))
 
 
 def test_feasible_programs_far_from_their_first_reference_are_solved():
