@@ -21,7 +21,7 @@ def diagnose(program: Declaration, start: Point) -> Point | None:
     """Raise InfeasibleError that names the constraints in conflict with amounts, where a proof says that there are.
 
     All constraints give way at first, as little as they can: that shows a point that violates them least, around which
-    the proof is looked for (docs/theory.md section 8.3). Without one nothing is announced. Then each constraint of the
+    the proof is looked for (docs/theory.md section 8.4). Without one nothing is announced. Then each constraint of the
     conflict gives way alone, the others held.
 
     Returns:

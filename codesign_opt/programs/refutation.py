@@ -1,6 +1,6 @@
 """Proof that a program has no feasible point: multipliers whose Lagrangian of the constraints alone is positive.
 
-docs/theory.md section 8.3. For y >= 0 every feasible x has sum_j y_j h_j(x) <= 0; where a lower bound of that sum over
+docs/theory.md section 8.4. For y >= 0 every feasible x has sum_j y_j h_j(x) <= 0; where a lower bound of that sum over
 the bounds of single levels is above zero, there is none. Convex rows enter by tangents, which lie below them, so that
 multipliers may come from anywhere: here from a linear program over the tangents, whose word is not trusted.
 """

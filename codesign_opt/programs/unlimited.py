@@ -8,7 +8,7 @@ from ..basics.checks import Array, Mask
 from ..basics.errors import UnboundedError
 from ..basics.wording import quantity as shown
 from ..modeling.design import Box, Design, Point
-from .compiled import compile_problem
+from .compiled import Compiled, compile_problem
 from .declaration import Declaration
 
 __all__ = ["refuse_unlimited"]
@@ -28,15 +28,16 @@ def refuse_unlimited(program: Declaration, point: Point | None) -> None:
     """
     if point is None:
         return
+    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
     for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
         if not decided:
             continue
         every = np.ones(len(program.levels), dtype=bool)
-        if _falls(program, point, name, every) is not None:
-            raise _unlimited(program, point, name, every)
-        alone = np.array([_limitless(program, point, name, level) for level in range(every.size)])
-        if alone.any() and _falls(program, point, name, alone) is not None:
-            raise _unlimited(program, point, name, alone)
+        if _falls(program, compiled, point, name, every) is not None:
+            raise _unlimited(program, compiled, point, name, every)
+        alone = np.array([_limitless(program, compiled, point, name, level) for level in range(every.size)])
+        if alone.any() and _falls(program, compiled, point, name, alone) is not None:
+            raise _unlimited(program, compiled, point, name, alone)
 
 
 def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
@@ -48,26 +49,25 @@ def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
     )
 
 
-def _limitless(program: Declaration, point: Point, name: str, level: int) -> bool:
+def _limitless(program: Declaration, compiled: Compiled, point: Point, name: str, level: int) -> bool:
     only = np.zeros(len(program.levels), dtype=bool)
     only[level] = True
-    return _falls(program, point, name, only) is not None
+    return _falls(program, compiled, point, name, only) is not None
 
 
-def _falls(program: Declaration, point: Point, name: str, levels: Mask) -> Array | None:
+def _falls(program: Declaration, compiled: Compiled, point: Point, name: str, levels: Mask) -> Array | None:
     """The objective along the ray where it only falls and every constraint holds; else None."""
     high = program.box.examples_high if name == "examples" else program.box.steps_high
     if np.all(np.isfinite(high[levels])):
         return None
-    values = np.array([_rated(program, _moved(point, name, levels, factor)) for factor in _MORE])
+    values = np.array([_rated(compiled, _moved(point, name, levels, factor)) for factor in _MORE])
     with np.errstate(invalid="ignore"):
         falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])
     return values if np.all(np.isfinite(values)) and falling else None
 
 
-def _rated(program: Declaration, point: Point) -> float:
+def _rated(compiled: Compiled, point: Point) -> float:
     """The objective; inf at a point that violates a constraint."""
-    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
     compiled.set(point)
     if compiled.infeasibility(point) > _FEASIBLE:
         return np.inf
@@ -75,8 +75,8 @@ def _rated(program: Declaration, point: Point) -> float:
         return float(sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves))
 
 
-def _unlimited(program: Declaration, point: Point, name: str, levels: Mask) -> UnboundedError:
-    values = _falls(program, point, name, levels)
+def _unlimited(program: Declaration, compiled: Compiled, point: Point, name: str, levels: Mask) -> UnboundedError:
+    values = _falls(program, compiled, point, name, levels)
     assert values is not None
     sigma = program.levels.sigma[levels]
     where = "" if levels.all() else f" at sigma {sigma[0]:.3g}" + (f" to {sigma[-1]:.3g}" if sigma.size > 1 else "")
