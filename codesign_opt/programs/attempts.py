@@ -32,6 +32,7 @@ __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
+_UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -168,8 +169,10 @@ def not_certified(
     blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
-        return NotCertifiedError(f"{late}No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+        said = f"{_UNDECIDED} No point in {len(attempts)} attempts ({found})."
+        return NotCertifiedError(f"{late}{said}{blame}", attempts)
     proof = best.certificate
+    late += f"{_UNDECIDED} " if proof.infeasibility > _FEASIBLE else ""
     return NotCertifiedError(
         f"{late}Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",

@@ -320,7 +320,8 @@ class _Slacks(Term):
 def with_slacks(violation: Violation) -> Compiled:
     """The elastic program as a program like any other: the sum of slacks, under rows that give way by theirs."""
     compiled = violation.compiled
-    rows, slacks = [], []
+    rows: list[Row] = []
+    slacks: list[cp.Variable] = []
     for row in compiled.rows:
         if row.box:
             rows.append(row)

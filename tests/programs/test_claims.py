@@ -99,6 +99,13 @@ def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
             co.Problem(co.ScoreError(coarse) + co.Discretization(coarse), [*BUDGETS, *rows]).solve()
 
 
+def test_without_a_proof_nothing_is_called_infeasible(monkeypatch):
+    """The solver says "infeasible", rightly; the library says so only with a proof of its own."""
+    monkeypatch.setattr("codesign_opt.programs.conflicts.refutation", lambda program, start: None)
+    with pytest.raises(co.NotCertifiedError, match="No feasible point was found, and infeasibility is not proved"):
+        co.Problem(S + D, [*BUDGETS, co.Floor(1e5)]).solve()
+
+
 def test_a_cap_of_zero_forbids_nothing_where_no_term_needs_examples():
     class Pays(co.Term):
         def expression(self, design):
