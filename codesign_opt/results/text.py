@@ -302,7 +302,7 @@ def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
     if levels is not None:
         change = "" if elasticity is None else signed(elasticity, "%")
         slack = not value or (elasticity is not None and abs(elasticity) < 1e-9)
-        where = "(binds nowhere)" if slack else f"unit; {_held_range(plan, levels)}"
+        where = "(binds nowhere)" if slack else _held_range(plan, levels)
         return [_clip(name, 26), limit, "0" if slack else signed(float(value)), where, "" if slack else change]
     if elasticity is not None and abs(elasticity) < 1e-9:
         return [_clip(name, 26), limit, "0", "(not binding)", ""]
@@ -311,10 +311,9 @@ def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
 
 
 def _held_range(plan: PlanRecord, prices: Array) -> str:
-    """How many levels a bound of single levels holds, and between which noise levels."""
+    """How many levels a bound of single levels holds: which ones and for how much, the plan's tables tell."""
     held = np.flatnonzero(np.abs(prices) > 1e-6 * np.abs(prices).max())
-    low, high = (quantity(float(plan.levels.edges[at]), 3) for at in (held[0], held[-1] + 1))
-    return f"{held.size} bind, {low}-{high}"
+    return f"unit; {held.size} bind"
 
 
 def _unit(plan: PlanRecord, name: str) -> str:
