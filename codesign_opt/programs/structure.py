@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Indices
 from ..modeling.design import Design, Point
 from .declaration import Declaration
 from .rows import Row, jacobians
@@ -43,10 +43,11 @@ class Answer:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
         if any(row.bound is None for row in rows):
             design.set(self.point)
-        pulls, holding = [], np.zeros((2, len(design)))
+        pulls: list[tuple[Array, int, Indices | None]] = []
+        holding = np.zeros((2, len(design)))
         for row in rows:
-            if row.bound is not None:
-                pulls.append((np.array([self.budget_multipliers[row.name]]), None))
+            if row.bound is not None or row.levels is None:
+                pulls.append((np.array([self.budget_multipliers[row.name]]), 0, None))
                 continue
             # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
             slopes = jacobians(row.stated, design)
@@ -55,11 +56,11 @@ class Answer:
             pull = np.where(tight, np.maximum(pull, 0.0), 0.0)
             quantity = int(abs(slopes[0]).sum() == 0)  # 0: examples, 1: steps
             np.add.at(holding[quantity], row.levels[pull > 0], 1.0)
-            pulls.append((pull, quantity))
+            pulls.append((pull, quantity, row.levels))
         # bounds that coincide on a level hold it together: each pays its share, and the whole is paid once
         return [
-            pull if quantity is None else pull / np.maximum(holding[quantity][row.levels], 1.0)
-            for row, (pull, quantity) in zip(rows, pulls, strict=True)
+            pull if levels is None else pull / np.maximum(holding[quantity][levels], 1.0)
+            for pull, quantity, levels in pulls
         ]
 
 
