@@ -7,6 +7,7 @@ from .design import Design, Point
 from .discretization import Discretization, SeparableDiscretization
 from .gram import GramDiscretization
 from .information import InformationError
+from .shared_parameters import SharedParameters
 from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
@@ -27,6 +28,7 @@ __all__ = [
     "ScoreError",
     "SeparableDiscretization",
     "Share",
+    "SharedParameters",
     "Smooth",
     "StabilityCap",
     "StepSizeError",

@@ -27,7 +27,8 @@ __all__ = ["Bound", "Sum", "Term", "check_table"]
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
     "scales_itself", "majorised", "monotone", "known_convex", "needs_examples", "as_compute", "as_information",
-    "nested", "leaves", "formulation", "recovered", "resolution", "value", "constant", "add_to", "add_solved",
+    "nested", "leaves", "at_levels", "formulation", "recovered", "resolution", "value", "constant", "add_to",
+    "add_solved",
     "linear_prices", "parts", "level_parts", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
@@ -133,6 +134,10 @@ class Term(ABC):
     def leaves(self) -> Iterator[tuple[float, Term]]:
         """(weight, term) for every summand."""
         yield 1.0, self
+
+    def at_levels(self, levels: Levels) -> Term:
+        """The term that this one is on the levels of a program: itself, unless it is a family of terms."""
+        return self
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""

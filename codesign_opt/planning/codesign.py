@@ -17,13 +17,14 @@ from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
+from ..modeling.constraints import as_named
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
 from .declared_bounds import Between, declared_bounds
-from .few_steps import exact_stop
 from .question import Study
 from .real_steps import START
+from .shared_stops import only_shared
 from .stopping_points import Stop, bound_between, from_plan, sweep
 from .whole_steps import hand_out
 
@@ -164,14 +165,12 @@ def _plan(study: Study, how: Search) -> Plan:
     probe = study.model.probe
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
-    plan = hand_out(study, plan, polish=how.polish)
+    if how.between is None:  # whole steps may stop anywhere
+        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
+    plan = hand_out(study, plan, polish=how.polish, stops=None if how.stopping_sigma is not None else (low, high))
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
-    if how.stopping_sigma is not None or how.polish is False or study.constraints:
-        return plan
-    if how.between is None:  # few steps may stop anywhere
-        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
-    return exact_stop(study, plan, low, high)
+    return plan
 
 
 def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
@@ -245,9 +244,10 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
 
 def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
     """What is proved between the stopping points tried: by declared programs where the user added anything."""
-    if not (study.terms or study.constraints):
+    if only_shared(study) and (study.terms or not study.constraints):
         bound, evaluations = bound_between(study, stops, tolerance)
-        return Between(bound, evaluations, (), ())
+        names = [as_named(stated, index).name for index, stated in enumerate(study.constraints)]
+        return Between(bound, evaluations, (), tuple(f"{name} is left out beside shared parameters" for name in names))
     best = min(stops, key=lambda stop: stop.error)
     sigmas = sorted(stop.sigma for stop in stops)
     return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance)

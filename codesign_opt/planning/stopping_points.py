@@ -23,6 +23,7 @@ from ..solvers.joint.newton import JointSolution, solve_joint
 from .between_stops import interval_bounds
 from .budgets import COMPUTE, STEPS
 from .question import Study
+from .shared_stops import add_shared, only_shared, shared_terms
 
 __all__ = ["Stop", "bound_between", "bounds_of", "solved_at", "sweep"]
 
@@ -212,7 +213,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     nearest solved point is far, its multipliers do not carry: the middle is solved and joins `stops`.
     """
     solved = [s for s in stops if s.failure is None]
-    if len(solved) < 2 or len(solved) < len(stops):
+    if not only_shared(study) or len(solved) < 2 or len(solved) < len(stops):
         return -np.inf, 0
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
@@ -283,7 +284,7 @@ def _solve_all(study: Study, sigmas: Array, near: Sequence[Stop | None]) -> list
 def _interval_bounds(study: Study, intervals: list[tuple[float, float]], near: list[Stop]) -> Array | None:
     """Bounds of all intervals at once, those that the batch leaves out one by one; None where there is no batch."""
     shapes = {(stop.prices.size, stop.bands.size) for stop in near}
-    if len(shapes) > 1:
+    if len(shapes) > 1 or study.terms:
         return None
     lows, highs = np.array(intervals).T
     prices, bands = np.stack([stop.prices for stop in near]), np.stack([stop.bands for stop in near])
@@ -311,6 +312,8 @@ def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | Non
     bound.constant += table.truncation + table.initial + table.final_floor - float(near.bands @ near.bands) / 4
     _add_budgets(bound, study, table, near)
     _add_last_evaluation(bound, study, table, a, near)
+    for weight, term in shared_terms(study):
+        add_shared(bound, study, (weight, term), (a, b), near.plan, float(near.prices[0]))
     return bound.value()
 
 

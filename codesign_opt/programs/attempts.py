@@ -15,7 +15,7 @@ from ..basics.errors import InfeasibleError, NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
-from . import given_sampler, information_structure, joint_structure  # noqa: F401  importing registers them
+from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  importing registers them
 from .budget import Budget
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose

@@ -20,6 +20,8 @@ from .scaling import as_stated, scaled_expression
 
 __all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
 
+_RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
+
 
 @dataclass(frozen=True, eq=False)
 class _Value:
@@ -57,8 +59,9 @@ def certify(
     lower, method = -np.inf, ""
     if compiled.design.fixed_steps and any(leaf.term.as_information is not None for leaf in compiled.leaves):
         lower, method = _equivalence(compiled, point), "equivalence theorem"
-    if not value.total + price - lower <= tolerance * value.scale:
-        separable = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
+    enough = value.total + price - tolerance * value.scale
+    if not lower >= enough:
+        separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
         lower, method = max((lower, method), (separable, "separable Lagrangian"))
     if conic > lower:
         lower, method = conic, "conic dual"
@@ -75,6 +78,21 @@ def _valued(compiled: Compiled, point: Point) -> _Value:
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in compiled.leaves),
         sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
     )
+
+
+def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float) -> float:
+    """The Lagrangian's bound, with multipliers raised by as much as a conic solver rounds where they fall short.
+
+    Where a part is linear, by its tangent, a multiplier too small by a rounding makes every level too dear to leave
+    alone, and each costs the bound that rounding; raised multipliers cost it once.
+    """
+    lower = -np.inf
+    for rounding in (0.0, *(_RAISED if compiled.declared is not None else ())):
+        raised = [multiplier * (1 + rounding) for multiplier in multipliers]
+        lower = max(lower, lagrangian(compiled, raised, point).value())
+        if lower >= enough:
+            break
+    return lower
 
 
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
