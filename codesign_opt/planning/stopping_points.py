@@ -23,7 +23,7 @@ from ..solvers.joint.newton import JointSolution, solve_joint
 from .between_stops import interval_bounds
 from .budgets import COMPUTE, STEPS
 from .question import Study
-from .shared_stops import add_shared, only_shared, shared_terms
+from .shared_stops import add_shared, shared_terms
 
 __all__ = ["Stop", "bound_between", "bounds_of", "solved_at", "sweep"]
 
@@ -213,7 +213,7 @@ def bound_between(study: Study, stops: list[Stop], tolerance: float) -> tuple[fl
     nearest solved point is far, its multipliers do not carry: the middle is solved and joins `stops`.
     """
     solved = [s for s in stops if s.failure is None]
-    if not only_shared(study) or len(solved) < 2 or len(solved) < len(stops):
+    if len(solved) < 2 or len(solved) < len(stops):
         return -np.inf, 0
     best, solves = min(s.error for s in solved), 0
     todo = [(a.sigma, b.sigma) for a, b in pairwise(solved)]
