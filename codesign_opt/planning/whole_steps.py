@@ -116,13 +116,20 @@ def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
 def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps) -> tuple[list[Settled | None], list[str]]:
     """Grids whose real steps obey the study's limits, settled, and what is to be said of how they obey."""
     for reading in (INSIDE, START):
-        found = [settle(study, grid) for grid in _within(study, plan, polish, real, reading)]
-        if any(found):
-            return found, [_READ_AT_THE_START] if reading == START else []
+        found = [settle(study, grid) for grid in _within(study, plan, real, reading)]
+        best = min((each for each in found if each is not None), key=lambda each: each.total, default=None)
+        if best is None:
+            continue
+        # descents take seconds and seldom keep every limit: the best alone is descended
+        wanted = polish if polish is not None else best.sigmas.size - 1 < _descended_below(study.model)
+        polished = study.model.polish(best.sigmas) if wanted else best.sigmas
+        if polished is not best.sigmas and real.admits(polished, reading):
+            found.append(settle(study, polished))
+        return found, [_READ_AT_THE_START] if reading == START else []
     return [], []
 
 
-def _within(study: Study, plan: Plan, polish: bool | None, real: RealSteps, reading: str) -> list[Array]:
+def _within(study: Study, plan: Plan, real: RealSteps, reading: str) -> list[Array]:
     """Grids inside the limits, around the continuous step count and the least possible."""
     final = final_steps(plan.terminal)
     count = min(float(plan.steps.sum()) + final, float(MOST_STEPS))
@@ -137,13 +144,7 @@ def _within(study: Study, plan: Plan, polish: bool | None, real: RealSteps, read
     for k in sorted(whole):
         plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
         grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
-        if grid is None:
-            continue
-        grids.append(grid)
-        wanted = polish if polish is not None else k < _descended_below(study.model)
-        polished = study.model.polish(grid) if wanted else grid
-        if polished is not grid and real.admits(polished, reading):
-            grids.append(polished)
+        grids += [] if grid is None else [grid]
     return grids
 
 
