@@ -20,7 +20,6 @@ from ..modeling import Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
-from .few_steps import exact_stop
 from .question import Study
 from .real_steps import START
 from .stopping_points import Stop, bound_between, from_plan, sweep
@@ -163,14 +162,12 @@ def _plan(study: Study, how: Search) -> Plan:
     probe = study.model.probe
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
-    plan = hand_out(study, plan, polish=how.polish)
+    if how.between is None:  # whole steps may stop anywhere
+        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
+    plan = hand_out(study, plan, polish=how.polish, stops=None if how.stopping_sigma is not None else (low, high))
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
-    if how.stopping_sigma is not None or how.polish is False or study.constraints:
-        return plan
-    if how.between is None:  # few steps may stop anywhere
-        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
-    return exact_stop(study, plan, low, high)
+    return plan
 
 
 def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
