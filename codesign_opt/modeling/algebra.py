@@ -27,7 +27,8 @@ __all__ = ["Bound", "Sum", "Term", "check_table"]
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
     "scales_itself", "majorised", "monotone", "known_convex", "needs_examples", "as_compute", "as_information",
-    "leaves", "at_levels", "formulation", "recovered", "resolution", "value", "constant", "add_to", "add_solved",
+    "nested", "leaves", "at_levels", "formulation", "recovered", "resolution", "value", "constant", "add_to",
+    "add_solved",
     "linear_prices", "parts", "level_parts", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
@@ -47,6 +48,9 @@ class Term(ABC):
         scales_itself: whether `expression` is declared in relative units already; others are probed and rescaled.
         monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
         couples: whether the coupling of the term's table is part of what it says.
+        nested: whether the term of a design on some levels is never less than the term of the same design on the
+            levels above any of their edges alone, as of integrals over sigma of something nonnegative, of maxima and of
+            norms; then it bounds the error between stopping points (docs/theory.md section 7.7).
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -63,6 +67,7 @@ class Term(ABC):
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
     couples: ClassVar[bool] = True
+    nested: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

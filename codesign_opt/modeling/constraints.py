@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -37,7 +37,21 @@ _QUANTITIES = ("density", "examples", "step_density", "steps", "step_size")
 
 
 class Constraint(ABC):
-    """A convex constraint on the design; subclass it with one method, `constraints`."""
+    """A convex constraint on the design; subclass it with one method, `constraints`.
+
+    Attributes:
+        nested: whether a design that meets the constraint meets it on the levels above any of their edges alone, as
+            limits of single levels do and upper bounds of sums; then it tightens what is proved between stopping
+            points, which without it is right and weaker (docs/theory.md section 7.7).
+    """
+
+    nested: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # what a class said of its own mathematics it does not say of a subclass's
+        if {"constraints", "box"} & set(vars(cls)) and "nested" not in vars(cls):
+            cls.nested = False
 
     @abstractmethod
     def constraints(self, design: Design) -> list[cp.Constraint]:
@@ -58,13 +72,19 @@ class Constraint(ABC):
         return None if box is None else StepLimits.of_box(box, design.levels)
 
 
-def named(name: str, what: Any) -> Named:
-    """Give a bound, a constraint or a function of the design the name used in messages and shadow prices."""
+def named(name: str, what: Any, *, nested: bool = False) -> Named:
+    """Give a bound, a constraint or a function of the design the name used in messages and shadow prices.
+
+    Args:
+        name: not empty.
+        what: the constraint.
+        nested: of a function, what a `Constraint` says by its attribute of this name.
+    """
     if not isinstance(name, str) or not name:
         raise ValueError(f"named: the name is {name!r}; a non-empty string is needed.")
     if not (isinstance(what, (Bound, Constraint)) or callable(what)):
         raise ValueError(f"named({name!r}, …): a bound, a constraint or a function of the design is needed.")
-    return Named(name, what)
+    return Named(name, what, nested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +93,7 @@ class Named:
 
     name: str
     what: Bound | Constraint | Callable[[Design], Any]
+    nested: bool = False
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self.name} has no truth value; list the constraint in the problem.")
@@ -215,6 +236,8 @@ class Floor(_LevelBound):
         low, high: the range of sigma.
     """
 
+    nested: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.quantity == "step_size":
             raise ValueError(
@@ -241,6 +264,8 @@ class Cap(_LevelBound):
         quantity: as for Floor, and "step_size" (in sigma), which bounds the steps from below.
         low, high: the range of sigma.
     """
+
+    nested: ClassVar[bool] = True
 
     def box(self, design: Design) -> Box:
         inside, amounts = self._inside(design), self._amounts(design)
@@ -293,6 +318,7 @@ class Monotone(Constraint):
         quantity: "density" or "step_density".
     """
 
+    nested: ClassVar[bool] = True
     direction: str
     quantity: str = "density"
 

@@ -116,6 +116,19 @@ class Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 
+    def above(self, first: int) -> Design:
+        """The same design on the levels from the `first` on, as a design of its own: of the same variables."""
+        unit = self.reference
+        cut = Point(unit.new_examples[first:], unit.spent[first:], unit.steps[first:])
+        return replace(
+            self,
+            levels=Levels(self.levels.edges[first:]),
+            new_variable=self.new_variable[first:],
+            step_variable=self.step_variable[first:],
+            reference=cut,
+            steps_low=None if self.steps_low is None else self.steps_low[first:],
+        )
+
     def __len__(self) -> int:
         return len(self.levels)
 

@@ -285,6 +285,7 @@ class Compute(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
 
@@ -345,6 +346,7 @@ class Steps(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     @property
     def needs_examples(self) -> bool:
@@ -369,6 +371,7 @@ class Smooth(Term):
         weight: multiplies the integral; in error per (density squared per unit log sigma).
     """
 
+    nested: ClassVar[bool] = True
     quantity: str = "density"
     weight: float = field(default=1.0)
 
