@@ -243,13 +243,13 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
 
 def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
     """What is proved between the stopping points tried: by declared programs where the user added anything."""
-    if only_shared(study) and (study.terms or not study.constraints):
+    if only_shared(study) and not study.constraints:
         bound, evaluations = bound_between(study, stops, tolerance)
-        left = ("constraints are left out beside shared parameters",) if study.constraints else ()
-        return Between(bound, evaluations, (), left)
+        return Between(bound, evaluations, (), ())
     best = min(stops, key=lambda stop: stop.error)
     sigmas = sorted(stop.sigma for stop in stops)
-    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance)
+    plans = [stop.plan for stop in stops if stop.plan is not None]
+    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance, plans)
 
 
 def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
