@@ -164,14 +164,14 @@ def test_every_constraint_says_its_value_its_limit_and_its_slack():
     ]  # fmt: skip
     plan = co.Problem(ERROR, rows).solve()
     said, density = plan.constraints, plan.examples / TABLE.log_width
-    assert list(said) == ["Compute", "Floor(density)", "Cap(step_size)", "low", "steps"]
+    assert list(said) == ["Compute", "Floor(density)", "Cap(step_size, to 1)", "low", "steps"]
     for record in said.values():
         assert abs(record["slack"]) == pytest.approx(abs(record["value"] - record["limit"]), abs=1e-9)
     assert said["Compute"]["slack"] == pytest.approx(0.0, abs=1e-2)
     assert said["Floor(density)"]["value"] == pytest.approx(density.min(), rel=1e-9)
     assert said["Floor(density)"]["limit"] == pytest.approx(50.0)
     sizes = (TABLE.width / plan.steps)[TABLE.sigma <= 1.0]
-    assert said["Cap(step_size)"]["value"] == pytest.approx(sizes.max(), rel=1e-9)
+    assert said["Cap(step_size, to 1)"]["value"] == pytest.approx(sizes.max(), rel=1e-9)
     assert said["low"]["value"] == pytest.approx(plan.examples[:10].sum(), rel=1e-9)
     assert said["steps"]["slack"] == pytest.approx(30 - plan.steps.sum(), rel=1e-9)
 
