@@ -244,13 +244,14 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
 
 def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
     """What is proved between the stopping points tried: by declared programs where the user added anything."""
-    if only_shared(study) and (study.terms or not study.constraints):
+    if only_shared(study) and not study.constraints:
         bound, evaluations = bound_between(study, stops, tolerance)
         names = [as_named(stated, index).name for index, stated in enumerate(study.constraints)]
         return Between(bound, evaluations, (), tuple(f"{name} is left out beside shared parameters" for name in names))
     best = min(stops, key=lambda stop: stop.error)
     sigmas = sorted(stop.sigma for stop in stops)
-    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance)
+    plans = [stop.plan for stop in stops if stop.plan is not None]
+    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance, plans)
 
 
 def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
