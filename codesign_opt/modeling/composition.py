@@ -45,6 +45,11 @@ class Declared(NamedTuple):
     constant: float
 
     @property
+    def base(self) -> float:
+        """What the design can't change, where it is any: what 1e300 examples leave is rounding."""
+        return self.constant if abs(self.constant) > 1e-12 * abs(self.value) else 0.0
+
+    @property
     def moving(self) -> float:
         """Size of what the design can change."""
         size = abs(self.value - self.constant)

@@ -80,6 +80,7 @@ def solve_declared(
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
+        if found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -90,6 +91,13 @@ def solve_declared(
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
     return best, attempts
+
+
+def _astray(found: Solved, reference: Point) -> bool:
+    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    compiled = found.compiled
+    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
 
 def _improving(attempts: list[dict[str, Any]]) -> bool:

@@ -9,7 +9,7 @@ that z gives their q, exact, beside these prices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import cvxpy as cp
@@ -53,9 +53,13 @@ class _Parts:
             self.inner.append(inner)
             self.constraints += [expression <= inner, inner <= outer, *own]
             return outer
-        expression, own = term.formulation(self.design)
+        expression, own = term.formulation(replace(self.design, declares=self._inside))
         self.constraints += own
         return expression
+
+    def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """A part of a term that is made of others: exact, too, where it can be."""
+        return self.stated(term), []
 
 
 def _has_exact_bound(term: Term, design: Design) -> bool:

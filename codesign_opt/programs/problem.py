@@ -279,7 +279,11 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
 def _check(program: Declaration) -> None:
     """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
     design = program.design(program.neutral)
-    for _, leaf in program.leaves:
+    bounded = [
+        leaf for item in program.constraints if isinstance(item.what, Bound) for _, leaf in item.what.term.leaves()
+    ]
+    inside = [part for leaf in [*(leaf for _, leaf in program.leaves), *bounded] for part in leaf.components()]
+    for leaf in [*inside, *(leaf for _, leaf in program.leaves)]:  # the parts of a term first: they are to blame
         if not leaf.known_convex:
             expression, auxiliary = leaf.formulation(design)
             check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
