@@ -56,6 +56,7 @@ from .modeling import Point as Point
 from .modeling import ScoreError as ScoreError
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share
+from .modeling import SharedParameters as SharedParameters
 from .modeling import Smooth as Smooth
 from .modeling import SoftConstraint as SoftConstraint
 from .modeling import StabilityCap as StabilityCap
@@ -91,5 +92,6 @@ from .samplers.members import Sampler as Sampler
 from .solvers.waterfill.fill import waterfill as waterfill
 from .training.optimisers import AveragedSGD as AveragedSGD
 from .training.optimisers import ConstantStepSGD as ConstantStepSGD
+from .training.shared import SharedTraining as SharedTraining
 
 __version__: str

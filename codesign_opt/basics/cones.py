@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .checks import Indices, Mask
+from .checks import Array, Indices, Mask
 
 __all__ = ["Cones"]
 
@@ -22,7 +22,7 @@ class Cones:
         second_order: sizes of cones |x[1:]| <= x[0].
         semidefinite: orders of matrices, as upper triangles by column, entries off the diagonal times sqrt(2).
         exponential: number of cones y exp(x / y) <= z, three rows each.
-        power: exponent a of each cone x^a y^(1 - a) >= |z|, three rows each.
+        power: exponents a of each cone prod_i x_i^a_i >= |z|, a row for every exponent and one for z.
     """
 
     zero: int = 0
@@ -30,7 +30,7 @@ class Cones:
     second_order: tuple[int, ...] = ()
     semidefinite: tuple[int, ...] = ()
     exponential: int = 0
-    power: tuple[float, ...] = ()
+    power: tuple[tuple[float, ...], ...] = ()
 
     @cached_property
     def _starts(self) -> tuple[int, int, int, int, int]:
@@ -39,7 +39,7 @@ class Cones:
         semidefinite = second + sum(self.second_order)
         exponential = semidefinite + sum(n * (n + 1) // 2 for n in self.semidefinite)
         power = exponential + 3 * self.exponential
-        return second, semidefinite, exponential, power, power + 3 * len(self.power)
+        return second, semidefinite, exponential, power, power + sum(len(a) + 1 for a in self.power)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -52,7 +52,7 @@ class Cones:
     def second_order_rows(self) -> list[Indices]:
         """(number, size) rows of the second-order cones, those of one size together."""
         sizes = np.asarray(self.second_order, dtype=np.intp)
-        starts = self._starts[0] + np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes.size else sizes
+        starts = self._starts[0] + np.cumsum(sizes) - sizes
         return [starts[sizes == size][:, None] + np.arange(size) for size in np.unique(sizes)]
 
     @cached_property
@@ -70,17 +70,26 @@ class Cones:
         """(number, 3) rows of the exponential cones."""
         return self._starts[2] + np.arange(3 * self.exponential, dtype=np.intp).reshape(-1, 3)
 
-    @property
-    def power_rows(self) -> Indices:
-        """(number, 3) rows of the power cones."""
-        return self._starts[3] + np.arange(3 * len(self.power), dtype=np.intp).reshape(-1, 3)
+    @cached_property
+    def power_rows(self) -> list[tuple[Array, Indices]]:
+        """(number, size) exponents and (number, size + 1) rows of the power cones, those of one size together."""
+        sizes = np.asarray([len(a) for a in self.power], dtype=np.intp)
+        starts = (
+            self._starts[3] + np.concatenate([[0], np.cumsum(sizes + 1)[:-1]]).astype(np.intp) if sizes.size else sizes
+        )
+        found = []
+        for size in np.unique(sizes):
+            exponents = np.array([a for a in self.power if len(a) == size], dtype=np.float64)
+            found.append((exponents, starts[sizes == size][:, None] + np.arange(size + 1)))
+        return found
 
     def restricted(self, kept: Mask) -> Cones:
         """The cones of the rows in `kept`, which takes whole cones."""
         second, _, exponential, power, _ = self._starts
         sizes = np.asarray(self.second_order, dtype=np.intp)
-        heads = second + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp) if sizes.size else sizes
-        powers = [a for a, (first, *_) in zip(self.power, self.power_rows, strict=True) if kept[first]]
+        heads = second + np.cumsum(sizes) - sizes
+        starts = power + np.concatenate([[0], np.cumsum([len(a) + 1 for a in self.power])]).astype(np.intp)
+        powers = [a for a, first in zip(self.power, starts, strict=False) if kept[first]]
         return Cones(
             int(kept[: self.zero].sum()),
             int(kept[self.nonnegative_rows].sum()),
@@ -96,6 +105,7 @@ class Cones:
         number = np.arange(len(self), dtype=np.intp)
         blocks = [block for rows in self.second_order_rows for block in rows]
         blocks += [np.arange(rows.start, rows.stop) for _, rows in self.semidefinite_rows]
-        for block in [*blocks, *self.exponential_rows, *self.power_rows]:
+        powers = [block for _, rows in self.power_rows for block in rows]
+        for block in [*blocks, *self.exponential_rows, *powers]:
             number[block] = block[0]
         return number

@@ -137,8 +137,8 @@ def into_dual(dual: Array, cones: Cones) -> Array:
         z[span] = _into_semidefinite(z[span], order)
     if cones.exponential:
         z[cones.exponential_rows] = _into_exponential(z[cones.exponential_rows])
-    if cones.power:
-        z[cones.power_rows] = _into_power(z[cones.power_rows], np.asarray(cones.power))
+    for exponents, rows in cones.power_rows:
+        z[rows] = _into_power(z[rows], exponents)
     return z
 
 
@@ -190,17 +190,17 @@ def _into_exponential(block: Array) -> Array:
 
 
 def _into_power(block: Array, a: Array) -> Array:
-    """K* of x^a y^(1-a) >= |z|: (u/a)^a (v/(1-a))^(1-a) >= |w|; mended in w, the coordinate between the other two."""
-    u, v, w = np.maximum(block[:, 0], 0.0), np.maximum(block[:, 1], 0.0), block[:, 2]
-    top = (u / a) ** a * (v / (1 - a)) ** (1 - a) * (1 - 16 * _EPS)
-    return np.stack([u, v, np.clip(w, -top, top)], axis=1)
+    """K* of prod x_i^a_i >= |z|: prod (u_i/a_i)^a_i >= |w|; mended in w, the last coordinate."""
+    u, w = np.maximum(block[:, :-1], 0.0), block[:, -1:]
+    top = np.prod((u / a) ** a, axis=1, keepdims=True) * (1 - 16 * _EPS)
+    return np.concatenate([u, np.clip(w, -top, top)], axis=1)
 
 
 def dual_metric(z: Array, cones: Cones) -> sparse.csc_array:
     """(R, R) block diagonal: squared lengths of the moves that stay inside K* at z.
 
-    The inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for the cones of three
-    rows, the entries' own sizes along the boundary and the distance from it across.
+    The inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for exponential and
+    power cones, the entries' own sizes along the boundary and the distance from it across.
     """
     blocks: list[tuple[Indices, Array]] = []  # (k, d) rows with (k, d, d) numbers
     first = np.arange(cones.zero + cones.nonnegative)[:, None]
@@ -215,9 +215,8 @@ def dual_metric(z: Array, cones: Cones) -> sparse.csc_array:
     if cones.exponential:
         rows = cones.exponential_rows
         blocks.append((rows, _metric_across(z[rows], *_exponential_normal(z[rows]))))
-    if cones.power:
-        rows = cones.power_rows
-        blocks.append((rows, _metric_across(z[rows], *_power_normal(z[rows], np.asarray(cones.power)))))
+    for exponents, rows in cones.power_rows:
+        blocks.append((rows, _metric_across(z[rows], *_power_normal(z[rows], exponents))))
     data = np.concatenate([values.ravel() for _, values in blocks])
     i = np.concatenate([np.repeat(rows, rows.shape[1], axis=1).ravel() for rows, _ in blocks])
     j = np.concatenate([np.tile(rows, (1, rows.shape[1])).ravel() for rows, _ in blocks])
@@ -251,7 +250,7 @@ def _metric_across(block: Array, normal: Array, distance: Array) -> Array:
     length = np.linalg.norm(scaled, axis=1, keepdims=True)
     unit = scaled / np.where(length > 0, length, 1.0)
     across = (np.clip(distance, 1e-14, 1.0) ** 2 - 1)[:, None, None] * unit[:, :, None] * unit[:, None, :]
-    return (np.eye(3) + across) * size[:, :, None] * size[:, None, :]
+    return (np.eye(block.shape[1]) + across) * size[:, :, None] * size[:, None, :]
 
 
 def _exponential_normal(block: Array) -> tuple[Array, Array]:
@@ -264,7 +263,7 @@ def _exponential_normal(block: Array) -> tuple[Array, Array]:
 
 
 def _power_normal(block: Array, a: Array) -> tuple[Array, Array]:
-    """Gradient of a log u + (1 - a) log v - log |w| times |w|, and the relative distance from the boundary."""
-    u, v = np.maximum(block[:, 0], 1e-300), np.maximum(block[:, 1], 1e-300)
-    top = (u / a) ** a * (v / (1 - a)) ** (1 - a)
-    return np.stack([a * top / u, (1 - a) * top / v, -np.sign(block[:, 2])], axis=1), 1 - np.abs(block[:, 2]) / top
+    """Gradient of prod (u_i/a_i)^a_i - |w|, and the relative distance from the boundary."""
+    u, w = np.maximum(block[:, :-1], 1e-300), block[:, -1]
+    top = np.maximum(np.prod((u / a) ** a, axis=1), 1e-300)
+    return np.concatenate([a * top[:, None] / u, -np.sign(w)[:, None]], axis=1), 1 - np.abs(w) / top

@@ -21,6 +21,7 @@ from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
+from .own_variables import as_stated_pair, own_variables, settle
 from .parameters import amount
 
 __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
@@ -28,9 +29,9 @@ __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
     "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
-    "as_compute", "as_information", "leaves", "components", "stand_in", "formulation", "recovered", "resolution",
-    "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts", "sensitivities",
-    "derivatives", "remarks",
+    "as_compute", "as_information", "nested", "leaves", "components", "stand_in", "at_levels", "formulation",
+    "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts",
+    "sensitivities", "derivatives", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
 
@@ -50,6 +51,9 @@ class Term(ABC):
         monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
         couples: whether the coupling of the term's table is part of what it says.
         bounded_by_duals: whether `add_solved` needs the duals of the rows that `formulation` declares, in bounds too.
+        nested: whether the term of a design on some levels is never less than the term of the same design on the
+            levels above any of their edges alone, as of integrals over sigma of something nonnegative, of maxima and of
+            norms; then it bounds the error between stopping points (docs/theory.md section 7.7).
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -67,6 +71,7 @@ class Term(ABC):
     monotone: ClassVar[bool] = False
     couples: ClassVar[bool] = True
     bounded_by_duals: ClassVar[bool] = False
+    nested: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -78,7 +83,11 @@ class Term(ABC):
 
     @abstractmethod
     def expression(self, design: Design) -> cp.Expression:
-        """The term as a scalar convex cvxpy expression of the design's quantities, in user units."""
+        """The term as a scalar convex cvxpy expression of the design's quantities, in user units.
+
+        It may have variables of its own (`cp.Variable`), over which it is minimised; with constraints on them, return
+        (expression, [constraints]).
+        """
 
     @property
     def name(self) -> str:
@@ -152,9 +161,13 @@ class Term(ABC):
         """(weight, term) of what a structured solver may take in this term's place to find a first reference."""
         yield 1.0, self
 
+    def at_levels(self, levels: Levels) -> Term:
+        """The term that this one is on the levels of a program: itself, unless it is a family of terms."""
+        return self
+
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
-        return self.expression(design), []
+        return as_stated_pair(self.expression(design), self.name)
 
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """A better point that the solved auxiliary variables show, `point` itself where there is none."""
@@ -165,9 +178,14 @@ class Term(ABC):
         return 0.0
 
     def value(self, design: Design, point: Point) -> float:
-        """The term at `point`, in user units."""
+        """The term at `point`, in user units; the least over variables of its own."""
         design.set(point)
-        return float(np.asarray(self.expression(design).value).item())
+        expression, constraints = as_stated_pair(self.expression(design), self.name)
+        if own_variables([expression, *constraints], design):
+            given = design.at(point)  # what the design decides is a number then, and the own variables alone are sought
+            expression, constraints = as_stated_pair(self.expression(given), self.name)
+            settle(given, expression, constraints, [])
+        return float(np.asarray(expression.value, dtype=np.float64).item())
 
     def constant(self, design: Design, point: Point) -> float:
         """The part of `value` that no design changes: what is left at unlimited examples and steps."""

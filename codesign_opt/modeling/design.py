@@ -123,6 +123,19 @@ class Design:
         """A term inside another one, in units in which it is of order one: its expression and its constraints."""
         return term.formulation(self) if self.declares is None else self.declares(term, self)[:2]
 
+    def above(self, first: int) -> Design:
+        """The same design on the levels from the `first` on, as a design of its own: of the same variables."""
+        unit = self.reference
+        cut = Point(unit.new_examples[first:], unit.spent[first:], unit.steps[first:])
+        return replace(
+            self,
+            levels=Levels(self.levels.edges[first:]),
+            new_variable=self.new_variable[first:],
+            step_variable=self.step_variable[first:],
+            reference=cut,
+            steps_low=None if self.steps_low is None else self.steps_low[first:],
+        )
+
     def __len__(self) -> int:
         return len(self.levels)
 
@@ -185,6 +198,19 @@ class Design:
         ):
             if isinstance(variable, cp.Variable):
                 variable.value = np.maximum(value / unit, 0.0)
+
+    def at(self, point: Point) -> Design:
+        """The same design with every quantity given, in the same units."""
+
+        def given(variable: cp.Expression, value: Array, unit: Array) -> cp.Expression:
+            return cp.Constant(np.maximum(value / unit, 0.0)) if isinstance(variable, cp.Variable) else variable
+
+        reference = self.reference
+        return replace(
+            self,
+            new_variable=given(self.new_variable, point.new_examples, reference.new_examples),
+            step_variable=given(self.step_variable, point.steps, reference.steps),
+        )
 
     def point(self) -> Point:
         """The point at the variables' current values."""

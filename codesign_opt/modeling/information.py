@@ -122,10 +122,14 @@ class InformationError(Term):
 
     def solution(self, examples: Array) -> Array:
         """(P, r) Y = M^-1 G, on the range of M."""
-        whitening = self._whitening(examples)
-        return whitening @ (whitening.T @ self.response)
+        return self.inverse_times(examples, self.response)
 
-    def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
+    def inverse_times(self, examples: Array, right: Array) -> Array:
+        """(P, r) M^-1 times any (P, r) in the range of M."""
+        whitening = self._whitening(examples)
+        return whitening @ (whitening.T @ right)
+
+    def dual_solution(self, auxiliary: Sequence[cp.Constraint], reference: Array) -> Array | None:
         """(P, r) Y from the dual of the declared equality, times the term's weight in the program solved.
 
         Up to a factor that is common to all terms of one program; None where there is no dual.

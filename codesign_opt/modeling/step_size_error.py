@@ -53,6 +53,7 @@ class StepSizeError(Term):
     scales_itself: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
     couples: ClassVar[bool] = False
+    nested: ClassVar[bool] = True
     score: _Amount
     local: _Amount
     order: float = 1.0

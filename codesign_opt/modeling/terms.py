@@ -303,6 +303,7 @@ class Compute(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
 
@@ -381,6 +382,7 @@ class Steps(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     @property
     def needs_examples(self) -> bool:
@@ -405,6 +407,7 @@ class Smooth(Term):
         weight: multiplies the integral; in error per (density squared per unit log sigma).
     """
 
+    nested: ClassVar[bool] = True
     quantity: str = "density"
     weight: float = field(default=1.0)
 

@@ -34,7 +34,8 @@ class StopLevels:
     """
 
     def __init__(self, edges: Array, stops: Array) -> None:
-        cut = np.searchsorted(edges, stops * (1 + 1e-9), side="right") - 1  # the bin that each stop cuts
+        # the bin that each stop cuts; a stop that is an edge but for rounding cuts the one above it, not a sliver below
+        cut = np.searchsorted(edges, stops * (1 + 1e-9), side="right") - 1
         begin = int(cut.min())
         self.stops, self._edges, cut = stops, edges[begin:], cut - begin
         low = np.maximum(self._edges[:-1], stops.min())

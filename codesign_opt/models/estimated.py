@@ -146,6 +146,7 @@ class EstimatedModel(Model):
 
     def truncation_at(self, stopping_sigma: float) -> float:
         """E0 at any stopping point: interpolated in logarithms, as sigma^4 below the lowest level measured."""
+        # (sqrt(lambda + sigma^2) - sqrt(lambda))^2 = sigma^4 / (4 lambda) where sigma^2 is small beside lambda
         return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
 
     def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
@@ -337,6 +338,7 @@ def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
 
 def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:
     """Log-log interpolation of nonnegative values; constant beyond the ends, or sigma^power below the lowest."""
+    # zeros have no logarithm: they are held far below the rest and given back as zeros
     tiny = max(float(values.max()) * 1e-30, 1e-300)
     logs = np.interp(np.log(at), np.log(sigma), np.log(np.maximum(values, tiny)))
     result = np.where(np.exp(logs) <= 2 * tiny, 0.0, np.exp(logs))

@@ -104,6 +104,7 @@ class GaussianBatch(GaussianParts):
         if not self._weights_are_monotone():
             return None
         training = self.training
+        # levels below `high` exist for some stopping points of the interval only; their errors are >= 0 and left out
         table = self._levels(high, levels)
         ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
         score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
@@ -139,7 +140,7 @@ class GaussianBatch(GaussianParts):
         table = StopLevels(edges, highs)
         sigma, rows = cut_levels(edges, table, lows)
         trained = self.training.at_stops(lam, n, sigma, ends, eta=self.sampler.eta, terminal=self.terminal)
-        if trained is None:
+        if trained is None:  # laws of its own at each stopping point: the caller takes the intervals one by one
             return None
         score, floor = (rows.least(values * sigma**2) for values in trained)
         final = np.zeros((2, ends.size))

@@ -140,16 +140,23 @@ class Study:
     def _step_constraints(self) -> dict[float, StepConstraints]:
         return {}
 
+    @cached_property
+    def _limits_steps(self) -> bool:
+        """Whether a constraint limits single steps anywhere: asked once, over the whole range of noise levels."""
+        if not self.constraints:
+            return False
+        return self.step_constraints(self.model.process.sigma_min).limits is not None
+
     def real_steps(self, levels: Levels) -> RealSteps | None:
         """The limits of real steps above the stopping point of `levels`; None where nothing limits them."""
-        if not self.constraints:
+        if not self._limits_steps:
             return None
         limits = self.step_constraints(float(levels.edges[0])).limits
         return None if limits is None else RealSteps(limits, levels)
 
     def admits(self, sigmas: Array, reading: str = INSIDE) -> bool:
         """Whether every real step of a grid obeys the constraints on step sizes and densities (RealSteps)."""
-        if not self.constraints:
+        if not self._limits_steps:
             return True
         nodes = sigmas[sigmas > 0]
         levels = Levels.log_uniform(float(nodes[-1]), float(nodes[0]), self.levels)

@@ -10,25 +10,27 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError, NotCertifiedError
+from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
-from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
-from . import given_sampler, information_structure, joint_structure  # noqa: F401  importing registers them
-from .budget import Budget
+from ..solvers.conic.solve import ConicSolution
+from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
-from .conic_form import conic_form
+from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
-from .proof import certify
-from .reference import check_open, first_reference
+from .needs import check_open
+from .proof import certify, relative_gap
+from .reference import first_reference
 from .solver import Solver
 from .structure import Structure, structure_of
+from .unlimited import refuse_unlimited
 
 __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 
 _MAX_ATTEMPTS = 6
+_FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -43,7 +45,7 @@ def solve_declared(
     on_attempt: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    _check_room(program)
+    check_open(program)
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -54,6 +56,7 @@ def solve_declared(
     if reference is None:
         reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
+    diagnosed, nearest = False, None
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(program, reference, program.box)
@@ -73,14 +76,17 @@ def solve_declared(
         if (found is None or not found.certificate.optimal) and not solver.out_of_time:
             found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
         record["solve_seconds"] = perf_counter() - built
-        if status.startswith("infeasible") and (found is None or found.certificate.infeasibility > _NOTICEABLE):
-            diagnose(compiled)
+        lost = found is None or found.certificate.infeasibility > _NOTICEABLE
+        if lost and not diagnosed and not status.startswith("unbounded"):
+            diagnosed, nearest = True, diagnose(program, reference)
         if found is not None:
             record["relative_gap"] = found.certificate.relative_gap
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
-        if found is not None and not _astray(found, reference):
+        if lost and nearest is not None and not status.startswith("unbounded"):
+            reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
+        elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -90,6 +96,14 @@ def solve_declared(
             break
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
+    if solver.out_of_time:
+        return best, attempts
+    if best is None or best.certificate.infeasibility > _FEASIBLE:
+        nearest = nearest if diagnosed else diagnose(program, reference)
+        refuse_unlimited(program, first_point(program))
+        refuse_unlimited(program, nearest)
+    elif not best.certificate.optimal:
+        refuse_unlimited(program, best.point)
     return best, attempts
 
 
@@ -142,8 +156,8 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
     value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
     constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
     scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
-    gap = (value - optimum.lower_bound) / scale
-    return Certificate(value, optimum.lower_bound, float(gap), infeasibility, tolerance, optimum.method)
+    gap = relative_gap(value, optimum.lower_bound, scale, tolerance=tolerance)
+    return Certificate(value, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
 
 
 def not_certified(
@@ -179,15 +193,6 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
-def _check_room(program: Declaration) -> None:
-    """Refuse budgets that leave nothing and level bounds that leave none, before any solver is asked."""
-    for item in program.constraints:
-        if item.name in program.budgets:
-            assert isinstance(item.what, Bound)
-            _refuse_empty(item.name, item.what, program.budgets[item.name])
-    check_open(program.box, program.table, program.spent)
-
-
 def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
@@ -207,17 +212,6 @@ def first_point(program: Declaration) -> Point:
     )
 
 
-def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
-    """A budget that leaves nothing is infeasible before any solver is asked."""
-    if budget.room <= 0 and (np.any(budget.example > 0) or np.any(budget.step > 0)):
-        needed = bound.limit - budget.room
-        raise InfeasibleError(
-            f"Infeasible: '{name}' (limit {bound.limit:,.6g}) leaves nothing to decide, since the last step alone "
-            f"needs {needed:,.6g}; raise it above that.",
-            [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
-        )
-
-
 def _has_values(design: Design) -> bool:
     return all(v.value is not None and np.all(np.isfinite(v.value)) for v in design.variables)
 
@@ -234,14 +228,30 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
 def _by_conic_dual(
     compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
 ) -> Solved | None:
-    """The better of `found` and the candidate of the program in conic form, both against the bound of its dual."""
+    """The better of `found` and the candidates of the program in conic form, against the bounds of their duals."""
     form = conic_form(compiled)
     if form is None:
         return found
-    solution = form.solve(verbose=solver.verbose, time_limit=solver.left)
-    if not np.all(np.isfinite(solution.primal)) or not np.all(np.isfinite(solution.dual)):
-        return found
-    for variable, columns in ((compiled.design.new_variable, form.examples), (compiled.design.step_variable, form.steps)):
+    solution = None
+    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
+        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        if solution.has_point:
+            found = _better_by(form, solution, compiled, found, tolerance, attempts)
+        if found is not None and found.certificate.optimal:
+            break
+    return found
+
+
+def _better_by(
+    form: ConicForm,
+    solution: ConicSolution,
+    compiled: Compiled,
+    found: Solved | None,
+    tolerance: float,
+    attempts: list[dict[str, Any]],
+) -> Solved:
+    design = compiled.design
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
@@ -252,7 +262,7 @@ def _by_conic_dual(
     tried = [Solved(point, compiled, multipliers, proof, attempts)]
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
-        tried.append(Solved(found.point, compiled, found.multipliers, again, attempts))
+        tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
     return min(tried, key=lambda solved: _badness(solved.certificate))
 
 

@@ -18,23 +18,34 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..basics.checks import Array, Indices, Mask
-from ..basics.cones import Cones
-from ..certificate.conic import ConicProgram, into_dual
+from ..certificate.conic import ConicProgram
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.algebra import Term
 from ..modeling.design import Design
+from ..modeling.standard_form import StandardForm, standard_form
 from ..solvers.conic.solve import ConicSolution, solve_conic
 from .compiled import Compiled
 from .rows import Row
 
 __all__ = ["ConicForm", "conic_form"]
 
+_OURS = "codesign_opt: "  # starts the names of the variables made here; a user's own have others
+_UNSIZED = 1e-6  # a reference below so much of the largest is a stopgap for a level that the built-in parts leave empty
+_SEEN = 1e-9  # a column below so much of its factor may as well be zero
+_SURE = 10.0
+_USED = 1e-6  # a column of the design above so much of its reference is used
+
 
 @dataclass(eq=False)
 class _Parts:
-    """Built-in parts met while a program is written down: their numbers q and m with f(x) <= m <= q."""
+    """Built-in parts met while a program is written down: their numbers q and m with f(x) <= m <= q.
+
+    `behind` is the design that they are stated on: the same, or copies of its variables. cvxpy recognises what a
+    user's term and a built-in one have in common and gives it one auxiliary column; of copies it can't.
+    """
 
     design: Design
+    behind: Design
     terms: list[Term] = field(default_factory=list)
     numbers: list[cp.Variable] = field(default_factory=list)
     inner: list[cp.Variable] = field(default_factory=list)
@@ -44,8 +55,8 @@ class _Parts:
         """The term as a number of its own where the certificate bounds it exactly, else as its author wrote it."""
         if term.linear_prices(self.design) is None and _has_exact_bound(term, self.design):
             index = len(self.terms)
-            outer, inner = cp.Variable(name=f"exact {index}"), cp.Variable(name=f"behind {index}")
-            expression, own = term.formulation(self.design)
+            outer, inner = cp.Variable(name=f"{_OURS}exact {index}"), cp.Variable(name=f"{_OURS}behind {index}")
+            expression, own = term.formulation(self.behind)
             if expression.is_constant():
                 return expression
             self.terms.append(term)
@@ -66,8 +77,13 @@ def _has_exact_bound(term: Term, design: Design) -> bool:
     if not term.scales_itself or term.as_information is not None:
         return False
     ones = np.ones(len(design))
-    fixed = {"fixed_examples": ones if design.fixed_examples else None, "fixed_steps": ones if design.fixed_steps else None}
-    return term.add_to(LagrangianBound(len(design), design.reference.spent, **fixed), 1.0, design.reference)
+    bound = LagrangianBound(
+        len(design),
+        design.reference.spent,
+        fixed_examples=ones if design.fixed_examples else None,
+        fixed_steps=ones if design.fixed_steps else None,
+    )
+    return term.add_to(bound, 1.0, design.reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +97,8 @@ class ConicForm:
         terms: the built-in parts, `numbers` their columns q.
         rows: for each row of the compiled program, the conic rows r <= 0 or r == 0 that say so, in order.
         auxiliary: (N,) columns that must vanish from c + A'z: neither design, nor numbers, nor of built-in parts.
+        linear: (N,) columns of the design that no built-in part depends on.
+        sized: (N,) columns of the design whose reference says something of their size.
     """
 
     program: ConicProgram
@@ -91,42 +109,44 @@ class ConicForm:
     numbers: Indices
     rows: Sequence[Indices]
     auxiliary: Mask
+    linear: Mask
+    sized: Mask
 
-    def solve(self, *, verbose: bool = False, time_limit: float = np.inf) -> ConicSolution:
-        """The solver's answer, in the program's own units."""
+    def solve(
+        self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
+    ) -> ConicSolution:
+        """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
-        held = np.zeros(len(whole.cost), dtype=bool)
-        held[self.examples] = held[self.steps] = True
-        return solve_conic(
-            whole.cost, whole.matrix, whole.right, whole.cones, held=held, verbose=verbose, time_limit=time_limit
-        )
+        near = np.where(self.sized, 1.0, 0.0)  # relative to the reference
+        known = 1.0
+        if previous is not None and previous.has_point:
+            size = np.abs(previous.primal)
+            near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
+        options = {"near": near, "known": known, "verbose": verbose, "time_limit": time_limit}
+        return solve_conic(whole.cost, whole.matrix, whole.right, whole.cones, **options)
 
-    @cached_property
-    def users(self) -> ConicProgram:
-        """The rows of what the user wrote."""
-        whole, rows = self.program, np.flatnonzero(self.kept)
-        matrix = sparse.csc_array(sparse.csr_array(whole.matrix)[rows])
-        return ConicProgram(whole.cost, matrix, whole.right[rows], whole.cones.restricted(self.kept))
+    def users(self, solution: ConicSolution) -> ConicProgram:
+        """The rows of what the user wrote, as they were scaled for the solver."""
+        cost, matrix, right = solution.scaled
+        rows = np.flatnonzero(self.kept)
+        kept = sparse.csc_array(sparse.csr_array(matrix)[rows])
+        return ConicProgram(cost, kept, right[rows], self.program.cones.restricted(self.kept))
 
-    def dual(self, solution: ConicSolution) -> Array:
-        """(kept rows,) the solver's dual, corrected in the scaled program and inside the dual cone."""
-        rows, balance = np.flatnonzero(self.kept), solution.balance
-        factors = sparse.csr_array(balance.rows)[rows][:, rows]
-        matrix = sparse.csc_array(factors @ self.users.matrix @ sparse.diags_array(balance.columns))
-        cost = balance.cost_factor * balance.columns * self.users.cost
-        scaled = ConicProgram(cost, matrix, factors @ self.users.right, self.users.cones)
-        inside = scaled.corrected(solution.scaled_dual[rows], self.auxiliary)
-        return into_dual(np.asarray(factors.T @ inside) / balance.cost_factor, self.users.cones)
+    def duals(self, users: ConicProgram, solution: ConicSolution) -> list[Array]:
+        """(kept rows,) the solver's dual inside the dual cone and corrected there, in one or two ways."""
+        dual = solution.scaled_dual[self.kept]
+        tries = [self.auxiliary]
+        used = self.linear & (solution.primal > _USED)
+        if used.any():  # their price is 0, and nothing curved would hold back what is left of it
+            tries.append(self.auxiliary | used)
+        return [users.corrected(dual, free) for free in tries]
 
     def multipliers(self, solution: ConicSolution, rows: Sequence[Row], unit: float) -> list[Array]:
         """(N,) multipliers per unit of each of the user's rows, as the solver gave them."""
         found = []
         for row, conic in zip(rows, self.rows, strict=True):
             value = solution.dual[conic]
-            if not row.equality:
-                value = np.maximum(value, 0.0)
-            else:
-                value = value * self._signs[conic]
+            value = value * self._signs[conic] if row.equality else np.maximum(value, 0.0)
             found.append(value * unit / row.size)
         return found
 
@@ -137,23 +157,36 @@ class ConicForm:
 
 
 def conic_form(compiled: Compiled) -> ConicForm | None:
-    """The conic form of a compiled program as its author stated it; None for a cone that has no bound here."""
-    design = compiled.design
-    parts = _Parts(design)
-    total, top = cp.Variable(name="objective"), cp.Constant(0.0)
+    """The conic form of a compiled program as its author stated it; None where its parts cannot be told apart."""
+    form = _form(compiled, _Parts(compiled.design, compiled.design))
+    return form if form is not None else _form(compiled, _on_copies(compiled.design))
+
+
+def _on_copies(design: Design) -> _Parts:
+    size = len(design)
+    pairs = [
+        (variable, cp.Variable(size, nonneg=True, name=f"{_OURS}{variable.name()}") if not fixed else variable)
+        for variable, fixed in (
+            (design.new_variable, design.fixed_examples),
+            (design.step_variable, design.fixed_steps),
+        )
+    ]
+    parts = _Parts(design, replace(design, new_variable=pairs[0][1], step_variable=pairs[1][1]))
+    parts.constraints += [copy == variable for variable, copy in pairs if copy is not variable]
+    return parts
+
+
+def _form(compiled: Compiled, parts: _Parts) -> ConicForm | None:
+    total, top = cp.Variable(name=f"{_OURS}objective"), cp.Constant(0.0)
     for leaf in compiled.leaves:
         if leaf.weight:
             top = top + (leaf.weight / compiled.unit) * parts.stated(leaf.term)
-    slacks = [cp.Variable(row.size.size, name=f"row {index}") for index, row in enumerate(compiled.rows)]
+    slacks = [cp.Variable(row.size.size, name=f"{_OURS}row {index}") for index, row in enumerate(compiled.rows)]
     said = [top <= total]
     for row, slack in zip(compiled.rows, slacks, strict=True):
         scaled = cp.multiply(1 / row.size, cp.reshape(_stated(row, parts), (row.size.size,), order="C"))
         said += [scaled == slack, slack == 0] if row.equality else [scaled <= slack, slack <= 0]
-    problem = cp.Problem(cp.Minimize(total), said + parts.constraints)
-    data, _, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
-    if data["dims"].pnd:
-        return None
-    return _read(data, compiled, parts, slacks)
+    return _read(standard_form(cp.Problem(cp.Minimize(total), said + parts.constraints)), compiled, parts, slacks)
 
 
 def _stated(row: Row, parts: _Parts) -> cp.Expression:
@@ -162,88 +195,87 @@ def _stated(row: Row, parts: _Parts) -> cp.Expression:
     return sum(weight * parts.stated(term) for weight, term in row.bound.term.leaves()) - row.bound.limit
 
 
-def _read(data: dict, compiled: Compiled, parts: _Parts, slacks: list[cp.Variable]) -> ConicForm | None:
-    dims, design = data["dims"], compiled.design
-    cones = Cones(dims.zero, dims.nonneg, tuple(dims.soc), tuple(dims.psd), dims.exp, tuple(map(float, dims.p3d)))
-    program = ConicProgram(np.asarray(data["c"], dtype=float), sparse.csc_array(data["A"]), np.asarray(data["b"]), cones)
-    places = {}
-    starts, order = data["param_prob"].var_id_to_col, data["param_prob"].variables
-    for variable in order:
-        if variable.name() in places:
-            places[variable.name()] = None  # two of one name: the library's own names are checked below
-        else:
-            places[variable.name()] = starts[variable.id] + np.arange(variable.size)
-
-    def columns(found: Sequence[cp.Expression]) -> Indices:
-        pieces = [places.get(v.name(), np.zeros(0, dtype=np.intp)) for v in found if isinstance(v, cp.Variable)]
-        return np.concatenate([np.zeros(0, dtype=np.intp), *pieces]).astype(np.intp)
-
-    count = len(program.cost)
-    by_row = sparse.csr_array(program.matrix)
-    entries = np.diff(by_row.indptr)
-    single = (entries == 1) & (np.arange(len(entries)) < cones.zero + cones.nonnegative)
-    only = np.full(len(entries), -1)
-    only[single] = by_row.indices[by_row.indptr[:-1][single]]
-    row_of_column = np.full(count, -1)
-    row_of_column[only[single]] = np.flatnonzero(single)
-    examples, steps = columns([design.new_variable]), columns([design.step_variable])
-    numbers, inner = columns(parts.numbers), columns(parts.inner)
-    slack_columns = [columns([slack]) for slack in slacks]
-    shared = np.zeros(count, dtype=bool)
-    for these in (examples, steps, numbers, columns([]), *slack_columns):
-        shared[these] = True
-    shared[program.cost != 0] = True
+def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp.Variable]) -> ConicForm | None:
+    """The form with every row and column told what it belongs to."""
+    program, design = form.program, compiled.design
+    examples, steps = form.columns([design.new_variable]), form.columns([design.step_variable])
+    numbers, inner = form.columns(parts.numbers), form.columns(parts.inner)
+    slack_columns = [form.columns([slack]) for slack in slacks]
+    chosen = np.concatenate([examples, steps])
+    shared = program.cost != 0
+    shared[np.concatenate([chosen, numbers, *slack_columns])] = True
     behind = _behind(program, inner, numbers, shared)
     if behind is None:
         return None
     rows_behind, columns_behind = behind
-    kept = ~rows_behind
-    design_columns = np.concatenate([examples, steps])
-    kept[single & np.isin(only, design_columns)] = False
+    only = _single_columns(program)
+    row_of_column = np.full(len(program.cost), -1)
+    row_of_column[only[only >= 0]] = np.flatnonzero(only >= 0)
+    linear, auxiliary = np.zeros(len(program.cost), dtype=bool), ~columns_behind
+    linear[chosen] = True
+    linear &= ~_columns_of(program.matrix, rows_behind)
+    if parts.behind is not parts.design:  # a copy that appears where it is made a copy and nowhere else
+        copies = form.columns([parts.behind.new_variable, parts.behind.step_variable])
+        linear[chosen] = np.diff(program.matrix.indptr)[copies] == 2
+    kept = ~rows_behind & ~np.isin(only, chosen)
+    auxiliary[np.concatenate([chosen, numbers])] = False
     for row, these in zip(compiled.rows, slack_columns, strict=True):
-        if row.box:
-            kept[_touching(by_row, these)] = False
-    auxiliary = ~columns_behind
-    auxiliary[np.concatenate([design_columns, numbers])] = False
-    for row, these in zip(compiled.rows, slack_columns, strict=True):
-        if row.box:
+        if row.box:  # the certificate takes level bounds exactly
+            kept &= ~_rows_of(program.matrix, these)
             auxiliary[these] = False
-    return ConicForm(
-        program, kept, examples, steps, parts.terms, numbers, [row_of_column[these] for these in slack_columns], auxiliary
-    )
+    rows = [row_of_column[these] for these in slack_columns]
+    sized = np.zeros(len(program.cost), dtype=bool)
+    for columns, reference in ((examples, design.reference.new_examples), (steps, design.reference.steps)):
+        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size]
+    return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized)
 
 
-def _touching(by_row: sparse.csr_array, columns: Indices) -> Mask:
-    marked = np.zeros(by_row.shape[1])
+def _single_columns(program: ConicProgram) -> Indices:
+    """(R,) the column of a linear row that has one entry; -1 for others."""
+    by_row = sparse.csr_array(program.matrix)
+    linear = program.cones.zero + program.cones.nonnegative
+    single = (np.diff(by_row.indptr) == 1) & (np.arange(by_row.shape[0]) < linear)
+    only = np.full(by_row.shape[0], -1, dtype=np.intp)
+    only[single] = by_row.indices[by_row.indptr[:-1][single]]
+    return only
+
+
+def _columns_of(matrix: sparse.csc_array, rows: Mask) -> Mask:
+    """(N,) columns with an entry in one of the rows."""
+    return np.asarray(abs(matrix.T) @ rows.astype(np.float64) > 0)
+
+
+def _rows_of(matrix: sparse.csc_array, columns: Indices) -> Mask:
+    """(R,) rows with an entry in one of the columns."""
+    marked = np.zeros(matrix.shape[1])
     marked[columns] = 1.0
-    pattern = sparse.csr_array((np.ones(by_row.nnz), by_row.indices, by_row.indptr), shape=by_row.shape)
-    return np.asarray(pattern @ marked > 0)
+    return np.asarray(abs(matrix) @ marked > 0)
 
 
 def _behind(program: ConicProgram, inner: Indices, numbers: Indices, shared: Mask) -> tuple[Mask, Mask] | None:
-    """Rows and columns of the built-in parts; None where they share an auxiliary column with the rest."""
-    by_row = sparse.csr_array(program.matrix)
-    size, count = by_row.shape
+    """Rows and columns of the built-in parts; None where they share an auxiliary column with the rest.
+
+    Rows and the auxiliary columns in them hang together, rows of one cone too; the rows with a number q are cut.
+    """
+    matrix, owner = program.matrix, program.cones.cone_of_row
+    size, count = matrix.shape
     if not len(inner):
         return np.zeros(size, dtype=bool), np.zeros(count, dtype=bool)
-    cut = _touching(by_row, np.flatnonzero(shared & ~np.isin(np.arange(count), numbers) & (program.cost != 0)))
-    link = _touching(by_row, numbers)
-    pattern = sparse.coo_array(program.matrix)
-    i, j = pattern.coords
-    # rows of one cone hang together; rows that touch a shared column only through it do not
+    link = _rows_of(matrix, numbers)
+    priced = _rows_of(matrix, np.flatnonzero(program.cost))
+    i, j = sparse.coo_array(matrix).coords
     free = ~shared[j] & ~link[i]
-    owner = program.cones.cone_of_row
-    graph = sparse.coo_array(
-        (np.ones(int(free.sum())), (owner[i[free]], size + j[free])), shape=(size + count, size + count)
-    )
-    labels = connected_components(graph, directed=False)[1]
-    mine = np.isin(labels, np.unique(labels[size + inner]))
+    edges = (np.ones(int(free.sum())), (owner[i[free]], size + j[free]))
+    labels = connected_components(sparse.coo_array(edges, shape=(size + count, size + count)), directed=False)[1]
+    mine = np.isin(labels, labels[size + inner])
     rows, columns = mine[:size][owner], mine[size:]
-    if np.any(rows & (cut | link)) or np.any(program.cost[columns] != 0):
-        return None
-    # a row of the rest that touches a column of a built-in part is a link, m <= q, and nothing else
-    touched = _touching(by_row, np.flatnonzero(columns)) & ~rows
-    entries = np.diff(by_row.indptr)
-    if np.any(touched & ~(link & (entries == 2))):
+    # a row of the rest that touches a column of a built-in part is m <= q and nothing else
+    touched = _rows_of(matrix, np.flatnonzero(columns)) & ~rows
+    entries = np.diff(sparse.csr_array(matrix).indptr)
+    if (
+        np.any(rows & (priced | link))
+        or np.any(program.cost[columns] != 0)
+        or np.any(touched & ~(link & (entries == 2)))
+    ):
         return None
     return rows | touched, columns

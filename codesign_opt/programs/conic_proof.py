@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..basics.checks import Array
+from ..certificate.conic import ConicProgram
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.design import Point
 from ..solvers.conic.solve import ConicSolution
 from .compiled import Compiled, Leaf
 from .conic_form import ConicForm
 from .proof import add_leaf, empty_bound, tighten_box
-from .rows import PLACEHOLDER, jacobians
+from .rows import PLACEHOLDER, Row, jacobians
 
 __all__ = ["conic_bound"]
 
@@ -21,35 +22,42 @@ _STATED = 1e3  # auxiliary variables are taken to stay below so many times their
 
 def conic_bound(form: ConicForm, solution: ConicSolution, compiled: Compiled, point: Point) -> float:
     """No feasible design costs less, where auxiliary variables stay within their stated bounds (section 8.3)."""
-    users, unit = form.users, compiled.unit
-    dual = form.dual(solution)
-    slope = users.reduced(dual)
+    users = form.users(solution)
+    return max(_bound(form, users, solution, compiled, point, dual) for dual in form.duals(users, solution))
+
+
+def _bound(
+    form: ConicForm, users: ConicProgram, solution: ConicSolution, compiled: Compiled, point: Point, dual: Array
+) -> float:
+    balance, reference = solution.balance, compiled.design.reference
+    unit = compiled.unit / balance.cost_factor
+    size = np.abs(solution.primal / balance.columns)
+    slope = users.reduced(dual)  # of the scaled columns
+    left = np.where(form.auxiliary, np.abs(slope), 0.0)
     bound = _boxed(compiled, point)
     bound.constant += unit * users.constant(dual)
-    sizes = _STATED * np.maximum(np.abs(solution.primal), solution.balance.columns)
-    charged = float(np.abs(slope[form.auxiliary]) @ sizes[form.auxiliary])
     for term, column in zip(form.terms, form.numbers, strict=True):
         if slope[column] > 0:
-            add_leaf(bound, Leaf(float(unit * slope[column]), term, PLACEHOLDER), compiled.design, point)
+            weight = float(unit * slope[column] / balance.columns[column])
+            add_leaf(bound, Leaf(weight, term, PLACEHOLDER), compiled.design, point)
         else:
-            charged -= float(slope[column] * sizes[column])
-    prices, reference = [], compiled.design.reference
-    for columns, units, high in (
-        (form.examples, reference.new_examples, bound.examples_box[1]),
-        (form.steps, reference.steps, bound.steps_box[1]),
+            left[column] = -slope[column]
+    prices = []
+    for columns, units, box in (
+        (form.examples, reference.new_examples, bound.examples_box),
+        (form.steps, reference.steps, bound.steps_box),
     ):
         price = np.zeros(len(compiled.design))
         if columns.size:
-            price = slope[columns] / units
-            # nothing that is bounded from above by numbers alone: rounding below zero is charged like the rest
-            open_ended = (price < 0) & ~np.isfinite(high)
-            charged += float(np.abs(slope[columns][open_ended]) @ sizes[columns][open_ended])
-            price = np.where(open_ended, 0.0, price)
+            # a price below zero by rounding, of a quantity that no row bounds by itself, is charged like the rest
+            endless = (slope[columns] < 0) & ~np.isfinite(box[1])
+            left[columns[endless]] = -slope[columns[endless]]
+            price = np.where(endless, 0.0, slope[columns] / (balance.columns[columns] * units))
         prices.append(unit * price)
-    bound.add_linear(-unit * charged, prices[0], prices[1])
+    bound.add_linear(-unit * _STATED * float(left @ np.maximum(size, 1.0)), prices[0], prices[1])
     value = bound.value()
     # what rounding of c + A'z and of the sums may have added
-    return value - unit * users.rounding(dual, np.abs(solution.primal)) - _ROUNDING * abs(value)
+    return value - unit * users.rounding(dual, size) - _ROUNDING * abs(value)
 
 
 def _boxed(compiled: Compiled, point: Point) -> LagrangianBound:
@@ -63,14 +71,16 @@ def _boxed(compiled: Compiled, point: Point) -> LagrangianBound:
     return bound
 
 
-def _tighten_by_entries(bound: LagrangianBound, row, compiled: Compiled, point: Point) -> None:
+def _tighten_by_entries(bound: LagrangianBound, row: Row, compiled: Compiled, point: Point) -> None:
     """Entries of an affine row that are about one level: a x <= b."""
     design = compiled.design
     if any(variable.id not in {v.id for v in design.variables} for variable in row.expression.variables()):
         return
     design.set(point)
     value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
-    slopes = [np.asarray(part.toarray() if hasattr(part, "toarray") else part) for part in jacobians(row.stated, design)]
+    slopes = [
+        np.asarray(part.toarray() if hasattr(part, "toarray") else part) for part in jacobians(row.stated, design)
+    ]
     touched = (slopes[0] != 0).sum(axis=0) + (slopes[1] != 0).sum(axis=0)
     for slope, at, name in ((slopes[0], point.new_examples, "examples_box"), (slopes[1], point.steps, "steps_box")):
         levels, entries = np.nonzero(slope * (touched == 1))

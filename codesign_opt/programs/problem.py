@@ -15,6 +15,7 @@ from ..ingredients.levels import Levels
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
+from ..modeling.own_variables import own_variables
 from ..modeling.parameters import parameters_of, settled
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
@@ -22,6 +23,7 @@ from .attempts import Solver, not_certified, rated, solve_declared
 from .declaration import Declaration
 from .declared_program import DeclaredProgram, declared_program
 from .description import describe
+from .needs import check_given
 from .scaling import check_leaf, rows_of
 from .sweep import Sweep, swept
 
@@ -151,7 +153,8 @@ class Problem:
             tolerance: gap below which the schedule counts as optimal.
 
         Raises:
-            ValueError: a quantity that the problem decides is missing, or has the wrong shape.
+            ValueError: a quantity that the problem decides is missing, or has the wrong shape; fewer examples than
+                are spent.
             InfeasibleError, NotCertifiedError: the problem itself has no certified optimum.
 
         >>> import numpy as np
@@ -271,26 +274,60 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
     for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
         if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
+    if filled["examples"] is not None and examples is not None:
+        _refuse_unspent(program, filled["examples"])
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
     return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
 
 
+def _refuse_unspent(program: Declaration, examples: Array) -> None:
+    """Refuse fewer examples than are spent already: they would be rated as if they were not."""
+    less = np.flatnonzero(examples < program.spent * (1 - 1e-12))
+    if less.size:
+        at = int(less[0])
+        raise ValueError(
+            f"Problem.certify: examples are {examples[at]:.6g} at index {at} (sigma = {program.levels.sigma[at]:.3g}), "
+            f"fewer than the {program.spent[at]:.6g} already spent there; they count all examples, spent ones included."
+        )
+
+
 def _check(program: Declaration) -> None:
     """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    check_given(program)
     design = program.design(program.neutral)
+    owners: list[tuple[str, list[cp.Variable]]] = []
     bounded = [
         leaf for item in program.constraints if isinstance(item.what, Bound) for _, leaf in item.what.term.leaves()
     ]
     inside = [part for leaf in [*(leaf for _, leaf in program.leaves), *bounded] for part in leaf.components()]
-    for leaf in [*inside, *(leaf for _, leaf in program.leaves)]:  # the parts of a term first: they are to blame
+    for part in inside:  # the parts of a term first: they are to blame
+        if not part.known_convex:
+            check_leaf(part.name, part.formulation(design)[0], design)
+    for _, leaf in program.leaves:
         if not leaf.known_convex:
             expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design, auxiliary=bool(auxiliary))
+            check_leaf(leaf.name, expression, design)
+            owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
     for item in program.constraints:
         if item.name not in program.budgets:
-            rows_of(item, design)
+            rows = rows_of(item, design)
+            owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
+    _refuse_shared(owners)
     _refuse_free_quantities(program)
+
+
+def _refuse_shared(owners: list[tuple[str, list[cp.Variable]]]) -> None:
+    """A variable of one's own belongs to one term or one constraint: each is minimised over it by itself."""
+    seen: dict[int, str] = {}
+    for name, variables in owners:
+        for variable in variables:
+            first = seen.setdefault(variable.id, name)
+            if first != name:
+                raise TypeError(
+                    f"Problem: {first} and {name} share the variable '{variable.name()}'; return its rows together "
+                    "with the term, as (expression, [constraints]), or list them in one constraint."
+                )
 
 
 def _refuse_free_quantities(program: Declaration) -> None:

@@ -13,12 +13,15 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables
 from .compiled import Compiled, Leaf
 from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
+
+_RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +60,28 @@ def certify(
     lower, method = -np.inf, ""
     if compiled.design.fixed_steps and any(leaf.term.as_information is not None for leaf in compiled.leaves):
         lower, method = _equivalence(compiled, point), "equivalence theorem"
-    if not value.total + price - lower <= tolerance * value.scale:
-        separable = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
+    enough = value.total + price - tolerance * value.scale
+    if not lower >= enough:
+        separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
         lower, method = max((lower, method), (separable, "separable Lagrangian"))
-    if conic > lower:
+    if not lower >= conic:
         lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
-    gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
-    return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+    gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
+    return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
+
+
+def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:
+    """(value + price of violations - lower bound) / scale; inf where one of them is not finite.
+
+    Below the bound by more than the tolerance lies no feasible point, however dear the violations are that made it
+    so: then the gap is the negative one, without their price.
+    """
+    if not (np.isfinite(value) and np.isfinite(lower)):
+        return np.inf
+    bare = (value - lower) / scale
+    return float(bare if bare < -tolerance else bare + price / scale)
 
 
 def _valued(compiled: Compiled, point: Point) -> _Value:
@@ -75,6 +91,21 @@ def _valued(compiled: Compiled, point: Point) -> _Value:
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in compiled.leaves),
         sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
     )
+
+
+def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float) -> float:
+    """The Lagrangian's bound, with multipliers raised by as much as a conic solver rounds where they fall short.
+
+    Where a part is linear, by its tangent, a multiplier too small by a rounding makes every level too dear to leave
+    alone, and each costs the bound that rounding; raised multipliers cost it once.
+    """
+    lower = -np.inf
+    for rounding in (0.0, *(_RAISED if compiled.declared is not None else ())):
+        raised = [multiplier * (1 + rounding) for multiplier in multipliers]
+        lower = max(lower, lagrangian(compiled, raised, point).value())
+        if lower >= enough:
+            break
+    return lower
 
 
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
@@ -88,6 +119,8 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         if row.box:
             continue
         if row.bound is None:
+            if own_variables([row.stated], design):
+                continue  # no tangent without the values of its own variables; a row left out is a bound too
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
         for index, (weight, term) in enumerate(row.bound.term.leaves()):
@@ -122,8 +155,12 @@ def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -
     elif not term.add_solved(bound, weight, point, design, auxiliary):
         if expression is PLACEHOLDER:
             expression = scaled_expression(term, design)[0]
+        stated = as_stated(term, expression, design)
+        if own_variables([stated], design):
+            bound.constant = -np.inf  # no tangent without the values of its own variables
+            return
         try:
-            _add_tangent(bound, as_stated(term, expression, design), np.array([weight]), design, point)
+            _add_tangent(bound, stated, np.array([weight]), design, point)
         except ConvexityError as error:
             raise ConvexityError(f"{term.name}: {error}") from None
 

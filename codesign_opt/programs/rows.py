@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Indices
 from ..modeling.algebra import Bound
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
@@ -31,12 +31,14 @@ class Row:
         limit: the right-hand side, where it is one number.
         bound: the bound behind the row, or None.
         box: whether the row is a bound on single levels, which the certificate takes exactly.
-        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
+        levels: (N,) the level that each entry of a level bound is about; None for other rows.
+        uniform: whether the right-hand side that the user wrote is one number for all entries.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
         own: of a bound whose terms have auxiliary variables: for each term the constraints on them.
         at: the value of such a row at a point, which does not set those variables.
+        auxiliary: constraints on variables of the row's own.
     """
 
     name: str
@@ -48,16 +50,13 @@ class Row:
     limit: float | None = None
     bound: Bound | None = None
     box: bool = False
-    rate: Array | None = None
+    levels: Indices | None = None
+    uniform: bool = False
     exact: cp.Expression | None = None
     budget: Budget | None = None
     own: tuple[tuple[cp.Constraint, ...], ...] = ()
     at: Callable[[Point], float] | None = None
-
-    @property
-    def auxiliary(self) -> list[cp.Constraint]:
-        """All constraints on auxiliary variables of a bound's terms."""
-        return [constraint for constraints in self.own for constraint in constraints]
+    auxiliary: tuple[cp.Constraint, ...] = ()
 
     @property
     def stated(self) -> cp.Expression:

@@ -129,7 +129,7 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
                 file.write(f"100,{sigma:.6g},{floor * (1 + 100 / seen):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
     history = TrainingHistory(run, other=lambda x, s: 0.9 * x)
-    model = network(perfect(), data, training=history, measurement=Measurement(**FINE), seed=1)
+    model = network(perfect(), data, training=history, measurement=Measurement(**FINE | {"evaluations": 5_000}), seed=1)
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)

@@ -1,7 +1,7 @@
 """Balance: a conic program brought to order one by symmetries of its cones.
 
-Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by one
-factor and a boost in its first two rows, a power cone x^a y^(1-a) >= |z| by p, q and p^a q^(1-a). Columns may be
+Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
+one factor and a boost in its first two rows, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be
 multiplied by anything. The logarithms of these factors that bring the entries of A and b nearest to one are a
 least-squares problem (Curtis and Reid 1972), so that neither the user's units nor the powers of them that enter a cone
 matter to the solver.
@@ -10,53 +10,73 @@ matter to the solver.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from ...basics.checks import Array, Mask
+from ...basics.checks import Array
 from ...basics.cones import Cones
 
 __all__ = ["Balance", "balanced"]
 
 _ROUNDS = 3
 _FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
-_HELD = 0.3  # weight at which columns that are of order one already stay so
+_HELD = 1.0  # weight of a column's known size against that of one entry
 
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Factors of a scaled program: `rows` A diag(columns), `rows` b, cost_factor diag(columns) c."""
+    """A scaled program: turn' diag(factors) turn (A diag(columns), b), and cost_factor diag(columns) c.
 
-    rows: sparse.csr_array
+    The order of these products matters: c^2 <= a b with a and b twenty decades apart is known by a + b and a - b alone,
+    which agree in every digit. `turn` tells them apart exactly before anything is multiplied.
+    """
+
+    turn: sparse.csr_array
+    factors: Array
     columns: Array
     cost_factor: float
+
+    def rows(self, values: Any) -> Any:
+        """A matrix or a vector of rows, scaled."""
+        if sparse.issparse(values):
+            turned = sparse.csr_array(self.turn @ values)
+            return self.turn.T @ (sparse.diags_array(self.factors) @ turned)
+        return self.turn.T @ (self.factors * (self.turn @ values))
 
     def primal(self, scaled: Array) -> Array:
         return self.columns * scaled
 
     def dual(self, scaled: Array) -> Array:
-        return np.asarray(self.rows.T @ scaled) / self.cost_factor
+        return np.asarray(self.rows(scaled)) / self.cost_factor  # turn and factors are symmetric
 
 
-def balanced(cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, held: Mask) -> Balance:
-    """The factors that bring A and b nearest to one; columns in `held` are near one already."""
+def balanced(
+    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, *, known: float = _HELD
+) -> Balance:
+    """The factors that bring A and b nearest to one.
+
+    Args:
+        near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
+        known: how sure that is, as a weight against one entry.
+    """
     turn = _rotation(matrix, cones)
     turned = sparse.coo_array(turn @ matrix)
     turned_right = turn @ right
     share = _shares(cones, turn)
-    logs, columns = _least_squares(turned, turned_right, share, held)
+    logs, columns = _least_squares(turned, turned_right, share, near, known)
     # powers of four keep the data's digits: their square roots, in the rows between the first two, are powers of two
-    factors = sparse.diags_array(np.exp2(share @ (2 * np.round(logs / 2))))
+    factors = np.exp2(share @ (2 * np.round(logs / 2)))
     scale = np.exp2(np.round(columns))
     priced = np.abs(cost * scale)
     top = float(priced.max(initial=0.0))
-    return Balance(sparse.csr_array(turn.T @ factors @ turn), scale, 1 / top if top > 0 else 1.0)
+    return Balance(turn, factors, scale, 1 / top if top > 0 else 1.0)
 
 
 def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:
-    """(R, R) orthogonal and symmetric: the first two rows p, q of a cone to (p + q, p - q)/sqrt(2) where that is sparser.
+    """(R, R) orthogonal, symmetric: the first two rows p, q of a cone to (p + q, p - q)/sqrt(2) where that is sparser.
 
     cvxpy states c^2 <= a b as |(a - b, 2 c)| <= a + b; its symmetries are factors of a and b.
     """
@@ -101,14 +121,16 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
     if not cones.power:
         return sparse.csr_array(shares)
     lil = sparse.lil_array(shares)
-    for (x, y, z), a in zip(cones.power_rows, cones.power, strict=True):
-        lil[y, x], lil[y, y] = 0.0, 1.0
-        lil[z, x], lil[z, y] = a, 1 - a
+    for exponents, rows in cones.power_rows:
+        for block, weights in zip(rows, exponents, strict=True):
+            for row in block[:-1]:
+                lil[row, block[0]], lil[row, row] = 0.0, 1.0
+            lil[block[-1], block[:-1]] = weights
     return sparse.csr_array(lil)
 
 
 def _least_squares(
-    entries: sparse.coo_array, right: Array, share: sparse.csr_array, held: Mask
+    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float
 ) -> tuple[Array, Array]:
     """Base-2 logarithms of the row parameters (P,) and of the columns' factors (N,)."""
     size, count = entries.shape
@@ -119,11 +141,12 @@ def _least_squares(
     logs = np.log2(np.concatenate([value, np.abs(right[fixed])]))
     column = sparse.coo_array((np.ones(len(i)), (np.arange(len(i)), j)), shape=(len(logs), count))
     system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
-    ridge = np.concatenate([np.full(size, 1e-3), np.where(held, _HELD * 3, 1e-3)])
-    weight, found = np.ones(len(logs)), np.zeros(size + count)
+    ridge = np.concatenate([np.full(size, 1e-3), np.where(near > 0, known, 1e-3)])
+    middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
+    weight, found = np.ones(len(logs)), middle
     for _ in range(_ROUNDS):
         weighted = sparse.csc_array(system.T @ sparse.diags_array(weight))
         normal = sparse.csc_array(weighted @ system + sparse.diags_array(ridge))
-        found = splu(normal).solve(-(weighted @ logs))
+        found = splu(normal).solve(ridge * middle - weighted @ logs)
         weight = np.where(logs + system @ found < -6, _FAINT, 1.0)
     return found[:size], found[size:]
