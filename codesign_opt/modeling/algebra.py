@@ -29,7 +29,7 @@ __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
     "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
-    "as_compute", "as_information", "nested", "leaves", "components", "stand_in", "at_levels", "formulation",
+    "as_compute", "as_information", "nested", "leaves", "at_levels", "components", "stand_in", "formulation",
     "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts",
     "sensitivities", "derivatives", "remarks",
 )  # fmt: skip
@@ -50,10 +50,10 @@ class Term(ABC):
         scales_itself: whether `expression` is declared in relative units already; others are probed and rescaled.
         monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
         couples: whether the coupling of the term's table is part of what it says.
-        bounded_by_duals: whether `add_solved` needs the duals of the rows that `formulation` declares, in bounds too.
         nested: whether the term of a design on some levels is never less than the term of the same design on the
             levels above any of their edges alone, as of integrals over sigma of something nonnegative, of maxima and of
             norms; then it bounds the error between stopping points (docs/theory.md section 7.7).
+        bounded_by_duals: whether `add_solved` needs the duals of the rows that `formulation` declares, in bounds too.
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -70,8 +70,8 @@ class Term(ABC):
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
     couples: ClassVar[bool] = True
-    bounded_by_duals: ClassVar[bool] = False
     nested: ClassVar[bool] = False
+    bounded_by_duals: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -153,6 +153,10 @@ class Term(ABC):
         """(weight, term) for every summand."""
         yield 1.0, self
 
+    def at_levels(self, levels: Levels) -> Term:
+        """The term that this one is on the levels of a program: itself, unless it is a family of terms."""
+        return self
+
     def components(self) -> Iterator[Term]:
         """Terms inside this one, whose levels and samplers must be the problem's, too."""
         return iter(())
@@ -160,10 +164,6 @@ class Term(ABC):
     def stand_in(self) -> Iterator[tuple[float, Term]]:
         """(weight, term) of what a structured solver may take in this term's place to find a first reference."""
         yield 1.0, self
-
-    def at_levels(self, levels: Levels) -> Term:
-        """The term that this one is on the levels of a program: itself, unless it is a family of terms."""
-        return self
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""

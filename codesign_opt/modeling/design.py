@@ -119,10 +119,6 @@ class Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 
-    def declared(self, term: Any) -> tuple[cp.Expression, list[cp.Constraint]]:
-        """A term inside another one, in units in which it is of order one: its expression and its constraints."""
-        return term.formulation(self) if self.declares is None else self.declares(term, self)[:2]
-
     def above(self, first: int) -> Design:
         """The same design on the levels from the `first` on, as a design of its own: of the same variables."""
         unit = self.reference
@@ -135,6 +131,10 @@ class Design:
             reference=cut,
             steps_low=None if self.steps_low is None else self.steps_low[first:],
         )
+
+    def declared(self, term: Any) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """A term inside another one, in units in which it is of order one: its expression and its constraints."""
+        return term.formulation(self) if self.declares is None else self.declares(term, self)[:2]
 
     def __len__(self) -> int:
         return len(self.levels)

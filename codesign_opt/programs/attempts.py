@@ -237,7 +237,7 @@ def _by_conic_dual(
         solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
-        if found is not None and found.certificate.optimal:
+        if (found is not None and found.certificate.optimal) or solver.out_of_time:
             break
     return found
 

@@ -151,16 +151,10 @@ def test_a_part_that_is_no_convex_function_of_the_design_is_blamed_by_its_own_na
         def expression(self, design):
             return cp.sum(cp.sqrt(design.density))
 
-    class Foreign(co.Term):
-        def expression(self, design):
-            return cp.sum(cp.Variable(3))
-
-    for wrong, error in ((Concave, co.ConvexityError), (Foreign, TypeError)):
-        worst = co.WorstCase([own(table), own(table) + wrong()])
-        with pytest.raises(error, match=wrong.__name__):
-            co.Problem(worst, budgets())
-        with pytest.raises(error, match=wrong.__name__):
-            co.Problem(own(table), [*budgets(), worst <= 1.0])
+    worst = co.WorstCase([own(table), own(table) + Concave()])
+    for objective, rows in ((worst, []), (own(table), [worst <= 1.0])):
+        with pytest.raises(co.ConvexityError, match="Concave"):
+            co.Problem(objective, [*budgets(), *rows])
     with pytest.raises(TypeError, match="not the design's"):
         co.Problem(own(table) + co.SoftConstraint(lambda d: cp.sum(cp.Variable(3)) <= 1, 1.0), budgets())
 
@@ -178,6 +172,22 @@ def information():
 class Kinked(co.Term):
     def expression(self, design):
         return 1e-9 * cp.norm1(cp.diff(design.density))
+
+
+class KinkedByVariables(co.Term):
+    """The same, with variables and rows of its own."""
+
+    def expression(self, design):
+        slope = cp.Variable(len(design) - 1)
+        return 1e-9 * cp.sum(slope), [slope >= cp.diff(design.density), slope >= -cp.diff(design.density)]
+
+
+def test_a_users_term_with_variables_of_its_own_is_a_scenario():
+    found = [
+        co.Problem(co.WorstCase([own(TABLES[SIZE][2]) + kinked(), own(TABLES[SIZE][1])]), budgets()).solve().error
+        for kinked in (Kinked, KinkedByVariables)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 PARTS = {
