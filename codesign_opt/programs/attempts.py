@@ -86,7 +86,7 @@ def solve_declared(
                 best = found
         if lost and nearest is not None and not status.startswith("unbounded"):
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None:
+        elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -96,6 +96,8 @@ def solve_declared(
             break
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
+    if solver.out_of_time:
+        return best, attempts
     if best is None or best.certificate.infeasibility > _FEASIBLE:
         nearest = nearest if diagnosed else diagnose(program, reference)
         refuse_unlimited(program, first_point(program))
@@ -103,6 +105,13 @@ def solve_declared(
     elif not best.certificate.optimal:
         refuse_unlimited(program, best.point)
     return best, attempts
+
+
+def _astray(found: Solved, reference: Point) -> bool:
+    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    compiled = found.compiled
+    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
 
 def _improving(attempts: list[dict[str, Any]]) -> bool:
@@ -201,8 +210,6 @@ def first_point(program: Declaration) -> Point:
     return Point(
         found.new_examples if examples is None else examples, program.spent, found.steps if steps is None else steps
     )
-
-
 
 
 def _has_values(design: Design) -> bool:
