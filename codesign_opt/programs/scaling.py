@@ -156,7 +156,14 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
     size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     built = expression / size[0] <= 0
     return Row(
-        name, expression, size, built, limit=bound.limit, bound=bound, exact=stated, budget=budget,
+        name,
+        expression,
+        size,
+        built,
+        limit=bound.limit,
+        bound=bound,
+        exact=stated,
+        budget=budget,
         auxiliary=tuple(auxiliary),
     )
 
@@ -272,6 +279,8 @@ def _power_cone(constraint: cp.constraints.PowCone3D) -> cp.Expression:
     exponents = np.broadcast_to(np.asarray(constraint.alpha.value, dtype=np.float64).ravel(), (x.size,))
     means = [cp.geo_mean(cp.hstack([x[i], y[i]]), [a, 1 - a], approx=False) for i, a in enumerate(exponents)]
     return cp.abs(z) - cp.hstack(means)
+
+
 def _side_of_the_number(left: cp.Expression, right: cp.Expression) -> float:
     """+1 where the row's constant stands on the left of left <= right, where raising it tightens; else -1.
 
