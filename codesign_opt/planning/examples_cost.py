@@ -9,7 +9,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
-from ..models.grid_descent import NodeErrors
+from ..models.grid_descent import Cost, NodeErrors
 from ..results.plan import Plan
 from .question import Study
 
@@ -82,6 +82,17 @@ class ExamplesCost:
             value += below
             slope[-1] += (self._spent_to(float(logs[-1]) + _SHIFT) - below) / _SHIFT
         return value, slope
+
+    def along(self, sigmas: Array) -> Cost:
+        """The cost from its value c and slope g at one grid, c exp(g (x - x0) / c): a product of powers of the nodes."""
+        value, slope = self(sigmas)
+        logs = np.log(sigmas[sigmas > 0])
+
+        def cost(moved: Array) -> tuple[float, Array]:
+            ratio = float(np.exp(np.clip(slope @ (np.log(moved[moved > 0]) - logs) / value, -50.0, 50.0)))
+            return value * ratio, slope * ratio
+
+        return cost if value > 0 else self
 
     def _spent_to(self, stop: float) -> float:
         """Error's worth of the money that examples from the settled stopping point down to this one take."""

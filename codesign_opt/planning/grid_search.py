@@ -29,10 +29,11 @@ _LADDER = 2**0.5  # ratio of the numbers of steps on the way to the one asked fo
 _FEW = 16  # steps up to which stopping points far from the program's are starts too
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
-_TRIED_FEW, _TRIED = 8, 2  # starts that descend, for few steps and for many
+_TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
 _MOVES, _MORE_MOVES = 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_TURNS, _WORTH, _NEAR = 4, 1e-3, 1.05  # of settling and descending, until they win less; only near the best
+_TURNS, _WORTH, _NEAR = 1, 1e-2, 1.02  # of settling and descending, until they win less; only near the best
+_LAST_TURNS, _LAST_WORTH = 6, 1e-5  # for the best of all
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,8 @@ class GridSearch:
         """The best grid of every number of steps that was tried, the least error first."""
         if self.study.trains:
             self._sizes()
+            for found in sorted(self._found.values(), key=lambda found: found.total)[:1]:
+                self._settle(found, _LAST_TURNS, _LAST_WORTH)
         else:
             self._all_sizes()
         return sorted(self._found.values(), key=lambda found: found.total)
@@ -109,25 +112,30 @@ class GridSearch:
         if self._fit(wanted) is None:
             return
         for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k)
+            found = self._fit(k, alone=k > _FEW)
             if found is None or found.bias > self._best.total:  # fewer steps still leave more
                 break
         for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
-            found = self._fit(k)
+            found = self._fit(k, alone=True)
             if found is None or found.total > self._best.total:
                 break
         self._neighbours()
 
     def _neighbours(self) -> None:
-        """Numbers of steps between those tried, halving the distance, until both neighbours of the best are known."""
+        """Numbers of steps between those tried, where their errors bend, until both neighbours of the best are known."""
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
             above = min([k for k in self._found if k > best], default=min(self._most, 2 * best) + 1)
-            wanted = [k for k in ((below + best) // 2, (best + above + 1) // 2) if below < k < above and k != best]
-            if not wanted or (best >= _DESCENDED and above - below < 0.1 * best):
+            if best >= _DESCENDED and above - below < 0.1 * best:
                 return
-            for k in wanted:
+            wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
+            if below in self._found and above in self._found and wanted:
+                lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
+                wanted = {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
+            if not wanted:
+                return
+            for k in sorted(wanted):
                 self._fit(k, alone=True)
 
     @property
@@ -161,7 +169,7 @@ class GridSearch:
         if self.study.trains and cost is None:
             return None
         ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
-        kept = [] if steps > _DESCENDED else ranked[: _TRIED_FEW if steps <= _FEW else _TRIED]
+        kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
         best = min([*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total)
@@ -169,28 +177,38 @@ class GridSearch:
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
         if self.study.trains:
-            self._settle(best)
+            self._settle(best, _TURNS, _WORTH)
         return self._found.get(steps)
 
-    def _settle(self, found: SearchedGrid) -> None:
-        """Work out the examples of a grid that may be the best, and descend with them, in turn."""
-        known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
-        before = np.inf
-        for turn in range(_TURNS):
+    def _tried(self, steps: int) -> int:
+        """Starts that descend."""
+        if steps > _FEW:
+            return _TRIED
+        return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
+
+    def _settle(self, found: SearchedGrid, turns: int, worth: float) -> None:
+        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it is worth it."""
+        settled = found.settled
+        if settled is None:
+            known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
             if found.total > _NEAR * known:
                 return
             settled = settle(self.study, found.sigmas)
             if settled is None:
-                if turn == 0:
-                    del self._found[found.steps]
+                del self._found[found.steps]
                 return
-            if settled.total < before:
-                self._found[found.steps] = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
-            if settled.total > before * (1 - _WORTH) or found.steps > _DESCENDED:
-                return
-            before = settled.total
-            cost = self._held(settled, 1.0)
-            found = self._descended(self._score(found.sigmas, cost), cost, _MOVES)
+        best = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
+        for _ in range(turns if found.steps <= _DESCENDED else 0):
+            assert best.settled is not None
+            cost = self._held(best.settled, 1.0)
+            moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
+            settled = settle(self.study, moved.sigmas)
+            before = best.total
+            if settled is not None and settled.total < before:
+                best = SearchedGrid(moved.sigmas, moved.bias, settled.total, settled)
+            if best.total > before * (1 - worth):
+                break
+        self._found[found.steps] = best
 
     def _descended(self, start: SearchedGrid, cost: ExamplesCost | None, moves: int) -> SearchedGrid:
         residuals = self.study.model.exact_residuals
@@ -202,7 +220,10 @@ class GridSearch:
                 settled = float(np.log(cost.plan.levels.edges[0]))
                 stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
         enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
-        found = descend_nodes(start.sigmas, Descent(residuals, cost, stops, moves, enough)).sigmas
+        held = cost
+        if cost is not None and start.steps > _FEW:  # what the examples leave hardly turns: its slope serves all moves
+            held = cost.along(start.sigmas)
+        found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
         return self._score(self._admissible(start.sigmas, found), cost)
 
     def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
@@ -307,6 +328,13 @@ def _ladder(least: int) -> list[int]:
     """Numbers of steps whose ratio is about the square root of two, every one below 5."""
     sizes = sorted({max(least, round(2 * _LADDER**i)) for i in range(-1, 25)})
     return [k for k in sizes if k <= MOST_STEPS]
+
+
+def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:
+    """Number of steps at the bottom of the parabola through three errors, in logarithms."""
+    points = np.array([low, middle, high])
+    bend, slope, _ = np.polyfit(points[:, 0] - middle[0], np.log(points[:, 1]), 2)
+    return middle[0] if not bend > 0 else round(middle[0] - 0.5 * slope / bend)
 
 
 def _stop(sigmas: Array) -> float:
