@@ -172,7 +172,9 @@ class GridSearch:
         kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
-        best = min([*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total)
+        best = min(
+            [*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total
+        )
         if steps <= _DESCENDED and not self.study.trains:
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
@@ -187,7 +189,7 @@ class GridSearch:
         return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
 
     def _settle(self, found: SearchedGrid, turns: int, worth: float) -> None:
-        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it is worth it."""
+        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it pays."""
         settled = found.settled
         if settled is None:
             known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
@@ -227,7 +229,7 @@ class GridSearch:
         return self._score(self._admissible(start.sigmas, found), cost)
 
     def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
-        """What a grid leaves besides its own error: with the examples of the nearest settled grid, or the floor alone."""
+        """What a grid leaves besides its own error: with the examples of a near settled grid, or the floor alone."""
         if not self.study.trains:
             floor = self.study.model.node_errors(sigmas).floor
             return ExamplesCost(self.study) if floor.any() else None

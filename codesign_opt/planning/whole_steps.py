@@ -9,7 +9,7 @@ import numpy as np
 
 from ..basics.causes import BIAS, TOTAL
 from ..basics.checks import Array
-from ..basics.errors import CodesignError, InfeasibleError
+from ..basics.errors import InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import grid_from_steps
@@ -29,9 +29,7 @@ _SETTLED, _NEAR = 3, 1.02  # so many of the best grids get their examples, where
 _BETTER = 1 - 1e-9
 
 
-def hand_out(
-    study: Study, plan: Plan, *, polish: bool | None, stops: tuple[float, float] | None = None
-) -> Plan:
+def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[float, float] | None = None) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
     Args:
@@ -124,12 +122,7 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
             plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
         )
         return best.put_into(study, moved)
-    outer = {
-        "status": "moved",
-        "points": plan.outer.get("points", len(plan.curve)),
-        "moved_from": plan.stopping_sigma,
-        "program": dict(plan.outer),
-    }
+    outer = {**plan.outer, "moved_from": plan.stopping_sigma, "program_error": plan.error}
     return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
 
 
