@@ -84,7 +84,7 @@ class ExamplesCost:
         return value, slope
 
     def along(self, sigmas: Array) -> Cost:
-        """The cost from its value c and slope g at one grid, c exp(g (x - x0) / c): a product of powers of the nodes."""
+        """The cost from its value c and slope g at one grid: c exp(g (x - x0) / c), a product of powers of the nodes."""
         value, slope = self(sigmas)
         logs = np.log(sigmas[sigmas > 0])
 
@@ -95,14 +95,14 @@ class ExamplesCost:
         return cost if value > 0 else self
 
     def _spent_to(self, stop: float) -> float:
-        """Error's worth of the money that examples from the settled stopping point down to this one take."""
+        """Error's worth of the money that examples below the settled stopping point take."""
         assert self.plan is not None
         one, _ = self._accumulated
         until = float(np.interp(self._edges[1], self._edges, one) - np.interp(stop, self._edges, one))
         return self.worth * float(self.plan.tables["example_price"][0]) * until
 
     def _weights(self, logs: Array) -> NodeErrors:
-        """What R_k and F_k of each node count: max(1, l/h) / l times the mean of 1/density over its step, and max(1, l/h).
+        """What R_k and F_k of each node count: max(1, l/h) / l times the mean of 1/density over its step; max(1, l/h).
 
         Under "denoise" the last node is the last evaluation, which counts 1 / m_r and 1.
         """

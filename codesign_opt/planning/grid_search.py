@@ -1,4 +1,4 @@
-"""Grids of whole steps on the exact error: how many steps, where they lie, where they stop (docs/theory.md section 7.8).
+"""Grids of whole steps on the exact error: how many, where they lie, where they stop (docs/theory.md section 7.8).
 
 The program's density, the usual families and grids of fewer steps are starts; each descends the exact error, the
 stopping point with it. What the examples leave is followed along as a function of the stopping point and of the money
@@ -15,7 +15,7 @@ from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
-from ..models.grid_descent import Descent, descend_nodes
+from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
 from .examples_cost import ExamplesCost
 from .question import Study
@@ -30,10 +30,10 @@ _FEW = 16  # steps up to which stopping points far from the program's are starts
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_MOVES, _MORE_MOVES = 25, 100  # of every start, and of the best of them
+_FIRST_MOVES, _MOVES, _MORE_MOVES = 12, 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_TURNS, _WORTH, _NEAR = 1, 1e-2, 1.02  # of settling and descending, until they win less; only near the best
-_LAST_TURNS, _LAST_WORTH = 6, 1e-5  # for the best of all
+_TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
+_NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class GridSearch:
         if self.study.trains:
             self._sizes()
             for found in sorted(self._found.values(), key=lambda found: found.total)[:1]:
-                self._settle(found, _LAST_TURNS, _LAST_WORTH)
+                self._settle(found, *_LAST_TURNS)
         else:
             self._all_sizes()
         return sorted(self._found.values(), key=lambda found: found.total)
@@ -122,7 +122,7 @@ class GridSearch:
         self._neighbours()
 
     def _neighbours(self) -> None:
-        """Numbers of steps between those tried, where their errors bend, until both neighbours of the best are known."""
+        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
@@ -179,7 +179,7 @@ class GridSearch:
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
         if self.study.trains:
-            self._settle(best, _TURNS, _WORTH)
+            self._settle(best, *(_FEW_TURNS if steps <= _FEW else _TURNS))
         return self._found.get(steps)
 
     def _tried(self, steps: int) -> int:
@@ -193,9 +193,9 @@ class GridSearch:
         settled = found.settled
         if settled is None:
             known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
-            if found.total > _NEAR * known:
+            if found.total > (_NEAR_FEW if found.steps <= _FEW else _NEAR) * known:
                 return
-            settled = settle(self.study, found.sigmas)
+            settled = settle(self.study, found.sigmas, even=True)
             if settled is None:
                 del self._found[found.steps]
                 return
@@ -204,7 +204,7 @@ class GridSearch:
             assert best.settled is not None
             cost = self._held(best.settled, 1.0)
             moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
-            settled = settle(self.study, moved.sigmas)
+            settled = settle(self.study, moved.sigmas, even=True)
             before = best.total
             if settled is not None and settled.total < before:
                 best = SearchedGrid(moved.sigmas, moved.bias, settled.total, settled)
@@ -222,7 +222,7 @@ class GridSearch:
                 settled = float(np.log(cost.plan.levels.edges[0]))
                 stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
         enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
-        held = cost
+        held: Cost | None = cost
         if cost is not None and start.steps > _FEW:  # what the examples leave hardly turns: its slope serves all moves
             held = cost.along(start.sigmas)
         found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
@@ -238,7 +238,7 @@ class GridSearch:
             count = sigmas.size - 1
             nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
         else:
-            first = settle(self.study, self._program_grid())
+            first = settle(self.study, self._program_grid(), even=True)
             if first is None:
                 return None
             nearest = first

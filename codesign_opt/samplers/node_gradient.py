@@ -80,7 +80,7 @@ def _nonzero(variance: Numbers) -> Numbers:
 
 def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
     """(B, K+1) the chain rule, from adjoints (K, B) of the steps and their parts moved one colour at a time."""
-    total = np.zeros(moved.current.shape)
+    total: Array = np.zeros(np.shape(moved.current))
     for adjoint, part in zip(by_steps, _parts(moved), strict=True):
         if adjoint is not None and part is not None:
             total += adjoint * (part.imag / _NUDGE)
