@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
@@ -33,6 +34,7 @@ _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, 
 _FIRST_MOVES, _MOVES, _MORE_MOVES = 12, 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
+_SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 
 
@@ -111,9 +113,11 @@ class GridSearch:
         ladder = _ladder(self._least)
         if self._fit(wanted) is None:
             return
+        hopeless = 0
         for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k, alone=k > _FEW)
-            if found is None or found.bias > self._best.total:  # fewer steps still leave more
+            found = self._fit(k, alone=k > _FEW and not self.study.model.sampler.signed)
+            hopeless = hopeless + 1 if found is None or found.bias > self._best.total else 0
+            if hopeless == (2 if self.study.model.sampler.signed else 1):  # fewer steps still leave more
                 break
         for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
             found = self._fit(k, alone=True)
@@ -204,10 +208,13 @@ class GridSearch:
             assert best.settled is not None
             cost = self._held(best.settled, 1.0)
             moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
-            settled = settle(self.study, moved.sigmas, even=True)
             before = best.total
-            if settled is not None and settled.total < before:
-                best = SearchedGrid(moved.sigmas, moved.bias, settled.total, settled)
+            for share in _SHARES:  # far from where they are held, examples say little
+                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
+                settled = settle(self.study, trial, even=True)
+                if settled is not None and settled.total < before:
+                    best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
+                    break
             if best.total > before * (1 - worth):
                 break
         self._found[found.steps] = best
@@ -222,9 +229,10 @@ class GridSearch:
                 settled = float(np.log(cost.plan.levels.edges[0]))
                 stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
         enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
-        held: Cost | None = cost
-        if cost is not None and start.steps > _FEW:  # what the examples leave hardly turns: its slope serves all moves
-            held = cost.along(start.sigmas)
+        held: Cost | None = None
+        if cost is not None:  # what the examples leave hardly turns for many steps: its slope serves all moves
+            examples = cost.held(start.sigmas)
+            held = examples.along(start.sigmas) if start.steps > _FEW else examples
         found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
         return self._score(self._admissible(start.sigmas, found), cost)
 
@@ -274,7 +282,7 @@ class GridSearch:
         error = self.study.model.exact_error
         assert error is not None
         bias = float(np.real(error(sigmas)))
-        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost(sigmas)[0]))
+        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost.value(sigmas)))
 
     def _admits(self, sigmas: Array) -> bool:
         return self.study.admits(sigmas) is not False
@@ -284,11 +292,9 @@ class GridSearch:
         if self._admits(found):
             return found
         share, width, best = 0.0, 1.0, start
-        positive = start > 0
         for _ in range(12):
             width *= 0.5
-            trial = start.copy()
-            trial[positive] = start[positive] ** (1 - share - width) * found[positive] ** (share + width)
+            trial = _between(start, found, share + width)
             if self._admits(trial):
                 share, best = share + width, trial
         return best
@@ -341,6 +347,17 @@ def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, 
 
 def _stop(sigmas: Array) -> float:
     return float(sigmas[sigmas > 0][-1])
+
+
+def _between(start: Array, end: Array, share: float) -> Array:
+    """The grid a share of the way from one to another, in log sigma."""
+    if share >= 1.0:
+        return end
+    positive = start > 0
+    grid = start.copy()
+    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
+    grid[0] = start[0]
+    return grid
 
 
 def _resized(sigmas: Array, steps: int) -> Array:
