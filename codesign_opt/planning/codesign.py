@@ -17,7 +17,6 @@ from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Term
-from ..modeling.constraints import as_named
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
@@ -59,14 +58,15 @@ def codesign(
 
     For every stopping point the joint program of docs/theory.md section 7 is solved and certified;
     the loop over stopping points keeps the whole curve and bounds the error between them. The best
-    point's step density becomes a grid of whole steps, polished on the exact error where that is
-    known, and the examples are solved once more for that grid with the discrete kernel.
+    point's step density becomes a grid of whole steps: their number, nodes and stopping point descend the
+    exact error where that is known, and the examples are solved once more for the grid with the discrete
+    kernel. The proof is of the program's leading-order error; `handed_out` is exact.
 
     Args:
         model: GaussianModel, EstimatedModel, or a Model of your own.
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
             sampler is planned.
-        steps: number of sampler steps, the last to zero included; with `samplers`, the number of
+        steps: the most sampler steps, the last to zero included; with `samplers`, the number of
             evaluations per image that each of them may use.
         sigmas: a sampler grid that is given; then only training is planned.
         run: a training run already made; its examples count and cost nothing.
@@ -77,8 +77,8 @@ def codesign(
         levels: levels over the whole range of sigma.
         constraints, terms: further constraints and terms of the modelling language; functions of the
             design, since the levels change with the stopping point.
-        polish: descend the exact error of the grid; by default below 20 steps, and up to 32 where the
-            leading order is only an upper model (a sampler whose local error changes sign).
+        polish: descend the exact error of the grid; by default wherever the model knows it. False keeps the
+            program's density and stopping point.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
         progress: True for a line on stderr per stopping point, or a function of a text.
@@ -246,8 +246,7 @@ def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
     """What is proved between the stopping points tried: by declared programs where the user added anything."""
     if only_shared(study) and not study.constraints:
         bound, evaluations = bound_between(study, stops, tolerance)
-        names = [as_named(stated, index).name for index, stated in enumerate(study.constraints)]
-        return Between(bound, evaluations, (), tuple(f"{name} is left out beside shared parameters" for name in names))
+        return Between(bound, evaluations, (), ())
     best = min(stops, key=lambda stop: stop.error)
     sigmas = sorted(stop.sigma for stop in stops)
     plans = [stop.plan for stop in stops if stop.plan is not None]

@@ -64,7 +64,7 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
         handed, beside = _with_peers(study, plan, handed)
         notes += beside
     else:
-        handed = replace(handed, peers={name: parts for name, (_, parts) in _peers(study, handed).items()})
+        handed = replace(handed, peers=_compared(handed, _peers(study, handed)))
     if study.model.exact_error is not None and study.model.sampler.signed and searched:
         notes.append(
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
@@ -87,7 +87,7 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None) -> li
     """The best grids of the search with their examples; the program's own where it found none."""
     ranked = GridSearch(study, plan, stops).grids()
     wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
-    settled = [grid.settled or settle(study, grid.sigmas) for grid in wanted]
+    settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
     return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
 
 
@@ -165,12 +165,7 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
             plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
         )
         return best.put_into(study, moved)
-    outer = {
-        "status": "moved",
-        "points": plan.outer.get("points", len(plan.curve)),
-        "moved_from": plan.stopping_sigma,
-        "program": dict(plan.outer),
-    }
+    outer = {**plan.outer, "moved_from": plan.stopping_sigma, "program_error": plan.error}
     return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
 
 
@@ -189,10 +184,13 @@ def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]
             # its grid, with the best examples that the constraints allow, leaves more: it breaks them
             notes.append(f"{name} would leave {parts[TOTAL]:.3g}, but does not meet the constraints")
             del peers[name]
-    total = handed.handed_out[TOTAL]
-    return replace(
-        handed, peers={name: {**parts, "ratio": parts[TOTAL] / total} for name, (_, parts) in peers.items()}
-    ), notes
+    return replace(handed, peers=_compared(handed, peers)), notes
+
+
+def _compared(plan: Plan, peers: dict[str, tuple[Array, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The peers' errors with their ratio to the plan's."""
+    own = plan.handed_out[TOTAL]
+    return {name: {**p, "ratio": p[TOTAL] / own if own > 0 else np.inf} for name, (_, p) in peers.items()}
 
 
 def _measured(model: Model, plan: Plan) -> Plan:
@@ -229,7 +227,7 @@ def _peers(study: Study, plan: Plan) -> dict[str, tuple[Array, dict[str, float]]
             bought = float(price @ plan.new_examples) / float(price @ share)
             examples = spent + bought * share
         parts = predict(study.model, grid, examples, study.levels)
-        result[name] = (grid, {**parts, "ratio": parts[TOTAL] / plan.handed_out[TOTAL]})
+        result[name] = (grid, parts)
     return result
 
 
