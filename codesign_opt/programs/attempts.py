@@ -87,7 +87,7 @@ def solve_declared(
                 best = found
         if lost and nearest is not None and not status.startswith("unbounded"):
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None:
+        elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -97,9 +97,16 @@ def solve_declared(
             break
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
-    if best is None or not best.certificate.optimal:
+    if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
     return best, attempts
+
+
+def _astray(found: Solved, reference: Point) -> bool:
+    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    compiled = found.compiled
+    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
 
 def _explain(

@@ -100,7 +100,7 @@ def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, e
     alone, and each costs the bound that rounding; raised multipliers cost it once.
     """
     lower = -np.inf
-    for rounding in (0.0, *(_RAISED if compiled.declared is not None else ())):
+    for rounding in (0.0, *_RAISED):
         raised = [multiplier * (1 + rounding) for multiplier in multipliers]
         lower = max(lower, lagrangian(compiled, raised, point).value())
         if lower >= enough:
