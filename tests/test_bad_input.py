@@ -279,7 +279,10 @@ def test_algebra_that_would_drop_a_half_or_turn_concave():
     refused(lambda: co.Steps() >= 2, "Steps")
     refused(lambda: -1 * co.ScoreError(TABLE), "ScoreError")
     refused(lambda: co.ScoreError(TABLE) * NAN, "ScoreError")
-    refused(lambda: co.ScoreError(TABLE) + 1.0, "ScoreError")
+    for constant in (NAN, INF, True, "1", None):
+        refused(lambda constant=constant: co.ScoreError(TABLE) + constant, "ScoreError")
+        refused(lambda constant=constant: constant + co.ScoreError(TABLE), "ScoreError")
+    refused(lambda: 1.0 - co.ScoreError(TABLE), "ScoreError")
     for limit in (NAN, INF, True, "18", None):
         refused(lambda limit=limit: co.Steps() <= limit, "Steps")
 
