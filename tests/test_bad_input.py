@@ -295,12 +295,12 @@ class Mine(co.Term):
             "vector": lambda: design.examples,
             "bool": lambda: True,
             "number": lambda: 3.0,
-            "foreign": lambda: cp.sum(cp.Variable(3)),
+            "whole numbers": lambda: cp.sum(cp.Variable(3, boolean=True)),
             "none": lambda: None,
         }[self.kind]()
 
 
-@pytest.mark.parametrize("kind", ["concave", "ratio", "vector", "bool", "number", "foreign", "none"])
+@pytest.mark.parametrize("kind", ["concave", "ratio", "vector", "bool", "number", "whole numbers", "none"])
 def test_a_users_term_that_is_not_convex_is_blamed_by_name(kind):
     refused(lambda: solve(terms=[Mine(kind)]), "Mine")
     refused(lambda: solve(Mine(kind) <= 3.0), "Mine")
@@ -316,7 +316,7 @@ def test_a_users_term_that_is_not_convex_is_blamed_by_name(kind):
         lambda d: [True],
         lambda d: "x",
         lambda d: 3.0,
-        lambda d: cp.sum(cp.Variable(3)) <= 1,
+        lambda d: cp.sum(cp.Variable(3, integer=True)) <= 1,
         lambda d: cp.sum(d.examples),
     ],
 )

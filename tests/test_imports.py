@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "certificate": "ingredients",
     "models": "ingredients samplers training",
     "results": "ingredients certificate exports solvers",
-    "modeling": "ingredients models certificate",
+    "modeling": "ingredients models certificate solvers",
     "programs": "modeling results solvers certificate models ingredients",
     "peers": "ingredients samplers models",
     "planning": "programs modeling results models solvers certificate training samplers ingredients",

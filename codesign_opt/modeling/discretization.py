@@ -50,7 +50,8 @@ class Discretization(Term):
 
     def expression(self, design: Design) -> cp.Expression:
         c = self.table
-        rows = c.step_response / design.reference.steps**c.order
+        with np.errstate(divide="ignore", invalid="ignore"):  # a level without steps is one on which there is no error
+            rows = np.where(c.step_response == 0, 0.0, c.step_response / design.reference.steps**c.order)
         rows = rows[np.any(rows > 0, axis=1)]
         if not rows.size:
             return cp.Constant(0.0)
@@ -87,6 +88,11 @@ class Discretization(Term):
         on = addends > 0  # elsewhere nothing, also where a level without steps makes S_b infinite
         shares = np.multiply(sums[:, None], addends, out=np.zeros_like(addends), where=on)
         return {"discretization": np.asarray(shares.sum(axis=0)), "bands": sums**2}
+
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """By the logarithm of `response`: of each of its rows (B,), and of each of its levels (L,)."""
+        told = self.level_parts(point)
+        return {"log response of bands": 2 * told["bands"], "log response of levels": 2 * told["discretization"]}
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)

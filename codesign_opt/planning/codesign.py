@@ -20,7 +20,10 @@ from ..modeling import Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
+from .declared_bounds import Between, declared_bounds
 from .question import Study
+from .real_steps import START
+from .shared_stops import only_shared
 from .stopping_points import Stop, bound_between, from_plan, sweep
 from .whole_steps import hand_out
 
@@ -212,7 +215,8 @@ def _whole(plan: Plan) -> Array:
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
     """The declared program's plan at the best stopping point, with the curve and what is proved about it."""
-    bound, evaluations = bound_between(study, stops, tolerance)
+    between = _between(study, stops, tolerance)
+    bound, evaluations = between.bound, between.evaluations
     best, plan = _declared_best(study, stops)
     gap = (plan.error - bound) / plan.error if np.isfinite(bound) else float("inf")
     width = np.log(high / low)
@@ -228,7 +232,25 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
         "at_end": bool(min(np.log(best.sigma / low), np.log(high / best.sigma)) < 0.01 * width),
         "bound_evaluations": evaluations,
     }
-    return replace(plan, curve=tuple(stop.record for stop in stops), outer=outer)
+    notes = plan.notes
+    if between.intervals:
+        outer["intervals"] = [
+            dict(zip(("low", "high", "lower_bound"), each, strict=True)) for each in between.intervals
+        ]
+    if between.missing and outer["status"] != "optimal":
+        notes = (*notes, "missing from the bound between stopping points: " + "; ".join(between.missing))
+    return replace(plan, curve=tuple(stop.record for stop in stops), outer=outer, notes=notes)
+
+
+def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
+    """What is proved between the stopping points tried: by declared programs where the user added anything."""
+    if only_shared(study) and not study.constraints:
+        bound, evaluations = bound_between(study, stops, tolerance)
+        return Between(bound, evaluations, (), ())
+    best = min(stops, key=lambda stop: stop.error)
+    sigmas = sorted(stop.sigma for stop in stops)
+    plans = [stop.plan for stop in stops if stop.plan is not None]
+    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance, plans)
 
 
 def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
@@ -298,7 +320,9 @@ def _train_only(study: Study, sigmas: Array) -> Plan:
     if not study.trains:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
     table = study.model.settled(sigmas, study.levels)
-    plan = study.settled_problem(table, steps_on_levels(table.levels, sigmas)).solve(tolerance=study.tolerance)
+    obeying = study.admits(sigmas, START)
+    problem = study.settled_problem(table, steps_on_levels(table.levels, sigmas), obeying=obeying)
+    plan = problem.solve(tolerance=study.tolerance)
     parts = dict(plan.breakdown)
     bias = parts.pop(TRUNCATION, 0.0) + parts.pop(INITIAL, 0.0)  # of a given grid: steps, stopping and start
     plan = replace(plan, sigmas=sigmas, breakdown={BIAS: bias, **parts}, outer={"status": "given", "points": 1})

@@ -285,7 +285,7 @@ class GridSearch:
         return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost.value(sigmas)))
 
     def _admits(self, sigmas: Array) -> bool:
-        return self.study.admits(sigmas) is not False
+        return self.study.admits(sigmas)
 
     def _admissible(self, start: Array, found: Array) -> Array:
         """The descended grid, or as much of the way to it as the constraints admit."""

@@ -12,6 +12,7 @@ from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from .prediction import predict
 from .question import Study
+from .real_steps import START
 
 __all__ = ["Settled", "settle"]
 
@@ -89,8 +90,9 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
         return Settled(grid, predict(study.model, grid, None, study.levels))
     smooth, counted = study.model.settled_pair(grid, study.levels)
     table = counted if even else smooth
+    problem = study.settled_problem(table, steps_on_levels(table.levels, grid), obeying=study.admits(grid, START))
     try:
-        found = study.settled_problem(table, steps_on_levels(table.levels, grid)).solve(tolerance=study.tolerance)
+        found = problem.solve(tolerance=study.tolerance)
     except NotCertifiedError as error:
         # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are
         if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:

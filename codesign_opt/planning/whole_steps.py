@@ -19,6 +19,7 @@ from ..results.plan import Plan
 from .grid_search import MOST_STEPS, GridSearch, family_grids
 from .prediction import predict
 from .question import Study
+from .real_steps import INSIDE, START, RealSteps
 from .settling import Settled, settle
 
 __all__ = ["hand_out"]
@@ -27,6 +28,10 @@ _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of t
 _POLISH_MEASURED_BELOW = 65
 _SETTLED, _NEAR = 3, 1.02  # so many of the best grids get their examples, where their errors are so near
 _BETTER = 1 - 1e-9
+_READ_AT_THE_START = (
+    "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
+    "it starts, where the sampler evaluates"
+)
 
 
 def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[float, float] | None = None) -> Plan:
@@ -38,10 +43,14 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
     """
-    given = plan.outer.get("status") == "given" and plan.curve == ()
-    searched = polish is not False and _searches(study)
-    if given and plan.sigmas is not None:
-        found = [settle(study, plan.sigmas)]
+    given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
+    real = None if given is not None else study.real_steps(plan.levels)
+    searched = polish is not False and real is None and _searches(study)
+    notes: list[str] = []
+    if given is not None:
+        found = [settle(study, given)]
+    elif real is not None:
+        found, notes = _obeying(study, plan, polish, real)
     else:
         found = _searched(study, plan, stops) if searched else [settle(study, g) for g in _around(study, plan, polish)]
     best = min((f for f in found if f is not None), key=lambda f: f.total, default=None)
@@ -51,9 +60,9 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
             f"steps, and {least_steps(plan.terminal)} is the least); raise the budget, or plan for fewer images."
         )
     handed = _placed(study, plan, best)
-    notes: list[str] = []
-    if not given:
-        handed, notes = _with_peers(study, plan, handed)
+    if given is None:
+        handed, beside = _with_peers(study, plan, handed)
+        notes += beside
     else:
         handed = replace(handed, peers=_compared(handed, _peers(study, handed)))
     if study.model.exact_error is not None and study.model.sampler.signed and searched:
@@ -71,8 +80,7 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
 
 def _searches(study: Study) -> bool:
     """Whether steps, nodes and stopping point are searched on the exact error, which knows no user's terms."""
-    open_to_it = study.model.exact_residuals is not None and not study.terms and not study.budgets.per_level
-    return open_to_it and (not study.constraints or study.admits_whole_grids)
+    return study.model.exact_residuals is not None and not study.terms and not study.budgets.per_level
 
 
 def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None) -> list[Settled | None]:
@@ -102,7 +110,42 @@ def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
             polished = study.model.polish(grid, free_stop=free)
             if polished is not grid:
                 grids.append(polished)
-    return [grid for grid in grids if study.admits(grid) is not False]
+    return grids
+
+
+def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps) -> tuple[list[Settled | None], list[str]]:
+    """Grids whose real steps obey the study's limits, settled, and what is to be said of how they obey."""
+    for reading in (INSIDE, START):
+        found = [settle(study, grid) for grid in _within(study, plan, real, reading)]
+        best = min((each for each in found if each is not None), key=lambda each: each.total, default=None)
+        if best is None:
+            continue
+        # descents take seconds and seldom keep every limit: the best alone is descended
+        wanted = polish if polish is not None else best.sigmas.size - 1 < _descended_below(study.model)
+        polished = study.model.polish(best.sigmas) if wanted else best.sigmas
+        if polished is not best.sigmas and real.admits(polished, reading):
+            found.append(settle(study, polished))
+        return found, [_READ_AT_THE_START] if reading == START else []
+    return [], []
+
+
+def _within(study: Study, plan: Plan, real: RealSteps, reading: str) -> list[Array]:
+    """Grids inside the limits, around the continuous step count and the least possible."""
+    final = final_steps(plan.terminal)
+    count = min(float(plan.steps.sum()) + final, float(MOST_STEPS))
+    fewest = real.least_steps(reading)
+    if not fewest:
+        return []
+    least, top = fewest + final, int(np.ceil(count - 1e-6))
+    whole = {least, *(max(least, top + more) for more in (-1, 0, 1, 2))}
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9}
+    grids = []
+    for k in sorted(whole):
+        plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
+        grids += [] if grid is None else [grid]
+    return grids
 
 
 def _descended_below(model: Model) -> int:
@@ -133,7 +176,7 @@ def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]
     for name, (grid, parts) in list(peers.items()):
         if parts[TOTAL] >= handed.handed_out[TOTAL] * _BETTER:
             continue
-        tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid) is not False else []
+        tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, START) else []
         better = min((f for f in tried if f is not None), key=lambda f: f.total, default=None)
         if better is not None and better.total < handed.handed_out[TOTAL]:
             handed = _placed(study, plan, better)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -11,23 +10,29 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError, NotCertifiedError
+from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
-from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
-from . import given_sampler, information_structure, joint_structure  # noqa: F401  importing registers them
-from .budget import Budget
+from ..solvers.conic.solve import ConicSolution
+from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
+from .conic_form import ConicForm, conic_form
+from .conic_proof import conic_bound
 from .declaration import Declaration
-from .proof import certify
-from .reference import check_open, first_reference
+from .needs import check_open
+from .proof import certify, relative_gap
+from .reference import first_reference
+from .solver import Solver
 from .structure import Structure, structure_of
+from .unlimited import refuse_unlimited
 
-__all__ = ["not_certified", "rated", "solve_declared"]
+__all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 
-_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
+_FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
+_NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
+_UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -36,14 +41,12 @@ def solve_declared(
     *,
     method: str,
     tolerance: float,
-    solver: str,
-    verbose: bool,
+    solver: Solver,
     start: Point | None,
     on_attempt: Callable[[dict[str, Any]], None] | None,
-    options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    _check_room(program)
+    check_open(program)
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -52,29 +55,39 @@ def solve_declared(
     if start is not None:
         reference = program.recentred(start)
     if reference is None:
-        reference = _first_reference(program)
+        reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
+    diagnosed, nearest = False, None
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(program, reference, program.box)
         built = perf_counter()
-        status = _run(compiled.declared, solver, verbose, options)
+        status = solver.run(compiled.declared)
         record: dict[str, Any] = {
             "attempt": len(attempts) + 1,
-            "solver": solver,
+            "solver": solver.name,
             "status": status,
             "build_seconds": built - begun,
             "solve_seconds": perf_counter() - built,
         }
         attempts.append(record)
-        if status.startswith("infeasible"):
-            diagnose(compiled)
+        found = None
         if status.startswith("optimal") and _has_values(compiled.design):
             found = _candidate(compiled, tolerance, attempts)
+        if (found is None or not found.certificate.optimal) and not solver.out_of_time:
+            found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+        record["solve_seconds"] = perf_counter() - built
+        lost = found is None or found.certificate.infeasibility > _NOTICEABLE
+        if lost and not diagnosed and not status.startswith("unbounded"):
+            diagnosed, nearest = True, diagnose(program, reference)
+        if found is not None:
             record["relative_gap"] = found.certificate.relative_gap
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
+        if lost and nearest is not None and not status.startswith("unbounded"):
+            reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
+        elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -82,9 +95,30 @@ def solve_declared(
             on_attempt(record)
         if best is not None and best.certificate.optimal:
             break
-        if index >= _MAX_ATTEMPTS and not _improving(attempts):
+        if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
+    if not solver.out_of_time and (best is None or not best.certificate.optimal):
+        _explain(program, best, reference, nearest, diagnosed)
     return best, attempts
+
+
+def _astray(found: Solved, reference: Point) -> bool:
+    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    compiled = found.compiled
+    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
+
+
+def _explain(
+    program: Declaration, best: Solved | None, reference: Point, nearest: Point | None, diagnosed: bool
+) -> None:
+    """Raise what can be proved of a program without a certified candidate: it has no feasible point, or no minimum."""
+    if best is not None and best.certificate.infeasibility <= _FEASIBLE:
+        nearest = best.point
+    elif not diagnosed:
+        nearest = diagnose(program, reference)
+    for point in (first_point(program), nearest):
+        refuse_unlimited(program, point)
 
 
 def _improving(attempts: list[dict[str, Any]]) -> bool:
@@ -129,12 +163,12 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
     value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
     constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
     scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
-    gap = (value - optimum.lower_bound) / scale
-    return Certificate(value, optimum.lower_bound, float(gap), infeasibility, tolerance, optimum.method)
+    gap = relative_gap(value, optimum.lower_bound, scale, tolerance=tolerance)
+    return Certificate(value, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
 
 
 def not_certified(
-    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
+    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any, *, late: str = ""
 ) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in program.leaves if not leaf.scales_itself]
@@ -142,10 +176,12 @@ def not_certified(
     blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
-        return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+        said = f"{_UNDECIDED} No point in {len(attempts)} attempts ({found})."
+        return NotCertifiedError(f"{late}{said}{blame}", attempts)
     proof = best.certificate
+    late += f"{_UNDECIDED} " if proof.infeasibility > _FEASIBLE else ""
     return NotCertifiedError(
-        f"Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
+        f"{late}Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",
         attempts,
         plan=plan,
@@ -166,16 +202,7 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
-def _check_room(program: Declaration) -> None:
-    """Refuse budgets that leave nothing and level bounds that leave none, before any solver is asked."""
-    for item in program.constraints:
-        if item.name in program.budgets:
-            assert isinstance(item.what, Bound)
-            _refuse_empty(item.name, item.what, program.budgets[item.name])
-    check_open(program.box, program.table, program.spent)
-
-
-def _first_reference(program: Declaration) -> Point:
+def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
     examples = program.examples if program.examples is not None else (None if program.decides_examples else none)
@@ -194,30 +221,6 @@ def _first_reference(program: Declaration) -> Point:
     )
 
 
-def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
-    """A budget that leaves nothing is infeasible before any solver is asked."""
-    if budget.room <= 0 and (np.any(budget.example > 0) or np.any(budget.step > 0)):
-        needed = bound.limit - budget.room
-        raise InfeasibleError(
-            f"Infeasible: '{name}' (limit {bound.limit:,.6g}) leaves nothing to decide, since the last step alone "
-            f"needs {needed:,.6g}; raise it above that.",
-            [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
-        )
-
-
-def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:
-    assert declared is not None
-    settings = dict(_TIGHT) if solver == "CLARABEL" else {}
-    settings.update(options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cvxpy warns of inaccuracy; the certificate is the judge
-        try:
-            declared.solve(solver=solver, verbose=verbose, **settings)
-        except cp.SolverError as error:
-            return f"solver error: {error}"
-    return str(declared.status)
-
-
 def _has_values(design: Design) -> bool:
     return all(v.value is not None and np.all(np.isfinite(v.value)) for v in design.variables)
 
@@ -231,33 +234,78 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
+def _by_conic_dual(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidates of the program in conic form, against the bounds of their duals."""
+    form = conic_form(compiled)
+    if form is None:
+        return found
+    solution = None
+    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
+        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        if solution.has_point:
+            found = _better_by(form, solution, compiled, found, tolerance, attempts)
+        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+            break
+    return found
+
+
+def _better_by(
+    form: ConicForm,
+    solution: ConicSolution,
+    compiled: Compiled,
+    found: Solved | None,
+    tolerance: float,
+    attempts: list[dict[str, Any]],
+) -> Solved:
+    design = compiled.design
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
+        if isinstance(variable, cp.Variable):
+            # a quantity that nothing declared depends on has no columns
+            variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
+    point = _repaired(compiled)
+    lower = conic_bound(form, solution, compiled, point)
+    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
+    proof = certify(compiled, multipliers, point, tolerance, conic=lower)
+    tried = [Solved(point, compiled, multipliers, proof, attempts)]
+    if found is not None:
+        again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
+        tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
+    return min(tried, key=lambda solved: _badness(solved.certificate))
+
+
 def _points(compiled: Compiled) -> list[Point]:
     """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
     first = point = _repaired(compiled)
-    for leaf in compiled.leaves:
-        point = leaf.term.recovered(compiled.design, point, leaf.auxiliary)
+    bounded = [(t, own) for row in compiled.rows if row.bound is not None
+               for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
+    for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
+        point = term.recovered(compiled.design, point, auxiliary)
     return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
 
 
 def _repaired(compiled: Compiled) -> Point:
-    """The solver's point, clipped into the box and scaled back into budgets it exceeds by rounding."""
+    """The solver's point, clipped into the box and brought back into budgets that it exceeds by rounding."""
     design, box = compiled.design, compiled.box
     point = design.point()
     examples, steps = point.new_examples, point.steps
+    least, fewest = examples, steps  # what is given stays
     if not design.fixed_examples:
-        low, high = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
-        examples = np.minimum(np.maximum(examples, low), high)
+        least, most = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
+        examples = np.minimum(np.maximum(examples, least), most)
     if not design.fixed_steps:
-        steps = np.minimum(np.maximum(steps, box.steps_low), box.steps_high)
+        fewest = box.steps_low
+        steps = np.minimum(np.maximum(steps, fewest), box.steps_high)
     for row in compiled.rows:
         budget = row.budget
         if budget is None:
             continue
+        needed = float(budget.example @ least + budget.step @ fewest)
         cost = float(budget.example @ examples + budget.step @ steps)
-        if budget.room < cost <= budget.room * (1 + 1e-6):
-            shrink = budget.room / cost
-            examples = examples if design.fixed_examples else examples * shrink
-            steps = steps if design.fixed_steps else steps * shrink
+        if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
+            share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
+            examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
     return Point(examples, point.spent, steps)
 
 

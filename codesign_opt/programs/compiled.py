@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cvxpy as cp
@@ -12,6 +13,7 @@ from ..basics.checks import Array
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables, settle
 from .declaration import Declaration
 from .rows import PLACEHOLDER, BudgetRow, Row
 from .scaling import rows_of, scaled_expression
@@ -52,8 +54,20 @@ class Compiled:
 
     def set(self, point: Point) -> None:
         """Give the variables the values that make the expressions, where there are any, equal to `point`."""
-        if not self.in_numbers:
-            self.design.set(point)
+        if self.in_numbers:
+            return
+        self.design.set(point)
+        if self._settled:
+            rows = [
+                sign * row.stated / row.size for row in self._settled for sign in ((1, -1) if row.equality else (1,))
+            ]
+            settle(self.design, None, [part for row in self._settled for part in row.auxiliary], rows)
+
+    @cached_property
+    def _settled(self) -> list[Row]:
+        """Rows with variables of their own, which take the values that violate the rows least."""
+        rows = [row for row in self.rows if row.budget is None and not row.box and row.at is None]
+        return [row for row in rows if own_variables([row.stated, *row.auxiliary], self.design)]
 
     def infeasibility(self, point: Point) -> float:
         """Largest violation of a row relative to its size, at `point`, to which the variables are set."""
@@ -99,6 +113,7 @@ def compile_problem(program: Declaration, reference: Point, box: Box, *, declare
     moving = [(leaf.weight / unit) * leaf.expression for leaf in leaves if not leaf.expression.is_constant()]
     objective = cp.Minimize(sum(moving[1:], start=moving[0]) if moving else cp.Constant(0.0))
     auxiliary = [constraint for leaf in leaves for constraint in leaf.auxiliary]
+    auxiliary += [constraint for row in rows for constraint in row.auxiliary]
     declared = cp.Problem(objective, [row.constraint for row in rows] + auxiliary)
     return Compiled(design, box, leaves, rows, unit, declared)
 

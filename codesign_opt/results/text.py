@@ -315,10 +315,23 @@ def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
         amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
         return [_clip(name, 26), limit, amount, unit, ""]
     elasticity = plan.elasticities.get(name)
+    levels = plan.tables.get(f"shadow price of {name}")
+    if levels is not None:
+        change = "" if elasticity is None else signed(elasticity, "%")
+        slack = not value or (elasticity is not None and abs(elasticity) < 1e-9)
+        where = "(binds nowhere)" if slack else f"unit; {_held_range(plan, levels)}"
+        return [_clip(name, 26), limit, "0" if slack else signed(float(value)), where, "" if slack else change]
     if elasticity is not None and abs(elasticity) < 1e-9:
         return [_clip(name, 26), limit, "0", "(not binding)", ""]
     change = "" if elasticity is None else signed(elasticity, "%")
     return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
+
+
+def _held_range(plan: PlanRecord, prices: Array) -> str:
+    """How many levels a bound of single levels holds, and between which noise levels."""
+    held = np.flatnonzero(np.abs(prices) > 1e-6 * np.abs(prices).max())
+    low, high = (quantity(float(plan.levels.edges[at]), 3) for at in (held[0], held[-1] + 1))
+    return f"{held.size} bind, {low}-{high}"
 
 
 def _unit(plan: PlanRecord, name: str) -> str:

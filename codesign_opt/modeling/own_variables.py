@@ -1,0 +1,101 @@
+"""Variables of a term's or a constraint's own: beside the design, chosen best for every design.
+
+A term that returns an expression with variables of its own, alone or as (expression, [constraints]), stands for its
+least value over them; a constraint with variables of its own asks that some choice of them meets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.errors import ConvexityError
+from ..solvers.conic.solve import solve_conic
+from .design import Design
+from .standard_form import StandardForm, standard_form
+
+__all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
+
+_ROUNDS = 3
+_SURE = 10.0
+_PRICE = 1e3  # of a row's violation, against an objective of order one
+
+
+def as_stated_pair(made: Any, name: str) -> tuple[Any, list[cp.Constraint]]:
+    """(expression, constraints on variables of its own) behind what `expression(design)` returned."""
+    if not isinstance(made, tuple):
+        return made, []
+    if len(made) != 2 or not isinstance(made[1], (list, tuple)):
+        raise TypeError(f"{name}.expression returned {made!r}; return an expression, or (expression, [constraints]).")
+    return made[0], list(made[1])
+
+
+def own_variables(stated: Iterable[Any], design: Design) -> list[cp.Variable]:
+    """The variables in expressions or constraints that are not the design's, each once."""
+    theirs = {variable.id for variable in design.variables}
+    found = {v.id: v for item in stated for v in item.variables() if v.id not in theirs}
+    return list(found.values())
+
+
+def refuse_whole_numbers(name: str, variables: Sequence[cp.Variable]) -> None:
+    """ConvexityError where a variable is boolean or integer."""
+    for variable in variables:
+        kind = next((kind for kind in ("boolean", "integer") if variable.attributes[kind]), None)
+        if kind is not None:
+            raise ConvexityError(
+                f"{name} uses the {kind} variable '{variable.name()}', which has no convex program; let it vary in "
+                "[0, 1] or over the reals, or solve once for each choice and keep the best."
+            )
+
+
+def settle(
+    design: Design, objective: cp.Expression | None, constraints: Sequence[cp.Constraint], rows: Sequence[cp.Expression]
+) -> None:
+    """Give own variables the values that are best at the design's: least objective, rows <= 0 violated least.
+
+    The design's variables keep their values. Where the solver finds nothing, own variables keep theirs.
+    """
+    constraints = [part for part in constraints if own_variables([part], design)]
+    stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
+    wanted = own_variables(stated, design)
+    excess, total = cp.Variable(nonneg=True), cp.Variable()
+    size, near = 1.0, None
+    for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
+        cost = _PRICE * excess + (0.0 if objective is None else objective / size)
+        limits = [cost <= total, *(row <= excess for row in rows), *constraints]
+        near = _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted, near)
+        value = None if objective is None else objective.value
+        if near is None or value is None or not np.all(np.isfinite(value)):
+            break
+        size = abs(float(np.asarray(value).item())) or 1.0
+
+
+def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:
+    """Gives `wanted` their values in the solved form, the design's columns held; sizes of the others, None on failure."""
+    program = form.program
+    fixed, values = np.zeros(len(program.cost), dtype=bool), np.zeros(len(program.cost))
+    for variable in design.variables:
+        columns = form.columns([variable])
+        if columns.size:
+            fixed[columns], values[columns] = True, variable.value
+    right = program.right - program.matrix @ values
+    reduced = program.columns(~fixed)
+    known = 1.0 if near is None else _SURE
+    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones, near=near, known=known)
+    if not solution.has_point:
+        return None
+    values[~fixed] = solution.primal
+    for variable in wanted:
+        columns = form.columns([variable])
+        if columns.size == variable.size:
+            variable.value = variable.project(values[columns].reshape(variable.shape, order="F"))
+        elif columns.size:  # a symmetric matrix, as the upper triangle by row
+            order = variable.shape[0]
+            upper = np.zeros(variable.shape)
+            upper[np.triu_indices(order)] = values[columns]
+            variable.value = variable.project(upper + np.triu(upper, 1).T)
+    return np.abs(solution.primal)

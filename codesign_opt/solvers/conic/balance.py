@@ -1,0 +1,152 @@
+"""Balance: a conic program brought to order one by symmetries of its cones.
+
+Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
+one factor and a boost in its first two rows, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be
+multiplied by anything. The logarithms of these factors that bring the entries of A and b nearest to one are a
+least-squares problem (Curtis and Reid 1972), so that neither the user's units nor the powers of them that enter a cone
+matter to the solver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from ...basics.checks import Array
+from ...basics.cones import Cones
+
+__all__ = ["Balance", "balanced"]
+
+_ROUNDS = 3
+_FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
+_HELD = 1.0  # weight of a column's known size against that of one entry
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """A scaled program: turn' diag(factors) turn (A diag(columns), b), and cost_factor diag(columns) c.
+
+    The order of these products matters: c^2 <= a b with a and b twenty decades apart is known by a + b and a - b alone,
+    which agree in every digit. `turn` tells them apart exactly before anything is multiplied.
+    """
+
+    turn: sparse.csr_array
+    factors: Array
+    columns: Array
+    cost_factor: float
+
+    def rows(self, values: Any) -> Any:
+        """A matrix or a vector of rows, scaled."""
+        if sparse.issparse(values):
+            turned = sparse.csr_array(self.turn @ values)
+            return self.turn.T @ (sparse.diags_array(self.factors) @ turned)
+        return self.turn.T @ (self.factors * (self.turn @ values))
+
+    def primal(self, scaled: Array) -> Array:
+        return self.columns * scaled
+
+    def dual(self, scaled: Array) -> Array:
+        return np.asarray(self.rows(scaled)) / self.cost_factor  # turn and factors are symmetric
+
+
+def balanced(
+    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, *, known: float = _HELD
+) -> Balance:
+    """The factors that bring A and b nearest to one.
+
+    Args:
+        near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
+        known: how sure that is, as a weight against one entry.
+    """
+    turn = _rotation(matrix, cones)
+    turned = sparse.coo_array(turn @ matrix)
+    turned_right = turn @ right
+    share = _shares(cones, turn)
+    logs, columns = _least_squares(turned, turned_right, share, near, known)
+    # powers of four keep the data's digits: their square roots, in the rows between the first two, are powers of two
+    factors = np.exp2(share @ (2 * np.round(logs / 2)))
+    scale = np.exp2(np.round(columns))
+    priced = np.abs(cost * scale)
+    top = float(priced.max(initial=0.0))
+    return Balance(turn, factors, scale, 1 / top if top > 0 else 1.0)
+
+
+def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:
+    """(R, R) orthogonal, symmetric: the first two rows p, q of a cone to (p + q, p - q)/sqrt(2) where that is sparser.
+
+    cvxpy states c^2 <= a b as |(a - b, 2 c)| <= a + b; its symmetries are factors of a and b.
+    """
+    size = len(cones)
+    diagonal, pairs = np.ones(size), []
+    by_row = sparse.csr_array(matrix)
+    for rows in cones.second_order_rows:
+        if rows.shape[1] < 2:
+            continue
+        first, second = by_row[rows[:, 0]], by_row[rows[:, 1]]
+        plus, minus = first + second, first - second
+        counts = [np.diff(_clean(part).indptr) for part in (first, second, plus, minus)]
+        pairs.append(rows[counts[2] + counts[3] < counts[0] + counts[1]][:, :2])
+    both = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.intp)
+    half = np.sqrt(0.5)
+    diagonal[both[:, 0]], diagonal[both[:, 1]] = half, -half
+    off = (np.full(2 * len(both), half), (both.ravel(), both[:, ::-1].ravel()))
+    return sparse.csr_array(sparse.diags_array(diagonal) + sparse.coo_array(off, shape=(size, size)))
+
+
+def _clean(part: sparse.csr_array) -> sparse.csr_array:
+    part = sparse.csr_array(part)
+    part.eliminate_zeros()
+    return part
+
+
+def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
+    """(R, P) how the logarithm of each row's factor follows from the free ones."""
+    size = len(cones)
+    owner = cones.cone_of_row
+    turned = np.isclose(turn.diagonal(), np.sqrt(0.5))  # first rows of rotated cones
+    rotated = turned[owner] & (owner >= cones.zero + cones.nonnegative)
+    ones = np.flatnonzero(~rotated)
+    i, j, w = [ones], [owner[ones]], [np.ones(len(ones))]
+    first = np.flatnonzero(turned)
+    rest = np.flatnonzero(rotated & ~turned & ~np.isin(np.arange(size), first + 1))
+    for rows, column in ((first, first), (first + 1, first + 1)):
+        i, j, w = [*i, rows], [*j, column], [*w, np.ones(len(rows))]
+    for shift in (0, 1):
+        i, j, w = [*i, rest], [*j, owner[rest] + shift], [*w, np.full(len(rest), 0.5)]
+    shares = sparse.coo_array((np.concatenate(w), (np.concatenate(i), np.concatenate(j))), shape=(size, size))
+    if not cones.power:
+        return sparse.csr_array(shares)
+    lil = sparse.lil_array(shares)
+    for exponents, rows in cones.power_rows:
+        for block, weights in zip(rows, exponents, strict=True):
+            for row in block[:-1]:
+                lil[row, block[0]], lil[row, row] = 0.0, 1.0
+            lil[block[-1], block[:-1]] = weights
+    return sparse.csr_array(lil)
+
+
+def _least_squares(
+    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float
+) -> tuple[Array, Array]:
+    """Base-2 logarithms of the row parameters (P,) and of the columns' factors (N,)."""
+    size, count = entries.shape
+    i, j = entries.coords
+    there = entries.data != 0
+    i, j, value = i[there], j[there], np.abs(entries.data[there])
+    fixed = np.flatnonzero(right)
+    logs = np.log2(np.concatenate([value, np.abs(right[fixed])]))
+    column = sparse.coo_array((np.ones(len(i)), (np.arange(len(i)), j)), shape=(len(logs), count))
+    system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
+    ridge = np.concatenate([np.full(size, 1e-3), np.where(near > 0, known, 1e-3)])
+    middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
+    weight, found = np.ones(len(logs)), middle
+    for _ in range(_ROUNDS):
+        weighted = sparse.csc_array(system.T @ sparse.diags_array(weight))
+        normal = sparse.csc_array(weighted @ system + sparse.diags_array(ridge))
+        found = splu(normal).solve(ridge * middle - weighted @ logs)
+        weight = np.where(logs + system @ found < -6, _FAINT, 1.0)
+    return found[:size], found[size:]

@@ -1,0 +1,92 @@
+"""A conic program in standard form, balanced and solved by CLARABEL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import clarabel
+import numpy as np
+from scipy import sparse
+
+from ...basics.checks import Array
+from ...basics.cones import Cones
+from .balance import Balance, balanced
+
+__all__ = ["ConicSolution", "solve_conic"]
+
+
+@dataclass(frozen=True, eq=False)
+class ConicSolution:
+    """What the solver returned; nothing of it is proof.
+
+    Attributes:
+        status: the solver's word.
+        primal: (N,) x, in the program's own units.
+        dual: (R,) z, likewise.
+        scaled_dual: (R,) z of the scaled program.
+        scaled: c, A and b of the scaled program.
+        balance: the factors it was scaled by.
+    """
+
+    status: str
+    primal: Array
+    dual: Array
+    scaled_dual: Array
+    scaled: tuple[Array, sparse.csc_array, Array]
+    balance: Balance
+
+    @property
+    def has_point(self) -> bool:
+        """Whether there is a point at all: what comes with a claim of infeasibility is a ray."""
+        return "Infeasible" not in self.status and bool(
+            np.all(np.isfinite(self.primal)) and np.all(np.isfinite(self.scaled_dual))
+        )
+
+
+def solve_conic(
+    cost: Array,
+    matrix: sparse.csc_array,
+    right: Array,
+    cones: Cones,
+    *,
+    near: Array | None = None,
+    known: float = 1.0,
+    tolerance: float = 1e-11,
+    time_limit: float = np.inf,
+    verbose: bool = False,
+) -> ConicSolution:
+    """min cost . x subject to matrix x + s = right, s in the cones.
+
+    Args:
+        near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
+        known: how sure that is, as a weight against one entry of the matrix.
+        tolerance: relative, of gap and residuals.
+        time_limit: seconds of one solve.
+        verbose: show the solver's log.
+    """
+    settings = clarabel.DefaultSettings()
+    settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near, known=known)
+    scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
+    costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
+    nothing = sparse.csc_matrix((len(cost), len(cost)))
+    solution = clarabel.DefaultSolver(nothing, costs, scaled, rights, _cones(cones), settings).solve()
+    primal, dual = np.array(solution.x), np.array(solution.z)
+    program = (costs, sparse.csc_array(scaled), rights)
+    return ConicSolution(str(solution.status), balance.primal(primal), balance.dual(dual), dual, program, balance)
+
+
+def _cones(cones: Cones) -> list[Any]:
+    found: list[Any] = []
+    if cones.zero:
+        found.append(clarabel.ZeroConeT(cones.zero))
+    if cones.nonnegative:
+        found.append(clarabel.NonnegativeConeT(cones.nonnegative))
+    found += [clarabel.SecondOrderConeT(size) for size in cones.second_order]
+    found += [clarabel.PSDTriangleConeT(order) for order in cones.semidefinite]
+    found += [clarabel.ExponentialConeT() for _ in range(cones.exponential)]
+    return found + [
+        clarabel.PowerConeT(a[0]) if len(a) == 2 else clarabel.GenPowerConeT(list(a), 1) for a in cones.power
+    ]
