@@ -74,9 +74,7 @@ def settle(
         size = abs(float(np.asarray(value).item())) or 1.0
 
 
-def _solve(
-    form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None
-) -> Array | None:
+def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:
     """Gives `wanted` their values in the solved form, the design's columns held; sizes of the others, None on failure."""
     program = form.program
     fixed, values = np.zeros(len(program.cost), dtype=bool), np.zeros(len(program.cost))

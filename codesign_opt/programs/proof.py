@@ -57,14 +57,24 @@ def certify(
     if any(leaf.term.as_information is not None for leaf in compiled.leaves):
         lower, method = _information(compiled, point), "equivalence theorem"
     else:
-        lower = lagrangian(compiled, multipliers, point if tangent is None else tangent).value()
-        method = "separable Lagrangian"
+        lower, method = (
+            _by_tangents(compiled, multipliers, point if tangent is None else tangent),
+            "separable Lagrangian",
+        )
     if not lower >= conic:
         lower, method = conic, "conic dual"
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
     return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+
+
+def _by_tangents(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> float:
+    """The separable bound; -inf where something has no gradient at the point: the conic dual needs none."""
+    try:
+        return lagrangian(compiled, multipliers, point).value()
+    except ConvexityError:
+        return -np.inf
 
 
 def _valued(compiled: Compiled, point: Point) -> _Value:
