@@ -1,10 +1,10 @@
 """Balance: a conic program brought to order one by symmetries of its cones.
 
 Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
-one factor and a boost in its first two rows, an exponential cone by one factor and a shear, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be
-multiplied by anything. The logarithms of these factors that bring the entries of A and b nearest to one are a
-least-squares problem (Curtis and Reid 1972), so that neither the user's units nor the powers of them that enter a cone
-matter to the solver.
+one factor and a boost in its first two rows, an exponential cone by one factor and a shear, a power cone
+prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be multiplied by anything. The logarithms of these factors that
+bring the entries of A and b nearest to one are a least-squares problem (Curtis and Reid 1972), so that neither the
+user's units nor the powers of them that enter a cone matter to the solver.
 """
 
 from __future__ import annotations
