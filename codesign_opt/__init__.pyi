@@ -44,22 +44,29 @@ from .modeling import Cap as Cap
 from .modeling import CoherentScore as CoherentScore
 from .modeling import Compute as Compute
 from .modeling import Constraint as Constraint
+from .modeling import CVaR as CVaR
 from .modeling import Design as Design
 from .modeling import Discretization as Discretization
 from .modeling import Floor as Floor
 from .modeling import GramDiscretization as GramDiscretization
 from .modeling import InformationError as InformationError
+from .modeling import KLDivergence as KLDivergence
 from .modeling import Monotone as Monotone
 from .modeling import Point as Point
 from .modeling import ScoreError as ScoreError
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share
+from .modeling import SharedParameters as SharedParameters
 from .modeling import Smooth as Smooth
+from .modeling import SoftConstraint as SoftConstraint
 from .modeling import StabilityCap as StabilityCap
 from .modeling import Steps as Steps
+from .modeling import StepSizeError as StepSizeError
 from .modeling import Term as Term
 from .modeling import Truncation as Truncation
 from .modeling import TrustCap as TrustCap
+from .modeling import Turnover as Turnover
+from .modeling import WorstCase as WorstCase
 from .modeling import named as named
 from .models.base import Model as Model
 from .models.coefficients import Coefficients as Coefficients
@@ -85,5 +92,6 @@ from .samplers.members import Sampler as Sampler
 from .solvers.waterfill.fill import waterfill as waterfill
 from .training.optimisers import AveragedSGD as AveragedSGD
 from .training.optimisers import ConstantStepSGD as ConstantStepSGD
+from .training.shared import SharedTraining as SharedTraining
 
 __version__: str

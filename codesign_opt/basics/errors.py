@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["CodesignError", "ConvexityError", "EmptySelectionError", "InfeasibleError", "NotCertifiedError"]
+__all__ = [
+    "CodesignError",
+    "ConvexityError",
+    "EmptySelectionError",
+    "InfeasibleError",
+    "NotCertifiedError",
+    "UnboundedError",
+]
 
 
 class CodesignError(Exception):
@@ -24,9 +31,10 @@ class InfeasibleError(CodesignError):
     """No plan meets all constraints.
 
     Attributes:
-        conflicts: one record per constraint in conflict, with the keys ``name``, ``limit``,
-            ``relaxed`` (the limit that would make the problem feasible when this constraint alone
-            is relaxed; None where no relaxation of it alone suffices).
+        conflicts: one record per constraint in conflict, with the keys ``name``, ``limit``, ``amount`` (how far this
+            constraint alone must give, in the units of what its author wrote; None where no relaxation of it alone
+            suffices), ``relaxed`` (the limit after that), ``amounts`` (of each of its rows), and ``together`` (amounts
+            that suffice where all records' constraints give at once).
     """
 
     def __init__(self, message: str, conflicts: Sequence[dict[str, Any]] = ()) -> None:
@@ -46,3 +54,7 @@ class NotCertifiedError(CodesignError):
         super().__init__(message)
         self.attempts = tuple(attempts)
         self.plan = plan
+
+
+class UnboundedError(CodesignError, ValueError):
+    """Nothing limits a quantity that only ever helps; the message names it, and the noise levels."""

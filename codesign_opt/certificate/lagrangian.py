@@ -21,7 +21,7 @@ import numpy as np
 from ..basics.checks import Array, Mask
 from ..ingredients.coupling import Coupling
 
-__all__ = ["LagrangianBound", "ScorePart", "pooled_price"]
+__all__ = ["InformationPart", "LagrangianBound", "ScorePart", "pooled_price"]
 
 _ROUNDS = 120  # each at least halves the bracket; well-scaled programs take fewer than six
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
@@ -44,6 +44,23 @@ class ScorePart:
     kappa: Array
     price: Array | None = None
     pool: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class InformationPart:
+    """<G G^T, (M0 + sum_l (spent + m)_l F_l)^-1> from below: 2 t overlap - t^2 (prior + sum_l (spent + m)_l gains_l).
+
+    For every Y and every t, with overlap = <G, Y>, prior = <Y, M0 Y> and gains_l = <Y, F_l Y> (docs/theory.md
+    section 8.1, 8): linear in the examples. Several Y may be tried; t is the bound's own, near one.
+
+    Args:
+        overlap, prior: (Y,) for each Y tried.
+        gains: (Y, L).
+    """
+
+    overlap: Array
+    prior: Array
+    gains: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +115,7 @@ class LagrangianBound:
     steps_price: Array = field(init=False)
     examples_box: tuple[Array, Array] = field(init=False)
     steps_box: tuple[Array, Array] = field(init=False)
+    information: list[InformationPart] = field(default_factory=list)
     has_logs: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +140,9 @@ class LagrangianBound:
 
     def value(self) -> float:
         """The minimum over the box, bounded from below; -inf where it is unbounded."""
+        tried = max((part.overlap.size for part in self.information), default=0)
+        if tried:
+            return max(self._informed(trial) for trial in range(tried))
         worth = [part.price @ part.pool for part in self.parts if part.price is not None and part.pool is not None]
         if not worth:
             return self._minimum()
@@ -132,6 +153,26 @@ class LagrangianBound:
             ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
         scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
         return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
+
+    def _informed(self, trial: int) -> float:
+        """The best found over t of the bound with this Y of every information error."""
+        chosen = [(part, min(trial, part.overlap.size - 1)) for part in self.information]
+        overlap = sum(float(part.overlap[i]) for part, i in chosen)
+        gains = np.sum([part.gains[i] for part, i in chosen], axis=0)
+        constant = sum(float(part.prior[i]) for part, i in chosen) + float(gains @ self.spent)
+
+        def at(square: float) -> float:
+            changed = copy(self)
+            changed.information, changed.examples_price = [], self.examples_price - square * gains
+            changed.constant = self.constant + 2 * np.sqrt(square) * overlap - square * constant
+            return changed.value()
+
+        # at the optimum an example is worth its price on every level used: t is lowered until rounding makes none worth
+        # more, and raised where multipliers err to the other side
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(gains > 0, self.examples_price / gains, np.inf)
+        squares = {float(np.min(ratio[ratio > 1 - share], initial=np.inf)) for share in _ROUNDING}
+        return max(at(square) for square in {1.0, *(s for s in squares if np.isfinite(s))})
 
     def _repriced(self, scale: float, pooled: Array) -> LagrangianBound:
         """The same bound with every price of pooled examples times `scale`, and their slope in the examples."""

@@ -189,7 +189,7 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             else:
                 makers[label] = _of_schedule(value, known, strict)
         else:
-            if (value[-1] == 0) != (known.terminal == "denoise"):
+            if check_grid(value, label).terminal != known.terminal:
                 raise ValueError(
                     f"compare: {label} ends with {value[-1]:g}, but the model's terminal is {known.terminal!r}."
                 )

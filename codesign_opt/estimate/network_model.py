@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ingredients.coupling import Coupling
+from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.process import Process
 from ..models.estimated import EstimatedModel
 from ..samplers.base import Sampler
@@ -61,7 +62,7 @@ def network(
         folder: where finished items are kept.
 
     Returns:
-        EstimatedModel with its probe; `provenance["evaluations"]` counts the calls, part by part.
+        EstimatedModel with its probe; `estimation.evaluations` counts the calls, part by part.
 
     Raises:
         ValueError: a malformed argument, or a budget below the fixed part, which the message names.
@@ -91,6 +92,7 @@ def network(
     sampled = work.measured()
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
+    said = {**work.provenance(sampled), **learned.provenance()}
     return EstimatedModel(
         work.nodes,
         sampled.responses.scaled_response,
@@ -101,7 +103,8 @@ def network(
         terminal=terminal,
         coupling=learned.coupling,
         standard_errors={"truncation": sampled.truncation.standard_error, **learned.standard_errors},
-        provenance={**work.provenance(sampled), **learned.provenance(), "dimension": found.dimension},
+        provenance={**said, "dimension": found.dimension},
+        estimation=EstimationRecord.from_record(said),
         probe=work.probe(evaluations),
         **learned.rows,
     )

@@ -253,8 +253,7 @@ class NetworkWork:
 
     def left(self, evaluations: int) -> int:
         """What measuring again and a descent may take: all but the model and the final report."""
-        zero = self.sampling.terminal == "denoise"
-        fine = batches_of_run(self.reference.fine, self.reference.steps, to_zero=zero)
+        fine = batches_of_run(self.reference.fine, self.reference.steps, self.sampling.terminal)
         report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
         return max(0, evaluations - sum(self.expected.values()) - report)
 

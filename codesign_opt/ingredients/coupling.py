@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class Coupling(ABC):
         super().__init_subclass__(**options)
         COUPLINGS.add(cls.__name__, cls)
 
+    lengths_by_sigma: ClassVar[bool] = False
+    """Whether `lengths` depend on sigma alone, not on the range or the levels, and nothing is pooled."""
+
     @property
     def form(self) -> str | None:
         """The name of M: "max", "p4", "per_step" or "settled"; None for one's own, which no structured solver knows."""
@@ -53,6 +56,11 @@ class Coupling(ABC):
     def known_form(self) -> str | None:
         """`form`, but None where a subclass replaced M and did not state a form for it."""
         return self.form if _own_form(type(self)) else None
+
+    @property
+    def form_at_every_stop(self) -> str | None:
+        """`known_form` where lengths depend on sigma alone, so that all stopping points share them; else None."""
+        return self.known_form if self.lengths_by_sigma and _own_lengths(type(self)) else None
 
     def solver_form(self, levels: Levels) -> str | None:
         """`known_form`, but None where examples are pooled: the structured solvers have one level serve itself."""
@@ -136,6 +144,11 @@ def _own_form(kind: type[Coupling]) -> bool:
     return not stale(kind, ("factor", "slope", "expression", "product"), ("form",))
 
 
+@cache
+def _own_lengths(kind: type[Coupling]) -> bool:
+    return not stale(kind, ("lengths", "lengths_at", "aligned", "pooling"), ("lengths_by_sigma",))
+
+
 def _inverse_product(examples: cp.Expression, steps: cp.Expression) -> cp.Expression:
     """1 / (examples steps), jointly convex."""
     import cvxpy as cp
@@ -166,6 +179,7 @@ class Local(Coupling):
 
     log_width: LogWidth = 2.7
     form: str = "max"
+    lengths_by_sigma: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_width", log_width_field(self.log_width, "Local.log_width"))
@@ -215,6 +229,7 @@ class PerStep(Coupling):
     """
 
     log_width: LogWidth
+    lengths_by_sigma: ClassVar[bool] = True
 
     @property
     def form(self) -> str:

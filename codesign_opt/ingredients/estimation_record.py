@@ -54,6 +54,11 @@ class EstimationRecord:
             training_notes=tuple(map(str, record.get("training_notes") or ())),
         )
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> EstimationRecord:
+        """What `dataclasses.asdict` gave, from a file."""
+        return cls(**{**record, "training_notes": tuple(record["training_notes"])})
+
     @property
     def model_evaluations(self) -> int:
         """Batch evaluations of the denoiser for the model, all parts together."""

@@ -10,7 +10,7 @@ from ..basics.checks import Array, choice, integer, number, vector
 from .evaluations import final_steps, least_steps
 from .levels import Levels
 
-__all__ = ["Grid", "check_grid", "edm_grid", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
+__all__ = ["Grid", "check_grid", "edm_grid", "ended", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
 
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
@@ -89,7 +89,16 @@ def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:
         raise ValueError(f"sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
     grid = np.array(positive, dtype=np.float64)
     grid[0], grid[-1] = high, low
-    return np.append(grid, 0.0) if terminal == "denoise" else grid
+    return ended(grid, terminal)
+
+
+def ended(positive: Array, terminal: str) -> Array:
+    """A grid from its positive nodes: with a last zero under "denoise".
+
+    >>> ended(np.array([2.0, 1.0]), "denoise").tolist(), ended(np.array([2.0, 1.0]), "rescale").tolist()
+    ([2.0, 1.0, 0.0], [2.0, 1.0])
+    """
+    return np.append(positive, np.zeros(final_steps(terminal)))
 
 
 class Grid(NamedTuple):

@@ -22,14 +22,16 @@ from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
 from .own_variables import as_stated_pair, own_variables, settle
+from .parameters import amount
 
-__all__ = ["Bound", "Sum", "Term", "check_table"]
+__all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
-    "scales_itself", "majorised", "monotone", "known_convex", "needs_examples", "as_compute", "as_information",
-    "leaves", "formulation", "recovered", "resolution", "value", "constant", "add_to", "add_solved",
-    "linear_prices", "parts", "level_parts", "remarks",
+    "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
+    "as_compute", "as_information", "nested", "leaves", "at_levels", "components", "stand_in", "formulation",
+    "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts",
+    "sensitivities", "derivatives", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
 
@@ -48,6 +50,10 @@ class Term(ABC):
         scales_itself: whether `expression` is declared in relative units already; others are probed and rescaled.
         monotone: whether more examples or steps never hurt: what unlimited ones leave is a bound too.
         couples: whether the coupling of the term's table is part of what it says.
+        nested: whether the term of a design on some levels is never less than the term of the same design on the
+            levels above any of their edges alone, as of integrals over sigma of something nonnegative, of maxima and of
+            norms; then it bounds the error between stopping points (docs/theory.md section 7.7).
+        bounded_by_duals: whether `add_solved` needs the duals of the rows that `formulation` declares, in bounds too.
 
     >>> import cvxpy as cp
     >>> from dataclasses import dataclass
@@ -64,6 +70,8 @@ class Term(ABC):
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
     couples: ClassVar[bool] = True
+    nested: ClassVar[bool] = False
+    bounded_by_duals: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -102,6 +110,11 @@ class Term(ABC):
         return None
 
     @property
+    def owner(self) -> Any:
+        """What the term's coefficients belong to: its table, its prices, or the term itself."""
+        return self if self.coefficients is None else self.coefficients
+
+    @property
     def stated_levels(self) -> Levels | None:
         """The noise levels that the term is about; None for one that takes any."""
         return None if self.coefficients is None else self.coefficients.levels
@@ -114,6 +127,11 @@ class Term(ABC):
     @property
     def known_convex(self) -> bool:
         """Whether the term is convex by construction and `add_to` proves it from numbers: nothing is to check."""
+        return False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no design changes the term."""
         return False
 
     @property
@@ -133,6 +151,18 @@ class Term(ABC):
 
     def leaves(self) -> Iterator[tuple[float, Term]]:
         """(weight, term) for every summand."""
+        yield 1.0, self
+
+    def at_levels(self, levels: Levels) -> Term:
+        """The term that this one is on the levels of a program: itself, unless it is a family of terms."""
+        return self
+
+    def components(self) -> Iterator[Term]:
+        """Terms inside this one, whose levels and samplers must be the problem's, too."""
+        return iter(())
+
+    def stand_in(self) -> Iterator[tuple[float, Term]]:
+        """(weight, term) of what a structured solver may take in this term's place to find a first reference."""
         yield 1.0, self
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
@@ -179,6 +209,17 @@ class Term(ABC):
         """
         return {}
 
+    def sensitivities(
+        self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]
+    ) -> list[tuple[float, Term, Mapping[str, Array]]]:
+        """(weight, term, derivatives of that term by its coefficients) of the term and of all inside it."""
+        found = self.derivatives(design, point)
+        return [(1.0, self, found)] if found else []
+
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """The term's derivatives by its coefficients at a fixed design, by name (docs/theory.md section 8.2)."""
+        return {}
+
     def remarks(self, design: Design, point: Point) -> list[str]:
         """What a reader of the plan should know of the term."""
         return []
@@ -198,25 +239,40 @@ class Term(ABC):
         """`add_to` where the declared program was solved: duals of a term's own constraints may serve the bound."""
         return self.add_to(bound, weight, point)
 
-    def __add__(self, other: Any) -> Sum:
-        if not isinstance(other, Term):
-            raise TypeError(f"{self.name} + {other!r}: only terms can be added.")
-        return Sum((*self.leaves(), *other.leaves()))
+    def __add__(self, other: Any) -> Term:
+        return _added(self, other, f"{self.name} + {other!r}")
 
     def __radd__(self, other: Any) -> Term:
-        if isinstance(other, (int, float)) and other == 0:  # sum([...]) starts from 0
-            return self
-        raise TypeError(f"{other!r} + {self.name}: only terms can be added.")
+        return _added(self, other, f"{other!r} + {self.name}")
+
+    def __sub__(self, other: Any) -> Term:
+        if isinstance(other, Term):
+            raise TypeError(
+                f"{self.name} - {other.name} is not convex (minus a convex term is concave); subtract a number, or "
+                "state one of the two as a bound."
+            )
+        return _added(self, -1.0 * other, f"{self.name} - {other!r}")
+
+    def __rsub__(self, other: Any) -> Term:
+        raise TypeError(f"{other!r} - {self.name} is concave; a problem minimises convex terms. State it as a bound.")
+
+    def __neg__(self) -> Term:
+        raise TypeError(f"-{self.name} is concave; a problem minimises convex terms. State it as a bound.")
 
     def __mul__(self, scalar: Any) -> Sum:
         hint = "A negative multiple of a convex term is concave; state it as a bound instead."
-        weight = number(scalar, f"the multiple of {self.name}", nonnegative=True, hint=hint)
-        return Sum(tuple((weight * w, leaf) for w, leaf in self.leaves()))
+        weight = amount(scalar, f"the multiple of {self.name}", nonnegative=True, hint=hint)
+        return Sum(
+            tuple((weight if isinstance(w, float) and w == 1 else weight * w, leaf) for w, leaf in self.leaves())
+        )
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: Any) -> Sum:
+        return self * (1.0 / number(divisor, f"the divisor of {self.name}", positive=True))
+
     def __le__(self, limit: Any) -> Bound:
-        return Bound(self, number(limit, f"the limit of {self.name}"))
+        return Bound(self, amount(limit, f"the limit of {self.name}"))
 
     def __ge__(self, limit: Any) -> Bound:
         raise TypeError(
@@ -237,7 +293,7 @@ class Sum(Term):
 
     @property
     def name(self) -> str:
-        return " + ".join(leaf.name if w == 1 else f"{w:g} {leaf.name}" for w, leaf in self.summands)
+        return " + ".join(_weighted_name(w, leaf) for w, leaf in self.summands).replace("+ -", "- ")
 
     def leaves(self) -> Iterator[tuple[float, Term]]:
         return iter(self.summands)
@@ -253,11 +309,52 @@ class Sum(Term):
 
 
 @dataclass(frozen=True, eq=False)
+class Constant(Term):
+    """A number: what `term + 3` adds. It moves the objective, or what a bound leaves, and nothing else."""
+
+    structured: ClassVar[bool] = True
+    scales_itself: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+    amount: float
+
+    @property
+    def name(self) -> str:
+        return _shown(self.amount)
+
+    @property
+    def known_convex(self) -> bool:
+        return True
+
+    @property
+    def fixed(self) -> bool:
+        return True
+
+    @property
+    def needs_examples(self) -> bool:
+        return False
+
+    def expression(self, design: Design) -> cp.Expression:
+        return cp.Constant(self.amount)
+
+    def value(self, design: Design, point: Point) -> float:
+        return self.amount
+
+    def constant(self, design: Design, point: Point) -> float:
+        return self.amount
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        return np.zeros(len(design)), np.zeros(len(design)), self.amount
+
+    def parts(self, design: Design, point: Point) -> dict[str, float]:
+        return {"constant": self.amount}
+
+
+@dataclass(frozen=True, eq=False)
 class Bound:
-    """`term <= limit`: a named constraint."""
+    """`term <= limit`: a named constraint. The limit may be a `cp.Parameter`, whose value is read at every solve."""
 
     term: Term
-    limit: float
+    limit: Any
     label: str | None = None
 
     @property
@@ -265,7 +362,7 @@ class Bound:
         return self.label if self.label is not None else self.term.name
 
     def __repr__(self) -> str:
-        return f"{self.name} <= {self.limit:g}"
+        return f"{self.name} <= {_shown(self.limit)}"
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self!r} has no truth value; write each bound on its own.")
@@ -275,3 +372,29 @@ def check_table(table: Any, owner: str) -> None:
     """Refuse anything but Coefficients, naming the term."""
     if not isinstance(table, Coefficients):
         raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+
+
+def _added(term: Term, other: Any, shown: str) -> Term:
+    """term + other, a term or a number; nothing for zero, since sum([...]) starts from it."""
+    if isinstance(other, Term):
+        return Sum((*term.leaves(), *other.leaves()))
+    if isinstance(other, (int, float)) and not isinstance(other, bool) and other == 0:
+        return term
+    try:
+        constant = Constant(amount(other, f"the constant beside {term.name}"))
+    except ValueError as error:
+        raise TypeError(f"{shown}: only terms and numbers can be added ({error})") from None
+    return Sum((*term.leaves(), (1.0, constant)))
+
+
+def _product(weight: Any, other: Any) -> Any:
+    return weight if isinstance(other, float) and other == 1 else weight * other
+
+
+def _weighted_name(weight: Any, leaf: Term) -> str:
+    return leaf.name if isinstance(weight, float) and weight == 1 else f"{_shown(weight)} {leaf.name}"
+
+
+def _shown(value: Any) -> str:
+    """A number, or the name of the parameter that stands for it."""
+    return str(value) if isinstance(value, cp.Expression) else f"{value:g}"

@@ -1,41 +1,71 @@
-"""Constraints: floors, caps, shares, monotone densities, stability, and whatever a user writes in cvxpy."""
+"""Constraints: their base class and what they are called, floors and caps, and whatever a user writes in cvxpy."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice, number, vector
+from ..basics.checks import Array, Indices, Mask, choice, number, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
-from ..models.coefficients import Coefficients
 from .algebra import Bound, Term
-from .design import Box, Design
+from .design import Box, Design, Point
+from .step_limits import StepLimits
 
 __all__ = [
+    "UNITS",
     "BoxConstraint",
     "Cap",
     "Constraint",
     "Floor",
-    "Monotone",
     "Named",
-    "Share",
-    "StabilityCap",
-    "TrustCap",
+    "Number",
+    "as_named",
     "named",
+    "sigma_range",
 ]
 
-Amount = float | Array | Callable[[Array], Array]
-_QUANTITIES = ("density", "examples", "step_density", "steps", "step_size")
+_Curve = Callable[[Array], Array]
+Amount = float | Array | _Curve
+UNITS = {
+    "density": "examples per unit log sigma",
+    "examples": "examples on a level",
+    "step_density": "steps per unit log sigma",
+    "steps": "steps on a level",
+    "step_size": "sigma",
+}
+
+
+# what a class wrote of its own `constraints`: a subclass that states others inherits none of it
+_GIVES = ("written_number", "relaxed", "shortfall", "price_rate")
 
 
 class Constraint(ABC):
-    """A convex constraint on the design; subclass it with one method, `constraints`."""
+    """A convex constraint on the design; subclass it with one method, `constraints`.
+
+    The other methods are about the number that the author wrote, in its own units: what shadow prices are per unit
+    of, and what gives way where a program is infeasible. By default that is the right-hand side of each row.
+
+    Attributes:
+        nested: whether a design that meets the constraint meets it on the levels above any of their edges alone, as
+            limits of single levels do and upper bounds of sums; then it tightens what is proved between stopping
+            points, which without it is right and weaker (docs/theory.md section 7.7).
+    """
+
+    nested: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in stale(cls, ["constraints"], _GIVES):
+            setattr(cls, name, vars(Constraint)[name])
+        # what a class said of its own mathematics it does not say of a subclass's
+        if {"constraints", "box"} & set(vars(cls)) and "nested" not in vars(cls):
+            cls.nested = False
 
     @abstractmethod
     def constraints(self, design: Design) -> list[cp.Constraint]:
@@ -50,14 +80,65 @@ class Constraint(ABC):
         """The constraint as bounds of single levels where it is nothing else; None for others."""
         return None
 
+    @property
+    def written_number(self) -> Number | None:
+        """The one number that the author wrote and that can give way; None where there is none."""
+        return None
 
-def named(name: str, what: Any) -> Named:
-    """Give a bound, a constraint or a function of the design the name used in messages and shadow prices."""
+    def relaxed(self, design: Design, amount: cp.Expression, beyond: float = 0.0) -> list[cp.Constraint] | None:
+        """The constraint with its number moved by `beyond` and then by `amount`, in user units.
+
+        `amount` may enter otherwise than it would move the number (docs/theory.md section 8.3), as long as 0 means
+        not at all. None: each row gives by an amount of its own.
+        """
+        return None
+
+    def shortfall(self, design: Design, point: Point) -> float:
+        """How far the number would have to move for `point` to be admitted, in its own units; 0 where it is."""
+        raise NotImplementedError
+
+    def price_rate(self, design: Design, point: Point) -> Array | None:
+        """Change of each row's right-hand side per unit of the number, one entry per entry of the rows, or (L,)."""
+        return None
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        """What the constraint asks of every real step of a grid; None where it says nothing of single steps."""
+        box = self.level_bounds(design)
+        return None if box is None else StepLimits.of_box(box, design.levels)
+
+
+@dataclass(frozen=True)
+class Number:
+    """The number that a constraint is written with: its name, its value where it is one, and its units.
+
+    Attributes:
+        name: the field, for messages.
+        value: None where the author gave an array or a function of sigma, all of whose values move together.
+        unit: what one of it is.
+        relaxing: +1 where raising it relaxes the constraint, -1 where lowering it does.
+        moves_together: False for an array, which has a price for each level.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    relaxing: float = 1.0
+    moves_together: bool = True
+
+
+def named(name: str, what: Any, *, nested: bool = False) -> Named:
+    """Give a bound, a constraint or a function of the design the name used in messages and shadow prices.
+
+    Args:
+        name: not empty.
+        what: the constraint.
+        nested: of a function, what a `Constraint` says by its attribute of this name.
+    """
     if not isinstance(name, str) or not name:
         raise ValueError(f"named: the name is {name!r}; a non-empty string is needed.")
     if not (isinstance(what, (Bound, Constraint)) or callable(what)):
         raise ValueError(f"named({name!r}, …): a bound, a constraint or a function of the design is needed.")
-    return Named(name, what)
+    return Named(name, what, nested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +147,7 @@ class Named:
 
     name: str
     what: Bound | Constraint | Callable[[Design], Any]
+    nested: bool = False
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self.name} has no truth value; list the constraint in the problem.")
@@ -99,13 +181,13 @@ class BoxConstraint(Constraint):
         super().__init_subclass__(**options)
         if stale(cls, ["constraints"], ["box"]):
             cls.level_bounds = Constraint.level_bounds  # type: ignore[method-assign]
+        for name in stale(cls, ["box"], _GIVES):
+            setattr(cls, name, vars(Constraint)[name])
+        for _ in stale(cls, ["constraints", "box"], ["step_limits"]):
+            cls.step_limits = Constraint.step_limits  # type: ignore[method-assign]
 
     def level_bounds(self, design: Design) -> Box | None:
         return self.box(design)
-
-    def rate(self, design: Design) -> Array:
-        """(L,) change of the bound, in examples or steps, per unit of what shadow prices refer to."""
-        return np.ones(len(design))
 
     @abstractmethod
     def box(self, design: Design) -> Box:
@@ -117,6 +199,17 @@ class BoxConstraint(Constraint):
             *_within(design.examples, box.examples_low, box.examples_high, design.examples_unit),
             *_within(design.steps, box.steps_low, box.steps_high, design.steps_unit),
         ]
+
+
+def sigma_range(low: float, high: float) -> str:
+    """A range of sigma for names; empty where it is all of them.
+
+    >>> sigma_range(0.01, 0.5), sigma_range(0.01, float("inf")), sigma_range(0.0, float("inf"))
+    ('0.01 to 0.5', 'from 0.01', '')
+    """
+    if np.isinf(high):
+        return f"from {low:.4g}" if low > 0 else ""
+    return f"{low:.4g} to {high:.4g}" if low > 0 else f"to {high:.4g}"
 
 
 def _within(expression: cp.Expression, low: Array, high: Array, unit: float) -> list[cp.Constraint]:
@@ -137,7 +230,7 @@ class _LevelBound(BoxConstraint):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        choice(self.quantity, f"{owner}.quantity", _QUANTITIES)
+        choice(self.quantity, f"{owner}.quantity", UNITS)
         object.__setattr__(self, "value", _amount(self.value, f"{owner}.value"))
         object.__setattr__(self, "low", number(self.low, f"{owner}.low", nonnegative=True))
         if isinstance(self.high, (bool, str)) or np.ndim(self.high) or not self.high > self.low:
@@ -145,7 +238,26 @@ class _LevelBound(BoxConstraint):
 
     @property
     def name(self) -> str:
-        return f"{type(self).__name__}({self.quantity})"
+        within = sigma_range(self.low, self.high)
+        return f"{type(self).__name__}({self.quantity}{within and f', {within}'})"
+
+    @property
+    def written_number(self) -> Number:
+        """The value, in the units of its quantity."""
+        value = float(self.value) if np.ndim(self.value) == 0 and not callable(self.value) else None
+        together = value is not None or callable(self.value)
+        return Number("value", value, UNITS[self.quantity], self._relaxing, together)
+
+    @property
+    def _relaxing(self) -> float:
+        return 1.0
+
+    def box(self, design: Design) -> Box:
+        return self._bounds(self._inside(design), self._amounts(design))
+
+    @abstractmethod
+    def _bounds(self, inside: Mask, amounts: Array) -> Box:
+        """The box of these amounts on the levels inside the range."""
 
     @property
     def _on_examples(self) -> bool:
@@ -160,23 +272,54 @@ class _LevelBound(BoxConstraint):
             )
         return inside
 
-    def rate(self, design: Design) -> Array:
+    def price_rate(self, design: Design, point: Point) -> Array:
         """(L,) change of the bound, in examples or steps, per unit of the user's value."""
-        if self.quantity in ("density", "step_density"):
-            return design.log_width
         if self.quantity == "step_size":
-            return -design.width / _on_levels(self.value, design, f"{type(self).__name__}.value") ** 2
-        return np.ones(len(design))
+            return -design.width / self._values(design) ** 2
+        return self._per_unit(design)
+
+    def _per_unit(self, design: Design) -> Array:
+        """(L,) examples or steps per unit of the value."""
+        dense = self.quantity in ("density", "step_density")
+        return design.log_width if dense else np.ones(len(design))
+
+    def _values(self, design: Design) -> Array:
+        """(L,) the value on each level."""
+        return _on_levels(self.value, design, f"{type(self).__name__}.value")
+
+    def _levels(self, design: Design) -> tuple[Indices, Array, cp.Expression]:
+        """The levels that the bound is about, its values there and what it bounds, in examples or steps."""
+        values = self._values(design)
+        at = np.flatnonzero(self._inside(design) & np.isfinite(values))
+        return at, values[at], (design.examples if self._on_examples else design.steps)[at]
+
+    def _held(self, design: Design, point: Point) -> tuple[Array, Array]:
+        """Values of the bound and of the quantity on the levels that the bound is about."""
+        at, values, _ = self._levels(design)
+        return values, ((point.examples if self._on_examples else point.steps) / self._per_unit(design))[at]
+
+    def _curve(self, design: Design) -> _Curve | None:
+        """The bound as a function of sigma where it is stated as one; None for values of single levels."""
+        value = self.value
+        if callable(value):
+            return lambda sigma: np.broadcast_to(np.asarray(value(sigma), dtype=np.float64), np.shape(sigma))
+        return None if np.ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
+
+    def _limits(self, design: Design, exact: Callable[[_Curve], StepLimits]) -> StepLimits | None:
+        """Limits of real steps: of the function of sigma that was stated, else of the values of single levels."""
+        if self._on_examples:
+            return None
+        curve = self._curve(design)
+        if curve is None or self.quantity == "steps":
+            return super().step_limits(design)
+        return exact(curve).within(self.low, self.high)
 
     def _amounts(self, design: Design) -> Array:
         """(L,) the bound in examples or in steps."""
-        value = _on_levels(self.value, design, f"{type(self).__name__}.value")
-        if self.quantity in ("density", "step_density"):
-            return value * design.log_width
         if self.quantity == "step_size":
             with np.errstate(divide="ignore"):
-                return design.width / value
-        return value
+                return design.width / self._values(design)
+        return self._values(design) * self._per_unit(design)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +333,8 @@ class Floor(_LevelBound):
         low, high: the range of sigma.
     """
 
+    nested: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.quantity == "step_size":
             raise ValueError(
@@ -198,10 +343,24 @@ class Floor(_LevelBound):
             )
         super().__post_init__()
 
-    def box(self, design: Design) -> Box:
-        low = np.where(self._inside(design), self._amounts(design), 0.0)
-        box = Box.empty(len(design))
+    @property
+    def _relaxing(self) -> float:
+        return -1.0
+
+    def relaxed(self, design: Design, amount: cp.Expression, beyond: float = 0.0) -> list[cp.Constraint]:
+        at, values, quantity = self._levels(design)
+        return [quantity >= cp.multiply(self._per_unit(design)[at], values - beyond - amount)]
+
+    def shortfall(self, design: Design, point: Point) -> float:
+        values, held = self._held(design, point)
+        return float(np.max(values - held, initial=0.0))
+
+    def _bounds(self, inside: Mask, amounts: Array) -> Box:
+        low, box = np.where(inside, amounts, 0.0), Box.empty(inside.size)
         return replace(box, examples_low=low) if self._on_examples else replace(box, steps_low=low)
+
+    def step_limits(self, design: Design) -> StepLimits | None:
+        return self._limits(design, lambda curve: StepLimits(least_density=curve))
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,108 +373,33 @@ class Cap(_LevelBound):
         low, high: the range of sigma.
     """
 
-    def box(self, design: Design) -> Box:
-        inside, amounts = self._inside(design), self._amounts(design)
-        box = Box.empty(len(design))
+    nested: ClassVar[bool] = True
+
+    def relaxed(self, design: Design, amount: cp.Expression, beyond: float = 0.0) -> list[cp.Constraint]:
+        at, values, quantity = self._levels(design)
+        if self.quantity == "step_size":
+            return [quantity >= cp.multiply(design.width[at], cp.inv_pos(values + beyond + amount))]
+        return [quantity <= cp.multiply(self._per_unit(design)[at], values + beyond + amount)]
+
+    def shortfall(self, design: Design, point: Point) -> float:
+        if self.quantity == "step_size":
+            at, values, _ = self._levels(design)
+            with np.errstate(divide="ignore"):
+                return float(np.max(design.width[at] / point.steps[at] - values, initial=0.0))
+        values, held = self._held(design, point)
+        return float(np.max(held - values, initial=0.0))
+
+    def _bounds(self, inside: Mask, amounts: Array) -> Box:
+        box = Box.empty(inside.size)
         if self.quantity == "step_size":
             return replace(box, steps_low=np.where(inside, amounts, 0.0))
         high = np.where(inside, amounts, np.inf)
         return replace(box, examples_high=high) if self._on_examples else replace(box, steps_high=high)
 
-
-@dataclass(frozen=True, eq=False)
-class Share(Constraint):
-    """At most a fraction of all examples (or steps) inside a range of sigma, as a linear bound.
-
-    sum over the range <= at_most x sum over all levels. A bin on the edge of the range counts in
-    proportion to its overlap in log sigma, so that refining the levels changes nothing.
-    """
-
-    at_most: float
-    low: float
-    high: float
-    quantity: str = "examples"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "at_most", number(self.at_most, "Share.at_most", nonnegative=True, maximum=1.0))
-        object.__setattr__(self, "low", number(self.low, "Share.low", positive=True))
-        object.__setattr__(self, "high", number(self.high, "Share.high", positive=True))
-        if not self.low < self.high:
-            raise ValueError(f"Share.high is {self.high:g}; it must exceed low = {self.low:g}.")
-        choice(self.quantity, "Share.quantity", ("examples", "steps"))
-
-    def constraints(self, design: Design) -> list[cp.Constraint]:
-        inside = design.levels.overlap(self.low, self.high) / design.log_width
-        if not inside.any():
-            raise EmptySelectionError(f"Share selects no level between sigma {self.low:g} and {self.high:g}.")
-        return [(inside - self.at_most) @ getattr(design, self.quantity) <= 0]
-
-
-@dataclass(frozen=True, eq=False)
-class Monotone(Constraint):
-    """A density that only rises or only falls with sigma.
-
-    Args:
-        direction: "increasing" or "decreasing" in sigma.
-        quantity: "density" or "step_density".
-    """
-
-    direction: str
-    quantity: str = "density"
-
-    def __post_init__(self) -> None:
-        choice(self.direction, "Monotone.direction", ("increasing", "decreasing"))
-        choice(self.quantity, "Monotone.quantity", ("density", "step_density"))
-
-    def constraints(self, design: Design) -> list[cp.Constraint]:
-        if len(design) < 2:
-            return []
-        sign = 1.0 if self.direction == "decreasing" else -1.0
-        return [sign * cp.diff(getattr(design, self.quantity)) <= 0]
-
-
-@dataclass(frozen=True, eq=False)
-class StabilityCap(BoxConstraint):
-    """Steps short enough that Euler-Maruyama keeps every direction's sign: step <= v_min/((1+eta^2) sigma).
-
-    The binding direction is the smallest eigenvalue. ODE and ancestral samplers in sigma need no
-    cap: their multipliers lie in (0, 1] for every real step, and the constraint is empty
-    (docs/theory.md section 3, Stability).
-    """
-
-    table: Coefficients
-
-    def __post_init__(self) -> None:
-        _check_ratio(self.table, "StabilityCap", needed=getattr(self.table, "positivity", 0.0) > 0)
-
-    def box(self, design: Design) -> Box:
-        box, ratio = Box.empty(len(design)), self.table.variance_ratio
-        if self.table.positivity == 0 or ratio is None:
-            return box
-        return replace(box, steps_low=self.table.positivity * ratio * design.log_width)
-
-
-@dataclass(frozen=True, eq=False)
-class TrustCap(BoxConstraint):
-    """Steps within `kappa` v_min/sigma, near where the leading-order error model (3.1) holds."""
-
-    table: Coefficients
-    kappa: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kappa", number(self.kappa, "TrustCap.kappa", positive=True))
-        _check_ratio(self.table, "TrustCap", needed=True)
-
-    def box(self, design: Design) -> Box:
-        ratio = np.asarray(self.table.variance_ratio)
-        return replace(Box.empty(len(design)), steps_low=ratio * design.log_width / self.kappa)
-
-
-def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:
-    if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
-    if needed and table.variance_ratio is None:
-        raise ValueError(f"{owner} needs Coefficients.variance_ratio; this table has none.")
+    def step_limits(self, design: Design) -> StepLimits | None:
+        if self.quantity == "step_size":
+            return self._limits(design, lambda curve: StepLimits(longest=curve))
+        return self._limits(design, lambda curve: StepLimits(most_density=curve))
 
 
 def as_named(what: Any, index: int) -> Named:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -84,6 +86,7 @@ class Design:
     evaluations_per_step: int = 1
     examples_unit: float = 1.0
     steps_unit: float = 1.0
+    declares: Callable[[Any, Design], Any] | None = None  # how a term inside another one is declared, if scaled
     steps_low: Array | None = None  # (L,) what the problem's level bounds leave as least steps; None: not known
 
     @classmethod
@@ -115,6 +118,23 @@ class Design:
     def in_units(self, examples: float, steps: float) -> Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
+
+    def above(self, first: int) -> Design:
+        """The same design on the levels from the `first` on, as a design of its own: of the same variables."""
+        unit = self.reference
+        cut = Point(unit.new_examples[first:], unit.spent[first:], unit.steps[first:])
+        return replace(
+            self,
+            levels=Levels(self.levels.edges[first:]),
+            new_variable=self.new_variable[first:],
+            step_variable=self.step_variable[first:],
+            reference=cut,
+            steps_low=None if self.steps_low is None else self.steps_low[first:],
+        )
+
+    def declared(self, term: Any) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """A term inside another one, in units in which it is of order one: its expression and its constraints."""
+        return term.formulation(self) if self.declares is None else self.declares(term, self)[:2]
 
     def __len__(self) -> int:
         return len(self.levels)

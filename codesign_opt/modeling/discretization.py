@@ -88,6 +88,11 @@ class Discretization(Term):
         shares = np.multiply(sums[:, None], addends, out=np.zeros_like(addends), where=on)
         return {"discretization": np.asarray(shares.sum(axis=0)), "bands": sums**2}
 
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """By the logarithm of `response`: of each of its rows (B,), and of each of its levels (L,)."""
+        told = self.level_parts(point)
+        return {"log response of bands": 2 * told["bands"], "log response of levels": 2 * told["discretization"]}
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         sums = self.band_sums(point)
         sums = np.where(np.isfinite(sums), sums, 0.0)  # a candidate without steps has no tangent; 0 is below it

@@ -54,12 +54,14 @@ def leaves_as_stated(term: Term, design: Design) -> list[tuple[float, Term]]:
 def bound_as_stated(bound: Bound, design: Design) -> Bound:
     """The same bound on the summands of `leaves_as_stated`; the bound itself where nothing is taken apart."""
     found = leaves_as_stated(bound.term, design)
-    if len(found) == len(list(bound.term.leaves())):
+    stated = [leaf for _, leaf in bound.term.leaves()]
+    if len(found) == len(stated) and all(part is leaf for (_, part), leaf in zip(found, stated, strict=True)):
         return bound
     return Bound(Sum(tuple(found)), bound.limit, bound.name)
 
 
 def _apart(leaf: Term, design: Design) -> list[Term]:
+    leaf = leaf.at_levels(design.levels)
     parent = None if leaf.is_structured else _parent(leaf)
     if parent is None or type(leaf).expression is type(parent).expression:
         return [leaf]

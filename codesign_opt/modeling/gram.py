@@ -157,6 +157,7 @@ class GramDiscretization(Term):
         if self.model == "positive":
             signed = float(np.sum((self.rows @ self.inverse(point)) ** 2))
             return [f"discretization is an upper model, G+ of (3.4); with its signs it is {signed:.6g} for this plan"]
+        # sums of responses at 1e-6 of their size, squared 1e-12: far below what a measurement knows of them
         if 0 <= value <= 1e-6 * self.resolution(design, point) and self._used.any():
             return ["the signed responses cancel at this plan; leading order says nothing of what is left"]
         return []
@@ -254,6 +255,8 @@ def _supporting(rows: Array, sums: Array, free: Mask) -> Array:
     if size == 0 or np.all((sums @ rows)[free] >= 0):
         return sums
     columns, unit = rows[:, free] / lengths[free], sums / size
+    # p must meet rows @ p >= 0 as computed: products of unit vectors of some ten entries round by less than 1e-14, and
+    # 1e-12 is for where that was not enough; directions that oppose each other leave no room at all, hence 0
     for margin in (1e-14, 1e-12, 0.0):
         # least distance programming (Lawson and Hanson, chapter 23): min |z| with columns' (unit + z) >= margin
         system = np.vstack([columns, margin - unit @ columns])

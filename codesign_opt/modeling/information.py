@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
-from scipy.optimize import linprog
 
 from ..basics.checks import Array, matrix, vector
+from ..certificate.lagrangian import InformationPart, LagrangianBound
 from ..ingredients.levels import Levels
 from .algebra import Term
 from .design import Design, Point
@@ -122,10 +122,14 @@ class InformationError(Term):
 
     def solution(self, examples: Array) -> Array:
         """(P, r) Y = M^-1 G, on the range of M."""
-        whitening = self._whitening(examples)
-        return whitening @ (whitening.T @ self.response)
+        return self.inverse_times(examples, self.response)
 
-    def dual_solution(self, auxiliary: tuple[cp.Constraint, ...], reference: Array) -> Array | None:
+    def inverse_times(self, examples: Array, right: Array) -> Array:
+        """(P, r) M^-1 times any (P, r) in the range of M."""
+        whitening = self._whitening(examples)
+        return whitening @ (whitening.T @ right)
+
+    def dual_solution(self, auxiliary: Sequence[cp.Constraint], reference: Array) -> Array | None:
         """(P, r) Y from the dual of the declared equality, times the term's weight in the program solved.
 
         Up to a factor that is common to all terms of one program; None where there is no dual.
@@ -144,6 +148,36 @@ class InformationError(Term):
 
     def value(self, design: Design, point: Point) -> float:
         return self.error(point.examples)
+
+    def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
+        self._add(bound, weight, point, [self.solution(point.examples)])
+        return True
+
+    def add_solved(
+        self,
+        bound: LagrangianBound,
+        weight: float,
+        point: Point,
+        design: Design,
+        auxiliary: Sequence[cp.Constraint],
+    ) -> bool:
+        """With Y from the dual of the declared equality too: near-singular information moves Y at the candidate."""
+        found = self.dual_solution(auxiliary, design.reference.examples)
+        self._add(bound, weight, point, [self.solution(point.examples), *([] if found is None else [found])])
+        return True
+
+    def _add(self, bound: LagrangianBound, weight: float, point: Point, solutions: Sequence[Array]) -> None:
+        """The bounds of these Y, each in the multiple that is best at the candidate."""
+        overlap, prior, gains = [], [], []
+        for solution in solutions:
+            seen, gain = float(np.sum(self.response * solution)), self.gains(solution)
+            known = 0.0 if self.prior is None else float(np.sum(solution * (self.prior @ solution)))
+            size = known + float(gain @ point.examples)
+            scale = seen / size if size > 0 else 0.0
+            overlap.append(weight * scale * seen)
+            prior.append(weight * scale**2 * known)
+            gains.append(weight * scale**2 * gain)
+        bound.information.append(InformationPart(np.array(overlap), np.array(prior), np.array(gains)))
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         return {"information_gain": self.gains(self.solution(point.examples))}
@@ -240,67 +274,3 @@ class InformationError(Term):
 def _root(prior: Array) -> Array:
     values, vectors = np.linalg.eigh(prior)
     return vectors * np.sqrt(np.maximum(values, 0.0))
-
-
-class Trial(NamedTuple):
-    """One information error of the objective: its weight, the term, and the (P, r) Y that its bound is made of."""
-
-    weight: float
-    term: InformationError
-    solution: Array
-
-
-def information_bound(
-    trials: Sequence[Trial],
-    point: Point,
-    tangent: tuple[float, Array],
-    polyhedron: tuple[Array, Array],
-    box: tuple[Array, Array],
-) -> float:
-    """Lower bound for shared parameters: tangents of the errors, then a linear program over the examples.
-
-    For any Y and t, f(m) >= 2 t <G,Y> - t^2 (<Y,M0 Y> + sum m_l g_l): linear in m. The best t gives
-    f >= <G,Y>^2 / (<Y,M0 Y> + max sum m_l g_l), the equivalence theorem's bound (docs/theory.md section 7).
-    A weighted sum of errors has weighted sums in the place of each of these.
-
-    Args:
-        trials: every information error with its Y: M^-1 G at the candidate, or the dual of the declared
-            equality. They count up to a factor common to all.
-        point: the candidate.
-        tangent: constant and gradient of the objective's other terms.
-        polyhedron: (J, limit) with J m <= limit for every feasible m.
-        box: bounds of the new examples.
-    """
-    gains, overlap, prior = np.zeros(point.spent.size), 0.0, 0.0
-    for weight, term, solution in trials:
-        gains = gains + weight * term.gains(solution)
-        overlap += weight * float(np.sum(term.response * solution))
-        if term.prior is not None:
-            prior += weight * float(np.sum(solution * (term.prior @ solution)))
-    prior += float(gains @ point.spent)
-    constant, gradient = tangent
-    if np.any(gradient != 0):
-        seen = prior + float(gains @ point.new_examples)
-        t = overlap / seen if seen > 0 else 0.0
-        least = _linear_minimum(gradient - t**2 * gains, polyhedron, box)
-        return constant + 2 * t * overlap - t**2 * prior + least
-    most = -_linear_minimum(-gains, polyhedron, box)
-    return constant + (overlap**2 / (prior + most) if overlap > 0 else 0.0)
-
-
-def _linear_minimum(cost: Array, polyhedron: tuple[Array, Array], box: tuple[Array, Array]) -> float:
-    """Rigorous lower bound of min cost . m over J m <= limit and the box, from the program's own duals."""
-    jacobian, limit = polyhedron
-    low, high = box
-    unit = np.where(np.isfinite(high), np.maximum(high, 1e-300), 1.0)
-    scale = float(np.max(np.abs(cost * unit))) or 1.0
-    bounds = [(lo / u, None if not np.isfinite(hi) else hi / u) for lo, hi, u in zip(low, high, unit, strict=True)]
-    solved = linprog(cost * unit / scale, A_ub=jacobian * unit, b_ub=limit, bounds=bounds, method="highs")
-    if solved.status != 0 or solved.ineqlin is None:
-        return -np.inf
-    price = np.maximum(-np.asarray(solved.ineqlin.marginals), 0.0) * scale
-    reduced = cost + price @ jacobian
-    corner = np.where(reduced >= 0, low, high)
-    with np.errstate(invalid="ignore"):
-        per_level = np.where(reduced == 0, 0.0, reduced * corner)
-    return float(per_level.sum() - price @ limit)

@@ -179,6 +179,17 @@ class ScoreError(Term):
             gain = gain + c.final_score / self._window(examples) ** 2 * c.final_window
         return {**told, "gain": gain, **({} if pooling is None else {"pooling": pooling})}
 
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """By `score`, `floor` (L,), `final_score` and `final_floor` of the table."""
+        c, served = self.table, self._served(point)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = c.coupling.factor(c.kappa / point.steps)
+            score = c.log_width**2 * factor / served
+        near = self._window(point.examples)
+        final = {"final_score": np.array(1 / near if near > 0 else 0.0), "final_floor": np.array(1.0)}
+        lengths = c.log_width * c.coupling.lengths(c.levels)
+        return {"score": score, "floor": lengths * factor, **(final if c.terminal == "denoise" else {})}
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         c = self.table
         pooling = c.coupling.pooling(c.levels)
@@ -250,6 +261,10 @@ class Truncation(Term):
         return True
 
     @property
+    def fixed(self) -> bool:
+        return True
+
+    @property
     def needs_examples(self) -> bool:
         return False
 
@@ -269,6 +284,9 @@ class Truncation(Term):
     def parts(self, design: Design, point: Point) -> dict[str, float]:
         return {TRUNCATION: self.table.truncation, INITIAL: self.table.initial}
 
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        return {"truncation": np.array(1.0), "initial": np.array(1.0)}
+
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         bound.constant += weight * (self.table.truncation + self.table.initial)
         return True
@@ -285,6 +303,7 @@ class Compute(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
     prices: Prices
     part: str | None = None
 
@@ -305,6 +324,10 @@ class Compute(Term):
     @property
     def as_compute(self) -> Compute:
         return self
+
+    @property
+    def owner(self) -> Prices:
+        return self.prices
 
     @property
     def both(self) -> Compute:
@@ -338,6 +361,20 @@ class Compute(Term):
         example, step, final = self.table(design)
         return float(example @ point.new_examples + step @ point.steps + final)
 
+    def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
+        """By the prices of an example and of an evaluation on each level (L,), and by the number of images."""
+        found: dict[str, Array] = {}
+        if self.part != "sampling":
+            found["example price"] = point.new_examples
+        if self.part != "training":
+            calls = design.evaluations_per_step * point.steps
+            calls[0] += design.final_steps  # the last step costs what an evaluation on the lowest level does
+            prices = self.prices.with_images(1.0)
+            paid = float(prices.evaluation_price(design.levels) @ (design.evaluations_per_step * point.steps))
+            last = design.final_steps * prices.final_price(float(design.levels.edges[0]))
+            found |= {"evaluation price": self.prices.images * calls, "images": np.array(paid + last)}
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Steps(Term):
@@ -345,6 +382,7 @@ class Steps(Term):
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     @property
     def needs_examples(self) -> bool:
@@ -369,6 +407,7 @@ class Smooth(Term):
         weight: multiplies the integral; in error per (density squared per unit log sigma).
     """
 
+    nested: ClassVar[bool] = True
     quantity: str = "density"
     weight: float = field(default=1.0)
 

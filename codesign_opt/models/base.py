@@ -20,6 +20,7 @@ from ..samplers.members import Heun, Sampler
 from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .evidence import Evidence
+from .grid_descent import GridResiduals, NodeErrors
 from .grid_probe import GridProbe
 
 __all__ = ["Model", "check_model"]
@@ -106,6 +107,19 @@ class Model(ABC):
     def exact_error(self) -> Callable[[Numbers], Numbers] | None:
         """Exact squared distance of a grid's output to the data, as an analytic function of grids (..., K+1)."""
         return None
+
+    @property
+    def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
+        """`exact_error` of one grid as a sum of squares with its derivatives, for descents of long grids."""
+        return None
+
+    def node_errors(self, sigmas: Array) -> NodeErrors:
+        """What the error of each positive node's denoiser leaves in the output; for models with `exact_residuals`."""
+        raise NotImplementedError(f"{type(self).__name__} has no node_errors")
+
+    def node_errors_gradient(self, sigmas: Array, weights: NodeErrors) -> Array:
+        """Derivatives of the weighted sum of `node_errors` by log sigma of the positive nodes; likewise."""
+        raise NotImplementedError(f"{type(self).__name__} has no node_errors_gradient")
 
     @property
     def title(self) -> str:

@@ -11,9 +11,16 @@ from ..basics.checks import Array, Indices, Mask
 from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Bins, Levels
 
-__all__ = ["CUTS", "CoefficientBatch", "IntervalRows", "StopLevels", "cut_levels"]
+__all__ = ["CUTS", "CoefficientBatch", "IntervalRows", "StopLevels", "cut_levels", "least_size"]
 
-CUTS = 7  # representatives tried of a level that the stopping point may cut anywhere
+# Representatives tried of a level that the stopping point may cut anywhere. A band's row is sigma^p / v^k in its
+# variance v = lambda + sigma^2, whose logarithm is concave in log sigma: between two representatives it is nowhere
+# below both, so that the two ends would do (where it changes sign the least is 0, see `least_size`). A sum of such
+# rows, the score of a diagonal matrix, can dip between two, for eta = 0 by less than half the square of their
+# distance: slopes of its terms lie within +-2 in log sigma, so that where the sum is flat its relative curvature is at
+# most 4. That is 1e-5 at 200 levels over EDM's range; with 385 representatives the scores of 2,880 random intervals
+# were the same.
+CUTS = 7
 
 
 class StopLevels:
@@ -27,7 +34,8 @@ class StopLevels:
     """
 
     def __init__(self, edges: Array, stops: Array) -> None:
-        cut = np.searchsorted(edges, stops * (1 + 1e-9), side="right") - 1  # the bin that each stop cuts
+        # the bin that each stop cuts; a stop that is an edge but for rounding cuts the one above it, not a sliver below
+        cut = np.searchsorted(edges, stops * (1 + 1e-9), side="right") - 1
         begin = int(cut.min())
         self.stops, self._edges, cut = stops, edges[begin:], cut - begin
         low = np.maximum(self._edges[:-1], stops.min())
@@ -88,14 +96,24 @@ class IntervalRows:
         return whole
 
     def least_bands(self, local: Array, weight: Array) -> Array:
-        """(R, B, L) the least of local (B, N) times weight (2 R, B), likewise."""
+        """(R, B, L) the least magnitude of local (B, N) times weight (2 R, B), likewise."""
         count = self.table.stops.size
         pair = weight.reshape(2, count, -1)
-        response = self.table.spread_rows(local) * np.minimum(pair[0], pair[1])[:, :, None]
+        response = self.table.spread_rows(np.abs(local)) * np.minimum(pair[0], pair[1])[:, :, None]
         response *= self.table.used[:, None]
-        at_cuts = (local.T[self.cuts].min(axis=2) * pair).min(axis=0)
+        at_cuts = (least_size(local.T[self.cuts], axis=2) * pair).min(axis=0)
         response[np.arange(count), :, self.table.first] = at_cuts
         return response
+
+
+def least_size(signed: Array, axis: int) -> Array:
+    """The least magnitude along an axis of samples of a continuous function: 0 where its sign changes between them.
+
+    >>> least_size(np.array([[1.0, 2.0], [-1.0, 2.0]]), axis=1).tolist()
+    [1.0, 0.0]
+    """
+    crosses = (signed.min(axis=axis) < 0) & (signed.max(axis=axis) > 0)
+    return np.where(crosses, 0.0, np.abs(signed).min(axis=axis))
 
 
 def cut_levels(edges: Array, table: StopLevels, lows: Array) -> tuple[Array, IntervalRows]:

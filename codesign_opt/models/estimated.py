@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class EstimatedModel(Model):
         spectrum: of the data; its sigma_data ends the search for a stopping point.
         coupling: correlation length of the trained errors over log sigma.
         standard_errors: of the arrays above, by name.
-        provenance: what was measured, with which seeds and at which cost.
+        provenance: what was measured, with which seeds and at which cost; for people.
+        estimation: how it was measured, as far as a plan says it.
         probe: the live measurement; None for a model read from a file.
 
     Raises:
@@ -78,6 +79,7 @@ class EstimatedModel(Model):
     coupling: Coupling = field(default_factory=Local)
     standard_errors: Mapping[str, Array] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    estimation: EstimationRecord = field(default_factory=EstimationRecord)
     probe: GridProbe | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +92,8 @@ class EstimatedModel(Model):
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
         self.check_parts()
+        if not isinstance(self.estimation, EstimationRecord):
+            raise ValueError(f"EstimatedModel.estimation is {self.estimation!r}; an EstimationRecord is needed.")
         if self.error_variance is not None and self.sensitivity is None:
             raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
 
@@ -142,6 +146,7 @@ class EstimatedModel(Model):
 
     def truncation_at(self, stopping_sigma: float) -> float:
         """E0 at any stopping point: interpolated in logarithms, as sigma^4 below the lowest level measured."""
+        # (sqrt(lambda + sigma^2) - sqrt(lambda))^2 = sigma^4 / (4 lambda) where sigma^2 is small beside lambda
         return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
 
     def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
@@ -253,11 +258,6 @@ class EstimatedModel(Model):
 
     # files
 
-    @property
-    def estimation(self) -> EstimationRecord:
-        """How the model was estimated, as its provenance tells."""
-        return replace(EstimationRecord.from_record(self.provenance), error=EstimationRecord.error)
-
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -283,6 +283,7 @@ class EstimatedModel(Model):
             "terminal": self.terminal,
             "coupling": self.coupling.to_dict(self.sigma),
             "provenance": dict(self.provenance),
+            "estimation": asdict(self.estimation),
         }
         scratch = target.with_name(target.name + ".part")
         with scratch.open("wb") as file:
@@ -318,7 +319,14 @@ class EstimatedModel(Model):
             coupling=_coupling(record, data["sigma"]),
             standard_errors=errors,
             provenance=record["provenance"],
+            estimation=_estimation(record),
         )
+
+
+def _estimation(record: Mapping[str, Any]) -> EstimationRecord:
+    if "estimation" not in record:  # version 0.1.0 kept it in the provenance
+        return EstimationRecord.from_record(record["provenance"])
+    return EstimationRecord.from_dict(record["estimation"])
 
 
 def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
@@ -330,6 +338,7 @@ def _coupling(record: Mapping[str, Any], sigma: Array) -> Coupling:
 
 def _interpolate(at: Array, sigma: Array, values: Array, power: float | None = None) -> Array:
     """Log-log interpolation of nonnegative values; constant beyond the ends, or sigma^power below the lowest."""
+    # zeros have no logarithm: they are held far below the rest and given back as zeros
     tiny = max(float(values.max()) * 1e-30, 1e-300)
     logs = np.interp(np.log(at), np.log(sigma), np.log(np.maximum(values, tiny)))
     result = np.where(np.exp(logs) <= 2 * tiny, 0.0, np.exp(logs))

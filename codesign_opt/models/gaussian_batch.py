@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer
-from ..ingredients.coupling import Local, PerStep
+from ..basics.inheritance import stale
 from ..ingredients.levels import Levels
-from ..samplers.members import Sampler
-from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels
+from ..training.base import TrainingNoise
+from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels, least_size
 from .coefficients import Coefficients
 from .gaussian_parts import GaussianParts
 
@@ -57,10 +57,7 @@ class GaussianBatch(GaussianParts):
         """The name of M where tables of many stopping points share their levels; else None."""
         if stops.min() < self.process.sigma_min or stops.max() >= self.process.sigma_max:
             return None
-        if type(self.sampler).local_error is not Sampler.local_error:
-            return None
-        # a subclass may have lengths of its own, which the batch would have to ask at every stopping point
-        return self.coupling.known_form if type(self.coupling) in (Local, PerStep) else None
+        return self.coupling.form_at_every_stop if self.sampler.error_separates else None
 
     def _edges(self, levels: int) -> Array:
         count = integer(levels, "levels", minimum=2)
@@ -82,13 +79,17 @@ class GaussianBatch(GaussianParts):
             score, floor = (table.spread(values) for values in trained)
         square = table.spread(sigma**2)
         local, weight = self._response_at(sigma, stops)
-        return score * square, floor * square, table.spread_rows(local) * weight[:, :, None] * table.used[:, None]
+        return (
+            score * square,
+            floor * square,
+            table.spread_rows(np.abs(local)) * weight[:, :, None] * table.used[:, None],
+        )
 
     def _response_at(self, sigma: Array, stops: Array) -> tuple[Array, Array]:
-        """(B, N) magnitudes by noise level and (R, B) weights by stopping point, whose product is the response."""
+        """(B, N) signed rows by noise level and (R, B) weights by stopping point, whose product is the response."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         lowest = float(stops.min())
-        local = np.abs(self.sampler.local_error(lam, sigma, lowest)) * sigma ** (self.sampler.order + 1)
+        local = self.sampler.local_error(lam, sigma, lowest) * sigma ** (self.sampler.order + 1)
         ends = lam + stops[:, None] ** 2
         weight = np.sqrt(n * self._end_weight(lam, ends)) * (ends / (lam + lowest**2)) ** self.sampler.eta**2
         return local, weight
@@ -103,11 +104,12 @@ class GaussianBatch(GaussianParts):
         if not self._weights_are_monotone():
             return None
         training = self.training
+        # levels below `high` exist for some stopping points of the interval only; their errors are >= 0 and left out
         table = self._levels(high, levels)
         ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
         score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
         final = 0.0
-        if self.terminal == "denoise" and getattr(training, "weight", None) is None:
+        if self.terminal == "denoise" and _known_monotone(training):
             lam, n = self.bands.eigenvalues, self.bands.counts
             final = min(training.last_evaluation(lam, n, stop)[1] for stop in (low, high))
         return Coefficients(
@@ -138,13 +140,13 @@ class GaussianBatch(GaussianParts):
         table = StopLevels(edges, highs)
         sigma, rows = cut_levels(edges, table, lows)
         trained = self.training.at_stops(lam, n, sigma, ends, eta=self.sampler.eta, terminal=self.terminal)
-        if trained is None:
+        if trained is None:  # laws of its own at each stopping point: the caller takes the intervals one by one
             return None
         score, floor = (rows.least(values * sigma**2) for values in trained)
         final = np.zeros((2, ends.size))
         if self.terminal == "denoise":
             final = np.stack(self.training.last_evaluations(lam, n, ends))
-            if getattr(self.training, "weight", None) is not None:
+            if not _known_monotone(self.training):
                 final[1] = 0.0
         sampled = table.bins.sigma
         half = lows.size
@@ -180,6 +182,12 @@ class GaussianBatch(GaussianParts):
         whole = self._levels(min(self.process.sigma_min, low), levels).edges
         start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
         cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], CUTS) * table.edges[1]), stop)
-        at_cuts = [np.abs(row) for row in self._rows(cuts, stop)]
-        score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), at_cuts[2].min(axis=-1)
+        at_cuts = self._rows(cuts, stop)
+        score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), least_size(at_cuts[2], axis=-1)
         return score, floor, response
+
+
+def _known_monotone(training: TrainingNoise) -> bool:
+    """Whether the last evaluation's floor is monotone, said by the class that wrote the floor or by a later one."""
+    said = not stale(type(training), ("_stationary", "last_evaluation"), ("final_floor_is_monotone",))
+    return said and training.final_floor_is_monotone

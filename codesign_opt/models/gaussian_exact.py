@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from ..basics.checks import Array
 from ..ingredients.grids import check_grid, edm_grid, log_snr_grid, steps_on_levels
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers
+from ..samplers.node_gradient import node_gradient
 from ..samplers.terminal import terminal_weight
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .gaussian_parts import BLOCK, GaussianParts
+from .grid_descent import GridResiduals
 from .polish import polish_grid
 
 __all__ = ["GaussianExact"]
 
+_NUDGE = 1e-30
 _TEACHER = 60  # steps of the teacher's trajectory, as in GITS
 
 
@@ -115,6 +119,45 @@ class GaussianExact(GaussianParts):
     def exact_error(self) -> Callable[[Numbers], Numbers]:
         """`wasserstein2` on the coefficients' bands, at most 48 of them, so that descents are fast."""
         return lambda grids: self.wasserstein2(grids, self.bands)
+
+    @property
+    def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
+        """`exact_error` of one grid as a sum of squares; None where a step of the sampler sees distant nodes."""
+        return self._residuals if self._steps_see_neighbours else None
+
+    @cached_property
+    def _steps_see_neighbours(self) -> bool:
+        """Whether the derivative through the nodes that a step sees is that of the law: a sampler of one's own may
+        look farther than its `memory` says."""
+        grid = edm_grid(9, self.process.sigma_min, self.process.sigma_max, terminal=self.terminal)
+        found = self._residuals(grid)
+        toward = np.zeros(grid.size, dtype=complex)
+        toward[1 : found.by_node.shape[1]] = 1j * _NUDGE * np.cos(np.arange(1, found.by_node.shape[1]))
+        slope = float(np.imag(self.exact_error(grid * np.exp(toward)))) / _NUDGE
+        own = 2 * found.values @ found.by_node @ np.cos(np.arange(found.by_node.shape[1]))
+        own -= 2 * float(found.values @ found.by_node[:, 0])
+        return bool(abs(own - slope) <= 1e-6 * (abs(own) + abs(slope)))
+
+    def _residuals(self, sigmas: Array) -> GridResiduals:
+        """sqrt(n) (std - sqrt(lambda)) of every band, and the error of its mean, with derivatives.
+
+        The curvature is that of the leading order: a step of length h in log sigma adds -std l_b (sigma h)^(q+1) to
+        the std of band b, whose second derivative by h the residual multiplies (docs/theory.md section 7.8).
+        """
+        s, first = self.bands, float(sigmas[0]) ** 2
+        start = first + (s.eigenvalues if self.start == "marginal" else np.zeros(len(s)))
+        law = node_gradient(self.sampler, sigmas, s.eigenvalues, start)
+        root = np.sqrt(s.counts)
+        values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
+        positive, q = sigmas[sigmas > 0], self.sampler.order
+        middle, length = np.sqrt(positive[1:] * positive[:-1]), -np.diff(np.log(positive))
+        local = self.sampler.local_error(s.eigenvalues, middle, float(positive[-1]))
+        curvature = -((values * root * law.std) @ local) * (q + 1) * q * middle ** (q + 1) * length ** (q - 1)
+        if self.start == "noise" and s.mean_power.any():
+            mean = np.sqrt(s.mean_power)
+            values = np.concatenate([values, mean * law.gain])
+            by_node = np.concatenate([by_node, mean[:, None] * law.gain_by_node])
+        return GridResiduals(values, by_node, curvature)
 
     @property
     def error_measure(self) -> str:

@@ -11,9 +11,13 @@ from ..basics.checks import Array, integer
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
 from .coefficients import Coefficients
+from ..samplers.node_gradient import node_gradient
 from .gaussian_exact import GaussianExact
+from .grid_descent import NodeErrors
 
 __all__ = ["GaussianSettled"]
+
+_SHIFT = 1e-5  # of weights and of log sigma, for central differences
 
 
 class GaussianSettled(GaussianExact):
@@ -81,21 +85,62 @@ class GaussianSettled(GaussianExact):
             tables.append(replace(first, score=score, floor=floor_rows / lengths))
         return tables
 
+    def node_errors(self, sigmas: Array) -> NodeErrors:
+        """What an error of each positive node's denoiser adds to the error of the output (section 4.2)."""
+        return NodeErrors(*self._node_errors(sigmas))
+
+    def node_errors_gradient(self, sigmas: Array, weights: NodeErrors) -> Array:
+        """(P,) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k, in O(K B).
+
+        The sum is s' T s with s = d std / d W and T diagonal. With v = T s held, its derivative through s is twice
+        that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
+        gradients with the denoiser off by plus and minus a little v. T itself is local in the nodes.
+        """
+        positive = sigmas[sigmas > 0]
+        lam, n, size = self.bands.eigenvalues, self.bands.counts, positive.size
+        start = self._start(float(positive[0]))
+        sensitivity = np.real(self.sampler.weight_sensitivity(sigmas, lam, initial_variance=start))
+        toward = np.zeros_like(sensitivity)
+        toward[:size] = n * self._node_variance(positive, weights) * sensitivity[:size]
+        scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)
+        up, down = (
+            node_gradient(self.sampler, sigmas, lam, start, sign * scale * toward).std_by_node for sign in (1.0, -1.0)
+        )
+        through = ((up - down) / scale[:, None]).sum(axis=0)
+        ahead, behind = (self._node_variance(positive * np.exp(sign * _SHIFT), weights) for sign in (1.0, -1.0))
+        local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
+        return np.asarray(through + local)
+
     def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
-        lam, n = self.bands.eigenvalues, self.bands.counts
         positive = sigmas[sigmas > 0]
-        start = positive[0] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
-        sensitivity = self.sampler.weight_sensitivity(sigmas, lam, initial_variance=start)[: positive.size]
+        start = self._start(float(positive[0]))
+        sensitivity = self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start)
+        kernel = self.bands.counts * np.real(sensitivity[: positive.size]) ** 2
+        reducible, floor = self._node_variances(positive)
+        return (kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1)
+
+    def _start(self, top: float) -> Array:
+        lam = self.bands.eigenvalues
+        return top**2 + (lam if self.start == "marginal" else np.zeros(lam.size))
+
+    def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
+        reducible, floor = self._node_variances(positive)
+        return np.asarray(weights.reducible[:, None] * reducible + weights.floor[:, None] * floor)
+
+    def _node_variances(self, positive: Array) -> tuple[Array, Array]:
+        """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
+        lam, n = self.bands.eigenvalues, self.bands.counts
         reducible, floor = self.training.weight_variance(lam, positive)
-        kernel = n * np.real(sensitivity) ** 2
         plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+        if plain == self.training:
+            return reducible.T, floor.T
         arguments = (lam, n, positive, float(positive[-1]))
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
         ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
         floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
-        return (kernel * reducible.T).sum(axis=1) * ratio, (kernel * floor.T).sum(axis=1) * floor_ratio
+        return reducible.T * ratio[:, None], floor.T * floor_ratio[:, None]
 
     def _grid_levels(self, positive: Array, levels: int) -> Levels:
         low = min(self.process.sigma_min, float(positive[-1]))

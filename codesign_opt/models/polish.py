@@ -19,6 +19,8 @@ from ..samplers.affine_steps import Numbers
 
 __all__ = ["PolishedGrid", "RhoFit", "polish_grid", "rho_fit"]
 
+# of complex steps: there is no difference that could cancel, so that its square alone, 1e-60, must be below rounding,
+# and 1e-30 times a slope far from underflow
 _STEP = 1e-30
 _NODES = 2**14  # nodes of grids whose errors are taken at once: what fits a cache
 
@@ -95,6 +97,8 @@ def polish_grid(
         gradient = -span * share * (later - float(slope @ below))
         return float(np.log(value)), gradient / value
 
+    # trust: from EDM's grid on a power law (Euler, Heun, DPM++(2M), 8 and 16 steps) factors of 8, 32 and 1000 end at
+    # the same grids; 4 stops one of the six descents a per cent short, and 2 costs up to half again the error
     start = np.log(-np.diff(np.log(positive)))
     reach = np.log(trust)
     found = minimize(

@@ -35,6 +35,7 @@ def interval_bounds(
     if table is None or table.form not in ("max", "per_step") or bands.shape[1] != table.response.shape[1]:
         return None
     size = table.levels.used.shape
+    # S_b^2 >= p_b S_b - p_b^2 / 4 whatever p_b: the band sums enter linearly, and levels part
     constant = table.truncation + table.initial + table.final_floor - (bands**2).sum(axis=1) / 4
     limits = study.budgets.of_batch(table, interval=True)
     constant -= (prices * limits.left).sum(axis=1)
@@ -58,6 +59,8 @@ def _last_evaluation(
         return np.zeros(lows.size), np.zeros(table.levels.used.shape)
     cheapest = price * _cheapest_example(study, lows)
     on = (table.final_score > 0) & (near_examples > 0)
+    # the tangent may give an example no more than the cheapest costs, A / N^2 <= price: then those below the table's
+    # levels, which are left out, never pay for themselves
     size = np.maximum(near_examples, np.sqrt(table.final_score / cheapest))
     rate = np.where(on, table.final_score / size**2, 0.0)
     window = table.levels.window(np.full(lows.size, length))

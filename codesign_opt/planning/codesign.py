@@ -20,8 +20,10 @@ from ..modeling import Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
-from .few_steps import exact_stop
+from .declared_bounds import Between, declared_bounds
 from .question import Study
+from .real_steps import START
+from .shared_stops import only_shared
 from .stopping_points import Stop, bound_between, from_plan, sweep
 from .whole_steps import hand_out
 
@@ -162,14 +164,12 @@ def _plan(study: Study, how: Search) -> Plan:
     probe = study.model.probe
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
-    plan = hand_out(study, plan, polish=how.polish)
+    if how.between is None:  # whole steps may stop anywhere
+        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
+    plan = hand_out(study, plan, polish=how.polish, stops=None if how.stopping_sigma is not None else (low, high))
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
-    if how.stopping_sigma is not None or how.polish is False or study.constraints:
-        return plan
-    if how.between is None:  # few steps may stop anywhere
-        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
-    return exact_stop(study, plan, low, high)
+    return plan
 
 
 def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
@@ -214,7 +214,8 @@ def _whole(plan: Plan) -> Array:
 
 def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance: float) -> Plan:
     """The declared program's plan at the best stopping point, with the curve and what is proved about it."""
-    bound, evaluations = bound_between(study, stops, tolerance)
+    between = _between(study, stops, tolerance)
+    bound, evaluations = between.bound, between.evaluations
     best, plan = _declared_best(study, stops)
     gap = (plan.error - bound) / plan.error if np.isfinite(bound) else float("inf")
     width = np.log(high / low)
@@ -230,7 +231,24 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
         "at_end": bool(min(np.log(best.sigma / low), np.log(high / best.sigma)) < 0.01 * width),
         "bound_evaluations": evaluations,
     }
-    return replace(plan, curve=tuple(stop.record for stop in stops), outer=outer)
+    notes = plan.notes
+    if between.intervals:
+        outer["intervals"] = [
+            dict(zip(("low", "high", "lower_bound"), each, strict=True)) for each in between.intervals
+        ]
+    if between.missing and outer["status"] != "optimal":
+        notes = (*notes, "missing from the bound between stopping points: " + "; ".join(between.missing))
+    return replace(plan, curve=tuple(stop.record for stop in stops), outer=outer, notes=notes)
+
+
+def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
+    """What is proved between the stopping points tried: by declared programs where the user added anything."""
+    if only_shared(study) and (study.terms or not study.constraints):
+        bound, evaluations = bound_between(study, stops, tolerance)
+        return Between(bound, evaluations, (), ())
+    best = min(stops, key=lambda stop: stop.error)
+    sigmas = sorted(stop.sigma for stop in stops)
+    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance)
 
 
 def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
@@ -300,7 +318,9 @@ def _train_only(study: Study, sigmas: Array) -> Plan:
     if not study.trains:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
     table = study.model.settled(sigmas, study.levels)
-    plan = study.settled_problem(table, steps_on_levels(table.levels, sigmas)).solve(tolerance=study.tolerance)
+    obeying = study.admits(sigmas, START)
+    problem = study.settled_problem(table, steps_on_levels(table.levels, sigmas), obeying=obeying)
+    plan = problem.solve(tolerance=study.tolerance)
     parts = dict(plan.breakdown)
     bias = parts.pop(TRUNCATION, 0.0) + parts.pop(INITIAL, 0.0)  # of a given grid: steps, stopping and start
     plan = replace(plan, sigmas=sigmas, breakdown={BIAS: bias, **parts}, outer={"status": "given", "points": 1})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer, number
+from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Discretization, GramDiscretization, ScoreError, Sum, Term, Truncation
@@ -21,6 +22,8 @@ from ..results.plan import Plan
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
 from .budgets import Budgets
+from .real_steps import INSIDE, RealSteps
+from .step_constraints import StepConstraints, step_constraints
 
 __all__ = ["Study"]
 
@@ -102,14 +105,63 @@ class Study:
         steps_matter = bool(np.any(table.score > 0) or np.any(table.floor > 0))
         return GramDiscretization(table, "positive" if steps_matter else "signed")
 
-    def settled_problem(self, table: Coefficients, steps: Array) -> Problem:
-        """The declared program for a grid that is given, from its settled coefficients."""
-        return self.declare([ScoreError(table), Truncation(table)], table, steps=steps)
+    def settled_problem(self, table: Coefficients, steps: Array, *, obeying: bool = False) -> Problem:
+        """The declared program for a grid that is given, from its settled coefficients.
 
-    def declare(self, terms: list[Term], table: Coefficients, *, steps: Array | None = None) -> Problem:
-        """The user's terms, budgets and constraints around the given terms."""
+        Args:
+            obeying: whether the grid's real steps were found to obey (`admits`): the limits of a density, which
+                whole steps keep on the average alone, are then not asked of its levels once more.
+        """
+        asked = self.step_constraints(table.stopping_sigma).rest if obeying else self.constraints
+        return self.declare([ScoreError(table), Truncation(table)], table, steps=steps, constraints=asked)
+
+    def declare(
+        self,
+        terms: list[Term],
+        table: Coefficients,
+        *,
+        steps: Array | None = None,
+        constraints: Sequence[Any] | None = None,
+    ) -> Problem:
+        """The user's terms, budgets and constraints around the given terms; the study's constraints unless given."""
         leaves = tuple(leaf for term in [*terms, *self.terms] for leaf in term.leaves())
-        return Problem(Sum(leaves), [*self.budgets.declared(), *self.constraints], steps=steps, spent=self.spent(table))
+        asked = self.constraints if constraints is None else constraints
+        return Problem(Sum(leaves), [*self.budgets.declared(), *asked], steps=steps, spent=self.spent(table))
+
+    def step_constraints(self, stopping_sigma: float) -> StepConstraints:
+        """What the constraints ask of real steps at one stopping point, and what else they ask."""
+        if stopping_sigma not in self._step_constraints:
+            declared = self.problem(stopping_sigma).declaration
+            asked = step_constraints(self.constraints, declared.design(declared.neutral))
+            self._step_constraints[stopping_sigma] = asked
+        return self._step_constraints[stopping_sigma]
+
+    @cached_property
+    def _step_constraints(self) -> dict[float, StepConstraints]:
+        return {}
+
+    @cached_property
+    def _limits_steps(self) -> bool:
+        """Whether a constraint limits single steps anywhere: asked once, over the whole range of noise levels."""
+        if not self.constraints:
+            return False
+        return self.step_constraints(self.model.process.sigma_min).limits is not None
+
+    def real_steps(self, levels: Levels) -> RealSteps | None:
+        """The limits of real steps above the stopping point of `levels`; None where nothing limits them."""
+        if not self._limits_steps:
+            return None
+        limits = self.step_constraints(float(levels.edges[0])).limits
+        return None if limits is None else RealSteps(limits, levels)
+
+    def admits(self, sigmas: Array, reading: str = INSIDE) -> bool:
+        """Whether every real step of a grid obeys the constraints on step sizes and densities (RealSteps)."""
+        if not self._limits_steps:
+            return True
+        nodes = sigmas[sigmas > 0]
+        levels = Levels.log_uniform(float(nodes[-1]), float(nodes[0]), self.levels)
+        real = self.real_steps(levels)
+        return real is None or real.admits(sigmas, reading)
 
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""

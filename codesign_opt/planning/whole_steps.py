@@ -1,4 +1,4 @@
-"""From a certified continuous design to what a user runs: whole steps, polished nodes, re-solved examples."""
+"""From a certified continuous design to what a user runs: whole steps, descended nodes, re-solved examples."""
 
 from __future__ import annotations
 
@@ -7,51 +7,191 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
+from ..basics.causes import BIAS, TOTAL
 from ..basics.checks import Array
-from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
+from ..basics.errors import InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.grids import grid_from_steps
 from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
+from .grid_search import MOST_STEPS, GridSearch, family_grids
 from .prediction import predict
 from .question import Study
+from .real_steps import INSIDE, START, RealSteps
+from .settling import Settled, settle
 
-__all__ = ["hand_out", "leading_order_from"]
+__all__ = ["hand_out"]
 
-_POLISH_BELOW = 20
-_POLISH_SIGNED_BELOW = 33  # the exact gradient takes the square of the number of steps
+_POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
-_SETTLED_GAP = 1e-3
-_MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+_SETTLED, _NEAR = 3, 1.02  # so many of the best grids get their examples, where their errors are so near
+_BETTER = 1 - 1e-9
+_READ_AT_THE_START = (
+    "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
+    "it starts, where the sampler evaluates"
+)
 
 
-def hand_out(study: Study, plan: Plan, *, polish: bool | None) -> Plan:
-    """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries."""
-    candidates = (
-        [plan.sigmas] if plan.outer.get("status") == "given" and plan.curve == () else _grids(study, plan, polish)
-    )
-    handed = [_settle(study, plan, grid) for grid in candidates if grid is not None]
-    best = min((h for h in handed if h is not None), key=lambda h: h.handed_out[TOTAL], default=None)
+def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[float, float] | None = None) -> Plan:
+    """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
+
+    Args:
+        study: the question.
+        plan: its certified program's plan; with `sigmas` where the grid is given.
+        polish: whether grids descend the error; None where the model says how.
+        stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
+    """
+    given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
+    real = None if given is not None else study.real_steps(plan.levels)
+    searched = polish is not False and real is None and _searches(study)
+    notes: list[str] = []
+    if given is not None:
+        found = [settle(study, given)]
+    elif real is not None:
+        found, notes = _obeying(study, plan, polish, real)
+    else:
+        found = _searched(study, plan, stops) if searched else [settle(study, g) for g in _around(study, plan, polish)]
+    best = min((f for f in found if f is not None), key=lambda f: f.total, default=None)
     if best is None:
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
             f"steps, and {least_steps(plan.terminal)} is the least); raise the budget, or plan for fewer images."
         )
-    exact = study.model.exact_error is not None
-    if exact and study.model.sampler.signed and best.number_of_steps < _POLISH_SIGNED_BELOW and polish is not False:
-        note = (
+    handed = _placed(study, plan, best)
+    if given is None:
+        handed, beside = _with_peers(study, plan, handed)
+        notes += beside
+    else:
+        handed = replace(handed, peers={name: parts for name, (_, parts) in _peers(study, handed).items()})
+    if study.model.exact_error is not None and study.model.sampler.signed and searched:
+        notes.append(
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
             "that; its exact error holds for Gaussian data with this spectrum and is the best case for others"
         )
-        best = replace(best, notes=(*best.notes, note))
-    if best.steps.sum() > _MOST_STEPS:
-        note = f"the program asks for {best.steps.sum():,.0f} steps; a grid of {best.number_of_steps:,} is handed out"
-        best = replace(best, notes=(*best.notes, note))
-    best = replace(best, peers=_peers(study, best), fits=_fits(study, best))
-    return best if exact else _measured(study.model, best)
+    if plan.steps.sum() > MOST_STEPS:
+        notes.append(
+            f"the program asks for {plan.steps.sum():,.0f} steps; a grid of {handed.number_of_steps:,} is handed out"
+        )
+    handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
+    return handed if study.model.exact_error is not None else _measured(study.model, handed)
+
+
+def _searches(study: Study) -> bool:
+    """Whether steps, nodes and stopping point are searched on the exact error, which knows no user's terms."""
+    return study.model.exact_residuals is not None and not study.terms and not study.budgets.per_level
+
+
+def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None) -> list[Settled | None]:
+    """The best grids of the search with their examples; the program's own where it found none."""
+    ranked = GridSearch(study, plan, stops).grids()
+    wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
+    settled = [grid.settled or settle(study, grid.sigmas) for grid in wanted]
+    return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
+
+
+def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
+    """Grids of whole steps around the continuous step count: of the program's density, the usual ones, descended."""
+    count = min(float(plan.steps.sum()) + final_steps(plan.terminal), float(MOST_STEPS))
+    least = least_steps(plan.terminal)
+    whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
+    if study.trains:  # a whole step less may leave much more for training
+        whole.add(max(least, min(whole) - 1))
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
+    grids = []
+    for k in sorted(whole):
+        grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grids.append(grid)
+        wanted = polish if polish is not None else k < _descended_below(study.model)
+        if wanted and not study.constraints:
+            free = not study.trains and plan.outer.get("status") != "given"
+            polished = study.model.polish(grid, free_stop=free)
+            if polished is not grid:
+                grids.append(polished)
+    return grids
+
+
+def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps) -> tuple[list[Settled | None], list[str]]:
+    """Grids whose real steps obey the study's limits, settled, and what is to be said of how they obey."""
+    for reading in (INSIDE, START):
+        found = [settle(study, grid) for grid in _within(study, plan, polish, real, reading)]
+        if any(found):
+            return found, [_READ_AT_THE_START] if reading == START else []
+    return [], []
+
+
+def _within(study: Study, plan: Plan, polish: bool | None, real: RealSteps, reading: str) -> list[Array]:
+    """Grids inside the limits, around the continuous step count and the least possible."""
+    final = final_steps(plan.terminal)
+    count = min(float(plan.steps.sum()) + final, float(MOST_STEPS))
+    fewest = real.least_steps(reading)
+    if not fewest:
+        return []
+    least, top = fewest + final, int(np.ceil(count - 1e-6))
+    whole = {least, *(max(least, top + more) for more in (-1, 0, 1, 2))}
+    if study.steps is not None:
+        whole = {k for k in whole if k <= study.steps + 1e-9}
+    grids = []
+    for k in sorted(whole):
+        plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
+        grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
+        if grid is None:
+            continue
+        grids.append(grid)
+        wanted = polish if polish is not None else k < _descended_below(study.model)
+        polished = study.model.polish(grid) if wanted else grid
+        if polished is not grid and real.admits(polished, reading):
+            grids.append(polished)
+    return grids
+
+
+def _descended_below(model: Model) -> int:
+    """Number of steps from which on a descent costs more than it brings; a measured error always knows better."""
+    return _POLISH_BELOW if model.probe is None else _POLISH_MEASURED_BELOW
+
+
+def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
+    """The settled grid in the program's plan of its own stopping point."""
+    stop = best.stopping_sigma
+    if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
+        return best.put_into(study, plan)
+    if study.model.exact_error is None:
+        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
+        note += f"{plan.stopping_sigma:.4g}"
+        moved = replace(
+            plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
+        )
+        return best.put_into(study, moved)
+    outer = {
+        "status": "moved",
+        "points": plan.outer.get("points", len(plan.curve)),
+        "moved_from": plan.stopping_sigma,
+        "program": dict(plan.outer),
+    }
+    return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
+
+
+def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]]:
+    """The plan beside its peers; a peer that is better is taken, with the best examples for its grid."""
+    notes = []
+    peers = _peers(study, handed)
+    for name, (grid, parts) in list(peers.items()):
+        if parts[TOTAL] >= handed.handed_out[TOTAL] * _BETTER:
+            continue
+        tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, START) else []
+        better = min((f for f in tried if f is not None), key=lambda f: f.total, default=None)
+        if better is not None and better.total < handed.handed_out[TOTAL]:
+            handed = _placed(study, plan, better)
+        if parts[TOTAL] < handed.handed_out[TOTAL] * _BETTER:
+            # its grid, with the best examples that the constraints allow, leaves more: it breaks them
+            notes.append(f"{name} would leave {parts[TOTAL]:.3g}, but does not meet the constraints")
+            del peers[name]
+    total = handed.handed_out[TOTAL]
+    return replace(
+        handed, peers={name: {**parts, "ratio": parts[TOTAL] / total} for name, (_, parts) in peers.items()}
+    ), notes
 
 
 def _measured(model: Model, plan: Plan) -> Plan:
@@ -70,96 +210,13 @@ def _measured(model: Model, plan: Plan) -> Plan:
     return replace(plan, bias="measured" if measured else "predicted", notes=(*notes, *plan.notes))
 
 
-def _grids(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
-    """Grids of whole steps around the continuous step count, as they come and polished."""
-    count = min(float(plan.steps.sum()) + final_steps(plan.terminal), float(_MOST_STEPS))
-    least = least_steps(plan.terminal)
-    whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
-    if study.trains and min(whole) < _POLISH_BELOW:  # a whole step less may leave much more for training
-        whole.add(max(least, min(whole) - 1))
-    if study.steps is not None:
-        whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
-    grids = []
-    for k in sorted(whole):
-        grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
-        grids.append(grid)
-        wanted = polish if polish is not None else k < leading_order_from(study.model)
-        if wanted and not study.constraints:
-            free = not study.trains and plan.outer.get("status") != "given"
-            polished = study.model.polish(grid, free_stop=free)
-            if polished is not grid:
-                grids.append(polished)
-    return grids
-
-
-def leading_order_from(model: Model) -> int:
-    """Number of steps from which on the leading order is trusted; a measured error always knows better."""
-    if model.probe is not None:
-        return _POLISH_MEASURED_BELOW
-    return _POLISH_SIGNED_BELOW if model.sampler.signed else _POLISH_BELOW
-
-
-def _settle(study: Study, plan: Plan, grid: Array) -> Plan | None:
-    """The examples solved once more for this grid, with the discrete kernel; None where it does not fit."""
-    if not study.trains:
-        handed = predict(study.model, grid, None, study.levels)
-        stop = float(grid[grid > 0][-1])
-        if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
-            return replace(plan, sigmas=grid, handed_out=handed)
-        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
-        note += f"{plan.stopping_sigma:.4g}"
-        notes, program = (*plan.notes, note), plan.stopping_sigma
-        return replace(
-            plan, sigmas=grid, stopping_sigma=stop, handed_out=handed, notes=notes, program_stopping_sigma=program
-        )
-    table, even = study.model.settled_pair(grid, study.levels)
-    problem = study.settled_problem(table, steps_on_levels(table.levels, grid))
-    try:
-        settled = problem.solve(tolerance=study.tolerance)
-    except NotCertifiedError as error:
-        # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are
-        if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
-            return None
-        settled = error.plan
-    except CodesignError:
-        return None
-    handed = predict(study.model, grid, settled.examples, study.levels, table=even)
-    gap = settled.certificate.relative_gap
-    unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
-    for name in [name for name in settled.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
-        handed[name] = settled.breakdown[name]
-        handed[TOTAL] += handed[name]
-    tables = dict(plan.tables)
-    tables["continuous_examples"] = plan.examples
-    for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
-        if name in settled.tables:
-            tables[name] = settled.tables[name]
-    costs = {**plan.costs, **{k: settled.costs[k] for k in ("training", "sampling", "new examples")}}
-    return replace(
-        plan,
-        sigmas=grid,
-        examples=settled.examples,
-        new_examples=settled.new_examples,
-        tables=tables,
-        costs=costs,
-        handed_out=handed,
-        attempts=(*plan.attempts, *settled.attempts),
-        notes=(*plan.notes, *unproved, *study.model.warnings(table, settled.examples)),
-        final_score=table.final_score,
-        examples_gap=gap,
-    )
-
-
-def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
-    """Named schedules with the same steps, range and training price."""
+def _peers(study: Study, plan: Plan) -> dict[str, tuple[Array, dict[str, float]]]:
+    """Named schedules with the same steps, range and training price: their grids and errors."""
     if plan.sigmas is None or study.terms:  # a peer has no value of the user's terms to compare
         return {}
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
-    grids = {
-        "edm": edm_grid(steps, low, high, terminal=plan.terminal),
-        "log_snr": log_snr_grid(steps, low, high, terminal=plan.terminal),
-    }
+    grids = family_grids(steps, low, high, plan.terminal)
     densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": plan.levels.log_width}
     spent = plan.examples - plan.new_examples
     price = np.asarray(plan.tables["example_price"])
@@ -171,7 +228,7 @@ def _peers(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
             bought = float(price @ plan.new_examples) / float(price @ share)
             examples = spent + bought * share
         parts = predict(study.model, grid, examples, study.levels)
-        result[name] = {**parts, "ratio": parts[TOTAL] / plan.handed_out[TOTAL]}
+        result[name] = (grid, {**parts, "ratio": parts[TOTAL] / plan.handed_out[TOTAL]})
     return result
 
 

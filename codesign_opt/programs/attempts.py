@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -11,26 +10,27 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError, NotCertifiedError
+from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
-from ..modeling.algebra import Bound
 from ..modeling.design import Box, Design, Point
 from ..solvers.conic.solve import ConicSolution
-from . import given_sampler, information_structure, joint_structure  # noqa: F401  importing registers them
-from .budget import Budget
+from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
-from .proof import certify
-from .reference import check_open, first_reference
+from .needs import check_open
+from .proof import certify, relative_gap
+from .reference import first_reference
+from .solver import Solver
 from .structure import Structure, structure_of
+from .unlimited import refuse_unlimited
 
-__all__ = ["not_certified", "rated", "solve_declared"]
+__all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 
-_TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 _MAX_ATTEMPTS = 6
+_FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -40,14 +40,12 @@ def solve_declared(
     *,
     method: str,
     tolerance: float,
-    solver: str,
-    verbose: bool,
+    solver: Solver,
     start: Point | None,
     on_attempt: Callable[[dict[str, Any]], None] | None,
-    options: dict[str, Any],
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
-    _check_room(program)
+    check_open(program)
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -56,16 +54,17 @@ def solve_declared(
     if start is not None:
         reference = program.recentred(start)
     if reference is None:
-        reference = _first_reference(program)
+        reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
+    diagnosed, nearest = False, None
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
         begun = perf_counter()
         compiled = compile_problem(program, reference, program.box)
         built = perf_counter()
-        status = _run(compiled.declared, solver, verbose, options)
+        status = solver.run(compiled.declared)
         record: dict[str, Any] = {
             "attempt": len(attempts) + 1,
-            "solver": solver,
+            "solver": solver.name,
             "status": status,
             "build_seconds": built - begun,
             "solve_seconds": perf_counter() - built,
@@ -74,16 +73,20 @@ def solve_declared(
         found = None
         if status.startswith("optimal") and _has_values(compiled.design):
             found = _candidate(compiled, tolerance, attempts)
-        if found is None or not found.certificate.optimal:
-            found = _by_conic_dual(compiled, found, tolerance, attempts)
+        if (found is None or not found.certificate.optimal) and not solver.out_of_time:
+            found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
         record["solve_seconds"] = perf_counter() - built
-        if status.startswith("infeasible") and (found is None or found.certificate.infeasibility > _NOTICEABLE):
-            diagnose(compiled)
+        lost = found is None or found.certificate.infeasibility > _NOTICEABLE
+        if lost and not diagnosed and not status.startswith("unbounded"):
+            diagnosed, nearest = True, diagnose(program, reference)
         if found is not None:
             record["relative_gap"] = found.certificate.relative_gap
             record["infeasibility"] = found.certificate.infeasibility
             if best is None or _badness(found.certificate) < _badness(best.certificate):
                 best = found
+        if lost and nearest is not None and not status.startswith("unbounded"):
+            reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
+        elif found is not None:
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -91,8 +94,14 @@ def solve_declared(
             on_attempt(record)
         if best is not None and best.certificate.optimal:
             break
-        if index >= _MAX_ATTEMPTS and not _improving(attempts):
+        if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
+    if best is None or best.certificate.infeasibility > _FEASIBLE:
+        nearest = nearest if diagnosed else diagnose(program, reference)
+        refuse_unlimited(program, first_point(program))
+        refuse_unlimited(program, nearest)
+    elif not best.certificate.optimal:
+        refuse_unlimited(program, best.point)
     return best, attempts
 
 
@@ -138,12 +147,12 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
     value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
     constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
     scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
-    gap = (value - optimum.lower_bound) / scale
-    return Certificate(value, optimum.lower_bound, float(gap), infeasibility, tolerance, optimum.method)
+    gap = relative_gap(value, optimum.lower_bound, scale, tolerance=tolerance)
+    return Certificate(value, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
 
 
 def not_certified(
-    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any
+    program: Declaration, best: Solved | None, attempts: list[dict[str, Any]], plan: Any, *, late: str = ""
 ) -> NotCertifiedError:
     """The refusal: what was tried, how far it got, and which term to restate."""
     own = [leaf.name for _, leaf in program.leaves if not leaf.scales_itself]
@@ -151,10 +160,10 @@ def not_certified(
     blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
-        return NotCertifiedError(f"No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+        return NotCertifiedError(f"{late}No point in {len(attempts)} attempts ({found}).{blame}", attempts)
     proof = best.certificate
     return NotCertifiedError(
-        f"Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
+        f"{late}Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",
         attempts,
         plan=plan,
@@ -175,16 +184,7 @@ def _kinks(best: Solved | None) -> str:
     )
 
 
-def _check_room(program: Declaration) -> None:
-    """Refuse budgets that leave nothing and level bounds that leave none, before any solver is asked."""
-    for item in program.constraints:
-        if item.name in program.budgets:
-            assert isinstance(item.what, Bound)
-            _refuse_empty(item.name, item.what, program.budgets[item.name])
-    check_open(program.box, program.table, program.spent)
-
-
-def _first_reference(program: Declaration) -> Point:
+def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
     examples = program.examples if program.examples is not None else (None if program.decides_examples else none)
@@ -203,30 +203,6 @@ def _first_reference(program: Declaration) -> Point:
     )
 
 
-def _refuse_empty(name: str, bound: Bound, budget: Budget) -> None:
-    """A budget that leaves nothing is infeasible before any solver is asked."""
-    if budget.room <= 0 and (np.any(budget.example > 0) or np.any(budget.step > 0)):
-        needed = bound.limit - budget.room
-        raise InfeasibleError(
-            f"Infeasible: '{name}' (limit {bound.limit:,.6g}) leaves nothing to decide, since the last step alone "
-            f"needs {needed:,.6g}; raise it above that.",
-            [{"name": name, "limit": bound.limit, "relaxed": needed, "amount": -budget.room}],
-        )
-
-
-def _run(declared: cp.Problem | None, solver: str, verbose: bool, options: dict[str, Any]) -> str:
-    assert declared is not None
-    settings = dict(_TIGHT) if solver == "CLARABEL" else {}
-    settings.update(options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cvxpy warns of inaccuracy; the certificate is the judge
-        try:
-            declared.solve(solver=solver, verbose=verbose, **settings)
-        except cp.SolverError as error:
-            return f"solver error: {error}"
-    return str(declared.status)
-
-
 def _has_values(design: Design) -> bool:
     return all(v.value is not None and np.all(np.isfinite(v.value)) for v in design.variables)
 
@@ -241,7 +217,7 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
 
 
 def _by_conic_dual(
-    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]]
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
 ) -> Solved | None:
     """The better of `found` and the candidates of the program in conic form, against the bounds of their duals."""
     form = conic_form(compiled)
@@ -249,10 +225,10 @@ def _by_conic_dual(
         return found
     solution = None
     for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
-        solution = form.solve(solution)
+        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
-        if found is not None and found.certificate.optimal:
+        if (found is not None and found.certificate.optimal) or solver.out_of_time:
             break
     return found
 
@@ -284,8 +260,10 @@ def _better_by(
 def _points(compiled: Compiled) -> list[Point]:
     """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
     first = point = _repaired(compiled)
-    for leaf in compiled.leaves:
-        point = leaf.term.recovered(compiled.design, point, leaf.auxiliary)
+    bounded = [(t, own) for row in compiled.rows if row.bound is not None
+               for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
+    for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
+        point = term.recovered(compiled.design, point, auxiliary)
     return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
 
 

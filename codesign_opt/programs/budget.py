@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..basics.checks import Array
 from ..modeling.algebra import Bound
 from ..modeling.design import Design
@@ -26,10 +28,11 @@ class Budget:
 
     @classmethod
     def read(cls, bound: Bound, design: Design) -> Budget | None:
-        """The budget behind a bound on one linear term, such as `Compute(...) <= limit`; None for other bounds."""
-        leaves = list(bound.term.leaves())
-        prices = leaves[0][1].linear_prices(design) if len(leaves) == 1 else None
-        if prices is None:
-            return None
-        weight, (example, step, final) = leaves[0][0], prices
-        return cls(weight * example, weight * step, bound.limit - weight * final)
+        """The budget behind a bound on linear terms, such as `Compute(...) <= limit`; None for other bounds."""
+        example, step, room = np.zeros(len(design)), np.zeros(len(design)), bound.limit
+        for weight, leaf in bound.term.leaves():
+            prices = leaf.linear_prices(design)
+            if prices is None:
+                return None
+            example, step, room = example + weight * prices[0], step + weight * prices[1], room - weight * prices[2]
+        return cls(example, step, room)

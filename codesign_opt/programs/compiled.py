@@ -66,7 +66,7 @@ class Compiled:
     @cached_property
     def _settled(self) -> list[Row]:
         """Rows with variables of their own, which take the values that violate the rows least."""
-        rows = [row for row in self.rows if row.budget is None and not row.box]
+        rows = [row for row in self.rows if row.budget is None and not row.box and row.at is None]
         return [row for row in rows if own_variables([row.stated, *row.auxiliary], self.design)]
 
     def infeasibility(self, point: Point) -> float:

@@ -1,108 +1,123 @@
-"""Infeasible programs: which constraints are in conflict, and by how much each would have to give."""
+"""Infeasible programs: a proof, which constraints are in conflict, and by how much each would have to give."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import cvxpy as cp
-import numpy as np
-
 from ..basics.errors import InfeasibleError
-from .compiled import Compiled
-from .rows import Row
+from ..basics.wording import quantity
+from ..modeling.design import Point
+from .declaration import Declaration
+from .elastic import Give, least_relaxation
+from .needs import Needs, needs_of
+from .refutation import Refutation, Starvation, refutation, starvation
 
 __all__ = ["diagnose"]
 
-_NOTICEABLE = 1e-7
+_NOTICEABLE = 1e-9  # relative amounts below are rounding
 
 
-def diagnose(compiled: Compiled) -> None:
-    """Raise InfeasibleError that names the constraints in conflict with amounts.
+def diagnose(program: Declaration, start: Point) -> Point | None:
+    """Raise InfeasibleError that names the constraints in conflict with amounts, where a proof says that there are.
 
-    Every row gets a nonnegative slack relative to its size; the smallest sum of slacks shows which
-    constraints give or press (a nonzero dual). Each of them is then relaxed alone, the others held,
-    to find the right-hand side that would make the problem feasible.
+    All constraints give way at first, as little as they can: that shows a point that violates them least, around which
+    the proof is looked for (docs/theory.md section 8.3). Without one nothing is announced. Then each constraint of the
+    conflict gives way alone, the others held.
 
-    Returns without raising where the relaxed problem finds a feasible point after all: the solver's
-    status was wrong, and the next attempt goes on.
+    Returns:
+        The point with the least violations, a feasible one where the search found one; None where it failed.
     """
-    rows = compiled.rows
-    slacks = _relax(rows, set(range(len(rows))))
-    if slacks is None or max(slacks.values(), default=0.0) <= _NOTICEABLE:
-        return
-    names = list(dict.fromkeys(rows[i].name for i in slacks if slacks[i] > _NOTICEABLE or _presses(rows[i])))
-    conflicts = [_alone(rows, name) for name in names]
-    useful = [c for c in conflicts if c["amount"] is None or c["amount"] > 0]
-    raise InfeasibleError(_message(useful), useful)
+    names = [item.name for item in program.constraints]
+    together = least_relaxation(program, start, names)
+    point = start if together is None else together.point
+    proof: Refutation | Starvation | None = refutation(program, point)
+    needs, starved = None, ""
+    if proof is None:
+        needs = needs_of(program)
+        hungry = starvation(program, needs, start)
+        if hungry is None:
+            return None if together is None else together.point
+        proof, starved = hungry, hungry.what
+        together = least_relaxation(program, start, names, needs)
+    gives = {} if together is None else together.gives
+    giving = [name for name in names if name in gives and gives[name].relative > _NOTICEABLE]
+    named = [name for name in names if name in proof.names or name in giving]
+    alone = {name: _alone(program, start if starved else point, name, needs) for name in named}
+    if all(give is None for give in alone.values()):
+        named = list(dict.fromkeys([*giving, *named]))
+    conflicts = [_record(name, alone[name], gives.get(name)) for name in named if _matters(alone[name])]
+    raise InfeasibleError(_message(conflicts, starved), conflicts)
 
 
-def _relax(rows: list[Row], soft: set[int]) -> dict[int, float] | None:
-    """Least sum of relative slacks over the soft rows; None where no slack suffices."""
-    slack = {i: cp.Variable(nonneg=True) for i in soft}
-    constraints, elastic = [], {}
-    for i, row in enumerate(rows):
-        scaled = cp.multiply(1 / row.size, cp.reshape(row.expression, (row.size.size,), order="C"))
-        give: Any = slack.get(i, 0.0)
-        built = [scaled <= give, -scaled <= give] if row.equality else [scaled <= give]
-        elastic[i] = built[0]
-        constraints += [*built, *row.auxiliary]
-    problem = cp.Problem(cp.Minimize(sum(slack.values())), constraints)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            problem.solve(solver="CLARABEL")
-        except cp.SolverError:
-            return None
-    if problem.status not in ("optimal", "optimal_inaccurate"):
-        return None
-    for i, built in elastic.items():
-        rows[i].constraint = built  # its dual tells whether the row presses
-    return {i: float(np.asarray(variable.value)) for i, variable in slack.items()}
+def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
+    """How far this constraint alone must give; None where no relaxation of it suffices."""
+    found = least_relaxation(program, point, [name], needs)
+    return None if found is None else found.gives[name]
 
 
-def _presses(row: Row) -> bool:
-    dual = row.constraint.dual_value
-    return dual is not None and float(np.max(np.abs(dual))) > 1e-5
+def _matters(give: Give | None) -> bool:
+    return give is None or give.relative > _NOTICEABLE
 
 
-def _alone(rows: list[Row], name: str) -> dict[str, Any]:
-    """How far this constraint alone must give; amount None where no relaxation of it suffices."""
-    mine = {i for i, row in enumerate(rows) if row.name == name}
-    slacks = _relax(rows, mine)
-    if slacks is None:
-        return {"name": name, "limit": _limit(rows, mine), "relaxed": None, "amount": None}
-    worst = max(mine, key=lambda i: slacks[i])
-    row = rows[worst]
-    amount = slacks[worst] * float(row.size.max())
-    relaxed = None if row.limit is None else row.limit - row.price_sign * amount
-    return {"name": name, "limit": row.limit, "relaxed": relaxed, "amount": amount}
+def _record(name: str, alone: Give | None, together: Give | None) -> dict[str, Any]:
+    """What `InfeasibleError.conflicts` says of one constraint."""
+    told = alone if alone is not None else together
+    shown = 0 if told is None else _worst(told)
+    limit = None if told is None else told.limits[shown]
+    amount = None if alone is None else alone.amounts[shown]
+    return {
+        "name": name,
+        "limit": limit,
+        "relaxed": None if limit is None or amount is None or told is None else limit + told.directions[shown] * amount,
+        "amount": amount,
+        "amounts": None if alone is None else alone.amounts,
+        "together": None if together is None else together.amounts,
+        "give": alone,
+        "shared": together,
+    }
 
 
-def _limit(rows: list[Row], mine: set[int]) -> float | None:
-    return next((rows[i].limit for i in mine if rows[i].limit is not None), None)
+def _worst(give: Give) -> int:
+    return max(range(len(give.amounts)), key=lambda i: give.amounts[i] / give.sizes[i])
 
 
-def _message(conflicts: list[dict[str, Any]]) -> str:
+def _message(conflicts: list[dict[str, Any]], starved: str) -> str:
     said = " and ".join(_claim(c) for c in conflicts)
-    remedies = [_remedy(c) for c in conflicts if c["amount"] is not None]
-    advice = "; ".join(remedies) if remedies else "no single one of them can be relaxed enough; relax several"
     verdict = "cannot hold together" if len(conflicts) > 1 else "cannot be met"
+    if starved:
+        verdict = f"together leave no {starved}, where the error is infinite without any"
+    single = [_remedy(c["give"]) for c in conflicts if c["give"] is not None]
+    shared = [_remedy(c["shared"]) for c in conflicts if c["shared"] is not None and _matters(c["shared"])]
+    if single:
+        advice = " or ".join(single)
+    elif shared:
+        advice = "none of them can be relaxed enough alone; together, " + " and ".join(shared)
+    else:
+        advice = "none of them can be relaxed enough alone; relax several, or leave one out"
+    for conflict in conflicts:
+        del conflict["give"], conflict["shared"]
     return f"Infeasible: {said} {verdict}; {advice}."
 
 
 def _claim(conflict: dict[str, Any]) -> str:
     limit = conflict["limit"]
-    return f"'{conflict['name']}'" + ("" if limit is None else f" (limit {_show(limit)})")
+    return f"'{conflict['name']}'" + ("" if limit is None else f" (limit {quantity(limit)})")
 
 
-def _remedy(conflict: dict[str, Any]) -> str:
-    amount, relaxed = conflict["amount"], conflict["relaxed"]
-    if relaxed is None:
-        return f"relax '{conflict['name']}' by {_show(amount)} (in its own units, where it is violated most)"
-    verb = "raise" if relaxed > conflict["limit"] else "lower"
-    return f"{verb} the limit of '{conflict['name']}' to {_show(relaxed)} (by {_show(amount)})"
+def _remedy(give: Give) -> str:
+    moved = [i for i in range(len(give.amounts)) if give.amounts[i] > 0]
+    parts = [_one_remedy(give, i, len(give.amounts) > 1) for i in moved]
+    return " and ".join(parts)
 
 
-def _show(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def _one_remedy(give: Give, index: int, several: bool) -> str:
+    amount, limit, direction = give.amounts[index], give.limits[index], give.directions[index]
+    verb = "raise" if direction > 0 else "lower"
+    unit = "" if give.number is None else f" {give.number.unit}"
+    what = f"'{give.name}'" + (f", row {index + 1}," if several else "")
+    if limit is None and give.number is None:
+        return f"relax {what} by {quantity(amount)} (in its own units)"
+    field = "the limit" if give.number is None else give.number.name
+    if limit is None:
+        return f"{verb} {field} of {what} by {quantity(amount)}{unit}"
+    return f"{verb} {field} of {what} to {quantity(limit + direction * amount)}{unit} (by {quantity(amount)})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..modeling.extension import bound_as_stated, leaves_as_stated
 from ..models.coefficients import Coefficients
 from .budget import Budget
 from .reference import recentred
+from .scaling import scaled_expression
 
 __all__ = ["Declaration"]
 
@@ -71,7 +72,8 @@ class Declaration:
         named = _distinct([as_named(what, i) for i, what in enumerate(constraints)])
         bounds = [item.what for item in named if isinstance(item.what, Bound)]
         everyone = [leaf for term in [objective, *(bound.term for bound in bounds)] for _, leaf in term.leaves()]
-        levels, table = _shared_levels(everyone), _shared_table(everyone)
+        inside = [part for leaf in everyone for part in leaf.components()]
+        levels, table = _shared_levels([*everyone, *inside]), _shared_table(everyone, inside)
         given = {"examples": examples, "steps": steps, "spent": spent}
         for name, value in given.items():
             if value is not None:
@@ -127,7 +129,7 @@ class Declaration:
     def design(self, reference: Point) -> Design:
         """The decision variables around `reference`, with the given quantities fixed."""
         table = self.table
-        return Design.declare(
+        design = Design.declare(
             self.levels,
             reference=reference,
             fixed_examples=not self.decides_examples,
@@ -135,6 +137,7 @@ class Declaration:
             final_steps=0 if table is None else table.final_steps,
             evaluations_per_step=1 if table is None else table.evaluations_per_step,
         )
+        return replace(design, declares=scaled_expression)
 
     def recentred(self, point: Point) -> Point:
         """`point` as the next reference; given quantities stay as they are."""
@@ -169,28 +172,30 @@ def _shared_levels(leaves: Sequence[Term]) -> Levels:
     return levels
 
 
-def _shared_table(leaves: Sequence[Term]) -> Coefficients | None:
+def _shared_table(leaves: Sequence[Term], inside: Sequence[Term] = ()) -> Coefficients | None:
     """The table of all terms; ValueError where two are about different samplers or couplings.
 
-    Numbers of the errors themselves may differ: several spectra or classes on one grid are one program.
+    Numbers of the errors themselves may differ: several spectra or classes on one grid are one program. So may the
+    couplings of terms inside others: what the correlation length is may be the very thing that is not known.
     """
     first: Term | None = None
-    for leaf in sorted((leaf for leaf in leaves if leaf.coefficients is not None), key=lambda leaf: not leaf.couples):
+    tabled = sorted((leaf for leaf in leaves if leaf.coefficients is not None), key=lambda leaf: not leaf.couples)
+    for leaf in [*tabled, *(part for part in inside if part.coefficients is not None)]:
         if first is None:
             first = leaf
         elif leaf.coefficients is not first.coefficients:
-            _refuse_other_table(first, leaf)
+            _refuse_other_table(first, leaf, coupling=leaf in tabled)
     return None if first is None else first.coefficients
 
 
-def _refuse_other_table(first: Term, other: Term) -> None:
+def _refuse_other_table(first: Term, other: Term, *, coupling: bool) -> None:
     one, two = first.coefficients, other.coefficients
     assert one is not None
     assert two is not None
     for name in ("order", "evaluations_per_step", "terminal"):
         if getattr(one, name) != getattr(two, name):
             _refuse(first, other, name, repr(getattr(one, name)), repr(getattr(two, name)))
-    if other.couples and first.couples and not _alike(one.coupling, two.coupling, one.levels):
+    if coupling and other.couples and first.couples and not _alike(one.coupling, two.coupling, one.levels):
         _refuse(first, other, "coupling", repr(one.coupling), repr(two.coupling))
 
 

@@ -8,9 +8,13 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
+from ..modeling.constraints import Constraint
 from ..results.plan import Plan
 from .compiled import Solved
+from .constraint_values import constraint_values
 from .declaration import Declaration
+from .rows import Row
+from .sensitivities import sensitivities
 
 __all__ = ["describe"]
 
@@ -23,9 +27,10 @@ def describe(program: Declaration, solved: Solved) -> Plan:
     point, table = solved.point, program.table
     decided = program.examples is not None or not solved.compiled.design.fixed_examples
     nothing = np.zeros(len(program.levels))
-    shadow, elasticity = _shadow_prices(solved)
+    shadow, elasticity, by_level = _shadow_prices(program, solved)
     compute = _compute(solved)
     tables = _tables(solved, compute)
+    tables.update({f"shadow price of {name}": prices for name, prices in by_level.items()})
     if table is not None and table.band_variances is not None:
         tables["band_variances"] = table.band_variances
     return Plan(
@@ -45,6 +50,8 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         tables=tables,
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
+        constraints=constraint_values(program.constraints, program.budgets, solved.compiled.design, point),
+        sensitivities=sensitivities(solved),
         **_of_the_table(program),
     )
 
@@ -74,21 +81,45 @@ def _reducible(solved: Solved) -> float:
     return solved.certificate.value - constant
 
 
-def _shadow_prices(solved: Solved) -> tuple[dict[str, Any], dict[str, float]]:
-    """Change of the error per unit of each right-hand side, and relative to the reducible error."""
+def _shadow_prices(program: Declaration, solved: Solved) -> tuple[dict[str, Any], dict[str, float], dict[str, Array]]:
+    """Change of the error per unit of what each author wrote, relative to the reducible error, and level by level."""
     shadow: dict[str, Any] = {}
     elasticity: dict[str, float] = {}
+    by_level: dict[str, Array] = {}
     reducible = abs(_reducible(solved))
     told = reducible > 1e-13 * abs(solved.certificate.value)  # below, it is lost in the rounding of the whole error
-    for row, multiplier in zip(solved.compiled.rows, solved.multipliers, strict=True):
-        price = row.price_sign * multiplier * (1.0 if row.rate is None else row.rate)
-        value: Any = float(price[0]) if price.size == 1 else price
-        if row.name in shadow:  # a constraint made of several rows: one list after the other
-            value = np.concatenate([np.atleast_1d(shadow[row.name]), np.atleast_1d(value)])
-        shadow[row.name] = value
-        if row.limit and row.size.size == 1 and not row.box and (told or not np.any(price)):
-            elasticity[row.name] = float(price[0]) * row.limit / reducible if told else 0.0
-    return shadow, elasticity
+    stated = {item.name: item.what for item in program.constraints}
+    for name in stated:
+        pairs = [(r, y) for r, y in zip(solved.compiled.rows, solved.multipliers, strict=True) if r.name == name]
+        what = stated[name] if isinstance(stated[name], Constraint) else None
+        number = None if what is None else what.written_number
+        value, levels = _price_of(what, pairs, solved)
+        if levels is not None:
+            by_level[name] = levels
+        shadow[name] = value
+        limit = pairs[0][0].limit if number is None and len(pairs) == 1 else None if number is None else number.value
+        if limit and np.ndim(value) == 0 and (told or value == 0):
+            elasticity[name] = float(value) * limit / reducible if told else 0.0
+    return shadow, elasticity, by_level
+
+
+def _price_of(what: Constraint | None, pairs: list[tuple[Row, Array]], solved: Solved) -> tuple[Any, Array | None]:
+    """The price of one constraint's number, or of each entry of its rows; and, for a level bound, of each level."""
+    number = None if what is None else what.written_number
+    rate = None if what is None else what.price_rate(solved.compiled.design, solved.point)
+    if any(row.levels is not None for row, _ in pairs):
+        levels = np.zeros(len(solved.compiled.design))
+        for row, multiplier in pairs:
+            of_entry = 1.0 if rate is None else rate[row.levels]
+            np.add.at(levels, row.levels, row.price_sign * multiplier * of_entry)
+        one = number is not None and number.moves_together
+        return (float(levels.sum()) if one else levels), levels
+    prices = [row.price_sign * multiplier * (1.0 if rate is None else rate) for row, multiplier in pairs]
+    # one number for all entries of a row: its change is that of all of them
+    prices = [np.atleast_1d(price.sum() if row.uniform and number is None else price)
+              for (row, _), price in zip(pairs, prices, strict=True)]  # fmt: skip
+    joined = np.concatenate(prices) if prices else np.zeros(1)
+    return (float(joined[0]) if joined.size == 1 else joined), None
 
 
 def _compute(solved: Solved) -> tuple[Any, Array, Array, float] | None:

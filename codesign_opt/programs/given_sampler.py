@@ -12,7 +12,7 @@ from ..basics.checks import Array
 from ..basics.errors import CodesignError
 from ..modeling.design import Point
 from ..modeling.discretization import Discretization
-from ..modeling.terms import ScoreError, Truncation
+from ..modeling.terms import ScoreError
 from ..models.coefficients import Coefficients
 from ..solvers.waterfill.fill import waterfill
 from .declaration import Declaration
@@ -107,7 +107,7 @@ class SettledStructure(Structure):
 def _only_score(program: Declaration) -> tuple[float, Coefficients] | None:
     """Weight and table of the one score error, beside terms that a given sampler makes constants; else None."""
     terms = [leaf for _, leaf in program.leaves]
-    if not all(isinstance(term, (ScoreError, Discretization, Truncation)) and term.is_structured for term in terms):
+    if not all((isinstance(t, (ScoreError, Discretization)) or t.fixed) and t.is_structured for t in terms):
         return None
     found = [(weight, leaf.table) for weight, leaf in program.leaves if isinstance(leaf, ScoreError)]
     if len(found) != 1 or found[0][1].coupling.solver_form(program.levels) is None:

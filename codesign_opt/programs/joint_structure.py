@@ -13,7 +13,7 @@ from ..modeling.coherent import CoherentScore
 from ..modeling.design import Point
 from ..modeling.discretization import Discretization
 from ..modeling.gram import GramDiscretization
-from ..modeling.terms import ScoreError, Truncation
+from ..modeling.terms import ScoreError
 from ..models.coefficients import Coefficients
 from ..solvers.joint.newton import JointSolution, solve_joint
 from ..solvers.joint.program import JointProgram
@@ -52,12 +52,13 @@ class JointStructure(Structure):
         form = None if table is None else table.coupling.solver_form(table.levels)
         if table is None or form is None or not program.decides_steps:
             return None
-        scores = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, ScoreError)]
-        scores += [(w, _stand_in(leaf)) for w, leaf in leaves if isinstance(leaf, CoherentScore)]
-        errors = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, (Discretization, GramDiscretization))]
+        typical = [(w * v, leaf) for w, term in leaves for v, leaf in term.stand_in()]
+        scores = [(w, leaf.table) for w, leaf in typical if isinstance(leaf, ScoreError)]
+        scores += [(w, _stand_in(leaf)) for w, leaf in typical if isinstance(leaf, CoherentScore)]
+        errors = [(w, leaf.table) for w, leaf in typical if isinstance(leaf, (Discretization, GramDiscretization))]
         if len(scores) > 1 or len(errors) > 1:
             return None
-        known = [isinstance(t, (ScoreError, Discretization, Truncation)) and t.is_structured for _, t in leaves]
+        known = [(isinstance(t, (ScoreError, Discretization)) or t.fixed) and t.is_structured for _, t in leaves]
         whole = all(known) and program.only_budgets_and_boxes
         return cls(_program(program, table, form, scores, errors), whole, tuple(program.budgets), program.spent)
 

@@ -16,12 +16,16 @@ from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
 from ..modeling.own_variables import own_variables
+from ..modeling.parameters import parameters_of, settled
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
-from .attempts import not_certified, rated, solve_declared
+from .attempts import Solver, not_certified, rated, solve_declared
 from .declaration import Declaration
+from .declared_program import DeclaredProgram, declared_program
 from .description import describe
+from .needs import check_given
 from .scaling import check_leaf, rows_of
+from .sweep import Sweep, swept
 
 __all__ = ["Problem"]
 
@@ -64,7 +68,7 @@ class Problem:
     examples: Array | None = None
     steps: Array | None = None
     spent: Array | None = None
-    declaration: Declaration = field(init=False, repr=False)
+    _read: tuple[tuple[float, ...], Declaration] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -72,14 +76,34 @@ class Problem:
             raise TypeError(f"Problem.objective is {self.objective!r}; give a term or a sum of terms.")
         if isinstance(self.constraints, (Bound, Named)) or not isinstance(self.constraints, (list, tuple)):
             raise TypeError("Problem.constraints must be a list of constraints.")
-        given = {"examples": self.examples, "steps": self.steps, "spent": self.spent}
-        program = Declaration.of(self.objective, self.constraints, **given)
-        put(self, "declaration", program)
-        put(self, "constraints", program.constraints)
+        program = self._declared(default=1.0)  # what parameters stand for does not matter to what is checked here
+        put(self, "_read", (self._values(), program))
         put(self, "examples", program.examples)
         put(self, "steps", program.steps)
         put(self, "spent", None if self.spent is None else program.spent)
         _check(program)
+
+    def _declared(self, default: float | None = None) -> Declaration:
+        rows = [settled(what, default) for what in self.constraints]
+        given = {"examples": self.examples, "steps": self.steps, "spent": self.spent}
+        return Declaration.of(settled(self.objective, default), rows, **given)
+
+    @property
+    def parameters(self) -> list[cp.Parameter]:
+        """Every `cp.Parameter` among limits, weights and prices; functions of the design are not looked into."""
+        return parameters_of((self.objective, *self.constraints))
+
+    def _values(self) -> tuple[float, ...]:
+        found = (parameter.value for parameter in self.parameters)
+        return tuple(float("nan") if value is None else float(value) for value in found)
+
+    @property
+    def declaration(self) -> Declaration:
+        """What the problem states, at the present values of its parameters."""
+        values = self._values()
+        if values != self._read[0] or np.any(np.isnan(values)):
+            object.__setattr__(self, "_read", (values, self._declared()))
+        return self._read[1]
 
     @property
     def table(self) -> Coefficients | None:
@@ -129,7 +153,8 @@ class Problem:
             tolerance: gap below which the schedule counts as optimal.
 
         Raises:
-            ValueError: a quantity that the problem decides is missing, or has the wrong shape.
+            ValueError: a quantity that the problem decides is missing, or has the wrong shape; fewer examples than
+                are spent.
             InfeasibleError, NotCertifiedError: the problem itself has no certified optimum.
 
         >>> import numpy as np
@@ -155,6 +180,7 @@ class Problem:
         solver: str | None = None,
         start: Plan | None = None,
         verbose: bool = False,
+        time_limit: float | None = None,
         on_attempt: Callable[[dict[str, Any]], None] | None = None,
         **options: Any,
     ) -> Plan:
@@ -174,31 +200,68 @@ class Problem:
                 the declared program is solved, by that solver and no other.
             start: a plan of a similar problem, the first reference.
             verbose: show the solver's log.
+            time_limit: seconds for all attempts together, building included. No attempt starts after it; CLARABEL is
+                told what is left of it, other solvers end the attempt that they are in.
             on_attempt: called with each attempt's record.
             options: passed to the solver.
 
         Raises:
             InfeasibleError: names the constraints in conflict, with amounts.
-            NotCertifiedError: no attempt reached `tolerance`; carries the attempts and the best plan.
+            NotCertifiedError: no attempt reached `tolerance`, or not in time; carries the attempts and the best plan.
         """
         chosen = "CLARABEL" if solver is None else choice(solver, "solver", cp.installed_solvers())
         if solver is not None or options:
             method = "declared"
         begin = None if start is None else self._from_plan(start)
+        program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
-            self.declaration,
+            program,
             method=choice(method, "method", ("auto", "declared")),
             tolerance=number(tolerance, "tolerance", positive=True),
-            solver=chosen,
-            verbose=verbose,
+            solver=way,
             start=begin,
             on_attempt=on_attempt,
-            options=options,
         )
         if best is None or not best.certificate.optimal:
-            plan = None if best is None else describe(self.declaration, best)
-            raise not_certified(self.declaration, best, attempts, plan)
-        return describe(self.declaration, best)
+            plan = None if best is None else describe(program, best)
+            raise not_certified(program, best, attempts, plan, late=way.told())
+        return describe(program, best)
+
+    def sweep(self, what: Any, values: Any, **options: Any) -> Sweep:
+        """A plan for every value of a limit or of a parameter, each started from the one before.
+
+        Args:
+            what: the name of a bound (`term <= limit`), whose limit is set to each value, or a `cp.Parameter` of the
+                problem: a limit, a weight or a price. It has its own value again afterwards.
+            values: numbers, in the order in which they are solved.
+            options: passed to `solve`.
+
+        Returns:
+            A table that prints, `to_csv` and `plot`; a value without a certified plan has what was said instead.
+
+        Raises:
+            ValueError: no such bound or parameter.
+
+        >>> import cvxpy as cp, numpy as np
+        >>> from codesign_opt import Coefficients, Levels, Prices
+        >>> from codesign_opt.modeling import Compute, ScoreError
+        >>> table = Coefficients(Levels.log_uniform(0.01, 10.0, 2), score=[1.0, 9.0], floor=[0.0, 0.0],
+        ...                      response=np.zeros((0, 2)), terminal="rescale")
+        >>> problem = Problem(ScoreError(table), [Compute(Prices(1.0, 1.0, 1), part="training") <= 100.0],
+        ...                   steps=[9.0, 9.0])
+        >>> found = problem.sweep("Compute(training)", [100.0, 200.0])
+        >>> round(float(found.errors[0] / found.errors[1]), 6)
+        2.0
+        """
+        return swept(self, what, values, options)
+
+    def cvxpy(self, start: Plan | None = None) -> DeclaredProgram:
+        """The program as cvxpy sees it: a cp.Problem with expressions in your units; see DeclaredProgram.
+
+        Args:
+            start: a plan around which it is scaled; unless given the structured part's solution, or a first guess.
+        """
+        return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
 
 
 def _own_point(program: Declaration, examples: Array | None, steps: Array | None) -> Point:
@@ -211,13 +274,27 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
     for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
         if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
+    if filled["examples"] is not None and examples is not None:
+        _refuse_unspent(program, filled["examples"])
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
     return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
 
 
+def _refuse_unspent(program: Declaration, examples: Array) -> None:
+    """Refuse fewer examples than are spent already: they would be rated as if they were not."""
+    less = np.flatnonzero(examples < program.spent * (1 - 1e-12))
+    if less.size:
+        at = int(less[0])
+        raise ValueError(
+            f"Problem.certify: examples are {examples[at]:.6g} at index {at} (sigma = {program.levels.sigma[at]:.3g}), "
+            f"fewer than the {program.spent[at]:.6g} already spent there; they count all examples, spent ones included."
+        )
+
+
 def _check(program: Declaration) -> None:
     """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    check_given(program)
     design = program.design(program.neutral)
     owners: list[tuple[str, list[cp.Variable]]] = []
     for _, leaf in program.leaves:

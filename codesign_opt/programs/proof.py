@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,15 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
-from ..modeling.information import Trial, information_bound
 from ..modeling.own_variables import own_variables
 from .compiled import Compiled, Leaf
+from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
+
+_RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,8 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        # differences below 1e-14 of the whole are rounding: no certificate can resolve them
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-8 is 1e-14 of the whole:
+        # smaller differences are rounding, and no certificate can resolve them
         return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
 
 
@@ -54,27 +58,30 @@ def certify(
     pairs = list(zip(compiled.rows, multipliers, strict=True))
     price = sum(float(np.abs(y) @ row.excess(point)) for row, y in pairs if not row.box)
     value = _valued(compiled, point)
-    if any(leaf.term.as_information is not None for leaf in compiled.leaves):
-        lower, method = _information(compiled, point), "equivalence theorem"
-    else:
-        lower, method = (
-            _by_tangents(compiled, multipliers, point if tangent is None else tangent),
-            "separable Lagrangian",
-        )
-    if not lower >= conic:
-        lower, method = conic, "conic dual"
+    bounds = [(conic, "conic dual")]
+    if compiled.design.fixed_steps and any(leaf.term.as_information is not None for leaf in compiled.leaves):
+        bounds.append((_equivalence(compiled, point), "equivalence theorem"))
+    enough = value.total + price - tolerance * value.scale
+    if not max(bounds)[0] >= enough:
+        separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
+        bounds.append((separable, "separable Lagrangian"))
+    lower, method = max(bounds)
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
-    gap = (value.total + price - lower) / value.scale if np.isfinite(lower) else np.inf
-    return Certificate(value.total, lower, float(gap), infeasibility, tolerance, method)
+    gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
+    return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
 
 
-def _by_tangents(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> float:
-    """The separable bound; -inf where something has no gradient at the point: the conic dual needs none."""
-    try:
-        return lagrangian(compiled, multipliers, point).value()
-    except ConvexityError:
-        return -np.inf
+def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:
+    """(value + price of violations - lower bound) / scale; inf where one of them is not finite.
+
+    Below the bound by more than the tolerance lies no feasible point, however dear the violations are that made it
+    so: then the gap is the negative one, without their price.
+    """
+    if not (np.isfinite(value) and np.isfinite(lower)):
+        return np.inf
+    bare = (value - lower) / scale
+    return float(bare if bare < -tolerance else bare + price / scale)
 
 
 def _valued(compiled: Compiled, point: Point) -> _Value:
@@ -84,6 +91,23 @@ def _valued(compiled: Compiled, point: Point) -> _Value:
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in compiled.leaves),
         sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
     )
+
+
+def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float) -> float:
+    """The Lagrangian's bound, with multipliers raised by as much as a conic solver rounds where they fall short.
+
+    Where a part is linear, by its tangent, a multiplier too small by a rounding makes every level too dear to leave
+    alone, and each costs the bound that rounding; raised multipliers cost it once. -inf where something has no
+    gradient at the point: the conic dual needs none.
+    """
+    lower = -np.inf
+    for rounding in (0.0, *(_RAISED if compiled.declared is not None else ())):
+        raised = [multiplier * (1 + rounding) for multiplier in multipliers]
+        with contextlib.suppress(ConvexityError):
+            lower = max(lower, lagrangian(compiled, raised, point).value())
+        if lower >= enough:
+            break
+    return lower
 
 
 def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -> LagrangianBound:
@@ -101,8 +125,9 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
                 continue  # no tangent without the values of its own variables; a row left out is a bound too
             _add_tangent(bound, row.expression, multiplier, design, point)
             continue
-        for weight, term in row.bound.term.leaves():
-            add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER), design, point)
+        for index, (weight, term) in enumerate(row.bound.term.leaves()):
+            own = row.own[index] if row.own else ()
+            add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER, own), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
 
@@ -169,44 +194,13 @@ def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 
-def _information(compiled: Compiled, point: Point) -> float:
-    """Bound for shared parameters: every other leaf and every row by its tangent, then a linear program."""
+def _equivalence(compiled: Compiled, point: Point) -> float:
+    """Bound for shared parameters where only examples are decided: the other terms apart, then a linear program."""
     design = compiled.design
     others = empty_bound(compiled.box, design, point)
     for leaf in compiled.leaves:
         if leaf.term.as_information is None:
             add_leaf(others, leaf._replace(auxiliary=()), design, point)
-    jacobian, limits = [], []
     for row in compiled.rows:
         tighten_box(others, row, design)
-        if row.box:
-            continue
-        for index in range(row.size.size):
-            unit = np.zeros(row.size.size)
-            unit[index] = 1 / row.size[index]
-            design.set(point)
-            value, slope, _ = linearise(row.stated, design, unit)
-            for sign in (1.0, -1.0) if row.equality else (1.0,):
-                jacobian.append(sign * slope)
-                limits.append(sign * (float(slope @ point.new_examples) - value))
-    size = len(design)
-    polyhedron = (np.array(jacobian).reshape(-1, size), np.array(limits))
-    tangent = (others.constant, others.examples_price)
-    return max(
-        information_bound(trials, point, tangent, polyhedron, others.examples_box)
-        for trials in _trials(compiled.leaves, design, point)
-    )
-
-
-def _trials(leaves: Sequence[Leaf], design: Design, point: Point) -> list[list[Trial]]:
-    """Y of every information error at the candidate, and from the duals of the declared equalities where there are."""
-    at_candidate, from_duals = [], []
-    for leaf in leaves:
-        term = leaf.term.as_information
-        if term is None or leaf.weight == 0:
-            continue
-        at_candidate.append(Trial(leaf.weight, term, term.solution(point.examples)))
-        dual = term.dual_solution(leaf.auxiliary, design.reference.examples)
-        if dual is not None:
-            from_duals.append(Trial(leaf.weight, term, dual / leaf.weight))
-    return [at_candidate, from_duals] if len(from_duals) == len(at_candidate) else [at_candidate]
+    return equivalence_bound(compiled, others, point)

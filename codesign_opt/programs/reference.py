@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError
 from ..ingredients.levels import Levels
 from ..modeling.design import Box, Point
 from ..models.coefficients import Coefficients
 from .budget import Budget
 
-__all__ = ["check_open", "first_reference", "recentred"]
+__all__ = ["first_reference", "recentred"]
 
 _DEFAULT_STEPS = 20.0
 
@@ -51,21 +50,6 @@ def recentred(point: Point, *, fixed_examples: bool = False, fixed_steps: bool =
         point.spent,
         point.steps if fixed_steps else _positive(point.steps),
     )
-
-
-def check_open(box: Box, table: Coefficients | None, spent: Array) -> None:
-    """Refuse caps that forbid what the score error needs."""
-    if np.any(box.examples_low > box.examples_high) or np.any(box.steps_low > box.steps_high):
-        return  # the elastic solve names the pair
-    if table is None:
-        return
-    barred = np.flatnonzero((box.examples_high <= spent) & (spent <= 0) & (table.example_error > 0))
-    if barred.size and table.coupling.pooling(table.levels) is None:
-        sigma = table.sigma[barred[0]]
-        raise InfeasibleError(
-            f"Infeasible: a Cap leaves no example at sigma = {sigma:.3g} where the score error needs some; "
-            "raise the cap there, or stop sampling above that noise level."
-        )
 
 
 def _room(budget: Budget, fixed_examples: Array | None) -> float:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
-from scipy import sparse
 
-from ..basics.checks import Array
-from ..basics.errors import ConvexityError
+from ..basics.checks import Array, Indices
 from ..modeling.algebra import Bound
 from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
+from ..modeling.gradients import jacobians, linearise, row_size
 from .budget import Budget
 
 __all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise", "row_size"]
@@ -32,10 +31,13 @@ class Row:
         limit: the right-hand side, where it is one number.
         bound: the bound behind the row, or None.
         box: whether the row is a bound on single levels, which the certificate takes exactly.
-        rate: (N,) change of a level bound per unit of the user's value; None for other rows.
+        levels: (N,) the level that each entry of a level bound is about; None for other rows.
+        uniform: whether the right-hand side that the user wrote is one number for all entries.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
+        own: of a bound whose terms have auxiliary variables: for each term the constraints on them.
+        at: the value of such a row at a point, which does not set those variables.
         auxiliary: constraints on variables of the row's own.
     """
 
@@ -48,9 +50,12 @@ class Row:
     limit: float | None = None
     bound: Bound | None = None
     box: bool = False
-    rate: Array | None = None
+    levels: Indices | None = None
+    uniform: bool = False
     exact: cp.Expression | None = None
     budget: Budget | None = None
+    own: tuple[tuple[cp.Constraint, ...], ...] = ()
+    at: Callable[[Point], float] | None = None
     auxiliary: tuple[cp.Constraint, ...] = ()
 
     @property
@@ -60,7 +65,7 @@ class Row:
 
     def excess(self, point: Point) -> Array:
         """(N,) violation in the row's own units, at `point`, to which the variables are set."""
-        value = np.ravel(np.asarray(self.stated.value, dtype=np.float64))
+        value = np.ravel(np.asarray(self.stated.value if self.at is None else self.at(point), dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
     def violation(self, point: Point) -> float:
@@ -68,6 +73,8 @@ class Row:
         excess = self.excess(point)
         if not excess.any():
             return 0.0
+        if self.at is not None:
+            return float(np.max(excess / self.size))
         limit = 0.0 if self.limit is None else abs(self.limit)
         size = row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
         return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
@@ -79,52 +86,6 @@ class Row:
         if not self.equality:
             value = np.maximum(value, 0.0)
         return value * objective_unit / self.size
-
-
-def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
-    """weights @ expression and its (sub)gradient at the variables' values, per example and per step."""
-    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
-    examples, steps = jacobians(expression, design)
-    return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
-
-
-def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
-    """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
-
-    Raises:
-        ConvexityError: a function without a gradient, or a candidate outside its domain.
-    """
-    try:
-        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
-    except NotImplementedError:
-        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
-    result = []
-    for variable, unit in (
-        (design.new_variable, design.reference.new_examples),
-        (design.step_variable, design.reference.steps),
-    ):
-        if not isinstance(variable, cp.Variable) or variable.id not in found:
-            result.append(np.zeros((len(design), expression.size)))
-            continue
-        if found[variable.id] is None:
-            raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
-    return result[0], result[1]
-
-
-def row_size(expression: cp.Expression, minimum: float) -> Array:
-    """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
-    linear = np.zeros(expression.size)
-    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
-    for variable, gradient in expression.grad.items():
-        if gradient is None:
-            continue
-        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
-        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
-        linear += np.abs(pieces).sum(axis=0)
-        rest -= pieces.sum(axis=0)
-    size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
-    return np.where((size > 0) & np.isfinite(size), size, 1.0)
 
 
 PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read

@@ -18,7 +18,8 @@ from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
-from ..modeling.design import Design
+from ..modeling.curvature import blamed, clipped
+from ..modeling.design import Design, Point
 from ..modeling.own_variables import as_stated_pair, own_variables, refuse_whole_numbers
 from .budget import Budget
 from .rows import Row, jacobians, row_size
@@ -127,9 +128,8 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
         raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
     rows = [_row(item.name, constraint, design, box is not None) for constraint in produced]
     if box is not None:
-        rate = box.rate(design)
         for row in rows:
-            row.rate = rate[_level_of_entries(row, design)]
+            row.levels = _level_of_entries(row, design)
     return rows
 
 
@@ -141,37 +141,67 @@ def _level_of_entries(row: Row, design: Design) -> Indices:
 
 
 def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -> Row:
-    pieces: list[cp.Expression] = []
-    stated: cp.Expression = cp.Constant(-bound.limit)
-    own: list[cp.Constraint] = []
-    for w, leaf in bound.term.leaves():
-        scaled, as_written, constraints = _bounded(name, leaf, design)
+    leaves = list(bound.term.leaves())
+    formed = [_bounded(leaf, design) for _, leaf in leaves]
+    for (_, leaf), (scaled, _, _) in zip(leaves, formed, strict=True):
         check_leaf(leaf.name, scaled, design)
-        pieces.append(w * scaled)
-        stated, own = stated + w * as_written, own + constraints
-    _start(own_variables([*pieces, *own], design))
+    pieces = [w * scaled for (w, _), (scaled, _, _) in zip(leaves, formed, strict=True)]
+    own = tuple(tuple(constraints) for _, _, constraints in formed)
+    if any(constraints and leaf.scales_itself for (_, leaf), constraints in zip(leaves, own, strict=True)):
+        return _auxiliary_row(name, bound, design, sum(pieces) - bound.limit, own)
+    auxiliary = [constraint for constraints in own for constraint in constraints]
+    stated = sum((w * s for (w, _), (_, s, _) in zip(leaves, formed, strict=True)), start=cp.Constant(-bound.limit))
+    _start(own_variables([*pieces, *auxiliary], design))
     expression = sum(pieces, start=cp.Constant(-bound.limit))
     size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
     built = expression / size[0] <= 0
     return Row(
-        name, expression, size, built, limit=bound.limit, bound=bound, exact=stated, budget=budget, auxiliary=tuple(own)
+        name,
+        expression,
+        size,
+        built,
+        limit=bound.limit,
+        bound=bound,
+        exact=stated,
+        budget=budget,
+        auxiliary=tuple(auxiliary),
     )
 
 
-def _bounded(name: str, leaf: Term, design: Design) -> tuple[cp.Expression, cp.Expression, list[cp.Constraint]]:
-    """A term inside a bound: scaled, as its author wrote it, and constraints on variables of the author's own."""
+def _auxiliary_row(
+    name: str, bound: Bound, design: Design, expression: cp.Expression, own: tuple[tuple[cp.Constraint, ...], ...]
+) -> Row:
+    """A bound on terms with auxiliary variables: its value at a point is that of the terms, not of the variables."""
+    size = sum(w * abs(leaf.value(design, design.reference)) for w, leaf in bound.term.leaves()) + abs(bound.limit)
+    size = size if np.isfinite(size) and size > 0 else 1.0
+
+    def at(point: Point) -> float:
+        return bound.term.value(design, point) - bound.limit
+
+    auxiliary = tuple(constraint for constraints in own for constraint in constraints)
+    built = expression / size <= 0
+    return Row(
+        name, expression, np.array([size]), built, limit=bound.limit, bound=bound, own=own, at=at, auxiliary=auxiliary
+    )
+
+
+def _bounded(leaf: Term, design: Design) -> tuple[cp.Expression, cp.Expression, list[cp.Constraint]]:
+    """A term inside a bound: scaled, as its author wrote it, and constraints on auxiliary variables.
+
+    The library's own terms are said without auxiliary variables where they can be.
+    """
     expression, auxiliary, _ = scaled_expression(leaf, design)
-    if own_variables([expression, *auxiliary], design) and not leaf.scales_itself:
+    if not leaf.scales_itself and own_variables([expression, *auxiliary], design):
         return expression, expression, auxiliary
     if not auxiliary:
         return expression, as_stated(leaf, expression, design), []
+    if leaf.bounded_by_duals:
+        return expression, expression, auxiliary
     try:
         whole = leaf.expression(design)
         return whole, whole, []
     except TypeError:
-        raise ConvexityError(
-            f"'{name}' bounds {leaf.name}, which has auxiliary variables; use it in the objective."
-        ) from None
+        return expression, expression, auxiliary
 
 
 def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
@@ -181,26 +211,27 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
             "Use design.examples, design.density, design.steps or design.step_sizes in it."
         )
     expression, equality, sign, limit = _standard_form(name, constraint)
+    uniform = expression.size > 1 and any(number.size == 1 for side in constraint.args for number in _numbers(side))
     _refuse_empty(name, expression)
     own = own_variables([expression], design)
     refuse_whole_numbers(f"'{name}'", own)
     _start(own)
     if not constraint.is_dcp():
         raise ConvexityError(
-            f"'{name}' is not convex in (examples, steps): {constraint}. State a lower bound on a convex "
-            "quantity, a ratio or a product as a linear row; see docs/theory.md section 7 for restatements."
+            f"'{clipped(name)}' is not convex in (examples, steps): {blamed(expression)}. State a lower bound on a "
+            "convex quantity, a ratio or a product as a linear row; see docs/theory.md section 7.6."
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
     try:
         size = row_size(flat, 0.0)
     except NotImplementedError:
         raise ConvexityError(
-            f"'{name}' uses a function whose gradient cvxpy does not know: {constraint}. State it another way: a "
-            "bound on a largest entry is a bound on every entry."
+            f"'{clipped(name)}' uses a function whose gradient cvxpy does not know: {clipped(str(constraint))}. State "
+            "it another way: a bound on a largest entry is a bound on every entry."
         ) from None
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
-    return Row(name, flat, size, built, equality, sign, limit, box=is_box)
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
 
 
 def _start(own: list[cp.Variable]) -> None:
@@ -218,10 +249,11 @@ def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression,
             return left - right, False, -1.0, _scalar(right)
         if left.is_constant():
             return left - right, False, 1.0, _scalar(left)
-        return left - right, False, -1.0, None
+        return left - right, False, _side_of_the_number(left, right), None
     if isinstance(constraint, (cp.constraints.Equality, cp.constraints.Zero)):
-        expression = constraint.args[0] - constraint.args[1] if len(constraint.args) == 2 else constraint.args[0]
-        return expression, True, -1.0, None
+        left, right = constraint.args if len(constraint.args) == 2 else (constraint.args[0], cp.Constant(0.0))
+        limit = next((_scalar(side) for side in (right, left) if side.is_constant()), None)
+        return left - right, True, _side_of_the_number(left, right), limit
     if isinstance(constraint, cp.constraints.SOC):
         t, x = constraint.args
         return cp.norm(x, 2, axis=constraint.axis) - t, False, -1.0, None
@@ -249,6 +281,23 @@ def _power_cone(constraint: cp.constraints.PowCone3D) -> cp.Expression:
     return cp.abs(z) - cp.hstack(means)
 
 
+def _side_of_the_number(left: cp.Expression, right: cp.Expression) -> float:
+    """+1 where the row's constant stands on the left of left <= right, where raising it tightens; else -1.
+
+    cvxpy turns a >= b + 5 into b + 5 <= a: the 5 is on the left, and still what the user wrote on the right.
+    """
+    return 1.0 if _numbers(left) and not _numbers(right) else -1.0
+
+
+def _numbers(side: cp.Expression) -> list[cp.Expression]:
+    """The constants other than 0 that are a side, or summands of it, as they were before they were made a vector."""
+    if side.is_constant():
+        return [side]
+    summands = side.args if isinstance(side, cp.atoms.affine.add_expr.AddExpression) else [side]
+    found = [part for part in summands if part.is_constant() and np.any(part.value)]
+    return [part.args[0] if isinstance(part, cp.atoms.affine.promote.Promote) else part for part in found]
+
+
 def _scalar(expression: cp.Expression) -> float | None:
     return float(np.asarray(expression.value).item()) if expression.size == 1 else None
 
@@ -260,7 +309,7 @@ def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
     refuse_whole_numbers(name, own_variables([expression], design))
     if not (expression.is_dcp() and expression.is_convex()):
         raise ConvexityError(
-            f"{name} is not convex in (density, steps): cvxpy finds it {expression.curvature}. A concave price, a "
+            f"{clipped(name)} is not convex in (density, steps): {blamed(expression)}. A concave price, a "
             "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
         )
 

@@ -43,17 +43,24 @@ class Answer:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
         if any(row.bound is None for row in rows):
             design.set(self.point)
-        result = []
+        pulls, holding = [], np.zeros((2, len(design)))
         for row in rows:
             if row.bound is not None:
-                result.append(np.array([self.budget_multipliers[row.name]]))
+                pulls.append((np.array([self.budget_multipliers[row.name]]), None))
                 continue
             # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
             slopes = jacobians(row.stated, design)
             tight = np.abs(np.ravel(np.asarray(row.stated.value))) <= 1e-9 * row.size
             pull = -np.ravel(self.examples_gradient @ slopes[0] + self.steps_gradient @ slopes[1])
-            result.append(np.where(tight, np.maximum(pull, 0.0), 0.0))
-        return result
+            pull = np.where(tight, np.maximum(pull, 0.0), 0.0)
+            quantity = int(abs(slopes[0]).sum() == 0)  # 0: examples, 1: steps
+            np.add.at(holding[quantity], row.levels[pull > 0], 1.0)
+            pulls.append((pull, quantity))
+        # bounds that coincide on a level hold it together: each pays its share, and the whole is paid once
+        return [
+            pull if quantity is None else pull / np.maximum(holding[quantity][row.levels], 1.0)
+            for row, (pull, quantity) in zip(rows, pulls, strict=True)
+        ]
 
 
 class Structure(ABC):

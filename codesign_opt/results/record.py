@@ -22,6 +22,7 @@ from .planned_density import TrainingDensity
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
+_SINCE = ("constraints", "sensitivities")  # fields that files of version 2 may lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,11 @@ class PlanRecord:
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
         provenance: where the numbers come from, for people: nothing is computed from it.
+        constraints: "value", "limit" and "slack" of every constraint, by name, in its author's units; of one with
+            many rows or levels those of its tightest entry ("sigma": where).
+        sensitivities: derivative of the optimum by each coefficient, by the name of the table's field or price:
+            `score`, `floor`, `example price`, `evaluation price` (L,), `final_score`, `images` and so on; by the
+            logarithm of the response of each band (B,) and of each level (L,).
     """
 
     levels: Levels
@@ -96,6 +102,8 @@ class PlanRecord:
     estimation: EstimationRecord | None = None
     price_unit: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sensitivities: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -211,7 +219,8 @@ class PlanRecord:
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Self:
-        record = {item.name: data[item.name] for item in fields(cls)}
+        record = {item.name: data[item.name] for item in fields(cls) if item.name not in _SINCE}
+        record.update({name: data[name] for name in _SINCE if name in data})
         proof = {k: v for k, v in record["certificate"].items() if k != "optimal"}
         tables = {name: np.array(values, dtype=np.float64) for name, values in record["tables"].items()}
         record.update(
@@ -226,11 +235,14 @@ class PlanRecord:
             name: np.array(value) if isinstance(value, list) else value
             for name, value in record["shadow_prices"].items()
         }
+        record["sensitivities"] = {
+            name: np.array(value) if isinstance(value, list) else value
+            for name, value in record.get("sensitivities", {}).items()
+        }
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])
         if record["estimation"] is not None:
-            notes = tuple(record["estimation"]["training_notes"])
-            record["estimation"] = EstimationRecord(**{**record["estimation"], "training_notes": notes})
+            record["estimation"] = EstimationRecord.from_dict(record["estimation"])
         return cls(**record)
 
 

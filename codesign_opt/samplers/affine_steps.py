@@ -116,14 +116,16 @@ class AffineSteps:
             return TerminalLaw(amplitude, amplitude**2 * initial_variance)
         return TerminalLaw(amplitude, self._variances(initial_variance)[..., -1, :])
 
-    def gradient(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None]:
-        """(d std / d current, d std / d previous) of the terminal std, by reverse accumulation.
+    def gradient(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None, Numbers | None]:
+        """(d std / d current, d std / d previous, d std / d noise) of the terminal std, by reverse accumulation.
 
-        At std = 0, where the std has a kink, the derivative in the direction of growth is returned.
+        At std = 0, where the std has a kink, the derivative in the direction of growth is returned; by the noise,
+        where that is infinite, 0.
         """
         if self.noise is None:
-            return self._gradient_without_noise(initial_variance)
-        return self._gradient_with_noise(initial_variance), None
+            return (*self._gradient_without_noise(initial_variance), None)
+        by_current, by_noise = self._gradient_with_noise(initial_variance)
+        return by_current, None, by_noise
 
     def _amplitudes(self) -> Numbers:
         """(..., K+1, B) multiplier of x_0 in x_k."""
@@ -166,7 +168,7 @@ class AffineSteps:
         by_previous[..., 1:, :] = response[..., 1:, :] * path[..., :-2, :]
         return by_current, by_previous
 
-    def _gradient_with_noise(self, initial_variance: Numbers) -> Numbers:
+    def _gradient_with_noise(self, initial_variance: Numbers) -> tuple[Numbers, Numbers]:
         # of s_{k+1} = sqrt((m_k s_k)^2 + noise_k): d s_{k+1}/d m_k = c_k s_k, d s_{k+1}/d s_k = c_k m_k
         std = np.sqrt(self._variances(initial_variance))
         after = std[..., 1:, :]
@@ -175,7 +177,9 @@ class AffineSteps:
         adjoint = [np.ones_like(std[..., 0, :])]
         for k in range(self.count - 1, 0, -1):
             adjoint.append(adjoint[-1] * cosine[..., k, :] * self.current[..., k, :])
-        return np.stack(adjoint[::-1], axis=-2) * cosine * std[..., :-1, :]
+        response = np.stack(adjoint[::-1], axis=-2)
+        by_noise = np.where(vanishes, 0.0, response / np.where(vanishes, 1.0, 2 * after))
+        return response * cosine * std[..., :-1, :], by_noise
 
 
 class Inputs(NamedTuple):

@@ -82,6 +82,11 @@ class Sampler(ABC):
         """1 + eta^2 for Euler-Maruyama with eta > 0, else 0 (docs/theory.md section 3)."""
         return 0.0
 
+    @property
+    def error_separates(self) -> bool:
+        """Whether `local_error` is a function of the level times one of the stopping point: the one written here."""
+        return type(self).local_error is Sampler.local_error
+
     def local_error(self, eigenvalues: Any, sigma: Any, stopping_sigma: float) -> Array:
         """Signed shrinkage of the terminal std per step^q and unit sigma, by band and noise level.
 

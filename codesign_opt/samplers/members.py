@@ -44,7 +44,7 @@ class _Adjoint(Sampler):
         """Pull a gradient by the steps (..., K, B) back to the weights (..., K+1, B)."""
 
     def _sensitivity(self, given: Inputs) -> Numbers:
-        by_current, by_previous = self._closed_steps(given).gradient(given.initial_variance)
+        by_current, by_previous, _ = self._closed_steps(given).gradient(given.initial_variance)
         ends = given.to_zero[..., None]
         between = with_last(by_current, ends, 0.0)
         by_previous = None if by_previous is None else with_last(by_previous, ends, 0.0)

@@ -102,13 +102,16 @@ class TrainingNoise(ABC):
         array([0.3125])
         """
         lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        # asked for its check alone: a rate that is unstable at some level has no A / m either
         self._stationary(lam, n if self.matrix == "full" else None, level)
         fresh = fresh_noise(lam, level)
         result = terminal_error(lam, n, level, stopping_sigma, fresh, full=self.matrix == "full", **options)
         if self.intercept:
             mean = mean_kernel(lam, level, stopping_sigma, **options)
+            # the kernel takes variances of the score (D - x) / sigma^2: those of the denoiser over sigma^4
             result = result + n @ (mean * fresh.intercept / level**4)
         if self.dataset_size is not None and not self.replacement:
+            # N times the floor C / N off A: after one pass, m = N, (A - C) / m + C / N is A / N as for fresh examples
             result = result - self._data_bound(lam, n, level, stopping_sigma, options)
         return np.asarray(result)
 
@@ -136,11 +139,14 @@ class TrainingNoise(ABC):
         array([0.])
         """
         lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        # all regressors of a full matrix add to the noise of one output, so that their number counts; in a diagonal one
+        # every weight is alone
         noise = self._stationary(lam, n if self.matrix == "full" else None, level)
         mean = mean_kernel(lam, level, stopping_sigma, **options)
         result = np.zeros(level.size)
         if noise is not None:
             result = terminal_error(lam, n, level, stopping_sigma, noise, full=self.matrix == "full", **options)
+            # the intercept's noise is 0 where none is learned
             result = result + n @ (mean * noise.intercept / level**4)
         if self.dataset_size is not None:
             bound = self._data_bound(lam, n, level, stopping_sigma, options)
@@ -167,6 +173,7 @@ class TrainingNoise(ABC):
         unit = n[:, None] * diagonal_kernel(lam, level, lowest, **options) / level**4
         ends = lam + stops[:, None] ** 2
         weight = ends if terminal == "rescale" else lam**2 / ends
+        # injected noise forgets an error by (v_r / v)^(eta^2) in the std: twice that in the squared error
         weight = weight * (ends / (lam + lowest**2)) ** (2 * eta**2)
         # relative to the lowest stopping point, where the kernel is known: P and the damping are all that depends on it
         least = terminal_weight(lam, lowest, terminal)
@@ -199,6 +206,7 @@ class TrainingNoise(ABC):
         fresh = lam[:, None] * level**2 / (lam[:, None] + level**2) ** 2
         noise = self._stationary(lam, None, level)
         floor = np.zeros_like(fresh) if noise is None else noise.diagonal()
+        # the bound is one of the score (D - x) / sigma^2; the slope is the denoiser's
         common = cramer_rao_variance(lam, level) * level**4
         return self._with_dataset(fresh, floor, common)
 
@@ -260,9 +268,15 @@ class TrainingNoise(ABC):
             common = output_data_error(lam, n, sigma, full)
             if self.intercept:
                 common += float(n @ (lam * stop**4 / (lam + stop**2) ** 2))
+            # as in `reducible`: what the images share is a floor, and in whole passes is no part of A
             floor += common / self.dataset_size
             fresh -= 0.0 if self.replacement else common
         return fresh, floor
+
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        """Whether F_r of `last_evaluation` rises or falls with sigma_r throughout, so that ends bound an interval."""
+        return False
 
     def last_evaluations(self, eigenvalues: Array, counts: Array, stops: Array) -> tuple[Array, Array]:
         """`last_evaluation` at R stopping points, (R,) each: at once for a diagonal matrix on fresh examples."""
@@ -331,6 +345,7 @@ class TrainingNoise(ABC):
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"{kind} has no field {', '.join(map(repr, unknown))}.")
+        # a function of sigma was saved as its table, and comes back as an interpolation of it
         if isinstance(values.get("weight"), Mapping):
             table = values["weight"]
             if set(table) != {"sigma", "value"}:
@@ -375,5 +390,6 @@ def _plain(value: Any, sigma: Any, name: str) -> Any:
         return {"sigma": value.sigma.tolist(), "value": value.value.tolist()}
     if sigma is None:
         raise ValueError(f"{name} is a function of sigma; pass the levels to to_dict(sigma=...) to tabulate it.")
+    # ascending and each once, as a table is read back
     levels = np.unique(vector(sigma, "sigma", positive=True))
     return {"sigma": levels.tolist(), "value": evaluate_weight(value, levels, name).tolist()}

@@ -72,6 +72,10 @@ class AveragedSGD(TrainingNoise):
     def __post_init__(self) -> None:
         self._check_common()
 
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        return True  # there is none
+
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> None:
         return None
 
@@ -142,8 +146,14 @@ class ConstantStepSGD(TrainingNoise):
         if self.weight is None:
             omega = form.output_weight(level)
         else:
+            # D = c_skip x + c_out F: omega |D - x_0|^2 = omega c_out^2 |F - target|^2
             omega = evaluate_weight(self.weight, level, "ConstantStepSGD.weight") * form.c_out(level) ** 2
+        # the network sees c_in x, which scales its curvature; the intercept's input is 1
         return omega * form.c_in(level) ** 2, omega
+
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        return self.weight is None  # a weight of one's own may rise and fall with sigma
 
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise:
         rate, omega = self.rate_factors(sigma)
@@ -153,6 +163,7 @@ class ConstantStepSGD(TrainingNoise):
             "intercept_factor": omega if self.intercept else None,
         }
         step = (eigenvalues, sigma, self.learning_rate, self.batch)
+        # refused before the variance is asked for: beyond the pole its formula is negative, not infinite
         check_stable(*step, name="ConstantStepSGD.learning_rate", **options)
         return constant_step_variance(*step, finite_step=self.finite_step, **options)
 

@@ -207,7 +207,7 @@ def _planned(model: Any, count: int, progress: Callable[[str], None]) -> dict[st
     before = model.probe.calls
     plan = co.codesign(model, steps=count, points=8, levels=100)
     progress(f"{model.sampler.name} {count}: {'; '.join(plan.notes)}")
-    spent = model.probe.calls - before + sum(model.provenance["evaluations"].values())
+    spent = model.probe.calls - before + model.estimation.model_evaluations
     return {"sigmas": plan.sigmas, "evaluations": np.array(spent)}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from codesign_opt.curves.least_squares import nonnegative_least_squares
 from codesign_opt.curves.smoothing import smooth_across_levels
 from codesign_opt.curves.windows import transfer_matrix
 from tests.helpers.recorded import LEVELS
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 FLOOR, FRESH, STEP = np.array([0.2, 1.0, 3.0, 4.0]), np.array([40.0, 90.0, 60.0, 20.0]), np.array([0.5, 2.0, 4.0, 3.0])
 
@@ -45,7 +48,7 @@ def write(path, runs):
 
 def test_floor_and_both_noises_are_recovered_with_calibrated_errors(tmp_path):
     rng = np.random.default_rng(1)
-    inside, repeats = np.zeros(3), 200
+    inside, repeats = np.zeros(3), 200 if FULL else 80
     truth = np.stack([FLOOR, FRESH, STEP])
     for i in range(repeats):
         runs = [pilot(rng, total=t, rate=r) for t, r in ((20_000, 0.1), (20_000, 0.4), (80_000, 0.1), (80_000, 0.4))]

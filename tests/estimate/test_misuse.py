@@ -11,9 +11,10 @@ from torch import nn
 import codesign_opt as co
 from codesign_opt.estimate import DenoiserError, Measurement, TrainingHistory, from_prediction, guided, network
 from codesign_opt.testbed import LinearDenoiser
+from tests.helpers.processes import of_two
 
 LAM = np.array([1.0, 0.25, 0.01])
-FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8}
+FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000}
 QUICK = {"measurement": Measurement(**FINE)}
 SHORT = {"points": 3, "levels": 40}
 
@@ -215,7 +216,7 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
 @pytest.mark.parametrize("sampler", [co.Ancestral(), co.EulerMaruyama()])
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal):
-    small = Measurement(**{**FINE, "levels": 4, "draws": 4, "fine_steps": 8})
+    small = Measurement(**{**FINE, "levels": 4, "draws": 4, "fine_steps": 8, "evaluations": 800})
     plan = co.codesign(
         network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, measurement=small), steps=5, **SHORT
     )
@@ -246,26 +247,16 @@ def test_a_call_that_goes_on_has_the_same_budget_for_its_plan(data, tmp_path):
 
 
 def plan_of_all(data):
-    measurement = Measurement(**{**FINE, "draws": 192, "evaluations": 20_000})
-    model = network(LinearDenoiser(LAM), data, measurement=measurement)
-    return co.codesign(model, steps=5, **SHORT)
-
-
-def one_of_two(rank, meeting, data, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    plan = plan_of_all(data)
-    np.savez(f"{results}/{rank}.npz", sigmas=plan.sigmas, total=plan.handed_out["total"], text=str(plan))
-    torch.distributed.destroy_process_group()
+    measurement = Measurement(**FINE | {"draws": 24, "chunk": 8, "evaluations": 10_000})
+    plan = co.codesign(network(LinearDenoiser(LAM), data, measurement=measurement), steps=5, **SHORT)
+    return plan.sigmas, plan.handed_out["total"]
 
 
 def test_two_processes_plan_as_one(data, tmp_path):
-    torch.multiprocessing.spawn(one_of_two, args=(str(tmp_path / "meet"), data, str(tmp_path)), nprocs=2)
     truth = plan_of_all(data)
-    for rank in range(2):
-        with np.load(tmp_path / f"{rank}.npz") as found:
-            np.testing.assert_allclose(found["sigmas"], truth.sigmas, rtol=1e-10)
-            assert float(found["total"]) == pytest.approx(truth.handed_out["total"], rel=1e-10)
+    for sigmas, total in of_two(plan_of_all, tmp_path, data):
+        np.testing.assert_allclose(sigmas, truth[0], rtol=1e-10)
+        assert total == pytest.approx(truth[1], rel=1e-10)
 
 
 def test_levels_without_anything_to_train_are_said():

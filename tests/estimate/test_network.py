@@ -19,7 +19,7 @@ from codesign_opt.estimate import (
 from codesign_opt.testbed import LinearDenoiser
 
 LAM = co.Spectrum.power_law(12, exponent=1.5).eigenvalues
-FINE = {"levels": 8, "draws": 32, "fine_steps": 32}
+FINE = {"levels": 8, "draws": 32, "fine_steps": 32, "evaluations": 2_500}
 QUICK = {"measurement": Measurement(**FINE), "seed": 1}
 
 
@@ -129,7 +129,7 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
                 file.write(f"100,{sigma:.6g},{floor * (1 + 100 / seen):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
     history = TrainingHistory(run, other=lambda x, s: 0.9 * x)
-    model = network(perfect(), data, training=history, measurement=Measurement(evaluations=20_000, **FINE), seed=1)
+    model = network(perfect(), data, training=history, measurement=Measurement(**FINE | {"evaluations": 5_000}), seed=1)
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)

@@ -12,6 +12,7 @@ from codesign_opt.estimate.runs.step_rule import StepRule
 from codesign_opt.estimate.steps.responses import _truncation, _Work, rows_of, step_responses, truncation_error
 from codesign_opt.estimate.training_errors.sensitivity import _Work as _Rest
 from codesign_opt.estimate.training_errors.sensitivity import difference_of, ratio_of_means, sensitivity
+from tests.helpers.processes import of_two
 
 LAM = np.array([2.0, 0.5, 0.03, 0.2])
 TOP, STOP = 20.0, 0.02
@@ -258,26 +259,17 @@ def test_a_run_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
         step_responses(broken, LEVELS, StepRule.relative(0.3), folder=tmp_path / "steps")
 
 
-def _worker(rank, world, file, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+def shared_work():
     solution = reference(co.Heun(), count=40, chunk=8, steps=16)
     gram = step_responses(solution, LEVELS, CLOSE).gram
-    gain = sensitivity(solution, LEVELS).gain
-    np.savez(f"{results}/{rank}.npz", gram=gram.value, error=gram.standard_error, gain=gain.value)
-    torch.distributed.destroy_process_group()
+    return gram.value, gram.standard_error, sensitivity(solution, LEVELS).gain.value
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    torch.multiprocessing.spawn(_worker, args=(2, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
-    solution = reference(co.Heun(), count=40, chunk=8, steps=16)
-    gram = step_responses(solution, LEVELS, CLOSE).gram
-    gain = sensitivity(solution, LEVELS).gain
-    for rank in range(2):
-        with np.load(tmp_path / f"{rank}.npz") as found:
-            np.testing.assert_allclose(found["gram"], gram.value, rtol=1e-10)
-            np.testing.assert_allclose(found["error"], gram.standard_error, rtol=1e-10)
-            np.testing.assert_allclose(found["gain"], gain.value, rtol=1e-10)
+    truth = shared_work()
+    for found in of_two(shared_work, tmp_path):
+        for ours, theirs in zip(found, truth, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
 # bad input

@@ -1,9 +1,6 @@
 """Information of a network's parameters: features and responses against autograd, error against least squares."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,18 +16,7 @@ from codesign_opt.estimate.runs.run import BrownianPath, run
 from codesign_opt.estimate.training_errors.error_coupling import Starts, error_gram
 from codesign_opt.estimate.training_errors.transfer import TransferKernel
 from tests.helpers.known_errors import F64, flawed, wiener
-
-ROOT = Path(co.__file__).parent.parent
-TWO = """
-import os, sys, numpy as np, torch, torch.distributed as dist
-from tests.estimate.test_shared_features import jobs
-rank = int(os.fork() == 0)  # one import for both
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/store", rank=rank, world_size=2)
-np.savez(f"{sys.argv[1]}/{rank}.npz", **jobs())
-dist.destroy_process_group()
-if rank == 0:
-    assert os.wait()[1] == 0
-"""
+from tests.helpers.processes import of_two
 
 
 def jobs():
@@ -46,12 +32,10 @@ def jobs():
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
     one = jobs()
-    for rank in (0, 1):
-        with np.load(tmp_path / f"{rank}.npz") as two:
-            for name, value in one.items():
-                np.testing.assert_allclose(two[name], value, rtol=1e-10, atol=1e-14)
+    for two in of_two(jobs, tmp_path):
+        for name, value in one.items():
+            np.testing.assert_allclose(two[name], value, rtol=1e-10, atol=1e-14)
 
 
 class Gains(torch.nn.Module):

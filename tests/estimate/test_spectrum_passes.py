@@ -1,11 +1,8 @@
 """Measurements of spectra among several processes, interrupted, resumed, on bad data and with bad options."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
 from codesign_opt.basics.errors import CodesignError
 from codesign_opt.estimate.draws.streams import Stream
@@ -13,6 +10,7 @@ from codesign_opt.estimate.spectra.measure import spectrum
 from codesign_opt.estimate.spectra.methods import Lanczos, SpectrumMethod
 from codesign_opt.estimate.spectra.passes import DataEndedEarly
 from tests.helpers.gaussian_data import LANCZOS, gaussian, sample_eigenvalues
+from tests.helpers.processes import of_two
 
 
 def answers(folder=None):
@@ -27,26 +25,18 @@ def answers(folder=None):
     return [np.concatenate([f.spectrum.eigenvalues, f.standard_error, [f.error_bound, f.trace]]) for f in found]
 
 
-def one_of_two(rank, meeting, folder, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    found = answers(folder)
-    refused = ""
+def one_of_two(folder):
+    found, refused = answers(folder), ""
     try:
-        spectrum(torch.randn(8, 2, generator=torch.Generator().manual_seed(rank)))
+        spectrum(torch.randn(8, 2, generator=torch.Generator().manual_seed(torch.distributed.get_rank())))
     except ValueError as error:
         refused = str(error)
-    with open(f"{results}{rank}", "wb") as file:
-        pickle.dump((found, refused), file)
-    torch.distributed.destroy_process_group()
+    return found, refused
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    arguments = (f"file://{tmp_path / 'meeting'}", str(tmp_path / "sums"), str(tmp_path / "result"))
-    multiprocessing.spawn(one_of_two, args=arguments, nprocs=2)
     expected = answers()
-    for rank in range(2):
-        found, refused = pickle.loads((tmp_path / f"result{rank}").read_bytes())
+    for found, refused in of_two(one_of_two, tmp_path, str(tmp_path / "sums")):
         for ours, theirs in zip(expected, found, strict=True):
             assert np.abs(ours - theirs).max() <= 1e-10 * np.abs(ours).max()
         assert "different first batches" in refused

@@ -2,10 +2,6 @@
 
 import copy
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +20,7 @@ from codesign_opt.estimate.training_errors.gradient_noise import (  # noqa: E402
 )
 from codesign_opt.estimate.training_errors.pilots import SGDPilot  # noqa: E402
 from codesign_opt.estimate.training_errors.replicated_runs import Replication, replicated_runs, run_seed  # noqa: E402
+from tests.helpers.processes import of_two  # noqa: E402
 
 LAMBDA, SIGMA = np.array([1.0, 0.5]), 1.0
 V = LAMBDA + SIGMA**2
@@ -399,15 +396,6 @@ def test_averaged_pilots_meet_the_closed_form():
     assert abs(fresh.value[0] - 1.05 * TRUTH["diagonal"][0]) < 3 * fresh.standard_error[0]
 
 
-WORKER = """
-import sys, torch.distributed as dist
-import tests.estimate.test_training as tests
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
-tests.shared_work()
-dist.destroy_process_group()
-"""
-
-
 def shared_work():
     found = gradient_noise(Full(), gaussian(500), [0.5, 1.0], sampling=GradientSampling(batches=7))
     runs = replicated_runs(least_squares(40), gaussian(64), [0.5, 1.0], replication=Replication(5))
@@ -416,14 +404,6 @@ def shared_work():
 
 def test_two_processes_give_the_result_of_one(tmp_path):
     alone = shared_work()
-    environment = os.environ | {"PYTHONPATH": str(Path(co.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    meeting = str(tmp_path / "meeting")
-    with subprocess.Popen([sys.executable, "-c", WORKER, meeting], env=environment) as other:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=2)
-        try:
-            together = shared_work()
-        finally:
-            torch.distributed.destroy_process_group()
-    assert other.returncode == 0
-    for a, b in zip(alone, together, strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-14)
+    for together in of_two(shared_work, tmp_path):
+        for a, b in zip(alone, together, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-14)

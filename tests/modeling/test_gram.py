@@ -330,8 +330,6 @@ def test_bad_input_is_named():
         co.Problem(co.GramDiscretization(table), [])
     with pytest.raises(TypeError, match=r"GramDiscretization\(signed\) has auxiliary variables"):
         co.GramDiscretization(table).expression(None)
-    with pytest.raises(co.ConvexityError, match="auxiliary variables"):
-        co.Problem(co.Compute(co.Prices(1.0, 1.0, 1)), [co.GramDiscretization(table) <= 1.0])
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -12,7 +12,6 @@ from codesign_opt.basics.errors import InfeasibleError
 from codesign_opt.solvers.information.knapsack import capped_shares, knapsack
 from codesign_opt.solvers.information.master import Block, Master
 from codesign_opt.solvers.information.shares import solve_information
-from codesign_opt.solvers.information.smoothing import smoothed_loss
 from tests.helpers.information import smooth_features
 
 
@@ -310,32 +309,6 @@ def test_bad_input_is_refused_by_name(change, message):
 def test_floors_above_the_budget_are_infeasible():
     with pytest.raises(InfeasibleError, match="floors cost 6"):
         solve_information(np.eye(2)[:, None, :], np.eye(2), 1.0, 5.0, low=3.0)
-
-
-def test_smoothing_keeps_the_price_and_loses_more_with_width():
-    sigma = np.geomspace(0.002, 80, 120)
-    roots = smooth_features(6, 120, 2, 4)
-    c = np.exp(0.3 * np.sin(np.log(sigma)))
-    found = solve_information(roots, np.random.default_rng(4).standard_normal((6, 2)), c, 50.0)
-    spread = [smoothed_loss(found, width, sigma=sigma) for width in (0.0, 0.1, 0.5, 2.0)]
-    losses = [s.loss for s in spread]
-    assert losses[0] < 1e-9
-    assert losses == sorted(losses)
-    for s in spread:
-        assert c @ s.examples == pytest.approx(50.0, rel=1e-12)
-        truth = error(roots, found.program.blocks[0].response, s.examples)
-        assert s.loss == pytest.approx(truth / found.value - 1, abs=1e-6)
-    within = solve_information(roots, found.program.blocks[0].response, c, 50.0, high=2.0, low=0.1)
-    smooth = smoothed_loss(within, 0.5, sigma=sigma).examples
-    assert smooth.min() >= 0.1
-    assert smooth.max() <= 2.0
-    assert c @ smooth == pytest.approx(50.0, rel=1e-9)
-
-
-def test_smoothing_refuses_a_negative_width():
-    found = solve_information(np.ones((2, 1, 1)), [[1.0]], 1.0, 1.0)
-    with pytest.raises(ValueError, match=r"smoothed_loss\.width"):
-        smoothed_loss(found, -1.0, sigma=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,8 @@ import codesign_opt as co
 from codesign_opt.modeling import Point
 from codesign_opt.models.estimated import _coupling
 from tests.helpers.descent import descent
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 
 def levels_of(size):
@@ -235,7 +238,7 @@ def test_last_evaluation_is_served_by_the_examples_around_the_stopping_point():
 @pytest.mark.parametrize("width", [0.3, 0.6])
 def test_refining_the_levels_changes_no_answer_with_transfer(width):
     errors = []
-    for size in (100, 200, 400):
+    for size in (100, 200, 400) if FULL else (100, 200):
         levels = co.Levels.log_uniform(0.01, 50.0, size)
         table = co.Coefficients(
             levels, levels.average(lambda s: 10 * np.exp(-(np.log(s) ** 2) / 2)), np.zeros(size), np.zeros((0, size)),

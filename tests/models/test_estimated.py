@@ -83,6 +83,31 @@ def test_a_saved_model_plans_the_same(tmp_path):
         co.EstimatedModel.load(tmp_path / "cut.npz")
 
 
+SAID = {"denoiser": "unet", "draws": 64, "fine_accuracy": 1e-6, "evaluations": {"truncation": 7, "responses": 35}}
+
+
+def saved_as_by_0_1_0(model, path):
+    """That version's file: what is said of the estimation lies in the provenance alone."""
+    with np.load(replace(model, provenance={**SAID, "training_notes": ["no floor"]}).save(path)) as archive:
+        arrays = dict(archive)
+    record = json.loads(str(arrays.pop("record")))
+    del record["estimation"]
+    np.savez(path, record=np.array(json.dumps(record)), **arrays)
+
+
+def test_how_a_model_was_estimated_is_a_field_that_files_of_0_1_0_give_too(tmp_path):
+    model, path = closed_form(co.Euler()), tmp_path / "model.npz"
+    saved_as_by_0_1_0(model, path)
+    old = co.EstimatedModel.load(path)
+    assert (old.estimation.draws, old.estimation.denoiser, old.fine_accuracy) == (64, "unet", 1e-6)
+    assert old.estimation.model_evaluations == 42
+    assert old.estimation.training_notes == ("no floor",)
+    again = co.EstimatedModel.load(replace(old, provenance={}).save(path))
+    assert again.estimation == old.estimation == again.coefficients(0.1).estimation
+    with pytest.raises(ValueError, match=r"EstimatedModel\.estimation is \{'draws': 3\}"):
+        replace(model, estimation={"draws": 3})
+
+
 WIDTH = lambda sigma: 1.0 + 0.1 * np.log1p(sigma)  # noqa: E731
 
 

@@ -13,6 +13,7 @@ import torch
 
 from ...basics.checks import Array, choice, integer, number, vector
 from ...ingredients.evaluations import evaluations
+from ...ingredients.grids import ended
 from ...samplers.base import Sampler
 from ...samplers.members import Heun
 from ..denoisers.denoiser import Denoiser
@@ -220,7 +221,7 @@ class FinePath:
         """Nodes from levels[level] (from the start for -1) to the end, with the last zero of "denoise"."""
         legs = self._legs[level + 1 :]
         nodes = np.concatenate([legs[0], *(leg[1:] for leg in legs[1:])])
-        return np.append(nodes, 0.0) if self.reference.terminal == "denoise" else nodes
+        return ended(nodes, self.reference.terminal)
 
     def calls(self, level: int = -1) -> int:
         """Calls of the denoiser that a run from levels[level] (from the start for -1) to the end makes."""

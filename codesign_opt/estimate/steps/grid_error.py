@@ -105,14 +105,14 @@ def starting_at(sigmas: Any, reference: Reference) -> Array:
     return grid
 
 
-def batches_of_run(sampler: Sampler, steps: int, *, to_zero: bool) -> int:
-    """Calls of the denoiser that a run of some steps makes; the last step to zero takes one.
+def batches_of_run(sampler: Sampler, steps: int, terminal: str) -> int:
+    """Calls of the denoiser that a run of some steps makes, the last one to zero counted in under "denoise".
 
     >>> from codesign_opt import Heun
-    >>> batches_of_run(Heun(), 18, to_zero=True)
+    >>> batches_of_run(Heun(), 18, "denoise")
     35
     """
-    return evaluations(steps, sampler.evaluations_per_step, "denoise" if to_zero else "rescale")
+    return evaluations(steps, sampler.evaluations_per_step, terminal)
 
 
 def objective_of(name: str) -> Callable[[Array], tuple[float, Array]]:

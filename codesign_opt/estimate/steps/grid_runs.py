@@ -12,6 +12,7 @@ import torch
 
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
+from ...ingredients.grids import check_grid
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import squares
 from ..draws.streams import my_share, sum_over_processes
@@ -56,19 +57,18 @@ class GridRuns:
 
     def cost(self, grid: Array) -> int:
         """Calls of one run on the descended draws; as many per chunk on the others."""
-        steps, zero = grid.size - 1, bool(grid[-1] == 0)
-        return self.reference.draws.chunks * batches_of_run(self.reference.sampler, steps, to_zero=zero)
+        one = batches_of_run(self.reference.sampler, grid.size - 1, check_grid(grid).terminal)
+        return self.reference.draws.chunks * one
 
     def other_cost(self, grid: Array) -> int:
         return self.cost(grid) // self.reference.draws.chunks * self.others.draws.chunks
 
     def fine_cost(self) -> int:
-        zero, chunks = self.reference.terminal == "denoise", self.reference.draws.chunks + self.others.draws.chunks
-        return chunks * batches_of_run(self.reference.fine, self.reference.steps + zero, to_zero=zero)
+        return (self.reference.draws.chunks + self.others.draws.chunks) * self.reference.path().calls()
 
     def differences_cost(self, grid: Array) -> int:
-        sampler, zero = self.reference.sampler, bool(grid[-1] == 0)
-        tails = sum(batches_of_run(sampler, steps, to_zero=zero) for steps in range(1, grid.size))
+        sampler, terminal = self.reference.sampler, check_grid(grid).terminal
+        tails = sum(batches_of_run(sampler, steps, terminal) for steps in range(1, grid.size))
         memory = int((grid > 0).sum()) if sampler.memory else 0
         return self.reference.draws.chunks * (tails + memory) + self.cost(grid)
 

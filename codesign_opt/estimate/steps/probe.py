@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array
+from ...ingredients.grids import check_grid
 from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
@@ -93,8 +94,8 @@ class NetworkProbe:
 
     def affords(self, sigmas: Array) -> bool:
         """Whether a run of this grid is short enough to be measured: a plan measures some eight grids."""
-        steps, zero = sigmas.size - 1, bool(sigmas[-1] == 0)
-        one = self.report.chunks * batches_of_run(self.reference.sampler, steps, to_zero=zero)
+        terminal = check_grid(sigmas).terminal
+        one = self.report.chunks * batches_of_run(self.reference.sampler, sigmas.size - 1, terminal)
         return one <= max(self.budget // 8, self.report.chunks * _ALWAYS)
 
     @property
@@ -140,10 +141,9 @@ class NetworkProbe:
 
     def _affordable(self, steps: int) -> int:
         """How many starts a quarter of the budget can run, behind the fine solutions."""
-        zero, chunks = self.reference.terminal == "denoise", self.reference.draws.chunks + self.held_out.chunks
-        fine = batches_of_run(self.reference.fine, self.reference.steps + zero, to_zero=zero)
-        one = batches_of_run(self.reference.sampler, steps, to_zero=zero)
-        left = self.budget - chunks * fine
+        chunks = self.reference.draws.chunks + self.held_out.chunks
+        one = batches_of_run(self.reference.sampler, steps, self.reference.terminal)
+        left = self.budget - chunks * self.reference.path().calls()
         return max(int(left >= 2 * chunks * one), left // (4 * chunks * one))
 
     def _place(self, what: str, sigmas: Array) -> Path | None:

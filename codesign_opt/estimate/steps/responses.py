@@ -12,6 +12,7 @@ import torch
 
 from ...basics.checks import Array, integer, vector
 from ...basics.ledger import Ledger
+from ...ingredients.evaluations import final_steps
 from ..draws.statistics import Estimate, Moments, squares
 from ..draws.streams import my_share, rademacher, seeded
 from ..runs.fine_solution import Draws, FinePath, Reference, gathered, mean_of_draws
@@ -125,7 +126,7 @@ def calls_of_responses(reference: Reference, levels: Any, steps: StepRule) -> in
 def calls_of_truncation(reference: Reference, levels: Any) -> int:
     """Calls of the denoiser that `truncation_error` makes."""
     path = reference.path(levels)
-    return reference.draws.chunks * (path.calls() + (path.levels.size if reference.terminal == "denoise" else 0))
+    return reference.draws.chunks * (path.calls() + path.levels.size * final_steps(reference.terminal))
 
 
 def truncation_error(reference: Reference, levels: Any, *, folder: str | Path | None = None) -> Estimate:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...basics.checks import Array, choice, integer
+from ...ingredients.evaluations import final_steps
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -75,7 +76,7 @@ class _Table(Schedule):
     table: ClassVar[str]
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
-        steps = count if evidence.terminal == "denoise" else count - 1
+        steps = count - 1 + final_steps(evidence.terminal)
         own = ays_table(self.table, steps, terminal="rescale")
         if np.allclose((own[0], own[-1]), (evidence.sigma_max, evidence.sigma_min), rtol=1e-12, atol=0):
             return own[:count]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ...basics.checks import Array, integer, vector
 from ...basics.registry import Registry
+from ...ingredients.evaluations import final_steps, least_steps
+from ...ingredients.grids import ended
 from ...models.evidence import Evidence
 
 __all__ = ["SCHEDULES", "Schedule", "names", "schedule"]
@@ -77,13 +77,12 @@ class Schedule(ABC):
                 f"{self.name} needs Evidence.{missing[0]}, which is not known; "
                 "Evidence.of(GaussianModel) has it in closed form, estimate.evidence(denoiser, data) measures it."
             )
-        zero = evidence.terminal == "denoise"
-        count = integer(steps, "steps", minimum=2 if zero else 1) + (0 if zero else 1)
+        count = integer(steps, "steps", minimum=least_steps(evidence.terminal)) + 1 - final_steps(evidence.terminal)
         rule = f"{self.name} must give {count} descending noise levels."
         nodes = vector(
             self._nodes(count, evidence), f"{self.name}._nodes", length=count, positive=True, descending=True, hint=rule
         )
-        return np.append(nodes, 0.0) if zero else nodes
+        return ended(nodes, evidence.terminal)
 
     @abstractmethod
     def _nodes(self, count: int, evidence: Evidence) -> Array:

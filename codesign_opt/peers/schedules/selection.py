@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from ...basics.checks import Array, choice
+from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
 from ...models.gaussian import GaussianModel
@@ -168,7 +169,7 @@ class SpectrumSelect(Schedule):
             raise ValueError(f"SpectrumSelect.families is {self.families!r}; a mapping of names to values is needed.")
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
-        steps = count if evidence.terminal == "denoise" else count - 1
+        steps = count - 1 + final_steps(evidence.terminal)
         found = select(evidence, steps, families=self.families, measure=self.measure, refine=self.refine)
         return found.best.sigmas[:count]
 

@@ -1,0 +1,326 @@
+"""Grids of whole steps on the exact error: how many, where they lie, where they stop (docs/theory.md section 7.8).
+
+The program's density, the usual families and grids of fewer steps are starts; each descends the exact error, the
+stopping point with it. What the examples leave is followed along as a function of the stopping point and of the money
+that is left, so that steps, stop and training are weighed together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..ingredients.evaluations import final_steps, least_steps
+from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.levels import Levels
+from ..models.grid_descent import Descent, descend_nodes
+from ..results.plan import Plan
+from .examples_cost import ExamplesCost
+from .question import Study
+from .settling import Settled, settle
+
+__all__ = ["MOST_STEPS", "GridSearch", "SearchedGrid", "family_grids"]
+
+MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+_DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
+_LADDER = 2**0.5  # ratio of the numbers of steps on the way to the one asked for
+_FEW = 16  # steps up to which stopping points far from the program's are starts too
+_STOPS = 5
+_REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
+_TRIED_FEW, _TRIED = 8, 2  # starts that descend, for few steps and for many
+_MOVES, _MORE_MOVES = 25, 100  # of every start, and of the best of them
+_ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
+_TURNS, _WORTH, _NEAR = 4, 1e-3, 1.05  # of settling and descending, until they win less; only near the best
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedGrid:
+    """A grid, its exact bias, and the whole error with the best examples for it.
+
+    Args:
+        sigmas: (K+1,) grid.
+        bias: its exact error with a perfect denoiser.
+        total: with what the examples leave, as settled where they are and else as expected.
+        settled: the grid with its examples; None while they are not worked out.
+    """
+
+    sigmas: Array
+    bias: float
+    total: float
+    settled: Settled | None = None
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.sigmas.size - 1
+
+
+def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
+    """The usual families, by the names that a plan prints as peers."""
+    return {
+        "edm": edm_grid(steps, stop, top, terminal=terminal),
+        "log_snr": log_snr_grid(steps, stop, top, terminal=terminal),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class GridSearch:
+    """Grids of whole steps for a certified plan, best first, by the exact error of the model.
+
+    Args:
+        study: the question; its model knows the exact error and its residuals, and there are no user's terms.
+        plan: the certified program's plan.
+        stops: range of the stopping point; None where it is given.
+    """
+
+    study: Study
+    plan: Plan
+    stops: tuple[float, float] | None
+    _found: dict[int, SearchedGrid] = field(default_factory=dict)
+
+    def grids(self) -> list[SearchedGrid]:
+        """The best grid of every number of steps that was tried, the least error first."""
+        if self.study.trains:
+            self._sizes()
+        else:
+            self._all_sizes()
+        return sorted(self._found.values(), key=lambda found: found.total)
+
+    @property
+    def _best(self) -> SearchedGrid:
+        return min(self._found.values(), key=lambda found: found.total)
+
+    # numbers of steps
+
+    def _all_sizes(self) -> None:
+        """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself."""
+        wanted = min(self._most, round(float(self.plan.steps.sum())) + final_steps(self.plan.terminal))
+        sizes = [k for k in _ladder(self._least) if k < wanted]
+        for k in [*sizes, max(self._least, wanted)]:
+            self._fit(k)
+
+    def _sizes(self) -> None:
+        """Fit the numbers of steps that may be the best."""
+        count = float(self.plan.steps.sum()) + final_steps(self.plan.terminal)
+        wanted = max(self._least, min(self._most, round(count)))
+        ladder = _ladder(self._least)
+        if self._fit(wanted) is None:
+            return
+        for k in reversed([k for k in ladder if k < wanted]):
+            found = self._fit(k)
+            if found is None or found.bias > self._best.total:  # fewer steps still leave more
+                break
+        for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
+            found = self._fit(k)
+            if found is None or found.total > self._best.total:
+                break
+        self._neighbours()
+
+    def _neighbours(self) -> None:
+        """Numbers of steps between those tried, halving the distance, until both neighbours of the best are known."""
+        for _ in range(40):
+            best = self._best.steps
+            below = max([k for k in self._found if k < best], default=self._least - 1)
+            above = min([k for k in self._found if k > best], default=min(self._most, 2 * best) + 1)
+            wanted = [k for k in ((below + best) // 2, (best + above + 1) // 2) if below < k < above and k != best]
+            if not wanted or (best >= _DESCENDED and above - below < 0.1 * best):
+                return
+            for k in wanted:
+                self._fit(k, alone=True)
+
+    @property
+    def _least(self) -> int:
+        return least_steps(self.plan.terminal)
+
+    @property
+    def _most(self) -> int:
+        return int(min(self.study.steps or MOST_STEPS, self._affordable(), MOST_STEPS))
+
+    def _affordable(self) -> float:
+        """The most steps that leave something for training."""
+        if not self.study.trains:
+            return np.inf
+        price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self._top, terminal=self.plan.terminal)) / 64
+        assert self.study.budget is not None
+        return np.inf if price <= 0 else max(0.98 * self.study.budget / price, least_steps(self.plan.terminal))
+
+    # one number of steps
+
+    def _fit(self, steps: int, *, alone: bool = False) -> SearchedGrid | None:
+        """The best descended grid of so many steps, kept; from the nearest one found alone where that says enough."""
+        if steps in self._found:
+            return self._found[steps]
+        near = self._near(steps)
+        starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
+        money = self._money(starts[0]) if starts else 0.0
+        if money <= 0:
+            return None
+        cost = self._cost(starts[0], money)
+        if self.study.trains and cost is None:
+            return None
+        ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
+        kept = [] if steps > _DESCENDED else ranked[: _TRIED_FEW if steps <= _FEW else _TRIED]
+        if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
+            kept.append(next(found for found in ranked if found.sigmas is near[0]))
+        best = min(
+            [*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total
+        )
+        if steps <= _DESCENDED and not self.study.trains:
+            best = self._descended(best, cost, _MORE_MOVES)
+        self._found[steps] = best
+        if self.study.trains:
+            self._settle(best)
+        return self._found.get(steps)
+
+    def _settle(self, found: SearchedGrid) -> None:
+        """Work out the examples of a grid that may be the best, and descend with them, in turn."""
+        known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
+        before = np.inf
+        for turn in range(_TURNS):
+            if found.total > _NEAR * known:
+                return
+            settled = settle(self.study, found.sigmas)
+            if settled is None:
+                if turn == 0:
+                    del self._found[found.steps]
+                return
+            if settled.total < before:
+                self._found[found.steps] = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
+            if settled.total > before * (1 - _WORTH) or found.steps > _DESCENDED:
+                return
+            before = settled.total
+            cost = self._held(settled, 1.0)
+            found = self._descended(self._score(found.sigmas, cost), cost, _MOVES)
+
+    def _descended(self, start: SearchedGrid, cost: ExamplesCost | None, moves: int) -> SearchedGrid:
+        residuals = self.study.model.exact_residuals
+        assert residuals is not None
+        stops = None
+        if self.stops is not None:
+            stops = (float(np.log(self.stops[0])), float(np.log(self.stops[1])))
+            if cost is not None and cost.plan is not None:  # not far from where the examples were worked out
+                settled = float(np.log(cost.plan.levels.edges[0]))
+                stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
+        enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
+        found = descend_nodes(start.sigmas, Descent(residuals, cost, stops, moves, enough)).sigmas
+        return self._score(self._admissible(start.sigmas, found), cost)
+
+    def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
+        """What a grid leaves besides its own error: with the examples of the nearest settled grid, or the floor."""
+        if not self.study.trains:
+            floor = self.study.model.node_errors(sigmas).floor
+            return ExamplesCost(self.study) if floor.any() else None
+        known = [found.settled for found in self._found.values() if found.settled is not None]
+        if known:
+            count = sigmas.size - 1
+            nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
+        else:
+            first = settle(self.study, self._program_grid())
+            if first is None:
+                return None
+            nearest = first
+        assert nearest.examples is not None
+        return self._held(nearest, money / nearest.examples.costs["training"])
+
+    def _held(self, settled: Settled, scale: float) -> ExamplesCost:
+        """The examples of a settled grid, for other money."""
+        assert settled.examples is not None
+        money = settled.examples.costs["training"]
+        return ExamplesCost(self.study, settled.examples, scale, settled.reducible / (money * scale**2))
+
+    def _near(self, steps: int) -> list[Array]:
+        """The grid found for the nearest number of steps, with as many as wanted."""
+        if not self._found:
+            return []
+        nearest = min(self._found, key=lambda k: (abs(np.log(k / steps)), k))
+        return [_resized(self._found[nearest].sigmas, steps)]
+
+    def _starts(self, steps: int) -> list[Array]:
+        """The program's density, the usual families, and for few steps families that stop elsewhere."""
+        terminal, top = self.plan.terminal, self._top
+        stop = self.plan.stopping_sigma
+        starts = [
+            grid_from_steps(self.plan.levels, self.plan.steps, steps, terminal=terminal),
+            *family_grids(steps, stop, top, terminal).values(),
+        ]
+        if self.stops is not None and steps <= _FEW:
+            starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
+        return starts
+
+    def _score(self, sigmas: Array, cost: ExamplesCost | None) -> SearchedGrid:
+        error = self.study.model.exact_error
+        assert error is not None
+        bias = float(np.real(error(sigmas)))
+        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost(sigmas)[0]))
+
+    def _admits(self, sigmas: Array) -> bool:
+        return self.study.admits(sigmas)
+
+    def _admissible(self, start: Array, found: Array) -> Array:
+        """The descended grid, or as much of the way to it as the constraints admit."""
+        if self._admits(found):
+            return found
+        share, width, best = 0.0, 1.0, start
+        positive = start > 0
+        for _ in range(12):
+            width *= 0.5
+            trial = start.copy()
+            trial[positive] = start[positive] ** (1 - share - width) * found[positive] ** (share + width)
+            if self._admits(trial):
+                share, best = share + width, trial
+        return best
+
+    # money and what it leaves
+
+    @property
+    def _top(self) -> float:
+        return float(self.plan.levels.edges[-1])
+
+    def _price(self, sigmas: Array) -> float:
+        """Price of sampling with a grid."""
+        prices, model = self.study.prices, self.study.model
+        assert prices is not None
+        levels = Levels.log_uniform(_stop(sigmas), float(sigmas[0]), 100)
+        steps = steps_on_levels(levels, sigmas)
+        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
+        last = final_steps(model.terminal) * prices.final_price(_stop(sigmas))
+        return float(each @ steps) + last
+
+    def _money(self, sigmas: Array) -> float:
+        """What the grid leaves for training; 1 where nothing is trained."""
+        if not self.study.trains:
+            return 1.0
+        assert self.study.budget is not None
+        return self.study.budget - self._price(sigmas)
+
+    def _program_grid(self) -> Array:
+        """As many steps as the program's, or fewer where the budget then leaves nothing."""
+        least = least_steps(self.plan.terminal)
+        count = max(least, int(float(self.plan.steps.sum()) + final_steps(self.plan.terminal) + 1e-6))
+        if self.study.steps is not None:
+            count = min(count, int(self.study.steps))
+        count = min(count, MOST_STEPS)
+        return grid_from_steps(self.plan.levels, self.plan.steps, count, terminal=self.plan.terminal)
+
+
+def _ladder(least: int) -> list[int]:
+    """Numbers of steps whose ratio is about the square root of two, every one below 5."""
+    sizes = sorted({max(least, round(2 * _LADDER**i)) for i in range(-1, 25)})
+    return [k for k in sizes if k <= MOST_STEPS]
+
+
+def _stop(sigmas: Array) -> float:
+    return float(sigmas[sigmas > 0][-1])
+
+
+def _resized(sigmas: Array, steps: int) -> Array:
+    """A grid of another number of steps with the same density of nodes."""
+    positive = sigmas[sigmas > 0]
+    tail = sigmas.size - positive.size
+    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
+    logs = np.interp(at, np.arange(positive.size), np.log(positive))
+    nodes = np.exp(logs)
+    nodes[0], nodes[-1] = positive[0], positive[-1]
+    return np.append(nodes, 0.0) if tail else nodes

@@ -1,0 +1,107 @@
+"""Settling: the examples solved once more for a grid of whole steps, with the discrete kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..basics.causes import BIAS, FLOOR, INITIAL, TOTAL, TRUNCATION
+from ..basics.checks import Array
+from ..basics.errors import CodesignError, NotCertifiedError
+from ..ingredients.grids import check_grid, steps_on_levels
+from ..models.coefficients import Coefficients
+from ..results.plan import Plan
+from .prediction import predict
+from .question import Study
+from .real_steps import START
+
+__all__ = ["Settled", "settle"]
+
+_SETTLED_GAP = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """A grid of whole steps and its examples, with their error by cause.
+
+    Args:
+        sigmas: (K+1,) grid.
+        handed_out: error by cause, exact bias and discrete kernel; the user's terms too.
+        examples: the certified plan of the examples for this grid; None where none are decided.
+        table: the coefficients they were solved with.
+    """
+
+    sigmas: Array
+    handed_out: dict[str, float]
+    examples: Plan | None = None
+    table: Coefficients | None = None
+
+    @property
+    def total(self) -> float:
+        """What the grid and its examples leave, all causes together."""
+        return self.handed_out[TOTAL]
+
+    @property
+    def stopping_sigma(self) -> float:
+        """The last positive node."""
+        return float(self.sigmas[self.sigmas > 0][-1])
+
+    @property
+    def reducible(self) -> float:
+        """The part that more examples reduce."""
+        return self.total - self.handed_out[BIAS] - self.handed_out[FLOOR]
+
+    def put_into(self, study: Study, plan: Plan) -> Plan:
+        """The program's plan with this grid and its examples; both of the same stopping point."""
+        found, table = self.examples, self.table
+        if found is None or table is None:
+            return replace(plan, sigmas=self.sigmas, handed_out=self.handed_out)
+        gap = found.certificate.relative_gap
+        unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
+        tables = {**plan.tables, "continuous_examples": plan.examples}
+        for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
+            if name in found.tables:
+                tables[name] = found.tables[name]
+        return replace(
+            plan,
+            sigmas=self.sigmas,
+            examples=found.examples,
+            new_examples=found.new_examples,
+            tables=tables,
+            costs={**plan.costs, **{k: found.costs[k] for k in ("training", "sampling", "new examples")}},
+            handed_out=self.handed_out,
+            attempts=(*plan.attempts, *found.attempts),
+            notes=(*plan.notes, *unproved, *study.model.warnings(table, found.examples)),
+            final_score=table.final_score,
+            examples_gap=gap,
+        )
+
+
+def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None:
+    """The best examples for a grid; None where the grid does not fit into the budgets and constraints.
+
+    Args:
+        study: the question.
+        sigmas: (K+1,) grid.
+        even: solve with the error of a node spread evenly over its step, as it is counted, instead of
+            interpolated between the steps' centres: slightly less error, and a training density with stairs.
+    """
+    grid = check_grid(sigmas).sigmas
+    if not study.trains:
+        return Settled(grid, predict(study.model, grid, None, study.levels))
+    smooth, counted = study.model.settled_pair(grid, study.levels)
+    table = counted if even else smooth
+    problem = study.settled_problem(table, steps_on_levels(table.levels, grid), obeying=study.admits(grid, START))
+    try:
+        found = problem.solve(tolerance=study.tolerance)
+    except NotCertifiedError as error:
+        # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are
+        if error.plan is None or not error.plan.certificate.relative_gap <= _SETTLED_GAP:
+            return None
+        found = error.plan
+    except CodesignError:
+        return None
+    handed = predict(study.model, grid, found.examples, study.levels, table=counted)
+    for name in [name for name in found.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
+        handed[name] = found.breakdown[name]
+        handed[TOTAL] += handed[name]
+    return Settled(grid, handed, found, table)

@@ -1,0 +1,334 @@
+"""Constraints that give way: by how much each must, in the units that its author wrote it in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from ..basics.checks import Array
+from ..modeling.algebra import Term
+from ..modeling.constraints import Constraint, Named, Number
+from ..modeling.design import Design, Point
+from .compiled import Compiled, Leaf
+from .declaration import Declaration
+from .needs import Needs
+from .rows import Row, row_size
+from .scaling import rows_of
+
+__all__ = ["Give", "Relaxation", "Violation", "least_relaxation", "least_violation", "with_slacks"]
+
+_TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
+_ROUNDS = 8  # until the point lies near its own reference; a share converges like Newton's method
+_NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
+_FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
+_SETTLED = 1e-7  # relative change of the amounts at which rounds stop
+
+
+@dataclass(frozen=True)
+class Give:
+    """How far one constraint gives way.
+
+    Attributes:
+        name: of the constraint.
+        amounts: of its one number, or of the right-hand side of each of its rows, >= 0, in the user's units.
+        sizes: what each amount is held against.
+        limits: what each amount moves; None where it is no single number.
+        directions: +1 where the limit is raised, -1 where it is lowered, 0 for both (an equality).
+        number: the number, where the constraint is written with one.
+    """
+
+    name: str
+    amounts: tuple[float, ...]
+    sizes: tuple[float, ...]
+    limits: tuple[float | None, ...]
+    directions: tuple[float, ...]
+    number: Number | None = None
+
+    @property
+    def relative(self) -> float:
+        """The largest amount over its size."""
+        return max((a / s for a, s in zip(self.amounts, self.sizes, strict=True)), default=0.0)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The least that the soft constraints have to give, and a point that is admitted then."""
+
+    gives: dict[str, Give]
+    point: Point
+
+    @property
+    def relative(self) -> float:
+        """The largest amount over its size."""
+        return max((give.relative for give in self.gives.values()), default=0.0)
+
+
+def least_relaxation(
+    program: Declaration, start: Point, soft: Collection[str], needs: Needs | None = None
+) -> Relaxation | None:
+    """Least sum of relative amounts by which the `soft` constraints give, the others held; None where none suffices.
+
+    What levels need in `needs` is a millionth of what they have at `start`.
+
+    Solved around a reference that moves with the point, until both agree: amounts far from the first reference, or
+    far from the size of the limits, would have few digits. What is returned is read off the point itself.
+    """
+    reference, beyond = program.recentred(start), dict.fromkeys(soft, 0.0)
+    sizes = _sizes(program, program.design(reference), soft)
+    least = None if needs is None else _least(program, needs, reference)
+    found: Relaxation | None = None
+    for _ in range(_ROUNDS):
+        point = _solved(program, reference, beyond, sizes, least)
+        if point is None:
+            return found
+        last, found = found, _read(program, point, soft, sizes)
+        if last is not None and found.relative >= last.relative * (1 - _SETTLED) and _close(point, reference):
+            return last if last.relative < found.relative else found
+        beyond = {name: _beyond(found.gives[name]) for name in soft}
+        reference = program.recentred(point)
+    return found
+
+
+def _beyond(give: Give) -> float:
+    return give.amounts[0] if give.number is not None else 0.0
+
+
+def _close(point: Point, reference: Point) -> bool:
+    pairs = ((point.new_examples, reference.new_examples), (point.steps, reference.steps))
+    return all(np.all(value <= _NEAR * unit) for value, unit in pairs)
+
+
+def _sizes(program: Declaration, design: Design, soft: Collection[str]) -> dict[str, float]:
+    """What the number of each constraint that has one is held against: itself, or the size of what it bounds."""
+    found = {}
+    for item in program.constraints:
+        number = item.what.written_number if isinstance(item.what, Constraint) else None
+        if item.name in soft and isinstance(item.what, Constraint) and number is not None:
+            found[item.name] = abs(number.value) if number.value else _natural_size(item.what, design)
+    return found
+
+
+def _natural_size(what: Constraint, design: Design) -> float:
+    """The largest size of a row at the reference over its slope in the number."""
+    amount = cp.Variable()
+    amount.value = 0.0
+    _at_reference(design)
+    size = 0.0
+    for constraint in what.relaxed(design, amount) or []:
+        flat = cp.reshape(constraint.args[0] - constraint.args[1], (constraint.size,), order="C")
+        if amount in flat.grad:
+            slope = np.abs(np.ravel(_dense(flat.grad[amount])))
+            size = max(size, float(np.max(row_size(flat, 0.0) / np.maximum(slope, 1e-300))))
+    return size if np.isfinite(size) and size > 0 else 1.0
+
+
+def _least(program: Declaration, needs: Needs, start: Point) -> Point:
+    """A millionth of the start on levels that need some, and no more than half of what caps leave there."""
+    examples = np.where(needs.examples & (program.spent <= 0), 1e-6 * start.new_examples, 0.0)
+    steps = np.where(needs.steps, 1e-6 * start.steps, 0.0)
+    high = program.box
+    return Point(
+        np.minimum(examples, 0.5 * high.examples_high), program.spent, np.minimum(steps, 0.5 * high.steps_high)
+    )
+
+
+def _dense(gradient: Any) -> Array:
+    return np.asarray(gradient.toarray() if hasattr(gradient, "toarray") else gradient, dtype=np.float64)
+
+
+def _solved(
+    program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
+) -> Point | None:
+    design = program.design(reference)
+    slacks: list[cp.Variable] = []
+    constraints: list[cp.Constraint] = []
+    if least is not None:
+        pairs = (
+            (design.new_variable, least.new_examples / reference.new_examples),
+            (design.step_variable, least.steps / reference.steps),
+        )
+        constraints += [variable >= floor for variable, floor in pairs if isinstance(variable, cp.Variable)]
+    for item in program.constraints:
+        if item.name in beyond:
+            added, rows = (
+                _moved(item.what, design, sizes[item.name], beyond[item.name])
+                if isinstance(item.what, Constraint) and item.name in sizes
+                else _row_by_row(item, design, program)
+            )
+            slacks += added
+            constraints += rows
+        else:
+            for row in rows_of(item, design, program.budgets.get(item.name)):
+                constraints += [row.constraint, *row.auxiliary]
+    return design.point() if _minimised(slacks, constraints, design) else None
+
+
+def _minimised(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:
+    """Least sum of slacks, looked for ever nearer to the reference where the solver fails; whether it found one."""
+    for far, settings in ((far, settings) for far in _FAR for settings in (_TIGHT, {})):
+        near = [variable <= far for variable in design.variables]
+        problem = cp.Problem(cp.Minimize(cp.sum(cp.hstack(slacks)) if slacks else 0), constraints + near)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # amounts are read off the point, and proofs trust no status
+            try:
+                problem.solve(solver="CLARABEL", **settings)
+            except cp.SolverError:
+                continue
+        if problem.status in ("optimal", "optimal_inaccurate") and all(v.value is not None for v in design.variables):
+            return True
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Violation:
+    """The least sum of relative violations, where it was found and what the solver's duals say of the rows.
+
+    Attributes:
+        compiled: the rows around their reference, without an objective.
+        point: where the sum is least.
+        multipliers: per unit of each row, as the user wrote it.
+    """
+
+    compiled: Compiled
+    point: Point
+    multipliers: list[Array]
+
+
+def least_violation(program: Declaration, start: Point) -> Violation | None:
+    """Least sum of relative violations of all rows but level bounds, which hold.
+
+    None where the solver fails, or where the level bounds exclude each other.
+    """
+    reference, found = program.recentred(start), None
+    for _ in range(_ROUNDS):
+        design = replace(program.design(reference), steps_low=program.box.steps_low)
+        rows = [row for item in program.constraints for row in rows_of(item, design, program.budgets.get(item.name))]
+        slacks = [cp.Variable(nonneg=not row.box) for row in rows]
+        sides = [_with_slack(row, 0.0 if row.box else slack) for row, slack in zip(rows, slacks, strict=True)]
+        soft = [slack for row, slack in zip(rows, slacks, strict=True) if not row.box]
+        own = [constraint for row in rows for constraint in row.auxiliary]
+        if not _minimised(soft, [side for pair in sides for side in pair] + own, design):
+            break
+        point = design.point()
+        compiled = Compiled(design, program.box, [], rows, 1.0, None)
+        found = Violation(compiled, point, [_dual(row, pair) for row, pair in zip(rows, sides, strict=True)])
+        if _close(point, reference):
+            break
+        reference = program.recentred(point)
+    return found
+
+
+def _with_slack(row: Row, slack: cp.Variable | float) -> list[cp.Constraint]:
+    scaled = cp.multiply(1 / row.size, cp.reshape(row.expression, (row.size.size,), order="C"))
+    return [scaled <= slack, -scaled <= slack] if row.equality else [scaled <= slack]
+
+
+def _dual(row: Row, sides: list[cp.Constraint]) -> Array:
+    values = [np.zeros(row.size.size) if side.dual_value is None else np.ravel(side.dual_value) for side in sides]
+    signed = np.maximum(values[0], 0.0) - (np.maximum(values[1], 0.0) if row.equality else 0.0)
+    return np.asarray(signed / row.size, dtype=np.float64)
+
+
+def _moved(
+    what: Constraint, design: Design, size: float, beyond: float
+) -> tuple[list[cp.Variable], list[cp.Constraint]]:
+    """A constraint whose number moves by `beyond` and a slack of order one."""
+    slack = cp.Variable()
+    slack.value = 1.0
+    _at_reference(design)
+    given = what.relaxed(design, size * slack, beyond)
+    assert given is not None
+    return [slack], [*(_scaled(constraint) for constraint in given), slack >= -beyond / size]
+
+
+def _row_by_row(item: Named, design: Design, program: Declaration) -> tuple[list[cp.Variable], list[cp.Constraint]]:
+    """A constraint with a slack of order one for each of its rows."""
+    slacks, built = [], []
+    for row in rows_of(item, design, program.budgets.get(item.name)):
+        slack = cp.Variable(nonneg=True)
+        size = np.maximum(row.size, 1e-6 * row.size.max())  # entries far below the largest ask for no more than it
+        scaled = cp.multiply(1 / size, cp.reshape(row.expression, (row.size.size,), order="C"))
+        give = (float(row.size.max()) / size) * slack
+        built += [scaled <= give, -scaled <= give] if row.equality else [scaled <= give]
+        built += row.auxiliary
+        slacks.append(slack)
+    return slacks, built
+
+
+def _at_reference(design: Design) -> None:
+    for variable in design.variables:
+        variable.value = np.ones(len(design))
+
+
+def _scaled(constraint: cp.Constraint) -> cp.Constraint:
+    left, right = constraint.args
+    expression = left - right
+    flat = cp.reshape(expression, (expression.size,), order="C")
+    size = row_size(flat, 0.0)
+    return cp.multiply(1 / np.maximum(size, 1e-9 * size.max()), flat) <= 0
+
+
+def _read(program: Declaration, point: Point, soft: Collection[str], sizes: dict[str, float]) -> Relaxation:
+    """What every soft constraint must give for `point` to be admitted."""
+    design = program.design(program.recentred(point))
+    gives = {}
+    for item in program.constraints:
+        if item.name not in soft:
+            continue
+        what = item.what
+        number = what.written_number if isinstance(what, Constraint) else None
+        if isinstance(what, Constraint) and number is not None:
+            amount, size = what.shortfall(design, point), sizes[item.name]
+            gives[item.name] = Give(item.name, (amount,), (size,), (number.value,), (number.relaxing,), number)
+            continue
+        rows = rows_of(item, design, program.budgets.get(item.name))
+        design.set(point)
+        gives[item.name] = Give(
+            item.name,
+            tuple(float(row.excess(point).max()) for row in rows),
+            tuple(float(row.size.max()) for row in rows),
+            tuple(row.limit for row in rows),
+            tuple(_direction(row) for row in rows),
+        )
+    return Relaxation(gives, point)
+
+
+def _direction(row: Row) -> float:
+    """The side to which the row's limit moves; for an equality that on which the point lies."""
+    if not row.equality:
+        return -row.price_sign
+    value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
+    return float(-row.price_sign * np.sign(value[int(np.argmax(np.abs(value)))]) or 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slacks(Term):
+    """Sum of the slacks of an elastic program: an objective for what knows only terms."""
+
+    slacks: tuple[cp.Variable, ...]
+
+    def expression(self, design: Design) -> cp.Expression:
+        return cp.sum(cp.hstack(self.slacks))
+
+
+def with_slacks(violation: Violation) -> Compiled:
+    """The elastic program as a program like any other: the sum of slacks, under rows that give way by theirs."""
+    compiled = violation.compiled
+    rows, slacks = [], []
+    for row in compiled.rows:
+        if row.box:
+            rows.append(row)
+            continue
+        slack = cp.Variable(nonneg=True, name=f"slack {len(slacks)}")
+        slacks.append(slack)
+        flat = cp.reshape(row.stated, (row.size.size,), order="C")
+        for sign in (1.0, -1.0) if row.equality else (1.0,):
+            soft = sign * flat - cp.multiply(row.size, slack)
+            rows.append(replace(row, expression=soft, exact=None, equality=False, bound=None, at=None))
+    terms = _Slacks(tuple(slacks))
+    return replace(compiled, rows=rows, leaves=[Leaf(1.0, terms, terms.expression(compiled.design))])

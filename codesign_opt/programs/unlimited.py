@@ -1,0 +1,96 @@
+"""Programs without a minimum: a quantity that nothing limits and more of which always helps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..basics.checks import Array, Mask
+from ..basics.errors import UnboundedError
+from ..basics.wording import quantity as shown
+from ..modeling.design import Box, Design, Point
+from .compiled import compile_problem
+from .declaration import Declaration
+
+__all__ = ["refuse_unlimited"]
+
+_MORE = (1.0, 1e3, 1e6, 1e9)  # along a ray: a convex function that falls up to there has met no limit of the user's
+_FEASIBLE = 1e-7
+
+
+def refuse_unlimited(program: Declaration, point: Point | None) -> None:
+    """Raise UnboundedError where the objective falls along a ray that no constraint ends, from a feasible point.
+
+    Nothing else is claimed: where no such ray is found among more examples, more steps, and more of either on some
+    levels, the function returns.
+    """
+    if point is None:
+        return
+    for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
+        if not decided:
+            continue
+        every = np.ones(len(program.levels), dtype=bool)
+        if _falls(program, point, name, every) is not None:
+            raise _unlimited(program, point, name, every)
+        alone = np.array([_limitless(program, point, name, level) for level in range(every.size)])
+        if alone.any() and _falls(program, point, name, alone) is not None:
+            raise _unlimited(program, point, name, alone)
+
+
+def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
+    values = point.new_examples if name == "examples" else point.steps
+    base = np.where(values > 0, values, max(float(values.max()), 1.0))
+    moved = np.where(levels, factor * base, values) if factor > 1 else values
+    return (
+        Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
+    )
+
+
+def _limitless(program: Declaration, point: Point, name: str, level: int) -> bool:
+    only = np.zeros(len(program.levels), dtype=bool)
+    only[level] = True
+    return _falls(program, point, name, only) is not None
+
+
+def _falls(program: Declaration, point: Point, name: str, levels: Mask) -> Array | None:
+    """The objective along the ray where it only falls and every constraint holds; else None."""
+    high = program.box.examples_high if name == "examples" else program.box.steps_high
+    if np.all(np.isfinite(high[levels])):
+        return None
+    values = np.array([_rated(program, _moved(point, name, levels, factor)) for factor in _MORE])
+    with np.errstate(invalid="ignore"):
+        falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])
+    return values if np.all(np.isfinite(values)) and falling else None
+
+
+def _rated(program: Declaration, point: Point) -> float:
+    """The objective; inf at a point that violates a constraint."""
+    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
+    compiled.set(point)
+    if compiled.infeasibility(point) > _FEASIBLE:
+        return np.inf
+    with np.errstate(all="ignore"):
+        return float(sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves))
+
+
+def _unlimited(program: Declaration, point: Point, name: str, levels: Mask) -> UnboundedError:
+    values = _falls(program, point, name, levels)
+    assert values is not None
+    sigma = program.levels.sigma[levels]
+    where = "" if levels.all() else f" at sigma {sigma[0]:.3g}" + (f" to {sigma[-1]:.3g}" if sigma.size > 1 else "")
+    blame = _blamed(program, point, name, levels)
+    return UnboundedError(
+        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:,.0f} times as many "
+        f"the objective has fallen from {shown(values[0])} to {shown(values[-1])}{blame}. Bound Compute(prices) with a "
+        "price for them, or add a Cap."
+    )
+
+
+def _blamed(program: Declaration, point: Point, name: str, levels: Mask) -> str:
+    """The term that falls without end, where one falls below any fixed size."""
+    design: Design = program.design(program.recentred(point))
+    ends = [_moved(point, name, levels, factor) for factor in (_MORE[0], _MORE[-1])]
+    for weight, term in program.leaves:
+        first, last = (weight * term.value(design, end) for end in ends)
+        if last < -abs(first) - 1e3 * abs(last - first) * 1e-9 and last < 0:
+            return f", {term.name} without end"
+    return ""

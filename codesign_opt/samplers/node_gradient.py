@@ -1,0 +1,92 @@
+"""What the nodes of a grid do to the law it ends in: derivatives by every log sigma, in O(K B)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..basics.checks import Array
+from .affine_steps import AffineSteps, Inputs, Numbers
+from .base import Sampler
+
+__all__ = ["NodeGradient", "node_gradient"]
+
+_NUDGE = 1e-30
+
+
+class NodeGradient(NamedTuple):
+    """Terminal law of one grid, and its derivatives by the logarithms of the positive nodes.
+
+    Args:
+        std: (B,) standard deviations, data units.
+        gain: (B,) absolute multiplier of the mean.
+        std_by_node, gain_by_node: (B, P) derivatives by log sigma of the P positive nodes; the start's own
+            variance is held.
+    """
+
+    std: Array
+    gain: Array
+    std_by_node: Array
+    gain_by_node: Array
+
+
+def node_gradient(
+    sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_variance: Array, offset: Array | None = None
+) -> NodeGradient:
+    """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
+
+    Step k sees the nodes k - m to k + 1 alone, m the sampler's memory, so that nodes m + 2 apart never meet in one
+    step: one complex step of every (m + 2)-th node together, m + 2 times, holds all derivatives of all steps
+    (docs/theory.md section 7.8). A complex step of the law for every node takes O(K^2 B).
+
+    Args:
+        sampler: any whose step k sees no other nodes.
+        sigmas: (K+1,) grid.
+        eigenvalues, initial_variance: (B,) squared data units; not checked, since descents ask often.
+        offset: (K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
+
+    >>> from codesign_opt.samplers.members import Euler
+    >>> found = node_gradient(Euler(), np.array([2.0, 1.0, 0.5]), np.array([1.0]), np.array([5.0]))
+    >>> (found.std.round(4).tolist(), found.std_by_node.round(4).tolist())
+    ([1.0062], [[-0.9391, 0.0, 0.3354]])
+    """
+    grid, lam = np.asarray(sigmas, dtype=np.float64), np.asarray(eigenvalues, dtype=np.float64)
+    seen = 2 + sampler.memory
+    colours = np.arange(grid.size) % seen == np.arange(seen)[:, None]
+    nodes = (grid * (1 + 1j * _NUDGE * colours))[..., None]
+    weights = lam / _nonzero(lam + nodes**2) + (0.0 if offset is None else offset)
+    moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
+    steps = AffineSteps(*(None if part is None else part[0].real for part in _parts(moved)))
+    law = steps.law(initial_variance)
+    std_by_node = _by_node(steps.gradient(initial_variance), moved)
+    positive = int(np.count_nonzero(grid > 0))
+    if steps.noise is None:
+        gain_by_node = std_by_node / np.sqrt(initial_variance)[:, None]  # std = |amplitude| sqrt(start)
+    else:
+        gain_by_node = _by_node(AffineSteps(steps.current).gradient(np.ones_like(initial_variance)), moved)
+    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[:, :positive], gain_by_node[:, :positive])
+
+
+def _parts(steps: AffineSteps) -> tuple[Numbers, Numbers | None, Numbers | None]:
+    return steps.current, steps.previous, steps.noise
+
+
+def _nonzero(variance: Numbers) -> Numbers:
+    return np.where(variance == 0, 1.0, variance)
+
+
+def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
+    """(B, K+1) the chain rule, from adjoints (K, B) of the steps and their parts moved one colour at a time."""
+    total = np.zeros(moved.current.shape)
+    for adjoint, part in zip(by_steps, _parts(moved), strict=True):
+        if adjoint is not None and part is not None:
+            total += adjoint * (part.imag / _NUDGE)
+    seen, count, _ = total.shape
+    result = np.zeros((count + 1, total.shape[-1]))
+    step = np.arange(count)
+    for back in range(seen):  # step k sees the node k + 1 - back in the colour of that node
+        first = max(0, back - 1)
+        rows = total[(step + 1 - back) % seen, step]
+        result[first + 1 - back : count + 1 - back] += rows[first:]
+    return result.T

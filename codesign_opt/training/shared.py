@@ -1,0 +1,76 @@
+"""One set of parameters for all noise levels: no level has a training error of its own (docs/theory.md section 6.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..basics.checks import Array
+from .base import TrainingNoise
+
+__all__ = ["SharedTraining"]
+
+
+@dataclass(frozen=True)
+class SharedTraining(TrainingNoise):
+    """Training whose whole error a term of shared parameters tells: a level by itself has none.
+
+    For a model that `codesign(terms=[co.SharedParameters(...)])` plans; without such a term nothing asks for examples.
+
+    Fields:
+        matrix, intercept, dataset_size, replacement: as in `AveragedSGD`; nothing depends on them.
+
+    >>> SharedTraining().reducible([1.0], [1.0], [1.0, 2.0], 0.5)
+    array([0., 0.])
+    """
+
+    matrix: str = "diagonal"
+    intercept: bool = False
+    dataset_size: int | None = None
+    replacement: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_common()
+
+    @property
+    def final_floor_is_monotone(self) -> bool:
+        return True  # there is none
+
+    def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> None:
+        return None
+
+    def reducible(
+        self,
+        eigenvalues: Any,
+        counts: Any,
+        sigma: Any,
+        stopping_sigma: float,
+        *,
+        eta: float = 0.0,
+        terminal: str = "denoise",
+    ) -> Array:
+        return np.zeros(np.size(sigma))
+
+    def floor(
+        self,
+        eigenvalues: Any,
+        counts: Any,
+        sigma: Any,
+        stopping_sigma: float,
+        *,
+        eta: float = 0.0,
+        terminal: str = "denoise",
+    ) -> Array:
+        return np.zeros(np.size(sigma))
+
+    def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+        none = np.zeros((np.size(eigenvalues), np.size(sigma)))
+        return none, none.copy()
+
+    def intercept_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+        return self.weight_variance(eigenvalues, sigma)
+
+    def last_evaluation(self, eigenvalues: Any, counts: Any, stopping_sigma: float) -> tuple[float, float]:
+        return 0.0, 0.0

@@ -1,0 +1,192 @@
+"""Shared parameters beside steps, discretisation, floors, user terms and in bounds, against semidefinite programs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.certificate.lagrangian import InformationPart, LagrangianBound
+from codesign_opt.problems.shared_parameters import information
+from tests.helpers.shared_program import SharedProgram
+
+FULL = bool(os.environ.get("CODESIGN_OPT_FULL"))
+
+
+def random_designs(program, seed, count):
+    """Feasible examples and steps of a program without rows but its budget."""
+    rng = np.random.default_rng(seed)
+    size = len(program.table.levels)
+    for _ in range(count):
+        both = rng.dirichlet(np.full(2 * size, 10 ** rng.uniform(-1, 1))) * program.budget
+        yield both[:size] / program.example, np.maximum(both[size:] / program.evaluation, 1e-9)
+
+
+SIZES = [(12, 30), (12, 60), *([(12, 200), (60, 60)] if FULL else [])]  # 60 parameters take the cone two minutes
+
+
+@pytest.mark.parametrize(("parameters", "size"), SIZES)
+def test_value_and_bound_equal_the_semidefinite_program_to_a_millionth(parameters, size):
+    program = SharedProgram.random(parameters + size, parameters=parameters, size=size, plain=True)
+    value, m, n = program.truth(rounds=4)
+    plan = program.problem().solve()
+    assert plan.error == pytest.approx(value, rel=1e-6)
+    assert plan.error <= program.value(m, n) * (1 + 1e-6)
+    assert plan.certificate.lower_bound <= value * (1 + 1e-6)
+    assert plan.certificate.relative_gap < 1e-9
+    assert [a["solver"] for a in plan.attempts] == ["Newton in shares, split"]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_generated_programs_equal_the_semidefinite_program(seed):
+    """Spent examples, floors, caps, shares, counts of steps, steps given, a prior and a user's term, at random."""
+    program = SharedProgram.random(seed)
+    value, _, _ = program.truth()
+    certificate = program.problem().solve().certificate
+    assert certificate.value == pytest.approx(value, rel=2e-6)
+    assert certificate.lower_bound <= value * (1 + 1e-6)
+
+
+@pytest.mark.skipif(not FULL, reason="CODESIGN_OPT_FULL=1 runs the large matrix")
+def test_of_three_hundred_generated_programs_no_bound_is_wrong_and_few_stay_open():
+    opened = 0
+    for seed in range(100, 400):
+        program = SharedProgram.random(seed)
+        found = program.truth()
+        try:
+            certificate = program.problem().solve().certificate
+        except co.NotCertifiedError as error:
+            opened, certificate = opened + 1, error.plan.certificate
+        if found is not None:
+            assert certificate.lower_bound <= found[0] * (1 + 1e-6)
+            assert not certificate.optimal or certificate.value == pytest.approx(found[0], rel=2e-6)
+    assert opened <= 9
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5, 7, 12])
+def test_the_least_compute_for_an_error_equals_the_semidefinite_program(seed):
+    program = SharedProgram.random(seed)
+    limit = 1.3 * program.truth()[0]
+    plan = program.cheapest(limit).solve()
+    assert plan.certificate.optimal
+    assert plan.certificate.value == pytest.approx(program.truth(cost_at=limit)[0], rel=3e-6)
+    assert program.value(plan.new_examples, plan.steps) <= limit * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bound_on_the_error_is_the_budget_turned_round(seed):
+    program = SharedProgram.random(seed + 40, parameters=4, size=15, plain=True)
+    plan = program.problem().solve()
+    back = program.cheapest(plan.error).solve()
+    assert back.certificate.value == pytest.approx(program.budget, rel=1e-5)
+    # the price of the error is the inverse of the price of the budget
+    (price,) = (v for k, v in back.shadow_prices.items() if "InformationError" in k)
+    assert price * plan.shadow_prices["Compute"] == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("levels", [40, 60])
+def test_no_feasible_design_is_better_than_the_bound_of_free_steps(levels):
+    """Shared parameters and a user's price of steps, which a bound over examples alone would not see."""
+    table = co.GaussianModel(
+        co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
+    ).coefficients(levels=levels)
+    rng = np.random.default_rng(0)
+    features, response = rng.normal(size=(levels, 2, 5)), rng.normal(size=(5, 2))
+    term = co.InformationError(features, response, sigma=table.sigma)
+
+    class Slow(co.Term):
+        def expression(self, design):
+            return 1e-5 * cp.sum(cp.inv_pos(design.steps))
+
+    prices = co.Prices(3.0, 1.0, 10_000)
+    plan = co.Problem(term + 0 * co.Discretization(table) + Slow(), [co.Compute(prices) <= 1e6]).solve()
+    assert plan.certificate.optimal
+    own = SharedProgram(
+        replace(table, response=np.zeros((1, levels))), features, response, np.ones(levels), None,
+        np.full(levels, 3.0), np.full(levels, 1e4 * table.evaluations_per_step),
+        1e6 - prices.images * table.final_steps, own=1e-5,
+    )  # fmt: skip
+    assert plan.error == pytest.approx(own.truth()[0], rel=1e-6)
+    bound = plan.certificate.lower_bound * (1 - 1e-9)
+    assert all(own.value(m, n) >= bound for m, n in random_designs(own, levels, 200))
+
+
+def test_shared_gains_with_a_sampler_are_certified():
+    """The declared problem `shared_parameters` with steps to plan."""
+    spectrum = co.Spectrum.power_law(64, exponent=1.5).in_bands(8)
+    table = co.GaussianModel(spectrum).coefficients(0.002, levels=60)
+    features, response, variance = information(spectrum, table.levels, np.geomspace(0.002, 80, 12))
+    table = replace(table, score=np.zeros(60), final_score=0.0)
+    term = co.InformationError(features, response, sigma=table.sigma, residual_variance=variance)
+    budget = [co.Compute(co.Prices(3.0, 1.0, 1000)) <= 1e5]
+    plan = co.Problem(term + co.Discretization(table), budget).solve()
+    assert plan.certificate.relative_gap < 1e-9
+    own = SharedProgram(
+        table, features, response, variance, None, np.full(60, 3.0), np.full(60, 2e3), 1e5 - 1e3
+    )  # fmt: skip
+    assert plan.error == pytest.approx(own.truth()[0], rel=1e-6)
+    declared = co.Problem(term + co.Discretization(table), budget).solve(method="declared")
+    assert declared.error == pytest.approx(plan.error, rel=1e-6)
+
+
+def test_information_and_score_errors_of_one_training_are_one_program():
+    """A sum of both, where each alone would train elsewhere."""
+    program = SharedProgram.random(7, parameters=4, size=15, plain=True)
+    table = replace(program.table, score=np.ones(15))
+    plan = co.Problem(
+        program.information + 0.1 * co.ScoreError(table) + co.Discretization(program.table),
+        [co.Compute(program.prices) <= program.budget],
+    ).solve()
+    assert plan.certificate.optimal
+    # no design near the optimum or far from it is better
+    rng = np.random.default_rng(1)
+    length = table.coupling.factor
+    for scale in (1e-3, 0.1, 1.0):
+        for _ in range(40):
+            m, n = (x * np.exp(scale * rng.normal(size=15)) for x in (plan.new_examples, plan.steps))
+            shrink = program.budget / (program.example @ m + program.evaluation @ n)
+            m, n = m * shrink, n * shrink
+            score = 0.1 * float((table.example_error / m * length(table.kappa / n)).sum())
+            assert program.value(m, n) + score >= plan.certificate.lower_bound * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_lagrangian_of_any_trial_and_any_price_is_below_every_feasible_value(seed):
+    """Trials that have nothing to do with the optimum, prices at random, several errors at once."""
+    rng = np.random.default_rng(seed)
+    program = SharedProgram.random(seed, parameters=3, size=6, plain=True)
+    roots = program.features / np.sqrt(program.variance)[:, None, None]
+    spent = rng.uniform(0, 1, 6) * program.budget / program.example / 6
+    bound = LagrangianBound(6, spent)
+    for _ in range(2):
+        tried = rng.normal(size=(3, *program.response.shape)) * 10 ** rng.uniform(-4, 4, (3, 1, 1))
+        gains = (np.einsum("lkp,ypr->ylkr", roots, tried) ** 2).sum(axis=(2, 3))
+        prior = np.zeros(3) if program.prior is None else np.einsum("ypr,pq,yqr->y", tried, program.prior, tried)
+        bound.information.append(InformationPart(np.einsum("pr,ypr->y", program.response, tried), prior, gains))
+    rows = np.abs(program.table.response) * program.table.log_width ** (program.table.order + 1)
+    p = np.abs(rng.normal(size=len(rows)))
+    bound.powers.append((float(program.table.order), p @ rows))
+    bound.constant -= float(p @ p) / 4
+    price = 10 ** rng.uniform(-9, -3)
+    bound.add_linear(-price * program.budget, price * program.example, price * program.evaluation)
+    bound.examples_box = (np.zeros(6), program.budget / program.example)
+    bound.steps_box = (np.zeros(6), program.budget / program.evaluation)
+    lower, own = bound.value(), replace(program, spent=spent)
+    plain = replace(program, table=replace(program.table, response=np.zeros((1, 6))), spent=spent)
+    for m, n in random_designs(program, seed, 300):
+        assert lower <= (own.value(m, n) + plain.value(m, n)) * (1 + 1e-9)
+
+
+def test_signed_gram_forms_may_be_bounded_too():
+    rng = np.random.default_rng(3)
+    levels = co.Levels.log_uniform(0.01, 10.0, 8)
+    table = co.Coefficients(
+        levels, np.zeros(8), np.zeros(8), rng.normal(size=(20, 8)), order=2, terminal="rescale", measured=True
+    )
+    term = co.GramDiscretization(table)
+    error = co.Problem(term, [co.Steps() <= 12]).solve().error
+    assert co.Problem(co.Steps(), [term <= error]).solve().certificate.value == pytest.approx(12, rel=1e-6)
