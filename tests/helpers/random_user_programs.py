@@ -46,7 +46,8 @@ class Instance:
         response = np.exp(0.5 * rng.normal(size=(2, size))) * scale
         return co.Coefficients(
             self.levels, score=shape / shape.sum() * self.error * self.total / size / w**2, floor=np.zeros(size),
-            response=response / w ** (order + 1), order=order, coupling=coupling[int(rng.integers(3))], terminal="rescale",
+            response=response / w ** (order + 1), order=order, coupling=coupling[int(rng.integers(3))],
+            terminal="rescale",
         )  # fmt: skip
 
     def _loose(self):

@@ -139,11 +139,11 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
         return sparse.csr_array(shares)
     lil = sparse.lil_array(shares)
     for exponents, rows in cones.power_rows:
-        blocks: list[list[int]] = rows.tolist()
-        for block, weights in zip(blocks, exponents, strict=True):
-            for row in block[:-1]:
-                lil[row, block[0]], lil[row, row] = 0.0, 1.0
-            lil[block[-1], block[:-1]] = weights
+        groups: list[list[int]] = rows.tolist()
+        for group, weights in zip(groups, exponents, strict=True):
+            for row in group[:-1]:
+                lil[row, group[0]], lil[row, row] = 0.0, 1.0
+            lil[group[-1], group[:-1]] = weights
     return sparse.csr_array(lil)
 
 
