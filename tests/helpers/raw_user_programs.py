@@ -35,24 +35,25 @@ class Plain:
 
     def score(self, x, n, error):
         """sum of A/m max(1, kappa/n), by logarithms: another form than the library's."""
-        ratio = np.maximum(self.kappa, 1e-300)
-        inverse = cp.exp(-cp.log(x) - cp.log(cp.multiply(1 / ratio, n)))
-        return cp.sum(cp.multiply(error / N, cp.maximum(cp.inv_pos(x), inverse)))
+        share = len(error) * x
+        inverse = cp.exp(-cp.log(share) - cp.log(cp.multiply(1 / self.kappa, n)))
+        return cp.sum(cp.multiply(error * len(error) / N, cp.maximum(cp.inv_pos(share), inverse)))
 
     def raw(self, terms=(), rows=(), score=True):
         """The optimal value; `terms` and `rows` are functions of examples and steps as expressions."""
         size = len(self.width)
-        x, n = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)
+        y, v = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)  # one on the average level
+        x, n = y / size, K / size * v
         m = N * x
         objective = cp.sum_squares(self.response @ cp.inv_pos(n))
         objective += self.score(x, n, self.error) if score else 0.0
         objective += sum(term(m, n) for term in terms)
         budget = [cp.sum(x) + cp.sum(n) * 0.1 / K <= 1, cp.sum(n) <= K]
-        problem = cp.Problem(cp.Minimize(objective), budget + [part for row in rows for part in row(m, n)])
+        problem = cp.Problem(cp.Minimize(objective / 100), budget + [part for row in rows for part in row(m, n)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its "inaccurate" is judged by the comparison
             problem.solve(solver="CLARABEL", tol_gap_rel=1e-9, tol_feas=1e-9, tol_gap_abs=1e-9)
-        return problem.value
+        return 100 * problem.value
 
 
 def own(function):

@@ -139,7 +139,7 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
         return sparse.csr_array(shares)
     lil = sparse.lil_array(shares)
     for exponents, rows in cones.power_rows:
-        groups: list[list[int]] = rows.tolist()
+        groups: Any = rows.tolist()
         for group, weights in zip(groups, exponents, strict=True):
             for row in group[:-1]:
                 lil[row, group[0]], lil[row, row] = 0.0, 1.0
