@@ -7,6 +7,7 @@ from .basics.errors import CodesignError as CodesignError
 from .basics.errors import ConvexityError as ConvexityError
 from .basics.errors import InfeasibleError as InfeasibleError
 from .basics.errors import NotCertifiedError as NotCertifiedError
+from .basics.errors import UnboundedError as UnboundedError
 from .certificate.verdict import Certificate as Certificate
 from .comparison.compare import compare as compare
 from .comparison.table import Comparison as Comparison

@@ -22,6 +22,7 @@ from .algebra import Term
 from .design import Design, Point
 from .extension import leaves_as_stated
 from .gradients import linearise
+from .own_variables import as_stated_pair, own_variables
 
 __all__ = [
     "Composite",
@@ -43,6 +44,11 @@ class Declared(NamedTuple):
     auxiliary: tuple[cp.Constraint, ...]
     value: float
     constant: float
+
+    @property
+    def base(self) -> float:
+        """What the design can't change, where it is any: what 1e300 examples leave is rounding."""
+        return self.constant if abs(self.constant) > 1e-12 * abs(self.value) else 0.0
 
     @property
     def moving(self) -> float:
@@ -142,9 +148,10 @@ def _add(bound: LagrangianBound, weight: float, leaf: Term, point: Point, design
     if prices is not None:
         bound.add_linear(weight * prices[2], weight * prices[0], weight * prices[1])
     elif not leaf.add_solved(bound, weight, point, design, auxiliary):
-        if auxiliary:
+        stated, rows = as_stated_pair(leaf.expression(design), leaf.name)
+        if own_variables([stated, *rows], design):
             raise ConvexityError(f"{leaf.name} has variables of its own; no tangent bounds it")
-        add_tangent(bound, leaf.expression(design), np.array([weight]), point, design)
+        add_tangent(bound, stated, np.array([weight]), point, design)
 
 
 def add_tangent(

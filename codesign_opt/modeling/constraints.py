@@ -88,7 +88,7 @@ class Constraint(ABC):
     def relaxed(self, design: Design, amount: cp.Expression, beyond: float = 0.0) -> list[cp.Constraint] | None:
         """The constraint with its number moved by `beyond` and then by `amount`, in user units.
 
-        `amount` may enter otherwise than it would move the number (docs/theory.md section 8.3), as long as 0 means
+        `amount` may enter otherwise than it would move the number (docs/theory.md section 8.4), as long as 0 means
         not at all. None: each row gives by an amount of its own.
         """
         return None
@@ -244,7 +244,7 @@ class _LevelBound(BoxConstraint):
     @property
     def written_number(self) -> Number:
         """The value, in the units of its quantity."""
-        value = float(self.value) if np.ndim(self.value) == 0 and not callable(self.value) else None
+        value = None if callable(self.value) or np.ndim(self.value) else float(np.asarray(self.value))
         together = value is not None or callable(self.value)
         return Number("value", value, UNITS[self.quantity], self._relaxing, together)
 

@@ -50,7 +50,8 @@ class Discretization(Term):
 
     def expression(self, design: Design) -> cp.Expression:
         c = self.table
-        rows = c.step_response / design.reference.steps**c.order
+        with np.errstate(divide="ignore", invalid="ignore"):  # a level without steps is one on which there is no error
+            rows = np.where(c.step_response == 0, 0.0, c.step_response / design.reference.steps**c.order)
         rows = rows[np.any(rows > 0, axis=1)]
         if not rows.size:
             return cp.Constant(0.0)

@@ -234,7 +234,7 @@ class InformationError(Term):
             1 / total,
             cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent,
         )
-        t = cp.Variable(count)
+        t = cp.Variable(count, nonneg=True)  # the cone says so too, but cvxpy's rules of sign don't read it
         stacked = cp.reshape(w, (count, size * outputs), order="C").T
         cone = cp.SOC(t + relative, cp.vstack([2 * stacked, cp.reshape(t - relative, (1, count), order="C")]), axis=0)
         unit = self._unit(left)

@@ -82,6 +82,8 @@ def _value(parameter: cp.Expression, default: float | None) -> float:
 
 
 def _numbers(what: Any) -> Iterator[cp.Expression]:
+    if isinstance(what, (np.ndarray, str, int, float)):
+        return
     if is_parameter(what):
         yield what
     elif isinstance(what, tuple):

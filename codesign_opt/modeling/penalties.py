@@ -120,6 +120,10 @@ class SoftConstraint(Composite):
         what = self.what.what
         produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
         rows = produced if isinstance(produced, (list, tuple)) else [produced]
+        own = {variable.id for variable in design.variables}
+        for row in rows:
+            if isinstance(row, cp.Constraint) and not {variable.id for variable in row.variables()} <= own:
+                raise TypeError(f"{self.name} uses variables that are not the design's: {clipped(str(row))}")
         return [_standard(self.name, row) for row in rows]
 
     def _violations(self, design: Design) -> list[cp.Expression]:

@@ -199,7 +199,7 @@ class WorstCase(_Scenarios):
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """t >= f_i for every scenario, whose duals are the weights; t relative to what the design can change."""
         parts = [declared(term, design) for term in self.entries]
-        base, size = max(part.constant for part in parts), max(part.moving for part in parts)
+        base, size = max(part.base for part in parts), max(part.moving for part in parts)
         top = cp.Variable(name="worst case")
         rows = top >= cp.hstack([(part.expression - base) / size for part in parts])
         return size * top + base, [rows, *(row for part in parts for row in part.auxiliary)]
@@ -268,7 +268,7 @@ class CVaR(_Scenarios):
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         parts = [declared(term, design) for term in self.entries]
-        base, size = max(part.constant for part in parts), max(part.moving for part in parts)
+        base, size = max(part.base for part in parts), max(part.moving for part in parts)
         level, above = cp.Variable(name="value at risk"), cp.Variable(len(parts), name="above it")
         rows = above + level >= cp.hstack([(part.expression - base) / size for part in parts])
         inner = [row for part in parts for row in part.auxiliary]

@@ -66,7 +66,8 @@ class ScoreError(Term):
     ) -> cp.Expression:
         c = self.table
         total = design.reference.examples
-        kappa = c.kappa / design.reference.steps
+        with np.errstate(divide="ignore"):  # a level without steps is one on which there is no error
+            kappa = c.kappa / design.reference.steps
         pooling = c.coupling.pooling(c.levels)
         served = total if pooling is None else pooling @ total
         served = np.where(served > 0, served, 1.0)
@@ -100,7 +101,7 @@ class ScoreError(Term):
         """sum weight/examples M(kappa/steps) over the levels `on`, in relative variables."""
         coupling = self.table.coupling
         if design.fixed_steps:
-            factor = coupling.factor(self.table.kappa / design.reference.steps)[on]
+            factor = coupling.factor(self.table.kappa[on] / design.reference.steps[on])
             return cp.sum(cp.multiply(weight * factor, cp.inv_pos(examples)))
         steps = design.step_variable[on]
         if design.fixed_examples:

@@ -10,8 +10,8 @@ import numpy as np
 from ..basics.checks import Array, integer
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
-from .coefficients import Coefficients
 from ..samplers.node_gradient import node_gradient
+from .coefficients import Coefficients
 from .gaussian_exact import GaussianExact
 from .grid_descent import NodeErrors
 

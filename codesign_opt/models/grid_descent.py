@@ -1,4 +1,4 @@
-"""Descent of a grid's exact error, a sum of squares, by damped Newton steps in log sigma (docs/theory.md section 7.8)."""
+"""Descent of a grid's exact error, a sum of squares: damped Newton steps in log sigma (docs/theory.md section 7.8)."""
 
 from __future__ import annotations
 

@@ -148,4 +148,4 @@ def rho_fit(error: Callable[[Numbers], Numbers], sigmas: Any) -> RhoFit:
     found = minimize_scalar(
         at, bounds=(coarse[max(i - 1, 0)], coarse[min(i + 1, 24)]), method="bounded", options={"xatol": 1e-5}
     )
-    return RhoFit(float(np.exp(found.x)), float(found.fun), float(found.fun / own - 1.0))
+    return RhoFit(float(np.exp(found.x)), float(found.fun), float(found.fun / own - 1.0) if own > 0 else np.inf)

@@ -58,14 +58,15 @@ def codesign(
 
     For every stopping point the joint program of docs/theory.md section 7 is solved and certified;
     the loop over stopping points keeps the whole curve and bounds the error between them. The best
-    point's step density becomes a grid of whole steps, polished on the exact error where that is
-    known, and the examples are solved once more for that grid with the discrete kernel.
+    point's step density becomes a grid of whole steps: their number, nodes and stopping point descend the
+    exact error where that is known, and the examples are solved once more for the grid with the discrete
+    kernel. The proof is of the program's leading-order error; `handed_out` is exact.
 
     Args:
         model: GaussianModel, EstimatedModel, or a Model of your own.
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
             sampler is planned.
-        steps: number of sampler steps, the last to zero included; with `samplers`, the number of
+        steps: the most sampler steps, the last to zero included; with `samplers`, the number of
             evaluations per image that each of them may use.
         sigmas: a sampler grid that is given; then only training is planned.
         run: a training run already made; its examples count and cost nothing.
@@ -76,8 +77,8 @@ def codesign(
         levels: levels over the whole range of sigma.
         constraints, terms: further constraints and terms of the modelling language; functions of the
             design, since the levels change with the stopping point.
-        polish: descend the exact error of the grid; by default below 20 steps, and up to 32 where the
-            leading order is only an upper model (a sampler whose local error changes sign).
+        polish: descend the exact error of the grid; by default wherever the model knows it. False keeps the
+            program's density and stopping point.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
         progress: True for a line on stderr per stopping point, or a function of a text.
@@ -243,12 +244,13 @@ def _best_of(study: Study, stops: list[Stop], low: float, high: float, tolerance
 
 def _between(study: Study, stops: list[Stop], tolerance: float) -> Between:
     """What is proved between the stopping points tried: by declared programs where the user added anything."""
-    if only_shared(study) and (study.terms or not study.constraints):
+    if only_shared(study) and not study.constraints:
         bound, evaluations = bound_between(study, stops, tolerance)
         return Between(bound, evaluations, (), ())
     best = min(stops, key=lambda stop: stop.error)
     sigmas = sorted(stop.sigma for stop in stops)
-    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance)
+    plans = [stop.plan for stop in stops if stop.plan is not None]
+    return declared_bounds(study, sigmas, best.error, best.sigma, best.plan, tolerance, plans)
 
 
 def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -40,7 +41,13 @@ class Between:
 
 
 def declared_bounds(
-    study: Study, sigmas: list[float], best: float, at: float, start: Plan | None, tolerance: float
+    study: Study,
+    sigmas: list[float],
+    best: float,
+    at: float,
+    start: Plan | None,
+    tolerance: float,
+    plans: Sequence[Plan] = (),
 ) -> Between:
     """Lower bounds over the intervals between stopping points, the weakest halved while that can help.
 
@@ -48,9 +55,10 @@ def declared_bounds(
         sigmas: stopping points tried, ascending.
         best, at: the smallest certified error, and its stopping point.
         start: that point's plan.
+        plans: of the stopping points tried: what is proved of shared parameters starts from the nearest below.
         tolerance: intervals within it of the best are not halved.
     """
-    search = _Search(study, sigmas, start, best * (1 - tolerance))
+    search = _Search(study, sigmas, start, best * (1 - tolerance), plans)
     near = search.bounded(at, at * (1 + _POINT))
     heap = [(search.bounded(low, high), low, high) for low, high in pairwise(sigmas)]
     heapq.heapify(heap)
@@ -70,16 +78,24 @@ def declared_bounds(
 class _Search:
     """Bounds of intervals: first without all that the user added, then by the declared program."""
 
-    def __init__(self, study: Study, sigmas: list[float], start: Plan | None, wanted: float) -> None:
+    def __init__(
+        self, study: Study, sigmas: list[float], start: Plan | None, wanted: float, plans: Sequence[Plan]
+    ) -> None:
         self.study, self.start, self.wanted = study, start, wanted
+        self.plans = sorted(plans, key=lambda plan: plan.stopping_sigma)
         self.evaluations = 0
         self.missing: dict[str, None] = {}
         self.plain = replace(study, terms=(), constraints=())
         self.solved = solved_at(self.plain, sigmas)
 
+    def _near(self, low: float) -> Plan | None:
+        """The plan with the stopping point nearest below: it has trained every level of the interval."""
+        below = [plan for plan in self.plans if plan.stopping_sigma <= low * (1 + _POINT)]
+        return below[-1] if below else self.start
+
     def bounded(self, low: float, high: float) -> float:
         """A lower bound over [low, high]."""
-        program = interval_program(self.study, low, high)
+        program = interval_program(self.study, low, high, self._near(low))
         self.missing.update(dict.fromkeys(program.missing))
         if program.problem is None:
             return -np.inf

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
-from ..models.grid_descent import Descent, descend_nodes
+from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
 from .examples_cost import ExamplesCost
 from .question import Study
@@ -29,10 +30,12 @@ _LADDER = 2**0.5  # ratio of the numbers of steps on the way to the one asked fo
 _FEW = 16  # steps up to which stopping points far from the program's are starts too
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
-_TRIED_FEW, _TRIED = 8, 2  # starts that descend, for few steps and for many
-_MOVES, _MORE_MOVES = 25, 100  # of every start, and of the best of them
+_TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
+_FIRST_MOVES, _MOVES, _MORE_MOVES = 12, 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_TURNS, _WORTH, _NEAR = 4, 1e-3, 1.05  # of settling and descending, until they win less; only near the best
+_TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
+_SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
+_NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,8 @@ class GridSearch:
         """The best grid of every number of steps that was tried, the least error first."""
         if self.study.trains:
             self._sizes()
+            for found in sorted(self._found.values(), key=lambda found: found.total)[:1]:
+                self._settle(found, *_LAST_TURNS)
         else:
             self._all_sizes()
         return sorted(self._found.values(), key=lambda found: found.total)
@@ -108,26 +113,33 @@ class GridSearch:
         ladder = _ladder(self._least)
         if self._fit(wanted) is None:
             return
+        hopeless = 0
         for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k)
-            if found is None or found.bias > self._best.total:  # fewer steps still leave more
+            found = self._fit(k, alone=k > _FEW and not self.study.model.sampler.signed)
+            hopeless = hopeless + 1 if found is None or found.bias > self._best.total else 0
+            if hopeless == (2 if self.study.model.sampler.signed else 1):  # fewer steps still leave more
                 break
         for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
-            found = self._fit(k)
+            found = self._fit(k, alone=True)
             if found is None or found.total > self._best.total:
                 break
         self._neighbours()
 
     def _neighbours(self) -> None:
-        """Numbers of steps between those tried, halving the distance, until both neighbours of the best are known."""
+        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
             above = min([k for k in self._found if k > best], default=min(self._most, 2 * best) + 1)
-            wanted = [k for k in ((below + best) // 2, (best + above + 1) // 2) if below < k < above and k != best]
-            if not wanted or (best >= _DESCENDED and above - below < 0.1 * best):
+            if best >= _DESCENDED and above - below < 0.1 * best:
                 return
-            for k in wanted:
+            wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
+            if below in self._found and above in self._found and wanted:
+                lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
+                wanted = {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
+            if not wanted:
+                return
+            for k in sorted(wanted):
                 self._fit(k, alone=True)
 
     @property
@@ -161,7 +173,7 @@ class GridSearch:
         if self.study.trains and cost is None:
             return None
         ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
-        kept = [] if steps > _DESCENDED else ranked[: _TRIED_FEW if steps <= _FEW else _TRIED]
+        kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
         best = min(
@@ -171,28 +183,41 @@ class GridSearch:
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
         if self.study.trains:
-            self._settle(best)
+            self._settle(best, *(_FEW_TURNS if steps <= _FEW else _TURNS))
         return self._found.get(steps)
 
-    def _settle(self, found: SearchedGrid) -> None:
-        """Work out the examples of a grid that may be the best, and descend with them, in turn."""
-        known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
-        before = np.inf
-        for turn in range(_TURNS):
-            if found.total > _NEAR * known:
+    def _tried(self, steps: int) -> int:
+        """Starts that descend."""
+        if steps > _FEW:
+            return _TRIED
+        return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
+
+    def _settle(self, found: SearchedGrid, turns: int, worth: float) -> None:
+        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it pays."""
+        settled = found.settled
+        if settled is None:
+            known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
+            if found.total > (_NEAR_FEW if found.steps <= _FEW else _NEAR) * known:
                 return
-            settled = settle(self.study, found.sigmas)
+            settled = settle(self.study, found.sigmas, even=True)
             if settled is None:
-                if turn == 0:
-                    del self._found[found.steps]
+                del self._found[found.steps]
                 return
-            if settled.total < before:
-                self._found[found.steps] = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
-            if settled.total > before * (1 - _WORTH) or found.steps > _DESCENDED:
-                return
-            before = settled.total
-            cost = self._held(settled, 1.0)
-            found = self._descended(self._score(found.sigmas, cost), cost, _MOVES)
+        best = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
+        for _ in range(turns if found.steps <= _DESCENDED else 0):
+            assert best.settled is not None
+            cost = self._held(best.settled, 1.0)
+            moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
+            before = best.total
+            for share in _SHARES:  # far from where they are held, examples say little
+                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
+                settled = settle(self.study, trial, even=True)
+                if settled is not None and settled.total < before:
+                    best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
+                    break
+            if best.total > before * (1 - worth):
+                break
+        self._found[found.steps] = best
 
     def _descended(self, start: SearchedGrid, cost: ExamplesCost | None, moves: int) -> SearchedGrid:
         residuals = self.study.model.exact_residuals
@@ -204,11 +229,15 @@ class GridSearch:
                 settled = float(np.log(cost.plan.levels.edges[0]))
                 stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
         enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
-        found = descend_nodes(start.sigmas, Descent(residuals, cost, stops, moves, enough)).sigmas
+        held: Cost | None = None
+        if cost is not None:  # what the examples leave hardly turns for many steps: its slope serves all moves
+            examples = cost.held(start.sigmas)
+            held = examples.along(start.sigmas) if start.steps > _FEW else examples
+        found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
         return self._score(self._admissible(start.sigmas, found), cost)
 
     def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
-        """What a grid leaves besides its own error: with the examples of the nearest settled grid, or the floor."""
+        """What a grid leaves besides its own error: with the examples of a near settled grid, or the floor alone."""
         if not self.study.trains:
             floor = self.study.model.node_errors(sigmas).floor
             return ExamplesCost(self.study) if floor.any() else None
@@ -217,7 +246,7 @@ class GridSearch:
             count = sigmas.size - 1
             nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
         else:
-            first = settle(self.study, self._program_grid())
+            first = settle(self.study, self._program_grid(), even=True)
             if first is None:
                 return None
             nearest = first
@@ -253,7 +282,7 @@ class GridSearch:
         error = self.study.model.exact_error
         assert error is not None
         bias = float(np.real(error(sigmas)))
-        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost(sigmas)[0]))
+        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost.value(sigmas)))
 
     def _admits(self, sigmas: Array) -> bool:
         return self.study.admits(sigmas)
@@ -263,11 +292,9 @@ class GridSearch:
         if self._admits(found):
             return found
         share, width, best = 0.0, 1.0, start
-        positive = start > 0
         for _ in range(12):
             width *= 0.5
-            trial = start.copy()
-            trial[positive] = start[positive] ** (1 - share - width) * found[positive] ** (share + width)
+            trial = _between(start, found, share + width)
             if self._admits(trial):
                 share, best = share + width, trial
         return best
@@ -311,8 +338,26 @@ def _ladder(least: int) -> list[int]:
     return [k for k in sizes if k <= MOST_STEPS]
 
 
+def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:
+    """Number of steps at the bottom of the parabola through three errors, in logarithms."""
+    points = np.array([low, middle, high])
+    bend, slope, _ = np.polyfit(points[:, 0] - middle[0], np.log(points[:, 1]), 2)
+    return middle[0] if not bend > 0 else round(middle[0] - 0.5 * slope / bend)
+
+
 def _stop(sigmas: Array) -> float:
     return float(sigmas[sigmas > 0][-1])
+
+
+def _between(start: Array, end: Array, share: float) -> Array:
+    """The grid a share of the way from one to another, in log sigma."""
+    if share >= 1.0:
+        return end
+    positive = start > 0
+    grid = start.copy()
+    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
+    grid[0] = start[0]
+    return grid
 
 
 def _resized(sigmas: Array, steps: int) -> Array:

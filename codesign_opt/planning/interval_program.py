@@ -21,9 +21,12 @@ from ..ingredients.levels import Levels
 from ..modeling import Bound, Constraint, Design, Named, Point, ScoreError, Sum, Term, Truncation, named
 from ..modeling.constraints import BoxConstraint, as_named
 from ..modeling.design import Box
+from ..modeling.shared_parameters import SharedParameters
 from ..models.coefficients import Coefficients
 from ..programs.problem import Problem
+from ..results.plan import Plan
 from .question import Study
+from .shared_stops import shared_below
 
 __all__ = ["IntervalProgram", "interval_program"]
 
@@ -49,8 +52,8 @@ class IntervalProgram:
     nonnegative: bool = False
 
 
-def interval_program(study: Study, low: float, high: float) -> IntervalProgram:
-    """The program for the stopping points in [low, high]."""
+def interval_program(study: Study, low: float, high: float, near: Plan | None = None) -> IntervalProgram:
+    """The program for the stopping points in [low, high]; shared parameters by the Y of a plan nearby."""
     found = study.model.interval_coefficients(low, high, study.levels)
     if found is None:
         return IntervalProgram(None, ("the model knows no coefficients below those of an interval",))
@@ -59,7 +62,7 @@ def interval_program(study: Study, low: float, high: float) -> IntervalProgram:
     table = _lowered(study, study.without_training(found), low, high)
     parts: list[tuple[float, Term]] = [(1.0, ScoreError(table)), (1.0, Truncation(table))]
     parts.append((1.0, study.discretization(table)))
-    terms, missing, nonnegative = _terms(study, low, high)
+    terms, missing, nonnegative = _terms(study, table, (low, high), near)
     if terms is None:
         return IntervalProgram(None, missing)
     constraints, left_out = _constraints(study, table, low)
@@ -132,14 +135,18 @@ def _budgets(study: Study, table: Coefficients) -> Iterator[Named]:
         yield named(name, Priced(examples, steps) <= left)
 
 
-def _terms(study: Study, low: float, high: float) -> tuple[list[tuple[float, Term]] | None, tuple[str, ...], bool]:
+def _terms(
+    study: Study, table: Coefficients, interval: tuple[float, float], near: Plan | None
+) -> tuple[list[tuple[float, Term]] | None, tuple[str, ...], bool]:
     """The user's terms on the shared levels (None: one left out may be negative), names left out, whether all >= 0."""
     parts: list[tuple[float, Term]] = []
     missing, nonnegative, bounded = [], True, True
     for weight, leaf in (each for term in study.terms for each in term.leaves()):
-        positive = all(_nonnegative(study, leaf, stop) for stop in (low, high))
+        positive = all(_nonnegative(study, leaf, stop) for stop in interval)
         nonnegative &= positive
-        if leaf.nested:
+        if type(leaf) is SharedParameters and near is not None:
+            parts.append((weight, shared_below(leaf, near, interval, table.levels)))
+        elif leaf.nested:
             parts.append((weight, Above(leaf)))
         elif positive:
             missing.append(f"{leaf.name} is taken as 0, the least it can be: it does not say that it is nested")

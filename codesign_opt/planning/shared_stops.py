@@ -8,17 +8,20 @@ are all allowed, at examples that cost more than they are worth.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
+from ..modeling import Design, Point, Term
 from ..modeling.shared_parameters import SharedParameters
 from ..results.plan import Plan
 from .question import Study
 
-__all__ = ["add_shared", "only_shared", "shared_terms"]
+__all__ = ["SharedBelow", "add_shared", "only_shared", "shared_below", "shared_terms"]
 
 _SAMPLES = 129  # of a price that is a function of sigma, whose least is taken
 
@@ -59,8 +62,7 @@ def add_shared(
     if near is None or study.prices is None:
         return
     low, high = interval
-    here, stop = term.at_levels(near.levels), near.stopping_sigma
-    solution = here.inverse_times(near.examples, term.response_from(stop) * term.factors(stop))
+    solution = _solution(term, near)
     whole = study.model.coefficients(low, study.levels).levels
     above = study.model.coefficients(high, study.levels).levels
     gains = weight * _gains(term, whole, solution)
@@ -77,6 +79,48 @@ def add_shared(
         largest = min(largest, float(np.min(np.where(upper > 0, bound.examples_price / upper, np.inf))))
     t = min(np.sqrt(largest), overlap / prior if prior > 0 else np.inf, 1e150)
     bound.add_linear(2 * t * overlap - t**2 * prior, -(t**2) * upper, np.zeros(upper.size))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedBelow(Term):
+    """A shared-parameter error from below over an interval of stopping points: constant - gains . examples."""
+
+    constant_part: float
+    gains: Array
+
+    @property
+    def name(self) -> str:
+        return "SharedParameters"
+
+    def linear_prices(self, design: Design) -> tuple[Array, Array, float]:
+        spent = float(self.gains @ design.reference.spent)
+        return -self.gains, np.zeros(self.gains.size), self.constant_part - spent
+
+    def expression(self, design: Design) -> cp.Expression:
+        _, _, constant = self.linear_prices(design)
+        return constant - (self.gains * design.reference.new_examples) @ design.new_variable
+
+    def value(self, design: Design, point: Point) -> float:
+        return self.constant_part - float(self.gains @ point.examples)
+
+
+def shared_below(term: SharedParameters, near: Plan, interval: tuple[float, float], levels: Levels) -> SharedBelow:
+    """The term from below on levels of which the lowest hold the interval, from the Y of a plan nearby."""
+    solution = _solution(term, near)
+    prior = 0.0 if term.prior is None else float(np.sum(solution * (term.prior @ solution)))
+    each = _gains(term, term.levels, solution)
+    edges = term.levels.edges
+    touched = [
+        (edges[:-1] < high) & (edges[1:] > low) for low, high in zip(levels.edges, levels.edges[1:], strict=False)
+    ]
+    gains = np.array([each[on].max(initial=0.0) for on in touched])
+    return SharedBelow(2 * _least_overlap(term, *interval, solution) - prior, gains)
+
+
+def _solution(term: SharedParameters, near: Plan) -> Array:
+    """(P, r) Y of a plan, column by column of the stated response."""
+    here, stop = term.at_levels(near.levels), near.stopping_sigma
+    return here.inverse_times(near.examples, term.response_from(stop) * term.factors(stop))
 
 
 def _least_prices(study: Study, whole: Levels, high: float) -> Array:

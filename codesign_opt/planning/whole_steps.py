@@ -64,7 +64,7 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
         handed, beside = _with_peers(study, plan, handed)
         notes += beside
     else:
-        handed = replace(handed, peers={name: parts for name, (_, parts) in _peers(study, handed).items()})
+        handed = replace(handed, peers=_compared(handed, _peers(study, handed)))
     if study.model.exact_error is not None and study.model.sampler.signed and searched:
         notes.append(
             f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
@@ -87,7 +87,7 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None) -> li
     """The best grids of the search with their examples; the program's own where it found none."""
     ranked = GridSearch(study, plan, stops).grids()
     wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
-    settled = [grid.settled or settle(study, grid.sigmas) for grid in wanted]
+    settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
     return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
 
 
@@ -116,13 +116,20 @@ def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
 def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps) -> tuple[list[Settled | None], list[str]]:
     """Grids whose real steps obey the study's limits, settled, and what is to be said of how they obey."""
     for reading in (INSIDE, START):
-        found = [settle(study, grid) for grid in _within(study, plan, polish, real, reading)]
-        if any(found):
-            return found, [_READ_AT_THE_START] if reading == START else []
+        found = [settle(study, grid) for grid in _within(study, plan, real, reading)]
+        best = min((each for each in found if each is not None), key=lambda each: each.total, default=None)
+        if best is None:
+            continue
+        # descents take seconds and seldom keep every limit: the best alone is descended
+        wanted = polish if polish is not None else best.sigmas.size - 1 < _descended_below(study.model)
+        polished = study.model.polish(best.sigmas) if wanted else best.sigmas
+        if polished is not best.sigmas and real.admits(polished, reading):
+            found.append(settle(study, polished))
+        return found, [_READ_AT_THE_START] if reading == START else []
     return [], []
 
 
-def _within(study: Study, plan: Plan, polish: bool | None, real: RealSteps, reading: str) -> list[Array]:
+def _within(study: Study, plan: Plan, real: RealSteps, reading: str) -> list[Array]:
     """Grids inside the limits, around the continuous step count and the least possible."""
     final = final_steps(plan.terminal)
     count = min(float(plan.steps.sum()) + final, float(MOST_STEPS))
@@ -137,13 +144,7 @@ def _within(study: Study, plan: Plan, polish: bool | None, real: RealSteps, read
     for k in sorted(whole):
         plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
         grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
-        if grid is None:
-            continue
-        grids.append(grid)
-        wanted = polish if polish is not None else k < _descended_below(study.model)
-        polished = study.model.polish(grid) if wanted else grid
-        if polished is not grid and real.admits(polished, reading):
-            grids.append(polished)
+        grids += [] if grid is None else [grid]
     return grids
 
 
@@ -164,12 +165,7 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
             plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
         )
         return best.put_into(study, moved)
-    outer = {
-        "status": "moved",
-        "points": plan.outer.get("points", len(plan.curve)),
-        "moved_from": plan.stopping_sigma,
-        "program": dict(plan.outer),
-    }
+    outer = {**plan.outer, "moved_from": plan.stopping_sigma, "program_error": plan.error}
     return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
 
 
@@ -188,10 +184,13 @@ def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]
             # its grid, with the best examples that the constraints allow, leaves more: it breaks them
             notes.append(f"{name} would leave {parts[TOTAL]:.3g}, but does not meet the constraints")
             del peers[name]
-    total = handed.handed_out[TOTAL]
-    return replace(
-        handed, peers={name: {**parts, "ratio": parts[TOTAL] / total} for name, (_, parts) in peers.items()}
-    ), notes
+    return replace(handed, peers=_compared(handed, peers)), notes
+
+
+def _compared(plan: Plan, peers: dict[str, tuple[Array, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The peers' errors with their ratio to the plan's."""
+    own = plan.handed_out[TOTAL]
+    return {name: {**p, "ratio": p[TOTAL] / own if own > 0 else np.inf} for name, (_, p) in peers.items()}
 
 
 def _measured(model: Model, plan: Plan) -> Plan:
@@ -228,7 +227,7 @@ def _peers(study: Study, plan: Plan) -> dict[str, tuple[Array, dict[str, float]]
             bought = float(price @ plan.new_examples) / float(price @ share)
             examples = spent + bought * share
         parts = predict(study.model, grid, examples, study.levels)
-        result[name] = (grid, {**parts, "ratio": parts[TOTAL] / plan.handed_out[TOTAL]})
+        result[name] = (grid, parts)
     return result
 
 

@@ -32,6 +32,7 @@ __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
+_UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -86,7 +87,7 @@ def solve_declared(
                 best = found
         if lost and nearest is not None and not status.startswith("unbounded"):
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None:
+        elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -96,13 +97,28 @@ def solve_declared(
             break
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
             break
-    if best is None or best.certificate.infeasibility > _FEASIBLE:
-        nearest = nearest if diagnosed else diagnose(program, reference)
-        refuse_unlimited(program, first_point(program))
-        refuse_unlimited(program, nearest)
-    elif not best.certificate.optimal:
-        refuse_unlimited(program, best.point)
+    if not solver.out_of_time and (best is None or not best.certificate.optimal):
+        _explain(program, best, reference, nearest, diagnosed)
     return best, attempts
+
+
+def _astray(found: Solved, reference: Point) -> bool:
+    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    compiled = found.compiled
+    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
+
+
+def _explain(
+    program: Declaration, best: Solved | None, reference: Point, nearest: Point | None, diagnosed: bool
+) -> None:
+    """Raise what can be proved of a program without a certified candidate: it has no feasible point, or no minimum."""
+    if best is not None and best.certificate.infeasibility <= _FEASIBLE:
+        nearest = best.point
+    elif not diagnosed:
+        nearest = diagnose(program, reference)
+    for point in (first_point(program), nearest):
+        refuse_unlimited(program, point)
 
 
 def _improving(attempts: list[dict[str, Any]]) -> bool:
@@ -160,8 +176,10 @@ def not_certified(
     blame += _kinks(best) + "".join(f" {leaf.advice}" for _, leaf in program.leaves if leaf.advice)
     if best is None:
         found = "; ".join(str(a["status"]) for a in attempts)
-        return NotCertifiedError(f"{late}No point in {len(attempts)} attempts ({found}).{blame}", attempts)
+        said = f"{_UNDECIDED} No point in {len(attempts)} attempts ({found})."
+        return NotCertifiedError(f"{late}{said}{blame}", attempts)
     proof = best.certificate
+    late += f"{_UNDECIDED} " if proof.infeasibility > _FEASIBLE else ""
     return NotCertifiedError(
         f"{late}Not certified: the best of {len(attempts)} attempts has a relative gap of {proof.relative_gap:.2g} "
         f"(tolerance {proof.tolerance:g}) and infeasibility {proof.infeasibility:.2g} (1e-07).{blame}",

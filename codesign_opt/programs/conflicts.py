@@ -21,7 +21,7 @@ def diagnose(program: Declaration, start: Point) -> Point | None:
     """Raise InfeasibleError that names the constraints in conflict with amounts, where a proof says that there are.
 
     All constraints give way at first, as little as they can: that shows a point that violates them least, around which
-    the proof is looked for (docs/theory.md section 8.3). Without one nothing is announced. Then each constraint of the
+    the proof is looked for (docs/theory.md section 8.4). Without one nothing is announced. Then each constraint of the
     conflict gives way alone, the others held.
 
     Returns:
@@ -85,7 +85,7 @@ def _message(conflicts: list[dict[str, Any]], starved: str) -> str:
     said = " and ".join(_claim(c) for c in conflicts)
     verdict = "cannot hold together" if len(conflicts) > 1 else "cannot be met"
     if starved:
-        verdict = f"together leave no {starved}, where the error is infinite without any"
+        verdict = f"leave no {starved}, where the error is infinite without any"
     single = [_remedy(c["give"]) for c in conflicts if c["give"] is not None]
     shared = [_remedy(c["shared"]) for c in conflicts if c["shared"] is not None and _matters(c["shared"])]
     if single:

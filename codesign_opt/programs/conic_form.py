@@ -64,9 +64,13 @@ class _Parts:
             self.inner.append(inner)
             self.constraints += [expression <= inner, inner <= outer, *own]
             return outer
-        expression, own = term.formulation(self.design)
+        expression, own = term.formulation(replace(self.design, declares=self._inside))
         self.constraints += own
         return expression
+
+    def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
+        """A part of a term that is made of others: exact, too, where it can be."""
+        return self.stated(term), []
 
 
 def _has_exact_bound(term: Term, design: Design) -> bool:

@@ -91,7 +91,8 @@ def _shadow_prices(program: Declaration, solved: Solved) -> tuple[dict[str, Any]
     stated = {item.name: item.what for item in program.constraints}
     for name in stated:
         pairs = [(r, y) for r, y in zip(solved.compiled.rows, solved.multipliers, strict=True) if r.name == name]
-        what = stated[name] if isinstance(stated[name], Constraint) else None
+        item = stated[name]
+        what = item if isinstance(item, Constraint) else None
         number = None if what is None else what.written_number
         value, levels = _price_of(what, pairs, solved)
         if levels is not None:
@@ -110,6 +111,8 @@ def _price_of(what: Constraint | None, pairs: list[tuple[Row, Array]], solved: S
     if any(row.levels is not None for row, _ in pairs):
         levels = np.zeros(len(solved.compiled.design))
         for row, multiplier in pairs:
+            if row.levels is None:
+                continue
             of_entry = 1.0 if rate is None else rate[row.levels]
             np.add.at(levels, row.levels, row.price_sign * multiplier * of_entry)
         one = number is not None and number.moves_together

@@ -148,11 +148,12 @@ def _solved(
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
     if least is not None:
-        pairs = (
-            (design.new_variable, least.new_examples / reference.new_examples),
-            (design.step_variable, least.steps / reference.steps),
-        )
-        constraints += [variable >= floor for variable, floor in pairs if isinstance(variable, cp.Variable)]
+        for variable, floor, unit in (
+            (design.new_variable, least.new_examples, reference.new_examples),
+            (design.step_variable, least.steps, reference.steps),
+        ):
+            if isinstance(variable, cp.Variable):
+                constraints.append(variable >= floor / unit)
     for item in program.constraints:
         if item.name in beyond:
             added, rows = (
@@ -319,7 +320,8 @@ class _Slacks(Term):
 def with_slacks(violation: Violation) -> Compiled:
     """The elastic program as a program like any other: the sum of slacks, under rows that give way by theirs."""
     compiled = violation.compiled
-    rows, slacks = [], []
+    rows: list[Row] = []
+    slacks: list[cp.Variable] = []
     for row in compiled.rows:
         if row.box:
             rows.append(row)

@@ -130,8 +130,8 @@ def _shut(program: Declaration, quantity: str, level: int) -> InfeasibleError:
             names.append(item.name)
     conflicts = [{"name": name, "limit": 0.0, "relaxed": None, "amount": None} for name in names]
     return InfeasibleError(
-        f"Infeasible: {' and '.join(map(repr, names))} leaves no {quantity} at sigma = {design.sigma[level]:.3g}, where "
-        "the error is infinite without any; raise the cap there above 0, or stop sampling above that noise level.",
+        f"Infeasible: {' and '.join(map(repr, names))} leaves no {quantity} at sigma = {design.sigma[level]:.3g}, "
+        "where the error is infinite without any; raise the cap there above 0, or stop sampling above that level.",
         conflicts,
     )
 

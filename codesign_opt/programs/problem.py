@@ -68,6 +68,7 @@ class Problem:
     examples: Array | None = None
     steps: Array | None = None
     spent: Array | None = None
+    _parameters: tuple[cp.Parameter, ...] = field(init=False, repr=False)
     _read: tuple[tuple[float, ...], Declaration] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +77,7 @@ class Problem:
             raise TypeError(f"Problem.objective is {self.objective!r}; give a term or a sum of terms.")
         if isinstance(self.constraints, (Bound, Named)) or not isinstance(self.constraints, (list, tuple)):
             raise TypeError("Problem.constraints must be a list of constraints.")
+        put(self, "_parameters", tuple(parameters_of((self.objective, *self.constraints))))
         program = self._declared(default=1.0)  # what parameters stand for does not matter to what is checked here
         put(self, "_read", (self._values(), program))
         put(self, "examples", program.examples)
@@ -84,17 +86,18 @@ class Problem:
         _check(program)
 
     def _declared(self, default: float | None = None) -> Declaration:
-        rows = [settled(what, default) for what in self.constraints]
-        given = {"examples": self.examples, "steps": self.steps, "spent": self.spent}
-        return Declaration.of(settled(self.objective, default), rows, **given)
+        objective, rows = self.objective, list(self.constraints)
+        if self._parameters:
+            objective, rows = settled(objective, default), [settled(what, default) for what in rows]
+        return Declaration.of(objective, rows, examples=self.examples, steps=self.steps, spent=self.spent)
 
     @property
     def parameters(self) -> list[cp.Parameter]:
         """Every `cp.Parameter` among limits, weights and prices; functions of the design are not looked into."""
-        return parameters_of((self.objective, *self.constraints))
+        return list(self._parameters)
 
     def _values(self) -> tuple[float, ...]:
-        found = (parameter.value for parameter in self.parameters)
+        found = (parameter.value for parameter in self._parameters)
         return tuple(float("nan") if value is None else float(value) for value in found)
 
     @property
@@ -297,6 +300,13 @@ def _check(program: Declaration) -> None:
     check_given(program)
     design = program.design(program.neutral)
     owners: list[tuple[str, list[cp.Variable]]] = []
+    bounded = [
+        leaf for item in program.constraints if isinstance(item.what, Bound) for _, leaf in item.what.term.leaves()
+    ]
+    inside = [part for leaf in [*(leaf for _, leaf in program.leaves), *bounded] for part in leaf.components()]
+    for part in inside:  # the parts of a term first: they are to blame
+        if not part.known_convex:
+            check_leaf(part.name, part.formulation(design)[0], design)
     for _, leaf in program.leaves:
         if not leaf.known_convex:
             expression, auxiliary = leaf.formulation(design)

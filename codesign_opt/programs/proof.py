@@ -101,7 +101,7 @@ def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, e
     gradient at the point: the conic dual needs none.
     """
     lower = -np.inf
-    for rounding in (0.0, *(_RAISED if compiled.declared is not None else ())):
+    for rounding in (0.0, *_RAISED):
         raised = [multiplier * (1 + rounding) for multiplier in multipliers]
         with contextlib.suppress(ConvexityError):
             lower = max(lower, lagrangian(compiled, raised, point).value())

@@ -1,6 +1,6 @@
 """Proof that a program has no feasible point: multipliers whose Lagrangian of the constraints alone is positive.
 
-docs/theory.md section 8.3. For y >= 0 every feasible x has sum_j y_j h_j(x) <= 0; where a lower bound of that sum over
+docs/theory.md section 8.4. For y >= 0 every feasible x has sum_j y_j h_j(x) <= 0; where a lower bound of that sum over
 the bounds of single levels is above zero, there is none. Convex rows enter by tangents, which lie below them, so that
 multipliers may come from anywhere: here from a linear program over the tangents, whose word is not trusted.
 """
@@ -66,7 +66,7 @@ class Starvation:
 
 @dataclass(frozen=True, eq=False)
 class _Cuts:
-    """Tangents slopes @ x + offsets <= 0 of the rows, each of size one at the reference; x = (examples, steps) / unit."""
+    """Tangents slopes @ x + offsets <= 0 of the rows, each of size one; x = (examples, steps) / unit."""
 
     names: tuple[str, ...]
     slopes: Array
@@ -196,7 +196,7 @@ def _separable(violation: Violation) -> Refutation | None:
 
 
 def _bounded(violation: Violation, tangent: Point) -> float:
-    """The lower bound of the rows' Lagrangian; -inf without gradients, or for a term without an expression of its own."""
+    """The lower bound of the rows' Lagrangian; -inf where a gradient or a term's own expression is missing."""
     try:
         with np.errstate(all="ignore"):
             found = lagrangian(violation.compiled, violation.multipliers, tangent).value()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from scipy.optimize import nnls
 
 from ..basics.checks import Array
 from ..basics.errors import CodesignError
@@ -24,6 +26,8 @@ from .structure import Answer, Structure, register
 
 __all__ = ["SharedStructure"]
 
+_ALIKE = 1e-12  # relative differences of step prices that are rounding
+
 
 @register
 @dataclass(frozen=True, eq=False)
@@ -35,8 +39,9 @@ class SharedStructure(Structure):
     Attributes:
         terms: (weight, term) of the information errors.
         steps: the sampler's program, with nothing to train; None where steps are given or change nothing.
+        most: what budgets that price steps in proportion to the shared one leave to the sampler.
         name, budget: of the budget that examples enter.
-        others: names of the other budgets, in the order of the sampler's program.
+        others: the other budgets, by name.
         low, high: (L,) bounds of the new examples.
         given: (L,) steps where they are given, else zeros.
     """
@@ -44,9 +49,10 @@ class SharedStructure(Structure):
     method: ClassVar[str] = "Newton in shares, split"
     terms: tuple[tuple[float, InformationError], ...]
     steps: JointProgram | None
+    most: float
     name: str
     budget: Budget
-    others: tuple[str, ...]
+    others: Mapping[str, Budget]
     low: Array
     high: Array
     spent: Array
@@ -62,12 +68,13 @@ class SharedStructure(Structure):
             return None
         known = all(_is_known(leaf) for _, leaf in program.leaves)
         alone = sum(bool(np.any(b.example > 0)) for b in program.budgets.values()) == 1
-        others = tuple(name for name in program.budgets if name != priced[0][0])
+        others = {name: b for name, b in program.budgets.items() if name != priced[0][0]}
         low = np.maximum(program.box.examples_low - program.spent, 0.0)
         high = np.maximum(program.box.examples_high - program.spent, low)
         given = np.zeros(program.spent.size) if program.steps is None else program.steps
         return cls(
-            terms, _sampler(program, priced[0][1], others), *priced[0], others, low, high, program.spent, given,
+            terms, *_sampler(program, priced[0][1], list(others.values())), *priced[0], others,
+            low, high, program.spent, given,
             known and alone and program.only_budgets_and_boxes,
         )  # fmt: skip
 
@@ -89,16 +96,29 @@ class SharedStructure(Structure):
             room - floors,
             lambda amount: self._trained(floors + amount, once).budget_multiplier,
             lambda amount: self._price_of_steps(self._sampled(amount)),
+            self.most,
         )
         found, sampled = self._trained(floors + split, once), self._sampled(room - floors - split)
         if sampled is None:
             return None
-        own, *rest = map(float, sampled.budget_multipliers)
-        prices = {self.name: own, **dict(zip(self.others, rest, strict=True))}
-        rows = self.steps.response
-        pull = self.steps.order * (sampled.band_multipliers @ rows) * sampled.steps ** (-self.steps.order - 1.0)
-        slope = sampled.budget_multipliers @ self.steps.steps_prices - pull
-        return self._answer(found, prices, sampled.steps, slope)
+        prices, paid = self._prices(found.budget_multiplier, sampled)
+        pull = self.steps.order * (sampled.band_multipliers @ self.steps.response)
+        return self._answer(found, prices, sampled.steps, paid - pull * sampled.steps ** (-self.steps.order - 1.0))
+
+    def _prices(self, price: float, sampled: JointSolution) -> tuple[dict[str, float], Array]:
+        """Multipliers of all budgets, and (L,) what a step costs at them; the shared budget's is that of training.
+
+        Where other budgets limit the steps too, what its multiplier leaves of a step's price is theirs: if all charge
+        steps alike, the sampler's own multipliers could as well be those of any one of them.
+        """
+        assert self.steps is not None
+        rows = np.array([self.budget.step, *(budget.step for budget in self.others.values())])
+        others = np.zeros(0)
+        if self.others:
+            left = sampled.budget_multipliers @ self.steps.steps_prices - price * rows[0]
+            others = nnls(rows[1:].T, left)[0]
+        every = np.array([price, *others])
+        return dict(zip((self.name, *self.others), every.tolist(), strict=True)), every @ rows
 
     @property
     def _bounded(self) -> bool:
@@ -148,20 +168,29 @@ def _is_known(leaf: object) -> bool:
     return False
 
 
-def _sampler(program: Declaration, budget: Budget, others: tuple[str, ...]) -> JointProgram | None:
-    """The sampler's side of the program, one budget of its own first; None where steps are not decided."""
+def _sampler(program: Declaration, budget: Budget, others: list[Budget]) -> tuple[JointProgram | None, float]:
+    """The sampler's side of the program, the shared budget first, and what budgets in proportion to it leave.
+
+    None where steps are not decided.
+    """
     found = [(w, leaf.table) for w, leaf in program.leaves if w > 0 and isinstance(leaf, Discretization)]
     if not program.decides_steps or not found or not np.all(budget.step > 0):
-        return None
-    zero, box = np.zeros(program.spent.size), program.box
+        return None, np.inf
+    zero, box, most, kept = np.zeros(program.spent.size), program.box, np.inf, [budget]
+    for other in others:
+        ratio = other.step / budget.step
+        if ratio.min() > 0 and np.ptp(ratio) <= _ALIKE * ratio.max():
+            most = min(most, other.room / float(ratio.max()))  # both at once would have no single multipliers
+        else:
+            kept.append(other)
     rows = np.vstack([np.sqrt(weight) * table.step_response for weight, table in found])
-    budgets = [budget, *(program.budgets[name] for name in others)]
-    return JointProgram(
+    steps = JointProgram(
         zero, zero, zero, rows, found[0][1].order,
-        np.zeros((len(budgets), zero.size)),
-        np.array([b.step for b in budgets]),
-        np.array([b.room for b in budgets]),
+        np.zeros((len(kept), zero.size)),
+        np.array([b.step for b in kept]),
+        np.array([b.room for b in kept]),
         steps_low=box.steps_low if np.any(box.steps_low > 0) else None,
         steps_high=box.steps_high if np.any(np.isfinite(box.steps_high)) else None,
         form="settled",
     )  # fmt: skip
+    return steps, most

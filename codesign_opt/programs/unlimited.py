@@ -8,12 +8,15 @@ from ..basics.checks import Array, Mask
 from ..basics.errors import UnboundedError
 from ..basics.wording import quantity as shown
 from ..modeling.design import Box, Design, Point
-from .compiled import compile_problem
+from .compiled import Compiled, compile_problem
 from .declaration import Declaration
 
 __all__ = ["refuse_unlimited"]
 
-_MORE = (1.0, 1e3, 1e6, 1e9)  # along a ray: a convex function that falls up to there has met no limit of the user's
+# along a ray: a convex function that falls up to there has met no limit of the user's; a candidate may have next to
+# nothing, so that a ray starts at a step, or at a thousand examples, at least
+_MORE = (1.0, 1e5, 1e10, 1e15)
+_LEAST = {"examples": 1e3, "steps": 1.0}
 _FEASIBLE = 1e-7
 
 
@@ -25,46 +28,46 @@ def refuse_unlimited(program: Declaration, point: Point | None) -> None:
     """
     if point is None:
         return
+    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
     for name, decided in (("examples", program.decides_examples), ("steps", program.decides_steps)):
         if not decided:
             continue
         every = np.ones(len(program.levels), dtype=bool)
-        if _falls(program, point, name, every) is not None:
-            raise _unlimited(program, point, name, every)
-        alone = np.array([_limitless(program, point, name, level) for level in range(every.size)])
-        if alone.any() and _falls(program, point, name, alone) is not None:
-            raise _unlimited(program, point, name, alone)
+        if _falls(program, compiled, point, name, every) is not None:
+            raise _unlimited(program, compiled, point, name, every)
+        alone = np.array([_limitless(program, compiled, point, name, level) for level in range(every.size)])
+        if alone.any() and _falls(program, compiled, point, name, alone) is not None:
+            raise _unlimited(program, compiled, point, name, alone)
 
 
 def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
     values = point.new_examples if name == "examples" else point.steps
-    base = np.where(values > 0, values, max(float(values.max()), 1.0))
+    base = np.maximum(values, _LEAST[name])
     moved = np.where(levels, factor * base, values) if factor > 1 else values
     return (
         Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
     )
 
 
-def _limitless(program: Declaration, point: Point, name: str, level: int) -> bool:
+def _limitless(program: Declaration, compiled: Compiled, point: Point, name: str, level: int) -> bool:
     only = np.zeros(len(program.levels), dtype=bool)
     only[level] = True
-    return _falls(program, point, name, only) is not None
+    return _falls(program, compiled, point, name, only) is not None
 
 
-def _falls(program: Declaration, point: Point, name: str, levels: Mask) -> Array | None:
+def _falls(program: Declaration, compiled: Compiled, point: Point, name: str, levels: Mask) -> Array | None:
     """The objective along the ray where it only falls and every constraint holds; else None."""
     high = program.box.examples_high if name == "examples" else program.box.steps_high
     if np.all(np.isfinite(high[levels])):
         return None
-    values = np.array([_rated(program, _moved(point, name, levels, factor)) for factor in _MORE])
+    values = np.array([_rated(compiled, _moved(point, name, levels, factor)) for factor in _MORE])
     with np.errstate(invalid="ignore"):
         falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])
     return values if np.all(np.isfinite(values)) and falling else None
 
 
-def _rated(program: Declaration, point: Point) -> float:
+def _rated(compiled: Compiled, point: Point) -> float:
     """The objective; inf at a point that violates a constraint."""
-    compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
     compiled.set(point)
     if compiled.infeasibility(point) > _FEASIBLE:
         return np.inf
@@ -72,14 +75,14 @@ def _rated(program: Declaration, point: Point) -> float:
         return float(sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves))
 
 
-def _unlimited(program: Declaration, point: Point, name: str, levels: Mask) -> UnboundedError:
-    values = _falls(program, point, name, levels)
+def _unlimited(program: Declaration, compiled: Compiled, point: Point, name: str, levels: Mask) -> UnboundedError:
+    values = _falls(program, compiled, point, name, levels)
     assert values is not None
     sigma = program.levels.sigma[levels]
     where = "" if levels.all() else f" at sigma {sigma[0]:.3g}" + (f" to {sigma[-1]:.3g}" if sigma.size > 1 else "")
     blame = _blamed(program, point, name, levels)
     return UnboundedError(
-        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:,.0f} times as many "
+        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:.0e} times as many "
         f"the objective has fallen from {shown(values[0])} to {shown(values[-1])}{blame}. Bound Compute(prices) with a "
         "price for them, or add a Cap."
     )

@@ -99,13 +99,14 @@ def _headline(plan: PlanRecord) -> list[str]:
     own = [name for name in plan.breakdown if name not in CAUSES]
     if own:
         return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
-    lines = [first, f"Predicted error {quantity(plan.error)}: {kind}"]
-    relative = relative_error(plan, plan.error)
+    total = handed_total(plan)
+    said = plan.error if total is None else total
+    how = "Predicted" if total is None or plan.bias == "predicted" else plan.bias.capitalize()
+    lines = [first, f"{how} error {quantity(said)}: {kind}"]
+    relative = relative_error(plan, said)
     if relative is not None:
         root = percent(abs(relative) ** 0.5)
         lines.append(f"  = {percent(relative)} of the data's total variance; RMS {root} of the data's RMS")
-    if (total := handed_total(plan)) is not None:
-        lines.append(f"  {quantity(total)} with the whole steps that are handed out")
     return lines
 
 
@@ -204,7 +205,7 @@ def _sampling_amount(plan: PlanRecord) -> str:
     text = f"{plan.number_of_steps:,} steps"
     steps = plan.costs.get("steps")
     if steps is not None and abs(steps - plan.number_of_steps) > 0.01:
-        text += f" ({quantity(steps)} before rounding)"
+        text += f" ({quantity(steps)} in the program)"
     calls = evaluations_per_image(plan)
     return text + (f", {calls:,} evaluations per image" if calls is not None else "")
 
@@ -244,13 +245,24 @@ def outer_line(plan: PlanRecord) -> str | None:
     outer = plan.outer
     if not outer or outer.get("status") == "given":
         return None
-    points = int(outer.get("points", len(plan.curve)))
-    gap = outer.get("relative_gap")
-    if outer.get("status") == "moved":
+    if outer.get("status") == "moved":  # as saved by 0.1.0
         return (
             f"the program's best stopping point is sigma {quantity(outer['moved_from'])}; with so few steps the exact "
             "error is smaller at this one"
         )
+    moved = outer.get("moved_from")
+    if moved is not None:
+        return (
+            f"the program's best stopping point is sigma {quantity(moved)}, {_over_stops(plan)}; the exact error of "
+            "the whole steps is smaller at this one"
+        )
+    return _over_stops(plan)
+
+
+def _over_stops(plan: PlanRecord) -> str:
+    """What the program's bounds say of all stopping points."""
+    outer = plan.outer
+    points, gap = int(outer.get("points", len(plan.curve))), outer.get("relative_gap")
     if outer.get("status") == "optimal":
         text = "optimal over stopping points" + (f" to {percent(max(gap, 1e-9))}" if gap is not None else "")
         text += f" ({points} tried)" if points else ""
@@ -267,7 +279,8 @@ def _at_end(plan: PlanRecord) -> str:
     low, high = plan.outer.get("low"), plan.outer.get("high")
     if low is None or high is None:
         return "; at the end of the searched range: widen it"
-    nearer = plan.stopping_sigma**2 < float(low) * float(high)
+    stop = float(plan.outer.get("moved_from", plan.stopping_sigma))
+    nearer = stop**2 < float(low) * float(high)
     which, end = ("low", low) if nearer else ("high", high)
     return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
 
@@ -275,7 +288,11 @@ def _at_end(plan: PlanRecord) -> str:
 def _proof(plan: PlanRecord) -> list[str]:
     lines = ["Proof", f"  {certificate_line(plan)}"]
     outer = outer_line(plan)
-    return lines + (wrapped("  ", outer) if outer else [])
+    lines += wrapped("  ", outer) if outer else []
+    if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
+        said = f"of the program's leading-order error, {quantity(plan.error)}; the error above is {plan.bias}"
+        lines += wrapped("  ", said)
+    return lines
 
 
 def _shadow_prices(plan: PlanRecord) -> list[str]:
@@ -298,10 +315,23 @@ def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
         amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
         return [_clip(name, 26), limit, amount, unit, ""]
     elasticity = plan.elasticities.get(name)
+    levels = plan.tables.get(f"shadow price of {name}")
+    if levels is not None:
+        change = "" if elasticity is None else signed(elasticity, "%")
+        slack = not value or (elasticity is not None and abs(elasticity) < 1e-9)
+        where = "(binds nowhere)" if slack else f"unit; {_held_range(plan, levels)}"
+        return [_clip(name, 26), limit, "0" if slack else signed(float(value)), where, "" if slack else change]
     if elasticity is not None and abs(elasticity) < 1e-9:
         return [_clip(name, 26), limit, "0", "(not binding)", ""]
     change = "" if elasticity is None else signed(elasticity, "%")
     return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
+
+
+def _held_range(plan: PlanRecord, prices: Array) -> str:
+    """How many levels a bound of single levels holds, and between which noise levels."""
+    held = np.flatnonzero(np.abs(prices) > 1e-6 * np.abs(prices).max())
+    low, high = (quantity(float(plan.levels.edges[at]), 3) for at in (held[0], held[-1] + 1))
+    return f"{held.size} bind, {low}-{high}"
 
 
 def _unit(plan: PlanRecord, name: str) -> str:

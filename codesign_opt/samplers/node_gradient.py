@@ -57,7 +57,9 @@ def node_gradient(
     nodes = (grid * (1 + 1j * _NUDGE * colours))[..., None]
     weights = lam / _nonzero(lam + nodes**2) + (0.0 if offset is None else offset)
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
-    steps = AffineSteps(*(None if part is None else part[0].real for part in _parts(moved)))
+    current, previous, noise = (None if part is None else part[0].real for part in _parts(moved))
+    assert current is not None
+    steps = AffineSteps(current, previous, noise)
     law = steps.law(initial_variance)
     std_by_node = _by_node(steps.gradient(initial_variance), moved)
     positive = int(np.count_nonzero(grid > 0))
@@ -78,12 +80,12 @@ def _nonzero(variance: Numbers) -> Numbers:
 
 def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
     """(B, K+1) the chain rule, from adjoints (K, B) of the steps and their parts moved one colour at a time."""
-    total = np.zeros(moved.current.shape)
+    total: Array = np.zeros(np.shape(moved.current))
     for adjoint, part in zip(by_steps, _parts(moved), strict=True):
         if adjoint is not None and part is not None:
             total += adjoint * (part.imag / _NUDGE)
-    seen, count, _ = total.shape
-    result = np.zeros((count + 1, total.shape[-1]))
+    seen, count = total.shape[:2]
+    result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)
     for back in range(seen):  # step k sees the node k + 1 - back in the colour of that node
         first = max(0, back - 1)

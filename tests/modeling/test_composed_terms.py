@@ -142,3 +142,89 @@ def test_misuse_is_refused_by_name():
         co.SoftConstraint(co.Steps() <= 3, -1.0)
     with pytest.raises(co.ConvexityError, match="SoftConstraint"):
         co.Problem(own(table) + co.SoftConstraint(lambda d: cp.sqrt(d.density) <= 3.0, 1.0), budgets())
+
+
+def test_a_part_that_is_no_convex_function_of_the_design_is_blamed_by_its_own_name():
+    table = TABLES[SIZE][2]
+
+    class Concave(co.Term):
+        def expression(self, design):
+            return cp.sum(cp.sqrt(design.density))
+
+    worst = co.WorstCase([own(table), own(table) + Concave()])
+    for objective, rows in ((worst, []), (own(table), [worst <= 1.0])):
+        with pytest.raises(co.ConvexityError, match="Concave"):
+            co.Problem(objective, [*budgets(), *rows])
+    with pytest.raises(TypeError, match="not the design's"):
+        co.Problem(own(table) + co.SoftConstraint(lambda d: cp.sum(cp.Variable(3)) <= 1, 1.0), budgets())
+
+
+def coherent(table):
+    distance = np.abs(np.subtract.outer(np.log(table.sigma), np.log(table.sigma)))
+    return co.CoherentScore(table, np.exp(-distance) * np.sqrt(np.outer(table.score, table.score)))
+
+
+def information():
+    rng = np.random.default_rng(0)
+    return co.InformationError(rng.normal(size=(SIZE, 2, 5)), rng.normal(size=(5, 2)), sigma=TABLES[SIZE][2].sigma)
+
+
+class Kinked(co.Term):
+    def expression(self, design):
+        return 1e-9 * cp.norm1(cp.diff(design.density))
+
+
+class KinkedByVariables(co.Term):
+    """The same, with variables and rows of its own."""
+
+    def expression(self, design):
+        slope = cp.Variable(len(design) - 1)
+        return 1e-9 * cp.sum(slope), [slope >= cp.diff(design.density), slope >= -cp.diff(design.density)]
+
+
+def test_a_users_term_with_variables_of_its_own_is_a_scenario():
+    found = [
+        co.Problem(co.WorstCase([own(TABLES[SIZE][2]) + kinked(), own(TABLES[SIZE][1])]), budgets()).solve().error
+        for kinked in (Kinked, KinkedByVariables)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+PARTS = {
+    "errors": own,
+    "coherent": lambda t: coherent(t) + co.Discretization(t),
+    "gram": lambda t: co.ScoreError(t) + co.GramDiscretization(t, "positive"),
+    "smooth": lambda t: own(t) + co.Smooth(weight=1e-14),
+    "divergence": lambda t: own(t) + co.KLDivergence(co.LogNormal(-1.2, 1.2), 1e-9),
+    "turnover": lambda t: own(t) + co.Turnover(co.LogNormal(-1.2, 1.2), 1e-9, total=1.5e5),
+    "information": lambda t: information() + co.Discretization(t),
+    "kinked": lambda t: own(t) + Kinked(),
+    "short coupling": lambda t: own(replace(t, coupling=co.Local(1.0))),
+    "worst": lambda t: co.WorstCase([own(t), 0.7 * co.ScoreError(t) + 3 * co.Discretization(t)]),
+}
+PAIRS = [(one, other) for i, one in enumerate(PARTS) for other in list(PARTS)[i + 1 :]]
+
+
+@pytest.mark.parametrize("pair", PAIRS if len(LEVELS) > 1 else PAIRS[3::11], ids="-".join)
+@pytest.mark.parametrize("place", ["worst", "risk", "bound", "soft"])
+def test_any_two_kinds_of_terms_are_scenarios_of_one_term(pair, place):
+    """The optimum is no worse than solving for the weights of a grid, and no grid's bound is above it."""
+    one, other = PARTS[pair[0]](TABLES[SIZE][2]), PARTS[pair[1]](TABLES[SIZE][1])
+    if place == "worst":
+        problem = co.Problem(co.WorstCase([one, other]), budgets())
+    elif place == "risk":
+        problem = co.Problem(co.CVaR([one, other], 0.8), budgets())
+    elif place == "soft":
+        problem = co.Problem(one + co.SoftConstraint(other <= 1.1e-3, 0.5), budgets())
+    else:
+        limit = 1.3 * co.Problem(co.WorstCase([one, other]), budgets()).solve().error
+        problem = co.Problem(
+            co.Compute(co.Prices(3.0, 1.0, 10_000)), [co.WorstCase([one, other]) <= limit, co.Steps() <= 18]
+        )
+    plan = problem.solve()
+    assert plan.certificate.optimal
+    if place in ("worst", "risk"):  # weak duality: every allowed mean of the two is a lower bound
+        for weight in (0.45, 0.55) if place == "risk" else (0.2, 0.5, 0.8):
+            mixed = co.CVaR([one, other], 1.0, probabilities=[weight, 1 - weight])
+            mean = co.Problem(mixed, budgets()).solve(tolerance=1e-5).error
+            assert mean <= plan.error * (1 + 2e-6)

@@ -88,13 +88,13 @@ def test_an_optimum_at_the_end_of_the_search_says_so():
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     free = co.codesign(m, prices, budget, **SMALL)
     assert not free.outer["at_end"]
-    inside = free.stopping_sigma
+    inside = free.outer.get("moved_from", free.stopping_sigma)
     below = co.codesign(m, prices, budget, search=(0.002, inside / 3), **SMALL)
     above = co.codesign(m, prices, budget, search=(inside * 3, inside * 10), **SMALL)
     assert below.outer["at_end"]
-    assert below.stopping_sigma == pytest.approx(inside / 3, rel=0.02)
+    assert below.outer.get("moved_from", below.stopping_sigma) == pytest.approx(inside / 3, rel=0.02)
     assert above.outer["at_end"]
-    assert above.stopping_sigma == pytest.approx(inside * 3, rel=0.02)
+    assert above.outer.get("moved_from", above.stopping_sigma) == pytest.approx(inside * 3, rel=0.02)
 
 
 def test_spent_examples_cost_nothing_and_never_hurt():
@@ -157,7 +157,7 @@ def test_training_is_best_where_the_marginal_gains_are_equal():
 def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_point():
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 1.0]) >= 20_000)
-    free = co.codesign(m, prices, budget, **SMALL)
+    free = co.codesign(m, prices, budget, polish=False, **SMALL)
     plan = co.codesign(m, prices, budget, constraints=[floor], **SMALL)
     assert plan.examples[plan.levels.sigma < 1.0].sum() >= 20_000 * (1 - 1e-6)
     assert free.examples[free.levels.sigma < 1.0].sum() < 20_000
@@ -189,7 +189,7 @@ def test_every_process_is_planned_in_its_own_range(process):
 def test_every_coupling_is_planned_and_handed_out(coupling):
     plan = co.codesign(model(coupling=coupling), PRICES, 1e5, **SMALL)
     assert plan.certificate.optimal
-    assert plan.handed_out["total"] == pytest.approx(plan.error, rel=0.3)
+    assert plan.handed_out["total"] <= plan.error
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e5 * (1 + 1e-9)
 
 

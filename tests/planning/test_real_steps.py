@@ -75,7 +75,9 @@ def obeys(kind, a, model, plan, direction):
 @pytest.mark.parametrize("seed", range(60) if FULL else (1, 3, 4, 7, 8, 14))
 def test_every_real_step_obeys_and_the_budget_holds(seed):
     kind, a, model, prices, budget, stop, constraints = drawn(seed)
-    plan = co.codesign(model, prices, budget, constraints=constraints, stopping_sigma=stop, levels=60, points=6)
+    plan = co.codesign(
+        model, prices, budget, constraints=constraints, stopping_sigma=stop, levels=60, points=6 if FULL else 3
+    )
     obeys(kind, a, model, plan, getattr(constraints[0], "direction", None))
     evaluations = (plan.number_of_steps - (model.terminal == "denoise")) * model.sampler.evaluations_per_step
     evaluations += model.terminal == "denoise"

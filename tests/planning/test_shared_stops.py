@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.planning.interval_program import interval_program
 from codesign_opt.planning.question import Study
 from codesign_opt.planning.stopping_points import _interval_bound, _solve
 from tests.helpers.shared_gains import shared_gains
@@ -104,3 +106,36 @@ def test_bad_input_is_named():
         good.at_levels(co.Levels.log_uniform(0.001, 10.0, 4))
     with pytest.raises(ValueError, match="add a prior or features"):
         replace(good, response=np.ones((4, 2, 1)))
+
+
+def test_constraints_beside_shared_parameters_are_bounded_by_programs_of_intervals():
+    """Floors, and a user's term that says that it is nested, hold in the program below those of an interval."""
+    model, term = shared_gains(levels=30, terminal="denoise")
+    floor = co.Floor(300.0, low=0.1, high=1.0)
+    study = Study(model, PRICES, 1e5, None, None, (floor,), [term, Wear()], 30, 1e-6)
+    near = study.solve(0.0038)
+    for low, width in ((0.004, 0.2), (0.005, 0.01)):
+        high = low * np.exp(width)
+        bound = interval_program(study, low, high, near).problem.solve().certificate.lower_bound
+        inside = [study.solve(stop).error for stop in np.geomspace(low, high, 3)]
+        assert bound <= min(inside) * (1 + 1e-9)
+        assert bound >= min(inside) * (1 - 8 * width)
+
+
+def test_the_search_is_proved_optimal_beside_a_floor():
+    model, term = shared_gains(levels=20, terminal="denoise")
+    plan = co.codesign(
+        model, PRICES, 1e5, terms=[term], constraints=[co.Floor(300.0, low=0.1, high=1.0)], levels=20, points=3,
+        search=(0.0035, 0.005), polish=False, outer_tolerance=3e-3,
+    )  # fmt: skip
+    assert plan.outer["status"] == "optimal"
+    assert plan.outer["lower_bound"] <= plan.error
+
+
+class Wear(co.Term):
+    """A price of many examples at one noise level, an integral of something nonnegative."""
+
+    nested = True
+
+    def expression(self, design):
+        return 1e-13 * cp.sum(cp.multiply(design.log_width, cp.square(design.density)))

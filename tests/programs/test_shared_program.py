@@ -41,6 +41,28 @@ def test_value_and_bound_equal_the_semidefinite_program_to_a_millionth(parameter
     assert [a["solver"] for a in plan.attempts] == ["Newton in shares, split"]
 
 
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("share", [0.5, 0.97, 2.0])
+def test_a_limit_of_steps_beside_the_budget_has_its_own_price(alike, share):
+    """Step prices all alike make the two limits on steps one and the same, whose multipliers are not unique apart."""
+    program = SharedProgram.random(31, parameters=4, size=12, plain=True)
+    if alike:
+        program = replace(program, evaluation=np.full(12, 100.0))
+    free = program.problem().solve().steps.sum()
+    program = replace(program, count=share * free)
+    plan = program.problem().solve()
+    assert plan.error == pytest.approx(program.truth()[0], rel=1e-6)
+    assert plan.certificate.relative_gap < 1e-8
+    assert [a["solver"] for a in plan.attempts] == ["Newton in shares, split"]
+    for name, field in (("Compute", "budget"), ("Steps", "count")):
+        values = [
+            replace(program, **{field: getattr(program, field) * (1 + e)}).problem().solve().error
+            for e in (-1e-4, 1e-4)
+        ]
+        slope = (values[1] - values[0]) / (2e-4 * getattr(program, field))
+        assert plan.shadow_prices[name] == pytest.approx(slope, rel=1e-3, abs=1e-9 * plan.error / free)
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_generated_programs_equal_the_semidefinite_program(seed):
     """Spent examples, floors, caps, shares, counts of steps, steps given, a prior and a user's term, at random."""

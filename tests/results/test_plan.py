@@ -23,7 +23,7 @@ def model():
 @pytest.fixture(scope="module")
 def plan(model):
     run = co.TrainingRun(co.LogNormal(-1.2, 1.2), 50, 64)
-    return co.codesign(model, PRICES, 1e5, run=run, levels=60, points=5)
+    return co.codesign(model, PRICES, 1e5, run=run, levels=60, points=5, polish=False)
 
 
 # files

@@ -17,12 +17,15 @@ _REACH = 40.0  # of the logarithm of the ratio: beyond, one side gets all there 
 _TIGHT = 1e-12  # the bound feels an error of the split by its square
 
 
-def split_room(room: float, training: Callable[[float], float], sampling: Callable[[float], float]) -> float:
+def split_room(
+    room: float, training: Callable[[float], float], sampling: Callable[[float], float], most: float = np.inf
+) -> float:
     """What training gets of the room, so that both sides have the same price.
 
     Args:
         room: amount to split, > 0.
         training, sampling: decrease of the error per unit spent on that side, falling in the amount; >= 0.
+        most: what sampling may take.
 
     >>> round(split_room(3.0, lambda x: 1 / x**2, lambda x: 4 / x**2), 9)
     1.0
@@ -33,14 +36,15 @@ def split_room(room: float, training: Callable[[float], float], sampling: Callab
         one, other = training(room * share), sampling(room * (1 / (1 + np.exp(logit))))
         return float(np.log(max(one, 1e-300)) - np.log(max(other, 1e-300)))
 
-    low = high = 0.0
-    at_low = at_high = worth(0.0)
+    least = -_REACH if most >= room else max(float(np.log(room / most - 1)), -_REACH)
+    low = high = max(0.0, least)
+    at_low = at_high = worth(low)
     width = 1.0
     while at_high > 0 and high < _REACH:
         low, at_low, high, width = high, at_high, min(high + width, _REACH), 2 * width
         at_high = worth(high)
-    while at_low < 0 and low > -_REACH:
-        high, at_high, low, width = low, at_low, max(low - width, -_REACH), 2 * width
+    while at_low < 0 and low > least:
+        high, at_high, low, width = low, at_low, max(low - width, least), 2 * width
         at_low = worth(low)
     if at_low * at_high >= 0:
         logit = high if at_high > 0 or at_high == 0 else low

@@ -1,0 +1,182 @@
+"""Claims: infeasible with a proof and amounts in the user's units, unbounded by name, and nothing claimed wrongly."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.certificate.verdict import Certificate
+from codesign_opt.programs.attempts import first_point
+from codesign_opt.programs.conflicts import diagnose
+from tests.helpers.infeasible import KINDS, complaint
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+TABLE = co.GaussianModel(
+    co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
+).coefficients(levels=60)
+S, D = co.ScoreError(TABLE), co.Discretization(TABLE)
+PRICES = co.Prices(3.0, 1.0, 10_000)
+BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conflicts_are_named_with_the_amounts_of_closed_forms_and_remedies_solve(kind):
+    for seed in range(25) if FULL else range(1):
+        assert complaint(KINDS[kind](np.random.default_rng(100 + seed))) is None, (kind, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thin_feasible_set_is_never_refuted(kind):
+    """Each conflict relaxed by a thousandth more than it needs: whatever else happens, nothing is proved empty."""
+    if not FULL and kind in ("shares", "share_floor_and_cap", "user_sums", "monotone_floor_and_cap"):
+        pytest.skip("slow; CODESIGN_OPT_FULL=1 runs it")
+    for seed in range(8) if FULL else range(1):
+        instance = KINDS[kind](np.random.default_rng(200 + seed))
+        for name in instance.amounts:
+            program = instance.relaxed(name, 1.001).declaration
+            diagnose(program, first_point(program))
+
+
+def test_feasible_programs_far_from_their_first_reference_are_solved():
+    width = TABLE.log_width
+    present = np.exp(-((np.log(TABLE.sigma) + 1.2) ** 2) / 2.88) * width
+    z = (TABLE.sigma > 0.09) & (TABLE.sigma < 0.43)
+    rows = [*BUDGETS, co.named("more", lambda d: cp.sum(d.new_examples[z]) >= 1e4)]
+    spent = present / present.sum() * 5e5
+    plan = co.Problem(S + D, rows, spent=spent).solve()
+    assert plan.error == pytest.approx(8.5454e-4, rel=1e-4)
+    table = co.Coefficients(
+        co.Levels.log_uniform(0.01, 10, 20), np.tile([1.0, 0.0], 10), np.zeros(20), np.ones((1, 20)),
+        terminal="rescale",
+    )  # fmt: skip
+    rows = [co.Compute(co.Prices(1.0, 1.0, 100)) <= 1e6, lambda d: cp.sum(d.examples[1::2]) >= 3e5]
+    plan = co.Problem(co.ScoreError(table) + co.Discretization(table), rows).solve()
+    assert plan.certificate.optimal
+    assert plan.examples[1::2].sum() >= 3e5 * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("levels", [20, 120])
+def test_amounts_do_not_depend_on_the_number_of_levels(levels):
+    table = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5)).coefficients(levels=levels)
+    terms = co.ScoreError(table) + co.Discretization(table)
+    problem = co.Problem(terms, [co.Compute(PRICES) <= 1e9, co.Floor(1e4), co.Cap(5e3)])
+    with pytest.raises(co.InfeasibleError, match=r"lower value of 'Floor\(density\)' to 5,000") as caught:
+        problem.solve()
+    assert [c["amount"] for c in caught.value.conflicts] == pytest.approx([5e3, 5e3], rel=1e-6)
+
+
+def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_is_told():
+    def problem(floor, step):
+        rows = [co.Floor(floor, high=0.1), co.Cap(5e3, high=0.1), co.Floor(step, "steps"), co.Cap(0.05, "steps")]
+        return co.Problem(S + D, [co.Compute(PRICES) <= 1e9, *rows])
+
+    with pytest.raises(co.InfeasibleError, match="none of them can be relaxed enough alone; together") as caught:
+        problem(1e4, 0.1).solve()
+    found = {c["name"]: c["together"] for c in caught.value.conflicts}
+    assert all(c["amount"] is None for c in caught.value.conflicts)
+    moved = {name: amounts[0] for name, amounts in found.items() if amounts is not None and amounts[0] > 1e-6}
+    assert set(moved) == {"Floor(density, to 0.1)", "Floor(steps)"}
+    floor, step = 1e4 - 1.01 * moved["Floor(density, to 0.1)"], 0.1 - 1.01 * moved["Floor(steps)"]
+    assert problem(floor, step).solve().certificate.optimal
+
+
+def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
+    """Zero is admitted by them all, and the error is infinite there."""
+    coarse = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun()).coefficients(levels=16)
+    for rows, name in (
+        ([co.Share(0.3, 0.001, 0.02), co.Share(0.3, 0.02, 1), co.Share(0.3, 1, 100)], "Share"),
+        ([co.named("none", lambda d: cp.sum(d.examples[:5]) <= 0)], "none"),
+        ([co.Share(0.0, 0.01, 0.1)], "Share"),
+        ([co.Cap(0.0, high=0.1)], r"Cap\(density, to 0.1\)"),
+        ([co.Cap(0.0, "steps", high=0.1)], r"Cap\(steps, to 0.1\)"),
+    ):
+        with pytest.raises(co.InfeasibleError, match=f"{name}.*leave.* no (examples|steps) at sigma"):
+            co.Problem(co.ScoreError(coarse) + co.Discretization(coarse), [*BUDGETS, *rows]).solve()
+
+
+def test_without_a_proof_nothing_is_called_infeasible(monkeypatch):
+    """The solver says "infeasible", rightly; the library says so only with a proof of its own."""
+    monkeypatch.setattr("codesign_opt.programs.conflicts.refutation", lambda program, start: None)
+    with pytest.raises(co.NotCertifiedError, match="No feasible point was found, and infeasibility is not proved"):
+        co.Problem(S + D, [*BUDGETS, co.Floor(1e5)]).solve()
+
+
+def test_a_cap_of_zero_forbids_nothing_where_no_term_needs_examples():
+    class Pays(co.Term):
+        def expression(self, design):
+            return -1e-6 * cp.sum(design.examples)
+
+    plan = co.Problem(D + Pays(), [co.Cap(0.0, high=0.1), co.Compute(PRICES) <= 1e6]).solve()
+    assert plan.certificate.optimal
+    assert np.all(plan.examples[TABLE.sigma <= 0.1] == 0)
+
+
+def test_what_nothing_limits_is_named_with_its_levels():
+    class Pays(co.Term):
+        def expression(self, design):
+            return -1e-6 * cp.sum(design.examples)
+
+    training = co.Compute(co.Prices(3.0, 1.0, 1), part="training") <= 1e6
+    for terms, rows, message in (
+        (S + D + Pays(), BUDGETS[1:], "nothing limits the examples, .*Pays without end"),
+        (S + D, [BUDGETS[1], co.Cap(1e4, low=1.0)], "nothing limits the examples at sigma 0.00218 to 0.886"),
+        (S + D, [training, co.Cap(3.0, "steps", low=1.0)], "nothing limits the steps at sigma"),
+    ):
+        with pytest.raises(co.UnboundedError, match=message):
+            co.Problem(terms, rows).solve()
+
+
+def test_a_value_below_its_lower_bound_is_not_called_optimal_whatever_its_violations_cost():
+    """Budgets a hair above the floors: a violation of 1e-7 is worth a thousandth of the error."""
+    from codesign_opt.programs.proof import relative_gap
+
+    assert relative_gap(4.6442, 4.6490, 4.6442, price=0.0048, tolerance=1e-6) < -1e-4
+    assert not Certificate(4.6442, 4.6490, -1e-3, 1e-8).optimal
+    assert relative_gap(np.inf, 1.0, np.inf, tolerance=1e-6) == np.inf
+    prices = co.Prices(1.0, 1.0, 1)
+    steps = np.ones(len(TABLE.levels))
+    floor = 10.0
+    needed = floor * float(TABLE.log_width.sum())
+    for room in (1e-9, 1e-7, 1e-5):
+        rows = [co.Compute(prices, part="training") <= needed * (1 + room), co.Floor(floor, low=0.003)]
+        try:
+            plan = co.Problem(S, rows, steps=steps).solve()
+        except co.NotCertifiedError:
+            continue
+        assert plan.error >= plan.certificate.lower_bound * (1 - 2e-6)
+
+
+def test_certify_refuses_fewer_examples_than_are_spent():
+    problem = co.Problem(S + D, BUDGETS, spent=np.full(60, 10.0))
+    with pytest.raises(ValueError, match=r"examples are 5 at index 3 \(sigma = .*fewer than the 10 already spent"):
+        problem.certify(examples=np.where(np.arange(60) == 3, 5.0, 20.0), steps=np.full(60, 0.2))
+    proof = problem.certify(examples=np.full(60, 10.0), steps=np.full(60, 0.2))
+    assert proof.relative_gap > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 0.0, r"Problem.steps is 0 at index 7 \(sigma = .*infinite without any"),
+        ("examples", 0.0, r"Problem.examples is 0 at index 7 \(sigma = .*infinite without any"),
+        ("steps", np.nan, "Problem.steps is nan at index 7"),
+        ("steps", 1e300, r"Problem.steps is 1e\+300 at index 7"),
+        ("examples", 1e300, r"Problem.examples is 1e\+300 at index 7"),
+    ],
+)
+def test_given_quantities_that_make_no_finite_error_are_refused_by_field_and_level(name, value, message):
+    given = np.where(np.arange(60) == 7, value, 1.0)
+    with pytest.raises(ValueError, match=message):
+        co.Problem(S + D, BUDGETS, **{name: given})
+
+
+def test_zero_steps_are_accepted_where_nothing_needs_any():
+    table = replace(TABLE, score=np.where(np.arange(60) == 7, 0.0, TABLE.score), final_score=0.0)
+    steps = np.where(np.arange(60) == 7, 0.0, 1.0)
+    plan = co.Problem(co.ScoreError(table), [co.Compute(PRICES, part="training") <= 1e6], steps=steps).solve()
+    assert plan.certificate.optimal
