@@ -75,7 +75,7 @@ def settle(
 
 
 def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:
-    """Gives `wanted` their values in the solved form, the design's columns held; sizes of the others, None on failure."""
+    """Gives `wanted` their values, the design's columns held; the sizes of the others, None on failure."""
     program = form.program
     fixed, values = np.zeros(len(program.cost), dtype=bool), np.zeros(len(program.cost))
     for variable in design.variables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,9 @@ class StandardForm:
 
 def standard_form(problem: cp.Problem) -> StandardForm:
     """cvxpy's own translation for CLARABEL, quadratic objectives as cones; the objective must have no constant."""
-    data, _, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of exponents that are rational numbers to rounding
+        data, _, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
     dims, starts = data["dims"], data["param_prob"].var_id_to_col
     powers = [(float(a), 1 - float(a)) for a in dims.p3d] + [tuple(map(float, weights)) for weights in dims.pnd]
     cones = Cones(dims.zero, dims.nonneg, tuple(dims.soc), tuple(dims.psd), dims.exp, tuple(powers))

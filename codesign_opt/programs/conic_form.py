@@ -122,8 +122,10 @@ class ConicForm:
         if previous is not None and previous.has_point:
             size = np.abs(previous.primal)
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
-        options = {"near": near, "known": known, "verbose": verbose, "time_limit": time_limit}
-        return solve_conic(whole.cost, whole.matrix, whole.right, whole.cones, **options)
+        return solve_conic(
+            whole.cost, whole.matrix, whole.right, whole.cones,
+            near=near, known=known, verbose=verbose, time_limit=time_limit,
+        )  # fmt: skip
 
     def users(self, solution: ConicSolution) -> ConicProgram:
         """The rows of what the user wrote, as they were scaled for the solver."""

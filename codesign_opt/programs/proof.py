@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,15 +58,14 @@ def certify(
     pairs = list(zip(compiled.rows, multipliers, strict=True))
     price = sum(float(np.abs(y) @ row.excess(point)) for row, y in pairs if not row.box)
     value = _valued(compiled, point)
-    lower, method = -np.inf, ""
+    bounds = [(conic, "conic dual")]
     if compiled.design.fixed_steps and any(leaf.term.as_information is not None for leaf in compiled.leaves):
-        lower, method = _equivalence(compiled, point), "equivalence theorem"
+        bounds.append((_equivalence(compiled, point), "equivalence theorem"))
     enough = value.total + price - tolerance * value.scale
-    if not lower >= enough:
+    if not max(bounds)[0] >= enough:
         separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
-        lower, method = max((lower, method), (separable, "separable Lagrangian"))
-    if not lower >= conic:
-        lower, method = conic, "conic dual"
+        bounds.append((separable, "separable Lagrangian"))
+    lower, method = max(bounds)
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
@@ -97,12 +97,14 @@ def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, e
     """The Lagrangian's bound, with multipliers raised by as much as a conic solver rounds where they fall short.
 
     Where a part is linear, by its tangent, a multiplier too small by a rounding makes every level too dear to leave
-    alone, and each costs the bound that rounding; raised multipliers cost it once.
+    alone, and each costs the bound that rounding; raised multipliers cost it once. -inf where something has no
+    gradient at the point: the conic dual needs none.
     """
     lower = -np.inf
     for rounding in (0.0, *_RAISED):
         raised = [multiplier * (1 + rounding) for multiplier in multipliers]
-        lower = max(lower, lagrangian(compiled, raised, point).value())
+        with contextlib.suppress(ConvexityError):
+            lower = max(lower, lagrangian(compiled, raised, point).value())
         if lower >= enough:
             break
     return lower

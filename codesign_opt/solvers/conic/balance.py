@@ -1,10 +1,10 @@
 """Balance: a conic program brought to order one by symmetries of its cones.
 
 Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
-one factor and a boost in its first two rows, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be
-multiplied by anything. The logarithms of these factors that bring the entries of A and b nearest to one are a
-least-squares problem (Curtis and Reid 1972), so that neither the user's units nor the powers of them that enter a cone
-matter to the solver.
+one factor and a boost in its first two rows, an exponential cone by one factor and a shear, a power cone
+prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be multiplied by anything. The logarithms of these factors that
+bring the entries of A and b nearest to one are a least-squares problem (Curtis and Reid 1972), so that neither the
+user's units nor the powers of them that enter a cone matter to the solver.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _HELD = 1.0  # weight of a column's known size against that of one entry
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """A scaled program: turn' diag(factors) turn (A diag(columns), b), and cost_factor diag(columns) c.
+    """A scaled program: turn' diag(factors) turn shear (A diag(columns), b), and cost_factor diag(columns) c.
 
     The order of these products matters: c^2 <= a b with a and b twenty decades apart is known by a + b and a - b alone,
     which agree in every digit. `turn` tells them apart exactly before anything is multiplied.
     """
 
+    shear: sparse.csr_array
     turn: sparse.csr_array
     factors: Array
     columns: Array
@@ -42,15 +43,15 @@ class Balance:
     def rows(self, values: Any) -> Any:
         """A matrix or a vector of rows, scaled."""
         if sparse.issparse(values):
-            turned = sparse.csr_array(self.turn @ values)
+            turned = sparse.csr_array(self.turn @ (self.shear @ values))
             return self.turn.T @ (sparse.diags_array(self.factors) @ turned)
-        return self.turn.T @ (self.factors * (self.turn @ values))
+        return self.turn.T @ (self.factors * (self.turn @ (self.shear @ values)))
 
     def primal(self, scaled: Array) -> Array:
         return self.columns * scaled
 
     def dual(self, scaled: Array) -> Array:
-        return np.asarray(self.rows(scaled)) / self.cost_factor  # turn and factors are symmetric
+        return np.asarray(self.shear.T @ (self.turn.T @ (self.factors * (self.turn @ scaled)))) / self.cost_factor
 
 
 def balanced(
@@ -62,6 +63,8 @@ def balanced(
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry.
     """
+    shear = _shear(matrix, right, cones, near)
+    matrix, right = sparse.csc_array(shear @ matrix), shear @ right
     turn = _rotation(matrix, cones)
     turned = sparse.coo_array(turn @ matrix)
     turned_right = turn @ right
@@ -72,7 +75,21 @@ def balanced(
     scale = np.exp2(np.round(columns))
     priced = np.abs(cost * scale)
     top = float(priced.max(initial=0.0))
-    return Balance(turn, factors, scale, 1 / top if top > 0 else 1.0)
+    return Balance(shear, turn, factors, scale, 1 / top if top > 0 else 1.0)
+
+
+def _shear(matrix: sparse.csc_array, right: Array, cones: Cones, near: Array) -> sparse.csr_array:
+    """(R, R) the exponential cones' own symmetry, (x, y, z) to (x + y log k, y, k z), with k z of the size of y."""
+    entries = np.asarray(abs(matrix).multiply(near[None, :]).max(axis=1).todense()).ravel()
+    size = np.maximum(entries, np.abs(right))
+    x, y, z = cones.exponential_rows.T
+    known = (size[y] > 0) & (size[z] > 0)
+    shift = np.zeros(len(x))
+    shift[known] = np.round(np.log2(size[y[known]] / size[z[known]]))
+    diagonal = np.ones(len(cones))
+    diagonal[z] = np.exp2(shift)
+    off = sparse.coo_array((np.log(2.0) * shift, (x, y)), shape=(len(cones), len(cones)))
+    return sparse.csr_array(sparse.diags_array(diagonal) + off)
 
 
 def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:
@@ -122,10 +139,11 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
         return sparse.csr_array(shares)
     lil = sparse.lil_array(shares)
     for exponents, rows in cones.power_rows:
-        for block, weights in zip(rows, exponents, strict=True):
-            for row in block[:-1]:
-                lil[row, block[0]], lil[row, row] = 0.0, 1.0
-            lil[block[-1], block[:-1]] = weights
+        groups: Any = rows.tolist()
+        for group, weights in zip(groups, exponents, strict=True):
+            for row in group[:-1]:
+                lil[row, group[0]], lil[row, row] = 0.0, 1.0
+            lil[group[-1], group[:-1]] = weights
     return sparse.csr_array(lil)
 
 

@@ -15,6 +15,8 @@ from .balance import Balance, balanced
 
 __all__ = ["ConicSolution", "solve_conic"]
 
+_TOLERANCE = 1e-11  # of gap and residuals, relative: more than the solver reaches on hard programs
+
 
 @dataclass(frozen=True, eq=False)
 class ConicSolution:
@@ -52,7 +54,6 @@ def solve_conic(
     *,
     near: Array | None = None,
     known: float = 1.0,
-    tolerance: float = 1e-11,
     time_limit: float = np.inf,
     verbose: bool = False,
 ) -> ConicSolution:
@@ -61,13 +62,12 @@ def solve_conic(
     Args:
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry of the matrix.
-        tolerance: relative, of gap and residuals.
         time_limit: seconds of one solve.
         verbose: show the solver's log.
     """
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _TOLERANCE
     balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near, known=known)
     scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
     costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))

@@ -1,0 +1,61 @@
+"""A plain joint program with user parts, stated twice: for the library, and raw in cvxpy in shares of the budget."""
+
+import warnings
+
+import cvxpy as cp
+import numpy as np
+
+import codesign_opt as co
+
+N, K = 2e5, 15.0  # examples and steps in total
+
+
+class Plain:
+    """Score error and discretisation with a local coupling on L levels; `raw` solves the same with one user part."""
+
+    def __init__(self, size):
+        self.levels = levels = co.Levels.log_uniform(0.01, 30.0, size)
+        self.width = levels.log_width
+        self.error = self.width * (1 + np.sin(2 * np.log(levels.sigma)) ** 2) * N / 7.0
+        self.kappa = np.full(size, 0.6 * K / size)
+        self.response = 3e-2 * (K / size) * np.stack([1 + levels.sigma**0.2, np.ones(size)]) / np.sqrt(size)
+        lengths = self.width / self.kappa
+        self.table = co.Coefficients(
+            levels, score=self.error / self.width**2, floor=np.zeros(size), response=self.response / self.width**2,
+            order=1, coupling=co.Local(lambda _: lengths), terminal="rescale",
+        )  # fmt: skip
+        self.prices = co.Prices(1.0, 0.1 * N / K, 1)
+        self.present = N / size * (1 + 0.5 * np.cos(3 * np.log(levels.sigma)))
+
+    def problem(self, terms=(), rows=(), score=True):
+        objective = co.Discretization(self.table)
+        for term in ([co.ScoreError(self.table)] if score else []) + [own(term) for term in terms]:
+            objective = objective + term
+        return co.Problem(objective, [co.Compute(self.prices) <= N, co.Steps() <= K, *rows])
+
+    def score(self, x, n, error):
+        """sum of A/m max(1, kappa/n), by logarithms: another form than the library's."""
+        share = len(error) * x
+        inverse = cp.exp(-cp.log(share) - cp.log(cp.multiply(1 / self.kappa, n)))
+        return cp.sum(cp.multiply(error * len(error) / N, cp.maximum(cp.inv_pos(share), inverse)))
+
+    def raw(self, terms=(), rows=(), score=True):
+        """The optimal value; `terms` and `rows` are functions of examples and steps as expressions."""
+        size = len(self.width)
+        y, v = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)  # one on the average level
+        x, n = y / size, K / size * v
+        m = N * x
+        objective = cp.sum_squares(self.response @ cp.inv_pos(n))
+        objective += self.score(x, n, self.error) if score else 0.0
+        objective += sum(term(m, n) for term in terms)
+        budget = [cp.sum(x) + cp.sum(n) * 0.1 / K <= 1, cp.sum(n) <= K]
+        problem = cp.Problem(cp.Minimize(objective / 100), budget + [part for row in rows for part in row(m, n)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its "inaccurate" is judged by the comparison
+            problem.solve(solver="CLARABEL", tol_gap_rel=1e-9, tol_feas=1e-9, tol_gap_abs=1e-9)
+        return 100 * problem.value
+
+
+def own(function):
+    """A term of the user's from a function of the design."""
+    return type("Own", (co.Term,), {"expression": lambda _, design: function(design)})()

@@ -1,0 +1,77 @@
+"""Programs that were called infeasible or refused: spent beyond the budget, target errors, rows in raw units."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from tests.helpers.raw_user_programs import own
+
+MODEL = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun())
+TABLE = MODEL.coefficients(levels=30)
+ERROR = co.ScoreError(TABLE) + co.Discretization(TABLE)
+PRICES = co.Prices(3.0, 1.0, 10_000)
+BUDGET = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
+
+
+def test_spent_examples_beyond_the_budget_and_new_ones_asked_for_elsewhere():
+    shape = np.exp(-((np.log(TABLE.sigma) + 1.2) ** 2) / 2.88) * TABLE.log_width
+    there = (TABLE.sigma > 0.09) & (TABLE.sigma < 0.43)
+    more = co.named("more", lambda d: cp.sum(d.new_examples[there]) >= 1e4)
+    plan = co.Problem(ERROR, [*BUDGET, more], spent=shape / shape.sum() * 5e5).solve()
+    assert plan.certificate.optimal
+    assert plan.new_examples[there].sum() >= 1e4 * (1 - 1e-7)
+
+
+def test_examples_on_levels_without_score_error():
+    levels = co.Levels.log_uniform(0.01, 10, 20)
+    table = co.Coefficients(levels, np.tile([1.0, 0.0], 10), np.zeros(20), np.ones((1, 20)), terminal="rescale")
+    rows = [co.Compute(co.Prices(1.0, 1.0, 100)) <= 1e6, lambda d: cp.sum(d.examples[1::2]) >= 3e5]
+    assert co.Problem(co.ScoreError(table) + co.Discretization(table), rows).solve().certificate.optimal
+
+
+@pytest.mark.parametrize("factor", [1.02, 1.5, 10.0, 300.0])
+def test_the_cheapest_plan_for_a_target_error_and_the_best_plan_at_its_price_agree(factor):
+    target = factor * co.Problem(ERROR, BUDGET).solve().error
+    cheapest = co.Problem(co.Compute(PRICES), [target >= ERROR, co.Steps() <= 18]).solve()
+    assert cheapest.certificate.optimal
+    again = co.Problem(ERROR, [co.Compute(PRICES) <= cheapest.certificate.value, co.Steps() <= 18]).solve()
+    assert again.error == pytest.approx(target, rel=1e-5)
+
+
+@pytest.mark.parametrize("decade", [2, 6, 10, 12])
+@pytest.mark.parametrize("kind", ["norm", "squares", "kl"])
+def test_rows_in_raw_units_are_what_they_are_in_shares(kind, decade):
+    total = 10.0**decade
+    present, prices = np.full(30, total / 180), co.Prices(3.0, 1.0, 1.0)
+    row = {
+        "norm": lambda unit: lambda d: cp.norm((d.examples - present) / unit) <= 0.1 * total / unit,
+        "squares": lambda unit: lambda d: cp.sum_squares((d.examples - present) / unit) <= (0.1 * total / unit) ** 2,
+        "kl": lambda unit: lambda d: cp.sum(cp.kl_div(d.examples / unit, present / unit)) <= 0.02 * total / unit,
+    }[kind]
+    plans = [
+        co.Problem(ERROR, [co.Compute(prices) <= total, co.Steps() <= 18, row(u)]).solve() for u in (1.0, total / 30)
+    ]
+    assert all(plan.certificate.optimal for plan in plans)
+    assert plans[0].certificate.value == pytest.approx(plans[1].certificate.value, rel=2e-6)
+
+
+def test_the_papers_problem_for_the_step_size_has_its_closed_form():
+    """min sum d n^-2 with sum n <= K: n in proportion to d^(1/3), value (sum d^(1/3))^3 / K^2."""
+    levels = co.Levels.log_uniform(0.01, 10.0, 60)
+    table = co.Coefficients(levels, np.zeros(60), np.zeros(60), np.zeros((0, 60)), coupling=co.PerStep(1.0),
+                            terminal="rescale")  # fmt: skip
+    weight = levels.sigma**-1.5 * (levels.sigma * levels.log_width) ** 3
+    term = own(lambda d: cp.sum(cp.multiply(weight, cp.power(d.steps, -2))))
+    proof = co.Problem(co.ScoreError(table) + term, [co.Steps() <= 20]).solve().certificate
+    assert proof.optimal
+    assert proof.value == pytest.approx(np.sum(weight ** (1 / 3)) ** 3 / 20**2, rel=1e-6)
+
+
+def test_whole_numbers_and_shared_variables_are_refused_by_name():
+    choice = cp.Variable(30, boolean=True, name="chosen")
+    with pytest.raises(co.ConvexityError, match=r"pick.*boolean variable 'chosen'"):
+        co.Problem(ERROR, [*BUDGET, co.named("pick", lambda d: d.examples <= 1e6 * choice)])
+    level = cp.Variable(name="level")
+    with pytest.raises(TypeError, match="share the variable 'level'"):
+        co.Problem(ERROR + own(lambda d: level), [*BUDGET, co.named("row", lambda d: cp.max(d.density) <= level)])

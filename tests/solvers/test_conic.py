@@ -1,0 +1,48 @@
+"""Balance of conic programs: symmetries of the cones, and programs twelve decades from one."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from codesign_opt.solvers.conic.balance import balanced
+from codesign_opt.solvers.conic.solve import solve_conic
+from tests.certificate.test_conic import CONES, inside
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scaled_rows_stay_in_their_cones_both_ways(seed):
+    """A point of K is moved within K, and so is one of the dual cone: z's >= 0 for both."""
+    rng = np.random.default_rng(seed)
+    size = len(CONES)
+    matrix = sparse.random_array((size, 12), density=0.3, rng=rng) * 1.0
+    matrix = sparse.csc_array(sparse.diags_array(10 ** rng.uniform(-6, 6, size)) @ matrix)
+    right = 10 ** rng.uniform(-6, 6, size) * rng.integers(0, 2, size)
+    balance = balanced(np.ones(12), matrix, right, CONES, np.zeros(12))
+    for _ in range(20):
+        s, t = inside(CONES, rng), inside(CONES, rng)
+        scaled = balance.rows(s)
+        parts = [(rows, scaled[rows]) for rows in CONES.second_order_rows]
+        assert all(np.all(np.linalg.norm(p[:, 1:], axis=1) <= p[:, 0] * (1 + 1e-6)) for _, p in parts)
+        x, y, z = scaled[CONES.exponential_rows].T
+        assert np.allclose(y * np.exp(x / y), z, rtol=1e-8)
+        for exponents, rows in CONES.power_rows:
+            assert np.allclose(
+                np.prod(scaled[rows][:, :-1] ** exponents, axis=1), np.abs(scaled[rows][:, -1]), rtol=1e-9
+            )
+        assert balance.dual(t) @ s * balance.cost_factor == pytest.approx(t @ scaled, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("decades", [-10, -6, 0, 6, 10])
+def test_a_squared_norm_is_solved_in_any_unit(decades):
+    """min sum x with sum (U x - U)^2 <= U^2 has x = 1 - 1/sqrt(n), whatever U."""
+    import cvxpy as cp
+
+    from codesign_opt.modeling.standard_form import standard_form
+
+    unit, size = 10.0**decades, 5
+    x, total = cp.Variable(size), cp.Variable()
+    rows = [cp.sum_squares(unit * (x - 1)) <= unit**2, cp.sum(x) <= total]
+    form = standard_form(cp.Problem(cp.Minimize(total), rows))
+    program = form.program
+    found = solve_conic(program.cost, program.matrix, program.right, program.cones)
+    assert found.primal[form.columns([x])] == pytest.approx(1 - 1 / np.sqrt(size), rel=1e-8)
