@@ -17,6 +17,7 @@ from .rows import PLACEHOLDER, Row, jacobians
 __all__ = ["conic_bound"]
 
 _ROUNDING = 1e-14  # of the sums over levels, relative
+_TRUSTED = 1e-5  # most that stated sizes may be charged, against the objective's size
 _STATED = 1e3  # auxiliary variables are taken to stay below so many times their size at the candidate
 
 
@@ -54,7 +55,10 @@ def _bound(
             left[columns[endless]] = -slope[columns[endless]]
             price = np.where(endless, 0.0, slope[columns] / (balance.columns[columns] * units))
         prices.append(unit * price)
-    bound.add_linear(-unit * _STATED * float(left @ np.maximum(size, 1.0)), prices[0], prices[1])
+    charged = unit * _STATED * float(left @ np.maximum(size, 1.0))
+    if not charged <= _TRUSTED * compiled.unit:
+        return -np.inf  # stated sizes may pay for rounding; where they decide, they would have to be proved
+    bound.add_linear(-charged, prices[0], prices[1])
     value = bound.value()
     # what rounding of c + A'z and of the sums may have added
     return value - unit * users.rounding(dual, size) - _ROUNDING * abs(value)
