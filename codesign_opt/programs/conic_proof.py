@@ -60,8 +60,9 @@ def _bound(
         return -np.inf  # stated sizes may pay for rounding; where they decide, they would have to be proved
     bound.add_linear(-charged, prices[0], prices[1])
     value = bound.value()
-    # what rounding of c + A'z and of the sums may have added
-    return value - unit * users.rounding(dual, size) - _ROUNDING * abs(value)
+    # what rounding of the data, of c + A'z and of the sums may have added
+    rounding = compiled.unit * form.data_rounding(solution, dual) + unit * users.rounding(dual, size)
+    return value - rounding - _ROUNDING * abs(value)
 
 
 def _boxed(compiled: Compiled, point: Point) -> LagrangianBound:
