@@ -211,9 +211,7 @@ class Design:
                 (self.fixed_steps, self.step_variable, reference.steps, point.steps),
             )
         )
-        return replace(
-            self, new_variable=ones, step_variable=ones, reference=Point(examples, reference.spent, steps)
-        )
+        return replace(self, new_variable=ones, step_variable=ones, reference=Point(examples, reference.spent, steps))
 
     def point(self) -> Point:
         """The point at the variables' current values."""
