@@ -20,7 +20,7 @@ from ..modeling.parameters import parameters_of, settled
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from .attempts import Solver, not_certified, rated, solve_declared
-from .declaration import Declaration
+from .declaration import Declaration, refuse_unspent
 from .declared_program import DeclaredProgram, declared_program
 from .description import describe
 from .needs import check_given
@@ -41,14 +41,15 @@ class Problem:
         objective: a term or a sum of terms.
         constraints: bounds (`term <= limit`), Constraint objects, functions of the design that
             return cvxpy constraints, or any of these with a name, `named("…", …)`.
-        examples: (L,) examples on each level, where training is given; None where it is decided.
+        examples: (L,) all examples on each level, spent ones included, where training is given; None where it is
+            decided.
         steps: (L,) sampler steps on each level, where the sampler is given.
         spent: (L,) examples already spent: they count and cost nothing.
 
     Raises:
         ConvexityError: a term or constraint that is not convex, by name.
         ValueError, TypeError: terms on different levels, on tables of different samplers or couplings, a wrong
-            shape, an unusable constraint.
+            shape, an unusable constraint, fewer examples than are spent.
 
     >>> import numpy as np
     >>> from codesign_opt import Coefficients, Levels, Local, Prices
@@ -140,7 +141,7 @@ class Problem:
             return np.interp(logs, known, values / plan.levels.log_width) * self.levels.log_width
 
         return Point(
-            moved(plan.new_examples) if self.examples is None else self.examples,
+            moved(plan.new_examples) if self.declaration.new_examples is None else self.declaration.new_examples,
             self.spent_examples,
             moved(plan.steps) if self.steps is None else self.steps,
         )
@@ -278,21 +279,10 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
         if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
     if filled["examples"] is not None and examples is not None:
-        _refuse_unspent(program, filled["examples"])
+        refuse_unspent("Problem.certify: examples", filled["examples"], program.spent, program.levels)
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
     return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
-
-
-def _refuse_unspent(program: Declaration, examples: Array) -> None:
-    """Refuse fewer examples than are spent already: they would be rated as if they were not."""
-    less = np.flatnonzero(examples < program.spent * (1 - 1e-12))
-    if less.size:
-        at = int(less[0])
-        raise ValueError(
-            f"Problem.certify: examples are {examples[at]:.6g} at index {at} (sigma = {program.levels.sigma[at]:.3g}), "
-            f"fewer than the {program.spent[at]:.6g} already spent there; they count all examples, spent ones included."
-        )
 
 
 def _check(program: Declaration) -> None:
