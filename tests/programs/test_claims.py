@@ -102,6 +102,7 @@ def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
 def test_without_a_proof_nothing_is_called_infeasible(monkeypatch):
     """The solver says "infeasible", rightly; the library says so only with a proof of its own."""
     monkeypatch.setattr("codesign_opt.programs.conflicts.refutation", lambda program, start: None)
+    monkeypatch.setattr("codesign_opt.programs.conflicts.starvation", lambda program, needs, start: None)
     with pytest.raises(co.NotCertifiedError, match="No feasible point was found, and infeasibility is not proved"):
         co.Problem(S + D, [*BUDGETS, co.Floor(1e5)]).solve()
 
