@@ -200,8 +200,9 @@ class Problem:
                 part's solution; "declared" always takes the cvxpy declaration. `plan.attempts` says
                 which was used.
             tolerance: certified relative gap at which the answer is accepted.
-            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options
-                the declared program is solved, by that solver and no other.
+            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options the declared
+                program is solved by that solver. Where what it returns is not proved, the same program in conic form
+                is solved beside it, always by CLARABEL, for its point and for the dual that the proof needs.
             start: a plan of a similar problem, the first reference.
             verbose: show the solver's log.
             time_limit: seconds for all attempts together, building included. No attempt starts after it; CLARABEL is
@@ -216,6 +217,8 @@ class Problem:
         chosen = "CLARABEL" if solver is None else choice(solver, "solver", cp.installed_solvers())
         if solver is not None or options:
             method = "declared"
+        if not isinstance(start, (Plan, type(None))):
+            raise TypeError(f"Problem.solve: start is {start!r}; give a Plan, of this problem or of a similar one.")
         begin = None if start is None else self._from_plan(start)
         program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
@@ -265,6 +268,8 @@ class Problem:
         Args:
             start: a plan around which it is scaled; unless given the structured part's solution, or a first guess.
         """
+        if not isinstance(start, (Plan, type(None))):
+            raise TypeError(f"Problem.cvxpy: start is {start!r}; give a Plan, of this problem or of a similar one.")
         return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
 
 

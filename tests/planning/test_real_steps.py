@@ -200,7 +200,7 @@ def test_a_cap_of_another_table_is_refused_by_name():
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.0), process=co.EDM(0.01, 18.7))
     trust = co.TrustCap(model.coefficients(0.1, levels=100), 1.0)
     table = model.coefficients(0.02, levels=100)
-    with pytest.raises(ValueError, match="TrustCap: its table has .* levels from sigma = 0.1"):
+    with pytest.raises(ValueError, match=r"TrustCap: its table has .* levels from sigma = 0\.1"):
         co.Problem(co.Discretization(table), [co.Steps() <= 10, trust])
 
 
