@@ -16,7 +16,7 @@ from ..ingredients.evaluations import evaluations, final_steps, least_steps, ste
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
-from ..modeling import Term
+from ..modeling import InformationError, Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
@@ -164,9 +164,23 @@ class Search:
         return _best_of(study, sweep(study, low, high, tried, self.tell, narrow=narrow), low, high, self.tolerance)
 
 
+def _refuse_one_stop(study: Study) -> None:
+    """A term of shared parameters on the levels of one stopping point has no value at another."""
+    for leaf in (leaf for term in study.terms for _, leaf in term.leaves()):
+        found = next((part for part in (leaf, *leaf.components()) if isinstance(part, InformationError)), None)
+        if found is not None:
+            raise ValueError(
+                f"codesign: {leaf.name} is on the levels of one stopping point and the search tries many; give "
+                "co.SharedParameters(levels, features, response), which is an InformationError at each of them, or "
+                "the stopping_sigma that its levels start at."
+            )
+
+
 def _plan(study: Study, how: Search) -> Plan:
     """The best plan of a study: certified, handed out in whole steps, its few steps stopping where they should."""
     low, high = how.range(study.model)
+    if how.stopping_sigma is None:
+        _refuse_one_stop(study)
     probe = study.model.probe
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
