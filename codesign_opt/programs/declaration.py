@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array, vector
@@ -83,7 +84,19 @@ class Declaration:
             tuple(objective.leaves()), named, levels, table, given["examples"], given["steps"], before,
             any(leaf.needs_examples for leaf in everyone), {}, Box.empty(len(levels)), frozenset(),
         )  # fmt: skip
+        if not stated.uses_examples and any(stated._limits_examples(item.what) for item in named):
+            stated = replace(stated, uses_examples=True)  # nothing needs them, and a row may still ask for some
         return stated._read(stated.design(stated.neutral))
+
+    def _limits_examples(self, what: Any) -> bool:
+        """Whether rows that a user's function makes are about the examples."""
+        if isinstance(what, (Bound, Constraint)):
+            return False  # the library's are met where there are none, or are level bounds
+        design = replace(self, uses_examples=True).design(self.neutral)
+        made = what(design)
+        rows = made if isinstance(made, (list, tuple)) else [made]
+        chosen = {v.id for v in design.new_variable.variables()}
+        return any(v.id in chosen for row in rows if isinstance(row, cp.Constraint) for v in row.variables())
 
     def _read(self, design: Design) -> Declaration:
         """The same with its terms taken apart and its budgets and level bounds read; none depends on a reference."""
