@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from ..results.plan import Plan
 from .question import Study
 
 __all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
+
+Slope = Callable[[NodeErrors], Array]
 
 _LEAST = 1e-9  # of the largest density, where 1 / density is asked for
 _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
@@ -93,16 +96,16 @@ class HeldExamples:
 
     def __call__(self, sigmas: Array) -> tuple[float, Array]:
         """`value` of a grid (K+1,) and its derivatives by log sigma of the positive nodes."""
-        return self.with_slope(sigmas, self.study.model.node_errors(sigmas))
+        return self.with_slope(sigmas, *self.study.model.node_errors_and_slope(sigmas))
 
-    def with_slope(self, sigmas: Array, errors: NodeErrors) -> tuple[float, Array]:
+    def with_slope(self, sigmas: Array, errors: NodeErrors, by_weights: Slope) -> tuple[float, Array]:
         """The same where the errors of the grid's nodes are known."""
         model = self.study.model
         logs = np.log(sigmas[sigmas > 0])
         weights = self.weights(logs)
         value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
         value += float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
-        slope = np.array(model.node_errors_gradient(sigmas, weights))
+        slope = np.array(by_weights(weights))
         slope[:-1] += self._taken
         slope[1:] -= self._taken
         # the weight of a node depends on it and the next alone, that of the last on the one before: every other at once
@@ -183,7 +186,7 @@ class BestExamples:
 
     def value(self, sigmas: Array) -> float:
         """The least score error and the floor of a grid (K+1,)."""
-        return self._best(sigmas)[0].value(sigmas)
+        return self._best(sigmas, self.study.model.node_errors(sigmas)).value(sigmas)
 
     def held(self, sigmas: Array) -> Cost:
         """What descends from a grid: itself, as the best examples are known for any."""
@@ -195,12 +198,12 @@ class BestExamples:
 
     def __call__(self, sigmas: Array) -> tuple[float, Array]:
         """`value`, and its derivatives by log sigma of the positive nodes."""
-        held, errors = self._best(sigmas)
-        return held.with_slope(sigmas, errors)
+        errors, by_weights = self.study.model.node_errors_and_slope(sigmas)
+        return self._best(sigmas, errors).with_slope(sigmas, errors, by_weights)
 
-    def _best(self, sigmas: Array) -> tuple[HeldExamples, NodeErrors]:
+    def _best(self, sigmas: Array, errors: NodeErrors) -> HeldExamples:
         model = self.study.model
-        logs, errors = np.log(sigmas[sigmas > 0]), model.node_errors(sigmas)
+        logs = np.log(sigmas[sigmas > 0])
         steps, ones = logs[:-1] - logs[1:], np.ones(logs.size - 1)
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
@@ -217,7 +220,7 @@ class BestExamples:
         shares = _shares(each, price, near, last)
         spent = float(price @ shares)
         density = shares * self.money / spent
-        return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2), errors
+        return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
 
 
 def _shares(each: Array, price: Array, near: Array, last: float) -> Array:

@@ -32,11 +32,12 @@ _FEW = 16  # steps up to which stopping points far from the program's are starts
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _MOVES, _MORE_MOVES = 8, 25, 100  # of every start, and of the best of them
+_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES = 8, 2, 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
+_REFINED = 3  # so many of the best sizes
 _ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
 
 Examples = BestExamples | ExamplesCost
@@ -130,7 +131,8 @@ class GridSearch:
             hopeless = hopeless + 1 if found is None or found.bias > self._best.total else 0
             if hopeless == (2 if self._signed else 1):  # fewer steps still leave more
                 break
-        for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
+        more = self._best.steps == wanted or not self._closed  # else the best lies below
+        for k in [k for k in [*ladder, self._most] if more and wanted < k <= self._most]:
             found = self._fit(k, alone=True)
             if found is None or found.total > self._best.total:
                 break
@@ -139,6 +141,15 @@ class GridSearch:
             near = {k: self._near(k) for k in range(self._least, min(self._best.steps + 2, self._most) + 1)}
             for k, grids in near.items():
                 self._fit(k, alone=True, near=grids)
+        if self._closed:
+            self._refine()
+
+    def _refine(self) -> None:
+        """Many moves for the best sizes: few steps lie in flat valleys, where their errors cancel."""
+        best = [each for each in sorted(self._found.values(), key=lambda found: found.total) if each.steps <= _FEW]
+        for found in [each for each in best[:_REFINED] if each.total <= _NEAR_FEW * self._best.total]:
+            cost = self._cost(found.sigmas, self._money(found.sigmas))
+            self._found[found.steps] = self._descended(found, cost, _MORE_MOVES)
 
     def _below_the_cap(self) -> None:
         """The most steps that are allowed, and few steps all, each from what is found without the limit alone."""
@@ -205,9 +216,9 @@ class GridSearch:
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
         if self._closed and len(kept) > 1:  # a few moves show which start leads down
-            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:1]
+            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
-        if steps <= _DESCENDED and (self._closed or not self.study.trains):
+        if steps <= (0 if self.study.trains else _DESCENDED):
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
         if self.study.trains and not self._closed:
