@@ -91,7 +91,7 @@ def _of_rows(item: Named, design: Design) -> tuple[list[StepLimits], Any]:
     return told, named(item.name, left)
 
 
-def _limits(box: Box, row: cp.constraints.Inequality, design: Design) -> StepLimits | None:
+def _limits(box: Box, row: Any, design: Design) -> StepLimits | None:
     """The limits as their author speaks of them: of densities, affine in the steps, or of lengths, which are not."""
     if row.expr.is_affine():
         return StepLimits.of_box(box, design.levels)

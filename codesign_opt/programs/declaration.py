@@ -104,7 +104,7 @@ class Declaration:
                 continue
             for row in rows_of(item, design):
                 stated = [row.stated, *(side for part in row.auxiliary for side in part.args)]
-                if any(v.id == design.new_variable.id for e in stated for v in e.variables()):
+                if any(v is design.new_variable for e in stated for v in e.variables()):
                     return True
         return False
 
