@@ -207,7 +207,7 @@ class Design:
         # built-in terms read a given quantity from the reference; the variable is one of nothing but ones then
         ones, reference = cp.Constant(np.ones(len(self))), self.reference
         examples, steps = (
-            np.maximum(value * variable.value, 0.0) if fixed else np.maximum(chosen, 0.0)
+            np.maximum(value * np.asarray(variable.value), 0.0) if fixed else np.maximum(chosen, 0.0)
             for fixed, variable, value, chosen in (
                 (self.fixed_examples, self.new_variable, reference.new_examples, point.new_examples),
                 (self.fixed_steps, self.step_variable, reference.steps, point.steps),

@@ -87,7 +87,7 @@ def _value(parameter: cp.Expression, default: float | None) -> float:
 
 
 def _numbers(what: Any) -> Iterator[cp.Expression]:
-    kind = type(what)
+    kind: Any = type(what)
     if kind in _PLAIN:
         return
     if kind is tuple or isinstance(what, tuple):
