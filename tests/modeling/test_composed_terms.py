@@ -58,6 +58,31 @@ def test_the_number_of_levels_does_not_matter(kind):
     assert np.ptp(errors) <= 1e-3 * errors[-1]
 
 
+@pytest.mark.parametrize("what", [co.Floor(2e4), co.Cap(3e3), co.Monotone("increasing")], ids=lambda what: what.name)
+def test_squares_of_single_levels_are_integrated(what):
+    costs = []
+    for size in (60, 120):
+        made = tables(size)[0]
+        soft = co.SoftConstraint(what, 1e-13, norm="squared")
+        plan = co.Problem(co.ScoreError(made) + co.Discretization(made) + soft, budgets()).solve()
+        costs.append(plan.breakdown[soft.name])
+        assert plan.certificate.relative_gap <= 1e-6
+        if not isinstance(what, co.Monotone):
+            density = plan.examples / made.log_width
+            beyond = np.maximum(2e4 - density if isinstance(what, co.Floor) else density - 3e3, 0.0)
+            assert costs[-1] == pytest.approx(1e-13 * (beyond**2 @ made.log_width), rel=1e-9)
+    assert costs[0] > 0
+    assert costs[0] == pytest.approx(costs[1], rel=2e-2)  # counted level by level it would be half
+
+
+def test_scenarios_of_parts_that_state_no_levels_are_solved():
+    made = TABLES[SIZE][0]
+    worst = co.WorstCase({
+        "scarce": co.SoftConstraint(co.Floor(2e4), 1e-9), "moved": co.Turnover(np.full(SIZE, 1e3), 1e-9)
+    })  # fmt: skip
+    assert co.Problem(co.ScoreError(made) + co.Discretization(made) + worst, budgets()).solve().certificate.optimal
+
+
 def test_the_worst_case_names_its_scenarios_and_breaks_down_as_the_worst():
     low, high = TABLES[SIZE][1], TABLES[SIZE][4]
     plan = co.Problem(co.WorstCase({"rough": own(low), "smooth": own(high)}), budgets()).solve()
