@@ -99,6 +99,7 @@ class Design:
         fixed_steps: bool = False,
         final_steps: int = 0,
         evaluations_per_step: int = 1,
+        declares: Callable[[Any, Design], Any] | None = None,
     ) -> Design:
         """Variables of order one around `reference`; a fixed quantity is a constant instead."""
         size = len(levels)
@@ -113,6 +114,7 @@ class Design:
             reference,
             final_steps,
             evaluations_per_step,
+            declares=declares,
         )
 
     def in_units(self, examples: float, steps: float) -> Design:
@@ -202,15 +204,16 @@ class Design:
     def at(self, point: Point) -> Design:
         """The same design with every quantity given, in the same units."""
 
-        def given(variable: cp.Expression, value: Array, unit: Array) -> cp.Expression:
-            return cp.Constant(np.maximum(value / unit, 0.0)) if isinstance(variable, cp.Variable) else variable
-
-        reference = self.reference
-        return replace(
-            self,
-            new_variable=given(self.new_variable, point.new_examples, reference.new_examples),
-            step_variable=given(self.step_variable, point.steps, reference.steps),
+        # built-in terms read a given quantity from the reference; the variable is one of nothing but ones then
+        ones, reference = cp.Constant(np.ones(len(self))), self.reference
+        examples, steps = (
+            np.maximum(value * variable.value, 0.0) if fixed else np.maximum(chosen, 0.0)
+            for fixed, variable, value, chosen in (
+                (self.fixed_examples, self.new_variable, reference.new_examples, point.new_examples),
+                (self.fixed_steps, self.step_variable, reference.steps, point.steps),
+            )
         )
+        return replace(self, new_variable=ones, step_variable=ones, reference=Point(examples, reference.spent, steps))
 
     def point(self) -> Point:
         """The point at the variables' current values."""

@@ -28,10 +28,7 @@ def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
     Raises:
         ConvexityError: a function without a gradient, or a candidate outside its domain.
     """
-    try:
-        found = {variable.id: gradient for variable, gradient in expression.grad.items()}
-    except NotImplementedError:
-        raise ConvexityError("cvxpy knows no gradient of one of its functions; state it another way") from None
+    found = _gradients(expression)
     result = []
     for variable, unit in (
         (design.new_variable, design.reference.new_examples),
@@ -42,20 +39,44 @@ def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
             continue
         if found[variable.id] is None:
             raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ sparse.csr_array(found[variable.id]))
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ found[variable.id])
     return result[0], result[1]
+
+
+def _gradients(expression: cp.Expression) -> dict[int, sparse.csr_array | None]:
+    """(size of the variable, N) derivatives by the id of each variable; None where one does not exist."""
+    try:
+        with np.errstate(all="ignore"):  # outside the domain and far from it: what comes out is looked at
+            found = expression.grad
+    except (NotImplementedError, TypeError):  # TypeError: cvxpy adds the None of an inner function to a matrix
+        raise ConvexityError(
+            "cvxpy knows no gradient of one of its functions there; state it another way, or keep the design inside "
+            "the function's domain"
+        ) from None
+    # of one variable and one entry cvxpy gives a number
+    return {
+        variable.id: None
+        if gradient is None
+        else sparse.csr_array(gradient if sparse.issparse(gradient) else np.reshape(gradient, (variable.size, -1)))
+        for variable, gradient in found.items()
+    }
 
 
 def row_size(expression: cp.Expression, minimum: float) -> Array:
     """(N,) sum of the magnitudes of each entry's pieces, |gradient| x + |rest|, at the variables' values."""
     linear = np.zeros(expression.size)
-    rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
-    for variable, gradient in expression.grad.items():
-        if gradient is None:
-            continue
-        columns = gradient.toarray() if hasattr(gradient, "toarray") else np.asarray(gradient)
-        pieces = columns.reshape(variable.size, -1) * np.ravel(variable.value)[:, None]
-        linear += np.abs(pieces).sum(axis=0)
-        rest -= pieces.sum(axis=0)
+    with np.errstate(all="ignore"):
+        rest = np.ravel(np.asarray(expression.value, dtype=np.float64)).copy()
+        values = {variable.id: np.ravel(variable.value) for variable in expression.variables()}
+        try:
+            gradients = _gradients(expression)
+        except ConvexityError:  # the value alone says how large it is
+            gradients = {}
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            pieces = gradient.toarray() * values[name][:, None]
+            linear += np.abs(pieces).sum(axis=0)
+            rest -= pieces.sum(axis=0)
     size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
     return np.where((size > 0) & np.isfinite(size), size, 1.0)

@@ -16,6 +16,7 @@ from ..basics.checks import Array
 from ..basics.errors import ConvexityError
 from ..solvers.conic.solve import solve_conic
 from .design import Design
+from .differentiable import differentiable, differentiable_row
 from .standard_form import StandardForm, standard_form
 
 __all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
@@ -28,10 +29,11 @@ _PRICE = 1e3  # of a row's violation, against an objective of order one
 def as_stated_pair(made: Any, name: str) -> tuple[Any, list[cp.Constraint]]:
     """(expression, constraints on variables of its own) behind what `expression(design)` returned."""
     if not isinstance(made, tuple):
-        return made, []
+        return differentiable(made) if isinstance(made, cp.Expression) else made, []
     if len(made) != 2 or not isinstance(made[1], (list, tuple)):
         raise TypeError(f"{name}.expression returned {made!r}; return an expression, or (expression, [constraints]).")
-    return made[0], list(made[1])
+    stated = differentiable(made[0]) if isinstance(made[0], cp.Expression) else made[0]
+    return stated, [differentiable_row(part) for part in made[1]]
 
 
 def own_variables(stated: Iterable[Any], design: Design) -> list[cp.Variable]:

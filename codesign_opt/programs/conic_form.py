@@ -134,6 +134,13 @@ class ConicForm:
         kept = sparse.csc_array(sparse.csr_array(matrix)[rows])
         return ConicProgram(cost, kept, right[rows], self.program.cones.restricted(self.kept))
 
+    def data_rounding(self, solution: ConicSolution, dual: Array) -> float:
+        """What rounding of the numbers that cvxpy wrote down may have added to the bound of a dual."""
+        full = np.zeros(len(self.kept))
+        full[self.kept] = dual
+        program = self.program
+        return solution.balance.rounding(program.matrix, program.right, np.abs(solution.primal), full)
+
     def duals(self, users: ConicProgram, solution: ConicSolution) -> list[Array]:
         """(kept rows,) the solver's dual inside the dual cone and corrected there, in one or two ways."""
         dual = solution.scaled_dual[self.kept]

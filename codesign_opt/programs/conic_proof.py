@@ -17,7 +17,8 @@ from .rows import PLACEHOLDER, Row, jacobians
 __all__ = ["conic_bound"]
 
 _ROUNDING = 1e-14  # of the sums over levels, relative
-_TRUSTED = 1e-5  # most that stated sizes may be charged, against the objective's size
+_TRUSTED = 1e-6  # most that stated sizes may be charged, against the objective's size
+_UNSURE = 1e-9  # the same where the solver gave up: its columns may say nothing of the candidate's sizes
 _STATED = 1e3  # auxiliary variables are taken to stay below so many times their size at the candidate
 
 
@@ -56,12 +57,14 @@ def _bound(
             price = np.where(endless, 0.0, slope[columns] / (balance.columns[columns] * units))
         prices.append(unit * price)
     charged = unit * _STATED * float(left @ np.maximum(size, 1.0))
-    if not charged <= _TRUSTED * compiled.unit:
+    trusted = _TRUSTED if solution.converged else _UNSURE
+    if not charged <= trusted * compiled.unit:
         return -np.inf  # stated sizes may pay for rounding; where they decide, they would have to be proved
     bound.add_linear(-charged, prices[0], prices[1])
     value = bound.value()
-    # what rounding of c + A'z and of the sums may have added
-    return value - unit * users.rounding(dual, size) - _ROUNDING * abs(value)
+    # what rounding of the data, of c + A'z and of the sums may have added
+    rounding = compiled.unit * form.data_rounding(solution, dual) + unit * users.rounding(dual, size)
+    return value - rounding - _ROUNDING * abs(value)
 
 
 def _boxed(compiled: Compiled, point: Point) -> LagrangianBound:

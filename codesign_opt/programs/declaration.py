@@ -157,15 +157,15 @@ class Declaration:
     def design(self, reference: Point) -> Design:
         """The decision variables around `reference`, with the given quantities fixed."""
         table = self.table
-        design = Design.declare(
+        return Design.declare(
             self.levels,
             reference=reference,
             fixed_examples=not self.decides_examples,
             fixed_steps=not self.decides_steps,
             final_steps=0 if table is None else table.final_steps,
             evaluations_per_step=1 if table is None else table.evaluations_per_step,
+            declares=scaled_expression,
         )
-        return replace(design, declares=scaled_expression)
 
     def recentred(self, point: Point) -> Point:
         """`point` as the next reference; given quantities stay as they are."""

@@ -291,28 +291,33 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
 
 
 def _check(program: Declaration) -> None:
-    """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    """Refuse what no solver can be asked: curvature, shared variables, quantities without end."""
     check_given(program)
-    design = program.design(program.neutral)
-    owners: list[tuple[str, list[cp.Variable]]] = []
     bounded = [
         leaf for item in program.constraints if isinstance(item.what, Bound) for _, leaf in item.what.term.leaves()
     ]
     inside = [part for leaf in [*(leaf for _, leaf in program.leaves), *bounded] for part in leaf.components()]
-    for part in inside:  # the parts of a term first: they are to blame
-        if not part.known_convex:
-            check_leaf(part.name, part.formulation(design)[0], design)
-    for _, leaf in program.leaves:
-        if not leaf.known_convex:
-            expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design)
-            owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
-    for item in program.constraints:
-        if item.name not in program.budgets:
-            rows = rows_of(item, design)
-            owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
-    _refuse_shared(owners)
+    parts = [part for part in inside if not part.known_convex]
+    leaves = [leaf for _, leaf in program.leaves if not leaf.known_convex]
+    constraints = [item for item in program.constraints if item.name not in program.budgets]
+    if parts or leaves or constraints:
+        _check_convexity(program.design(program.neutral), parts, leaves, constraints)
     _refuse_free_quantities(program)
+
+
+def _check_convexity(design: Design, parts: list[Term], leaves: list[Term], constraints: list[Named]) -> None:
+    """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    owners: list[tuple[str, list[cp.Variable]]] = []
+    for part in parts:  # the parts of a term first: they are to blame
+        check_leaf(part.name, part.formulation(design)[0], design)
+    for leaf in leaves:
+        expression, auxiliary = leaf.formulation(design)
+        check_leaf(leaf.name, expression, design)
+        owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
+    for item in constraints:
+        rows = rows_of(item, design)
+        owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
+    _refuse_shared(owners)
 
 
 def _refuse_shared(owners: list[tuple[str, list[cp.Variable]]]) -> None:

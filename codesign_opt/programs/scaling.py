@@ -20,6 +20,7 @@ from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Constraint, Named
 from ..modeling.curvature import blamed, clipped
 from ..modeling.design import Design, Point
+from ..modeling.differentiable import differentiable_row
 from ..modeling.own_variables import as_stated_pair, own_variables, refuse_whole_numbers
 from .budget import Budget
 from .rows import Row, jacobians, row_size
@@ -126,7 +127,7 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
         produced = [produced]
     if not isinstance(produced, (list, tuple)):
         raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
-    rows = [_row(item.name, constraint, design, box is not None) for constraint in produced]
+    rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
     if box is not None:
         for row in rows:
             row.levels = _level_of_entries(row, design)

@@ -70,7 +70,7 @@ def obeys(kind, a, model, plan, direction):
         assert np.all(length <= 0.8 * (smallest + high**2) / high * np.exp(2 * plan.levels.log_width.max()))
 
 
-@pytest.mark.parametrize("seed", range(60) if FULL else (1, 3, 4, 7, 8, 14))
+@pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 8, 14))
 def test_every_real_step_obeys_and_the_budget_holds(seed):
     kind, a, model, prices, budget, stop, constraints = drawn(seed)
     plan = co.codesign(

@@ -47,6 +47,24 @@ class Balance:
             return self.turn.T @ (sparse.diags_array(self.factors) @ turned)
         return self.turn.T @ (self.factors * (self.turn @ (self.shear @ values)))
 
+    def rounding(self, matrix: sparse.csc_array, right: Array, size: Array, scaled_dual: Array) -> float:
+        """Most that rounding of the program's own data can add to scaled_dual . (b - A x), where |x| <= size.
+
+        A program that states c^2 <= a b by a + b and a - b has lost what is below rounding of the larger one: a part
+        1 beside 2e17 is not there. A dual that prices the smaller part must pay for that, however small the scaled
+        entries are. Entries that agree in every digit have nothing of that part: a variable, or a number, that only
+        the other one depends on. Where neither a variable nor a number is left of a part, its number was lost.
+        """
+        price = np.abs(self.factors * (self.turn @ scaled_dual)) / self.cost_factor
+        spread = abs(self.turn) @ abs(self.shear)
+        plain = sparse.csr_array(self.turn @ (self.shear @ matrix))
+        number = self.turn @ (self.shear @ right)
+        empty = (np.asarray(abs(plain).sum(axis=1)).ravel() == 0) & (number == 0)
+        # |r0| == |r1| gives 0 and 2 r0: exact; else the sum is as uncertain as its summands
+        lost = np.where((number == 0) & ~empty, 0.0, spread @ np.abs(right))
+        summands = sparse.csr_array(spread @ abs(matrix)).multiply(plain != 0)
+        return float(4 * np.finfo(np.float64).eps * price @ (lost + np.asarray(summands @ size)))
+
     def primal(self, scaled: Array) -> Array:
         return self.columns * scaled
 

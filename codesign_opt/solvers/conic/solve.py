@@ -45,6 +45,11 @@ class ConicSolution:
             np.all(np.isfinite(self.primal)) and np.all(np.isfinite(self.scaled_dual))
         )
 
+    @property
+    def converged(self) -> bool:
+        """Whether the solver found its residuals small: then the columns are of the sizes that belong to the design."""
+        return self.status in ("Solved", "AlmostSolved")
+
 
 def solve_conic(
     cost: Array,

@@ -1,0 +1,46 @@
+"""Expressions said by functions that cvxpy differentiates and translates: the same values, other atoms."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import cvxpy as cp
+
+__all__ = ["differentiable", "differentiable_row"]
+
+_Row = TypeVar("_Row", bound=cp.Constraint)
+
+
+def differentiable(expression: cp.Expression) -> cp.Expression:
+    """The expression with norm_inf as max of |x|, of which cvxpy knows a gradient, and sum_largest of all as the sum.
+
+    cvxpy raises NotImplementedError for the first and ValueError in its translation of the second. What holds neither
+    is returned as it is.
+
+    >>> import cvxpy as cp
+    >>> x = cp.Variable(3, name="x")
+    >>> print(differentiable(2 * cp.norm_inf(x) + cp.sum_largest(x, 3)))
+    2.0 * max(abs(x), None, False) + Sum(x, None, False)
+    """
+    arguments = list(expression.args)
+    if not arguments:
+        return expression
+    said = [differentiable(part) for part in arguments]
+    if type(expression) is cp.norm_inf:
+        axis, *keep = expression.get_data() or [None]
+        return cp.max(cp.abs(said[0]), axis=axis, keepdims=bool(keep and keep[0]))
+    if type(expression) is cp.sum_largest:
+        number, *rest = expression.get_data()
+        if number >= said[0].size and not any(part is not None and part is not False for part in rest):
+            return cp.sum(said[0])
+    if all(new is old for new, old in zip(said, arguments, strict=True)):
+        return expression
+    return expression.copy(said)
+
+
+def differentiable_row(constraint: _Row) -> _Row:
+    """The same of both sides of an inequality or equation; other cones as they are."""
+    if not isinstance(constraint, (cp.constraints.Inequality, cp.constraints.Equality)):
+        return constraint
+    said = [differentiable(side) for side in constraint.args]
+    return constraint if all(a is b for a, b in zip(said, constraint.args, strict=True)) else constraint.copy(said)
