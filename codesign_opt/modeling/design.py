@@ -203,16 +203,10 @@ class Design:
 
     def at(self, point: Point) -> Design:
         """The same design with every quantity given, in the same units."""
-
-        # built-in terms read a given quantity from the reference; the variable is one of nothing but ones then
+        # built-in terms read a given quantity from the reference; its variable is nothing but ones
         ones, reference = cp.Constant(np.ones(len(self))), self.reference
-        examples, steps = (
-            np.maximum(value * np.asarray(variable.value), 0.0) if fixed else np.maximum(chosen, 0.0)
-            for fixed, variable, value, chosen in (
-                (self.fixed_examples, self.new_variable, reference.new_examples, point.new_examples),
-                (self.fixed_steps, self.step_variable, reference.steps, point.steps),
-            )
-        )
+        examples = reference.new_examples if self.fixed_examples else np.maximum(point.new_examples, 0.0)
+        steps = reference.steps if self.fixed_steps else np.maximum(point.steps, 0.0)
         return replace(self, new_variable=ones, step_variable=ones, reference=Point(examples, reference.spent, steps))
 
     def point(self) -> Point:

@@ -22,20 +22,22 @@ def differentiable(expression: Any) -> cp.Expression:
     >>> print(differentiable(2 * cp.norm_inf(x) + cp.sum_largest(x, 3)))
     2.0 * max(abs(x), None, False) + Sum(x, None, False)
     """
-    arguments = list(expression.args)
+    node: Any = expression
+    arguments = list(node.args)
     if not arguments:
         return expression
     said = [differentiable(part) for part in arguments]
     if type(expression) is cp.norm_inf:
-        axis, *keep = expression.get_data() or [None]
+        axis, *keep = node.get_data() or [None]
         return cp.max(cp.abs(said[0]), axis=axis, keepdims=bool(keep and keep[0]))
     if type(expression) is cp.sum_largest:
-        number, *rest = expression.get_data()
+        number, *rest = node.get_data()
         if number >= said[0].size and not any(part is not None and part is not False for part in rest):
             return cp.sum(said[0])
     if all(new is old for new, old in zip(said, arguments, strict=True)):
         return expression
-    return expression.copy(said)
+    copied: cp.Expression = node.copy(said)
+    return copied
 
 
 def differentiable_row(constraint: _Row) -> _Row:

@@ -36,6 +36,8 @@ _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
+# users' functions overflow far from the optimum; values that are not finite are looked at wherever they arise
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def solve_declared(
     program: Declaration,
     *,
