@@ -39,7 +39,8 @@ class PlanRecord:
             sampler was planned.
         terminal: "denoise" or "rescale".
         stopping_sigma: the noise level where sampling stops.
-        error: predicted squared Wasserstein distance of the continuous design.
+        error: squared Wasserstein distance that the program predicts for the continuous design, to leading order;
+            what the certificate and the bounds speak of. What samples leave is `handed_out["total"]`.
         breakdown: `error` by cause; the parts sum to it.
         certificate: the independent proof for this stopping point.
         shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
@@ -47,7 +48,8 @@ class PlanRecord:
         costs: price of the training and of the sampling, and the budgets.
         tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`,
             `bands` and `band_variances` have an entry per group of equal directions of the data.
-        handed_out: error of the integer grid with the discrete kernel, by cause; empty where unknown.
+        handed_out: error of `sigmas` and `examples` as they are used, by cause, exact where the model knows the
+            law: `handed_out["total"]` is the number that is printed first and compared with peers; empty where unknown.
         curve: error against the stopping point, one record per point tried.
         outer: what is known over the stopping points: "optimal" or "best of N", with the bound.
         peers: error of named schedules under the same prices.

@@ -290,7 +290,7 @@ def _proof(plan: PlanRecord) -> list[str]:
     outer = outer_line(plan)
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
-        said = f"of the program's leading-order error, {quantity(plan.error)}; the error above is {plan.bias}"
+        said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above is {plan.bias}"
         lines += wrapped("  ", said)
     return lines
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 import codesign_opt as co
 from codesign_opt.models.grid_descent import Descent, NodeErrors, descend_nodes
-from codesign_opt.planning.examples_cost import ExamplesCost
+from codesign_opt.planning.examples_cost import BestExamples, ExamplesCost
 from codesign_opt.planning.question import Study
 from codesign_opt.planning.settling import settle
 from codesign_opt.samplers.node_gradient import node_gradient
@@ -93,6 +93,42 @@ def test_steps_that_are_allowed_are_the_most_and_never_hurt():
     assert max(free.handed_out["total"], ten.handed_out["total"]) < 8.5e-4
     assert free.handed_out["total"] <= 1.02 * ten.handed_out["total"]
     assert ten.number_of_steps <= 10
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start="mean")
+    asked = {"prices": co.Prices(3.0, 1.0, 1000), "budget": 3e4, "levels": 60, "points": 5}
+    errors = [
+        co.codesign(model, steps=k, **asked).handed_out["total"] for k in ((3, 5, 6, 9, 12, 20) if FULL else (4, 7, 20))
+    ]
+    errors.append(co.codesign(model, **asked).handed_out["total"])
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
+
+
+@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_differences(sampler, terminal):
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, terminal=terminal)
+    study = Study(model, co.Prices(3.0, 1.0, 1000), 1e6, None, None, (), (), 100, 1e-6)
+    for steps in (4, 9, 30):
+        grid = co.edm_grid(steps, 0.01, 80.0, terminal=terminal)
+        settled = settle(study, grid, even=True)
+        best = BestExamples(study, settled.examples.costs["training"])
+        total, slope = best(grid)
+        # levels that straddle two steps hold one density: the program's examples are a little worse
+        assert 0.98 < total / (settled.total - settled.handed_out["bias"]) < 1 + 1e-9
+        nodes = np.eye(grid.size)[1 : np.count_nonzero(grid)]
+        found = [(best.value(grid * np.exp(1e-5 * e)) - best.value(grid * np.exp(-1e-5 * e))) / 2e-5 for e in nodes]
+        np.testing.assert_allclose(slope[1:], found, atol=2e-4 * np.abs(found).max())
+
+
+def test_a_process_that_starts_above_the_data_has_a_range_of_stopping_points():
+    model = co.GaussianModel(co.Spectrum.from_eigenvalues([1e-6, 1e-5]), process=co.EDM(0.1, 80.0))
+    plan = co.codesign(model, steps=5, levels=40, points=5)
+    assert 0.1 <= plan.stopping_sigma < 80.0
+    with pytest.raises(ValueError, match="search runs from 90 to 100"):
+        co.codesign(model, steps=5, search=(90.0, 100.0))
 
 
 CASES = list(product((co.Euler(), co.Heun()), ("noise", "mean"), (None, 0.01)))
