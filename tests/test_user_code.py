@@ -30,7 +30,7 @@ def test_1_plan_everything(model, prices, tmp_path):
     assert plan.sigmas[-1] == 0.0
     assert plan.sigmas[-2] == pytest.approx(plan.stopping_sigma)
     assert np.all(np.diff(plan.sigmas) < 0)
-    s = np.geomspace(0.01, 50, 7)
+    s = np.geomspace(1.01 * plan.stopping_sigma, 50, 7)
     assert np.all(plan.training_density(s) > 0)
     fit = plan.training_density.lognormal()
     assert fit.loss >= -1e-9

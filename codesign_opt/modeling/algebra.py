@@ -240,10 +240,10 @@ class Term(ABC):
         return self.add_to(bound, weight, point)
 
     def __add__(self, other: Any) -> Term:
-        return _added(self, other, f"{self.name} + {other!r}")
+        return _added(self, other, "{term} + {other}")
 
     def __radd__(self, other: Any) -> Term:
-        return _added(self, other, f"{other!r} + {self.name}")
+        return _added(self, other, "{other} + {term}")
 
     def __sub__(self, other: Any) -> Term:
         if isinstance(other, Term):
@@ -251,7 +251,7 @@ class Term(ABC):
                 f"{self.name} - {other.name} is not convex (minus a convex term is concave); subtract a number, or "
                 "state one of the two as a bound."
             )
-        return _added(self, -1.0 * other, f"{self.name} - {other!r}")
+        return _added(self, -1.0 * other, "{term} - {other}", other)
 
     def __rsub__(self, other: Any) -> Term:
         raise TypeError(f"{other!r} - {self.name} is concave; a problem minimises convex terms. State it as a bound.")
@@ -374,7 +374,7 @@ def check_table(table: Any, owner: str) -> None:
         raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
 
 
-def _added(term: Term, other: Any, shown: str) -> Term:
+def _added(term: Term, other: Any, shown: str, written: Any = None) -> Term:
     """term + other, a term or a number; nothing for zero, since sum([...]) starts from it."""
     if isinstance(other, Term):
         return Sum((*term.leaves(), *other.leaves()))
@@ -383,7 +383,8 @@ def _added(term: Term, other: Any, shown: str) -> Term:
     try:
         constant = Constant(amount(other, f"the constant beside {term.name}"))
     except ValueError as error:
-        raise TypeError(f"{shown}: only terms and numbers can be added ({error})") from None
+        sum_of = shown.format(term=term.name, other=repr(other if written is None else written))
+        raise TypeError(f"{sum_of}: only terms and numbers can be added ({error})") from None
     return Sum((*term.leaves(), (1.0, constant)))
 
 

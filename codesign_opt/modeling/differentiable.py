@@ -11,7 +11,7 @@ __all__ = ["differentiable", "differentiable_row"]
 _Row = TypeVar("_Row", bound=cp.Constraint)
 
 
-def differentiable(expression: cp.Expression) -> cp.Expression:
+def differentiable(expression: Any) -> cp.Expression:
     """The expression with norm_inf as max of |x|, of which cvxpy knows a gradient, and sum_largest of all as the sum.
 
     cvxpy raises NotImplementedError for the first and ValueError in its translation of the second. What holds neither

@@ -189,7 +189,7 @@ class InformationError(Term):
         seen = basis.T @ wanted
         value = float(np.sum((seen / values[:, None]) ** 2))
         missing = np.sum((wanted - basis @ seen) ** 2)  # it would cost missing / (a value below the cut)^2
-        if missing > 1e-7 * value * (_CUT * values.max()) ** 2:
+        if missing > 1e-7 * value * (_CUT * values.max(initial=0.0)) ** 2:
             return float("inf")
         return value
 

@@ -71,6 +71,7 @@ class StabilityCap(_LongestStep):
         ratio = self.table.variance_ratio
         if self.table.positivity == 0 or ratio is None:
             return np.zeros(len(design))
+        _check_levels(self.table, design, "StabilityCap")
         return self.table.positivity * ratio * design.log_width
 
     def step_limits(self, design: Design) -> StepLimits | None:
@@ -99,10 +100,19 @@ class TrustCap(_LongestStep):
         return self.kappa
 
     def _least(self, design: Design) -> Array:
+        _check_levels(self.table, design, "TrustCap")
         return np.asarray(self.table.variance_ratio) * design.log_width
 
     def step_limits(self, design: Design) -> StepLimits | None:
         return variance_limit(self.table, self.kappa)
+
+
+def _check_levels(table: Coefficients, design: Design, owner: str) -> None:
+    if len(table.levels) != len(design):
+        raise ValueError(
+            f"{owner}: its table has {len(table.levels)} levels from sigma = {table.levels.edges[0]:.4g}, the program "
+            f"{len(design)} from {design.levels.edges[0]:.4g}; take the table that the program is on."
+        )
 
 
 def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import number
+from ..ingredients.levels import Levels
+from ..models.coefficients import Coefficients
 
 __all__ = ["amount", "parameters_of", "settled"]
+
+_PLAIN = frozenset({np.ndarray, str, int, float, bool, type(None), Levels, Coefficients})  # hold numbers alone
 
 
 def amount(value: Any, name: str, *, nonnegative: bool = False, hint: str = "") -> Any:
@@ -82,14 +87,22 @@ def _value(parameter: cp.Expression, default: float | None) -> float:
 
 
 def _numbers(what: Any) -> Iterator[cp.Expression]:
-    if isinstance(what, (np.ndarray, str, int, float)):
+    kind: Any = type(what)
+    if kind in _PLAIN:
         return
-    if is_parameter(what):
-        yield what
-    elif isinstance(what, tuple):
+    if kind is tuple or isinstance(what, tuple):
         for item in what:
             yield from _numbers(item)
+    elif is_parameter(what):
+        yield what
     elif isinstance(what, Mapping):
         yield from _numbers(tuple(what.values()))
-    elif is_dataclass(what) and not isinstance(what, type):
-        yield from _numbers(tuple(getattr(what, item.name) for item in fields(what) if item.init))
+    else:
+        for name in _stated(kind):
+            yield from _numbers(getattr(what, name))
+
+
+@lru_cache(maxsize=256)
+def _stated(kind: type) -> tuple[str, ...]:
+    """Names of what instances of a dataclass are made from; none of another class."""
+    return tuple(item.name for item in fields(kind) if item.init) if is_dataclass(kind) else ()

@@ -8,17 +8,19 @@ from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
+from scipy import sparse
 
-from ..basics.checks import Array, Mask, choice
+from ..basics.checks import Array, Indices, Mask, choice
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
 from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
-from .constraints import Constraint, as_named
+from .constraints import BoxConstraint, Constraint, as_named
 from .curvature import blamed, clipped
 from .design import Design, Point
-from .gradients import row_size
+from .gradients import jacobians, row_size
 from .parameters import amount
+from .shapes import Monotone
 
 __all__ = ["SoftConstraint"]
 
@@ -31,7 +33,9 @@ class SoftConstraint(Composite):
 
     Of a bound `term <= limit` the violation is term - limit, in the term's units. Of a constraint it is the sum over
     its rows as they are stated; those of Floor and Cap count examples or steps, so that a density below its floor is
-    integrated over log sigma, whatever the number of levels. An equality is violated both ways. Below the shadow
+    integrated over log sigma, whatever the number of levels. Squares of such rows, and of Monotone's, are squares of
+    densities integrated over log sigma; of rows of one's own they are what they are, so that rows for single levels
+    should be stated as sums or maxima. An equality is violated both ways. Below the shadow
     price of the constraint itself an L1 price buys a violation, above it nothing changes (exact penalty); a squared
     price always buys some.
 
@@ -87,15 +91,26 @@ class SoftConstraint(Composite):
 
     def violation(self, design: Design, point: Point) -> float:
         """Sum of the violations at a point (squared: their root sum of squares), in the constraint's own units."""
-        found = self._excess(design, point)
-        return float(found.sum() if self.norm == "l1" else np.sqrt(found @ found))
+        found = self._amount(design, point)
+        return found if self.norm == "l1" else float(np.sqrt(found))
 
-    def _excess(self, design: Design, point: Point) -> Array:
-        return np.abs(self._signed_excess(design, point)[0])
+    def _amount(self, design: Design, point: Point) -> float:
+        found = np.abs(self._signed_excess(design, point)[0])
+        return float(found.sum() if self.norm == "l1" else self._counts(design) @ found**2)
+
+    def _counts(self, design: Design) -> Array:
+        """(N,) what the square of each row counts: 1 / log_width of a level, which makes their sum an integral."""
+        if self.bound is not None:
+            return np.ones(1)
+        for variable in design.variables:
+            variable.value = np.ones(len(design))
+        rows = [_flat(row) for row, _ in self._rows(design)]
+        if not isinstance(self.what.what, (BoxConstraint, Monotone)):
+            return np.ones(sum(row.size for row in rows))
+        return np.concatenate([1 / design.log_width[_first_levels(row, design)] for row in rows])
 
     def value(self, design: Design, point: Point) -> float:
-        found = self._excess(design, point)
-        return float(self.price * (found.sum() if self.norm == "l1" else found @ found))
+        return float(self.price * self._amount(design, point))
 
     def constant(self, design: Design, point: Point) -> float:
         return 0.0
@@ -132,16 +147,20 @@ class SoftConstraint(Composite):
         return [cp.abs(row) if both else cp.pos(row) for row, both in self._rows(design)]
 
     def expression(self, design: Design) -> cp.Expression:
-        found = self._violations(design)
-        return self.price * sum(cp.sum(v) if self.norm == "l1" else cp.sum_squares(v) for v in found)
+        found = cp.hstack([_flat(v) for v in self._violations(design)])
+        if self.norm == "l1":
+            return self.price * cp.sum(found)
+        return self.price * cp.sum_squares(cp.multiply(np.sqrt(self._counts(design)), found))
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """v >= left - right and v >= 0 (-v <= left - right for equalities), in units of the rows' sizes."""
         inner, sizes, over, under = self._declared(design)
         v = cp.Variable(over.size, name="violation")
-        cost = sizes @ v if self.norm == "l1" else cp.sum_squares(cp.multiply(sizes / sizes.max(), v))
-        unit = self.price * (1.0 if self.norm == "l1" else sizes.max() ** 2)
-        return unit * cost, [v >= over, v >= under, *inner]
+        if self.norm == "l1":
+            return self.price * (sizes @ v), [v >= over, v >= under, *inner]
+        roots = np.sqrt(self._counts(design)) * sizes
+        cost = cp.sum_squares(cp.multiply(roots / roots.max(), v))
+        return self.price * roots.max() ** 2 * cost, [v >= over, v >= under, *inner]
 
     def _declared(self, design: Design) -> tuple[tuple[cp.Constraint, ...], Array, cp.Expression, cp.Expression]:
         """Constraints of the parts, (N,) sizes, and what each violation must exceed over its size."""
@@ -196,7 +215,9 @@ class SoftConstraint(Composite):
         """(N,) slope in each row and a constant, of a linear function below the penalty without its price."""
         signed, both = self._signed_excess(design, point)
         if self.norm == "squared":
-            return 2 * signed, -float(signed @ signed)
+            counts = self._counts(design)
+            design.set(point)
+            return 2 * counts * signed, -float(counts @ signed**2)
         shares = _shares(dual_of(auxiliary[0]), dual_of(auxiliary[1])) if len(auxiliary) > 1 else None
         over, under = ((signed > 0).astype(float), (signed < 0).astype(float)) if shares is None else shares
         return over - np.where(both, under, 0.0), 0.0
@@ -218,6 +239,12 @@ def _shares(first: Array | None, second: Array | None) -> tuple[Array, Array] | 
     total = first + second
     total = np.where(total > 0, total, 1.0)
     return first / total, second / total
+
+
+def _first_levels(row: cp.Expression, design: Design) -> Indices:
+    """(N,) the first level that each entry of an affine row speaks of."""
+    touched = sum(abs(sparse.csr_array(slopes)) for slopes in jacobians(row, design))
+    return np.asarray((touched.toarray() > 0).argmax(axis=0), dtype=np.intp)
 
 
 def _flat(expression: cp.Expression) -> cp.Expression:

@@ -44,9 +44,9 @@ class _Scenarios(Composite):
     def weights(self, values: Array) -> Array:
         """(N,) weights that attain the maximum at these values of the scenarios."""
 
-    def _weighted(self, point: Point, design: Design | None = None) -> list[tuple[float, Term]]:
-        """(weight, leaf) at the point; a scenario's values need no design but for a user's terms."""
-        weights = self.weights(self.values(_any_design(self, point) if design is None else design, point))
+    def _weighted(self, point: Point, design: Design) -> list[tuple[float, Term]]:
+        """(weight, leaf) at the point."""
+        weights = self.weights(self.values(design, point))
         return [(w * v, leaf) for w, term in zip(weights, self.entries, strict=True) if w for v, leaf in term.leaves()]
 
     def stand_in(self) -> Iterator[tuple[float, Term]]:
@@ -79,7 +79,9 @@ class _Scenarios(Composite):
         return found
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
-        return merged_level_parts(self._weighted(point), point)
+        design = _any_design(self, point)
+        # parts that state no levels have no table to tell of
+        return {} if design is None else merged_level_parts(self._weighted(point, design), point)
 
     def remarks(self, design: Design, point: Point) -> list[str]:
         values = self.values(design, point)
@@ -114,9 +116,11 @@ class _Scenarios(Composite):
     _own_rows: ClassVar[int] = 1
 
 
-def _any_design(term: Composite, point: Point) -> Design:
-    levels = next(leaf.stated_levels for leaf in term.components() if leaf.stated_levels is not None)
-    return Design.declare(levels, reference=point)
+def _any_design(term: Composite, point: Point) -> Design | None:
+    """A design of the levels that the parts state; None where all parts take any levels."""
+    stated = (leaf.stated_levels for leaf in term.components())
+    levels = next((levels for levels in stated if levels is not None), None)
+    return None if levels is None else Design.declare(levels, reference=point)
 
 
 def _average_score(scores: Sequence[tuple[float, Coefficients]]) -> Coefficients:

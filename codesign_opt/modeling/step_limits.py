@@ -60,6 +60,27 @@ class StepLimits:
         least, most = _on_levels(levels, low, 0.0), _on_levels(levels, high, np.inf)
         return cls(least_density=least, most_density=most, breaks=frozenset(levels.edges.tolist()))
 
+    @classmethod
+    def of_lengths(cls, steps_low: Array, levels: Levels) -> StepLimits | None:
+        """Least steps of single levels as longest steps width / steps_low; None where there are none.
+
+        A length is known at the levels' own sigma: between two it is interpolated in logarithms, exact for powers.
+        """
+        capped = np.asarray(steps_low) > 0
+        if not capped.any():
+            return None
+        with np.errstate(divide="ignore"):
+            lengths = np.where(capped, levels.width / steps_low, np.inf)
+        starts = np.flatnonzero(capped & ~np.append(False, capped[:-1]))
+        ends = np.flatnonzero(capped & ~np.append(capped[1:], False))
+        runs = [_along(levels, lengths, int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+
+        def longest(sigma: Array) -> Array:
+            return np.min([run(sigma) for run in runs], axis=0)
+
+        marks = np.concatenate([levels.edges[starts], levels.edges[ends + 1]])
+        return cls(longest=longest, breaks=frozenset(marks.tolist()))
+
     def within(self, low: float, high: float) -> StepLimits:
         """The same limits between two noise levels, and none elsewhere."""
 
@@ -83,6 +104,25 @@ class StepLimits:
             self.directions | other.directions,
             self.breaks | other.breaks,
         )
+
+
+def _along(levels: Levels, lengths: Array, first: int, last: int) -> _Curve:
+    """Lengths on neighbouring levels as a function of sigma between their outer edges; infinite outside."""
+    logs, values = np.log(levels.sigma[first : last + 1]), np.log(lengths[first : last + 1])
+    low, high = levels.edges[first], levels.edges[last + 1]
+    if first < last:  # on to the edges at the slope of the last two
+        outer = np.log([low, high])
+        slopes = np.diff(values)[[0, -1]] / np.diff(logs)[[0, -1]]
+        values = np.concatenate([
+            [values[0] + slopes[0] * (outer[0] - logs[0])], values, [values[-1] + slopes[1] * (outer[1] - logs[-1])]
+        ])  # fmt: skip
+        logs = np.concatenate([outer[:1], logs, outer[1:]])
+
+    def curve(sigma: Array) -> Array:
+        inside = (sigma >= low) & (sigma <= high)
+        return np.where(inside, np.exp(np.interp(np.log(sigma), logs, values)), np.inf)
+
+    return curve
 
 
 def _on_levels(levels: Levels, values: Array, outside: float) -> _Curve:

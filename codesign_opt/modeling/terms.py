@@ -133,6 +133,14 @@ class ScoreError(Term):
             floor = np.where(c.floor_error > 0, c.floor_error * factor, 0.0)
         return reducible, floor
 
+    def _served_weights(self, point: Point, reducible: Array, served: Array) -> Array:
+        """(L,) reducible error times the examples that serve a level: finite where there are none, too."""
+        c = self.table
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unserved = c.example_error * c.coupling.factor(c.kappa / point.steps)
+            weights = np.where(served > 0, reducible * served, unserved)
+        return np.where(reducible > 0, weights, 0.0)
+
     def _gains(self, reducible: Array, served: Array) -> Array:
         c = self.table
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -173,7 +181,7 @@ class ScoreError(Term):
             "floor": floor,
             # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
             "score_weight": np.where(examples > 0, gain, 0.0) * examples**2,
-            "served_weight": np.where(reducible > 0, reducible * served, 0.0),
+            "served_weight": self._served_weights(point, reducible, served),
             "final_window": c.final_window,
         }
         if c.final_score > 0:

@@ -121,6 +121,10 @@ class Model(ABC):
         """Derivatives of the weighted sum of `node_errors` by log sigma of the positive nodes; likewise."""
         raise NotImplementedError(f"{type(self).__name__} has no node_errors_gradient")
 
+    def node_errors_and_slope(self, sigmas: Array) -> tuple[NodeErrors, Callable[[NodeErrors], Array]]:
+        """`node_errors`, and `node_errors_gradient` as a function of the weights; likewise."""
+        return self.node_errors(sigmas), lambda weights: self.node_errors_gradient(sigmas, weights)
+
     @property
     def title(self) -> str:
         """What the model is, for tables."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -96,10 +97,22 @@ class GaussianSettled(GaussianExact):
         that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
         gradients with the denoiser off by plus and minus a little v. T itself is local in the nodes.
         """
+        return self.node_errors_and_slope(sigmas)[1](weights)
+
+    def node_errors_and_slope(self, sigmas: Array) -> tuple[NodeErrors, Callable[[NodeErrors], Array]]:
+        """`node_errors`, and `node_errors_gradient` as a function of the weights, from one sensitivity."""
+        positive = sigmas[sigmas > 0]
+        start = self._start(float(positive[0]))
+        sensitivity = np.real(self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start))
+        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
+        reducible, floor = self._node_variances(positive)
+        errors = NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1))
+        return errors, lambda weights: self._slope(sigmas, sensitivity, weights)
+
+    def _slope(self, sigmas: Array, sensitivity: Array, weights: NodeErrors) -> Array:
         positive = sigmas[sigmas > 0]
         lam, n, size = self.bands.eigenvalues, self.bands.counts, positive.size
         start = self._start(float(positive[0]))
-        sensitivity = np.real(self.sampler.weight_sensitivity(sigmas, lam, initial_variance=start))
         toward = np.zeros_like(sensitivity)
         toward[:size] = n * self._node_variance(positive, weights) * sensitivity[:size]
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)

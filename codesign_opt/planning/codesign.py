@@ -16,7 +16,7 @@ from ..ingredients.evaluations import evaluations, final_steps, least_steps, ste
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
-from ..modeling import Term
+from ..modeling import InformationError, Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
@@ -72,7 +72,8 @@ def codesign(
         run: a training run already made; its examples count and cost nothing.
         samplers: samplers to choose from; each is planned, the smallest error wins.
         stopping_sigma: a stopping point that is given; searched over unless it is.
-        search: range of stopping points; from process.sigma_min to the data's standard deviation.
+        search: range of stopping points; from process.sigma_min to the data's standard deviation,
+            or, where that lies below, to the geometric middle of the process's range.
         points: stopping points on the first sweep, >= 3.
         levels: levels over the whole range of sigma.
         constraints, terms: further constraints and terms of the modelling language; functions of the
@@ -141,7 +142,11 @@ class Search:
     def range(self, model: Model) -> tuple[float, float]:
         """Stopping points to search; from process.sigma_min to the data's standard deviation unless given."""
         top = model.process.sigma_max
-        low, high = self.between or (model.process.sigma_min, min(model.spectrum.sigma_data, 0.5 * top))
+        least = model.process.sigma_min
+        if self.between is None:  # the whole range where it starts above the data's standard deviation
+            spread = min(model.spectrum.sigma_data, 0.5 * top)
+            return least, spread if spread > least else float(np.sqrt(least * top))
+        low, high = self.between
         if not low < high < top:
             raise ValueError(
                 f"search runs from {low:g} to {high:g}; it must be ascending and end below sigma_max = {top:g}. "
@@ -159,15 +164,30 @@ class Search:
         return _best_of(study, sweep(study, low, high, tried, self.tell, narrow=narrow), low, high, self.tolerance)
 
 
+def _refuse_one_stop(study: Study) -> None:
+    """A term of shared parameters on the levels of one stopping point has no value at another."""
+    for leaf in (leaf for term in study.terms for _, leaf in term.leaves()):
+        found = next((part for part in (leaf, *leaf.components()) if isinstance(part, InformationError)), None)
+        if found is not None:
+            raise ValueError(
+                f"codesign: {leaf.name} is on the levels of one stopping point and the search tries many; give "
+                "co.SharedParameters(levels, features, response), which is an InformationError at each of them, or "
+                "the stopping_sigma that its levels start at."
+            )
+
+
 def _plan(study: Study, how: Search) -> Plan:
     """The best plan of a study: certified, handed out in whole steps, its few steps stopping where they should."""
     low, high = how.range(study.model)
+    if how.stopping_sigma is None:
+        _refuse_one_stop(study)
     probe = study.model.probe
     before = 0 if probe is None else probe.calls
     study, plan = _settled(study, how)
     if how.between is None:  # whole steps may stop anywhere
-        low, high = study.model.process.sigma_min, 0.5 * study.model.process.sigma_max
-    plan = hand_out(study, plan, polish=how.polish, stops=None if how.stopping_sigma is not None else (low, high))
+        low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
+    stops = None if how.stopping_sigma is not None else (low, high)
+    plan = hand_out(study, plan, polish=how.polish, stops=stops, solve=lambda asked: how.solve(asked, True))
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     return plan

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
@@ -12,11 +14,15 @@ from ..models.grid_descent import Cost, NodeErrors
 from ..results.plan import Plan
 from .question import Study
 
-__all__ = ["ExamplesCost", "HeldExamples"]
+__all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
+
+Slope = Callable[[NodeErrors], Array]
 
 _LEAST = 1e-9  # of the largest density, where 1 / density is asked for
 _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
 _SHIFT = 1e-6
+_NO_ERROR = 1e-13  # of the largest error of a step: a step without any gets examples for the last evaluation alone
+_INSIDE = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +58,10 @@ class ExamplesCost:
         price = np.interp(middle, np.log(self.plan.levels.sigma), self.plan.tables["example_price"])
         return HeldExamples(self.study, logs, inverse, self.worth * price)
 
+    def stopping_sigma(self, sigmas: Array, linear: bool) -> float | None:
+        """Where the examples were worked out, far from which they say little; None where there are none."""
+        return None if self.plan is None else float(self.plan.levels.edges[0])
+
     def value(self, sigmas: Array) -> float:
         """What a grid leaves."""
         return self.held(sigmas).value(sigmas)
@@ -80,18 +90,22 @@ class HeldExamples:
     def value(self, sigmas: Array) -> float:
         """The error that the examples and the floor leave, and what the moved steps take of the budget."""
         logs = np.log(sigmas[sigmas > 0])
-        errors, weights = self.study.model.node_errors(sigmas), self._weights(logs)
+        errors, weights = self.study.model.node_errors(sigmas), self.weights(logs)
         value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
         return value + float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
 
     def __call__(self, sigmas: Array) -> tuple[float, Array]:
         """`value` of a grid (K+1,) and its derivatives by log sigma of the positive nodes."""
+        return self.with_slope(sigmas, *self.study.model.node_errors_and_slope(sigmas))
+
+    def with_slope(self, sigmas: Array, errors: NodeErrors, by_weights: Slope) -> tuple[float, Array]:
+        """The same where the errors of the grid's nodes are known."""
         model = self.study.model
         logs = np.log(sigmas[sigmas > 0])
-        errors, weights = model.node_errors(sigmas), self._weights(logs)
+        weights = self.weights(logs)
         value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
         value += float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
-        slope = np.array(model.node_errors_gradient(sigmas, weights))
+        slope = np.array(by_weights(weights))
         slope[:-1] += self._taken
         slope[1:] -= self._taken
         # the weight of a node depends on it and the next alone, that of the last on the one before: every other at once
@@ -107,29 +121,18 @@ class HeldExamples:
         return value, slope
 
     def _changed(self, logs: Array, errors: NodeErrors, weights: NodeErrors) -> Array:
-        after = self._weights(logs)
+        after = self.weights(logs)
         if final_steps(self.study.model.terminal):  # `_last_slope` has that of the last evaluation
             after.reducible[-1] = weights.reducible[-1]
         change = (after.reducible - weights.reducible) * errors.reducible
         return np.asarray((change + (after.floor - weights.floor) * errors.floor) / _SHIFT)
-
-    def along(self, sigmas: Array) -> Cost:
-        """The cost from its value c and slope g at one grid: c exp(g (x - x0) / c), powers of the nodes."""
-        value, slope = self(sigmas)
-        logs = np.log(sigmas[sigmas > 0])
-
-        def cost(moved: Array) -> tuple[float, Array]:
-            ratio = float(np.exp(np.clip(slope @ (np.log(moved[moved > 0]) - logs) / value, -50.0, 50.0)))
-            return value * ratio, slope * ratio
-
-        return cost if value > 0 else self
 
     @property
     def _taken(self) -> Array:
         """(P-1,) error's worth of the examples per unit log sigma of each step."""
         return np.divide(self.worth, self.inverse, out=np.zeros_like(self.worth), where=self.inverse > 0)
 
-    def _weights(self, logs: Array) -> NodeErrors:
+    def weights(self, logs: Array) -> NodeErrors:
         """What R_k and F_k of each node count: max(1, l/h) / (l density) of its step, and max(1, l/h).
 
         Under "denoise" the last node is the last evaluation, which counts 1 / m_r and 1.
@@ -162,3 +165,91 @@ class HeldExamples:
         reached = np.flatnonzero((logs[:-1] >= end) & (logs[1:] < end))
         by_node[-1] += float(density[reached].sum())
         return np.asarray(-(self._last(logs, end - logs[-1]) ** 2) * by_node)
+
+
+@dataclass(frozen=True, eq=False)
+class BestExamples:
+    """What a grid leaves with the best examples for it, one density on each step, and its derivatives.
+
+    With g_j the error of step j per 1 / density, o_j its part within one correlation length above the stopping point
+    and p_j the price of a unit of density on it, least sum_j g_j / rho_j + R / sum_j o_j rho_j with
+    sum_j p_j rho_j = money is at rho_j proportional to sqrt(g_j / (p_j - tau o_j)), where tau (sum_j o_j sqrt(...))^2
+    = R: one root. The slope is that with the examples held (envelope theorem; docs/theory.md section 7.8).
+
+    Args:
+        study: the question, without constraints and examples of a run, at constant prices.
+        money: what is left for training.
+    """
+
+    study: Study
+    money: float
+
+    def value(self, sigmas: Array) -> float:
+        """The least score error and the floor of a grid (K+1,)."""
+        return self._best(sigmas, self.study.model.node_errors(sigmas)).value(sigmas)
+
+    def held(self, sigmas: Array) -> Cost:
+        """What descends from a grid: itself, as the best examples are known for any."""
+        return self
+
+    def stopping_sigma(self, sigmas: Array, linear: bool) -> float | None:
+        """Far from where its slope says little; None for the whole range."""
+        return float(sigmas[sigmas > 0][-1]) if linear else None
+
+    def __call__(self, sigmas: Array) -> tuple[float, Array]:
+        """`value`, and its derivatives by log sigma of the positive nodes."""
+        errors, by_weights = self.study.model.node_errors_and_slope(sigmas)
+        return self._best(sigmas, errors).with_slope(sigmas, errors, by_weights)
+
+    def _best(self, sigmas: Array, errors: NodeErrors) -> HeldExamples:
+        model = self.study.model
+        logs = np.log(sigmas[sigmas > 0])
+        steps, ones = logs[:-1] - logs[1:], np.ones(logs.size - 1)
+        assert self.study.prices is not None
+        price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
+        counted = HeldExamples(self.study, logs, ones, ones).weights(logs).reducible * errors.reducible
+        each, last, near = counted[:-1].copy(), 0.0, np.zeros(steps.size)
+        if final_steps(model.terminal):
+            last = float(errors.reducible[-1])
+            sigma = np.exp(logs)
+            end = logs[-1] + float(model.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))[-1])
+            near = np.minimum(logs[:-1], end) - np.minimum(logs[1:], end)
+        else:
+            each[-1] += counted[-1]
+        each = np.maximum(each, max(_NO_ERROR * float(each.max(initial=last)), 1e-300))
+        shares = _shares(each, price, near, last)
+        spent = float(price @ shares)
+        density = shares * self.money / spent
+        return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
+
+
+def _shares(each: Array, price: Array, near: Array, last: float) -> Array:
+    """(P-1,) sqrt(g / (p - tau o)), what the densities are proportional to."""
+    if last <= 0 or not near.any():
+        return np.sqrt(each / price)
+    most = float((price[near > 0] / near[near > 0]).min())
+
+    def at(share: float) -> Array:
+        return np.asarray(np.sqrt(each / (price - share * most * near)))
+
+    def excess(share: float) -> float:
+        return float(np.log(share * most / last) + 2 * np.log(near @ at(share)))
+
+    if excess(1 - _INSIDE) <= 0:
+        return at(1 - _INSIDE)
+    low = 0.5
+    while excess(low) > 0:
+        low *= 1e-3
+    return at(brentq(excess, low, 1 - _INSIDE, xtol=1e-14, rtol=1e-12))
+
+
+def along(cost: Cost, sigmas: Array) -> Cost:
+    """A cost from its value c and slope g at one grid: c exp(g (x - x0) / c), powers of the nodes."""
+    value, slope = cost(sigmas)
+    logs = np.log(sigmas[sigmas > 0])
+
+    def moved(grid: Array) -> tuple[float, Array]:
+        ratio = float(np.exp(np.clip(slope @ (np.log(grid[grid > 0]) - logs) / value, -50.0, 50.0)))
+        return value * ratio, slope * ratio
+
+    return moved if value > 0 else cost

@@ -8,6 +8,7 @@ that is left, so that steps, stop and training are weighed together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_o
 from ..ingredients.levels import Levels
 from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
-from .examples_cost import ExamplesCost
+from .examples_cost import BestExamples, ExamplesCost, along
 from .question import Study
 from .settling import Settled, settle
 
@@ -31,11 +32,15 @@ _FEW = 16  # steps up to which stopping points far from the program's are starts
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _MOVES, _MORE_MOVES = 12, 25, 100  # of every start, and of the best of them
+_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES = 8, 2, 25, 100  # of every start, and of the best of them
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
+_REFINED = 3  # so many of the best sizes
+_ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
+
+Examples = BestExamples | ExamplesCost
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +81,29 @@ class GridSearch:
         study: the question; its model knows the exact error and its residuals, and there are no user's terms.
         plan: the certified program's plan.
         stops: range of the stopping point; None where it is given.
+        cap: the most steps of a grid that is handed out, where the question itself knows no such limit: then more
+            steps search the same grids and more, and never leave more.
     """
 
     study: Study
     plan: Plan
     stops: tuple[float, float] | None
+    cap: int | None = None
     _found: dict[int, SearchedGrid] = field(default_factory=dict)
 
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried, the least error first."""
         if self.study.trains:
             self._sizes()
-            for found in sorted(self._found.values(), key=lambda found: found.total)[:1]:
-                self._settle(found, *_LAST_TURNS)
+            self._below_the_cap()
+            found = [each for each in self._found.values() if self.cap is None or each.steps <= self.cap]
+            if not self._closed:
+                for best in sorted(found, key=lambda found: found.total)[:1]:
+                    self._settle(best, *_LAST_TURNS)
         else:
             self._all_sizes()
-        return sorted(self._found.values(), key=lambda found: found.total)
+        found = [each for each in self._found.values() if self.cap is None or each.steps <= self.cap]
+        return sorted(found, key=lambda found: found.total)
 
     @property
     def _best(self) -> SearchedGrid:
@@ -115,15 +127,38 @@ class GridSearch:
             return
         hopeless = 0
         for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k, alone=k > _FEW and not self.study.model.sampler.signed)
+            found = self._fit(k, alone=k > _FEW and (self._closed or not self._signed))
             hopeless = hopeless + 1 if found is None or found.bias > self._best.total else 0
-            if hopeless == (2 if self.study.model.sampler.signed else 1):  # fewer steps still leave more
+            if hopeless == (2 if self._signed else 1):  # fewer steps still leave more
                 break
-        for k in [k for k in [*ladder, self._most] if wanted < k <= self._most]:
+        more = self._best.steps == wanted or not self._closed  # else the best lies below
+        for k in [k for k in [*ladder, self._most] if more and wanted < k <= self._most]:
             found = self._fit(k, alone=True)
             if found is None or found.total > self._best.total:
                 break
         self._neighbours()
+        if self._best.steps <= _FEW:  # errors of few steps wobble with their number
+            near = {k: self._near(k) for k in range(self._least, min(self._best.steps + 2, self._most) + 1)}
+            for k, grids in near.items():
+                self._fit(k, alone=True, near=grids)
+        if self._closed:
+            self._refine()
+
+    def _refine(self) -> None:
+        """Many moves for the best sizes: few steps lie in flat valleys, where their errors cancel."""
+        best = [each for each in sorted(self._found.values(), key=lambda found: found.total) if each.steps <= _FEW]
+        for found in [each for each in best[:_REFINED] if each.total <= _NEAR_FEW * self._best.total]:
+            cost = self._cost(found.sigmas, self._money(found.sigmas))
+            self._found[found.steps] = self._descended(found, cost, _MORE_MOVES)
+
+    def _below_the_cap(self) -> None:
+        """The most steps that are allowed, and few steps all, each from what is found without the limit alone."""
+        if self.cap is None or (self._found and self._best.steps <= self.cap):
+            return
+        sizes = range(self._least, self.cap + 1) if self.cap <= _FEW else [self.cap]
+        near = {k: self._near(k) for k in sizes}
+        for k, grids in near.items():
+            self._fit(k, alone=k < self.cap, near=grids)
 
     def _neighbours(self) -> None:
         """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
@@ -143,6 +178,10 @@ class GridSearch:
                 self._fit(k, alone=True)
 
     @property
+    def _signed(self) -> bool:
+        return self.study.model.sampler.signed
+
+    @property
     def _least(self) -> int:
         return least_steps(self.plan.terminal)
 
@@ -160,11 +199,11 @@ class GridSearch:
 
     # one number of steps
 
-    def _fit(self, steps: int, *, alone: bool = False) -> SearchedGrid | None:
+    def _fit(self, steps: int, *, alone: bool = False, near: list[Array] | None = None) -> SearchedGrid | None:
         """The best descended grid of so many steps, kept; from the nearest one found alone where that says enough."""
         if steps in self._found:
             return self._found[steps]
-        near = self._near(steps)
+        near = self._near(steps) if near is None else near
         starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
         money = self._money(starts[0]) if starts else 0.0
         if money <= 0:
@@ -176,13 +215,13 @@ class GridSearch:
         kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept.append(next(found for found in ranked if found.sigmas is near[0]))
-        best = min(
-            [*(self._descended(start, cost, _MOVES) for start in kept), ranked[0]], key=lambda found: found.total
-        )
-        if steps <= _DESCENDED and not self.study.trains:
+        if self._closed and len(kept) > 1:  # a few moves show which start leads down
+            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
+        best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
+        if steps <= (0 if self.study.trains else _DESCENDED):
             best = self._descended(best, cost, _MORE_MOVES)
         self._found[steps] = best
-        if self.study.trains:
+        if self.study.trains and not self._closed:
             self._settle(best, *(_FEW_TURNS if steps <= _FEW else _TURNS))
         return self._found.get(steps)
 
@@ -219,25 +258,48 @@ class GridSearch:
                 break
         self._found[found.steps] = best
 
-    def _descended(self, start: SearchedGrid, cost: ExamplesCost | None, moves: int) -> SearchedGrid:
+    @cached_property
+    def _closed(self) -> bool:
+        """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
+        study, prices = self.study, self.study.prices
+        plain = study.trains and not study.constraints and study.run is None
+        if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
+            return False
+        return study.model.coupling.pooling(self.plan.levels) is None
+
+    def _descended(self, start: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
+        """The grid after a descent, with what the examples leave."""
+        # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
+        # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
+        linear = cost is not None and start.steps > _FEW and not (self._closed and self._signed)
+        best = self._descended_once(start, cost, moves, linear)
+        for _ in range(_ROUNDS if linear and self._closed else 0):
+            before, best = best, min(best, self._descended_once(best, cost, moves, linear), key=lambda f: f.total)
+            if best.total > before.total * (1 - _STILL):
+                break
+        return best
+
+    def _descended_once(self, start: SearchedGrid, cost: Examples | None, moves: int, linear: bool) -> SearchedGrid:
         residuals = self.study.model.exact_residuals
         assert residuals is not None
         stops = None
         if self.stops is not None:
             stops = (float(np.log(self.stops[0])), float(np.log(self.stops[1])))
-            if cost is not None and cost.plan is not None:  # not far from where the examples were worked out
-                settled = float(np.log(cost.plan.levels.edges[0]))
-                stops = (max(stops[0], settled - _REACH), min(stops[1], settled + _REACH))
+            known = None if cost is None else cost.stopping_sigma(start.sigmas, linear)
+            if known is not None:  # not far from where the examples were worked out
+                stops = (max(stops[0], np.log(known) - _REACH), min(stops[1], np.log(known) + _REACH))
         enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
         held: Cost | None = None
-        if cost is not None:  # what the examples leave hardly turns for many steps: its slope serves all moves
-            examples = cost.held(start.sigmas)
-            held = examples.along(start.sigmas) if start.steps > _FEW else examples
+        if cost is not None:
+            held = cost.held(start.sigmas)
+            held = along(held, start.sigmas) if linear else held
         found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
         return self._score(self._admissible(start.sigmas, found), cost)
 
-    def _cost(self, sigmas: Array, money: float) -> ExamplesCost | None:
-        """What a grid leaves besides its own error: with the examples of a near settled grid, or the floor alone."""
+    def _cost(self, sigmas: Array, money: float) -> Examples | None:
+        """What a grid leaves besides its own error: with the best examples or those of a near grid, or the floor."""
+        if self._closed:
+            return BestExamples(self.study, money)
         if not self.study.trains:
             floor = self.study.model.node_errors(sigmas).floor
             return ExamplesCost(self.study) if floor.any() else None
@@ -278,7 +340,7 @@ class GridSearch:
             starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
         return starts
 
-    def _score(self, sigmas: Array, cost: ExamplesCost | None) -> SearchedGrid:
+    def _score(self, sigmas: Array, cost: Examples | None) -> SearchedGrid:
         error = self.study.model.exact_error
         assert error is not None
         bias = float(np.real(error(sigmas)))

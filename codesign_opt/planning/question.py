@@ -145,7 +145,10 @@ class Study:
         """Whether a constraint limits single steps anywhere: asked once, over the whole range of noise levels."""
         if not self.constraints:
             return False
-        return self.step_constraints(self.model.process.sigma_min).limits is not None
+        try:
+            return self.step_constraints(self.model.process.sigma_min).limits is not None
+        except ValueError:  # a constraint that knows one stopping point alone, as a table's does: asked there
+            return True
 
     def real_steps(self, levels: Levels) -> RealSteps | None:
         """The limits of real steps above the stopping point of `levels`; None where nothing limits them."""

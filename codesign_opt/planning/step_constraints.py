@@ -76,7 +76,7 @@ def _of_rows(item: Named, design: Design) -> tuple[list[StepLimits], Any]:
     rows = _rows(item, design)
     for index, row in enumerate(rows):
         box = _level_box(row, design)
-        limits = None if box is None else StepLimits.of_box(box, design.levels)
+        limits = None if box is None else _limits(box, row, design)
         if limits is not None:
             told.append(limits)
             known.add(index)
@@ -89,6 +89,13 @@ def _of_rows(item: Named, design: Design) -> tuple[list[StepLimits], Any]:
         return [row for index, row in enumerate(_rows(item, other)) if index not in known]
 
     return told, named(item.name, left)
+
+
+def _limits(box: Box, row: Any, design: Design) -> StepLimits | None:
+    """The limits as their author speaks of them: of densities, affine in the steps, or of lengths, which are not."""
+    if row.expr.is_affine():
+        return StepLimits.of_box(box, design.levels)
+    return StepLimits.of_lengths(box.steps_low, design.levels)
 
 
 def _level_box(row: Any, design: Design) -> Box | None:

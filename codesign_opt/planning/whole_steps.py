@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..basics.causes import BIAS, TOTAL
 from ..basics.checks import Array
-from ..basics.errors import InfeasibleError
+from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import grid_from_steps
@@ -26,7 +27,7 @@ __all__ = ["hand_out"]
 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
-_SETTLED, _NEAR = 3, 1.02  # so many of the best grids get their examples, where their errors are so near
+_SETTLED, _NEAR = 8, 1.015  # so many of the best grids get their examples, where their errors are so near
 _BETTER = 1 - 1e-9
 _READ_AT_THE_START = (
     "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
@@ -34,7 +35,14 @@ _READ_AT_THE_START = (
 )
 
 
-def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[float, float] | None = None) -> Plan:
+def hand_out(
+    study: Study,
+    plan: Plan,
+    *,
+    polish: bool | None,
+    stops: tuple[float, float] | None = None,
+    solve: Callable[[Study], Plan] | None = None,
+) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
     Args:
@@ -42,6 +50,7 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
         plan: its certified program's plan; with `sigmas` where the grid is given.
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
+        solve: the certified plan of another question, asked the same way; None where none is asked.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     real = None if given is not None else study.real_steps(plan.levels)
@@ -52,7 +61,11 @@ def hand_out(study: Study, plan: Plan, *, polish: bool | None, stops: tuple[floa
     elif real is not None:
         found, notes = _obeying(study, plan, polish, real)
     else:
-        found = _searched(study, plan, stops) if searched else [settle(study, g) for g in _around(study, plan, polish)]
+        found = (
+            _searched(study, plan, stops, solve)
+            if searched
+            else [settle(study, g) for g in _around(study, plan, polish)]
+        )
     best = min((f for f in found if f is not None), key=lambda f: f.total, default=None)
     if best is None:
         raise InfeasibleError(
@@ -83,12 +96,33 @@ def _searches(study: Study) -> bool:
     return study.model.exact_residuals is not None and not study.terms and not study.budgets.per_level
 
 
-def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None) -> list[Settled | None]:
+def _searched(
+    study: Study, plan: Plan, stops: tuple[float, float] | None, solve: Callable[[Study], Plan] | None
+) -> list[Settled | None]:
     """The best grids of the search with their examples; the program's own where it found none."""
-    ranked = GridSearch(study, plan, stops).grids()
+    asked, program, cap = _without_the_cap(study, plan, solve)
+    ranked = GridSearch(asked, program, stops, cap).grids()
     wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
     settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
     return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
+
+
+def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan, int | None]:
+    """The question and program without the most steps, and these: so that every cap searches among the same grids.
+
+    Where steps cost nothing, or so little that the program asks for far more, a cap binds and is searched itself.
+    """
+    costly = study.trains and study.prices is not None and study.prices.images > 0
+    if solve is None or study.steps is None or not costly:
+        return study, plan, None
+    free = replace(study, steps=None)
+    try:
+        program = solve(free)
+    except CodesignError:
+        return study, plan, None
+    if program.steps.sum() > max(_POLISH_MEASURED_BELOW, 2 * study.steps):
+        return study, plan, None
+    return free, program, int(study.steps)
 
 
 def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:

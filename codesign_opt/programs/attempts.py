@@ -207,7 +207,9 @@ def _kinks(best: Solved | None) -> str:
 def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
     none = np.zeros(len(program.levels))
-    examples = program.examples if program.examples is not None else (None if program.decides_examples else none)
+    examples = program.new_examples
+    if examples is None and not program.decides_examples:
+        examples = none
     steps = program.steps if program.steps is not None else (None if program.decides_steps else none)
     found = first_reference(
         program.levels,

@@ -26,7 +26,8 @@ def constraint_values(
     it is for bounds of levels. A slack below zero is a violation. Where both sides of a row depend on the design,
     `value` is the left side and `limit` the right one.
     """
-    design.set(point)
+    if not all(item.name in budgets for item in constraints):
+        design.set(point)
     return {item.name: _record(item, budgets.get(item.name), design, point) for item in constraints}
 
 

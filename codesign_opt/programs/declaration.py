@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array, vector
@@ -19,9 +18,9 @@ from ..modeling.extension import bound_as_stated, leaves_as_stated
 from ..models.coefficients import Coefficients
 from .budget import Budget
 from .reference import recentred
-from .scaling import scaled_expression
+from .scaling import rows_of, scaled_expression
 
-__all__ = ["Declaration"]
+__all__ = ["Declaration", "refuse_unspent"]
 
 _PROBES = np.geomspace(1e-3, 1e3, 25)  # step lengths over correlation length at which two couplings are compared
 
@@ -35,9 +34,10 @@ class Declaration:
         constraints: with their names, which differ.
         levels: the noise levels that all terms share.
         table: the coefficients behind the terms; None where no term has any.
-        examples, steps: (L,) what is given; None where it is decided or not needed.
+        examples, steps: (L,) what is given, spent examples included; None where it is decided or not needed.
         spent: (L,) examples already spent.
-        uses_examples: False for a pure sampler program: no reducible score error and nothing the user wrote.
+        uses_examples: False for a pure sampler program: no reducible score error, and nothing that the user wrote
+            about examples, as a term or as a constraint.
         budgets: the linear budgets among the constraints, by name.
         box: all bounds of single levels at once.
         boxes: names of the constraints that are in `box`.
@@ -80,23 +80,33 @@ class Declaration:
             if value is not None:
                 given[name] = vector(value, f"Problem.{name}", length=len(levels), nonnegative=True)
         before = np.zeros(len(levels)) if given["spent"] is None else given["spent"]
+        if given["examples"] is not None:
+            refuse_unspent("Problem.examples", given["examples"], before, levels)
         stated = cls(
             tuple(objective.leaves()), named, levels, table, given["examples"], given["steps"], before,
             any(leaf.needs_examples for leaf in everyone), {}, Box.empty(len(levels)), frozenset(),
         )  # fmt: skip
-        if not stated.uses_examples and any(stated._limits_examples(item.what) for item in named):
-            stated = replace(stated, uses_examples=True)  # nothing needs them, and a row may still ask for some
+        if not stated.uses_examples and examples is None:
+            stated = replace(stated, uses_examples=stated._bounds_examples())
         return stated._read(stated.design(stated.neutral))
 
-    def _limits_examples(self, what: Any) -> bool:
-        """Whether rows that a user's function makes are about the examples."""
-        if isinstance(what, (Bound, Constraint)):
-            return False  # the library's are met where there are none, or are level bounds
-        design = replace(self, uses_examples=True).design(self.neutral)
-        made = what(design)
-        rows = made if isinstance(made, (list, tuple)) else [made]
-        chosen = {v.id for v in design.new_variable.variables()}
-        return any(v.id in chosen for row in rows if isinstance(row, cp.Constraint) for v in row.variables())
+    def _bounds_examples(self) -> bool:
+        """Whether a constraint asks for examples, where no term does: one that none at all might break."""
+        asking = replace(self, uses_examples=True)
+        design = asking.design(asking.neutral)
+        for item in self.constraints:
+            if isinstance(item.what, Bound):
+                continue  # of terms that no examples would help: a budget, or an error of the sampler alone
+            box = item.what.level_bounds(design) if isinstance(item.what, Constraint) else None
+            if box is not None:
+                if np.any(box.examples_low > self.spent):
+                    return True
+                continue
+            for row in rows_of(item, design):
+                stated = [row.stated, *(side for part in row.auxiliary for side in part.args)]
+                if any(v is design.new_variable for e in stated for v in e.variables()):
+                    return True
+        return False
 
     def _read(self, design: Design) -> Declaration:
         """The same with its terms taken apart and its budgets and level bounds read; none depends on a reference."""
@@ -125,8 +135,13 @@ class Declaration:
         return Point(np.ones(len(self.levels)), self.spent, np.ones(len(self.levels)))
 
     @property
+    def new_examples(self) -> Array | None:
+        """(L,) what is bought of the given examples; None where they are decided or not needed."""
+        return None if self.examples is None else np.maximum(self.examples - self.spent, 0.0)
+
+    @property
     def decides_examples(self) -> bool:
-        """Whether any term depends on the examples and they are not given."""
+        """Whether any term or constraint depends on the examples and they are not given."""
         return self.examples is None and self.uses_examples
 
     @property
@@ -142,19 +157,30 @@ class Declaration:
     def design(self, reference: Point) -> Design:
         """The decision variables around `reference`, with the given quantities fixed."""
         table = self.table
-        design = Design.declare(
+        return Design.declare(
             self.levels,
             reference=reference,
             fixed_examples=not self.decides_examples,
             fixed_steps=not self.decides_steps,
             final_steps=0 if table is None else table.final_steps,
             evaluations_per_step=1 if table is None else table.evaluations_per_step,
+            declares=scaled_expression,
         )
-        return replace(design, declares=scaled_expression)
 
     def recentred(self, point: Point) -> Point:
         """`point` as the next reference; given quantities stay as they are."""
         return recentred(point, fixed_examples=not self.decides_examples, fixed_steps=not self.decides_steps)
+
+
+def refuse_unspent(name: str, examples: Array, spent: Array, levels: Levels) -> None:
+    """Refuse fewer examples than are spent already: they would be taken for others."""
+    less = np.flatnonzero(examples < spent * (1 - 1e-12))
+    if less.size:
+        at = int(less[0])
+        raise ValueError(
+            f"{name} are {examples[at]:.6g} at index {at} (sigma = {levels.sigma[at]:.3g}), fewer than the "
+            f"{spent[at]:.6g} already spent there; they count all examples, spent ones included."
+        )
 
 
 def _distinct(items: Iterable[Named]) -> tuple[Named, ...]:

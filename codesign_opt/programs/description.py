@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
 from ..modeling.constraints import Constraint
+from ..results.deferred import Deferred
 from ..results.plan import Plan
 from .compiled import Solved
 from .constraint_values import constraint_values
@@ -51,9 +54,15 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         attempts=tuple(solved.attempts),
         notes=_notes(program, solved),
         constraints=constraint_values(program.constraints, program.budgets, solved.compiled.design, point),
-        sensitivities=sensitivities(solved),
+        sensitivities=_sensitivities(solved),
         **_of_the_table(program),
     )
+
+
+def _sensitivities(solved: Solved) -> Mapping[str, Any]:
+    """Worked out when first read, unless variables of cvxpy tell them: those may have other values by then."""
+    later = Deferred(partial(sensitivities, solved))
+    return later if solved.compiled.in_numbers else dict(later)
 
 
 def _grid(program: Declaration, steps: Array) -> Array | None:

@@ -14,6 +14,8 @@ from ..basics.checks import Array
 from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named, Number
 from ..modeling.design import Design, Point
+from ..modeling.standard_form import standard_form
+from ..solvers.conic.solve import solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
 from .needs import Needs
@@ -166,7 +168,32 @@ def _solved(
         else:
             for row in rows_of(item, design, program.budgets.get(item.name)):
                 constraints += [row.constraint, *row.auxiliary]
+    if slacks and _minimised_in_balance(slacks, constraints, design):
+        return design.point()
     return design.point() if _minimised(slacks, constraints, design) else None
+
+
+def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:
+    """Least sum of slacks of the rows in conic form, scaled; whether the solver says that it found one.
+
+    What stands inside a cone is in the user's units however the row is divided: a solver that is handed the norm of
+    counts of a billion is done far from the least. Scaled by its entries, then by the sizes that it was found to have.
+    """
+    near = [variable <= _FAR[0] for variable in design.variables]
+    form = standard_form(cp.Problem(cp.Minimize(cp.sum(cp.hstack(slacks))), constraints + near))
+    program, solution = form.program, None
+    for _ in range(2):
+        sizes = None if solution is None else np.abs(solution.primal)
+        found = solve_conic(program.cost, program.matrix, program.right, program.cones, near=sizes)
+        if found.status != "Solved":
+            break
+        solution = found
+    if solution is None:
+        return False
+    for variable in design.variables:
+        columns = form.columns([variable])
+        variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
+    return True
 
 
 def _minimised(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:

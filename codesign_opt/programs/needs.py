@@ -81,7 +81,6 @@ def _with(term: Term, quantity: str, values: Array, design: Design, spent: Array
 
 def check_given(program: Declaration) -> None:
     """Refuse given examples or steps that leave a level without what a term needs there."""
-    design = program.design(program.neutral)
     for quantity in _QUANTITIES:
         values = program.examples if quantity == "examples" else program.steps
         if values is None:
@@ -93,6 +92,7 @@ def check_given(program: Declaration) -> None:
             )
         if np.all(values > 0):
             continue
+        design = program.design(program.neutral)
         for term in _terms(program):
             missing = np.flatnonzero(_needed(term, quantity, design, program.spent) & (values <= 0))
             if missing.size:

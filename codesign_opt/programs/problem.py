@@ -20,7 +20,7 @@ from ..modeling.parameters import parameters_of, settled
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from .attempts import Solver, not_certified, rated, solve_declared
-from .declaration import Declaration
+from .declaration import Declaration, refuse_unspent
 from .declared_program import DeclaredProgram, declared_program
 from .description import describe
 from .needs import check_given
@@ -41,14 +41,15 @@ class Problem:
         objective: a term or a sum of terms.
         constraints: bounds (`term <= limit`), Constraint objects, functions of the design that
             return cvxpy constraints, or any of these with a name, `named("…", …)`.
-        examples: (L,) examples on each level, where training is given; None where it is decided.
+        examples: (L,) all examples on each level, spent ones included, where training is given; None where it is
+            decided.
         steps: (L,) sampler steps on each level, where the sampler is given.
         spent: (L,) examples already spent: they count and cost nothing.
 
     Raises:
         ConvexityError: a term or constraint that is not convex, by name.
         ValueError, TypeError: terms on different levels, on tables of different samplers or couplings, a wrong
-            shape, an unusable constraint.
+            shape, an unusable constraint, fewer examples than are spent.
 
     >>> import numpy as np
     >>> from codesign_opt import Coefficients, Levels, Local, Prices
@@ -140,7 +141,7 @@ class Problem:
             return np.interp(logs, known, values / plan.levels.log_width) * self.levels.log_width
 
         return Point(
-            moved(plan.new_examples) if self.examples is None else self.examples,
+            moved(plan.new_examples) if self.declaration.new_examples is None else self.declaration.new_examples,
             self.spent_examples,
             moved(plan.steps) if self.steps is None else self.steps,
         )
@@ -199,8 +200,9 @@ class Problem:
                 part's solution; "declared" always takes the cvxpy declaration. `plan.attempts` says
                 which was used.
             tolerance: certified relative gap at which the answer is accepted.
-            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options
-                the declared program is solved, by that solver and no other.
+            solver: an installed conic solver of cvxpy, CLARABEL unless given; with a solver or options the declared
+                program is solved by that solver. Where what it returns is not proved, the same program in conic form
+                is solved beside it, always by CLARABEL, for its point and for the dual that the proof needs.
             start: a plan of a similar problem, the first reference.
             verbose: show the solver's log.
             time_limit: seconds for all attempts together, building included. No attempt starts after it; CLARABEL is
@@ -215,6 +217,8 @@ class Problem:
         chosen = "CLARABEL" if solver is None else choice(solver, "solver", cp.installed_solvers())
         if solver is not None or options:
             method = "declared"
+        if not isinstance(start, (Plan, type(None))):
+            raise TypeError(f"Problem.solve: start is {start!r}; give a Plan, of this problem or of a similar one.")
         begin = None if start is None else self._from_plan(start)
         program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
@@ -264,6 +268,8 @@ class Problem:
         Args:
             start: a plan around which it is scaled; unless given the structured part's solution, or a first guess.
         """
+        if not isinstance(start, (Plan, type(None))):
+            raise TypeError(f"Problem.cvxpy: start is {start!r}; give a Plan, of this problem or of a similar one.")
         return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
 
 
@@ -278,46 +284,40 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
         if filled[name] is None and decided:
             raise ValueError(f"Problem.certify: {name} is missing; the problem decides them.")
     if filled["examples"] is not None and examples is not None:
-        _refuse_unspent(program, filled["examples"])
+        refuse_unspent("Problem.certify: examples", filled["examples"], program.spent, program.levels)
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
     return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
 
 
-def _refuse_unspent(program: Declaration, examples: Array) -> None:
-    """Refuse fewer examples than are spent already: they would be rated as if they were not."""
-    less = np.flatnonzero(examples < program.spent * (1 - 1e-12))
-    if less.size:
-        at = int(less[0])
-        raise ValueError(
-            f"Problem.certify: examples are {examples[at]:.6g} at index {at} (sigma = {program.levels.sigma[at]:.3g}), "
-            f"fewer than the {program.spent[at]:.6g} already spent there; they count all examples, spent ones included."
-        )
-
-
 def _check(program: Declaration) -> None:
-    """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    """Refuse what no solver can be asked: curvature, shared variables, quantities without end."""
     check_given(program)
-    design = program.design(program.neutral)
-    owners: list[tuple[str, list[cp.Variable]]] = []
     bounded = [
         leaf for item in program.constraints if isinstance(item.what, Bound) for _, leaf in item.what.term.leaves()
     ]
     inside = [part for leaf in [*(leaf for _, leaf in program.leaves), *bounded] for part in leaf.components()]
-    for part in inside:  # the parts of a term first: they are to blame
-        if not part.known_convex:
-            check_leaf(part.name, part.formulation(design)[0], design)
-    for _, leaf in program.leaves:
-        if not leaf.known_convex:
-            expression, auxiliary = leaf.formulation(design)
-            check_leaf(leaf.name, expression, design)
-            owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
-    for item in program.constraints:
-        if item.name not in program.budgets:
-            rows = rows_of(item, design)
-            owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
-    _refuse_shared(owners)
+    parts = [part for part in inside if not part.known_convex]
+    leaves = [leaf for _, leaf in program.leaves if not leaf.known_convex]
+    constraints = [item for item in program.constraints if item.name not in program.budgets]
+    if parts or leaves or constraints:
+        _check_convexity(program.design(program.neutral), parts, leaves, constraints)
     _refuse_free_quantities(program)
+
+
+def _check_convexity(design: Design, parts: list[Term], leaves: list[Term], constraints: list[Named]) -> None:
+    """Curvature leaf by leaf, at a neutral reference, so that an error blames the leaf."""
+    owners: list[tuple[str, list[cp.Variable]]] = []
+    for part in parts:  # the parts of a term first: they are to blame
+        check_leaf(part.name, part.formulation(design)[0], design)
+    for leaf in leaves:
+        expression, auxiliary = leaf.formulation(design)
+        check_leaf(leaf.name, expression, design)
+        owners.append((leaf.name, own_variables([expression, *auxiliary], design)))
+    for item in constraints:
+        rows = rows_of(item, design)
+        owners.append((item.name, own_variables([c for r in rows for c in (r.stated, *r.auxiliary)], design)))
+    _refuse_shared(owners)
 
 
 def _refuse_shared(owners: list[tuple[str, list[cp.Variable]]]) -> None:

@@ -122,7 +122,7 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design, budget)]
     box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
-    produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
+    produced = _produced(item.name, what, design)
     if isinstance(produced, (cp.Constraint, bool, np.bool_)):
         produced = [produced]
     if not isinstance(produced, (list, tuple)):
@@ -132,6 +132,18 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
         for row in rows:
             row.levels = _level_of_entries(row, design)
     return rows
+
+
+def _produced(name: str, what: Any, design: Design) -> Any:
+    """What a constraint returns for this design; what cvxpy refuses inside it is told with its name."""
+    try:
+        return what.constraints(design) if isinstance(what, Constraint) else what(design)
+    except NotImplementedError as error:
+        raise TypeError(f"'{name}': {error}") from error
+    except ConvexityError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"'{name}': {error}") from error
 
 
 def _level_of_entries(row: Row, design: Design) -> Indices:
@@ -323,11 +335,23 @@ def _refuse_no_scalar(name: str, expression: Any) -> None:
 
 
 def _refuse_empty(name: str, expression: Any) -> None:
-    """Refuse an empty mask anywhere in the expression."""
+    """Refuse an empty mask, and a number that is none, anywhere in the expression."""
     stack: list[Any] = [expression]
     walk: Callable[[Any], Any] = lambda e: getattr(e, "args", [])  # noqa: E731
     while stack:
         current = stack.pop()
         if getattr(current, "size", 1) == 0:
             raise EmptySelectionError(f"{name} selects no level (an empty mask); widen the range of sigma.")
+        if isinstance(current, cp.Constant):
+            _refuse_not_finite(name, current.value)
         stack.extend(walk(current))
+
+
+def _refuse_not_finite(name: str, value: Any) -> None:
+    numbers = np.asarray(value.data if sparse.issparse(value) else value)
+    wrong = numbers[~np.isfinite(numbers)]
+    if wrong.size:
+        raise ValueError(
+            f"{name} holds {wrong.flat[0]} among its numbers; each must be finite. Where there is no limit, leave the "
+            "entry out."
+        )

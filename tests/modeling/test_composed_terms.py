@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from itertools import product
 
 import cvxpy as cp
 import numpy as np
@@ -40,7 +41,7 @@ def test_a_composed_term_is_certified_and_is_the_optimum_of_a_program_written_by
 
 
 @pytest.mark.parametrize("case", ["spent", "steps"])
-@pytest.mark.parametrize("kind", list(KINDS)[:: 1 if len(LEVELS) > 1 else 4])
+@pytest.mark.parametrize("kind", list(KINDS)[:: 1 if len(LEVELS) > 1 else 6])
 def test_so_it_is_with_spent_examples_and_with_given_steps(kind, case):
     for size in LEVELS:
         check(
@@ -51,10 +52,35 @@ def test_so_it_is_with_spent_examples_and_with_given_steps(kind, case):
 @pytest.mark.parametrize("kind", ["worst of five", "turnover", "divergence of shapes", "soft floor"])
 def test_the_number_of_levels_does_not_matter(kind):
     errors = []
-    for size in (100, 200, 400) if len(LEVELS) > 1 else (60, 120):
+    for size in (100, 200, 400) if len(LEVELS) > 1 else (60, 90):
         made = TABLES.get(size) or tables(size)
         errors.append(co.Problem(KINDS[kind][0](made), budgets()).solve().error)
     assert np.ptp(errors) <= 1e-3 * errors[-1]
+
+
+@pytest.mark.parametrize("what", [co.Floor(2e4), co.Cap(3e3), co.Monotone("increasing")], ids=lambda what: what.name)
+def test_squares_of_single_levels_are_integrated(what):
+    costs = []
+    for size in (60, 120):
+        made = tables(size)[0]
+        soft = co.SoftConstraint(what, 1e-13, norm="squared")
+        plan = co.Problem(co.ScoreError(made) + co.Discretization(made) + soft, budgets()).solve()
+        costs.append(plan.breakdown[soft.name])
+        assert plan.certificate.relative_gap <= 1e-6
+        if not isinstance(what, co.Monotone):
+            density = plan.examples / made.log_width
+            beyond = np.maximum(2e4 - density if isinstance(what, co.Floor) else density - 3e3, 0.0)
+            assert costs[-1] == pytest.approx(1e-13 * (beyond**2 @ made.log_width), rel=1e-9)
+    assert costs[0] > 0
+    assert costs[0] == pytest.approx(costs[1], rel=2e-2)  # counted level by level it would be half
+
+
+def test_scenarios_of_parts_that_state_no_levels_are_solved():
+    made = TABLES[SIZE][0]
+    worst = co.WorstCase({
+        "scarce": co.SoftConstraint(co.Floor(2e4), 1e-9), "moved": co.Turnover(np.full(SIZE, 1e3), 1e-9)
+    })  # fmt: skip
+    assert co.Problem(co.ScoreError(made) + co.Discretization(made) + worst, budgets()).solve().certificate.optimal
 
 
 def test_the_worst_case_names_its_scenarios_and_breaks_down_as_the_worst():
@@ -205,8 +231,14 @@ PARTS = {
 PAIRS = [(one, other) for i, one in enumerate(PARTS) for other in list(PARTS)[i + 1 :]]
 
 
-@pytest.mark.parametrize("pair", PAIRS if len(LEVELS) > 1 else PAIRS[3::11], ids="-".join)
-@pytest.mark.parametrize("place", ["worst", "risk", "bound", "soft"])
+PLACES = ("worst", "risk", "bound", "soft")
+SAMPLE = [  # every kind of term and every place
+    ("worst", ("errors", "divergence")), ("risk", ("smooth", "turnover")), ("soft", ("information", "short coupling")),
+    ("bound", ("coherent", "gram")), ("worst", ("kinked", "worst")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "pair"), list(product(PLACES, PAIRS)) if len(LEVELS) > 1 else SAMPLE)
 def test_any_two_kinds_of_terms_are_scenarios_of_one_term(pair, place):
     """The optimum is no worse than solving for the weights of a grid, and no grid's bound is above it."""
     one, other = PARTS[pair[0]](TABLES[SIZE][2]), PARTS[pair[1]](TABLES[SIZE][1])

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def random_question(seed):
     return model, asked
 
 
-@pytest.mark.parametrize("seed", range(1000) if FULL else (1, 4, 10, 13))
+@pytest.mark.parametrize("seed", range(1000) if FULL else (1, 10))
 def test_a_random_plan_is_never_worse_than_a_peer_beside_it_nor_than_fewer_steps(seed):
     model, asked = random_question(seed)
     try:
@@ -69,7 +69,7 @@ def test_a_random_plan_is_never_worse_than_a_peer_beside_it_nor_than_fewer_steps
         assert plan.handed_out["total"] <= limit
 
 
-@pytest.mark.parametrize("steps", [40, 60])
+@pytest.mark.parametrize("steps", [40, 60] if FULL else [60])
 def test_long_grids_of_patches_are_better_than_equal_steps_in_log_snr(steps):
     model = co.problems.load("photo_patches").model
     plan = co.codesign(model, steps=steps)
@@ -95,14 +95,15 @@ def test_steps_that_are_allowed_are_the_most_and_never_hurt():
     assert ten.number_of_steps <= 10
 
 
-@pytest.mark.parametrize("stop", [None, 0.01])
-@pytest.mark.parametrize("start", ["noise", "mean"])
-@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=["euler", "heun"])
+CASES = list(product((co.Euler(), co.Heun()), ("noise", "mean"), (None, 0.01)))
+
+
+@pytest.mark.parametrize(("sampler", "start", "stop"), CASES if FULL else [CASES[1], CASES[6]])
 def test_more_steps_never_leave_more(sampler, start, stop):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start=start)
     errors = [
         co.codesign(model, steps=k, stopping_sigma=stop, levels=40, points=5).handed_out["total"]
-        for k in (2, 3, 5, 8, 9, 17, 18, 33)
+        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (2, 3, 8, 9, 18))
     ]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
 
@@ -184,7 +185,7 @@ def free_descent(error, grid, low, high, starts, seed):
     return best
 
 
-@pytest.mark.parametrize("cell", range(100) if FULL else (0, 3, 6))
+@pytest.mark.parametrize("cell", range(100) if FULL else (0, 6))
 def test_nodes_are_within_two_percent_of_free_descents_from_random_starts(cell):
     rng = np.random.default_rng(cell)
     sampler, terminal = SAMPLERS[cell % 5], ("denoise", "rescale")[cell // 5 % 2]

@@ -138,3 +138,16 @@ def test_a_direction_that_only_a_weak_level_determines_is_paid_for():
     plan = co.Problem(term, [named_budget(co.Prices(1.0, 1.0, 1), 1.0, "training")]).solve()
     assert plan.error == pytest.approx(1.1**2, rel=1e-6)
     assert term.error(np.array([1.0, 0.0])) == np.inf
+
+
+def test_no_examples_at_all_leave_shared_parameters_undetermined_and_infeasible_by_name():
+    rng = np.random.default_rng(3)
+    sigma = co.Levels.log_uniform(0.01, 10.0, 12).sigma
+    term = co.InformationError(rng.normal(size=(12, 2, 4)), rng.normal(size=(4, 1)), sigma=sigma)
+    assert term.error(np.zeros(12)) == np.inf
+    rows = [
+        co.named("budget", co.Compute(co.Prices(1.0, 1.0, 1)) <= 1e3),
+        co.named("floor", co.Floor(200.0, "examples")),
+    ]
+    with pytest.raises(co.InfeasibleError, match=r"'budget'.*'floor'"):
+        co.Problem(term, rows).solve()
