@@ -99,6 +99,7 @@ class Design:
         fixed_steps: bool = False,
         final_steps: int = 0,
         evaluations_per_step: int = 1,
+        declares: Callable[[Any, Design], Any] | None = None,
     ) -> Design:
         """Variables of order one around `reference`; a fixed quantity is a constant instead."""
         size = len(levels)
@@ -113,6 +114,7 @@ class Design:
             reference,
             final_steps,
             evaluations_per_step,
+            declares=declares,
         )
 
     def in_units(self, examples: float, steps: float) -> Design:
