@@ -59,37 +59,38 @@ prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 # %%
 plan = co.codesign(model, prices, budget=1e6)
 print(plan)
-# | Plan: 37 heun steps, sigma 80 to 0.004222, the last one to zero noise
-# | Predicted error 1.228e-04: squared Wasserstein-2 distance of samples to data
-# |   = 0.00519 % of the data's total variance; RMS 0.721 % of the data's RMS
-# |   1.212e-04 with the whole steps that are handed out
-# | Error by cause                                           error      share  whole steps
-# |   score            too few training examples         7.576e-05     61.7 %    8.032e-05
-# |   discretization   finite sampler steps              4.585e-05     37.4 %
-# |   truncation       stopping above zero noise         1.052e-06    0.857 %
-# |   last evaluation  denoiser error in the final call  8.150e-08   0.0664 %    5.336e-07
-# |   initial          starting from pure noise          6.437e-09  0.00524 %
-# |   bias             steps, stop and start, exactly                            4.039e-05
-# |   total                                              1.228e-04      100 %    1.212e-04
+# | Plan: 32 heun steps, sigma 80 to 0.02506, the last one to zero noise
+# | Exact error 6.388e-05: squared Wasserstein-2 distance of samples to data
+# |   = 0.0027 % of the data's total variance; RMS 0.52 % of the data's RMS
+# | Error by cause                                           error     share  whole steps
+# |   truncation       stopping above zero noise          0.001005    90.9 %
+# |   score            too few training examples         6.310e-05    5.71 %    4.455e-05
+# |   discretization   finite sampler steps              3.633e-05    3.29 %
+# |   last evaluation  denoiser error in the final call  8.586e-07  0.0776 %    3.036e-06
+# |   initial          starting from pure noise          6.433e-09  <0.001 %
+# |   bias             steps, stop and start, exactly                           1.629e-05
+# |   total                                               0.001106     100 %    6.388e-05
 # |   none from floor
-# |   whole steps: final call and earlier levels may add up to 4.839e-06 if correlated
+# |   whole steps: final call and earlier levels may add up to 1.407e-05 if correlated
 # | Budget        price  share
-# |   training  270,000   27 %  90,000 examples at 3 each
-# |   sampling  730,000   73 %  37 steps (36.03 before rounding), 73 evaluations per image
+# |   training  370,000   37 %  123,333 examples at 3 each
+# |   sampling  630,000   63 %  32 steps (35.37 in the program), 63 evaluations per image
 # | Proof
-# |   proved optimal at this stopping point to 1e-12 (lower bound 1.228e-04), by dual Newton
-# |   optimal over stopping points to 0.0944 % (40 tried)
+# |   proved optimal at this stopping point to 1e-12 (lower bound 0.001106), by dual Newton
+# |   the program's best stopping point is sigma 0.004222, optimal over stopping points to
+# |   0.0944 % (40 tried); the exact error of the whole steps is smaller at this one
+# |   this is of the program's leading-order error, 0.001106; the error above is exact
 # | Shadow prices      limit       error  changes per    limit +1 %*
-# |   budget       1,000,000  -2.621e-10  unit of price      -2.15 %
+# |   budget       1,000,000  -2.114e-10  unit of price      -2.11 %
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
-# |   log_snr                     3.577e-04          2.95
-# |   edm                         5.756e-04          4.75
+# |   edm                         8.768e-04          13.7
+# |   log_snr                     9.608e-04            15
 # | Closest standard settings
-# |   training density: log-normal, P_mean -0.918, P_std 1.823 (score error +1.38 %)
-# |   sampler grid: EDM's formula with rho 33 (bias +446 %)
-# | Sigmas  80  28.96  15.88  10.34  7.391  5.607  4.427  3.597  2.984  2.515  …  0.1262
-# |         0.1036  0.08424  0.06764  0.05322  0.04041  0.02867  0.0172  0.004222  0
+# |   training density: log-normal, P_mean -0.692, P_std 1.606 (score error +1.58 %)
+# |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
+# | Sigmas  80  37.9  21.39  13.94  9.905  7.46  5.851  4.729  3.909  3.287  …  0.47  0.3948
+# |         0.3269  0.2656  0.2104  0.1619  0.1213  0.08772  0.02506  0
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
@@ -112,7 +113,7 @@ plt.close("all")
 # %%
 fit = plan.training_density.lognormal()
 print(f"P_mean = {fit.P_mean:.2f}, P_std = {fit.P_std:.2f}, score error {fit.loss:+.1%}")
-# | P_mean = -0.92, P_std = 1.82, score error +1.4%
+# | P_mean = -0.69, P_std = 1.61, score error +1.6%
 
 # %% [markdown]
 # A training loop of your own can follow the plan itself: noise levels for a batch, stratified, and the weight of each.
@@ -120,7 +121,7 @@ print(f"P_mean = {fit.P_mean:.2f}, P_std = {fit.P_std:.2f}, score error {fit.los
 # %%
 sigma, weight = plan.sample_sigmas(256, np.random.default_rng(0))
 print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np.median(sigma):.3g}")
-# | 256 noise levels from 0.00466 to 41.9, median 0.445
+# | 256 noise levels from 0.0259 to 33, median 0.545
 
 # %% [markdown]
 # ## What to give the sampler
@@ -131,28 +132,29 @@ print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np
 # %%
 first, last = ([f"{level:.3g}" for level in part] for part in (plan.sigmas[:6], plan.sigmas[-6:]))
 print(f"{plan.number_of_steps} steps: {', '.join(first)}, …, {', '.join(last)}")
-# | 37 steps: 80, 29, 15.9, 10.3, 7.39, 5.61, …, 0.0532, 0.0404, 0.0287, 0.0172, 0.00422, 0
+# | 32 steps: 80, 37.9, 21.4, 13.9, 9.91, 7.46, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
 
 # %% [markdown]
 # ## What happens with another budget?
 #
-# Twice the compute makes the error almost four times smaller. The plan steps more often and stops at less noise, but
-# most of what is added goes into training: errors of training fall as one over the number of examples, those of Heun's
-# steps as one over the fourth power of their number. The best density hardly moves.
+# Twice the compute makes the error more than three times smaller. The plan steps more often and stops at less noise,
+# but most of what is added goes into training: errors of training fall as one over the number of examples, those of
+# Heun's steps as one over the fourth power of their number. The best density hardly moves.
 
 # %%
 larger = co.codesign(model, prices, budget=2e6)
 for found in (plan, larger):
     spent = found.costs["training"] + found.costs["sampling"]
-    print(f"budget {spent:,.0f}, {found.costs['training'] / spent:.0%} of it for training: error {found.error:.3g}")
+    error, share = found.handed_out["total"], found.costs["training"] / spent
+    print(f"budget {spent:,.0f}, {share:.0%} of it for training: error {error:.3g}")
     print(f"  {found.number_of_steps} steps to sigma {found.stopping_sigma:.3g}")
     print(f"  P_mean = {found.training_density.lognormal().P_mean:.2f}")
-# | budget 1,000,000, 27% of it for training: error 0.000123
-# |   37 steps to sigma 0.00422
-# |   P_mean = -0.92
-# | budget 2,000,000, 44% of it for training: error 3.27e-05
-# |   56 steps to sigma 0.0026
-# |   P_mean = -0.93
+# | budget 1,000,000, 37% of it for training: error 6.39e-05
+# |   32 steps to sigma 0.0251
+# |   P_mean = -0.69
+# | budget 2,000,000, 55% of it for training: error 1.87e-05
+# |   45 steps to sigma 0.0223
+# |   P_mean = -0.70
 
 # %% [markdown]
 # ## Is that worth it?
@@ -164,7 +166,7 @@ for found in (plan, larger):
 run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=400, batch=256)
 report = co.audit(model, prices, sigmas=co.edm_grid(18, 0.002, 80.0), run=run)
 print(f"today's schedule makes {report.ratio:.3g} times the error that its compute allows")
-# | today's schedule makes 27.7 times the error that its compute allows
+# | today's schedule makes 55.6 times the error that its compute allows
 
 # %% [markdown]
 # Keep the plan: `plan.save("plan.json")`, `co.Plan.load("plan.json")`, `codesign-opt show plan.json`.

@@ -165,7 +165,8 @@ class PilotMeasurement:
         levels, steps = score.table.levels, _steps(score.table.levels)
         mass = density.mass(levels.edges)
         point = co.Point(self.examples * mass / mass.sum(), np.zeros(len(levels)), steps)
-        given = co.Problem(score, [], examples=point.examples, steps=steps)
+        seen = np.maximum(point.examples, 1e-9 * self.examples)  # a problem's own examples must teach every level
+        given = co.Problem(score, [], examples=seen, steps=steps)
         return float(score.value(given.design(point), point))
 
     def planned(self, rule: Rule) -> co.TrainingDensity | co.LogNormal:

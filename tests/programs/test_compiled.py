@@ -40,7 +40,7 @@ def test_values_violations_and_bounds_in_numbers_are_those_of_the_expressions():
     assert proofs[0].value == pytest.approx(value, rel=1e-9)
     bounds = [lagrangian(compiled, multipliers, other).value() for compiled in (numbers, declared)]
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-12)
-    assert proofs[0].lower_bound == bounds[0]
+    assert all(proof.lower_bound >= bounds[0] * (1 - 1e-12) for proof in proofs)
     for row, twin in zip(numbers.rows, declared.rows, strict=True):
         np.testing.assert_allclose(row.excess(other), twin.excess(other), rtol=1e-9)
         assert twin.excess(other)[0] > 0

@@ -27,6 +27,7 @@ class Schedule(ABC):
         title: one line for tables.
         needs: fields of Evidence without which it cannot be made.
 
+    >>> import numpy as np
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Halving(Schedule):
