@@ -94,8 +94,11 @@ class Constraint(ABC):
         return None
 
     def shortfall(self, design: Design, point: Point) -> float:
-        """How far the number would have to move for `point` to be admitted, in its own units; 0 where it is."""
-        raise NotImplementedError
+        """How far the number would have to move for `point` to be admitted, in its own units; 0 where it is.
+
+        Asked of constraints that write `relaxed`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} writes `relaxed` and not `shortfall`; write both.")
 
     def price_rate(self, design: Design, point: Point) -> Array | None:
         """Change of each row's right-hand side per unit of the number, one entry per entry of the rows, or (L,)."""

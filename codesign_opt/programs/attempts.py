@@ -61,40 +61,21 @@ def solve_declared(
     majorised = any(leaf.majorised for _, leaf in program.leaves)
     diagnosed, nearest = False, None
     for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
-        begun = perf_counter()
-        compiled = compile_problem(program, reference, program.box)
-        built = perf_counter()
-        status = solver.run(compiled.declared)
-        record: dict[str, Any] = {
-            "attempt": len(attempts) + 1,
-            "solver": solver.name,
-            "status": status,
-            "build_seconds": built - begun,
-            "solve_seconds": perf_counter() - built,
-        }
-        attempts.append(record)
-        found = None
-        if status.startswith("optimal") and _has_values(compiled.design):
-            found = _candidate(compiled, tolerance, attempts)
-        if (found is None or not found.certificate.optimal) and not solver.out_of_time:
-            found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
-        record["solve_seconds"] = perf_counter() - built
+        compiled, found = _attempt(program, reference, tolerance, solver, attempts)
+        unbounded = attempts[-1]["status"].startswith("unbounded")
         lost = found is None or found.certificate.infeasibility > _NOTICEABLE
-        if lost and not diagnosed and not status.startswith("unbounded"):
+        if lost and not diagnosed and not unbounded:
             diagnosed, nearest = True, diagnose(program, reference)
-        if found is not None:
-            record["relative_gap"] = found.certificate.relative_gap
-            record["infeasibility"] = found.certificate.infeasibility
-            if best is None or _badness(found.certificate) < _badness(best.certificate):
-                best = found
-        if lost and nearest is not None and not status.startswith("unbounded"):
+        if found is not None and (best is None or _badness(found.certificate) < _badness(best.certificate)):
+            best = found
+        if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
         elif found is not None and not _astray(found, reference):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
         if on_attempt is not None:
-            on_attempt(record)
+            on_attempt(attempts[-1])
         if best is not None and best.certificate.optimal:
             break
         if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
@@ -102,6 +83,30 @@ def solve_declared(
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
     return best, attempts
+
+
+def _attempt(
+    program: Declaration, reference: Point, tolerance: float, solver: Solver, attempts: list[dict[str, Any]]
+) -> tuple[Compiled, Solved | None]:
+    """The program declared around a reference, and the best candidate of it; a record joins `attempts`."""
+    begun = perf_counter()
+    compiled = compile_problem(program, reference, program.box)
+    built = perf_counter()
+    status = solver.run(compiled.declared)
+    record: dict[str, Any] = {
+        "attempt": len(attempts) + 1, "solver": solver.name, "status": status, "build_seconds": built - begun,
+    }  # fmt: skip
+    attempts.append(record)
+    found = None
+    if status.startswith("optimal") and _has_values(compiled.design):
+        found = _candidate(compiled, tolerance, attempts)
+    if (found is None or not found.certificate.optimal) and not solver.out_of_time:
+        found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+    record["solve_seconds"] = perf_counter() - built
+    if found is not None:
+        record["relative_gap"] = found.certificate.relative_gap
+        record["infeasibility"] = found.certificate.infeasibility
+    return compiled, found
 
 
 def _astray(found: Solved, reference: Point) -> bool:

@@ -235,13 +235,7 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
             "convex quantity, a ratio or a product as a linear row; see docs/theory.md section 7.6."
         )
     flat = cp.reshape(expression, (expression.size,), order="C")
-    try:
-        size = row_size(flat, 0.0)
-    except NotImplementedError:
-        raise ConvexityError(
-            f"'{clipped(name)}' uses a function whose gradient cvxpy does not know: {clipped(str(constraint))}. State "
-            "it another way: a bound on a largest entry is a bound on every entry."
-        ) from None
+    size = row_size(flat, 0.0)
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
     return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
