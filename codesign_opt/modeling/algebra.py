@@ -21,7 +21,7 @@ from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
-from .own_variables import as_stated_pair, own_variables, settle
+from .own_variables import own_variables, settle, stated_pair
 from .parameters import amount
 
 __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
@@ -167,7 +167,7 @@ class Term(ABC):
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
-        return as_stated_pair(self.expression(design), self.name)
+        return stated_pair(self, design)
 
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """A better point that the solved auxiliary variables show, `point` itself where there is none."""
@@ -180,10 +180,10 @@ class Term(ABC):
     def value(self, design: Design, point: Point) -> float:
         """The term at `point`, in user units; the least over variables of its own."""
         design.set(point)
-        expression, constraints = as_stated_pair(self.expression(design), self.name)
+        expression, constraints = stated_pair(self, design)
         if own_variables([expression, *constraints], design):
             given = design.at(point)  # what the design decides is a number then, and the own variables alone are sought
-            expression, constraints = as_stated_pair(self.expression(given), self.name)
+            expression, constraints = stated_pair(self, given)
             settle(given, expression, constraints, [])
         return float(np.asarray(expression.value, dtype=np.float64).item())
 

@@ -22,7 +22,7 @@ from .algebra import Term
 from .design import Design, Point
 from .extension import leaves_as_stated
 from .gradients import linearise
-from .own_variables import as_stated_pair, own_variables
+from .own_variables import own_variables, stated_pair
 
 __all__ = [
     "Composite",
@@ -148,7 +148,7 @@ def _add(bound: LagrangianBound, weight: float, leaf: Term, point: Point, design
     if prices is not None:
         bound.add_linear(weight * prices[2], weight * prices[0], weight * prices[1])
     elif not leaf.add_solved(bound, weight, point, design, auxiliary):
-        stated, rows = as_stated_pair(leaf.expression(design), leaf.name)
+        stated, rows = stated_pair(leaf, design)
         if own_variables([stated, *rows], design):
             raise ConvexityError(f"{leaf.name} has variables of its own; no tangent bounds it")
         add_tangent(bound, stated, np.array([weight]), point, design)

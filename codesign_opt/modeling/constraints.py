@@ -13,6 +13,7 @@ import numpy as np
 from ..basics.checks import Array, Indices, Mask, choice, number, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
+from ..basics.user_code import told_in
 from .algebra import Bound, Term
 from .design import Box, Design, Point
 from .step_limits import StepLimits
@@ -166,9 +167,9 @@ def _amount(value: Any, name: str) -> Amount:
 
 def _on_levels(value: Amount, design: Design, name: str) -> Array:
     if callable(value):
-        return vector(
-            design.levels.average(value), f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True
-        )
+        with told_in(f"{name}(sigma)"):
+            averaged = design.levels.average(value)
+        return vector(averaged, f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True)
     if np.ndim(value) == 0:
         return np.full(len(design), float(value))
     return vector(value, name, length=len(design), nonnegative=True, infinite=True)

@@ -15,12 +15,13 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
 from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
-from .constraints import BoxConstraint, Constraint, as_named
+from .constraints import BoxConstraint, as_named
 from .curvature import blamed, clipped
 from .design import Design, Point
 from .gradients import jacobians, row_size
 from .parameters import amount
 from .shapes import Monotone
+from .stated_rows import stated_rows
 
 __all__ = ["SoftConstraint"]
 
@@ -132,9 +133,7 @@ class SoftConstraint(Composite):
 
     def _rows(self, design: Design) -> list[tuple[cp.Expression, bool]]:
         """(expression that must be <= 0, whether it must be 0) of each row of a constraint."""
-        what = self.what.what
-        produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
-        rows = produced if isinstance(produced, (list, tuple)) else [produced]
+        rows = stated_rows(self.what, design)
         own = {variable.id for variable in design.variables}
         for row in rows:
             if isinstance(row, cp.Constraint) and not {variable.id for variable in row.variables()} <= own:
