@@ -66,6 +66,7 @@ class Term(ABC):
     Congestion <= 3
     """
 
+    __array_ufunc__ = None  # numbers of numpy leave `2 * term` to the term
     structured: ClassVar[bool] = False
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
@@ -277,6 +278,13 @@ class Term(ABC):
     def __ge__(self, limit: Any) -> Bound:
         raise TypeError(
             f"{self.name} >= {limit!r} is not convex; give an upper bound, or a linear row with named(...)."
+        )
+
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        """Refused: cvxpy asks for it where an expression of its own stands before a term, as in p * term."""
+        raise TypeError(
+            f"{self.name} is a term, no number or expression of cvxpy; write the term first, as in {self.name} * p, "
+            f"{self.name} + p or {self.name} <= p with p a cp.Parameter."
         )
 
     def __bool__(self) -> bool:
