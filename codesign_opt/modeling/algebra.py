@@ -24,7 +24,7 @@ from .design import Design, Point
 from .own_variables import own_variables, settle, stated_pair
 from .parameters import amount
 
-__all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
+__all__ = ["Bound", "Constant", "Fixed", "Sum", "Term", "check_table"]
 
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
@@ -119,6 +119,15 @@ class Term(ABC):
     def stated_levels(self) -> Levels | None:
         """The noise levels that the term is about; None for one that takes any."""
         return None if self.coefficients is None else self.coefficients.levels
+
+    @property
+    def whose(self) -> Any:
+        """The one of several samplers that the term is about (a Sampling); None for others."""
+        return None
+
+    def over(self, samplings: Sequence[Any]) -> Iterator[tuple[float, Term]]:
+        """(weight, term) of what the term is where several samplers share the training: itself, for most."""
+        yield 1.0, self
 
     @property
     def is_structured(self) -> bool:
@@ -316,18 +325,12 @@ class Sum(Term):
         return self.name
 
 
-@dataclass(frozen=True, eq=False)
-class Constant(Term):
-    """A number: what `term + 3` adds. It moves the objective, or what a bound leaves, and nothing else."""
+class Fixed(Term):
+    """A term that no design changes."""
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
-    amount: float
-
-    @property
-    def name(self) -> str:
-        return _shown(self.amount)
 
     @property
     def known_convex(self) -> bool:
@@ -340,6 +343,18 @@ class Constant(Term):
     @property
     def needs_examples(self) -> bool:
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Fixed):
+    """A number: what `term + 3` adds. It moves the objective, or what a bound leaves, and nothing else."""
+
+    structured: ClassVar[bool] = True
+    amount: float
+
+    @property
+    def name(self) -> str:
+        return _shown(self.amount)
 
     def expression(self, design: Design) -> cp.Expression:
         return cp.Constant(self.amount)

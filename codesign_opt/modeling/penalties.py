@@ -14,11 +14,11 @@ from ..basics.checks import Array, Indices, Mask, choice
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
-from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
+from .composition import Composite, Declared, declared, dual_of, tried, weighted_sensitivities
 from .constraints import BoxConstraint, as_named
 from .curvature import blamed, clipped
 from .design import Design, Point
-from .gradients import jacobians, row_size
+from .gradients import jacobians, row_size, tangent_into
 from .parameters import amount
 from .shapes import Monotone
 from .stated_rows import stated_rows
@@ -205,7 +205,7 @@ class SoftConstraint(Composite):
             return tried(bound, slopes, self.inside, point, design, auxiliary[2:])
         try:
             rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
-            add_tangent(bound, rows, slopes, point, design)
+            tangent_into(bound, rows, slopes, point, design)
         except ConvexityError:  # a function without a gradient
             bound.constant = -np.inf
         return True
