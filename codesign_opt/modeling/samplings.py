@@ -7,7 +7,7 @@ sampler: preview(Steps()) <= 8. What it says of examples is about the training t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import cvxpy as cp
@@ -164,13 +164,17 @@ class OfSampling(Term):
         return self.inner.advice
 
     def components(self) -> Iterator[Term]:
-        return self.inner.components()
+        return (OfSampling(self.sampling, part) for part in self.inner.components())
 
     def expression(self, design: Design) -> Any:
         return self.inner.expression(design.of(self.sampling.name))
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
-        return design.of(self.sampling.name).declared(self.inner)
+        own = design.of(self.sampling.name)
+        if not self.inner.scales_itself:
+            return own.declared(self.inner)
+        # what stands inside the inner term is about the sampler, too, wherever its own bound is looked for
+        return self.inner.formulation(replace(own, declares=lambda term, _: design.declared(self.sampling(term))))
 
     def resolution(self, design: Design, point: Point) -> float:
         return self.inner.resolution(*self._own(design, point))

@@ -70,6 +70,8 @@ class _Parts:
 
     def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """A part of a term that is made of others: exact, too, where it can be."""
+        if self.design.samplings and not design.samplings:
+            return term.formulation(design)  # of one sampler alone, as its author wrote it
         return self.stated(term), []
 
 

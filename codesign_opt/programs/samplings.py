@@ -42,8 +42,7 @@ def _mentioned(objective: Term, constraints: Sequence[Named]) -> Iterator[Sampli
 
 def leaves_of(sampling: Sampling, leaves: Sequence[Term]) -> list[Term]:
     """The terms about one sampler, as they are for it alone."""
-    found = [leaf.inner for leaf in leaves if isinstance(leaf, OfSampling) and leaf.sampling is sampling]
-    return found + [part for leaf in found for part in leaf.components()]
+    return [leaf.inner for leaf in leaves if isinstance(leaf, OfSampling) and leaf.sampling is sampling]
 
 
 def over(

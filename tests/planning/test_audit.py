@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.planning.prediction import predict
+from codesign_opt.modeling.prediction import predict
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 FAST = {"levels": 60, "points": 5}
