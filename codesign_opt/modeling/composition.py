@@ -185,6 +185,15 @@ class Composite(Term):
         return any(leaf.needs_examples for leaf in self.components())
 
     @property
+    def nested(self) -> bool:  # type: ignore[override]
+        """It rises with every part, so that it is nested where all are; a last step's price moves with the stop."""
+        moving = (leaf.as_compute for leaf in self.components())
+        return all(leaf.nested for leaf in self.components()) and not any(
+            compute is not None and compute.part != "training" and callable(compute.prices.evaluation)
+            for compute in moving
+        )
+
+    @property
     def majorised(self) -> bool:
         return any(leaf.majorised for leaf in self.components())
 

@@ -192,17 +192,22 @@ class Design:
 
     @property
     def variables(self) -> list[cp.Variable]:
-        """The cvxpy variables, without the quantities that are fixed."""
+        """The cvxpy variables behind the quantities, without those that are fixed."""
         own = (each.step_variable for each in self.samplings.values())
-        return [v for v in (self.new_variable, self.step_variable, *own) if isinstance(v, cp.Variable)]
+        return [v for quantity in (self.new_variable, self.step_variable, *own) for v in quantity.variables()]
+
+    def set_to_reference(self) -> None:
+        """Give the variables the values of the reference."""
+        for variable in self.variables:
+            variable.value = np.ones(variable.shape)
 
     @property
     def fixed_examples(self) -> bool:
-        return not isinstance(self.new_variable, cp.Variable)
+        return not self.new_variable.variables()
 
     @property
     def fixed_steps(self) -> bool:
-        return not isinstance(self.step_variable, cp.Variable)
+        return not self.step_variable.variables()
 
     @cached_property
     def new_examples(self) -> cp.Expression:
@@ -238,6 +243,11 @@ class Design:
         ):
             if isinstance(variable, cp.Variable):
                 variable.value = np.maximum(value / unit, 0.0)
+            elif variable.variables():  # the upper levels of another design, whose other levels stay as they are
+                behind = variable.variables()[0]
+                values = np.ones(behind.shape) if behind.value is None else np.array(behind.value)
+                values[-len(self) :] = np.maximum(value / unit, 0.0)
+                behind.value = values
         for name in self.samplings:
             self.of(name).set(point.of(name))
 

@@ -60,12 +60,16 @@ def all_jacobians(expression: cp.Expression, design: Design) -> list[Any]:
         (design.step_variable, design.reference.steps),
         *((each.step_variable, design.reference.of(name).steps) for name, each in design.samplings.items()),
     ):
-        if not isinstance(variable, cp.Variable) or variable.id not in found:
+        behind = next(iter(variable.variables()), None)
+        if behind is None or behind.id not in found:
             result.append(np.zeros((len(design), expression.size)))
             continue
-        if found[variable.id] is None:
+        gradient = found[behind.id]
+        if gradient is None:
             raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ found[variable.id])
+        if behind is not variable:  # a design on the upper levels of another one
+            gradient = gradient[-len(design) :]
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ gradient)
     return result
 
 

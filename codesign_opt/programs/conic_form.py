@@ -70,8 +70,8 @@ class _Parts:
 
     def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """A part of a term that is made of others: exact, too, where it can be."""
-        if self.design.samplings and not design.samplings:
-            return term.formulation(design)  # of one sampler alone, as its author wrote it
+        if design.step_variable is not self.design.step_variable or len(design) != len(self.design):
+            return term.formulation(design)  # of one sampler, or of the upper levels, alone: as its author wrote it
         return self.stated(term), []
 
 

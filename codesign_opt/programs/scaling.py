@@ -46,7 +46,7 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
         return expression, constraints, False
     units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
     if not all(degrees):  # one quantity only: its unit is the size of what the nonlinear functions see
-        _at_reference(design)
+        design.set_to_reference()
         units = [_argument_size(stated_pair(term, design)[0], unit) for unit in units]
     units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
     expression, constraints = term.formulation(design.in_units(*units))
@@ -71,11 +71,6 @@ def _argument_size(expression: cp.Expression, default: float) -> float:
         stack.extend(arguments)
     found = [size for size in found if size > 0 and np.isfinite(size)]
     return float(np.exp(np.mean(np.log(found)))) if found else default
-
-
-def _at_reference(design: Design) -> None:
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
 
 
 def _size(density: Array) -> float:
@@ -106,7 +101,7 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
 def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
     """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
     probe = design.in_units(1 / examples, 1 / steps)
-    _at_reference(design)
+    design.set_to_reference()
     expression, constraints = stated_pair(term, probe)
     _refuse_no_scalar(term.name, expression)
     if own_variables([expression, *constraints], design):
@@ -118,7 +113,7 @@ def _probe(term: Term, design: Design, examples: float, steps: float) -> float |
 
 def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:
     """The scaled rows of one named constraint; design's variables are set to their reference."""
-    _at_reference(design)
+    design.set_to_reference()
     what = item.what
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design, budget)]
