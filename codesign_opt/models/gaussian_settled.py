@@ -145,7 +145,7 @@ class GaussianSettled(GaussianExact):
         """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         reducible, floor = self.training.weight_variance(lam, positive)
-        plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+        plain = self.training.plain()
         if plain == self.training:
             return reducible.T, floor.T
         arguments = (lam, n, positive, float(positive[-1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class TrainingNoise(ABC):
     @abstractmethod
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise | None:
         """Variance that the optimiser itself never averages out; None: none. Raises when it diverges."""
+
+    def plain(self) -> TrainingNoise:
+        """The same training of a diagonal matrix without intercept."""
+        return replace(self, matrix="diagonal", intercept=False)  # type: ignore[type-var]
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
         """Reasons to distrust A / m + F at some levels; none unless the subclass knows its burn-in.

@@ -19,20 +19,18 @@ class SharedTraining(TrainingNoise):
 
     For a model that `codesign(terms=[co.SharedParameters(...)])` plans; without such a term nothing asks for examples.
 
-    Fields:
-        matrix, intercept, dataset_size, replacement: as in `AveragedSGD`; nothing depends on them.
-
     >>> SharedTraining().reducible([1.0], [1.0], [1.0, 2.0], 0.5)
     array([0., 0.])
     """
 
-    matrix: str = "diagonal"
-    intercept: bool = False
-    dataset_size: int | None = None
-    replacement: bool = True
+    # what training noise is asked about a level's own matrix and data: nothing depends on it here
+    matrix = "diagonal"
+    intercept = False
+    dataset_size = None
+    replacement = True
 
-    def __post_init__(self) -> None:
-        self._check_common()
+    def plain(self) -> SharedTraining:
+        return self
 
     @property
     def final_floor_is_monotone(self) -> bool:
