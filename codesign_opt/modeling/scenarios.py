@@ -122,7 +122,11 @@ def _any_design(term: Composite, point: Point) -> Design | None:
     levels = next((levels for levels in stated if levels is not None), None)
     whose = [leaf.whose for leaf in term.components() if leaf.whose is not None]
     counts = {each.name: each.counts for each in whose}
-    return None if levels is None else Design.declare(levels, reference=point, samplings=counts)
+    if levels is None:
+        return None
+    ones = np.ones(len(levels))  # not the point itself, which may have nothing on some levels
+    unit = Point(ones, point.spent, ones, dict.fromkeys(counts, ones))
+    return Design.declare(levels, reference=unit, samplings=counts)
 
 
 def _average_score(scores: Sequence[tuple[float, Coefficients]]) -> Coefficients:

@@ -65,7 +65,7 @@ def solve_declared(
         compiled, found = _attempt(program, reference, tolerance, solver, attempts)
         unbounded = attempts[-1]["status"].startswith("unbounded")
         lost = found is None or found.certificate.infeasibility > _NOTICEABLE
-        if lost and not diagnosed and not unbounded:
+        if lost and not diagnosed and not unbounded and not solver.out_of_time:
             diagnosed, nearest = True, diagnose(program, reference)
         if found is not None and (best is None or _badness(found.certificate) < _badness(best.certificate)):
             best = found

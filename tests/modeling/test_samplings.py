@@ -1,5 +1,6 @@
 """Several samplers that share one training: against programs written by hand, single samplers and limits."""
 
+import os
 import warnings
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 import codesign_opt as co
 
+FULL = bool(os.environ.get("CODESIGN_OPT_FULL"))
 MODEL = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
 PRICES = co.Prices(3.0, 1.0, 1_000)
 FINE = replace(MODEL.coefficients(0.01, 40), final_score=0.0)
@@ -27,17 +29,17 @@ def whole(*samplings):
     return co.ScoreErrors(samplings) + sum(each.discretization for each in samplings)
 
 
-def by_hand(samplings, budget, most=None):
+def by_hand(samplings, budget, most=None, price=3.0):
     """The same program as a geometric one, in logarithms of shares of the budget and of steps, solved around itself."""
-    width = FINE.log_width / FINE.log_width.sum()
-    share, steps, scale = 0.5 * width, {each.name: 10 * width for each in samplings}, None
-    for _ in range(4):
+    width = samplings[0].table.log_width / samplings[0].table.log_width.sum()
+    share, steps, scale = 0.5 * width, {each.name: 0.2 * budget / each.images * width for each in samplings}, None
+    for _ in range(6):
         u, v = cp.Variable(width.size), {each.name: cp.Variable(width.size) for each in samplings}
         error, paid, rows = 0, cp.sum(cp.multiply(share, cp.exp(u))), []
         for each in samplings:
             t, n = each.table, steps[each.name]
             kappa, weight = t.log_width / t.coupling.log_width / n, each.weight * t.log_width**2 * t.score
-            weight = weight / (budget / 3.0 * share)
+            weight = weight / (budget / price * share)
             slow = cp.multiply(weight * kappa, cp.exp(-u - v[each.name]))
             fast = cp.multiply(weight, cp.exp(-u))
             error += cp.sum(slow if isinstance(t.coupling, co.PerStep) else cp.maximum(fast, slow))
@@ -58,6 +60,35 @@ def by_hand(samplings, budget, most=None):
         share = share * np.exp(u.value)
         steps = {name: n * np.exp(v[name].value) for name, n in steps.items()}
     return scale
+
+
+def drawn(seed, size=20):
+    """Two or three random samplers on the same levels, a budget and the price of an example, over decades."""
+    rng = np.random.default_rng(seed)
+    levels = co.Levels.log_uniform(0.01, 10 ** rng.uniform(0, 2), size)
+    base = rng.normal(0, 1.5, size)
+    found, budget, price = [], 10 ** rng.uniform(3, 9), 10 ** rng.uniform(-2, 2)
+    for name in ("first", "second", "third")[: int(rng.integers(2, 4))]:
+        images = budget / 10 ** rng.uniform(1.2, 2.5)
+        coupling = co.PerStep(rng.uniform(0.5, 3)) if rng.random() < 0.3 else co.Local(rng.uniform(0.5, 3))
+        score = np.exp(base + rng.normal(0, 0.7, size)) * budget / price
+        response = np.exp(rng.normal(0, 1, (int(rng.integers(1, 4)), size)))
+        table = co.Coefficients(levels, score, np.zeros(size), response, order=int(rng.integers(1, 3)),
+                                coupling=coupling)  # fmt: skip
+        found.append(co.Sampling(name, table, images=images / 4, weight=10 ** rng.uniform(-1, 1)))
+    return found, budget, price
+
+
+@pytest.mark.parametrize("seed", range(40) if FULL else (0, 1))
+def test_random_samplers_agree_with_the_program_by_hand(seed):
+    samplings, budget, price = drawn(seed)
+    paid = co.Compute(co.Prices(price, 1.0, 1))
+    plan = co.Problem(whole(*samplings), [paid <= budget]).solve()
+    truth = by_hand(samplings, budget, price=price)
+    print(seed, plan.error / truth - 1, plan.certificate.relative_gap, len(plan.attempts))
+    assert plan.certificate.optimal
+    assert plan.error <= truth * (1 + 2e-6)
+    assert plan.certificate.lower_bound <= truth * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("most", [None, {"quick": 8.0}])
