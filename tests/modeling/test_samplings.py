@@ -227,3 +227,20 @@ def test_exact_errors_are_those_of_each_model_and_the_plan_is_saved(tmp_path):
 def test_what_does_not_say_whose_steps_is_refused(make, said):
     with pytest.raises((TypeError, ValueError), match=said):
         make(*two())
+
+
+def test_terms_constraints_and_parameters_of_every_kind_are_said_of_a_sampler():
+    quick, fine = two()
+    weight = cp.Parameter(nonneg=True, value=2.0)
+    error, rows = whole(quick, fine), [BUDGET, quick(co.Steps()) <= 8]
+    present = np.full(len(FINE.levels), 0.5)
+    soft = co.SoftConstraint(fine(co.Cap(0.5, "step_size", low=0.5)), 1e-4)
+    kinds = [
+        (error + soft + fine(co.Turnover(present, price=1e-6, quantity="steps")), rows),
+        (error + fine(co.SoftConstraint(co.Steps() <= 10, 1e-6)) * weight, rows),
+        (error, [*rows, fine(co.Monotone("increasing", "step_density")), quick(co.Share(0.3, 0.05, 0.5, "steps"))]),
+        (co.Compute(PRICES), [error <= 0.5, quick(co.Steps()) <= 8]),
+        (co.CVaR([quick.score + quick.discretization, fine.score + fine.discretization], 0.7), rows),
+    ]
+    for objective, constraints in kinds:
+        assert co.Problem(objective, constraints).solve().certificate.optimal
