@@ -25,7 +25,8 @@ def first_of_samplings(program: Declaration) -> Point:
     budgets = [_prices(item.what, design) for item in program.constraints if isinstance(item.what, Bound)]
     known = [budget for budget in budgets if budget is not None]
     error = np.sum([each.weight * each.table.example_error for each in samplings], axis=0)
-    examples = np.maximum(np.sqrt(error), 1e-15 * max(float(np.sqrt(error.max(initial=0.0))), 1e-300))
+    top = float(np.sqrt(error.max(initial=0.0)))
+    examples = np.maximum(np.sqrt(error), 1e-15 * top) if top > 0 else np.ones(len(program.levels))
     priced = [(prices["examples"], room) for prices, room in known if np.any(prices["examples"] > 0)]
     if priced and np.all(priced[0][0] > 0):
         examples = examples / np.sqrt(priced[0][0])

@@ -244,3 +244,25 @@ def test_terms_constraints_and_parameters_of_every_kind_are_said_of_a_sampler():
     ]
     for objective, constraints in kinds:
         assert co.Problem(objective, constraints).solve().certificate.optimal
+
+
+def test_shared_parameters_beside_samplers_agree_with_a_program_by_hand():
+    rng, size = np.random.default_rng(1), 12
+    levels = co.Levels.around(np.geomspace(0.01, 10, size))
+    none, response = np.zeros(size), rng.uniform(0.1, 1, (2, size))
+    first, second = (co.Coefficients(levels, none, none, response, order=q, terminal="rescale") for q in (1, 2))
+    error = co.InformationError(rng.normal(size=(size, 2, 4)), rng.normal(size=(4, 2)), sigma=levels.sigma)
+    quick, fine = co.Sampling("quick", first, images=1e4), co.Sampling("fine", second, images=1e3)
+    paid = co.Compute(co.Prices(3.0, 1.0, 1)) <= 1e6
+    plan = co.Problem(error + quick.discretization + fine.discretization, [paid]).solve()
+    share, n = cp.Variable(size, nonneg=True), [cp.Variable(size, nonneg=True) for _ in range(2)]
+    information = sum(share[i] * error.roots[i].T @ error.roots[i] for i in range(size))
+    unit = 1e6 / 3.0
+    truth = sum(cp.matrix_frac(error.response[:, j], information) for j in range(2))
+    for t, steps in ((first, n[0]), (second, n[1])):
+        rows = np.sqrt(unit) * np.abs(t.response) * t.log_width ** (t.order + 1)
+        truth = truth + cp.sum_squares(rows @ cp.power(steps, -t.order))
+    spent = cp.sum(share) + (1e4 * cp.sum(n[0]) + 1e3 * cp.sum(n[1])) / 1e6
+    value = cp.Problem(cp.Minimize(truth), [spent <= 1]).solve(solver="CLARABEL") / unit
+    assert plan.certificate.optimal
+    assert plan.error == pytest.approx(value, rel=2e-6)
