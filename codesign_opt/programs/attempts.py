@@ -92,16 +92,17 @@ def _attempt(
     begun = perf_counter()
     compiled = compile_problem(program, reference, program.box)
     built = perf_counter()
-    status = solver.run(compiled.declared)
     record: dict[str, Any] = {
-        "attempt": len(attempts) + 1, "solver": solver.name, "status": status, "build_seconds": built - begun,
+        "attempt": len(attempts) + 1, "solver": solver.name, "status": "", "build_seconds": built - begun,
     }  # fmt: skip
     attempts.append(record)
+    # of what has kinks the conic dual alone proves anything as a rule
+    stages = [_by_conic_dual, _by_cvxpy] if compiled.kinked and solver.plain else [_by_cvxpy, _by_conic_dual]
     found = None
-    if status.startswith("optimal") and _has_values(compiled.design):
-        found = _candidate(compiled, tolerance, attempts)
-    if (found is None or not found.certificate.optimal) and not solver.out_of_time:
-        found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+    for stage in stages:
+        found = stage(compiled, found, tolerance, attempts, solver)
+        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+            break
     record["solve_seconds"] = perf_counter() - built
     if found is not None:
         record["relative_gap"] = found.certificate.relative_gap
@@ -243,6 +244,17 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
+def _by_cvxpy(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidates of the program as cvxpy solves it, by the separable Lagrangian."""
+    attempts[-1]["status"] = status = solver.run(compiled.declared)
+    if not (status.startswith("optimal") and _has_values(compiled.design)):
+        return found
+    candidate = _candidate(compiled, tolerance, attempts)
+    return candidate if found is None else min(found, candidate, key=lambda solved: _badness(solved.certificate))
+
+
 def _by_conic_dual(
     compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
 ) -> Solved | None:
@@ -253,6 +265,7 @@ def _by_conic_dual(
     solution = None
     for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
         solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
         if (found is not None and found.certificate.optimal) or solver.out_of_time:
