@@ -33,6 +33,7 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
+_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's reference; a gap that a better scaling closes
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -101,13 +102,18 @@ def _attempt(
     found = None
     for stage in stages:
         found = stage(compiled, found, tolerance, attempts, solver)
-        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+        if (found is not None and (found.certificate.optimal or _promising(found, attempts))) or solver.out_of_time:
             break
     record["solve_seconds"] = perf_counter() - built
     if found is not None:
         record["relative_gap"] = found.certificate.relative_gap
         record["infeasibility"] = found.certificate.infeasibility
     return compiled, found
+
+
+def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
+    """Whether declaring the program anew around an early candidate is worth more than another solver's answer."""
+    return len(attempts) <= _EARLY and _badness(found.certificate) <= _CLOSE
 
 
 def _astray(found: Solved, reference: Point) -> bool:
@@ -288,6 +294,8 @@ def _better_by(
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
     point = _repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
+    if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
+        lower = max(lower, found.certificate.lower_bound)
     multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
     proof = certify(compiled, multipliers, point, tolerance, conic=lower)
     tried = [Solved(point, compiled, multipliers, proof, attempts)]
