@@ -296,7 +296,7 @@ def _better_by(
     lower = conic_bound(form, solution, compiled, point)
     if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
         lower = max(lower, found.certificate.lower_bound)
-    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
+    multipliers = form.multipliers(solution.dual, compiled)
     proof = certify(compiled, multipliers, point, tolerance, conic=lower)
     tried = [Solved(point, compiled, multipliers, proof, attempts)]
     if found is not None:
