@@ -22,7 +22,8 @@ from .rows import PLACEHOLDER, Row, jacobians
 __all__ = ["conic_bound"]
 
 _ROUNDING = 1e-14  # of the sums over levels, relative
-_TRUSTED = 1e-6  # most that stated sizes may be charged, against the objective's size
+_TRUSTED = 1e-7  # most that stated sizes may be charged, against the objective's size
+_ABOVE = 1e-3  # a bound need not be told further above the candidate than that
 _UNSURE = 1e-9  # the same where the solver gave up: its columns may say nothing of the candidate's sizes
 _MISSTATED = 1e-7  # of the objective's size: most that a bound may be above what it should lie below
 _STATED = 1e3  # auxiliary variables are taken to stay below so many times their size at the candidate
@@ -65,7 +66,7 @@ class _Bounds:
     ) -> _Bounds:  # fmt: skip
         """Intervals that rows, level bounds and the value at the candidate imply."""
         columns, reference, box = solution.balance.columns, compiled.design.reference, _boxed(compiled, point)
-        value = value + _TRUSTED * compiled.unit  # what costs more needs no bound below it
+        value = value + _ABOVE * compiled.unit  # what costs more needs no bound below it
         low, high = np.full(len(columns), -np.inf), np.full(len(columns), np.inf)
         for at, units, (least, most) in (
             (form.examples, reference.new_examples, box.examples_box),
@@ -82,11 +83,17 @@ class _Bounds:
         stated = _STATED * np.maximum(np.abs(solution.primal / columns), 1.0)
         return cls(value, box, low, high, stated)
 
-    def charged(self, left: Array) -> tuple[float, float]:
-        """What (N,) remainders cost at most where a size is proved, and where it is stated."""
+    def charged(self, left: Array, enough: float) -> tuple[float, float]:
+        """What (N,) remainders cost at most where a size is proved, and where it is stated.
+
+        A proved size that is larger than the stated one stands as long as all of these cost no more than `enough`.
+        """
         size = np.maximum(np.abs(self.low), np.abs(self.high))
-        proved = size <= self.stated
-        return float(left[proved] @ size[proved]), float(left[~proved] @ self.stated[~proved])
+        proved = np.isfinite(size) & (left > 0)
+        if not left[proved] @ size[proved] <= enough:
+            proved &= size <= self.stated
+        rest = (left > 0) & ~proved
+        return float(left[proved] @ size[proved]), float(left[rest] @ self.stated[rest])
 
 
 def _bound(
@@ -123,9 +130,8 @@ def _bound(
         prices.append(unit * price)
         whole.append(unit * slopes)
     plane = Plane(constant, *whole, parts, form.multipliers(form.unscaled(solution, dual), compiled))
-    proved, stated = (unit * part for part in known.charged(left))
-    trusted = _TRUSTED if solution.converged else _UNSURE
-    if not stated <= trusted * compiled.unit:
+    proved, stated = (unit * part for part in known.charged(left, _TRUSTED * balance.cost_factor))
+    if not stated <= (_TRUSTED if solution.converged else _UNSURE) * compiled.unit:
         return -np.inf, plane  # stated sizes may pay for rounding; where they decide, they would have to be proved
     bound.add_linear(-proved - stated, prices[0], prices[1])
     value = min(bound.value(), known.value)
