@@ -80,6 +80,10 @@ class _Bounds:
         priced = users.cost != 0
         high[priced] = value / (compiled.unit * columns[priced]) if np.isfinite(value) else np.inf
         low, high = implied_bounds(users, low, high)
+        if form.examples.size:
+            box.examples_box = _closed(box.examples_box, (high * columns)[form.examples] * reference.new_examples)
+        if form.steps.size:
+            box.steps_box = _closed(box.steps_box, (high * columns)[form.steps] * reference.steps)
         stated = _STATED * np.maximum(np.abs(solution.primal / columns), 1.0)
         return cls(value, box, low, high, stated)
 
@@ -94,6 +98,12 @@ class _Bounds:
             proved &= size <= self.stated
         rest = (left > 0) & ~proved
         return float(left[proved] @ size[proved]), float(left[rest] @ self.stated[rest])
+
+
+def _closed(box: tuple[Array, Array], implied: Array) -> tuple[Array, Array]:
+    """Intervals without an upper end, closed by what the rows imply."""
+    low, high = box
+    return low, np.maximum(np.where(np.isfinite(high), high, implied * (1 + 1e-12)), low)
 
 
 def _bound(
