@@ -24,7 +24,8 @@ from .rows import Row
 
 __all__ = ["Declared", "Plane"]
 
-_AROUND = (0.03, 0.3, 1.0, 3.0)  # standard deviations of logarithms of points around the candidate
+_NEAR = (1e-6, 1e-4, 1e-3, 1e-2)  # standard deviations of logarithms of points beside the candidate, both ways
+_AROUND = (0.1, 1.0, 3.0)  # standard deviations of logarithms of points around the candidate
 _SCALED = (1e-2, 3.0)  # multiples of the candidate
 _ROUNDING = 1e-12  # of the sum of magnitudes on both sides, which cvxpy's functions and sums of thousands may round
 _RESIDUAL = 1e-9  # the same away from the candidate: auxiliary variables are larger there than the dual was mended for
@@ -58,8 +59,9 @@ class Declared:
 
     def excess(self, plane: Plane, candidate: Point) -> float:
         """By how much the plane is above the Lagrangian it should lie below, at the worst of some points; >= 0."""
-        around = max((self._above(plane, point, _RESIDUAL) for point in self._around(candidate)), default=0.0)
-        return max(self._above(plane, candidate, _ROUNDING), around)
+        points = [(candidate, _ROUNDING), *((point, _ROUNDING) for point in self._beside(candidate))]
+        points += [(point, _RESIDUAL) for point in self._around(candidate)]
+        return max(self._above(plane, point, tolerance) for point, tolerance in points)
 
     def objective(self, point: Point) -> float:
         """The objective's value at a point."""
@@ -114,15 +116,23 @@ class Declared:
         stated += [row.stated for row in self.compiled.rows if row.at is None]
         return bool(own_variables(stated, design))
 
+    def _beside(self, candidate: Point) -> Iterator[Point]:
+        """Where another piece of a maximum is the largest: the plane is tight where pieces meet, and says less there."""
+        rng = np.random.default_rng(1)
+        for spread in _NEAR[-1:] if self._slow else _NEAR:
+            directions = spread * rng.normal(size=(2, len(self.compiled.design)))
+            for sign in (1.0, -1.0):
+                yield self._times(candidate, *np.exp(sign * directions))
+
     def _around(self, candidate: Point) -> Iterator[Point]:
+        if self._slow:
+            return
         rng = np.random.default_rng(0)
-        design = self.compiled.design
-        for spread in _AROUND[1:2] if self._slow else _AROUND:
-            factors = np.exp(spread * rng.normal(size=(2, len(design))))
-            yield self._times(candidate, *factors)
-        if not self._slow:
-            for factor in _SCALED:
-                yield self._times(candidate, np.full(len(design), factor), np.full(len(design), factor))
+        size = len(self.compiled.design)
+        for spread in _AROUND:
+            yield self._times(candidate, *np.exp(spread * rng.normal(size=(2, size))))
+        for factor in _SCALED:
+            yield self._times(candidate, *np.full((2, size), factor))
 
     def _times(self, point: Point, examples: Array, steps: Array) -> Point:
         """Multiples of a point, levels that are empty there a little filled; what is given stays."""
