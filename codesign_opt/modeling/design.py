@@ -117,7 +117,7 @@ class Design:
             declares=declares,
         )
 
-    def in_units(self, examples: float, steps: float) -> Design:
+    def in_units(self, examples: float | cp.Parameter, steps: float | cp.Parameter) -> Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 

@@ -33,6 +33,7 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
+_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's reference; a gap that a better scaling closes
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -92,21 +93,27 @@ def _attempt(
     begun = perf_counter()
     compiled = compile_problem(program, reference, program.box)
     built = perf_counter()
-    status = solver.run(compiled.declared)
     record: dict[str, Any] = {
-        "attempt": len(attempts) + 1, "solver": solver.name, "status": status, "build_seconds": built - begun,
+        "attempt": len(attempts) + 1, "solver": solver.name, "status": "", "build_seconds": built - begun,
     }  # fmt: skip
     attempts.append(record)
+    # of what has kinks the conic dual alone proves anything as a rule
+    stages = [_by_conic_dual, _by_cvxpy] if compiled.kinked and solver.plain else [_by_cvxpy, _by_conic_dual]
     found = None
-    if status.startswith("optimal") and _has_values(compiled.design):
-        found = _candidate(compiled, tolerance, attempts)
-    if (found is None or not found.certificate.optimal) and not solver.out_of_time:
-        found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+    for stage in stages:
+        found = stage(compiled, found, tolerance, attempts, solver)
+        if (found is not None and (found.certificate.optimal or _promising(found, attempts))) or solver.out_of_time:
+            break
     record["solve_seconds"] = perf_counter() - built
     if found is not None:
         record["relative_gap"] = found.certificate.relative_gap
         record["infeasibility"] = found.certificate.infeasibility
     return compiled, found
+
+
+def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
+    """Whether declaring the program anew around an early candidate is worth more than another solver's answer."""
+    return len(attempts) <= _EARLY and _badness(found.certificate) <= _CLOSE
 
 
 def _astray(found: Solved, reference: Point) -> bool:
@@ -243,6 +250,17 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
+def _by_cvxpy(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidates of the program as cvxpy solves it, by the separable Lagrangian."""
+    attempts[-1]["status"] = status = solver.run(compiled.declared)
+    if not (status.startswith("optimal") and _has_values(compiled.design)):
+        return found
+    candidate = _candidate(compiled, tolerance, attempts)
+    return candidate if found is None else min(found, candidate, key=lambda solved: _badness(solved.certificate))
+
+
 def _by_conic_dual(
     compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
 ) -> Solved | None:
@@ -253,6 +271,7 @@ def _by_conic_dual(
     solution = None
     for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
         solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
         if (found is not None and found.certificate.optimal) or solver.out_of_time:
@@ -275,7 +294,9 @@ def _better_by(
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
     point = _repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
-    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
+    if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
+        lower = max(lower, found.certificate.lower_bound)
+    multipliers = form.multipliers(solution.dual, compiled)
     proof = certify(compiled, multipliers, point, tolerance, conic=lower)
     tried = [Solved(point, compiled, multipliers, proof, attempts)]
     if found is not None:

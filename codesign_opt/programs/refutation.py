@@ -114,7 +114,7 @@ def _by_conic_dual(violation: Violation) -> Refutation | None:
         return None
     if not (np.isfinite(lower) and lower > _RESOLVED):
         return None
-    found = form.multipliers(solution, elastic.rows, 1.0)
+    found = form.multipliers(solution.dual, elastic)
     sizes = [float(np.abs(y) @ row.size) for row, y in zip(elastic.rows, found, strict=True)]
     return Refutation(
         lower, frozenset(r.name for r, size in zip(elastic.rows, sizes, strict=True) if size > _PRESSING * max(sizes))
