@@ -16,11 +16,11 @@ from ..modeling.design import Box, Design, Point
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
-from .conflicts import diagnose
+from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
-from .needs import check_open
+from .needs import check_open, unreachable
 from .proof import certify, relative_gap
 from .reference import first_reference
 from .solver import Solver
@@ -33,6 +33,7 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
+_ROUNDING = 1e-6  # of examples: fewer may stand for none
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -49,6 +50,8 @@ def solve_declared(
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
     check_open(program)
+    if least := unreachable(program):
+        refuse_unreachable(program, least, first_point(program))
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -240,6 +243,8 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     for point in _points(compiled):
         proof = certify(compiled, multipliers, point, tolerance)
         found.append(Solved(point, compiled, multipliers, proof, attempts))
+        if proof.optimal:
+            break
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
@@ -276,8 +281,10 @@ def _better_by(
     point = _repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
     multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
-    proof = certify(compiled, multipliers, point, tolerance, conic=lower)
-    tried = [Solved(point, compiled, multipliers, proof, attempts)]
+    tried = [
+        Solved(each, compiled, multipliers, certify(compiled, multipliers, each, tolerance, conic=lower), attempts)
+        for each in (point, *_with_nothing(compiled, point))
+    ]
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
         tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
@@ -291,7 +298,22 @@ def _points(compiled: Compiled) -> list[Point]:
                for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
     for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
         point = term.recovered(compiled.design, point, auxiliary)
-    return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
+    found = [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
+    return found + _with_nothing(compiled, first)
+
+
+def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
+    """The same without new examples, or without those of a rounding, where spent ones are enough.
+
+    A solver keeps away from zero, and relative to rows through zero next to nothing is as much as anything.
+    """
+    new, spent = point.new_examples, point.spent
+    if compiled.design.fixed_examples or not np.any((new > 0) & (spent > 0)):
+        return []
+    least = np.maximum(compiled.box.examples_low - spent, 0.0)
+    few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
+    rounded = [np.where(some, least, new) for some in (spent > 0, few)]
+    return [Point(examples, spent, point.steps) for examples in rounded if np.any(examples != new)]
 
 
 def _repaired(compiled: Compiled) -> Point:

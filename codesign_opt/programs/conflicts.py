@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..basics.errors import InfeasibleError
 from ..basics.wording import quantity
-from ..modeling.design import Point
+from ..modeling.algebra import Bound
+from ..modeling.constraints import Named
+from ..modeling.design import Box, Point
+from .compiled import compile_problem
 from .declaration import Declaration
 from .elastic import Give, least_relaxation
-from .needs import Needs, needs_of
+from .needs import Needs, needs_of, plentiful
 from .refutation import Refutation, Starvation, refutation, starvation
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "refuse_unreachable"]
 
 _NOTICEABLE = 1e-9  # relative amounts below are rounding
 
@@ -47,6 +51,45 @@ def diagnose(program: Declaration, start: Point) -> Point | None:
         named = list(dict.fromkeys([*giving, *named]))
     conflicts = [_record(name, alone[name], gives.get(name)) for name in named if _matters(alone[name])]
     raise InfeasibleError(_message(conflicts, starved), conflicts)
+
+
+def refuse_unreachable(program: Declaration, least: dict[str, float], start: Point) -> None:
+    """Raise InfeasibleError for bounds on terms below their `least` value, each of which is its own proof.
+
+    No other constraint can help. Amounts are counted from what unlimited examples and steps leave: a limit of minus one
+    is far from anything, and its distance has no digits of an error of 1e-6.
+    """
+    limits = {i.name: i.what.limit for i in program.constraints if i.name in least and isinstance(i.what, Bound)}
+    raised = replace(program, constraints=tuple(_limited(item, least) for item in program.constraints))
+    found = None if _leave_plenty(raised, least) else least_relaxation(raised, start, list(least))
+    conflicts, remedies = [], []
+    for name, bottom in least.items():
+        relaxed = bottom if found is None else bottom + found.gives[name].amounts[0]
+        amount = relaxed - limits[name]
+        conflicts.append({
+            "name": name, "limit": limits[name], "relaxed": relaxed, "amount": amount, "amounts": (amount,),
+            "together": (amount,),
+        })  # fmt: skip
+        remedies.append(f"raise the limit of '{name}' {'above' if found is None else 'to'} {quantity(relaxed)}")
+    said = " and ".join(_claim(conflict) for conflict in conflicts)
+    raise InfeasibleError(
+        f"Infeasible: {said} cannot be met by any number of examples and steps; {' and '.join(remedies)}.", conflicts
+    )
+
+
+def _limited(item: Named, limits: dict[str, float]) -> Named:
+    if item.name not in limits or not isinstance(item.what, Bound):
+        return item
+    return Named(item.name, Bound(item.what.term, limits[item.name]))
+
+
+def _leave_plenty(program: Declaration, unreached: dict[str, float]) -> bool:
+    """Whether all other constraints hold with as many examples and steps as can be computed with."""
+    others = replace(program, constraints=tuple(i for i in program.constraints if i.name not in unreached))
+    point = plentiful(program, 1e25)
+    compiled = compile_problem(others, program.neutral, Box.empty(len(program.levels)), declare=False)
+    compiled.set(point)
+    return compiled.infeasibility(point) <= _NOTICEABLE
 
 
 def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
