@@ -128,7 +128,7 @@ def _message(conflicts: list[dict[str, Any]], starved: str) -> str:
     said = " and ".join(_claim(c) for c in conflicts)
     verdict = "cannot hold together" if len(conflicts) > 1 else "cannot be met"
     if starved:
-        verdict = f"leave{"s" if len(conflicts) == 1 else ""} no {starved}, where the error is infinite without any"
+        verdict = f"leave{'s' if len(conflicts) == 1 else ''} no {starved}, where the error is infinite without any"
     single = [_remedy(c["give"]) for c in conflicts if c["give"] is not None]
     shared = [_remedy(c["shared"]) for c in conflicts if c["shared"] is not None and _matters(c["shared"])]
     if single:
