@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import cvxpy as cp
+import numpy as np
+
 from ..basics.errors import InfeasibleError
 from ..basics.wording import quantity
 from ..modeling.algebra import Bound
@@ -15,6 +18,7 @@ from .declaration import Declaration
 from .elastic import Give, least_relaxation
 from .needs import Needs, needs_of, plentiful
 from .refutation import Refutation, Starvation, refutation, starvation
+from .scaling import rows_of
 
 __all__ = ["diagnose", "refuse_unreachable"]
 
@@ -94,8 +98,30 @@ def _leave_plenty(program: Declaration, unreached: dict[str, float]) -> bool:
 
 def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
     """How far this constraint alone must give; None where no relaxation of it suffices."""
-    found = least_relaxation(program, point, [name], needs)
+    found = least_relaxation(_without_idle(program, name), point, [name], needs)
     return None if found is None else found.gives[name]
+
+
+def _without_idle(program: Declaration, soft: str) -> Declaration:
+    """The same with none of what rows only charge for: the least of it leaves the most room for all else.
+
+    A solver that may choose it chooses anything, up to a size beside which the rest has no digits.
+    """
+    design, box = program.design(program.neutral), program.box
+    touched = {"examples": False, "steps": False}
+    for item in program.constraints:
+        if item.name in program.budgets or (item.name in program.boxes and item.name != soft):
+            continue
+        rows = rows_of(item, design)
+        used = {v.id for row in rows for e in (row.stated, *row.auxiliary) for v in e.variables()}
+        for quantity, variable in (("examples", design.new_variable), ("steps", design.step_variable)):
+            touched[quantity] |= isinstance(variable, cp.Variable) and variable.id in used
+    free = all(np.all(b.example >= 0) and np.all(b.step >= 0) for b in program.budgets.values())
+    if program.decides_examples and not touched["examples"] and free:
+        program = replace(program, examples=np.maximum(box.examples_low, program.spent))
+    if program.decides_steps and not touched["steps"] and free:
+        program = replace(program, steps=box.steps_low)
+    return program
 
 
 def _matters(give: Give | None) -> bool:
