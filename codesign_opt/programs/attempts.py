@@ -63,7 +63,7 @@ def solve_declared(
         reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
     diagnosed, nearest = False, None
-    for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
+    for index in range(_MAX_ROUNDS):
         compiled, found = _attempt(program, reference, tolerance, solver, attempts)
         unbounded = attempts[-1]["status"].startswith("unbounded")
         lost = found is None or found.certificate.infeasibility > _NOTICEABLE
@@ -81,7 +81,7 @@ def solve_declared(
             on_attempt(attempts[-1])
         if best is not None and best.certificate.optimal:
             break
-        if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
+        if solver.out_of_time or (index + 1 >= _MAX_ATTEMPTS and not _improving(attempts, majorised)):
             break
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
@@ -131,10 +131,14 @@ def _explain(
         refuse_unlimited(program, point)
 
 
-def _improving(attempts: list[dict[str, Any]]) -> bool:
-    """Whether the last rounds got nearer to a proof than those before them."""
+def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
+    """Whether the last rounds got so much nearer to a proof that more of them are worth their time.
+
+    Rounds of majorising gain little each. Others gain where the reference was far from the optimum, and then a lot.
+    """
     gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
-    return min(gaps[-_MAX_ATTEMPTS:]) < 0.9 * min(gaps[:-_MAX_ATTEMPTS], default=np.inf)
+    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
+    return min(gaps[-last:]) < enough * min(gaps[:-last], default=np.inf)
 
 
 def _structured(
