@@ -34,7 +34,7 @@ _ROUNDS = 12  # smooth rows need one or two; a row with kinks needs a tangent fo
 _RESOLVED = 1e-11  # of the sizes of the rows: a smaller sum of violations is lost in rounding
 _PLENTY = 1e200  # examples; their square has no reciprocal
 _PRESSING = 1e-5  # of the largest: a multiplier below is what an interior-point method leaves of zero
-_NOTHING, _LEFT = 1e-18, 1e-9  # examples or steps on a level, and the share of them that counts as none
+_NOTHING, _LEFT = 1e-25, 1.0  # examples or steps on a level, and how often that counts as none
 _EPS = float(np.finfo(np.float64).eps)
 _MARGIN = 1e-9  # slope asked of a level without upper bound, far above rounding and far below what proofs need
 
@@ -165,7 +165,7 @@ def _starving(cuts: _Cuts, low: Array, high: Array, needed: Mask) -> tuple[Array
     pick[at, np.arange(at.size)] = 1.0
     top = np.where(np.isinf(high), 0.0, high)
     # an offset of a rounding is none, and multipliers that gain by it would grow without end
-    offsets = np.where(np.abs(cuts.offsets) <= 1e-13, -1e-12, cuts.offsets)
+    offsets = np.where(np.abs(cuts.offsets) <= 1e-13, -1e-6, cuts.offsets)
     cost = -np.concatenate([offsets, np.zeros(at.size), low, -top])
     balance = np.hstack([cuts.slopes.T, -pick, -np.eye(size), np.eye(size)])
     whole = np.concatenate([np.zeros(count), np.ones(at.size), np.zeros(2 * size)])[None, :]
