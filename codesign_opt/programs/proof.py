@@ -84,7 +84,10 @@ def _least_cost(compiled: Compiled, point: Point) -> float:
         prices = term.linear_prices(design)
         if prices is None or any(np.any(weight * price < 0) for price in prices[:2]):
             return -np.inf
-        amounts = (point.new_examples if design.fixed_examples else low[0], point.steps if design.fixed_steps else low[1])
+        amounts = (
+            point.new_examples if design.fixed_examples else low[0],
+            point.steps if design.fixed_steps else low[1],
+        )
         least += weight * float(prices[2] + prices[0] @ amounts[0] + prices[1] @ amounts[1])
     return least
 
