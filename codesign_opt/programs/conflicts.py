@@ -114,8 +114,8 @@ def _without_idle(program: Declaration, soft: str) -> Declaration:
             continue
         rows = rows_of(item, design)
         used = {v.id for row in rows for e in (row.stated, *row.auxiliary) for v in e.variables()}
-        for quantity, variable in (("examples", design.new_variable), ("steps", design.step_variable)):
-            touched[quantity] |= isinstance(variable, cp.Variable) and variable.id in used
+        for what, variable in (("examples", design.new_variable), ("steps", design.step_variable)):
+            touched[what] |= isinstance(variable, cp.Variable) and variable.id in used
     free = all(np.all(b.example >= 0) and np.all(b.step >= 0) for b in program.budgets.values())
     if program.decides_examples and not touched["examples"] and free:
         program = replace(program, examples=np.maximum(box.examples_low, program.spent))

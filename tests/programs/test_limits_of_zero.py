@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.modeling import Bound
 
 LEVELS = co.Levels.log_uniform(0.01, 10.0, 12)
 RNG = np.random.default_rng(5)
@@ -66,13 +67,13 @@ def test_the_cheapest_plan_for_a_target_that_is_reached_already_buys_nothing():
 @pytest.mark.parametrize("limit", [0.0, -1e-9, -1.0, -1e9])
 def test_a_target_that_no_examples_and_steps_reach_is_named_alone_with_what_the_others_leave(limit):
     count = 15.0
-    target = co.named("target", D <= limit)
-    with pytest.raises(co.InfeasibleError, match="'target'.* cannot be met by any number") as caught:
+    target = co.named("target", Bound(D, limit))
+    with pytest.raises(co.InfeasibleError, match=r"'target'.* cannot be met by any number") as caught:
         co.Problem(S, [target, co.Compute(PRICES) <= 1e6, co.named("steps", co.Steps() <= count)]).solve()
     (conflict,) = caught.value.conflicts
     assert conflict["relaxed"] == pytest.approx(least_discretization(count), rel=1e-4)
     assert conflict["amount"] == pytest.approx(conflict["relaxed"] - limit)
-    remedy = co.named("target", D <= 1.01 * conflict["relaxed"])
+    remedy = co.named("target", Bound(D, 1.01 * conflict["relaxed"]))
     rows = [remedy, co.Compute(PRICES) <= 1e6, co.named("steps", co.Steps() <= count)]
     assert co.Problem(S, rows).solve().certificate.optimal
 
@@ -81,7 +82,7 @@ def test_a_target_below_the_floor_of_a_score_error_needs_no_solver():
     """More examples and steps leave the floor: below it is nothing, and what lies above it is reached."""
     floor = float(TABLE.floor_error.sum())
     for share, ends in ((0.0, "cannot"), (0.999, "cannot"), (1.001, None)):
-        problem = co.Problem(co.Compute(PRICES), [co.named("target", S + D <= share * floor)])
+        problem = co.Problem(co.Compute(PRICES), [co.named("target", Bound(S + D, share * floor))])
         if ends is None:
             assert problem.solve().certificate.optimal
             continue
