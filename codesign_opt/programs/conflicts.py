@@ -98,12 +98,12 @@ def _leave_plenty(program: Declaration, unreached: dict[str, float]) -> bool:
 
 def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
     """How far this constraint alone must give; None where no relaxation of it suffices."""
-    found = least_relaxation(_without_idle(program, name), point, [name], needs)
+    found = least_relaxation(*_without_idle(program, point, name), [name], needs)
     return None if found is None else found.gives[name]
 
 
-def _without_idle(program: Declaration, soft: str) -> Declaration:
-    """The same with none of what rows only charge for: the least of it leaves the most room for all else.
+def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point]:
+    """The same, and the same point, with none of what rows only charge for: the least of it leaves the most room for all else.
 
     A solver that may choose it chooses anything, up to a size beside which the rest has no digits.
     """
@@ -116,12 +116,18 @@ def _without_idle(program: Declaration, soft: str) -> Declaration:
         used = {v.id for row in rows for e in (row.stated, *row.auxiliary) for v in e.variables()}
         for what, variable in (("examples", design.new_variable), ("steps", design.step_variable)):
             touched[what] |= isinstance(variable, cp.Variable) and variable.id in used
-    free = all(np.all(b.example >= 0) and np.all(b.step >= 0) for b in program.budgets.values())
-    if program.decides_examples and not touched["examples"] and free:
-        program = replace(program, examples=np.maximum(box.examples_low, program.spent))
-    if program.decides_steps and not touched["steps"] and free:
+    decided = {"examples": program.decides_examples, "steps": program.decides_steps}
+    idle = [what for what in decided if decided[what] and not touched[what]]
+    prices = [price for budget in program.budgets.values() for price in (budget.example, budget.step)]
+    if len(idle) == sum(decided.values()) or any(np.any(price < 0) for price in prices):
+        return program, point  # prices alone decide between them, or pay for some
+    if "examples" in idle:
+        least = np.maximum(box.examples_low, program.spent)
+        program, point = replace(program, examples=least), Point(least - program.spent, program.spent, point.steps)
+    if "steps" in idle:
         program = replace(program, steps=box.steps_low)
-    return program
+        point = Point(point.new_examples, program.spent, box.steps_low)
+    return program, point
 
 
 def _matters(give: Give | None) -> bool:
