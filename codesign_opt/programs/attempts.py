@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +22,7 @@ from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
 from .needs import check_open, unreachable
-from .proof import certify, relative_gap
+from .proof import certify, raised, relative_gap
 from .reference import first_reference
 from .solver import Solver
 from .structure import Structure, structure_of
@@ -62,7 +63,7 @@ def solve_declared(
     if reference is None:
         reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
-    diagnosed, nearest = False, None
+    diagnosed, nearest, lower = False, None, -np.inf
     for index in range(_MAX_ROUNDS):
         compiled, found = _attempt(program, reference, tolerance, solver, attempts)
         unbounded = attempts[-1]["status"].startswith("unbounded")
@@ -71,6 +72,10 @@ def solve_declared(
             diagnosed, nearest = True, diagnose(program, reference)
         if found is not None and (best is None or _badness(found.certificate) < _badness(best.certificate)):
             best = found
+        if found is not None and not lost and found.certificate.relative_gap >= 0:
+            lower = max(lower, found.certificate.lower_bound)
+        best = min((s for s in (_against(best, lower), _against(found, lower)) if s is not None),
+                   key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
         if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
         elif found is not None and not _astray(found, reference):
@@ -110,6 +115,13 @@ def _attempt(
         record["relative_gap"] = found.certificate.relative_gap
         record["infeasibility"] = found.certificate.infeasibility
     return compiled, found
+
+
+def _against(found: Solved | None, lower: float) -> Solved | None:
+    """A candidate against the best bound of any attempt: all are about one program."""
+    if found is None or found.certificate.optimal or not found.certificate.lower_bound < lower <= found.certificate.value:
+        return found
+    return replace(found, certificate=raised(found.certificate, found.compiled, found.point, lower))
 
 
 def _astray(found: Solved, reference: Point) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cvxpy as cp
 import numpy as np
@@ -20,7 +20,7 @@ from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row, linearise
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box"]
 
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -90,6 +90,12 @@ def _least_cost(compiled: Compiled, point: Point) -> float:
         )
         least += weight * float(prices[2] + prices[0] @ amounts[0] + prices[1] @ amounts[1])
     return least
+
+
+def raised(certificate: Certificate, compiled: Compiled, point: Point, lower: float) -> Certificate:
+    """The same candidate against a higher lower bound of the same program."""
+    gap = certificate.relative_gap - (lower - certificate.lower_bound) / _valued(compiled, point).scale
+    return replace(certificate, lower_bound=lower, relative_gap=float(gap))
 
 
 def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:
