@@ -150,6 +150,8 @@ def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
     """
     gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
     last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
+    if not majorised and min(gaps) < _FEASIBLE:
+        return False  # nearer than that a solver does not get by more rounds
     return min(gaps[-last:]) < enough * min(gaps[:-last], default=np.inf)
 
 
