@@ -14,11 +14,11 @@ from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import grid_from_steps
+from ..modeling.prediction import predict
 from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .grid_search import MOST_STEPS, GridSearch, family_grids
-from .prediction import predict
 from .question import Study
 from .real_steps import INSIDE, START, RealSteps
 from .settling import Settled, settle

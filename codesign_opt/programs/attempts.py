@@ -24,6 +24,7 @@ from .declaration import Declaration
 from .needs import check_open, unreachable
 from .proof import certify, raised, relative_gap
 from .reference import first_reference
+from .sampling_reference import first_of_samplings
 from .solver import Solver
 from .structure import Structure, structure_of
 from .unlimited import refuse_unlimited
@@ -239,6 +240,8 @@ def _kinks(best: Solved | None) -> str:
 
 def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
+    if program.samplings:
+        return first_of_samplings(program)
     none = np.zeros(len(program.levels))
     examples = program.new_examples
     if examples is None and not program.decides_examples:
@@ -311,7 +314,8 @@ def _better_by(
     attempts: list[dict[str, Any]],
 ) -> Solved:
     design = compiled.design
-    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
+    own = ((design.samplings[name].step_variable, columns) for name, columns in form.samplings.items())
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps), *own):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
@@ -376,7 +380,7 @@ def _repaired(compiled: Compiled) -> Point:
         if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
             share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
             examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
-    return Point(examples, point.spent, steps)
+    return Point(examples, point.spent, steps, point.samplings)
 
 
 def _badness(certificate: Certificate) -> float:
@@ -392,5 +396,8 @@ def _flattened(reference: Point, design: Design, index: int) -> Point:
         return values if fixed else weight * values + (1 - weight) * values.mean()
 
     return Point(
-        flat(reference.new_examples, design.fixed_examples), reference.spent, flat(reference.steps, design.fixed_steps)
+        flat(reference.new_examples, design.fixed_examples),
+        reference.spent,
+        flat(reference.steps, design.fixed_steps),
+        {name: flat(steps, False) for name, steps in reference.samplings.items()},
     )

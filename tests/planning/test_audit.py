@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.planning.prediction import predict
+from codesign_opt.modeling.prediction import predict
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
