@@ -188,19 +188,26 @@ def _descended_below(model: Model) -> int:
 
 
 def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
-    """The settled grid in the program's plan of its own stopping point."""
+    """The settled grid in the plan: levels and amounts of its own stopping point, the proof of the program's."""
     stop = best.stopping_sigma
     if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
         return best.put_into(study, plan)
-    if study.model.exact_error is None:
-        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
-        note += f"{plan.stopping_sigma:.4g}"
-        moved = replace(
-            plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
-        )
-        return best.put_into(study, moved)
-    outer = {**plan.outer, "moved_from": plan.stopping_sigma, "program_error": plan.error}
-    return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
+    there = study.solve(stop)
+    proved = {name: table for name, table in plan.tables.items() if name.startswith("shadow price of ")}
+    moved = replace(
+        plan,
+        levels=there.levels,
+        examples=there.examples,
+        new_examples=there.new_examples,
+        steps=there.steps,
+        stopping_sigma=stop,
+        program_stopping_sigma=plan.stopping_sigma,
+        costs=there.costs,
+        tables={**there.tables, **proved, "program_sigma": plan.levels.sigma},
+        final_score=there.final_score,
+        provenance=there.provenance,
+    )
+    return best.put_into(study, moved)
 
 
 def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]]:

@@ -88,13 +88,13 @@ def test_an_optimum_at_the_end_of_the_search_says_so():
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     free = co.codesign(m, prices, budget, **SMALL)
     assert not free.outer["at_end"]
-    inside = free.outer.get("moved_from", free.stopping_sigma)
+    inside = free.program_stopping_sigma or free.stopping_sigma
     below = co.codesign(m, prices, budget, search=(0.002, inside / 3), **SMALL)
     above = co.codesign(m, prices, budget, search=(inside * 3, inside * 10), **SMALL)
     assert below.outer["at_end"]
-    assert below.outer.get("moved_from", below.stopping_sigma) == pytest.approx(inside / 3, rel=0.02)
+    assert (below.program_stopping_sigma or below.stopping_sigma) == pytest.approx(inside / 3, rel=0.02)
     assert above.outer["at_end"]
-    assert above.outer.get("moved_from", above.stopping_sigma) == pytest.approx(inside * 3, rel=0.02)
+    assert (above.program_stopping_sigma or above.stopping_sigma) == pytest.approx(inside * 3, rel=0.02)
 
 
 def test_spent_examples_cost_nothing_and_never_hurt():

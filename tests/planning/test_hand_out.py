@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 import codesign_opt as co
+from codesign_opt.basics.wording import quantity
 from codesign_opt.models.grid_descent import Descent, NodeErrors, descend_nodes
 from codesign_opt.planning.examples_cost import BestExamples, ExamplesCost
 from codesign_opt.planning.question import Study
@@ -263,3 +264,28 @@ def test_grids_that_the_question_does_not_admit_are_not_handed_out():
     assert np.diff(np.log(loose.sigmas[loose.sigmas > 0])).min() < -0.9
     assert np.diff(np.log(kept.sigmas[kept.sigmas > 0])).min() > -0.9
     assert kept.handed_out["total"] >= loose.handed_out["total"]
+
+
+def test_what_is_proved_stays_that_of_the_program_where_the_whole_steps_stop_elsewhere(tmp_path):
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun())
+    prices, floor = co.Prices(3.0, 1.0, 1000), [co.Floor(30.0, "density")]
+    plan = co.codesign(model, prices, 3e4, levels=40, points=5, constraints=floor)
+    proved = co.codesign(model, prices, 3e4, levels=40, points=5, constraints=floor, polish=False)
+    assert abs(np.log(plan.stopping_sigma / plan.program_stopping_sigma)) > 0.1
+    assert plan.program_stopping_sigma == proved.stopping_sigma
+    assert proved.program_stopping_sigma is None
+    assert plan.error == pytest.approx(min(record["error"] for record in plan.curve), rel=1e-6)
+    for name in ("error", "breakdown", "certificate", "elasticities", "constraints", "outer"):
+        assert getattr(plan, name) == getattr(proved, name)
+    assert plan.shadow_prices["budget"] == proved.shadow_prices["budget"]
+    by_level = plan.tables["shadow price of Floor(density)"]
+    np.testing.assert_array_equal(by_level, proved.tables["shadow price of Floor(density)"])
+    np.testing.assert_array_equal(plan.tables["program_sigma"], proved.levels.sigma)
+    # what is handed out is of its own stopping point, and within the budget
+    assert plan.levels.edges[0] == plan.stopping_sigma == plan.sigmas[plan.sigmas > 0][-1]
+    price = plan.costs["training"] + plan.costs["sampling"]
+    assert price <= 3e4 * (1 + 1e-9)
+    assert f"stops at sigma {quantity(plan.program_stopping_sigma)}" in str(plan)
+    loaded = co.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert str(loaded) == str(plan)
+    assert loaded.program_stopping_sigma == plan.program_stopping_sigma
