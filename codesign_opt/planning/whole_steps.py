@@ -17,7 +17,8 @@ from ..ingredients.grids import grid_from_steps
 from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
-from .grid_search import MOST_STEPS, GridSearch, family_grids
+from .grid_fit import MOST_STEPS, GridFit, family_grids
+from .grid_search import GridSearch
 from .prediction import predict
 from .question import Study
 from .real_steps import INSIDE, START, RealSteps
@@ -100,29 +101,24 @@ def _searched(
     study: Study, plan: Plan, stops: tuple[float, float] | None, solve: Callable[[Study], Plan] | None
 ) -> list[Settled | None]:
     """The best grids of the search with their examples; the program's own where it found none."""
-    asked, program, cap = _without_the_cap(study, plan, solve)
-    ranked = GridSearch(asked, program, stops, cap).grids()
+    cap = None if study.steps is None else int(study.steps)
+    costly = study.trains and study.prices is not None and study.prices.images > 0
+    asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
+    ranked = GridSearch(GridFit(asked, program, stops), cap, costly).grids()
     wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
     settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
     return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
 
 
-def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan, int | None]:
-    """The question and program without the most steps, and these: so that every cap searches among the same grids.
-
-    Where steps cost nothing, or so little that the program asks for far more, a cap binds and is searched itself.
-    """
-    costly = study.trains and study.prices is not None and study.prices.images > 0
-    if solve is None or study.steps is None or not costly:
-        return study, plan, None
+def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan]:
+    """The question and program without the most steps: what is found must not depend on a limit that is free to hold."""
+    if solve is None or study.steps is None:
+        return study, plan
     free = replace(study, steps=None)
     try:
-        program = solve(free)
+        return free, solve(free)
     except CodesignError:
-        return study, plan, None
-    if program.steps.sum() > max(_POLISH_MEASURED_BELOW, 2 * study.steps):
-        return study, plan, None
-    return free, program, int(study.steps)
+        return study, plan
 
 
 def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
