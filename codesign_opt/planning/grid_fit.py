@@ -8,7 +8,7 @@ that is left, so that steps, stop and training are weighed together.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,7 +32,8 @@ _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES = 8, 2, 25, 100  # of every start, and of the best of them
+_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES, _REFINING = 8, 2, 25, 100, 60  # of every start, and of the best of them
+_ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
@@ -51,12 +52,14 @@ class SearchedGrid:
         bias: its exact error with a perfect denoiser.
         total: with what the examples leave, as settled where they are and else as expected.
         settled: the grid with its examples; None while they are not worked out.
+        refined: whether many moves were made from it.
     """
 
     sigmas: Array
     bias: float
     total: float
     settled: Settled | None = None
+    refined: bool = False
 
     @property
     def steps(self) -> int:
@@ -111,6 +114,7 @@ class GridFit:
             kept += [found for found in ranked if found.sigmas is near[0]]
         if self._closed and len(kept) > 1:  # a few moves show which start leads down
             kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
+            kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
         if steps <= (0 if self.study.trains else _DESCENDED):
             best = self._descended(best, cost, _MORE_MOVES)
@@ -123,7 +127,8 @@ class GridFit:
         """The grid after many more moves, where its best examples have a closed form."""
         if not self._closed or found.steps > _DESCENDED:
             return found
-        return self._descended(found, self._cost(found.sigmas, self._money(found.sigmas), []), _MORE_MOVES)
+        cost = self._cost(found.sigmas, self._money(found.sigmas), [])
+        return replace(self._descended(found, cost, _REFINING), refined=True)
 
     def finished(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many turns of settling and descending, where its best examples have no closed form."""

@@ -46,8 +46,11 @@ class GridSearch:
             self._up_the_ladder()
             if self._found:
                 self._refine(MOST_STEPS)
-                self._between()
-                self._few()
+                if self._best.steps > FEW:
+                    self._between()
+                else:
+                    self._few()
+                self._refine(MOST_STEPS, apart=0.0)
                 self._climb()
             self._at_the_cap()
         else:
@@ -132,20 +135,20 @@ class GridSearch:
     def _few(self) -> None:
         """Every number of few steps about the best, whose errors wobble with it, each from one less."""
         best = self._best.steps
-        if best <= FEW:
-            for k in range(max(self._least, best // 2), best + 3):
-                self._try(k, alone=True)
+        for k in range(max(self._least, best // 2), best + 3):
+            self._try(k, alone=abs(k - best) > 2)
 
-    def _refine(self, most: int) -> None:
+    def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
         ranked = self._allowed(most)
         chosen: list[SearchedGrid] = []
         for found in ranked:
-            apart = all(abs(log(found.steps / other.steps)) > _APART for other in chosen)
-            if apart and len(chosen) < _REFINED and found.total <= _NEAR * ranked[0].total:
+            other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
+            if other and len(chosen) < _REFINED and found.total <= _NEAR * ranked[0].total:
                 chosen.append(found)
         for found in chosen:
-            self._keep(self.fit.refined(found))
+            if not found.refined:
+                self._keep(self.fit.refined(found))
 
     def _climb(self) -> None:
         """One step more and one less than the best, from its grid, until neither is better."""

@@ -28,7 +28,7 @@ __all__ = ["hand_out"]
 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
-_SETTLED, _NEAR = 8, 1.015  # so many of the best grids get their examples, where their errors are so near
+_SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
 _READ_AT_THE_START = (
     "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
@@ -104,10 +104,14 @@ def _searched(
     cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
     asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
-    ranked = GridSearch(GridFit(asked, program, stops), cap, costly).grids()
-    wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
-    settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
-    return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
+    settled: list[Settled] = []
+    for grid in GridSearch(GridFit(asked, program, stops), cap, costly).grids()[:_SETTLED]:
+        # a density for each level leaves no less than one for each step, which ranks the grids: the rest are worse
+        if settled and grid.total > min(each.total for each in settled):
+            break
+        found = grid.settled or settle(study, grid.sigmas, even=True)
+        settled += [] if found is None else [found]
+    return [*settled] or [settle(study, grid) for grid in _around(study, plan, False)]
 
 
 def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan]:
