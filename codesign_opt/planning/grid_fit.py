@@ -89,9 +89,7 @@ class GridFit:
     plan: Plan
     stops: tuple[float, float] | None
 
-    def best(
-        self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]
-    ) -> SearchedGrid | None:
+    def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
 
         Args:

@@ -131,7 +131,7 @@ def _causes(plan: PlanRecord) -> list[str]:
     zero = [name for name in plan.breakdown if name not in shown]
     lines += wrapped("  none from ", ", ".join(zero))
     if plan.handed_out and plan.program_stopping_sigma is not None:
-        lines.append(f"  error and share are of the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
+        lines.append(f"  error and share: the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
     cross = plan.handed_out.get(causes.CROSS_TERM)
     if cross:
         lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
