@@ -35,7 +35,7 @@ _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, 
 _FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES, _REFINING = 8, 2, 25, 100, 60  # of every start, and of the best of them
 _ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
+_TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 _ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
@@ -118,12 +118,15 @@ class GridFit:
             best = self._descended(best, cost, _MORE_MOVES)
         if self.study.trains and not self._closed:
             least = min((each.total for each in settled), default=np.inf)
-            return self._settled(best, least, *(_FEW_TURNS if steps <= FEW else _TURNS))
+            return self._settled(best, least, *_TURNS)
         return best
 
-    def refined(self, found: SearchedGrid) -> SearchedGrid:
-        """The grid after many more moves, where its best examples have a closed form."""
-        if not self._closed or found.steps > _DESCENDED:
+    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
+        """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""
+        if not self._closed:
+            settled = self._settled(found, np.inf, *_MORE_TURNS)
+            return None if settled is None else replace(settled, refined=True)
+        if found.steps > _DESCENDED:
             return found
         cost = self._cost(found.sigmas, self._money(found.sigmas), [])
         return replace(self._descended(found, cost, _REFINING), refined=True)
