@@ -35,7 +35,7 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
-_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's reference; a gap that a better scaling closes
+_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
 _ROUNDING = 1e-6  # of examples: fewer may stand for none
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -127,7 +127,11 @@ def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
 
 def _against(found: Solved | None, lower: float) -> Solved | None:
     """A candidate against the best bound of any attempt: all are about one program."""
-    if found is None or found.certificate.optimal or not found.certificate.lower_bound < lower <= found.certificate.value:
+    if (
+        found is None
+        or found.certificate.optimal
+        or not found.certificate.lower_bound < lower <= found.certificate.value
+    ):
         return found
     return replace(found, certificate=raised(found.certificate, found.compiled, found.point, lower))
 

@@ -117,12 +117,3 @@ class _Probe:
         with np.errstate(all="ignore"):
             value = self._expression.value
         return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
-    probe = design.in_units(1 / examples, 1 / steps)
-    design.set_to_reference()
-    expression, constraints = stated_pair(term, probe)
-    _refuse_no_scalar(term.name, expression)
-    if own_variables([expression, *constraints], design):
-        return None
-    with np.errstate(all="ignore"):
-        value = expression.value
-    return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
