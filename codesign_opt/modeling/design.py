@@ -99,8 +99,8 @@ class Design:
     reference: Point
     final_steps: int = 0
     evaluations_per_step: int = 1
-    examples_unit: float = 1.0
-    steps_unit: float = 1.0
+    examples_unit: float | cp.Parameter = 1.0
+    steps_unit: float | cp.Parameter = 1.0
     declares: Callable[[Any, Design], Any] | None = None  # how a term inside another one is declared, if scaled
     steps_low: Array | None = None  # (L,) what the problem's level bounds leave as least steps; None: not known
     samplings: Mapping[str, Sampler] = field(default_factory=dict)  # where several samplers share the training

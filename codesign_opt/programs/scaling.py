@@ -117,3 +117,225 @@ class _Probe:
         with np.errstate(all="ignore"):
             value = self._expression.value
         return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
+
+
+def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:
+    """The scaled rows of one named constraint; design's variables are set to their reference."""
+    design.set_to_reference()
+    what = item.what
+    if isinstance(what, Bound):
+        return [_bound_row(item.name, what, design, budget)]
+    box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
+    produced = stated_rows(item, design)
+    rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
+    if box is not None:
+        for row in rows:
+            row.levels = _level_of_entries(row, design)
+    return rows
+
+
+def _level_of_entries(row: Row, design: Design) -> Indices:
+    """(N,) the level that each entry of a level bound is about."""
+    examples, steps = jacobians(row.expression, design)
+    touched = abs(sparse.csr_array(examples)) + abs(sparse.csr_array(steps))
+    return np.asarray(touched.toarray().argmax(axis=0), dtype=np.intp)
+
+
+def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -> Row:
+    leaves = list(bound.term.leaves())
+    formed = [_bounded(leaf, design) for _, leaf in leaves]
+    for (_, leaf), (scaled, _, _) in zip(leaves, formed, strict=True):
+        check_leaf(leaf.name, scaled, design)
+    pieces = [w * scaled for (w, _), (scaled, _, _) in zip(leaves, formed, strict=True)]
+    own = tuple(tuple(constraints) for _, _, constraints in formed)
+    if any(constraints and leaf.scales_itself for (_, leaf), constraints in zip(leaves, own, strict=True)):
+        return _auxiliary_row(name, bound, design, sum(pieces) - bound.limit, own)
+    auxiliary = [constraint for constraints in own for constraint in constraints]
+    stated = sum((w * s for (w, _), (_, s, _) in zip(leaves, formed, strict=True)), start=cp.Constant(-bound.limit))
+    _start(own_variables([*pieces, *auxiliary], design))
+    expression = sum(pieces, start=cp.Constant(-bound.limit))
+    size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
+    built = expression / size[0] <= 0
+    return Row(
+        name,
+        expression,
+        size,
+        built,
+        limit=bound.limit,
+        bound=bound,
+        exact=stated,
+        budget=budget,
+        auxiliary=tuple(auxiliary),
+    )
+
+
+def _auxiliary_row(
+    name: str, bound: Bound, design: Design, expression: cp.Expression, own: tuple[tuple[cp.Constraint, ...], ...]
+) -> Row:
+    """A bound on terms with auxiliary variables: its value at a point is that of the terms, not of the variables."""
+    size = sum(w * abs(leaf.value(design, design.reference)) for w, leaf in bound.term.leaves()) + abs(bound.limit)
+    size = size if np.isfinite(size) and size > 0 else 1.0
+
+    def at(point: Point) -> float:
+        return bound.term.value(design, point) - bound.limit
+
+    auxiliary = tuple(constraint for constraints in own for constraint in constraints)
+    built = expression / size <= 0
+    return Row(
+        name, expression, np.array([size]), built, limit=bound.limit, bound=bound, own=own, at=at, auxiliary=auxiliary
+    )
+
+
+def _bounded(leaf: Term, design: Design) -> tuple[cp.Expression, cp.Expression, list[cp.Constraint]]:
+    """A term inside a bound: scaled, as its author wrote it, and constraints on auxiliary variables.
+
+    The library's own terms are said without auxiliary variables where they can be.
+    """
+    expression, auxiliary, _ = scaled_expression(leaf, design)
+    if not leaf.scales_itself and own_variables([expression, *auxiliary], design):
+        return expression, expression, auxiliary
+    if not auxiliary:
+        return expression, as_stated(leaf, expression, design), []
+    if leaf.bounded_by_duals:
+        return expression, expression, auxiliary
+    try:
+        whole = leaf.expression(design)
+        return whole, whole, []
+    except TypeError:
+        return expression, expression, auxiliary
+
+
+def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
+    if isinstance(constraint, (bool, np.bool_)):
+        raise TypeError(
+            f"'{name}' returned {constraint}, not a cvxpy constraint: a comparison of numbers was evaluated. "
+            "Use design.examples, design.density, design.steps or design.step_sizes in it."
+        )
+    expression, equality, sign, limit = _standard_form(name, constraint)
+    uniform = expression.size > 1 and any(number.size == 1 for side in constraint.args for number in _numbers(side))
+    _refuse_empty(name, expression)
+    own = own_variables([expression], design)
+    refuse_whole_numbers(f"'{name}'", own)
+    _start(own)
+    if not constraint.is_dcp():
+        raise ConvexityError(
+            f"'{clipped(name)}' is not convex in (examples, steps): {blamed(expression)}. State a lower bound on a "
+            "convex quantity, a ratio or a product as a linear row; see docs/theory.md section 7.6."
+        )
+    flat = cp.reshape(expression, (expression.size,), order="C")
+    size = row_size(flat, 0.0)
+    scaled = cp.multiply(1 / size, flat)
+    built = scaled == 0 if equality else scaled <= 0
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
+
+
+def _start(own: list[cp.Variable]) -> None:
+    """Some value for variables that have none: sizes of rows are taken at it."""
+    for variable in own:
+        if variable.value is None:
+            variable.value = variable.project(np.zeros(variable.shape))
+
+
+def _standard_form(name: str, constraint: cp.Constraint) -> tuple[cp.Expression, bool, float, float | None]:
+    """Expression that must be <= 0 (== 0), whether it is an equality, sign of the price, right-hand side."""
+    if isinstance(constraint, cp.constraints.Inequality):
+        left, right = constraint.args
+        if right.is_constant():
+            return left - right, False, -1.0, _scalar(right)
+        if left.is_constant():
+            return left - right, False, 1.0, _scalar(left)
+        return left - right, False, _side_of_the_number(left, right), None
+    if isinstance(constraint, (cp.constraints.Equality, cp.constraints.Zero)):
+        left, right = constraint.args if len(constraint.args) == 2 else (constraint.args[0], cp.Constant(0.0))
+        limit = next((_scalar(side) for side in (right, left) if side.is_constant()), None)
+        return left - right, True, _side_of_the_number(left, right), limit
+    if isinstance(constraint, cp.constraints.SOC):
+        t, x = constraint.args
+        return cp.norm(x, 2, axis=constraint.axis) - t, False, -1.0, None
+    if isinstance(constraint, (cp.constraints.NonPos, cp.constraints.NonNeg)):
+        flip = 1.0 if isinstance(constraint, cp.constraints.NonPos) else -1.0
+        return flip * constraint.args[0], False, -1.0, None
+    if isinstance(constraint, cp.constraints.PSD):
+        return cp.lambda_max(-0.5 * (constraint.args[0] + constraint.args[0].T)), False, -1.0, None
+    if isinstance(constraint, cp.constraints.ExpCone):
+        x, y, z = constraint.args
+        return cp.rel_entr(y, z) + x, False, -1.0, None
+    if isinstance(constraint, cp.constraints.PowCone3D):
+        return _power_cone(constraint), False, -1.0, None
+    raise TypeError(
+        f"'{name}' gives a {type(constraint).__name__} constraint; use <=, >=, ==, >> or a second-order, exponential "
+        "or three-dimensional power cone, which the certificate can check."
+    )
+
+
+def _power_cone(constraint: cp.constraints.PowCone3D) -> cp.Expression:
+    """|z| - x^a y^(1 - a) of every entry."""
+    x, y, z = (cp.reshape(part, (part.size,), order="C") for part in constraint.args)
+    exponents = np.broadcast_to(np.asarray(constraint.alpha.value, dtype=np.float64).ravel(), (x.size,))
+    means = [cp.geo_mean(cp.hstack([x[i], y[i]]), [a, 1 - a], approx=False) for i, a in enumerate(exponents)]
+    return cp.abs(z) - cp.hstack(means)
+
+
+def _side_of_the_number(left: cp.Expression, right: cp.Expression) -> float:
+    """+1 where the row's constant stands on the left of left <= right, where raising it tightens; else -1.
+
+    cvxpy turns a >= b + 5 into b + 5 <= a: the 5 is on the left, and still what the user wrote on the right.
+    """
+    return 1.0 if _numbers(left) and not _numbers(right) else -1.0
+
+
+def _numbers(side: cp.Expression) -> list[cp.Expression]:
+    """The constants other than 0 that are a side, or summands of it, as they were before they were made a vector."""
+    if side.is_constant():
+        return [side]
+    summands = side.args if isinstance(side, cp.atoms.affine.add_expr.AddExpression) else [side]
+    found = [part for part in summands if part.is_constant() and np.any(part.value)]
+    return [part.args[0] if isinstance(part, cp.atoms.affine.promote.Promote) else part for part in found]
+
+
+def _scalar(expression: cp.Expression) -> float | None:
+    return float(np.asarray(expression.value).item()) if expression.size == 1 else None
+
+
+def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
+    """Refuse a term that is not a scalar convex function of this design, by name."""
+    _refuse_no_scalar(name, expression)
+    _refuse_empty(name, expression)
+    refuse_whole_numbers(name, own_variables([expression], design))
+    if not (expression.is_dcp() and expression.is_convex()):
+        raise ConvexityError(
+            f"{clipped(name)} is not convex in (density, steps): {blamed(expression)}. A concave price, a "
+            "ratio or a total variation of logarithms is not convex; state it on densities or as a linear bound."
+        )
+
+
+def _refuse_no_scalar(name: str, expression: Any) -> None:
+    if not isinstance(expression, cp.Expression):
+        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if not expression.is_real():
+        raise TypeError(f"{name}.expression is complex; a real number is needed, such as cp.real(...) of it.")
+    if expression.size != 1:
+        raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
+
+
+def _refuse_empty(name: str, expression: Any) -> None:
+    """Refuse an empty mask, and a number that is none, anywhere in the expression."""
+    stack: list[Any] = [expression]
+    walk: Callable[[Any], Any] = lambda e: getattr(e, "args", [])  # noqa: E731
+    while stack:
+        current = stack.pop()
+        if getattr(current, "size", 1) == 0:
+            raise EmptySelectionError(f"{name} selects no level (an empty mask); widen the range of sigma.")
+        if isinstance(current, cp.Constant):
+            _refuse_not_finite(name, current.value)
+        stack.extend(walk(current))
+
+
+def _refuse_not_finite(name: str, value: Any) -> None:
+    numbers = np.asarray(value.data if sparse.issparse(value) else value)
+    wrong = numbers[~np.isfinite(numbers)]
+    if wrong.size:
+        raise ValueError(
+            f"{name} holds {wrong.flat[0]} among its numbers; each must be finite. Where there is no limit, leave the "
+            "entry out."
+        )
