@@ -217,7 +217,7 @@ def sigma_range(low: float, high: float) -> str:
     return f"{low:.4g} to {high:.4g}" if low > 0 else f"to {high:.4g}"
 
 
-def _within(expression: cp.Expression, low: Array, high: Array, unit: float) -> list[cp.Constraint]:
+def _within(expression: cp.Expression, low: Array, high: Array, unit: float | cp.Parameter) -> list[cp.Constraint]:
     """low <= expression <= high where there is anything to say."""
     floors, caps = np.flatnonzero(low > 0), np.flatnonzero(np.isfinite(high))
     rows = [expression[floors] >= low[floors] / unit] if floors.size else []

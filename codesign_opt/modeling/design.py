@@ -99,8 +99,8 @@ class Design:
     reference: Point
     final_steps: int = 0
     evaluations_per_step: int = 1
-    examples_unit: float = 1.0
-    steps_unit: float = 1.0
+    examples_unit: float | cp.Parameter = 1.0
+    steps_unit: float | cp.Parameter = 1.0
     declares: Callable[[Any, Design], Any] | None = None  # how a term inside another one is declared, if scaled
     steps_low: Array | None = None  # (L,) what the problem's level bounds leave as least steps; None: not known
     samplings: Mapping[str, Sampler] = field(default_factory=dict)  # where several samplers share the training
@@ -154,7 +154,7 @@ class Design:
             samplings={},
         )
 
-    def in_units(self, examples: float, steps: float) -> Design:
+    def in_units(self, examples: float | cp.Parameter, steps: float | cp.Parameter) -> Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 

@@ -69,11 +69,12 @@ def settle(
     stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
     wanted = own_variables(stated, design)
     excess, total = cp.Variable(nonneg=True), cp.Variable()
+    limits = [excess >= 0, *(row <= excess for row in rows), *constraints]
+    limits += [total == 0] if objective is None else [objective <= total]
+    form = standard_form(cp.Problem(cp.Minimize(_PRICE * excess + total), limits))
     size, near = 1.0, None
     for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
-        cost = _PRICE * excess + (0.0 if objective is None else objective / size)
-        limits = [cost <= total, *(row <= excess for row in rows), *constraints]
-        near = _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted, near)
+        near = _solve(form.priced(total, 1 / size), design, wanted, near)
         value = None if objective is None else objective.value
         if near is None or value is None or not np.all(np.isfinite(value)):
             break

@@ -155,13 +155,19 @@ class ConicForm:
             tries.append(self.auxiliary | used)
         return [users.corrected(dual, free) for free in tries]
 
-    def multipliers(self, solution: ConicSolution, rows: Sequence[Row], unit: float) -> list[Array]:
-        """(N,) multipliers per unit of each of the user's rows, as the solver gave them."""
+    def unscaled(self, solution: ConicSolution, dual: Array) -> Array:
+        """(R,) a dual of the scaled kept rows, in the program's own units; 0 for the other rows."""
+        full = np.zeros(len(self.kept))
+        full[self.kept] = dual
+        return solution.balance.dual(full)
+
+    def multipliers(self, dual: Array, compiled: Compiled) -> list[Array]:
+        """(N,) multipliers per unit of each of the user's rows, in a dual (R,)."""
         found = []
-        for row, conic in zip(rows, self.rows, strict=True):
-            value = solution.dual[conic]
+        for row, conic in zip(compiled.rows, self.rows, strict=True):
+            value = dual[conic]
             value = value * self._signs[conic] if row.equality else np.maximum(value, 0.0)
-            found.append(value * unit / row.size)
+            found.append(value * compiled.unit / row.size)
         return found
 
     @cached_property

@@ -288,11 +288,6 @@ def _row_by_row(item: Named, design: Design, program: Declaration) -> tuple[list
     return slacks, built
 
 
-def _at_reference(design: Design) -> None:
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
-
-
 def _scaled(constraint: cp.Constraint) -> cp.Constraint:
     left, right = constraint.args
     expression = left - right

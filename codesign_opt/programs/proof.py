@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box"]
 
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -70,8 +70,34 @@ def certify(
     lower, method = max(bounds)
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
+    lower = max(lower, _least_cost(compiled, point))
     gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
     return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
+
+
+def _least_cost(compiled: Compiled, point: Point) -> float:
+    """What the floors alone cost, where the objective is a price of each thing; -inf for any other.
+
+    Where the optimum is to buy nothing a gap relative to its cost leaves no room for a rounding of the bound.
+    """
+    design, box, least = compiled.design, compiled.box, 0.0
+    low = (np.maximum(box.examples_low - point.spent, 0.0), box.steps_low)
+    for weight, term in compiled.terms:
+        prices = term.linear_prices(design)
+        if prices is None or any(np.any(weight * price < 0) for price in prices[:2]):
+            return -np.inf
+        amounts = (
+            point.new_examples if design.fixed_examples else low[0],
+            point.steps if design.fixed_steps else low[1],
+        )
+        least += weight * float(prices[2] + prices[0] @ amounts[0] + prices[1] @ amounts[1])
+    return least
+
+
+def raised(certificate: Certificate, compiled: Compiled, point: Point, lower: float) -> Certificate:
+    """The same candidate against a higher lower bound of the same program."""
+    gap = certificate.relative_gap - (lower - certificate.lower_bound) / _valued(compiled, point).scale
+    return replace(certificate, lower_bound=lower, relative_gap=float(gap))
 
 
 def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:

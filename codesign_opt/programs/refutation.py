@@ -35,6 +35,7 @@ _ROUNDS = 12  # smooth rows need one or two; a row with kinks needs a tangent fo
 _RESOLVED = 1e-11  # of the sizes of the rows: a smaller sum of violations is lost in rounding
 _PLENTY = 1e200  # examples; their square has no reciprocal
 _PRESSING = 1e-5  # of the largest: a multiplier below is what an interior-point method leaves of zero
+_NOTHING, _LEFT = 1e-25, 1.0  # examples or steps on a level, and how often that counts as none
 _EPS = float(np.finfo(np.float64).eps)
 _MARGIN = 1e-9  # slope asked of a level without upper bound, far above rounding and far below what proofs need
 
@@ -115,7 +116,7 @@ def _by_conic_dual(violation: Violation) -> Refutation | None:
         return None
     if not (np.isfinite(lower) and lower > _RESOLVED):
         return None
-    found = form.multipliers(solution, elastic.rows, 1.0)
+    found = form.multipliers(solution.dual, elastic)
     sizes = [float(np.abs(y) @ row.size) for row, y in zip(elastic.rows, found, strict=True)]
     return Refutation(
         lower, frozenset(r.name for r, size in zip(elastic.rows, sizes, strict=True) if size > _PRESSING * max(sizes))
@@ -126,8 +127,16 @@ def starvation(program: Declaration, needs: Needs, start: Point) -> Starvation |
     """A proof that the constraints leave nothing on a level that needs some; None where none was found.
 
     The multipliers' Lagrangian of the rows is at least sum_l w_l x_l over the bounds of single levels, w >= 0 with sum
-    one on levels that need some: then every feasible x has sum_l w_l x_l <= 0.
+    one on levels that need some: then every feasible x has sum_l w_l x_l <= 0. Where rows are curved, as a norm is, at
+    most the rounding of their tangents: these are taken where there is next to nothing, which leaves less.
     """
+    little = Point(_NOTHING * start.new_examples / max(float(start.new_examples.max()), 1.0), start.spent,
+                   _NOTHING * start.steps / max(float(start.steps.max()), 1.0))  # fmt: skip
+    return _starvation(program, needs, start, 0.0) or _starvation(program, needs, little, _LEFT)
+
+
+def _starvation(program: Declaration, needs: Needs, start: Point, left: float) -> Starvation | None:
+    """The proof from tangents at `start`, up to this share of what is there."""
     design = program.design(program.recentred(start))
     unit = _units(design)
     low, high = (bound / unit for bound in _box(program, design))
@@ -145,9 +154,9 @@ def starvation(program: Declaration, needs: Needs, start: Point) -> Starvation |
     if found is None:
         return None
     multipliers, weights = found
-    proof = _checked(program, cuts, multipliers, low, high, weights)
-    starved = np.flatnonzero(weights > 1e-9)
-    return None if proof is None else Starvation(proof.names, _quantity_at(int(starved[0]), design))
+    proof = _checked(program, cuts, multipliers, low, high, weights, left)
+    starved = int(np.argmax(weights)) if left else int(np.flatnonzero(weights > 1e-9)[0])
+    return None if proof is None else Starvation(proof.names, _quantity_at(starved, design))
 
 
 def _starving(cuts: _Cuts, low: Array, high: Array, needed: Mask) -> tuple[Array, Array] | None:
@@ -157,7 +166,9 @@ def _starving(cuts: _Cuts, low: Array, high: Array, needed: Mask) -> tuple[Array
     pick = np.zeros((size, at.size))
     pick[at, np.arange(at.size)] = 1.0
     top = np.where(np.isinf(high), 0.0, high)
-    cost = -np.concatenate([cuts.offsets, np.zeros(at.size), low, -top])
+    # an offset of a rounding is none, and multipliers that gain by it would grow without end
+    offsets = np.where(np.abs(cuts.offsets) <= 1e-13, -1e-6, cuts.offsets)
+    cost = -np.concatenate([offsets, np.zeros(at.size), low, -top])
     balance = np.hstack([cuts.slopes.T, -pick, -np.eye(size), np.eye(size)])
     whole = np.concatenate([np.zeros(count), np.ones(at.size), np.zeros(2 * size)])[None, :]
     falls = [(0.0, 0.0 if np.isinf(h) else None) for h in high]
@@ -377,11 +388,17 @@ def _moved(cuts: _Cuts, low: Array, high: Array, multipliers: Array) -> list[Arr
 
 
 def _checked(
-    program: Declaration, cuts: _Cuts, y: Array, low: Array, high: Array, weights: Array | None = None
+    program: Declaration,
+    cuts: _Cuts,
+    y: Array,
+    low: Array,
+    high: Array,
+    weights: Array | None = None,
+    left: float = 0.0,
 ) -> Refutation | None:
     """The lower bound of y @ (slopes x + offsets) over low <= x <= high, its rounding taken off; a proof above zero.
 
-    With `weights`, of the same less weights @ x: a proof at zero or above, exact where every product is zero.
+    With `weights`, of the same less weights @ x: a proof at `-left` or above, exact where every product is zero.
     """
     slopes, size = y @ cuts.slopes, y @ np.abs(cuts.slopes)
     if weights is not None:
@@ -395,7 +412,7 @@ def _checked(
     # every tangent is of size one where it was taken; through zero go those alone that have no offset at all
     offset = float(y.sum()) if np.any(cuts.offsets[y > 0]) else 0.0
     margin = total - rounding * (offset + float(np.abs(least).sum()))
-    if not (np.isfinite(margin) and (margin > 0 or (weights is not None and margin >= 0))):
+    if not (np.isfinite(margin) and (margin > 0 or (weights is not None and margin >= -left))):
         return None
     used = {name for name, part in zip(cuts.names, y, strict=True) if part > 1e-7 * y.max()}
     held = np.flatnonzero(np.abs(least) > 1e-7 * np.abs(least).max(initial=0.0))

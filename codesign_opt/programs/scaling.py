@@ -81,14 +81,15 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
     """Degrees of homogeneity in examples and in steps, or None where the term is not homogeneous."""
     if np.any(design.reference.spent > 0):
         return None  # examples = spent + new is not homogeneous in the new ones
-    base = _probe(term, design, 1.0, 1.0)
+    probe = _Probe(term, design)
+    base = probe(1.0, 1.0)
     if base is None or base == 0:
         return None
     degrees = []
     for axis in range(2):
         found = []
         for k in _PROBES:
-            value = _probe(term, design, *((k, 1.0) if axis == 0 else (1.0, k)))
+            value = probe(*((k, 1.0) if axis == 0 else (1.0, k)))
             if value is None or value / base <= 0:
                 return None
             found.append(np.log(value / base) / np.log(k))
@@ -98,17 +99,24 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
     return degrees[0], degrees[1]
 
 
-def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
+class _Probe:
     """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
-    probe = design.in_units(1 / examples, 1 / steps)
-    design.set_to_reference()
-    expression, constraints = stated_pair(term, probe)
-    _refuse_no_scalar(term.name, expression)
-    if own_variables([expression, *constraints], design):
-        return None
-    with np.errstate(all="ignore"):
-        value = expression.value
-    return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
+
+    def __init__(self, term: Term, design: Design) -> None:
+        self._units = cp.Parameter(pos=True, value=1.0), cp.Parameter(pos=True, value=1.0)
+        design.set_to_reference()
+        expression, constraints = stated_pair(term, design.in_units(*self._units))
+        _refuse_no_scalar(term.name, expression)
+        self._expression = None if own_variables([expression, *constraints], design) else expression
+
+    def __call__(self, examples: float, steps: float) -> float | None:
+        if self._expression is None:
+            return None
+        for unit, factor in zip(self._units, (examples, steps), strict=True):
+            unit.value = 1 / factor
+        with np.errstate(all="ignore"):
+            value = self._expression.value
+        return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
 
 
 def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:

@@ -30,8 +30,13 @@ _SINCE = ("constraints", "sensitivities", "samplings")  # fields that files of v
 class PlanRecord:
     """The fields of a certified design: where to train, where to step, where to stop, and what it costs.
 
+    Two things are told: what is handed out (`sigmas`, `stopping_sigma`, `levels`, `examples`, `steps`, `tables`,
+    `costs`, `handed_out`) and what is proved of the program (`error`, `breakdown`, `certificate`, `shadow_prices`,
+    `elasticities`, `constraints`, `sensitivities`, `curve`, `outer`). The program's optimum stops where its own error
+    is least; where whole steps stop elsewhere, `program_stopping_sigma` says where that is.
+
     Attributes:
-        levels: the noise levels of the program, ascending.
+        levels: the noise levels above the stopping point, ascending.
         examples: (L,) training examples on each level, those already spent included.
         new_examples: (L,) examples still to be trained.
         steps: (L,) sampler steps on each level (fractions: the continuous solution).
@@ -40,15 +45,16 @@ class PlanRecord:
             sampler was planned.
         terminal: "denoise" or "rescale".
         stopping_sigma: the noise level where sampling stops.
-        error: squared Wasserstein distance that the program predicts for the continuous design, to leading order;
+        error: least squared Wasserstein distance of the program, to leading order, at the program's stopping point;
             what the certificate and the bounds speak of. What samples leave is `handed_out["total"]`.
         breakdown: `error` by cause; the parts sum to it.
-        certificate: the independent proof for this stopping point.
+        certificate: the independent proof for the program's stopping point.
         shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
         elasticities: relative change of the reducible error per relative change of the same.
         costs: price of the training and of the sampling, and the budgets.
         tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`,
-            `bands` and `band_variances` have an entry per group of equal directions of the data.
+            `bands` and `band_variances` have an entry per group of equal directions of the data. Shadow prices of
+            levels belong to those of the program, which are at `program_sigma` where they are others.
         handed_out: error of `sigmas` and `examples` as they are used, by cause, exact where the model knows the
             law: `handed_out["total"]` is the number that is printed first and compared with peers; empty where unknown.
         curve: error against the stopping point, one record per point tried.
@@ -62,7 +68,7 @@ class PlanRecord:
         evaluations_per_step: calls of the denoiser in a step of the sampler; None where unknown.
         bias: how the error of the grid that is handed out is known: "exact", "measured" or "predicted".
         examples_gap: certified relative gap of the examples, where they were solved once more for the whole steps.
-        program_stopping_sigma: the program's stopping point, where a measured grid ends at another.
+        program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
         price_unit: what prices and budgets count, for texts ("GPU seconds").

@@ -133,6 +133,8 @@ def _causes(plan: PlanRecord) -> list[str]:
     lines = aligned(["Error by cause", "", *columns], rows)
     zero = [name for name in plan.breakdown if name not in shown]
     lines += wrapped("  none from ", ", ".join(zero))
+    if plan.handed_out and plan.program_stopping_sigma is not None:
+        lines.append(f"  error and share: the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
     cross = plan.handed_out.get(causes.CROSS_TERM)
     if cross:
         lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
@@ -216,7 +218,7 @@ def _training_amount(plan: PlanRecord) -> str:
 def _sampling_amount(plan: PlanRecord) -> str:
     text = f"{plan.number_of_steps:,} steps"
     steps = plan.costs.get("steps")
-    if steps is not None and abs(steps - plan.number_of_steps) > 0.01:
+    if plan.program_stopping_sigma is None and steps is not None and abs(steps - plan.number_of_steps) > 0.01:
         text += f" ({quantity(steps)} in the program)"
     calls = evaluations_per_image(plan)
     return text + (f", {calls:,} evaluations per image" if calls is not None else "")
@@ -239,7 +241,8 @@ def certificate_line(plan: PlanRecord) -> str:
             f"NOT CERTIFIED: relative gap {proof.relative_gap:.2g} (tolerance {proof.tolerance:.0g}), "
             f"infeasibility {proof.infeasibility:.2g}"
         )
-    where = "" if plan.sigmas is None else " at this stopping point"
+    point = "this stopping point" if plan.program_stopping_sigma is None else "the program's stop"
+    where = "" if plan.sigmas is None else f" at {point}"
     gap = f"{max(abs(proof.relative_gap), 1e-12):.0e}".replace("e-0", "e-")
     return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
 
@@ -262,11 +265,11 @@ def outer_line(plan: PlanRecord) -> str | None:
             f"the program's best stopping point is sigma {quantity(outer['moved_from'])}; with so few steps the exact "
             "error is smaller at this one"
         )
-    moved = outer.get("moved_from")
-    if moved is not None:
+    best = plan.program_stopping_sigma
+    if best is not None:
         return (
-            f"the program's best stopping point is sigma {quantity(moved)}, {_over_stops(plan)}; the exact error of "
-            "the whole steps is smaller at this one"
+            f"the program's best stopping point is sigma {quantity(best)}, {_over_stops(plan)}; the {plan.bias} error "
+            "of the whole steps is smaller at this one"
         )
     return _over_stops(plan)
 
@@ -291,7 +294,7 @@ def _at_end(plan: PlanRecord) -> str:
     low, high = plan.outer.get("low"), plan.outer.get("high")
     if low is None or high is None:
         return "; at the end of the searched range: widen it"
-    stop = float(plan.outer.get("moved_from", plan.stopping_sigma))
+    stop = plan.stopping_sigma if plan.program_stopping_sigma is None else plan.program_stopping_sigma
     nearer = stop**2 < float(low) * float(high)
     which, end = ("low", low) if nearer else ("high", high)
     return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
@@ -362,8 +365,9 @@ def _largest(plan: PlanRecord, name: str, values: Array) -> tuple[str, str]:
     if not size.any() or (size.max() * amount < 1e-10 * abs(plan.error) and amount > 0):
         return "0", "(binds nowhere)"
     top, binding = int(size.argmax()), int((size > 1e-6 * size.max()).sum())
-    if values.size == len(plan.levels):
-        return signed(values[top]), f"unit at sigma {quantity(plan.levels.sigma[top], 3)}"
+    sigma = plan.tables.get("program_sigma", plan.levels.sigma)
+    if values.size == sigma.size:
+        return signed(values[top]), f"unit at sigma {quantity(sigma[top], 3)}"
     return signed(values[top]), f"unit; {binding} of {values.size} bind"
 
 
