@@ -157,9 +157,9 @@ def _terms(
 
 
 def _nonnegative(study: Study, leaf: Term, stop: float) -> bool:
-    """Whether cvxpy's rules show that the term is at least 0 for every design at this stopping point."""
+    """Whether the term shows that it is at least 0 for every design at this stopping point."""
     declared = study.problem(stop).declaration
-    return bool(leaf.formulation(declared.design(declared.neutral))[0].is_nonneg())
+    return leaf.nonnegative(declared.design(declared.neutral))
 
 
 def _constraints(study: Study, table: Coefficients, low: float) -> tuple[list[Named], tuple[str, ...]]:
