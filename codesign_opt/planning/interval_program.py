@@ -8,7 +8,7 @@ only lowers the optimum, and named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cvxpy as cp
@@ -158,7 +158,10 @@ def _terms(
 
 def _nonnegative(study: Study, leaf: Term, stop: float) -> bool:
     """Whether the term shows that it is at least 0 for every design at this stopping point."""
-    declared = study.problem(stop).declaration
+    try:  # constraints have no say in it, and may select no level at the far end of the interval
+        declared = replace(study, constraints=()).problem(stop).declaration
+    except EmptySelectionError:
+        return False
     return leaf.nonnegative(declared.design(declared.neutral))
 
 
