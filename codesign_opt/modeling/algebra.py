@@ -30,8 +30,8 @@ __all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
 _DERIVED = (
     "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
     "as_compute", "as_information", "nested", "leaves", "at_levels", "components", "stand_in", "formulation",
-    "nonnegative", "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts",
-    "sensitivities", "derivatives", "remarks",
+    "nonnegative", "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts",
+    "level_parts", "sensitivities", "derivatives", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
 

@@ -185,12 +185,6 @@ class Composite(Term):
                 yield from leaf.components()
 
     @property
-    def nested(self) -> bool:  # type: ignore[override]
-        """It rises with its parts, so that it is where each of them is."""
-        pairs = [pair for term in self.inside for pair in term.leaves()]
-        return bool(pairs) and all(weight >= 0 and leaf.nested for weight, leaf in pairs)
-
-    @property
     def needs_examples(self) -> bool:
         return any(leaf.needs_examples for leaf in self.components())
 

@@ -119,7 +119,11 @@ def _attempt(
 
 def _against(found: Solved | None, lower: float) -> Solved | None:
     """A candidate against the best bound of any attempt: all are about one program."""
-    if found is None or found.certificate.optimal or not found.certificate.lower_bound < lower <= found.certificate.value:
+    if (
+        found is None
+        or found.certificate.optimal
+        or not found.certificate.lower_bound < lower <= found.certificate.value
+    ):
         return found
     return replace(found, certificate=raised(found.certificate, found.compiled, found.point, lower))
 
