@@ -24,6 +24,7 @@ from .declaration import Declaration
 from .needs import check_open, unreachable
 from .proof import certify, raised, relative_gap
 from .reference import first_reference
+from .sampling_reference import first_of_samplings
 from .solver import Solver
 from .structure import Structure, structure_of
 from .unlimited import refuse_unlimited
@@ -34,6 +35,7 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
+_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
 _ROUNDING = 1e-6  # of examples: fewer may stand for none
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
@@ -100,21 +102,27 @@ def _attempt(
     begun = perf_counter()
     compiled = compile_problem(program, reference, program.box)
     built = perf_counter()
-    status = solver.run(compiled.declared)
     record: dict[str, Any] = {
-        "attempt": len(attempts) + 1, "solver": solver.name, "status": status, "build_seconds": built - begun,
+        "attempt": len(attempts) + 1, "solver": solver.name, "status": "", "build_seconds": built - begun,
     }  # fmt: skip
     attempts.append(record)
+    # of what has kinks the conic dual alone proves anything as a rule
+    stages = [_by_conic_dual, _by_cvxpy] if compiled.kinked and solver.plain else [_by_cvxpy, _by_conic_dual]
     found = None
-    if status.startswith("optimal") and _has_values(compiled.design):
-        found = _candidate(compiled, tolerance, attempts)
-    if (found is None or not found.certificate.optimal) and not solver.out_of_time:
-        found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+    for stage in stages:
+        found = stage(compiled, found, tolerance, attempts, solver)
+        if (found is not None and (found.certificate.optimal or _promising(found, attempts))) or solver.out_of_time:
+            break
     record["solve_seconds"] = perf_counter() - built
     if found is not None:
         record["relative_gap"] = found.certificate.relative_gap
         record["infeasibility"] = found.certificate.infeasibility
     return compiled, found
+
+
+def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
+    """Whether declaring the program anew around an early candidate is worth more than another solver's answer."""
+    return len(attempts) <= _EARLY and _badness(found.certificate) <= _CLOSE
 
 
 def _against(found: Solved | None, lower: float) -> Solved | None:
@@ -236,6 +244,8 @@ def _kinks(best: Solved | None) -> str:
 
 def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
+    if program.samplings:
+        return first_of_samplings(program)
     none = np.zeros(len(program.levels))
     examples = program.new_examples
     if examples is None and not program.decides_examples:
@@ -270,6 +280,17 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     return min(found, key=lambda solved: _badness(solved.certificate))
 
 
+def _by_cvxpy(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidates of the program as cvxpy solves it, by the separable Lagrangian."""
+    attempts[-1]["status"] = status = solver.run(compiled.declared)
+    if not (status.startswith("optimal") and _has_values(compiled.design)):
+        return found
+    candidate = _candidate(compiled, tolerance, attempts)
+    return candidate if found is None else min(found, candidate, key=lambda solved: _badness(solved.certificate))
+
+
 def _by_conic_dual(
     compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
 ) -> Solved | None:
@@ -280,6 +301,7 @@ def _by_conic_dual(
     solution = None
     for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
         solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
         if (found is not None and found.certificate.optimal) or solver.out_of_time:
@@ -296,13 +318,16 @@ def _better_by(
     attempts: list[dict[str, Any]],
 ) -> Solved:
     design = compiled.design
-    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
+    own = ((design.samplings[name].step_variable, columns) for name, columns in form.samplings.items())
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps), *own):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
     point = _repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
-    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
+    if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
+        lower = max(lower, found.certificate.lower_bound)
+    multipliers = form.multipliers(solution.dual, compiled)
     tried = [
         Solved(each, compiled, multipliers, certify(compiled, multipliers, each, tolerance, conic=lower), attempts)
         for each in (point, *_with_nothing(compiled, point))
@@ -359,7 +384,7 @@ def _repaired(compiled: Compiled) -> Point:
         if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
             share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
             examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
-    return Point(examples, point.spent, steps)
+    return Point(examples, point.spent, steps, point.samplings)
 
 
 def _badness(certificate: Certificate) -> float:
@@ -375,5 +400,8 @@ def _flattened(reference: Point, design: Design, index: int) -> Point:
         return values if fixed else weight * values + (1 - weight) * values.mean()
 
     return Point(
-        flat(reference.new_examples, design.fixed_examples), reference.spent, flat(reference.steps, design.fixed_steps)
+        flat(reference.new_examples, design.fixed_examples),
+        reference.spent,
+        flat(reference.steps, design.fixed_steps),
+        {name: flat(steps, False) for name, steps in reference.samplings.items()},
     )

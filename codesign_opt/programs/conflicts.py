@@ -103,7 +103,7 @@ def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -
 
 
 def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point]:
-    """The same, and the same point, with none of what rows only charge for: it leaves the most room for all else.
+    """The same, and the same point, with none of what rows only charge for: that leaves the most room for all else.
 
     A solver that may choose it chooses anything, up to a size beside which the rest has no digits.
     """

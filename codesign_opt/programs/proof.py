@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
@@ -14,10 +13,11 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.gradients import tangent_into
 from ..modeling.own_variables import own_variables
 from .compiled import Compiled, Leaf
 from .information_proof import equivalence_bound
-from .rows import PLACEHOLDER, Row, linearise
+from .rows import PLACEHOLDER, Row
 from .scaling import as_stated, scaled_expression
 
 __all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box"]
@@ -149,7 +149,7 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         if row.bound is None:
             if own_variables([row.stated], design):
                 continue  # no tangent without the values of its own variables; a row left out is a bound too
-            _add_tangent(bound, row.expression, multiplier, design, point)
+            tangent_into(bound, row.expression, multiplier, point, design)
             continue
         for index, (weight, term) in enumerate(row.bound.term.leaves()):
             own = row.own[index] if row.own else ()
@@ -168,6 +168,11 @@ def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
     low = np.maximum(box.examples_low - point.spent, 0.0)
     bound.examples_box = (low, np.maximum(box.examples_high - point.spent, low))
     bound.steps_box = (box.steps_low, box.steps_high)
+    for name in design.samplings:
+        own = LagrangianBound(len(design), point.spent, fixed_examples=bound.fixed_examples)
+        own.examples_box, own.candidate = bound.examples_box, (point.new_examples, point.of(name).steps)
+        bound.samplings[name] = own
+    bound.candidate = (point.new_examples, point.steps)
     return bound
 
 
@@ -188,19 +193,9 @@ def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -
             bound.constant = -np.inf  # no tangent without the values of its own variables
             return
         try:
-            _add_tangent(bound, stated, np.array([weight]), design, point)
+            tangent_into(bound, stated, np.array([weight]), point, design)
         except ConvexityError as error:
             raise ConvexityError(f"{term.name}: {error}") from None
-
-
-def _add_tangent(
-    bound: LagrangianBound, expression: cp.Expression, weights: Array, design: Design, point: Point
-) -> None:
-    """Tangent of weights @ expression at the candidate: below a convex function everywhere."""
-    design.set(point)
-    value, examples, steps = linearise(expression, design, weights)
-    offset = value - float(examples @ point.new_examples) - float(steps @ point.steps)
-    bound.add_linear(offset, examples, steps)
 
 
 def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
@@ -217,6 +212,8 @@ def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
         most_examples = np.where(budget.example > 0, max(room, 0.0) / budget.example, np.inf)
         most_steps = np.where(budget.step > 0, max(room, 0.0) / budget.step, np.inf)
     bound.examples_box = (bound.examples_box[0], np.minimum(bound.examples_box[1], most_examples))
+    for own in bound.samplings.values():
+        own.examples_box = bound.examples_box
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 

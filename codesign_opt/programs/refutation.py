@@ -8,7 +8,7 @@ multipliers may come from anywhere: here from a linear program over the tangents
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cvxpy as cp
 import numpy as np
@@ -18,6 +18,7 @@ from ..basics.checks import Array, Mask
 from ..basics.errors import ConvexityError
 from ..modeling.constraints import Constraint
 from ..modeling.design import Design, Point
+from ..modeling.gradients import all_jacobians
 from .budget import Budget
 from .conic_form import conic_form
 from .conic_proof import conic_bound
@@ -25,7 +26,7 @@ from .declaration import Declaration
 from .elastic import Violation, least_violation, with_slacks
 from .needs import Needs
 from .proof import lagrangian
-from .rows import Row, jacobians, row_size
+from .rows import Row, row_size
 from .scaling import rows_of
 
 __all__ = ["Refutation", "Starvation", "refutation", "starvation"]
@@ -115,7 +116,7 @@ def _by_conic_dual(violation: Violation) -> Refutation | None:
         return None
     if not (np.isfinite(lower) and lower > _RESOLVED):
         return None
-    found = form.multipliers(solution, elastic.rows, 1.0)
+    found = form.multipliers(solution.dual, elastic)
     sizes = [float(np.abs(y) @ row.size) for row, y in zip(elastic.rows, found, strict=True)]
     return Refutation(
         lower, frozenset(r.name for r, size in zip(elastic.rows, sizes, strict=True) if size > _PRESSING * max(sizes))
@@ -140,7 +141,8 @@ def _starvation(program: Declaration, needs: Needs, start: Point, left: float) -
     unit = _units(design)
     low, high = (bound / unit for bound in _box(program, design))
     high = np.maximum(low, np.minimum(high, _implied(program, design) / unit))
-    needed = np.concatenate([
+    needed = np.zeros(low.size, dtype=bool)
+    needed[: 2 * len(design)] = np.concatenate([
         needs.examples & (program.spent <= 0) & program.decides_examples, needs.steps & program.decides_steps
     ])  # fmt: skip
     rows = [row for item in program.constraints if item.name not in program.boxes
@@ -197,7 +199,7 @@ def _separable(violation: Violation) -> Refutation | None:
     found = _bounded(violation, violation.point)
     if found == -np.inf and _only_errors_need_examples(violation):
         plenty = np.full(violation.point.spent.size, _PLENTY)
-        found = _bounded(violation, Point(plenty, violation.point.spent, violation.point.steps))
+        found = _bounded(violation, replace(violation.point, new_examples=plenty))
     margin = found - _RESOLVED * whole
     if not (np.isfinite(margin) and margin > 0):
         return None
@@ -254,7 +256,7 @@ def _by_tangents(program: Declaration, start: Point) -> Refutation | None:
         if shares is None:
             return None
         # halfway: the program's own point may lie where a function ends, and one of them is violated in between too
-        point = _as_point(0.5 * (shares * unit + _values(point)), design, point)
+        point = _as_point(0.5 * (shares * unit + _values(point, design)), design, point)
     return None
 
 
@@ -267,7 +269,9 @@ def _box(program: Declaration, design: Design) -> tuple[Array, Array]:
         examples = (reference.new_examples, reference.new_examples)
     if design.fixed_steps:
         steps = (reference.steps, reference.steps)
-    return np.concatenate([examples[0], steps[0]]), np.concatenate([examples[1], steps[1]])
+    free = len(design.samplings) * len(design)
+    low = np.concatenate([examples[0], steps[0], np.zeros(free)])
+    return low, np.concatenate([examples[1], steps[1], np.full(free, np.inf)])
 
 
 def _crossed(program: Declaration, low: Array, high: Array) -> Refutation | None:
@@ -284,6 +288,7 @@ def _holders(program: Declaration, floors: set[int], caps: set[int]) -> frozense
     design, whole, names = program.design(program.neutral), program.box, set()
     all_low = np.concatenate([whole.examples_low, whole.steps_low])
     all_high = np.concatenate([whole.examples_high, whole.steps_high])
+    floors, caps = ({i for i in side if i < all_low.size} for side in (floors, caps))  # samplers' own steps have none
     for item in program.constraints:
         if item.name not in program.boxes or not isinstance(item.what, Constraint):
             continue
@@ -300,9 +305,10 @@ def _holders(program: Declaration, floors: set[int], caps: set[int]) -> frozense
 
 def _implied(program: Declaration, design: Design) -> Array:
     """(2L,) what each budget alone leaves to one level: m <= room / c, n <= room / k."""
-    most = np.full(2 * len(design), np.inf)
+    most = np.full((2 + len(design.samplings)) * len(design), np.inf)
+    free = np.zeros(most.size - 2 * len(design))
     for budget in program.budgets.values():
-        prices, room = np.concatenate([budget.example, budget.step]), _room(budget, design)
+        prices, room = np.concatenate([budget.example, budget.step, free]), _room(budget, design)
         with np.errstate(divide="ignore", invalid="ignore"):
             most = np.minimum(most, np.where(prices > 0, max(room, 0.0) / prices, np.inf) * (1 + 1e-12))
     return most
@@ -321,15 +327,14 @@ def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) ->
     """Every entry of every row by its tangent at `point`; equalities from both sides. None without gradients."""
     names: list[str] = []
     slopes, offsets = [], []
-    x = _values(point)
+    x = _values(point, design)
     for row in rows:
         design.set(point)
         try:
-            examples, steps = (np.asarray(part.toarray() if hasattr(part, "toarray") else part).T
-                               for part in jacobians(row.stated, design))  # fmt: skip
+            slope = np.hstack([np.asarray(part.toarray() if hasattr(part, "toarray") else part).T
+                               for part in all_jacobians(row.stated, design)])  # fmt: skip
         except ConvexityError:
             return None
-        slope = np.hstack([examples, steps])
         constant = _constant(row, design)
         design.set(point)
         value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
@@ -417,12 +422,12 @@ def _checked(
 
 def _units(design: Design) -> Array:
     """(2L,) the reference, 1 where it is 0."""
-    values = _values(design.reference)
+    values = _values(design.reference, design)
     return np.where(values > 0, values, 1.0)
 
 
-def _values(point: Point) -> Array:
-    return np.concatenate([point.new_examples, point.steps])
+def _values(point: Point, design: Design) -> Array:
+    return np.concatenate([point.new_examples, point.steps, *(point.of(name).steps for name in design.samplings)])
 
 
 def _as_point(x: Array, design: Design, last: Point) -> Point:
@@ -430,5 +435,6 @@ def _as_point(x: Array, design: Design, last: Point) -> Point:
     return Point(
         last.new_examples if design.fixed_examples else x[:size],
         last.spent,
-        last.steps if design.fixed_steps else x[size:],
+        last.steps if design.fixed_steps else x[size : 2 * size],
+        dict(zip(design.samplings, x[2 * size :].reshape(-1, size), strict=True)),
     )
