@@ -89,14 +89,14 @@ def test_a_worst_case_of_ones_own_terms_is_bounded_between_stopping_points():
     term = co.WorstCase({"low": Starved(0.2, -0.2), "high": Starved(0.1, 1.0)})
     study = Study(model, PRICES, 1e5, None, None, (), (term,), 10, 1e-6)
     program = interval_program(study, 0.03, 0.036)
-    assert program.nonnegative  # as its scenarios are: left out, the rest is a bound
-    assert "taken as 0" in program.missing[0]
+    assert program.nonnegative  # as its scenarios are
+    assert not program.missing
     assert program.problem is not None
     bound = program.problem.solve().certificate.lower_bound
     table = model.coefficients(0.033, levels=10)
     terms = co.ScoreError(table) + co.Discretization(table) + co.Truncation(table) + term
     error = co.Problem(terms, [co.Compute(PRICES) <= 1e5]).solve().error
-    assert 0.1 * error < bound <= error * (1 + 1e-6)
+    assert 0.5 * error < bound <= error * (1 + 1e-6)
 
 
 def test_rows_that_select_no_level_at_the_far_stopping_points_do_not_end_the_search():
