@@ -30,8 +30,8 @@ __all__ = ["Bound", "Constant", "Fixed", "Sum", "Term", "check_table"]
 _DERIVED = (
     "scales_itself", "bounded_by_duals", "majorised", "monotone", "known_convex", "fixed", "needs_examples",
     "as_compute", "as_information", "nested", "leaves", "at_levels", "components", "stand_in", "formulation",
-    "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts", "level_parts",
-    "sensitivities", "derivatives", "remarks",
+    "nonnegative", "recovered", "resolution", "value", "constant", "add_to", "add_solved", "linear_prices", "parts",
+    "level_parts", "sensitivities", "derivatives", "remarks",
 )  # fmt: skip
 _TEXT = ("name", "advice", "parts", "level_parts", "remarks", "couples", "structured")  # free to replace
 
@@ -178,6 +178,10 @@ class Term(ABC):
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
         return stated_pair(self, design)
+
+    def nonnegative(self, design: Design) -> bool:
+        """Whether cvxpy's rules show that the term is at least 0, whatever this design turns out to be."""
+        return bool(self.formulation(design)[0].is_nonneg())
 
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """A better point that the solved auxiliary variables show, `point` itself where there is none."""

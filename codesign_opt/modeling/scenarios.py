@@ -35,6 +35,10 @@ class _Scenarios(Composite):
     def inside(self) -> tuple[Term, ...]:
         return self.entries
 
+    def nonnegative(self, design: Design) -> bool:
+        """A mean of the worst of what is at least 0 is so too; what declares it has variables of either sign."""
+        return all(w >= 0 and leaf.nonnegative(design) for term in self.entries for w, leaf in term.leaves())
+
     @property
     @abstractmethod
     def most(self) -> Array:

@@ -8,7 +8,7 @@ only lowers the optimum, and named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cvxpy as cp
@@ -160,10 +160,13 @@ def _terms(
 
 
 def _nonnegative(study: Study, leaf: Term, stop: float) -> bool:
-    """Whether cvxpy's rules show that the term is at least 0 for every design at this stopping point."""
-    declared = study.problem(stop).declaration
+    """Whether the term shows that it is at least 0 for every design at this stopping point."""
+    try:  # constraints have no say in it, and may select no level at the far end of the interval
+        declared = replace(study, constraints=()).problem(stop).declaration
+    except EmptySelectionError:
+        return False
     design = declared.design(declared.neutral)
-    if leaf.formulation(design)[0].is_nonneg():
+    if leaf.nonnegative(design):
         return True
     try:  # without the variables by which it is declared
         return bool(stated_pair(leaf, design)[0].is_nonneg())

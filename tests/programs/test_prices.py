@@ -21,6 +21,7 @@ M, N = FREE.examples, FREE.steps
 DENSITY, STEP_DENSITY = M / TABLE.log_width, N / TABLE.log_width
 RATIO = 10 ** np.random.default_rng(0).uniform(-1, 0.5, 30)
 STIFF = replace(TABLE, variance_ratio=RATIO, positivity=1.0)
+KAPPA = 0.5 * float(np.max(RATIO * TABLE.log_width / N))
 INSIDE = TABLE.levels.overlap(0.1, 1.0) / TABLE.log_width
 LOW = TABLE.sigma < 0.2
 TOTAL = float(M.sum())
@@ -47,6 +48,9 @@ CASES = {
     "share, steps": (lambda x: [*BUDGET, co.Share(x, 0.1, 1.0, "steps")], 0.8 * float(INSIDE @ N) / N.sum()),
     "trust cap": (
         lambda x: [*BUDGET, co.TrustCap(STIFF, x)], 0.5 * float(np.max(RATIO * TABLE.log_width / N))
+    ),
+    "stability cap": (  # by the multiple of the stable step, 1 as stated: the table's positivity over it
+        lambda x: [*BUDGET, co.StabilityCap(replace(STIFF, positivity=1 / (KAPPA * x)))], 1.0
     ),
     "term bound": (lambda x: [*BUDGET, co.named("quality", co.modeling.Bound(S, x))], 0.9 * SCORE),
     "user <=": (user(lambda d, x: cp.sum(d.examples[LOW]) <= x), 0.7 * M[LOW].sum()),
