@@ -203,8 +203,8 @@ def _into_power(block: Array, a: Array) -> Array:
 def metric_root(z: Array, cones: Cones) -> sparse.csc_array:
     """(R, R) block diagonal F: z + F w stays inside K*, about, for |w| < 1.
 
-    F F' is the inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for exponential and
-    power cones, the entries' own sizes along the boundary and the distance from it across.
+    F F' is the inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for exponential
+    and power cones, the entries' own sizes along the boundary and the distance from it across.
     """
     blocks: list[tuple[Indices, Array]] = []  # (k, d) rows with (k, d, d) numbers
     first = np.arange(cones.zero + cones.nonnegative)[:, None]

@@ -33,7 +33,10 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
-_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's reference; a gap that a better scaling closes
+_EARLY, _CLOSE = (
+    2,
+    1e-3,
+)  # the first attempts, of them a structured solver's reference; a gap that a better scaling closes
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 

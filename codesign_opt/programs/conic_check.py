@@ -124,7 +124,7 @@ class Declared:
         return bool(own_variables(stated, design))
 
     def _beside(self, candidate: Point) -> Iterator[Point]:
-        """Where another piece of a maximum is the largest: the plane is tight where pieces meet, and says less there."""
+        """Where another piece of a maximum may be the largest: the plane is tight where pieces meet."""
         rng = np.random.default_rng(1)
         for spread in _NEAR[-1:] if self._slow else _NEAR:
             directions = spread * rng.normal(size=(2, len(self.compiled.design)))

@@ -139,7 +139,8 @@ def _bound(
             price = np.where(endless, 0.0, slopes)
         prices.append(unit * price)
         whole.append(unit * slopes)
-    plane = Plane(constant, *whole, parts, form.multipliers(form.unscaled(solution, dual), compiled))
+    multipliers = form.multipliers(form.unscaled(solution, dual), compiled)
+    plane = Plane(constant, whole[0], whole[1], parts, multipliers)
     proved, stated = (unit * part for part in known.charged(left, _TRUSTED * balance.cost_factor))
     if not stated <= (_TRUSTED if solution.converged else _UNSURE) * compiled.unit:
         return -np.inf, plane  # stated sizes may pay for rounding; where they decide, they would have to be proved
