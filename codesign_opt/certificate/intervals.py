@@ -72,8 +72,8 @@ def _activity(i: Indices, j: Indices, a: Array, low: Array, high: Array, rows: i
     small = np.where(a > 0, a * low[j], a * high[j])
     large = np.where(a > 0, a * high[j], a * low[j])
     size = np.maximum(np.where(np.isfinite(small), np.abs(small), 0), np.where(np.isfinite(large), np.abs(large), 0))
-    bottom, top, total = (np.asarray(np.bincount(i, part, rows), dtype=np.float64) for part in (small, large, size))
-    return bottom, top, total
+    sums = (np.bincount(i, part, rows).astype(np.float64) for part in (small, large, size))
+    return next(sums), next(sums), next(sums)
 
 
 def _within_cones(program: ConicProgram, bottom: Array, top: Array, size: Array, least: Array, most: Array) -> None:

@@ -14,20 +14,24 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.errors import ConvexityError
+from ..basics.user_code import told_in
 from ..solvers.conic.solve import solve_conic
 from .design import Design
 from .differentiable import differentiable, differentiable_row
 from .standard_form import StandardForm, standard_form
 
-__all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
+__all__ = ["own_variables", "refuse_whole_numbers", "settle", "stated_pair"]
 
 _ROUNDS = 3
 _SURE = 10.0
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
-def as_stated_pair(made: Any, name: str) -> tuple[Any, list[cp.Constraint]]:
-    """(expression, constraints on variables of its own) behind what `expression(design)` returned."""
+def stated_pair(term: Any, design: Design) -> tuple[Any, list[cp.Constraint]]:
+    """(expression, constraints on variables of its own) behind what a term's `expression(design)` returns."""
+    name = term.name
+    with told_in(f"the term '{name}'"):
+        made = term.expression(design)
     if not isinstance(made, tuple):
         return differentiable(made) if isinstance(made, cp.Expression) else made, []
     if len(made) != 2 or not isinstance(made[1], (list, tuple)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..basics.checks import Array, integer
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
 from ..samplers.node_gradient import node_gradient
+from ..training.base import TrainingNoise
 from .coefficients import Coefficients
 from .gaussian_exact import GaussianExact
 from .grid_descent import NodeErrors
@@ -116,10 +118,10 @@ class GaussianSettled(GaussianExact):
         toward = np.zeros_like(sensitivity)
         toward[:size] = n * self._node_variance(positive, weights) * sensitivity[:size]
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)
-        up, down = (
-            node_gradient(self.sampler, sigmas, lam, start, sign * scale * toward).std_by_node for sign in (1.0, -1.0)
-        )
-        through = ((up - down) / scale[:, None]).sum(axis=0)
+        # both sides as bands of one gradient: short grids cost calls, not numbers
+        both = np.hstack([scale * toward, -scale * toward])
+        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both).std_by_node
+        through = ((moved[: lam.size] - moved[lam.size :]) / scale[:, None]).sum(axis=0)
         ahead, behind = (self._node_variance(positive * np.exp(sign * _SHIFT), weights) for sign in (1.0, -1.0))
         local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
         return np.asarray(through + local)
@@ -145,7 +147,7 @@ class GaussianSettled(GaussianExact):
         """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         reducible, floor = self.training.weight_variance(lam, positive)
-        plain = replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+        plain = self._plain_training
         if plain == self.training:
             return reducible.T, floor.T
         arguments = (lam, n, positive, float(positive[-1]))
@@ -154,6 +156,10 @@ class GaussianSettled(GaussianExact):
         ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
         floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
         return reducible.T * ratio[:, None], floor.T * floor_ratio[:, None]
+
+    @cached_property
+    def _plain_training(self) -> TrainingNoise:
+        return replace(self.training, matrix="diagonal", intercept=False)  # type: ignore[type-var]
 
     def _grid_levels(self, positive: Array, levels: int) -> Levels:
         low = min(self.process.sigma_min, float(positive[-1]))

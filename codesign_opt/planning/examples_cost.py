@@ -89,8 +89,14 @@ class HeldExamples:
 
     def value(self, sigmas: Array) -> float:
         """The error that the examples and the floor leave, and what the moved steps take of the budget."""
+        return self.of_errors(sigmas, self.study.model.node_errors(sigmas))
+
+    def of_errors(self, sigmas: Array, errors: NodeErrors) -> float:
+        """`value` where the errors of the grid's nodes are known."""
         logs = np.log(sigmas[sigmas > 0])
-        errors, weights = self.study.model.node_errors(sigmas), self.weights(logs)
+        return self._sum(logs, self.weights(logs), errors)
+
+    def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> float:
         value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
         return value + float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
 
@@ -103,8 +109,7 @@ class HeldExamples:
         model = self.study.model
         logs = np.log(sigmas[sigmas > 0])
         weights = self.weights(logs)
-        value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
-        value += float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
+        value = self._sum(logs, weights, errors)
         slope = np.array(by_weights(weights))
         slope[:-1] += self._taken
         slope[1:] -= self._taken
@@ -186,7 +191,8 @@ class BestExamples:
 
     def value(self, sigmas: Array) -> float:
         """The least score error and the floor of a grid (K+1,)."""
-        return self._best(sigmas, self.study.model.node_errors(sigmas)).value(sigmas)
+        errors = self.study.model.node_errors(sigmas)
+        return self._best(sigmas, errors).of_errors(sigmas, errors)
 
     def held(self, sigmas: Array) -> Cost:
         """What descends from a grid: itself, as the best examples are known for any."""

@@ -1,76 +1,28 @@
-"""Grids of whole steps on the exact error: how many, where they lie, where they stop (docs/theory.md section 7.8).
+"""How many whole steps: grids of the numbers of steps that may be the best (docs/theory.md section 7.8).
 
-The program's density, the usual families and grids of fewer steps are starts; each descends the exact error, the
-stopping point with it. What the examples leave is followed along as a function of the stopping point and of the money
-that is left, so that steps, stop and training are weighed together.
+What is found for a number of steps depends on fewer steps alone, and which numbers are tried does not depend on the
+most steps that are allowed: so that a limit chooses among the same grids, and no limit never leaves more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from math import log
 
-import numpy as np
-
-from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
-from ..ingredients.levels import Levels
-from ..models.grid_descent import Cost, Descent, descend_nodes
-from ..results.plan import Plan
-from .examples_cost import BestExamples, ExamplesCost, along
-from .question import Study
-from .settling import Settled, settle
+from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid, resized
 
-__all__ = ["MOST_STEPS", "GridSearch", "SearchedGrid", "family_grids"]
+__all__ = ["GridSearch"]
 
-MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
-_DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
-_LADDER = 2**0.5  # ratio of the numbers of steps on the way to the one asked for
-_FEW = 16  # steps up to which stopping points far from the program's are starts too
-_STOPS = 5
-_REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
-_TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES = 8, 2, 25, 100  # of every start, and of the best of them
-_ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
-_TURNS, _FEW_TURNS, _LAST_TURNS = (1, 1e-2), (4, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
-_SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
-_NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
-_REFINED = 3  # so many of the best sizes
-_ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
-
-Examples = BestExamples | ExamplesCost
-
-
-@dataclass(frozen=True, eq=False)
-class SearchedGrid:
-    """A grid, its exact bias, and the whole error with the best examples for it.
-
-    Args:
-        sigmas: (K+1,) grid.
-        bias: its exact error with a perfect denoiser.
-        total: with what the examples leave, as settled where they are and else as expected.
-        settled: the grid with its examples; None while they are not worked out.
-    """
-
-    sigmas: Array
-    bias: float
-    total: float
-    settled: Settled | None = None
-
-    @property
-    def steps(self) -> int:
-        """K."""
-        return self.sigmas.size - 1
-
-
-def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
-    """The usual families, by the names that a plan prints as peers."""
-    return {
-        "edm": edm_grid(steps, stop, top, terminal=terminal),
-        "log_snr": log_snr_grid(steps, stop, top, terminal=terminal),
-    }
+_LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
+_BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
+_WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
+_COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
+_MANY = 100
+_NEAR = 1.5  # grids so near to the best are descended to the end
+_REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
+_CLIMBS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,356 +30,148 @@ class GridSearch:
     """Grids of whole steps for a certified plan, best first, by the exact error of the model.
 
     Args:
-        study: the question; its model knows the exact error and its residuals, and there are no user's terms.
-        plan: the certified program's plan.
-        stops: range of the stopping point; None where it is given.
-        cap: the most steps of a grid that is handed out, where the question itself knows no such limit: then more
-            steps search the same grids and more, and never leave more.
+        fit: finds the best grid of one number of steps.
+        cap: the most steps of a grid that is handed out; None where the budget alone limits them.
+        costly: whether steps take from the training, so that more than `cap` may leave more.
     """
 
-    study: Study
-    plan: Plan
-    stops: tuple[float, float] | None
+    fit: GridFit
     cap: int | None = None
+    costly: bool = False
     _found: dict[int, SearchedGrid] = field(default_factory=dict)
 
     def grids(self) -> list[SearchedGrid]:
-        """The best grid of every number of steps that was tried, the least error first."""
-        if self.study.trains:
-            self._sizes()
-            self._below_the_cap()
-            found = [each for each in self._found.values() if self.cap is None or each.steps <= self.cap]
-            if not self._closed:
-                for best in sorted(found, key=lambda found: found.total)[:1]:
-                    self._settle(best, *_LAST_TURNS)
+        """The best grid of every number of steps that was tried and is allowed, the least error first."""
+        if self.costly:
+            self._up_the_ladder()
+            if self._found:
+                self._refine(MOST_STEPS)
+                if self._best.steps > FEW:
+                    self._between()
+                else:
+                    self._few()
+                self._refine(MOST_STEPS, apart=0.0)
+                self._climb()
+            self._at_the_cap()
         else:
-            self._all_sizes()
-        found = [each for each in self._found.values() if self.cap is None or each.steps <= self.cap]
-        return sorted(found, key=lambda found: found.total)
+            self._up_to(min(self.cap or MOST_STEPS, MOST_STEPS))
+        found = self._allowed(self.cap or MOST_STEPS)
+        if found and self.costly:
+            self._keep(self.fit.finished(found[0]))
+        return self._allowed(self.cap or MOST_STEPS)
+
+    def _allowed(self, most: int) -> list[SearchedGrid]:
+        found = [each for each in self._found.values() if each.steps <= most]
+        return sorted(found, key=lambda each: each.total)
 
     @property
     def _best(self) -> SearchedGrid:
         return min(self._found.values(), key=lambda found: found.total)
 
-    # numbers of steps
+    @property
+    def _least(self) -> int:
+        return least_steps(self.fit.plan.terminal)
 
-    def _all_sizes(self) -> None:
+    def _keep(self, found: SearchedGrid | None) -> None:
+        if found is not None and found.total <= self._total(found.steps):
+            self._found[found.steps] = found
+
+    def _total(self, steps: int) -> float:
+        return self._found[steps].total if steps in self._found else float("inf")
+
+    def _try(self, steps: int, near: SearchedGrid | None = None, *, alone: bool = False) -> None:
+        """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
+        if steps in self._found:
+            return
+        if near is None:
+            fewer = [k for k in self._found if k < steps]
+            near = self._found[max(fewer)] if fewer else None
+        starts: list[Array] = [] if near is None else [resized(near.sigmas, steps)]
+        self._keep(self.fit.best(steps, starts, alone=alone, known=self._found.values()))
+
+    # without a price of steps
+
+    def _up_to(self, most: int) -> None:
         """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself."""
-        wanted = min(self._most, round(float(self.plan.steps.sum())) + final_steps(self.plan.terminal))
-        sizes = [k for k in _ladder(self._least) if k < wanted]
-        for k in [*sizes, max(self._least, wanted)]:
-            self._fit(k)
+        asked = round(float(self.fit.plan.steps.sum())) + final_steps(self.fit.plan.terminal)
+        wanted = max(self._least, min(most, asked))
+        for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
+            self._try(k)
 
-    def _sizes(self) -> None:
-        """Fit the numbers of steps that may be the best."""
-        count = float(self.plan.steps.sum()) + final_steps(self.plan.terminal)
-        wanted = max(self._least, min(self._most, round(count)))
-        ladder = _ladder(self._least)
-        if self._fit(wanted) is None:
-            return
-        hopeless = 0
-        for k in reversed([k for k in ladder if k < wanted]):
-            found = self._fit(k, alone=k > _FEW and (self._closed or not self._signed))
-            hopeless = hopeless + 1 if found is None or found.bias > self._best.total else 0
-            if hopeless == (2 if self._signed else 1):  # fewer steps still leave more
-                break
-        more = self._best.steps == wanted or not self._closed  # else the best lies below
-        for k in [k for k in [*ladder, self._most] if more and wanted < k <= self._most]:
-            found = self._fit(k, alone=True)
-            if found is None or found.total > self._best.total:
-                break
-        self._neighbours()
-        if self._best.steps <= _FEW:  # errors of few steps wobble with their number
-            near = {k: self._near(k) for k in range(self._least, min(self._best.steps + 2, self._most) + 1)}
-            for k, grids in near.items():
-                self._fit(k, alone=True, near=grids)
-        if self._closed:
-            self._refine()
+    # with a price of steps
 
-    def _refine(self) -> None:
-        """Many moves for the best sizes: few steps lie in flat valleys, where their errors cancel."""
-        best = [each for each in sorted(self._found.values(), key=lambda found: found.total) if each.steps <= _FEW]
-        for found in [each for each in best[:_REFINED] if each.total <= _NEAR_FEW * self._best.total]:
-            cost = self._cost(found.sigmas, self._money(found.sigmas))
-            self._found[found.steps] = self._descended(found, cost, _MORE_MOVES)
+    def _up_the_ladder(self) -> None:
+        """From the fewest steps to where more leave more."""
+        most = min(self.fit.affordable, MOST_STEPS)
+        sizes = [k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)]
+        if self.cap is not None:
+            beyond = [k for k in sizes if k > self.cap]
+            sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
+        worse = 0
+        for k in sizes:
+            self._try(k)
+            if k not in self._found:
+                continue
+            found = self._found[k]
+            worse = worse + 1 if found.total > self._best.total else 0
+            spent = found.total - found.bias > self._best.total  # longer grids leave less for training
+            if k > FEW and (spent or worse >= _WORSE):
+                return
 
-    def _below_the_cap(self) -> None:
-        """The most steps that are allowed, and few steps all, each from what is found without the limit alone."""
-        if self.cap is None or (self._found and self._best.steps <= self.cap):
-            return
-        sizes = range(self._least, self.cap + 1) if self.cap <= _FEW else [self.cap]
-        near = {k: self._near(k) for k in sizes}
-        for k, grids in near.items():
-            self._fit(k, alone=k < self.cap, near=grids)
-
-    def _neighbours(self) -> None:
-        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
+    def _between(self) -> None:
+        """Halve the distance to the next numbers of steps tried, around the best, until both neighbours are known."""
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
-            above = min([k for k in self._found if k > best], default=min(self._most, 2 * best) + 1)
-            if best >= _DESCENDED and above - below < 0.1 * best:
+            above = min([k for k in self._found if k > best], default=min(int(self.fit.affordable), 2 * best) + 1)
+            if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
-            if below in self._found and above in self._found and wanted:
-                lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
-                wanted = {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
             if not wanted:
                 return
             for k in sorted(wanted):
-                self._fit(k, alone=True)
+                self._try(k, self._best, alone=True)
 
-    @property
-    def _signed(self) -> bool:
-        return self.study.model.sampler.signed
+    def _few(self) -> None:
+        """Every number of few steps about the best, whose errors wobble with it, each from one less."""
+        best = self._best.steps
+        for k in range(max(self._least, best // 2), best + 3):
+            self._try(k, alone=abs(k - best) > 2)
 
-    @property
-    def _least(self) -> int:
-        return least_steps(self.plan.terminal)
+    def _refine(self, most: int, apart: float = _APART) -> None:
+        """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
+        ranked = self._allowed(most)
+        chosen: list[SearchedGrid] = []
+        for found in ranked:
+            other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
+            if other and len(chosen) < _REFINED and found.total <= _NEAR * ranked[0].total:
+                chosen.append(found)
+        for found in chosen:
+            if not found.refined:
+                self._keep(self.fit.refined(found))
 
-    @property
-    def _most(self) -> int:
-        return int(min(self.study.steps or MOST_STEPS, self._affordable(), MOST_STEPS))
-
-    def _affordable(self) -> float:
-        """The most steps that leave something for training."""
-        if not self.study.trains:
-            return np.inf
-        price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self._top, terminal=self.plan.terminal)) / 64
-        assert self.study.budget is not None
-        return np.inf if price <= 0 else max(0.98 * self.study.budget / price, least_steps(self.plan.terminal))
-
-    # one number of steps
-
-    def _fit(self, steps: int, *, alone: bool = False, near: list[Array] | None = None) -> SearchedGrid | None:
-        """The best descended grid of so many steps, kept; from the nearest one found alone where that says enough."""
-        if steps in self._found:
-            return self._found[steps]
-        near = self._near(steps) if near is None else near
-        starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
-        money = self._money(starts[0]) if starts else 0.0
-        if money <= 0:
-            return None
-        cost = self._cost(starts[0], money)
-        if self.study.trains and cost is None:
-            return None
-        ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
-        kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
-        if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
-            kept.append(next(found for found in ranked if found.sigmas is near[0]))
-        if self._closed and len(kept) > 1:  # a few moves show which start leads down
-            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
-        best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
-        if steps <= (0 if self.study.trains else _DESCENDED):
-            best = self._descended(best, cost, _MORE_MOVES)
-        self._found[steps] = best
-        if self.study.trains and not self._closed:
-            self._settle(best, *(_FEW_TURNS if steps <= _FEW else _TURNS))
-        return self._found.get(steps)
-
-    def _tried(self, steps: int) -> int:
-        """Starts that descend."""
-        if steps > _FEW:
-            return _TRIED
-        return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
-
-    def _settle(self, found: SearchedGrid, turns: int, worth: float) -> None:
-        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it pays."""
-        settled = found.settled
-        if settled is None:
-            known = min((f.total for f in self._found.values() if f.settled), default=np.inf)
-            if found.total > (_NEAR_FEW if found.steps <= _FEW else _NEAR) * known:
+    def _climb(self) -> None:
+        """One step more and one less than the best, from its grid, until neither is better."""
+        for _ in range(_CLIMBS):
+            best = self._best
+            for k in (best.steps - 1, best.steps + 1):
+                if self._least <= k <= self.fit.affordable:
+                    start = [resized(best.sigmas, k)]
+                    self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+            if self._best is best:
                 return
-            settled = settle(self.study, found.sigmas, even=True)
-            if settled is None:
-                del self._found[found.steps]
-                return
-        best = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
-        for _ in range(turns if found.steps <= _DESCENDED else 0):
-            assert best.settled is not None
-            cost = self._held(best.settled, 1.0)
-            moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
-            before = best.total
-            for share in _SHARES:  # far from where they are held, examples say little
-                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
-                settled = settle(self.study, trial, even=True)
-                if settled is not None and settled.total < before:
-                    best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
-                    break
-            if best.total > before * (1 - worth):
-                break
-        self._found[found.steps] = best
 
-    @cached_property
-    def _closed(self) -> bool:
-        """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
-        study, prices = self.study, self.study.prices
-        plain = study.trains and not study.constraints and study.run is None
-        if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
-            return False
-        return study.model.coupling.pooling(self.plan.levels) is None
-
-    def _descended(self, start: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
-        """The grid after a descent, with what the examples leave."""
-        # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
-        # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
-        linear = cost is not None and start.steps > _FEW and not (self._closed and self._signed)
-        best = self._descended_once(start, cost, moves, linear)
-        for _ in range(_ROUNDS if linear and self._closed else 0):
-            before, best = best, min(best, self._descended_once(best, cost, moves, linear), key=lambda f: f.total)
-            if best.total > before.total * (1 - _STILL):
-                break
-        return best
-
-    def _descended_once(self, start: SearchedGrid, cost: Examples | None, moves: int, linear: bool) -> SearchedGrid:
-        residuals = self.study.model.exact_residuals
-        assert residuals is not None
-        stops = None
-        if self.stops is not None:
-            stops = (float(np.log(self.stops[0])), float(np.log(self.stops[1])))
-            known = None if cost is None else cost.stopping_sigma(start.sigmas, linear)
-            if known is not None:  # not far from where the examples were worked out
-                stops = (max(stops[0], np.log(known) - _REACH), min(stops[1], np.log(known) + _REACH))
-        enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
-        held: Cost | None = None
-        if cost is not None:
-            held = cost.held(start.sigmas)
-            held = along(held, start.sigmas) if linear else held
-        found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
-        return self._score(self._admissible(start.sigmas, found), cost)
-
-    def _cost(self, sigmas: Array, money: float) -> Examples | None:
-        """What a grid leaves besides its own error: with the best examples or those of a near grid, or the floor."""
-        if self._closed:
-            return BestExamples(self.study, money)
-        if not self.study.trains:
-            floor = self.study.model.node_errors(sigmas).floor
-            return ExamplesCost(self.study) if floor.any() else None
-        known = [found.settled for found in self._found.values() if found.settled is not None]
-        if known:
-            count = sigmas.size - 1
-            nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
-        else:
-            first = settle(self.study, self._program_grid(), even=True)
-            if first is None:
-                return None
-            nearest = first
-        assert nearest.examples is not None
-        return self._held(nearest, money / nearest.examples.costs["training"])
-
-    def _held(self, settled: Settled, scale: float) -> ExamplesCost:
-        """The examples of a settled grid, for other money."""
-        assert settled.examples is not None
-        money = settled.examples.costs["training"]
-        return ExamplesCost(self.study, settled.examples, scale, settled.reducible / (money * scale**2))
-
-    def _near(self, steps: int) -> list[Array]:
-        """The grid found for the nearest number of steps, with as many as wanted."""
-        if not self._found:
-            return []
-        nearest = min(self._found, key=lambda k: (abs(np.log(k / steps)), k))
-        return [_resized(self._found[nearest].sigmas, steps)]
-
-    def _starts(self, steps: int) -> list[Array]:
-        """The program's density, the usual families, and for few steps families that stop elsewhere."""
-        terminal, top = self.plan.terminal, self._top
-        stop = self.plan.stopping_sigma
-        starts = [
-            grid_from_steps(self.plan.levels, self.plan.steps, steps, terminal=terminal),
-            *family_grids(steps, stop, top, terminal).values(),
-        ]
-        if self.stops is not None and steps <= _FEW:
-            starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
-        return starts
-
-    def _score(self, sigmas: Array, cost: Examples | None) -> SearchedGrid:
-        error = self.study.model.exact_error
-        assert error is not None
-        bias = float(np.real(error(sigmas)))
-        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost.value(sigmas)))
-
-    def _admits(self, sigmas: Array) -> bool:
-        return self.study.admits(sigmas)
-
-    def _admissible(self, start: Array, found: Array) -> Array:
-        """The descended grid, or as much of the way to it as the constraints admit."""
-        if self._admits(found):
-            return found
-        share, width, best = 0.0, 1.0, start
-        for _ in range(12):
-            width *= 0.5
-            trial = _between(start, found, share + width)
-            if self._admits(trial):
-                share, best = share + width, trial
-        return best
-
-    # money and what it leaves
-
-    @property
-    def _top(self) -> float:
-        return float(self.plan.levels.edges[-1])
-
-    def _price(self, sigmas: Array) -> float:
-        """Price of sampling with a grid."""
-        prices, model = self.study.prices, self.study.model
-        assert prices is not None
-        levels = Levels.log_uniform(_stop(sigmas), float(sigmas[0]), 100)
-        steps = steps_on_levels(levels, sigmas)
-        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
-        last = final_steps(model.terminal) * prices.final_price(_stop(sigmas))
-        return float(each @ steps) + last
-
-    def _money(self, sigmas: Array) -> float:
-        """What the grid leaves for training; 1 where nothing is trained."""
-        if not self.study.trains:
-            return 1.0
-        assert self.study.budget is not None
-        return self.study.budget - self._price(sigmas)
-
-    def _program_grid(self) -> Array:
-        """As many steps as the program's, or fewer where the budget then leaves nothing."""
-        least = least_steps(self.plan.terminal)
-        count = max(least, int(float(self.plan.steps.sum()) + final_steps(self.plan.terminal) + 1e-6))
-        if self.study.steps is not None:
-            count = min(count, int(self.study.steps))
-        count = min(count, MOST_STEPS)
-        return grid_from_steps(self.plan.levels, self.plan.steps, count, terminal=self.plan.terminal)
+    def _at_the_cap(self) -> None:
+        """The most steps that are allowed, and one less, where the best of all are more."""
+        if self.cap is None or (self._found and self._best.steps <= self.cap):
+            return
+        sizes = range(self._least, self.cap + 1) if self.cap <= FEW else (self.cap - 1, self.cap)
+        for k in sizes:
+            self._try(k, alone=k < self.cap)
+        self._refine(self.cap)
 
 
 def _ladder(least: int) -> list[int]:
     """Numbers of steps whose ratio is about the square root of two, every one below 5."""
     sizes = sorted({max(least, round(2 * _LADDER**i)) for i in range(-1, 25)})
     return [k for k in sizes if k <= MOST_STEPS]
-
-
-def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:
-    """Number of steps at the bottom of the parabola through three errors, in logarithms."""
-    points = np.array([low, middle, high])
-    bend, slope, _ = np.polyfit(points[:, 0] - middle[0], np.log(points[:, 1]), 2)
-    return middle[0] if not bend > 0 else round(middle[0] - 0.5 * slope / bend)
-
-
-def _stop(sigmas: Array) -> float:
-    return float(sigmas[sigmas > 0][-1])
-
-
-def _between(start: Array, end: Array, share: float) -> Array:
-    """The grid a share of the way from one to another, in log sigma."""
-    if share >= 1.0:
-        return end
-    positive = start > 0
-    grid = start.copy()
-    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
-    grid[0] = start[0]
-    return grid
-
-
-def _resized(sigmas: Array, steps: int) -> Array:
-    """A grid of another number of steps with the same density of nodes."""
-    positive = sigmas[sigmas > 0]
-    tail = sigmas.size - positive.size
-    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
-    logs = np.interp(at, np.arange(positive.size), np.log(positive))
-    nodes = np.exp(logs)
-    nodes[0], nodes[-1] = positive[0], positive[-1]
-    return np.append(nodes, 0.0) if tail else nodes

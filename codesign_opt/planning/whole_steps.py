@@ -12,23 +12,28 @@ from ..basics.causes import BIAS, TOTAL
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
-from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import grid_from_steps
+from ..ingredients.evaluations import least_steps
+from ..modeling.prediction import predict
 from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
-from .grid_search import MOST_STEPS, GridSearch, family_grids
-from .prediction import predict
+from .admitted import Admitted
+from .grid_fit import MOST_STEPS, GridFit, family_grids
+from .grid_search import GridSearch
 from .question import Study
-from .real_steps import INSIDE, START, RealSteps
+from .real_steps import INSIDE, START
 from .settling import Settled, settle
 
 __all__ = ["hand_out"]
 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
-_SETTLED, _NEAR = 8, 1.015  # so many of the best grids get their examples, where their errors are so near
+_SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
+_SIGNED = (
+    "errors of opposite sign cancel along the path, and a polished grid uses that; its exact error holds for Gaussian "
+    "data with this spectrum and is the best case for others"
+)
 _READ_AT_THE_START = (
     "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
     "it starts, where the sampler evaluates"
@@ -53,42 +58,49 @@ def hand_out(
         solve: the certified plan of another question, asked the same way; None where none is asked.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
-    real = None if given is not None else study.real_steps(plan.levels)
-    searched = polish is not False and real is None and _searches(study)
     notes: list[str] = []
     if given is not None:
-        found = [settle(study, given)]
-    elif real is not None:
-        found, notes = _obeying(study, plan, polish, real)
+        settled = settle(study, given)
+        found = [] if settled is None else [settled]
     else:
-        found = (
-            _searched(study, plan, stops, solve)
-            if searched
-            else [settle(study, g) for g in _around(study, plan, polish)]
-        )
-    best = min((f for f in found if f is not None), key=lambda f: f.total, default=None)
-    if best is None:
+        found, notes = _found(study, plan, polish, stops, solve)
+    if not found:
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
             f"steps, and {least_steps(plan.terminal)} is the least); raise the budget, or plan for fewer images."
         )
-    handed = _placed(study, plan, best)
+    handed = _placed(study, plan, min(found, key=lambda each: each.total))
     if given is None:
         handed, beside = _with_peers(study, plan, handed)
         notes += beside
     else:
         handed = replace(handed, peers=_compared(handed, _peers(study, handed)))
-    if study.model.exact_error is not None and study.model.sampler.signed and searched:
-        notes.append(
-            f"{study.model.sampler.name}: errors of opposite sign cancel along the path, and a polished grid uses "
-            "that; its exact error holds for Gaussian data with this spectrum and is the best case for others"
-        )
     if plan.steps.sum() > MOST_STEPS:
         notes.append(
             f"the program asks for {plan.steps.sum():,.0f} steps; a grid of {handed.number_of_steps:,} is handed out"
         )
     handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
     return handed if study.model.exact_error is not None else _measured(study.model, handed)
+
+
+def _found(
+    study: Study,
+    plan: Plan,
+    polish: bool | None,
+    stops: tuple[float, float] | None,
+    solve: Callable[[Study], Plan] | None,
+) -> tuple[list[Settled], list[str]]:
+    """Grids that may be handed out, settled, and what is to be said of them."""
+    limits = study.real_steps(plan.levels)
+    if limits is None and polish is not False and _searches(study):
+        found, polish = _searched(study, plan, stops, solve), False
+        if found:
+            return found, [f"{study.model.sampler.name}: {_SIGNED}"] if study.model.sampler.signed else []
+    for reading in (INSIDE,) if limits is None else (INSIDE, START):
+        found = _around(study, plan, Admitted(study, plan, limits, reading), polish)
+        if found:
+            return found, [_READ_AT_THE_START] if reading == START else []
+    return [], []
 
 
 def _searches(study: Study) -> bool:
@@ -98,88 +110,48 @@ def _searches(study: Study) -> bool:
 
 def _searched(
     study: Study, plan: Plan, stops: tuple[float, float] | None, solve: Callable[[Study], Plan] | None
-) -> list[Settled | None]:
-    """The best grids of the search with their examples; the program's own where it found none."""
-    asked, program, cap = _without_the_cap(study, plan, solve)
-    ranked = GridSearch(asked, program, stops, cap).grids()
-    wanted = [grid for grid in ranked[:_SETTLED] if grid.total <= _NEAR * ranked[0].total]
-    settled = [grid.settled or settle(study, grid.sigmas, even=True) for grid in wanted]
-    return settled if any(settled) else [settle(study, grid) for grid in _around(study, plan, False)]
-
-
-def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan, int | None]:
-    """The question and program without the most steps, and these: so that every cap searches among the same grids.
-
-    Where steps cost nothing, or so little that the program asks for far more, a cap binds and is searched itself.
-    """
+) -> list[Settled]:
+    """The best grids of the search with their examples."""
+    cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
-    if solve is None or study.steps is None or not costly:
-        return study, plan, None
+    asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
+    settled: list[Settled] = []
+    for grid in GridSearch(GridFit(asked, program, stops), cap, costly).grids()[:_SETTLED]:
+        # a density for each level leaves no less than one for each step, which ranks the grids: the rest are worse
+        if settled and grid.total > min(each.total for each in settled):
+            break
+        found = grid.settled or settle(study, grid.sigmas, even=True)
+        settled += [] if found is None else [found]
+    return settled
+
+
+def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan]:
+    """The question and its program without the most steps: what is found must not depend on these."""
+    if solve is None or study.steps is None:
+        return study, plan
     free = replace(study, steps=None)
     try:
-        program = solve(free)
+        return free, solve(free)
     except CodesignError:
-        return study, plan, None
-    if program.steps.sum() > max(_POLISH_MEASURED_BELOW, 2 * study.steps):
-        return study, plan, None
-    return free, program, int(study.steps)
+        return study, plan
 
 
-def _around(study: Study, plan: Plan, polish: bool | None) -> list[Array]:
-    """Grids of whole steps around the continuous step count: of the program's density, the usual ones, descended."""
-    count = min(float(plan.steps.sum()) + final_steps(plan.terminal), float(MOST_STEPS))
-    least = least_steps(plan.terminal)
-    whole = {max(least, int(np.floor(count + 1e-6))), max(least, int(np.ceil(count - 1e-6)))}
-    if study.trains:  # a whole step less may leave much more for training
-        whole.add(max(least, min(whole) - 1))
-    if study.steps is not None:
-        whole = {k for k in whole if k <= study.steps + 1e-9} or {int(study.steps)}
-    grids = []
-    for k in sorted(whole):
-        grid = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
-        grids.append(grid)
-        wanted = polish if polish is not None else k < _descended_below(study.model)
-        if wanted and not study.constraints:
-            free = not study.trains and plan.outer.get("status") != "given"
-            polished = study.model.polish(grid, free_stop=free)
-            if polished is not grid:
-                grids.append(polished)
-    return grids
-
-
-def _obeying(study: Study, plan: Plan, polish: bool | None, real: RealSteps) -> tuple[list[Settled | None], list[str]]:
-    """Grids whose real steps obey the study's limits, settled, and what is to be said of how they obey."""
-    for reading in (INSIDE, START):
-        found = [settle(study, grid) for grid in _within(study, plan, real, reading)]
-        best = min((each for each in found if each is not None), key=lambda each: each.total, default=None)
-        if best is None:
-            continue
-        # descents take seconds and seldom keep every limit: the best alone is descended
-        wanted = polish if polish is not None else best.sigmas.size - 1 < _descended_below(study.model)
-        polished = study.model.polish(best.sigmas) if wanted else best.sigmas
-        if polished is not best.sigmas and real.admits(polished, reading):
-            found.append(settle(study, polished))
-        return found, [_READ_AT_THE_START] if reading == START else []
-    return [], []
-
-
-def _within(study: Study, plan: Plan, real: RealSteps, reading: str) -> list[Array]:
-    """Grids inside the limits, around the continuous step count and the least possible."""
-    final = final_steps(plan.terminal)
-    count = min(float(plan.steps.sum()) + final, float(MOST_STEPS))
-    fewest = real.least_steps(reading)
-    if not fewest:
+def _around(study: Study, plan: Plan, admitted: Admitted, polish: bool | None) -> list[Settled]:
+    """Grids of the program's density with whole steps around its count, settled, and what they descend to."""
+    grids = admitted.grids()
+    found = [settled for grid in grids if (settled := settle(study, grid)) is not None]
+    if not found:
         return []
-    least, top = fewest + final, int(np.ceil(count - 1e-6))
-    whole = {least, *(max(least, top + more) for more in (-1, 0, 1, 2))}
-    if study.steps is not None:
-        whole = {k for k in whole if k <= study.steps + 1e-9}
-    grids = []
-    for k in sorted(whole):
-        plain = grid_from_steps(plan.levels, plan.steps, k, terminal=plan.terminal)
-        grid = plain if real.admits(plain, reading) else real.place(plan.steps, k, plan.terminal, reading)
-        grids += [] if grid is None else [grid]
-    return grids
+    free_stop = not study.trains and plan.outer.get("status") != "given"
+    if admitted.limits is not None:  # descents take seconds and seldom keep every limit: the best alone is descended
+        grids, free_stop = [min(found, key=lambda each: each.total).sigmas], False
+    for grid in grids:
+        wanted = polish if polish is not None else grid.size - 1 < _descended_below(study.model)
+        polished = study.model.polish(grid, free_stop=free_stop) if wanted else grid
+        if polished is not grid and admitted.admits(polished):
+            settled = settle(study, polished)
+            found += [] if settled is None else [settled]
+    return found
 
 
 def _descended_below(model: Model) -> int:
@@ -188,19 +160,26 @@ def _descended_below(model: Model) -> int:
 
 
 def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
-    """The settled grid in the program's plan of its own stopping point."""
+    """The settled grid in the plan: levels and amounts of its own stopping point, the proof of the program's."""
     stop = best.stopping_sigma
     if abs(np.log(stop / plan.stopping_sigma)) < 1e-6:
         return best.put_into(study, plan)
-    if study.model.exact_error is None:
-        note = f"the measured error is smaller when stopping at sigma = {stop:.4g} than at the program's "
-        note += f"{plan.stopping_sigma:.4g}"
-        moved = replace(
-            plan, stopping_sigma=stop, notes=(*plan.notes, note), program_stopping_sigma=plan.stopping_sigma
-        )
-        return best.put_into(study, moved)
-    outer = {**plan.outer, "moved_from": plan.stopping_sigma, "program_error": plan.error}
-    return best.put_into(study, replace(study.solve(stop), curve=plan.curve, outer=outer))
+    there = study.solve(stop)
+    proved = {name: table for name, table in plan.tables.items() if name.startswith("shadow price of ")}
+    moved = replace(
+        plan,
+        levels=there.levels,
+        examples=there.examples,
+        new_examples=there.new_examples,
+        steps=there.steps,
+        stopping_sigma=stop,
+        program_stopping_sigma=plan.stopping_sigma,
+        costs=there.costs,
+        tables={**there.tables, **proved, "program_sigma": plan.levels.sigma},
+        final_score=there.final_score,
+        provenance=there.provenance,
+    )
+    return best.put_into(study, moved)
 
 
 def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]]:

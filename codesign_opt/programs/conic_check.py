@@ -8,7 +8,7 @@ computed without the data: at the candidate, where it is tight, and around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,7 +18,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..modeling.algebra import Term
 from ..modeling.design import Design, Point
-from ..modeling.own_variables import as_stated_pair, own_variables
+from ..modeling.own_variables import own_variables, stated_pair
 from .compiled import Compiled
 from .rows import Row
 
@@ -41,6 +41,7 @@ class Plane:
         examples, steps: (L,) prices of new examples and of steps.
         parts: (weight, built-in term).
         multipliers: of each of the compiled program's rows, per unit of the row.
+        samplings: (L,) prices of the steps of each sampler, by name, where several share the training.
     """
 
     constant: float
@@ -48,6 +49,7 @@ class Plane:
     steps: Array
     parts: Sequence[tuple[float, Term]]
     multipliers: Sequence[Array]
+    samplings: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -74,6 +76,7 @@ class Declared:
         parts = [(weight, term) for weight, term in plane.parts if weight]
         with np.errstate(all="ignore"):
             below = [plane.constant, float(plane.examples @ point.new_examples), float(plane.steps @ point.steps)]
+            below += [float(prices @ point.of(name).steps) for name, prices in plane.samplings.items()]
             below += [weight * self._value(term, design)(point) for weight, term in parts]
             above = [leaf.weight * self._value(leaf.term, design)(point) for leaf in self.compiled.leaves]
             self.compiled.set(point)
@@ -103,7 +106,7 @@ class Declared:
 
     def _evaluator(self, term: Term, design: Design) -> _Value:
         if not term.scales_itself:
-            expression, constraints = as_stated_pair(term.expression(design), term.name)
+            expression, constraints = stated_pair(term, design)
             if not own_variables([expression, *constraints], design):
                 return lambda point: _at(expression, design, point)
         last: list[tuple[Point, float]] = []  # a value that is a program of its own is asked for again and again
@@ -124,7 +127,7 @@ class Declared:
         return bool(own_variables(stated, design))
 
     def _beside(self, candidate: Point) -> Iterator[Point]:
-        """Where another piece of a maximum may be the largest: the plane is tight where pieces meet."""
+        """Where another piece of a maximum is the largest: the plane is tight where pieces meet, lower elsewhere."""
         rng = np.random.default_rng(1)
         for spread in _NEAR[-1:] if self._slow else _NEAR:
             directions = spread * rng.normal(size=(2, len(self.compiled.design)))
@@ -148,6 +151,7 @@ class Declared:
             point.new_examples if design.fixed_examples else examples * _filled(point.new_examples),
             point.spent,
             point.steps if design.fixed_steps else steps * _filled(point.steps),
+            {name: steps * _filled(point.of(name).steps) for name in design.samplings},
         )
 
 

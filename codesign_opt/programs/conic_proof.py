@@ -12,12 +12,13 @@ from ..certificate.conic import ConicProgram
 from ..certificate.intervals import implied_bounds
 from ..certificate.lagrangian import LagrangianBound
 from ..modeling.design import Point
+from ..modeling.gradients import all_jacobians
 from ..solvers.conic.solve import ConicSolution
 from .compiled import Compiled, Leaf
 from .conic_check import Declared, Plane
 from .conic_form import ConicForm
 from .proof import add_leaf, empty_bound, tighten_box
-from .rows import PLACEHOLDER, Row, jacobians
+from .rows import PLACEHOLDER, Row
 
 __all__ = ["conic_bound"]
 
@@ -71,6 +72,7 @@ class _Bounds:
         for at, units, (least, most) in (
             (form.examples, reference.new_examples, box.examples_box),
             (form.steps, reference.steps, box.steps_box),
+            *((form.samplings[name], reference.of(name).steps, own.steps_box) for name, own in box.samplings.items()),
         ):
             if at.size:
                 low[at], high[at] = least / (units * columns[at]), most / (units * columns[at])
@@ -84,6 +86,9 @@ class _Bounds:
             box.examples_box = _closed(box.examples_box, (high * columns)[form.examples] * reference.new_examples)
         if form.steps.size:
             box.steps_box = _closed(box.steps_box, (high * columns)[form.steps] * reference.steps)
+        for name, own in box.samplings.items():
+            implied = (high * columns)[form.samplings[name]] * reference.of(name).steps
+            own.steps_box = _closed(own.steps_box, implied)
         stated = _STATED * np.maximum(np.abs(solution.primal / columns), 1.0)
         return cls(value, box, low, high, stated)
 
@@ -129,6 +134,7 @@ def _bound(
     for columns, units, box in (
         (form.examples, reference.new_examples, bound.examples_box),
         (form.steps, reference.steps, bound.steps_box),
+        *((form.samplings[name], reference.of(name).steps, own.steps_box) for name, own in bound.samplings.items()),
     ):
         price, slopes = np.zeros(len(compiled.design)), np.zeros(len(compiled.design))
         if columns.size:
@@ -139,12 +145,16 @@ def _bound(
             price = np.where(endless, 0.0, slopes)
         prices.append(unit * price)
         whole.append(unit * slopes)
-    multipliers = form.multipliers(form.unscaled(solution, dual), compiled)
-    plane = Plane(constant, whole[0], whole[1], parts, multipliers)
+    plane = Plane(
+        constant, whole[0], whole[1], parts, form.multipliers(form.unscaled(solution, dual), compiled),
+        dict(zip(bound.samplings, whole[2:], strict=True)),
+    )  # fmt: skip
     proved, stated = (unit * part for part in known.charged(left, _TRUSTED * balance.cost_factor))
     if not stated <= (_TRUSTED if solution.converged else _UNSURE) * compiled.unit:
         return -np.inf, plane  # stated sizes may pay for rounding; where they decide, they would have to be proved
     bound.add_linear(-proved - stated, prices[0], prices[1])
+    for own, price in zip(bound.samplings.values(), prices[2:], strict=True):
+        own.add_linear(0.0, np.zeros_like(price), price)
     value = min(bound.value(), known.value)
     # what rounding of the data, of c + A'z and of the sums may have added
     size = np.abs(solution.primal / balance.columns)
@@ -171,17 +181,19 @@ def _tighten_by_entries(bound: LagrangianBound, row: Row, compiled: Compiled, po
     design.set(point)
     value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
     slopes = [
-        np.asarray(part.toarray() if hasattr(part, "toarray") else part) for part in jacobians(row.stated, design)
+        np.asarray(part.toarray() if hasattr(part, "toarray") else part) for part in all_jacobians(row.stated, design)
     ]
-    touched = (slopes[0] != 0).sum(axis=0) + (slopes[1] != 0).sum(axis=0)
-    for slope, at, name in ((slopes[0], point.new_examples, "examples_box"), (slopes[1], point.steps, "steps_box")):
+    touched = np.sum([(slope != 0).sum(axis=0) for slope in slopes], axis=0)
+    sides = [(bound, point.new_examples, "examples_box"), (bound, point.steps, "steps_box")]
+    sides += [(own, point.of(name).steps, "steps_box") for name, own in bound.samplings.items()]
+    for slope, (owner, at, name) in zip(slopes, sides, strict=True):
         levels, entries = np.nonzero(slope * (touched == 1))
         if not levels.size:
             continue
         a = slope[levels, entries]
         edge = at[levels] - value[entries] / a
         edge = edge + 1e-15 * np.abs(edge) * np.sign(a)
-        low, high = (side.copy() for side in getattr(bound, name))
+        low, high = (side.copy() for side in getattr(owner, name))
         np.minimum.at(high, levels[a > 0], np.maximum(edge[a > 0], 0.0))
         np.maximum.at(low, levels[a < 0], edge[a < 0])
-        setattr(bound, name, (np.minimum(low, high), high))
+        setattr(owner, name, (np.minimum(low, high), high))

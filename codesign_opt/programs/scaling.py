@@ -17,11 +17,12 @@ from scipy import sparse
 from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
-from ..modeling.constraints import BoxConstraint, Constraint, Named
+from ..modeling.constraints import BoxConstraint, Named
 from ..modeling.curvature import blamed, clipped
 from ..modeling.design import Design, Point
 from ..modeling.differentiable import differentiable_row
-from ..modeling.own_variables import as_stated_pair, own_variables, refuse_whole_numbers
+from ..modeling.own_variables import own_variables, refuse_whole_numbers, stated_pair
+from ..modeling.stated_rows import stated_rows
 from .budget import Budget
 from .rows import Row, jacobians, row_size
 
@@ -45,8 +46,8 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
         return expression, constraints, False
     units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
     if not all(degrees):  # one quantity only: its unit is the size of what the nonlinear functions see
-        _at_reference(design)
-        units = [_argument_size(term.expression(design), unit) for unit in units]
+        design.set_to_reference()
+        units = [_argument_size(stated_pair(term, design)[0], unit) for unit in units]
     units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
     expression, constraints = term.formulation(design.in_units(*units))
     factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
@@ -55,7 +56,7 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
 
 def as_stated(term: Term, scaled: cp.Expression, design: Design) -> cp.Expression:
     """The term as its author wrote it: homogeneity is probed, not known, and no proof may rest on it."""
-    return scaled if term.scales_itself else as_stated_pair(term.expression(design), term.name)[0]
+    return scaled if term.scales_itself else stated_pair(term, design)[0]
 
 
 def _argument_size(expression: cp.Expression, default: float) -> float:
@@ -70,11 +71,6 @@ def _argument_size(expression: cp.Expression, default: float) -> float:
         stack.extend(arguments)
     found = [size for size in found if size > 0 and np.isfinite(size)]
     return float(np.exp(np.mean(np.log(found)))) if found else default
-
-
-def _at_reference(design: Design) -> None:
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
 
 
 def _size(density: Array) -> float:
@@ -108,8 +104,8 @@ class _Probe:
 
     def __init__(self, term: Term, design: Design) -> None:
         self._units = cp.Parameter(pos=True, value=1.0), cp.Parameter(pos=True, value=1.0)
-        _at_reference(design)
-        expression, constraints = as_stated_pair(term.expression(design.in_units(*self._units)), term.name)
+        design.set_to_reference()
+        expression, constraints = stated_pair(term, design.in_units(*self._units))
         _refuse_no_scalar(term.name, expression)
         self._expression = None if own_variables([expression, *constraints], design) else expression
 
@@ -125,33 +121,17 @@ class _Probe:
 
 def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:
     """The scaled rows of one named constraint; design's variables are set to their reference."""
-    _at_reference(design)
+    design.set_to_reference()
     what = item.what
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design, budget)]
     box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
-    produced = _produced(item.name, what, design)
-    if isinstance(produced, (cp.Constraint, bool, np.bool_)):
-        produced = [produced]
-    if not isinstance(produced, (list, tuple)):
-        raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
+    produced = stated_rows(item, design)
     rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
     if box is not None:
         for row in rows:
             row.levels = _level_of_entries(row, design)
     return rows
-
-
-def _produced(name: str, what: Any, design: Design) -> Any:
-    """What a constraint returns for this design; what cvxpy refuses inside it is told with its name."""
-    try:
-        return what.constraints(design) if isinstance(what, Constraint) else what(design)
-    except NotImplementedError as error:
-        raise TypeError(f"'{name}': {error}") from error
-    except ConvexityError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"'{name}': {error}") from error
 
 
 def _level_of_entries(row: Row, design: Design) -> Indices:
@@ -332,6 +312,8 @@ def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
 def _refuse_no_scalar(name: str, expression: Any) -> None:
     if not isinstance(expression, cp.Expression):
         raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if not expression.is_real():
+        raise TypeError(f"{name}.expression is complex; a real number is needed, such as cp.real(...) of it.")
     if expression.size != 1:
         raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
 

@@ -18,19 +18,25 @@ from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from .planned_density import TrainingDensity
+from .sampler_plan import SamplerPlan
 
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities")  # fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings")  # fields that files of version 2 may lack
 
 
 @dataclass(frozen=True, eq=False)
 class PlanRecord:
     """The fields of a certified design: where to train, where to step, where to stop, and what it costs.
 
+    Two things are told: what is handed out (`sigmas`, `stopping_sigma`, `levels`, `examples`, `steps`, `tables`,
+    `costs`, `handed_out`) and what is proved of the program (`error`, `breakdown`, `certificate`, `shadow_prices`,
+    `elasticities`, `constraints`, `sensitivities`, `curve`, `outer`). The program's optimum stops where its own error
+    is least; where whole steps stop elsewhere, `program_stopping_sigma` says where that is.
+
     Attributes:
-        levels: the noise levels of the program, ascending.
+        levels: the noise levels above the stopping point, ascending.
         examples: (L,) training examples on each level, those already spent included.
         new_examples: (L,) examples still to be trained.
         steps: (L,) sampler steps on each level (fractions: the continuous solution).
@@ -39,15 +45,16 @@ class PlanRecord:
             sampler was planned.
         terminal: "denoise" or "rescale".
         stopping_sigma: the noise level where sampling stops.
-        error: squared Wasserstein distance that the program predicts for the continuous design, to leading order;
+        error: least squared Wasserstein distance of the program, to leading order, at the program's stopping point;
             what the certificate and the bounds speak of. What samples leave is `handed_out["total"]`.
         breakdown: `error` by cause; the parts sum to it.
-        certificate: the independent proof for this stopping point.
+        certificate: the independent proof for the program's stopping point.
         shadow_prices: change of the error per unit of each constraint's right-hand side, by name.
         elasticities: relative change of the reducible error per relative change of the same.
         costs: price of the training and of the sampling, and the budgets.
         tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`,
-            `bands` and `band_variances` have an entry per group of equal directions of the data.
+            `bands` and `band_variances` have an entry per group of equal directions of the data. Shadow prices of
+            levels belong to those of the program, which are at `program_sigma` where they are others.
         handed_out: error of `sigmas` and `examples` as they are used, by cause, exact where the model knows the
             law: `handed_out["total"]` is the number that is printed first and compared with peers; empty where unknown.
         curve: error against the stopping point, one record per point tried.
@@ -61,7 +68,7 @@ class PlanRecord:
         evaluations_per_step: calls of the denoiser in a step of the sampler; None where unknown.
         bias: how the error of the grid that is handed out is known: "exact", "measured" or "predicted".
         examples_gap: certified relative gap of the examples, where they were solved once more for the whole steps.
-        program_stopping_sigma: the program's stopping point, where a measured grid ends at another.
+        program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
@@ -71,6 +78,8 @@ class PlanRecord:
         sensitivities: derivative of the optimum by each coefficient, by the name of the table's field or price:
             `score`, `floor`, `example price`, `evaluation price` (L,), `final_score`, `images` and so on; by the
             logarithm of the response of each band (B,) and of each level (L,).
+        samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
+            then, and `sigmas` is None.
     """
 
     levels: Levels
@@ -106,6 +115,7 @@ class PlanRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
+    samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -216,6 +226,8 @@ class PlanRecord:
                 value = value.to_dict()
             elif isinstance(value, EstimationRecord):
                 value = asdict(value)
+            elif item.name == "samplings":
+                value = {name: each.to_dict() for name, each in value.items()}
             result[item.name] = value
         return result
 
@@ -240,6 +252,9 @@ class PlanRecord:
         record["sensitivities"] = {
             name: np.array(value) if isinstance(value, list) else value
             for name, value in record.get("sensitivities", {}).items()
+        }
+        record["samplings"] = {
+            name: SamplerPlan.from_dict(each, record["levels"]) for name, each in record.get("samplings", {}).items()
         }
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])

@@ -13,6 +13,7 @@ from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
 from ..ingredients.evaluations import evaluations
 from .level_table import planned_training
+from .samplers_text import samplers_lines
 
 if TYPE_CHECKING:
     from .record import PlanRecord
@@ -54,7 +55,7 @@ def plan_text(plan: PlanRecord) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        _headline, _causes, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        _headline, _causes, samplers_lines, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
 
@@ -86,7 +87,7 @@ def _headline(plan: PlanRecord) -> list[str]:
     if plan.sigmas is None:
         low, high = plan.levels.edges[0], plan.levels.edges[-1]
         planned = f"training on {len(plan.levels)} noise levels, sigma {quantity(low)} to {quantity(high)}"
-        first = f"Plan: {planned}; no sampler planned"
+        first = f"Plan: {planned}; " + (f"{len(plan.samplings)} samplers" if plan.samplings else "no sampler planned")
     else:
         last = ", the last one to zero noise" if plan.terminal == "denoise" else ""
         first = (
@@ -96,7 +97,9 @@ def _headline(plan: PlanRecord) -> list[str]:
     kind = "squared Wasserstein-2 distance of samples to data" if plan.estimation is None else plan.estimation.error
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
-    own = [name for name in plan.breakdown if name not in CAUSES]
+    if plan.samplings:
+        kind = "weighted squared distances of the samplers"
+    own = [name for name in plan.breakdown if _cause(name, plan) not in CAUSES]
     if own:
         return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
     total = handed_total(plan)
@@ -130,6 +133,8 @@ def _causes(plan: PlanRecord) -> list[str]:
     lines = aligned(["Error by cause", "", *columns], rows)
     zero = [name for name in plan.breakdown if name not in shown]
     lines += wrapped("  none from ", ", ".join(zero))
+    if plan.handed_out and plan.program_stopping_sigma is not None:
+        lines.append(f"  error and share: the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
     cross = plan.handed_out.get(causes.CROSS_TERM)
     if cross:
         lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
@@ -141,7 +146,13 @@ def cause_cells(name: str, plan: PlanRecord) -> list[str]:
     short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
     if name == causes.BIAS and plan.bias != "exact":
         return [short, f"steps, stop and start, {plan.bias}"]
-    return [short, CAUSES.get(name, "term of this problem")]
+    return [short, CAUSES.get(_cause(name, plan), "term of this problem")]
+
+
+def _cause(name: str, plan: PlanRecord) -> str:
+    """The cause behind a part of the error, without the name of the sampler whose it is."""
+    sampler, _, rest = name.partition(": ")
+    return rest if sampler in plan.samplings else name
 
 
 def _measured(plan: PlanRecord) -> list[str]:
@@ -180,6 +191,9 @@ def _budget(plan: PlanRecord) -> list[str]:
         amounts["training"] = _training_amount(plan)
     if plan.sigmas is not None:
         amounts["sampling"] = _sampling_amount(plan)
+    for name, each in plan.samplings.items():
+        if f"sampling of {name}" in plan.costs:
+            amounts[f"sampling of {name}"] = f"{quantity(each.number_of_steps)} steps"
     if not amounts:
         return []
     spending = sum(plan.costs.get(side, 0.0) for side in amounts)
@@ -204,7 +218,7 @@ def _training_amount(plan: PlanRecord) -> str:
 def _sampling_amount(plan: PlanRecord) -> str:
     text = f"{plan.number_of_steps:,} steps"
     steps = plan.costs.get("steps")
-    if steps is not None and abs(steps - plan.number_of_steps) > 0.01:
+    if plan.program_stopping_sigma is None and steps is not None and abs(steps - plan.number_of_steps) > 0.01:
         text += f" ({quantity(steps)} in the program)"
     calls = evaluations_per_image(plan)
     return text + (f", {calls:,} evaluations per image" if calls is not None else "")
@@ -227,7 +241,8 @@ def certificate_line(plan: PlanRecord) -> str:
             f"NOT CERTIFIED: relative gap {proof.relative_gap:.2g} (tolerance {proof.tolerance:.0g}), "
             f"infeasibility {proof.infeasibility:.2g}"
         )
-    where = "" if plan.sigmas is None else " at this stopping point"
+    point = "this stopping point" if plan.program_stopping_sigma is None else "the program's stop"
+    where = "" if plan.sigmas is None else f" at {point}"
     gap = f"{max(abs(proof.relative_gap), 1e-12):.0e}".replace("e-0", "e-")
     return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
 
@@ -250,11 +265,11 @@ def outer_line(plan: PlanRecord) -> str | None:
             f"the program's best stopping point is sigma {quantity(outer['moved_from'])}; with so few steps the exact "
             "error is smaller at this one"
         )
-    moved = outer.get("moved_from")
-    if moved is not None:
+    best = plan.program_stopping_sigma
+    if best is not None:
         return (
-            f"the program's best stopping point is sigma {quantity(moved)}, {_over_stops(plan)}; the exact error of "
-            "the whole steps is smaller at this one"
+            f"the program's best stopping point is sigma {quantity(best)}, {_over_stops(plan)}; the {plan.bias} error "
+            "of the whole steps is smaller at this one"
         )
     return _over_stops(plan)
 
@@ -279,7 +294,7 @@ def _at_end(plan: PlanRecord) -> str:
     low, high = plan.outer.get("low"), plan.outer.get("high")
     if low is None or high is None:
         return "; at the end of the searched range: widen it"
-    stop = float(plan.outer.get("moved_from", plan.stopping_sigma))
+    stop = plan.stopping_sigma if plan.program_stopping_sigma is None else plan.program_stopping_sigma
     nearer = stop**2 < float(low) * float(high)
     which, end = ("low", low) if nearer else ("high", high)
     return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
@@ -350,8 +365,9 @@ def _largest(plan: PlanRecord, name: str, values: Array) -> tuple[str, str]:
     if not size.any() or (size.max() * amount < 1e-10 * abs(plan.error) and amount > 0):
         return "0", "(binds nowhere)"
     top, binding = int(size.argmax()), int((size > 1e-6 * size.max()).sum())
-    if values.size == len(plan.levels):
-        return signed(values[top]), f"unit at sigma {quantity(plan.levels.sigma[top], 3)}"
+    sigma = plan.tables.get("program_sigma", plan.levels.sigma)
+    if values.size == sigma.size:
+        return signed(values[top]), f"unit at sigma {quantity(sigma[top], 3)}"
     return signed(values[top]), f"unit; {binding} of {values.size} bind"
 
 

@@ -23,11 +23,16 @@ def program(seed):
     problem = cp.Problem(cp.Minimize(cp.sum(t)), rows)
     data, _, _ = problem.get_problem_data(cp.CLARABEL)
     dims = data["dims"]
-    powers = tuple((p, 1 - p) for p in dims.p3d)
-    cones = Cones(dims.zero, dims.nonneg, tuple(dims.soc), tuple(dims.psd), dims.exp, powers)
+    cones = Cones(
+        dims.zero, dims.nonneg, tuple(dims.soc), tuple(dims.psd), dims.exp, tuple((p, 1 - p) for p in dims.p3d)
+    )
     start = data["param_prob"].var_id_to_col
-    found = ConicProgram(data["c"], sparse.csc_array(data["A"]), data["b"], cones)
-    return found, rows, (x, start[x.id]), (t, start[t.id])
+    return (
+        ConicProgram(data["c"], sparse.csc_array(data["A"]), data["b"], cones),
+        rows,
+        (x, start[x.id]),
+        (t, start[t.id]),
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 import codesign_opt as co
+from codesign_opt.basics.wording import quantity
 from codesign_opt.models.grid_descent import Descent, NodeErrors, descend_nodes
 from codesign_opt.planning.examples_cost import BestExamples, ExamplesCost
 from codesign_opt.planning.question import Study
@@ -51,7 +52,7 @@ def random_question(seed):
     return model, asked
 
 
-@pytest.mark.parametrize("seed", range(1000) if FULL else (1, 10))
+@pytest.mark.parametrize("seed", range(1000) if FULL else (1,))
 def test_a_random_plan_is_never_worse_than_a_peer_beside_it_nor_than_fewer_steps(seed):
     model, asked = random_question(seed)
     try:
@@ -95,12 +96,12 @@ def test_steps_that_are_allowed_are_the_most_and_never_hurt():
     assert ten.number_of_steps <= 10
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+@pytest.mark.parametrize("sampler", SAMPLERS if FULL else SAMPLERS[1:2], ids=lambda s: s.name)
 def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start="mean")
     asked = {"prices": co.Prices(3.0, 1.0, 1000), "budget": 3e4, "levels": 60, "points": 5}
     errors = [
-        co.codesign(model, steps=k, **asked).handed_out["total"] for k in ((3, 5, 6, 9, 12, 20) if FULL else (4, 7, 20))
+        co.codesign(model, steps=k, **asked).handed_out["total"] for k in ((3, 5, 6, 9, 12, 20) if FULL else (5, 20))
     ]
     errors.append(co.codesign(model, **asked).handed_out["total"])
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
@@ -134,12 +135,12 @@ def test_a_process_that_starts_above_the_data_has_a_range_of_stopping_points():
 CASES = list(product((co.Euler(), co.Heun()), ("noise", "mean"), (None, 0.01)))
 
 
-@pytest.mark.parametrize(("sampler", "start", "stop"), CASES if FULL else [CASES[1], CASES[6]])
+@pytest.mark.parametrize(("sampler", "start", "stop"), CASES if FULL else [CASES[6]])
 def test_more_steps_never_leave_more(sampler, start, stop):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start=start)
     errors = [
         co.codesign(model, steps=k, stopping_sigma=stop, levels=40, points=5).handed_out["total"]
-        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (2, 3, 8, 9, 18))
+        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (3, 9, 10))
     ]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
 
@@ -221,7 +222,7 @@ def free_descent(error, grid, low, high, starts, seed):
     return best
 
 
-@pytest.mark.parametrize("cell", range(100) if FULL else (0, 6))
+@pytest.mark.parametrize("cell", range(100) if FULL else (6,))
 def test_nodes_are_within_two_percent_of_free_descents_from_random_starts(cell):
     rng = np.random.default_rng(cell)
     sampler, terminal = SAMPLERS[cell % 5], ("denoise", "rescale")[cell // 5 % 2]
@@ -263,3 +264,29 @@ def test_grids_that_the_question_does_not_admit_are_not_handed_out():
     assert np.diff(np.log(loose.sigmas[loose.sigmas > 0])).min() < -0.9
     assert np.diff(np.log(kept.sigmas[kept.sigmas > 0])).min() > -0.9
     assert kept.handed_out["total"] >= loose.handed_out["total"]
+
+
+@pytest.mark.parametrize("constraints", [(), (co.Floor(30.0, "density"),)] if FULL else [()], ids=len)
+def test_what_is_proved_stays_that_of_the_program_where_the_whole_steps_stop_elsewhere(constraints, tmp_path):
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun())
+    prices, asked = co.Prices(3.0, 1.0, 1000), {"levels": 40, "points": 5, "constraints": constraints}
+    plan = co.codesign(model, prices, 3e4, **asked)
+    proved = co.codesign(model, prices, 3e4, polish=False, **asked)
+    assert abs(np.log(plan.stopping_sigma / plan.program_stopping_sigma)) > 0.1
+    assert plan.program_stopping_sigma == proved.stopping_sigma
+    assert proved.program_stopping_sigma is None
+    assert plan.error == pytest.approx(min(record["error"] for record in plan.curve), rel=1e-6)
+    for name in ("error", "breakdown", "certificate", "elasticities", "constraints", "outer"):
+        assert getattr(plan, name) == getattr(proved, name)
+    assert plan.shadow_prices["budget"] == proved.shadow_prices["budget"]
+    for name in (name for name in proved.tables if name.startswith("shadow price of")):
+        np.testing.assert_array_equal(plan.tables[name], proved.tables[name])
+    np.testing.assert_array_equal(plan.tables["program_sigma"], proved.levels.sigma)
+    # what is handed out is of its own stopping point, and within the budget
+    assert plan.levels.edges[0] == plan.stopping_sigma == plan.sigmas[plan.sigmas > 0][-1]
+    price = plan.costs["training"] + plan.costs["sampling"]
+    assert price <= 3e4 * (1 + 1e-9)
+    assert f"stops at sigma {quantity(plan.program_stopping_sigma)}" in str(plan)
+    loaded = co.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert str(loaded) == str(plan)
+    assert loaded.program_stopping_sigma == plan.program_stopping_sigma

@@ -1,0 +1,329 @@
+"""The best grid of one number of whole steps, by the exact error of the model (docs/theory.md section 7.8).
+
+The program's density, the usual families and grids of fewer steps are starts; each descends the exact error, the
+stopping point with it. What the examples leave is followed along as a function of the stopping point and of the money
+that is left, so that steps, stop and training are weighed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..basics.causes import BIAS
+from ..basics.checks import Array
+from ..ingredients.evaluations import final_steps, least_steps
+from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.levels import Levels
+from ..models.grid_descent import Cost, Descent, descend_nodes
+from ..results.plan import Plan
+from .examples_cost import BestExamples, ExamplesCost, along
+from .question import Study
+from .settling import Settled, settle
+
+__all__ = ["FEW", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
+
+MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+FEW = 16  # steps up to which stopping points far from the program's are starts too
+_DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
+_STOPS = 5
+_REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
+_TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
+_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES, _REFINING = 8, 2, 25, 100, 60  # of every start, and of the best of them
+_ALIKE = 10.0  # as much worse a start that goes on may be after few moves
+_ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
+_TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
+_SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
+_NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
+_ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
+
+Examples = BestExamples | ExamplesCost
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedGrid:
+    """A grid, its exact bias, and the whole error with the best examples for it.
+
+    Args:
+        sigmas: (K+1,) grid.
+        bias: its exact error with a perfect denoiser.
+        total: with what the examples leave, as settled where they are and else as expected.
+        settled: the grid with its examples; None while they are not worked out.
+        refined: whether many moves were made from it.
+    """
+
+    sigmas: Array
+    bias: float
+    total: float
+    settled: Settled | None = None
+    refined: bool = False
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.sigmas.size - 1
+
+
+def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
+    """The usual families, by the names that a plan prints as peers."""
+    return {
+        "edm": edm_grid(steps, stop, top, terminal=terminal),
+        "log_snr": log_snr_grid(steps, stop, top, terminal=terminal),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class GridFit:
+    """Finds the best grid of one number of steps, and the examples for it.
+
+    Args:
+        study: the question; its model knows the exact error and its residuals, and there are no user's terms.
+        plan: the certified program's plan.
+        stops: range of the stopping point; None where it is given.
+    """
+
+    study: Study
+    plan: Plan
+    stops: tuple[float, float] | None
+
+    def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
+        """The best descended grid of so many steps; None where nothing is left for training.
+
+        Args:
+            steps: K.
+            near: grids of so many steps that are known to be good.
+            alone: start from these alone, where there are any that are admitted.
+            known: grids of other numbers of steps, whose examples say what those of this one leave.
+        """
+        settled = [found.settled for found in known if found.settled is not None]
+        starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
+        money = self._money(starts[0]) if starts else 0.0
+        if money <= 0:
+            return None
+        cost = self._cost(starts[0], money, settled)
+        if self.study.trains and cost is None:
+            return None
+        ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
+        kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
+        if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
+            kept += [found for found in ranked if found.sigmas is near[0]]
+        if self._closed and len(kept) > 1:  # a few moves show which start leads down
+            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
+            kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
+        best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
+        if steps <= (0 if self.study.trains else _DESCENDED):
+            best = self._descended(best, cost, _MORE_MOVES)
+        if self.study.trains and not self._closed:
+            least = min((each.total for each in settled), default=np.inf)
+            return self._settled(best, least, *_TURNS)
+        return best
+
+    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
+        """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""
+        if not self._closed:
+            settled = self._settled(found, np.inf, *_MORE_TURNS)
+            return None if settled is None else replace(settled, refined=True)
+        if found.steps > _DESCENDED:
+            return found
+        cost = self._cost(found.sigmas, self._money(found.sigmas), [])
+        return replace(self._descended(found, cost, _REFINING), refined=True)
+
+    def finished(self, found: SearchedGrid) -> SearchedGrid | None:
+        """The grid after many turns of settling and descending, where its best examples have no closed form."""
+        return found if self._closed else self._settled(found, np.inf, *_LAST_TURNS)
+
+    @property
+    def affordable(self) -> float:
+        """The most steps that leave something for training."""
+        if not self.study.trains:
+            return np.inf
+        price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self._top, terminal=self.plan.terminal)) / 64
+        assert self.study.budget is not None
+        return np.inf if price <= 0 else max(0.98 * self.study.budget / price, least_steps(self.plan.terminal))
+
+    def _tried(self, steps: int) -> int:
+        """Starts that descend."""
+        if steps > FEW:
+            return _TRIED
+        return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
+
+    def _settled(self, found: SearchedGrid, least: float, turns: int, worth: float) -> SearchedGrid | None:
+        """Work out the examples of a grid that may be the best, and descend with them, in turn, while it pays."""
+        settled = found.settled
+        if settled is None:
+            if found.total > (_NEAR_FEW if found.steps <= FEW else _NEAR) * least:
+                return found
+            settled = settle(self.study, found.sigmas, even=True)
+            if settled is None:
+                return None
+        best = SearchedGrid(found.sigmas, found.bias, settled.total, settled)
+        for _ in range(turns if found.steps <= _DESCENDED else 0):
+            assert best.settled is not None
+            cost = self._held(best.settled, 1.0)
+            moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
+            before = best.total
+            for share in _SHARES:  # far from where they are held, examples say little
+                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
+                settled = settle(self.study, trial, even=True)
+                if settled is not None and settled.total < before:
+                    best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
+                    break
+            if best.total > before * (1 - worth):
+                break
+        return best
+
+    @cached_property
+    def _closed(self) -> bool:
+        """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
+        study, prices = self.study, self.study.prices
+        plain = study.trains and not study.constraints and study.run is None
+        if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
+            return False
+        return study.model.coupling.pooling(self.plan.levels) is None
+
+    def _descended(self, start: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
+        """The grid after a descent, with what the examples leave."""
+        # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
+        # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
+        linear = cost is not None and start.steps > FEW and not (self._closed and self.study.model.sampler.signed)
+        best = self._descended_once(start, cost, moves, linear)
+        for _ in range(_ROUNDS if linear and self._closed else 0):
+            before, best = best, min(best, self._descended_once(best, cost, moves, linear), key=lambda f: f.total)
+            if best.total > before.total * (1 - _STILL):
+                break
+        return best
+
+    def _descended_once(self, start: SearchedGrid, cost: Examples | None, moves: int, linear: bool) -> SearchedGrid:
+        residuals = self.study.model.exact_residuals
+        assert residuals is not None
+        stops = None
+        if self.stops is not None:
+            stops = (float(np.log(self.stops[0])), float(np.log(self.stops[1])))
+            known = None if cost is None else cost.stopping_sigma(start.sigmas, linear)
+            if known is not None:  # not far from where the examples were worked out
+                stops = (max(stops[0], np.log(known) - _REACH), min(stops[1], np.log(known) + _REACH))
+        enough = _ENOUGH if cost is None else _ENOUGH_TRAINED
+        held: Cost | None = None
+        if cost is not None:
+            held = cost.held(start.sigmas)
+            held = along(held, start.sigmas) if linear else held
+        found = descend_nodes(start.sigmas, Descent(residuals, held, stops, moves, enough)).sigmas
+        return self._score(self._admissible(start.sigmas, found), cost)
+
+    def _cost(self, sigmas: Array, money: float, known: list[Settled]) -> Examples | None:
+        """What a grid leaves besides its own error: with the best examples or those of a near grid, or the floor."""
+        if self._closed:
+            return BestExamples(self.study, money)
+        if not self.study.trains:
+            floor = self.study.model.node_errors(sigmas).floor
+            return ExamplesCost(self.study) if floor.any() else None
+        if known:
+            count = sigmas.size - 1
+            nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
+        else:
+            first = settle(self.study, self._program_grid(), even=True)
+            if first is None:
+                return None
+            nearest = first
+        assert nearest.examples is not None
+        return self._held(nearest, money / nearest.examples.costs["training"])
+
+    def _held(self, settled: Settled, scale: float) -> ExamplesCost:
+        """The examples of a settled grid, for other money."""
+        assert settled.examples is not None
+        money = settled.examples.costs["training"]
+        return ExamplesCost(self.study, settled.examples, scale, settled.reducible / (money * scale**2))
+
+    def _starts(self, steps: int) -> list[Array]:
+        """The program's density, the usual families, and for few steps families that stop elsewhere."""
+        terminal, top = self.plan.terminal, self._top
+        stop = self.plan.stopping_sigma
+        starts = [
+            grid_from_steps(self.plan.levels, self.plan.steps, steps, terminal=terminal),
+            *family_grids(steps, stop, top, terminal).values(),
+        ]
+        if self.stops is not None and steps <= FEW:
+            starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
+        return starts
+
+    def _score(self, sigmas: Array, cost: Examples | None) -> SearchedGrid:
+        error = self.study.model.exact_error
+        assert error is not None
+        bias = float(np.real(error(sigmas)))
+        return SearchedGrid(sigmas, bias, bias + (0.0 if cost is None else cost.value(sigmas)))
+
+    def _admits(self, sigmas: Array) -> bool:
+        return self.study.admits(sigmas)
+
+    def _admissible(self, start: Array, found: Array) -> Array:
+        """The descended grid, or as much of the way to it as the constraints admit."""
+        if self._admits(found):
+            return found
+        share, width, best = 0.0, 1.0, start
+        for _ in range(12):
+            width *= 0.5
+            trial = _between(start, found, share + width)
+            if self._admits(trial):
+                share, best = share + width, trial
+        return best
+
+    # money and what it leaves
+
+    @property
+    def _top(self) -> float:
+        return float(self.plan.levels.edges[-1])
+
+    def _price(self, sigmas: Array) -> float:
+        """Price of sampling with a grid."""
+        prices, model = self.study.prices, self.study.model
+        assert prices is not None
+        levels = Levels.log_uniform(_stop(sigmas), float(sigmas[0]), 100)
+        steps = steps_on_levels(levels, sigmas)
+        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
+        last = final_steps(model.terminal) * prices.final_price(_stop(sigmas))
+        return float(each @ steps) + last
+
+    def _money(self, sigmas: Array) -> float:
+        """What the grid leaves for training; 1 where nothing is trained."""
+        if not self.study.trains:
+            return 1.0
+        assert self.study.budget is not None
+        return self.study.budget - self._price(sigmas)
+
+    def _program_grid(self) -> Array:
+        """As many steps as the program's, or fewer where the budget then leaves nothing."""
+        least = least_steps(self.plan.terminal)
+        count = max(least, int(float(self.plan.steps.sum()) + final_steps(self.plan.terminal) + 1e-6))
+        if self.study.steps is not None:
+            count = min(count, int(self.study.steps))
+        count = min(count, MOST_STEPS)
+        return grid_from_steps(self.plan.levels, self.plan.steps, count, terminal=self.plan.terminal)
+
+
+def _stop(sigmas: Array) -> float:
+    return float(sigmas[sigmas > 0][-1])
+
+
+def _between(start: Array, end: Array, share: float) -> Array:
+    """The grid a share of the way from one to another, in log sigma."""
+    if share >= 1.0:
+        return end
+    positive = start > 0
+    grid = start.copy()
+    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
+    grid[0] = start[0]
+    return grid
+
+
+def resized(sigmas: Array, steps: int) -> Array:
+    """A grid of another number of steps with the same density of nodes."""
+    positive = sigmas[sigmas > 0]
+    tail = sigmas.size - positive.size
+    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
+    logs = np.interp(at, np.arange(positive.size), np.log(positive))
+    nodes = np.exp(logs)
+    nodes[0], nodes[-1] = positive[0], positive[-1]
+    return np.append(nodes, 0.0) if tail else nodes
