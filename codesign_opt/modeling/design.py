@@ -154,8 +154,8 @@ class Design:
             samplings={},
         )
 
-    def in_units(self, examples: float | cp.Parameter, steps: float | cp.Parameter) -> Design:
-        """The same design with examples and steps counted in these units (for scaling of user terms)."""
+    def in_units(self, examples: Any, steps: Any) -> Design:
+        """The same design with examples and steps counted in these units, numbers or parameters (to scale terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 
     def above(self, first: int) -> Design:

@@ -67,18 +67,18 @@ def settle(
     """
     constraints = [part for part in constraints if own_variables([part], design)]
     stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
-    wanted = own_variables(stated, design)
     excess, total = cp.Variable(nonneg=True), cp.Variable()
     limits = [excess >= 0, *(row <= excess for row in rows), *constraints]
     limits += [total == 0] if objective is None else [objective <= total]
     form = standard_form(cp.Problem(cp.Minimize(_PRICE * excess + total), limits))
+    wanted = [excess, *own_variables(stated, design)]
     size, near = 1.0, None
     for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
         near = _solve(form.priced(total, 1 / size), design, wanted, near)
-        value = None if objective is None else objective.value
+        value = excess.value if objective is None else objective.value
         if near is None or value is None or not np.all(np.isfinite(value)):
             break
-        size = abs(float(np.asarray(value).item())) or 1.0
+        size = 1.0 if objective is None else abs(float(np.asarray(value).item())) or 1.0
 
 
 def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:

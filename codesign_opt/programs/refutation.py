@@ -19,6 +19,7 @@ from ..basics.errors import ConvexityError
 from ..modeling.constraints import Constraint
 from ..modeling.design import Design, Point
 from ..modeling.gradients import all_jacobians
+from ..modeling.own_variables import own_variables
 from .budget import Budget
 from .conic_form import conic_form
 from .conic_proof import conic_bound
@@ -324,11 +325,16 @@ def _room(budget: Budget, design: Design) -> float:
 
 
 def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) -> _Cuts | None:
-    """Every entry of every row by its tangent at `point`; equalities from both sides. None without gradients."""
+    """Every entry of every row by its tangent at `point`; equalities from both sides. None without gradients.
+
+    Rows with variables of their own are left out: they hold for some choice of those, not for the one at hand.
+    """
     names: list[str] = []
     slopes, offsets = [], []
     x = _values(point, design)
     for row in rows:
+        if own_variables([row.stated], design):
+            continue
         design.set(point)
         try:
             slope = np.hstack([np.asarray(part.toarray() if hasattr(part, "toarray") else part).T
@@ -346,7 +352,7 @@ def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) ->
             names += [row.name] * value.size
             slopes.append(sign * slope * unit / scale[:, None])
             offsets.append(sign * offset / scale)
-    return _Cuts(tuple(names), np.vstack(slopes), np.concatenate(offsets))
+    return _Cuts(tuple(names), np.vstack(slopes), np.concatenate(offsets)) if slopes else None
 
 
 def _constant(row: Row, design: Design) -> Array | None:

@@ -39,21 +39,42 @@ class Plain:
         inverse = cp.exp(-cp.log(share) - cp.log(cp.multiply(1 / self.kappa, n)))
         return cp.sum(cp.multiply(error * len(error) / N, cp.maximum(cp.inv_pos(share), inverse)))
 
-    def raw(self, terms=(), rows=(), score=True):
-        """The optimal value; `terms` and `rows` are functions of examples and steps as expressions."""
+    def raw(self, terms=(), rows=(), score=True, rounds=2):
+        """The optimal value; `terms` and `rows` are functions of examples and steps as expressions.
+
+        Variables and objective are counted in their own first answers, then anew: a level that gets a thousandth of
+        the average is otherwise solved to few digits.
+        """
         size = len(self.width)
-        y, v = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)  # one on the average level
-        x, n = y / size, K / size * v
-        m = N * x
-        objective = cp.sum_squares(self.response @ cp.inv_pos(n))
-        objective += self.score(x, n, self.error) if score else 0.0
-        objective += sum(term(m, n) for term in terms)
-        budget = [cp.sum(x) + cp.sum(n) * 0.1 / K <= 1, cp.sum(n) <= K]
-        problem = cp.Problem(cp.Minimize(objective / 100), budget + [part for row in rows for part in row(m, n)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its "inaccurate" is judged by the comparison
-            problem.solve(solver="CLARABEL", tol_gap_rel=1e-9, tol_feas=1e-9, tol_gap_abs=1e-9)
-        return 100 * problem.value
+        examples, steps, unit, value = np.full(size, N / size), np.full(size, K / size), 100.0, np.nan
+        for _ in range(rounds):
+            x, y = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)
+            m, n = cp.multiply(examples, x), cp.multiply(steps, y)
+            objective = cp.sum_squares((self.response / steps) @ cp.inv_pos(y))
+            objective += self.score(m / N, n, self.error) if score else 0.0
+            objective += sum(term(m, n) for term in terms)
+            budget = [cp.sum(m) / N + cp.sum(n) * 0.1 / K <= 1, cp.sum(n) / K <= 1]
+            problem = cp.Problem(cp.Minimize(objective / unit), budget + [part for row in rows for part in row(m, n)])
+            if not _solved(problem):
+                break
+            value = unit * problem.value
+            unit = abs(value)
+            examples, steps = (np.maximum(q.value, 1e-6 * q.value.max()) for q in (m, n))
+        return value
+
+
+def _solved(problem):
+    """Solved to the tightest of some tolerances that the solver reaches; its "inaccurate" is judged by comparison."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for tolerance in (1e-10, 1e-8, 1e-6):
+            try:
+                problem.solve(solver="CLARABEL", **dict.fromkeys(("tol_gap_rel", "tol_feas", "tol_gap_abs"), tolerance))
+            except cp.SolverError:
+                continue
+            if problem.value is not None and np.isfinite(problem.value):
+                return True
+    return False
 
 
 def own(function):

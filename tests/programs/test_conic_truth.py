@@ -13,6 +13,7 @@ from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.compiled import compile_problem
 from codesign_opt.programs.conic_check import Declared
 from codesign_opt.programs.conic_form import conic_form
+from codesign_opt.programs.refutation import refutation
 from tests.helpers.extensions import extensions
 from tests.helpers.raw_user_programs import K, N, Plain, own
 
@@ -151,3 +152,30 @@ def test_rows_of_one_level_are_intervals_and_rows_of_two_are_none():
     assert np.allclose(box.steps_box[1], high, rtol=1e-12)
     assert np.all(box.examples_box[1][[3, 4]] >= [3.5e3, 950.0])  # rounded outwards, never inwards
     assert box.examples_box[0][6] <= 80.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_with_variables_of_their_own_refute_nothing_that_is_feasible(seed):
+    """They hold for some choice of those variables; a tangent at the choice at hand would say less of the design."""
+    rng = np.random.default_rng(seed)
+    m = rng.dirichlet(np.ones(10)) * 0.8 * N
+    center = m * np.exp(rng.normal(size=10))
+    away = np.abs(m - center).sum() * (1 + 1e-3)
+
+    def turnover(design):
+        above = cp.Variable(10)
+        return [design.examples - center <= above, center - design.examples <= above, cp.sum(above) <= away]
+
+    def asked(design):
+        return cp.sum(design.examples[:4]) >= m[:4].sum()
+
+    problem = PLAIN.problem([], [co.named("turnover", turnover), co.named("asked", asked)])
+    program = problem.declaration
+    for start in (first_point(program), Point(np.full(10, 1e-3 * N), np.zeros(10), np.full(10, K / 20))):
+        assert refutation(program, start) is None
+    proof = problem.solve().certificate
+    x, y = cp.Variable(10, nonneg=True), cp.Variable(10, nonneg=True)
+    rows = [cp.norm1(x - center / N) <= away / N, cp.sum(x[:4]) >= m[:4].sum() / N, cp.sum(y) <= 1]
+    objective = PLAIN.score(x, K * y, PLAIN.error) + cp.sum_squares(PLAIN.response / K @ cp.inv_pos(y))
+    truth = cp.Problem(cp.Minimize(objective), [*rows, cp.sum(x) + 0.1 * cp.sum(y) <= 1]).solve(solver="CLARABEL")
+    assert proof.value == pytest.approx(truth, rel=2e-6)
