@@ -115,7 +115,7 @@ class GridSearch:
             found = self._found[k]
             worse = worse + 1 if found.total > self._best.total else 0
             spent = found.total - found.bias > self._best.total  # longer grids leave less for training
-            if k > FEW and (spent or worse >= _WORSE):
+            if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
                 return
 
     def _between(self) -> None:
