@@ -81,7 +81,7 @@ def test_long_grids_of_patches_are_better_than_equal_steps_in_log_snr(steps):
 
 def test_a_wide_range_with_little_money_is_handed_out_as_it_is_predicted():
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), process=co.EDM(0.002, 1e5))
-    plan = co.codesign(model, co.Prices(1.0, 1.0, 100), 1e4)
+    plan = co.codesign(model, co.Prices(1.0, 1.0, 100), 1e4, levels=100, points=8)
     assert plan.handed_out["total"] < 1.3e-3  # 1.58 was handed out where 1.24e-3 was predicted
     assert plan.handed_out["total"] <= min(peer["total"] for peer in plan.peers.values())
 
@@ -143,7 +143,7 @@ def test_more_steps_never_leave_more(sampler, start, stop):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start=start)
     errors = [
         co.codesign(model, steps=k, stopping_sigma=stop, levels=40, points=5).handed_out["total"]
-        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (3, 9, 10))
+        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (9, 10))
     ]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
 
