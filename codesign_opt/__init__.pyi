@@ -54,7 +54,9 @@ from .modeling import InformationError as InformationError
 from .modeling import KLDivergence as KLDivergence
 from .modeling import Monotone as Monotone
 from .modeling import Point as Point
+from .modeling import Sampling as Sampling
 from .modeling import ScoreError as ScoreError
+from .modeling import ScoreErrors as ScoreErrors
 from .modeling import SeparableDiscretization as SeparableDiscretization
 from .modeling import Share as Share
 from .modeling import SharedParameters as SharedParameters

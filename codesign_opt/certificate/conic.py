@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from ..basics.checks import Array, Indices, Mask
 from ..basics.cones import Cones
+from ..basics.factors import symmetric_solver
 
 __all__ = ["ConicProgram", "into_dual"]
 
@@ -96,7 +96,7 @@ class ConicProgram:
         least = float(np.abs(wanted + needed @ z).sum())
         for _ in range(_CORRECTIONS):
             left = wanted + needed @ z
-            step = _least_step(needed, dual_metric(z, self.cones), -left)
+            step = _least_step(needed, metric_root(z, self.cones), -left)
             if step is None:
                 break
             z = into_dual(z + step, self.cones)
@@ -107,20 +107,24 @@ class ConicProgram:
         return best
 
 
-def _least_step(needed: sparse.csr_array, metric: sparse.csc_array, gap: Array) -> Array | None:
-    """The step d of least d' metric^-1 d with needed d = gap; None where the equations are singular."""
-    spread = sparse.csr_array(needed @ metric)
-    normal = sparse.csc_array(spread @ needed.T)
-    size = np.sqrt(np.maximum(normal.diagonal(), 0.0))
+def _least_step(needed: sparse.csr_array, root: sparse.csc_array, gap: Array) -> Array | None:
+    """The step d = F w of least |w| with needed d = gap, F the root of the metric; None where that is singular.
+
+    By [[-I, (N F)'], [N F, 0]], which stays as sparse as the program where N F F' N' fills up.
+    """
+    spread = sparse.csr_array(needed @ root)
+    size = np.sqrt(np.asarray(spread.multiply(spread).sum(axis=1)).ravel())
     scale = 1 / np.where(size > 0, size, 1.0)
-    scaled = sparse.diags_array(scale) @ normal @ sparse.diags_array(scale)
+    scaled = sparse.diags_array(scale) @ spread
+    equations, rows = spread.shape
+    blocks = [[-sparse.eye_array(rows), scaled.T], [scaled, 1e-13 * sparse.eye_array(equations)]]
     try:
-        factors = splu(sparse.csc_array(scaled + 1e-13 * sparse.eye_array(len(gap))))
+        solve = symmetric_solver(sparse.block_array(blocks, format="csc"))
     except RuntimeError:
         return None
-    step, left = np.zeros(needed.shape[1]), gap
+    step, left = np.zeros(rows), gap
     for _ in range(3):  # iterative refinement: the regularisation and the condition leave something
-        step = step + spread.T @ (scale * factors.solve(scale * left))
+        step = step + root @ solve(np.concatenate([np.zeros(rows), scale * left]))[:rows]
         left = gap - needed @ step
     return step if np.all(np.isfinite(step)) else None
 
@@ -196,11 +200,11 @@ def _into_power(block: Array, a: Array) -> Array:
     return np.concatenate([u, np.clip(w, -top, top)], axis=1)
 
 
-def dual_metric(z: Array, cones: Cones) -> sparse.csc_array:
-    """(R, R) block diagonal: squared lengths of the moves that stay inside K* at z.
+def metric_root(z: Array, cones: Cones) -> sparse.csc_array:
+    """(R, R) block diagonal F: z + F w stays inside K*, about, for |w| < 1.
 
-    The inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for exponential and
-    power cones, the entries' own sizes along the boundary and the distance from it across.
+    F F' is the inverse Hessian of the dual barrier for nonnegative, second-order and semidefinite rows; for exponential
+    and power cones, the entries' own sizes along the boundary and the distance from it across.
     """
     blocks: list[tuple[Indices, Array]] = []  # (k, d) rows with (k, d, d) numbers
     first = np.arange(cones.zero + cones.nonnegative)[:, None]
@@ -217,10 +221,18 @@ def dual_metric(z: Array, cones: Cones) -> sparse.csc_array:
         blocks.append((rows, _metric_across(z[rows], *_exponential_normal(z[rows]))))
     for exponents, rows in cones.power_rows:
         blocks.append((rows, _metric_across(z[rows], *_power_normal(z[rows], exponents))))
-    data = np.concatenate([values.ravel() for _, values in blocks])
+    data = np.concatenate([_roots(values).ravel() for _, values in blocks])
     i = np.concatenate([np.repeat(rows, rows.shape[1], axis=1).ravel() for rows, _ in blocks])
     j = np.concatenate([np.tile(rows, (1, rows.shape[1])).ravel() for rows, _ in blocks])
     return sparse.csc_array((data, (i, j)), shape=(len(z), len(z)))
+
+
+def _roots(blocks: Array) -> Array:
+    """(k, d, d) F with F F' each of the blocks, which are positive semidefinite."""
+    size = np.sqrt(np.maximum(np.einsum("kii->ki", blocks), 0.0))
+    size = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(blocks / size[:, :, None] / size[:, None, :])
+    return np.asarray(size[:, :, None] * vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
 
 
 def _second_order_metric(block: Array) -> Array:

@@ -100,6 +100,8 @@ class LagrangianBound:
         size: number of levels L.
         spent: (L,) examples e already spent.
         fixed_examples, fixed_steps: (L,) the value of a quantity that is not a variable, or None.
+        samplings: what has steps of its own, by sampler; all have the same examples (section 8.1, 10).
+        candidate: (L,) examples and steps at which the price of an example is divided among the samplers.
     """
 
     size: int
@@ -116,6 +118,8 @@ class LagrangianBound:
     examples_box: tuple[Array, Array] = field(init=False)
     steps_box: tuple[Array, Array] = field(init=False)
     information: list[InformationPart] = field(default_factory=list)
+    samplings: dict[str, LagrangianBound] = field(default_factory=dict)
+    candidate: tuple[Array, Array] | None = None
     has_logs: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +144,8 @@ class LagrangianBound:
 
     def value(self) -> float:
         """The minimum over the box, bounded from below; -inf where it is unbounded."""
+        if self.samplings:
+            return sum(part.value() for part in self._divided())
         tried = max((part.overlap.size for part in self.information), default=0)
         if tried:
             return max(self._informed(trial) for trial in range(tried))
@@ -153,6 +159,40 @@ class LagrangianBound:
             ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
         scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
         return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
+
+    def _divided(self) -> list[LagrangianBound]:
+        """This bound and those of the samplers, each with its share of the price of an example.
+
+        Every division bounds; in proportion to what an example of the candidate is worth to each it is exact there.
+        """
+        parts = [copy(self), *map(copy, self.samplings.values())]
+        parts[0].samplings = {}
+        price = np.sum([part.examples_price for part in parts], axis=0)
+        worth = [part._worth() for part in parts]
+        total = np.sum(worth, axis=0)
+        for part, own in zip(parts, worth, strict=True):
+            even = np.full(self.size, 1 / len(parts))
+            part.examples_price = price * np.divide(own, total, out=even, where=total > 0)
+        return parts
+
+    def _worth(self) -> Array:
+        """(L,) decrease of this bound per example at the candidate, the price of an example left out."""
+        worth = np.zeros(self.size)
+        if self.candidate is None or self.fixed_examples is not None:
+            return worth
+        examples, steps = self.candidate
+        total = self.spent + examples
+        with np.errstate(all="ignore"):
+            for part in self.parts:
+                if part.price is not None and part.pool is not None:
+                    worth = worth + part.price @ part.pool
+                elif part.price is None:
+                    found = part.example_error * part.coupling.factor(part.kappa / steps) / total**2
+                    worth = worth + np.where(np.isfinite(found), found, 0.0)
+            worth = worth + np.where(self.examples_log > 0, self.examples_log / total, 0.0)
+        for told in self.information:
+            worth = worth + told.gains[0]
+        return np.where(np.isfinite(worth), worth, 0.0)
 
     def _informed(self, trial: int) -> float:
         """The best found over t of the bound with this Y of every information error."""

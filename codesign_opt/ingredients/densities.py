@@ -13,6 +13,7 @@ from scipy.special import ndtr, ndtri
 
 from ..basics.checks import Array, number, vector
 from ..basics.registry import Registry
+from ..basics.user_code import told_in
 from .levels import Levels
 
 __all__ = ["DENSITIES", "Between", "LogNormal", "SigmaDensity", "examples_of"]
@@ -174,7 +175,8 @@ def examples_of(density: Any, levels: Levels, total: float) -> Array:
     if isinstance(density, SigmaDensity):
         share = density.on_levels(levels)
     elif callable(density):
-        share = levels.average(lambda sigma: np.asarray(density(sigma)) * sigma, points=16) * levels.log_width
+        with told_in("density(sigma)"):
+            share = levels.average(lambda sigma: np.asarray(density(sigma)) * sigma, points=16) * levels.log_width
         share = vector(share, "density(sigma)", nonnegative=True)
     else:
         share = vector(density, "density", length=len(levels), nonnegative=True)

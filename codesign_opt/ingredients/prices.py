@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, number, vector
+from ..basics.user_code import told_in
 from .levels import Bins, Levels
 
 __all__ = ["Prices"]
@@ -108,7 +109,8 @@ class Prices:
         return np.array(value)
 
     def _call(self, name: str, sigma: Array) -> Array:
-        found = np.asarray(getattr(self, name)(sigma))
+        with told_in(f"Prices.{name}(sigma)"):
+            found = np.asarray(getattr(self, name)(sigma))
         if found.dtype.kind not in "iuf" or found.shape not in ((), sigma.shape):
             raise ValueError(
                 f"Prices.{name}(sigma) returned shape {found.shape} and dtype {found.dtype} for {sigma.size} noise "

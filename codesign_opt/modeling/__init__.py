@@ -10,6 +10,7 @@ from .gram import GramDiscretization
 from .information import InformationError
 from .longest_steps import StabilityCap, TrustCap
 from .penalties import SoftConstraint
+from .samplings import Sampling, ScoreErrors
 from .scenarios import CVaR, WorstCase
 from .shapes import Monotone, Share
 from .shared_parameters import SharedParameters
@@ -33,7 +34,9 @@ __all__ = [
     "Monotone",
     "Named",
     "Point",
+    "Sampling",
     "ScoreError",
+    "ScoreErrors",
     "SeparableDiscretization",
     "Share",
     "SharedParameters",

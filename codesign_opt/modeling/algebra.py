@@ -21,10 +21,10 @@ from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
-from .own_variables import as_stated_pair, own_variables, settle
+from .own_variables import own_variables, settle, stated_pair
 from .parameters import amount
 
-__all__ = ["Bound", "Constant", "Sum", "Term", "check_table"]
+__all__ = ["Bound", "Constant", "Fixed", "Sum", "Term", "check_table"]
 
 # what follows from a term's `expression`: a subclass that states another expression inherits none of it
 _DERIVED = (
@@ -66,6 +66,7 @@ class Term(ABC):
     Congestion <= 3
     """
 
+    __array_ufunc__ = None  # numbers of numpy leave `2 * term` to the term
     structured: ClassVar[bool] = False
     scales_itself: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
@@ -120,6 +121,15 @@ class Term(ABC):
         return None if self.coefficients is None else self.coefficients.levels
 
     @property
+    def whose(self) -> Any:
+        """The one of several samplers that the term is about (a Sampling); None for others."""
+        return None
+
+    def over(self, samplings: Sequence[Any]) -> Iterator[tuple[float, Term]]:
+        """(weight, term) of what the term is where several samplers share the training: itself, for most."""
+        yield 1.0, self
+
+    @property
     def is_structured(self) -> bool:
         """Whether the very class of this term says `structured = True`."""
         return bool(vars(type(self)).get("structured", False))
@@ -167,7 +177,7 @@ class Term(ABC):
 
     def formulation(self, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """The expression, and constraints on auxiliary variables where a term needs some."""
-        return as_stated_pair(self.expression(design), self.name)
+        return stated_pair(self, design)
 
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """A better point that the solved auxiliary variables show, `point` itself where there is none."""
@@ -180,10 +190,10 @@ class Term(ABC):
     def value(self, design: Design, point: Point) -> float:
         """The term at `point`, in user units; the least over variables of its own."""
         design.set(point)
-        expression, constraints = as_stated_pair(self.expression(design), self.name)
+        expression, constraints = stated_pair(self, design)
         if own_variables([expression, *constraints], design):
             given = design.at(point)  # what the design decides is a number then, and the own variables alone are sought
-            expression, constraints = as_stated_pair(self.expression(given), self.name)
+            expression, constraints = stated_pair(self, given)
             settle(given, expression, constraints, [])
         return float(np.asarray(expression.value, dtype=np.float64).item())
 
@@ -279,6 +289,13 @@ class Term(ABC):
             f"{self.name} >= {limit!r} is not convex; give an upper bound, or a linear row with named(...)."
         )
 
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        """Refused: cvxpy asks for it where an expression of its own stands before a term, as in p * term."""
+        raise TypeError(
+            f"{self.name} is a term, no number or expression of cvxpy; write the term first, as in {self.name} * p, "
+            f"{self.name} + p or {self.name} <= p with p a cp.Parameter."
+        )
+
     def __bool__(self) -> bool:
         raise TypeError(
             f"{self.name} has no truth value; write each bound on its own (1 <= term <= 2 would drop a half)."
@@ -308,18 +325,12 @@ class Sum(Term):
         return self.name
 
 
-@dataclass(frozen=True, eq=False)
-class Constant(Term):
-    """A number: what `term + 3` adds. It moves the objective, or what a bound leaves, and nothing else."""
+class Fixed(Term):
+    """A term that no design changes."""
 
     structured: ClassVar[bool] = True
     scales_itself: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
-    amount: float
-
-    @property
-    def name(self) -> str:
-        return _shown(self.amount)
 
     @property
     def known_convex(self) -> bool:
@@ -332,6 +343,18 @@ class Constant(Term):
     @property
     def needs_examples(self) -> bool:
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Fixed):
+    """A number: what `term + 3` adds. It moves the objective, or what a bound leaves, and nothing else."""
+
+    structured: ClassVar[bool] = True
+    amount: float
+
+    @property
+    def name(self) -> str:
+        return _shown(self.amount)
 
     def expression(self, design: Design) -> cp.Expression:
         return cp.Constant(self.amount)

@@ -21,13 +21,13 @@ from ..certificate.lagrangian import LagrangianBound
 from .algebra import Term
 from .design import Design, Point
 from .extension import leaves_as_stated
-from .gradients import linearise
-from .own_variables import as_stated_pair, own_variables
+from .gradients import tangent_into
+from .own_variables import own_variables, stated_pair
 
 __all__ = [
     "Composite",
     "Declared",
-    "add_tangent",
+    "add_part",
     "declared",
     "dual_of",
     "merged_level_parts",
@@ -110,7 +110,7 @@ def tried(bound: LagrangianBound, weights: Array, parts: Sequence[Term], point: 
             for factor, leaf in leaves_as_stated(part, design):
                 own = rest[: _length(leaf, design)] if rest else []
                 del rest[: len(own)]
-                _add(bound, float(weight) * factor, leaf, point, design, own)
+                add_part(bound, float(weight) * factor, leaf, point, design, own)
     except ConvexityError:
         bound.constant = -np.inf
     return True
@@ -140,27 +140,23 @@ def _length(leaf: Term, design: Design) -> int:
     return len(design.declared(leaf)[1])
 
 
-def _add(bound: LagrangianBound, weight: float, leaf: Term, point: Point, design: Design,
-         auxiliary: Sequence[cp.Constraint]) -> None:  # fmt: skip
+def add_part(bound: LagrangianBound, weight: float, leaf: Term, point: Point, design: Design,
+             auxiliary: Sequence[cp.Constraint]) -> None:  # fmt: skip
+    """Add a weighted leaf as exactly as it knows to, else by its tangent.
+
+    Raises:
+        ConvexityError: neither can be done.
+    """
     if weight == 0:
         return
     prices = leaf.linear_prices(design)
     if prices is not None:
         bound.add_linear(weight * prices[2], weight * prices[0], weight * prices[1])
     elif not leaf.add_solved(bound, weight, point, design, auxiliary):
-        stated, rows = as_stated_pair(leaf.expression(design), leaf.name)
+        stated, rows = stated_pair(leaf, design)
         if own_variables([stated, *rows], design):
             raise ConvexityError(f"{leaf.name} has variables of its own; no tangent bounds it")
-        add_tangent(bound, stated, np.array([weight]), point, design)
-
-
-def add_tangent(
-    bound: LagrangianBound, expression: cp.Expression, weights: Array, point: Point, design: Design
-) -> None:
-    """weights @ expression by its tangent at the point: below a convex function, and exact for a linear one."""
-    design.set(point)
-    value, examples, steps = linearise(expression, design, weights)
-    bound.add_linear(value - float(examples @ point.new_examples) - float(steps @ point.steps), examples, steps)
+        tangent_into(bound, stated, np.array([weight]), point, design)
 
 
 class Composite(Term):
@@ -187,6 +183,15 @@ class Composite(Term):
     @property
     def needs_examples(self) -> bool:
         return any(leaf.needs_examples for leaf in self.components())
+
+    @property
+    def nested(self) -> bool:  # type: ignore[override]
+        """It rises with every part, so that it is nested where all are; a last step's price moves with the stop."""
+        moving = (leaf.as_compute for leaf in self.components())
+        return all(leaf.nested for leaf in self.components()) and not any(
+            compute is not None and compute.part != "training" and callable(compute.prices.evaluation)
+            for compute in moving
+        )
 
     @property
     def majorised(self) -> bool:

@@ -13,8 +13,10 @@ import numpy as np
 from ..basics.checks import Array, Indices, Mask, choice, number, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
+from ..basics.user_code import told_in
 from .algebra import Bound, Term
 from .design import Box, Design, Point
+from .parameters import amount, is_parameter
 from .step_limits import StepLimits
 
 __all__ = [
@@ -156,9 +158,9 @@ class Named:
         raise TypeError(f"{self.name} has no truth value; list the constraint in the problem.")
 
 
-def _amount(value: Any, name: str) -> Amount:
-    if callable(value):
-        return value
+def _amount(value: Any, name: str) -> Any:
+    if callable(value) or is_parameter(value):
+        return value if callable(value) else amount(value, name)
     if np.ndim(value) == 0:
         return number(value, name, nonnegative=True)
     return vector(value, name, nonnegative=True, infinite=True)
@@ -166,9 +168,9 @@ def _amount(value: Any, name: str) -> Amount:
 
 def _on_levels(value: Amount, design: Design, name: str) -> Array:
     if callable(value):
-        return vector(
-            design.levels.average(value), f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True
-        )
+        with told_in(f"{name}(sigma)"):
+            averaged = design.levels.average(value)
+        return vector(averaged, f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True)
     if np.ndim(value) == 0:
         return np.full(len(design), float(value))
     return vector(value, name, length=len(design), nonnegative=True, infinite=True)
@@ -215,7 +217,7 @@ def sigma_range(low: float, high: float) -> str:
     return f"{low:.4g} to {high:.4g}" if low > 0 else f"to {high:.4g}"
 
 
-def _within(expression: cp.Expression, low: Array, high: Array, unit: float) -> list[cp.Constraint]:
+def _within(expression: cp.Expression, low: Array, high: Array, unit: float | cp.Parameter) -> list[cp.Constraint]:
     """low <= expression <= high where there is anything to say."""
     floors, caps = np.flatnonzero(low > 0), np.flatnonzero(np.isfinite(high))
     rows = [expression[floors] >= low[floors] / unit] if floors.size else []
@@ -330,7 +332,7 @@ class Floor(_LevelBound):
     """At least this much on every level in a range of sigma: `quantity` >= value.
 
     Args:
-        value: number, array per level or function of sigma, >= 0.
+        value: number, array per level, function of sigma or cp.Parameter, >= 0.
         quantity: "density" (examples per unit log sigma, spent ones included), "examples" (per
             level), "step_density", "steps" (per level).
         low, high: the range of sigma.
@@ -371,7 +373,7 @@ class Cap(_LevelBound):
     """At most this much on every level in a range of sigma: `quantity` <= value (inf: no cap there).
 
     Args:
-        value: number, array per level or function of sigma, >= 0.
+        value: number, array per level, function of sigma or cp.Parameter, >= 0.
         quantity: as for Floor, and "step_size" (in sigma), which bounds the steps from below.
         low, high: the range of sigma.
     """

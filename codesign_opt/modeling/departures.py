@@ -74,6 +74,11 @@ class Turnover(Term):
     def needs_examples(self) -> bool:
         return self.quantity != "steps"
 
+    @property
+    def nested(self) -> bool:  # type: ignore[override]
+        """A density of so many examples in all has more of them on each level where a stop leaves fewer levels."""
+        return self.total is None
+
     def amounts(self, levels: Levels) -> Array:
         """(L,) present amounts on the levels."""
         if self.total is None:
@@ -166,6 +171,11 @@ class KLDivergence(Term):
         object.__setattr__(self, "price", amount(self.price, "KLDivergence.price", nonnegative=True))
         if self.total is not None:
             object.__setattr__(self, "total", number(self.total, "KLDivergence.total", positive=True))
+
+    @property
+    def nested(self) -> bool:  # type: ignore[override]
+        """By the chain rule of the divergence, which has that of the upper levels as a summand; not of amounts."""
+        return self.total is None
 
     def shares(self, levels: Levels) -> Array:
         """(L,) probability of each level under the given density."""

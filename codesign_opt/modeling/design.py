@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 
-__all__ = ["Box", "Design", "Point"]
+__all__ = ["Box", "Design", "Point", "Sampler"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +24,22 @@ class Point:
         new_examples: (L,) examples to be bought.
         spent: (L,) examples already spent; they count but cost nothing.
         steps: (L,) sampler steps.
+        samplings: (L,) steps of each sampler, by name, where several share the training.
     """
 
     new_examples: Array
     spent: Array
     steps: Array
+    samplings: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def examples(self) -> Array:
         """(L,) all examples: spent and new."""
         return self.spent + self.new_examples
+
+    def of(self, name: str) -> Point:
+        """The same training with the steps of one of the samplers; those of the point itself where it has none."""
+        return Point(self.new_examples, self.spent, self.samplings.get(name, self.steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,15 @@ class Box:
 
 
 @dataclass(frozen=True, eq=False)
+class Sampler:
+    """What a design says of one of several samplers: its steps relative to the reference, and its counts."""
+
+    step_variable: cp.Expression
+    final_steps: int
+    evaluations_per_step: int
+
+
+@dataclass(frozen=True, eq=False)
 class Design:
     """Examples and steps on each level as cvxpy expressions in user units.
 
@@ -84,10 +99,11 @@ class Design:
     reference: Point
     final_steps: int = 0
     evaluations_per_step: int = 1
-    examples_unit: float = 1.0
-    steps_unit: float = 1.0
+    examples_unit: float | cp.Parameter = 1.0
+    steps_unit: float | cp.Parameter = 1.0
     declares: Callable[[Any, Design], Any] | None = None  # how a term inside another one is declared, if scaled
     steps_low: Array | None = None  # (L,) what the problem's level bounds leave as least steps; None: not known
+    samplings: Mapping[str, Sampler] = field(default_factory=dict)  # where several samplers share the training
 
     @classmethod
     def declare(
@@ -100,8 +116,12 @@ class Design:
         final_steps: int = 0,
         evaluations_per_step: int = 1,
         declares: Callable[[Any, Design], Any] | None = None,
+        samplings: Mapping[str, tuple[int, int]] | None = None,
     ) -> Design:
-        """Variables of order one around `reference`; a fixed quantity is a constant instead."""
+        """Variables of order one around `reference`; a fixed quantity is a constant instead.
+
+        Of several samplers by name their final steps and evaluations per step; their steps are always variables.
+        """
         size = len(levels)
 
         def quantity(fixed: bool, name: str) -> cp.Expression:
@@ -115,9 +135,26 @@ class Design:
             final_steps,
             evaluations_per_step,
             declares=declares,
+            samplings={
+                name: Sampler(quantity(False, f"design.steps of {name}"), *counts)
+                for name, counts in (samplings or {}).items()
+            },
         )
 
-    def in_units(self, examples: float, steps: float) -> Design:
+    def of(self, name: str) -> Design:
+        """The design of one of several samplers: the training that all share, and its own steps."""
+        own = self.samplings[name]
+        return replace(
+            self,
+            step_variable=own.step_variable,
+            reference=self.reference.of(name),
+            final_steps=own.final_steps,
+            evaluations_per_step=own.evaluations_per_step,
+            steps_low=None,
+            samplings={},
+        )
+
+    def in_units(self, examples: float | cp.Parameter, steps: float | cp.Parameter) -> Design:
         """The same design with examples and steps counted in these units (for scaling of user terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
 
@@ -155,16 +192,22 @@ class Design:
 
     @property
     def variables(self) -> list[cp.Variable]:
-        """The cvxpy variables, without the quantities that are fixed."""
-        return [v for v in (self.new_variable, self.step_variable) if isinstance(v, cp.Variable)]
+        """The cvxpy variables behind the quantities, without those that are fixed."""
+        own = (each.step_variable for each in self.samplings.values())
+        return [v for quantity in (self.new_variable, self.step_variable, *own) for v in quantity.variables()]
+
+    def set_to_reference(self) -> None:
+        """Give the variables the values of the reference."""
+        for variable in self.variables:
+            variable.value = np.ones(variable.shape)
 
     @property
     def fixed_examples(self) -> bool:
-        return not isinstance(self.new_variable, cp.Variable)
+        return not self.new_variable.variables()
 
     @property
     def fixed_steps(self) -> bool:
-        return not isinstance(self.step_variable, cp.Variable)
+        return not self.step_variable.variables()
 
     @cached_property
     def new_examples(self) -> cp.Expression:
@@ -200,6 +243,13 @@ class Design:
         ):
             if isinstance(variable, cp.Variable):
                 variable.value = np.maximum(value / unit, 0.0)
+            elif variable.variables():  # the upper levels of another design, whose other levels stay as they are
+                behind = variable.variables()[0]
+                values = np.ones(behind.shape) if behind.value is None else np.array(behind.value)
+                values[-len(self) :] = np.maximum(value / unit, 0.0)
+                behind.value = values
+        for name in self.samplings:
+            self.of(name).set(point.of(name))
 
     def at(self, point: Point) -> Design:
         """The same design with every quantity given, in the same units."""
@@ -207,7 +257,14 @@ class Design:
         ones, reference = cp.Constant(np.ones(len(self))), self.reference
         examples = reference.new_examples if self.fixed_examples else np.maximum(point.new_examples, 0.0)
         steps = reference.steps if self.fixed_steps else np.maximum(point.steps, 0.0)
-        return replace(self, new_variable=ones, step_variable=ones, reference=Point(examples, reference.spent, steps))
+        own = {name: np.maximum(point.of(name).steps, 0.0) for name in self.samplings}
+        return replace(
+            self,
+            new_variable=ones,
+            step_variable=ones,
+            reference=Point(examples, reference.spent, steps, own),
+            samplings={name: replace(each, step_variable=ones) for name, each in self.samplings.items()},
+        )
 
     def point(self) -> Point:
         """The point at the variables' current values."""
@@ -219,4 +276,5 @@ class Design:
             value(self.new_variable, self.reference.new_examples),
             self.reference.spent,
             value(self.step_variable, self.reference.steps),
+            {name: value(each.step_variable, self.reference.of(name).steps) for name, each in self.samplings.items()},
         )

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import cvxpy as cp
 
-__all__ = ["differentiable", "differentiable_row"]
+__all__ = ["differentiable", "differentiable_row", "has_kinks"]
 
 _Row = TypeVar("_Row", bound=cp.Constraint)
+_KINKED = (cp.abs, cp.max, cp.maximum, cp.norm1, cp.norm_inf, cp.sum_largest, cp.lambda_max, cp.Pnorm)
 
 
 def differentiable(expression: Any) -> cp.Expression:
@@ -46,3 +47,16 @@ def differentiable_row(constraint: _Row) -> _Row:
         return constraint
     said = [differentiable(side) for side in constraint.args]
     return constraint if all(a is b for a, b in zip(said, constraint.args, strict=True)) else constraint.copy(said)
+
+
+def has_kinks(expression: cp.Expression) -> bool:
+    """Whether a function in it has several gradients somewhere, where one tangent proves little.
+
+    >>> x = cp.Variable(3)
+    >>> has_kinks(cp.sum(cp.exp(x))), has_kinks(cp.sum(cp.exp(cp.pos(x))))
+    (False, True)
+    """
+    node: Any = expression
+    if isinstance(node, _KINKED) and not node.is_constant():
+        return True
+    return any(has_kinks(part) for part in node.args)

@@ -14,6 +14,7 @@ import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
+from ..basics.user_code import told_in
 from .algebra import Bound, Sum, Term
 from .design import Design
 
@@ -69,7 +70,8 @@ def _apart(leaf: Term, design: Design) -> list[Term]:
         theirs = parent.expression(design)
     except TypeError:  # a parent that has auxiliary variables has no expression to add to
         return [leaf]
-    mine = leaf.expression(design)
+    with told_in(f"the term '{leaf.name}'"):
+        mine = leaf.expression(design)
     if not isinstance(mine, cp.Expression) or _beyond(mine, theirs) is None:
         return [leaf]
     return [parent, Addition(leaf, parent)]

@@ -10,9 +10,10 @@ from scipy import sparse
 
 from ..basics.checks import Array
 from ..basics.errors import ConvexityError
-from .design import Design
+from ..certificate.lagrangian import LagrangianBound
+from .design import Design, Point
 
-__all__ = ["jacobians", "linearise", "row_size"]
+__all__ = ["all_jacobians", "jacobians", "linearise", "row_size", "tangent_into"]
 
 
 def linearise(expression: cp.Expression, design: Design, weights: Array) -> tuple[float, Array, Array]:
@@ -22,25 +23,54 @@ def linearise(expression: cp.Expression, design: Design, weights: Array) -> tupl
     return value, np.ravel(examples @ weights), np.ravel(steps @ weights)
 
 
+def tangent_into(
+    bound: LagrangianBound, expression: cp.Expression, weights: Array, point: Point, design: Design
+) -> None:
+    """Add weights @ expression by its tangent at the point: below a convex function, and exact for a linear one.
+
+    Raises:
+        ConvexityError: a function without a gradient, or a candidate outside its domain.
+    """
+    design.set(point)
+    value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
+    examples, steps, *own = (np.ravel(part @ weights) for part in all_jacobians(expression, design))
+    value -= float(examples @ point.new_examples) + float(steps @ point.steps)
+    for name, slope in zip(design.samplings, own, strict=True):
+        value -= float(slope @ point.of(name).steps)
+        bound.samplings[name].add_linear(0.0, np.zeros(len(design)), slope)
+    bound.add_linear(value, examples, steps)
+
+
 def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:
     """(L, N) derivatives of each entry by the examples and by the steps of each level, sparse or dense.
 
     Raises:
         ConvexityError: a function without a gradient, or a candidate outside its domain.
     """
+    first, second, *_ = all_jacobians(expression, design)
+    return first, second
+
+
+def all_jacobians(expression: cp.Expression, design: Design) -> list[Any]:
+    """`jacobians`, and (L, N) derivatives by the steps of each of several samplers."""
     found = _gradients(expression)
     result = []
     for variable, unit in (
         (design.new_variable, design.reference.new_examples),
         (design.step_variable, design.reference.steps),
+        *((each.step_variable, design.reference.of(name).steps) for name, each in design.samplings.items()),
     ):
-        if not isinstance(variable, cp.Variable) or variable.id not in found:
+        behind = next(iter(variable.variables()), None)
+        if behind is None or behind.id not in found:
             result.append(np.zeros((len(design), expression.size)))
             continue
-        if found[variable.id] is None:
+        gradient = found[behind.id]
+        if gradient is None:
             raise ConvexityError("its gradient does not exist at the candidate (outside the domain)")
-        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ found[variable.id])
-    return result[0], result[1]
+        if behind is not variable:  # a design on the upper levels of another one
+            gradient = gradient[-len(design) :]
+        result.append(sparse.diags(1 / np.where(unit > 0, unit, 1.0)) @ gradient)
+    return result
 
 
 def _gradients(expression: cp.Expression) -> dict[int, sparse.csr_array | None]:

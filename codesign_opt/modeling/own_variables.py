@@ -14,20 +14,24 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.errors import ConvexityError
+from ..basics.user_code import told_in
 from ..solvers.conic.solve import solve_conic
 from .design import Design
 from .differentiable import differentiable, differentiable_row
 from .standard_form import StandardForm, standard_form
 
-__all__ = ["as_stated_pair", "own_variables", "refuse_whole_numbers", "settle"]
+__all__ = ["own_variables", "refuse_whole_numbers", "settle", "stated_pair"]
 
 _ROUNDS = 3
 _SURE = 10.0
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
-def as_stated_pair(made: Any, name: str) -> tuple[Any, list[cp.Constraint]]:
-    """(expression, constraints on variables of its own) behind what `expression(design)` returned."""
+def stated_pair(term: Any, design: Design) -> tuple[Any, list[cp.Constraint]]:
+    """(expression, constraints on variables of its own) behind what a term's `expression(design)` returns."""
+    name = term.name
+    with told_in(f"the term '{name}'"):
+        made = term.expression(design)
     if not isinstance(made, tuple):
         return differentiable(made) if isinstance(made, cp.Expression) else made, []
     if len(made) != 2 or not isinstance(made[1], (list, tuple)):
@@ -65,11 +69,12 @@ def settle(
     stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
     wanted = own_variables(stated, design)
     excess, total = cp.Variable(nonneg=True), cp.Variable()
+    limits = [excess >= 0, *(row <= excess for row in rows), *constraints]
+    limits += [total == 0] if objective is None else [objective <= total]
+    form = standard_form(cp.Problem(cp.Minimize(_PRICE * excess + total), limits))
     size, near = 1.0, None
     for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
-        cost = _PRICE * excess + (0.0 if objective is None else objective / size)
-        limits = [cost <= total, *(row <= excess for row in rows), *constraints]
-        near = _solve(standard_form(cp.Problem(cp.Minimize(total), limits)), design, wanted, near)
+        near = _solve(form.priced(total, 1 / size), design, wanted, near)
         value = None if objective is None else objective.value
         if near is None or value is None or not np.all(np.isfinite(value)):
             break

@@ -14,13 +14,14 @@ from ..basics.checks import Array, Indices, Mask, choice
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from .algebra import Bound, Term
-from .composition import Composite, Declared, add_tangent, declared, dual_of, tried, weighted_sensitivities
-from .constraints import BoxConstraint, Constraint, as_named
+from .composition import Composite, Declared, declared, dual_of, tried, weighted_sensitivities
+from .constraints import BoxConstraint, as_named
 from .curvature import blamed, clipped
 from .design import Design, Point
-from .gradients import jacobians, row_size
+from .gradients import jacobians, row_size, tangent_into
 from .parameters import amount
 from .shapes import Monotone
+from .stated_rows import stated_rows
 
 __all__ = ["SoftConstraint"]
 
@@ -89,6 +90,14 @@ class SoftConstraint(Composite):
     def needs_examples(self) -> bool:
         return True if self.bound is None else super().needs_examples
 
+    @property
+    def nested(self) -> bool:  # type: ignore[override]
+        """Violations of levels are a sum that fewer levels make smaller; that of a bound falls with its term."""
+        if self.bound is not None:
+            return super().nested
+        what = self.what.what
+        return isinstance(what, (BoxConstraint, Monotone)) and what.nested
+
     def violation(self, design: Design, point: Point) -> float:
         """Sum of the violations at a point (squared: their root sum of squares), in the constraint's own units."""
         found = self._amount(design, point)
@@ -102,8 +111,7 @@ class SoftConstraint(Composite):
         """(N,) what the square of each row counts: 1 / log_width of a level, which makes their sum an integral."""
         if self.bound is not None:
             return np.ones(1)
-        for variable in design.variables:
-            variable.value = np.ones(len(design))
+        design.set_to_reference()
         rows = [_flat(row) for row, _ in self._rows(design)]
         if not isinstance(self.what.what, (BoxConstraint, Monotone)):
             return np.ones(sum(row.size for row in rows))
@@ -132,9 +140,7 @@ class SoftConstraint(Composite):
 
     def _rows(self, design: Design) -> list[tuple[cp.Expression, bool]]:
         """(expression that must be <= 0, whether it must be 0) of each row of a constraint."""
-        what = self.what.what
-        produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
-        rows = produced if isinstance(produced, (list, tuple)) else [produced]
+        rows = stated_rows(self.what, design)
         own = {variable.id for variable in design.variables}
         for row in rows:
             if isinstance(row, cp.Constraint) and not {variable.id for variable in row.variables()} <= own:
@@ -169,8 +175,7 @@ class SoftConstraint(Composite):
             size = max(abs(self.bound.limit), part.moving if np.isfinite(part.moving) else 0.0) or 1.0
             excess = cp.reshape((part.expression - self.bound.limit) / size, (1,), order="C")
             return part.auxiliary, np.array([size]), excess, cp.Constant(np.zeros(1))
-        for variable in design.variables:
-            variable.value = np.ones(len(design))
+        design.set_to_reference()
         rows = [(_flat(row), both) for row, both in self._rows(design)]
         sizes = [np.full(row.size, row_size(row, 0.0).max()) for row, _ in rows]
         over = cp.hstack([row / size[0] for (row, _), size in zip(rows, sizes, strict=True)])
@@ -206,7 +211,7 @@ class SoftConstraint(Composite):
             return tried(bound, slopes, self.inside, point, design, auxiliary[2:])
         try:
             rows = cp.hstack([_flat(row) for row, _ in self._rows(design)])
-            add_tangent(bound, rows, slopes, point, design)
+            tangent_into(bound, rows, slopes, point, design)
         except ConvexityError:  # a function without a gradient
             bound.constant = -np.inf
         return True

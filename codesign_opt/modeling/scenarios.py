@@ -120,7 +120,9 @@ def _any_design(term: Composite, point: Point) -> Design | None:
     """A design of the levels that the parts state; None where all parts take any levels."""
     stated = (leaf.stated_levels for leaf in term.components())
     levels = next((levels for levels in stated if levels is not None), None)
-    return None if levels is None else Design.declare(levels, reference=point)
+    whose = [leaf.whose for leaf in term.components() if leaf.whose is not None]
+    counts = {each.name: each.counts for each in whose}
+    return None if levels is None else Design.declare(levels, reference=point, samplings=counts)
 
 
 def _average_score(scores: Sequence[tuple[float, Coefficients]]) -> Coefficients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -12,6 +12,7 @@ from ..basics.checks import Array, choice, number
 from ..basics.errors import EmptySelectionError
 from .constraints import UNITS, Constraint, Number, sigma_range
 from .design import Design, Point
+from .parameters import amount, is_parameter
 from .step_limits import StepLimits
 
 __all__ = ["Monotone", "Share"]
@@ -22,16 +23,20 @@ class Share(Constraint):
     """At most a fraction of all examples (or steps) inside a range of sigma, as a linear bound.
 
     sum over the range <= at_most x sum over all levels. A bin on the edge of the range counts in
-    proportion to its overlap in log sigma, so that refining the levels changes nothing.
+    proportion to its overlap in log sigma, so that refining the levels changes nothing. `at_most` is a number or a
+    cp.Parameter.
     """
 
-    at_most: float
+    at_most: Any
     low: float
     high: float
     quantity: str = "examples"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at_most", number(self.at_most, "Share.at_most", nonnegative=True, maximum=1.0))
+        if not is_parameter(self.at_most):
+            object.__setattr__(self, "at_most", number(self.at_most, "Share.at_most", nonnegative=True, maximum=1.0))
+        else:
+            amount(self.at_most, "Share.at_most")
         object.__setattr__(self, "low", number(self.low, "Share.low", positive=True))
         object.__setattr__(self, "high", number(self.high, "Share.high", positive=True))
         if not self.low < self.high:

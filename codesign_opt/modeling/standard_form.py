@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cvxpy as cp
 import numpy as np
@@ -35,6 +35,12 @@ class StandardForm:
         none = np.zeros(0, dtype=np.intp)
         found = [self._of(v) for v in variables if isinstance(v, cp.Variable)]
         return np.concatenate([none, *(none if each is None else each for each in found)])
+
+    def priced(self, variable: cp.Variable, price: float) -> StandardForm:
+        """The same form with another cost of one variable."""
+        cost = self.program.cost.copy()
+        cost[self.columns([variable])] = price
+        return replace(self, program=replace(self.program, cost=cost))
 
     def _of(self, variable: cp.Variable) -> Indices | None:
         return self.by_id.get(variable.id, self.by_name.get(variable.name()))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -14,7 +14,7 @@ from ..basics.checks import Array, Indices, choice, number
 from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
 from ..ingredients.prices import Prices
 from ..models.coefficients import Coefficients
-from .algebra import Term, check_table
+from .algebra import Fixed, Term, check_table
 from .design import Design, Point
 
 __all__ = ["Compute", "ScoreError", "Smooth", "Steps", "Truncation"]
@@ -254,28 +254,14 @@ class ScoreError(Term):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Truncation(Term):
+class Truncation(Fixed):
     """What no design at this stopping point can change: E0 + E_init (docs/theory.md sections 1 and 2)."""
 
     structured: ClassVar[bool] = True
-    scales_itself: ClassVar[bool] = True
-    monotone: ClassVar[bool] = True
     table: Coefficients
 
     def __post_init__(self) -> None:
         check_table(self.table, "Truncation")
-
-    @property
-    def known_convex(self) -> bool:
-        return True
-
-    @property
-    def fixed(self) -> bool:
-        return True
-
-    @property
-    def needs_examples(self) -> bool:
-        return False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -337,6 +323,14 @@ class Compute(Term):
     @property
     def owner(self) -> Prices:
         return self.prices
+
+    def over(self, samplings: Sequence[Any]) -> Iterator[tuple[float, Term]]:
+        """The training that all samplers share, and the sampling of each."""
+        if self.part != "sampling":
+            yield 1.0, Compute(self.prices, "training")
+        for each in samplings if self.part != "training" else ():
+            prices = self.prices if each.images is None else self.prices.with_images(each.images)
+            yield 1.0, each(Compute(prices, "sampling"))
 
     @property
     def both(self) -> Compute:

@@ -15,12 +15,12 @@ from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from ..ingredients.process import EDM
 from ..ingredients.training_run import TrainingRun
+from ..modeling.prediction import predict
 from ..models.base import Model, check_model
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
-from .prediction import predict
 
 __all__ = ["Audit", "audit", "audit_text"]
 

@@ -21,6 +21,7 @@ from ..ingredients.levels import Levels
 from ..modeling import Bound, Constraint, Design, Named, Point, ScoreError, Sum, Term, Truncation, named
 from ..modeling.constraints import BoxConstraint, as_named
 from ..modeling.design import Box
+from ..modeling.own_variables import stated_pair
 from ..modeling.shared_parameters import SharedParameters
 from ..models.coefficients import Coefficients
 from ..programs.problem import Problem
@@ -146,8 +147,10 @@ def _terms(
         nonnegative &= positive
         if type(leaf) is SharedParameters and near is not None:
             parts.append((weight, shared_below(leaf, near, interval, table.levels)))
-        elif leaf.nested:
+        elif leaf.nested and _selects(leaf, table):
             parts.append((weight, Above(leaf)))
+        elif leaf.nested and positive:
+            missing.append(f"{leaf.name} is taken as 0, the least it can be: it is about levels of the interval alone")
         elif positive:
             missing.append(f"{leaf.name} is taken as 0, the least it can be: it does not say that it is nested")
         else:
@@ -159,7 +162,24 @@ def _terms(
 def _nonnegative(study: Study, leaf: Term, stop: float) -> bool:
     """Whether cvxpy's rules show that the term is at least 0 for every design at this stopping point."""
     declared = study.problem(stop).declaration
-    return bool(leaf.formulation(declared.design(declared.neutral))[0].is_nonneg())
+    design = declared.design(declared.neutral)
+    if leaf.formulation(design)[0].is_nonneg():
+        return True
+    try:  # without the variables by which it is declared
+        return bool(stated_pair(leaf, design)[0].is_nonneg())
+    except TypeError:
+        return False
+
+
+def _selects(leaf: Term, table: Coefficients) -> bool:
+    """Whether the term is about any of the levels that all stopping points of the interval share."""
+    levels = Levels(table.levels.edges[_BELOW:])
+    ones = np.ones(len(levels))
+    try:
+        leaf.formulation(Design.declare(levels, reference=Point(ones, 0 * ones, ones)))
+    except EmptySelectionError:
+        return False
+    return True
 
 
 def _constraints(study: Study, table: Coefficients, low: float) -> tuple[list[Named], tuple[str, ...]]:
@@ -240,6 +260,10 @@ class Above(Term):
         return self.whole.scales_itself
 
     @property
+    def bounded_by_duals(self) -> bool:  # type: ignore[override]
+        return self.whole.bounded_by_duals
+
+    @property
     def needs_examples(self) -> bool:
         return self.whole.needs_examples
 
@@ -252,8 +276,6 @@ class Above(Term):
     def value(self, design: Design, point: Point) -> float:
         design.set(point)
         cut = Point(point.new_examples[_BELOW:], point.spent[_BELOW:], point.steps[_BELOW:])
-        if self.linear_prices(design) is None:
-            return float(np.asarray(self.expression(design).value).item())
         return self.whole.value(design.above(_BELOW), cut)
 
     def linear_prices(self, design: Design) -> tuple[Array, Array, float] | None:
@@ -269,6 +291,7 @@ class Above(Term):
         self, bound: LagrangianBound, weight: float, point: Point, design: Design, auxiliary: Sequence[cp.Constraint]
     ) -> bool:
         """The whole term's own bound, where it is one of powers, logarithms and prices."""
+        design.set(point)
         cut = Point(point.new_examples[_BELOW:], point.spent[_BELOW:], point.steps[_BELOW:])
         own = LagrangianBound(len(design) - _BELOW, cut.spent)
         if not self.whole.add_solved(own, weight, cut, design.above(_BELOW), auxiliary) or own.parts:

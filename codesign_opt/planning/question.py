@@ -14,6 +14,7 @@ from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Discretization, GramDiscretization, ScoreError, Sum, Term, Truncation
+from ..modeling.parameters import settled
 from ..models.base import Model, check_model
 from ..models.coefficient_batch import CoefficientBatch
 from ..models.coefficients import Coefficients
@@ -64,8 +65,8 @@ class Study:
             put(self, "budget", number(self.budget, "budget", positive=True))
         if self.steps is not None:
             put(self, "steps", number(self.steps, "steps", positive=True))
-        put(self, "constraints", tuple(self.constraints))
-        put(self, "terms", tuple(self.terms))
+        put(self, "constraints", tuple(settled(what) for what in self.constraints))
+        put(self, "terms", tuple(settled(term) for term in self.terms))
         put(self, "levels", integer(self.levels, "levels", minimum=2))
         put(self, "tolerance", number(self.tolerance, "tolerance", positive=True))
 

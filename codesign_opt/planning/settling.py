@@ -8,9 +8,9 @@ from ..basics.causes import BIAS, FLOOR, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, NotCertifiedError
 from ..ingredients.grids import check_grid, steps_on_levels
+from ..modeling.prediction import predict
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
-from .prediction import predict
 from .question import Study
 from .real_steps import START
 

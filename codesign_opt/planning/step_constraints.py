@@ -18,6 +18,7 @@ from ..basics.errors import ConvexityError
 from ..modeling import Bound, Constraint, Design, Named, named
 from ..modeling.constraints import as_named
 from ..modeling.design import Box, Point
+from ..modeling.stated_rows import stated_rows
 from ..modeling.step_limits import StepLimits
 from ..programs.rows import jacobians
 
@@ -64,16 +65,11 @@ def step_constraints(constraints: Sequence[Any], design: Design) -> StepConstrai
     return StepConstraints(limits, tuple(rest))
 
 
-def _rows(item: Named, design: Design) -> list[cp.Constraint]:
-    what: Any = item.what.constraints(design) if isinstance(item.what, Constraint) else item.what(design)  # type: ignore[operator]
-    return list(what) if isinstance(what, (list, tuple)) else [what]
-
-
 def _of_rows(item: Named, design: Design) -> tuple[list[StepLimits], Any]:
     """Limits behind the rows of a constraint in cvxpy, and the constraint without those rows; None for nothing."""
     told: list[StepLimits] = []
     known: set[int] = set()
-    rows = _rows(item, design)
+    rows = stated_rows(item, design)
     for index, row in enumerate(rows):
         box = _level_box(row, design)
         limits = None if box is None else _limits(box, row, design)
@@ -86,7 +82,7 @@ def _of_rows(item: Named, design: Design) -> tuple[list[StepLimits], Any]:
         return told, None
 
     def left(other: Design) -> list[cp.Constraint]:
-        return [row for index, row in enumerate(_rows(item, other)) if index not in known]
+        return [row for index, row in enumerate(stated_rows(item, other)) if index not in known]
 
     return told, named(item.name, left)
 

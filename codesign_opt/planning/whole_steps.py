@@ -13,13 +13,13 @@ from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import least_steps
+from ..modeling.prediction import predict
 from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .admitted import Admitted
 from .grid_fit import MOST_STEPS, GridFit, family_grids
 from .grid_search import GridSearch
-from .prediction import predict
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle

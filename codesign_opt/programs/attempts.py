@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -16,13 +17,14 @@ from ..modeling.design import Box, Design, Point
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
-from .conflicts import diagnose
+from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
-from .needs import check_open
-from .proof import certify, relative_gap
+from .needs import check_open, unreachable
+from .proof import certify, raised, relative_gap
 from .reference import first_reference
+from .sampling_reference import first_of_samplings
 from .solver import Solver
 from .structure import Structure, structure_of
 from .unlimited import refuse_unlimited
@@ -33,6 +35,8 @@ _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
+_EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
+_ROUNDING = 1e-6  # of examples: fewer may stand for none
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -49,6 +53,8 @@ def solve_declared(
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
     check_open(program)
+    if least := unreachable(program):
+        refuse_unreachable(program, least, first_point(program))
     attempts: list[dict[str, Any]] = []
     structure = None if method == "declared" else structure_of(program)
     reference, best = (None, None) if structure is None else _structured(program, structure, tolerance, attempts)
@@ -59,8 +65,8 @@ def solve_declared(
     if reference is None:
         reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
-    diagnosed, nearest = False, None
-    for index in range(_MAX_ROUNDS if majorised else _MAX_ATTEMPTS):
+    diagnosed, nearest, lower = False, None, -np.inf
+    for index in range(_MAX_ROUNDS):
         compiled, found = _attempt(program, reference, tolerance, solver, attempts)
         unbounded = attempts[-1]["status"].startswith("unbounded")
         lost = found is None or found.certificate.infeasibility > _NOTICEABLE
@@ -68,6 +74,10 @@ def solve_declared(
             diagnosed, nearest = True, diagnose(program, reference)
         if found is not None and (best is None or _badness(found.certificate) < _badness(best.certificate)):
             best = found
+        if found is not None and not lost and found.certificate.relative_gap >= 0:
+            lower = max(lower, found.certificate.lower_bound)
+        best = min((s for s in (_against(best, lower), _against(found, lower)) if s is not None),
+                   key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
         if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
         elif found is not None and not _astray(found, reference):
@@ -78,7 +88,7 @@ def solve_declared(
             on_attempt(attempts[-1])
         if best is not None and best.certificate.optimal:
             break
-        if solver.out_of_time or (index >= _MAX_ATTEMPTS and not _improving(attempts)):
+        if solver.out_of_time or (index + 1 >= _MAX_ATTEMPTS and not _improving(attempts, majorised)):
             break
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
@@ -92,21 +102,38 @@ def _attempt(
     begun = perf_counter()
     compiled = compile_problem(program, reference, program.box)
     built = perf_counter()
-    status = solver.run(compiled.declared)
     record: dict[str, Any] = {
-        "attempt": len(attempts) + 1, "solver": solver.name, "status": status, "build_seconds": built - begun,
+        "attempt": len(attempts) + 1, "solver": solver.name, "status": "", "build_seconds": built - begun,
     }  # fmt: skip
     attempts.append(record)
+    # of what has kinks the conic dual alone proves anything as a rule
+    stages = [_by_conic_dual, _by_cvxpy] if compiled.kinked and solver.plain else [_by_cvxpy, _by_conic_dual]
     found = None
-    if status.startswith("optimal") and _has_values(compiled.design):
-        found = _candidate(compiled, tolerance, attempts)
-    if (found is None or not found.certificate.optimal) and not solver.out_of_time:
-        found = _by_conic_dual(compiled, found, tolerance, attempts, solver)
+    for stage in stages:
+        found = stage(compiled, found, tolerance, attempts, solver)
+        if (found is not None and (found.certificate.optimal or _promising(found, attempts))) or solver.out_of_time:
+            break
     record["solve_seconds"] = perf_counter() - built
     if found is not None:
         record["relative_gap"] = found.certificate.relative_gap
         record["infeasibility"] = found.certificate.infeasibility
     return compiled, found
+
+
+def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
+    """Whether declaring the program anew around an early candidate is worth more than another solver's answer."""
+    return len(attempts) <= _EARLY and _badness(found.certificate) <= _CLOSE
+
+
+def _against(found: Solved | None, lower: float) -> Solved | None:
+    """A candidate against the best bound of any attempt: all are about one program."""
+    if (
+        found is None
+        or found.certificate.optimal
+        or not found.certificate.lower_bound < lower <= found.certificate.value
+    ):
+        return found
+    return replace(found, certificate=raised(found.certificate, found.compiled, found.point, lower))
 
 
 def _astray(found: Solved, reference: Point) -> bool:
@@ -128,10 +155,16 @@ def _explain(
         refuse_unlimited(program, point)
 
 
-def _improving(attempts: list[dict[str, Any]]) -> bool:
-    """Whether the last rounds got nearer to a proof than those before them."""
+def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
+    """Whether the last rounds got so much nearer to a proof that more of them are worth their time.
+
+    Rounds of majorising gain little each. Others gain where the reference was far from the optimum, and then a lot.
+    """
     gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
-    return min(gaps[-_MAX_ATTEMPTS:]) < 0.9 * min(gaps[:-_MAX_ATTEMPTS], default=np.inf)
+    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
+    if not majorised and min(gaps) < _FEASIBLE:
+        return False  # nearer than that a solver does not get by more rounds
+    return min(gaps[-last:]) < enough * min(gaps[:-last], default=np.inf)
 
 
 def _structured(
@@ -211,6 +244,8 @@ def _kinks(best: Solved | None) -> str:
 
 def first_point(program: Declaration) -> Point:
     """Where the first attempt is declared; a quantity that nothing depends on costs nothing."""
+    if program.samplings:
+        return first_of_samplings(program)
     none = np.zeros(len(program.levels))
     examples = program.new_examples
     if examples is None and not program.decides_examples:
@@ -240,7 +275,20 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
     for point in _points(compiled):
         proof = certify(compiled, multipliers, point, tolerance)
         found.append(Solved(point, compiled, multipliers, proof, attempts))
+        if proof.optimal:
+            break
     return min(found, key=lambda solved: _badness(solved.certificate))
+
+
+def _by_cvxpy(
+    compiled: Compiled, found: Solved | None, tolerance: float, attempts: list[dict[str, Any]], solver: Solver
+) -> Solved | None:
+    """The better of `found` and the candidates of the program as cvxpy solves it, by the separable Lagrangian."""
+    attempts[-1]["status"] = status = solver.run(compiled.declared)
+    if not (status.startswith("optimal") and _has_values(compiled.design)):
+        return found
+    candidate = _candidate(compiled, tolerance, attempts)
+    return candidate if found is None else min(found, candidate, key=lambda solved: _badness(solved.certificate))
 
 
 def _by_conic_dual(
@@ -253,6 +301,7 @@ def _by_conic_dual(
     solution = None
     for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
         solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
         if solution.has_point:
             found = _better_by(form, solution, compiled, found, tolerance, attempts)
         if (found is not None and found.certificate.optimal) or solver.out_of_time:
@@ -269,15 +318,20 @@ def _better_by(
     attempts: list[dict[str, Any]],
 ) -> Solved:
     design = compiled.design
-    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps)):
+    own = ((design.samplings[name].step_variable, columns) for name, columns in form.samplings.items())
+    for variable, columns in ((design.new_variable, form.examples), (design.step_variable, form.steps), *own):
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
     point = _repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
-    multipliers = form.multipliers(solution, compiled.rows, compiled.unit)
-    proof = certify(compiled, multipliers, point, tolerance, conic=lower)
-    tried = [Solved(point, compiled, multipliers, proof, attempts)]
+    if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
+        lower = max(lower, found.certificate.lower_bound)
+    multipliers = form.multipliers(solution.dual, compiled)
+    tried = [
+        Solved(each, compiled, multipliers, certify(compiled, multipliers, each, tolerance, conic=lower), attempts)
+        for each in (point, *_with_nothing(compiled, point))
+    ]
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
         tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
@@ -291,7 +345,22 @@ def _points(compiled: Compiled) -> list[Point]:
                for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
     for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
         point = term.recovered(compiled.design, point, auxiliary)
-    return [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
+    found = [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
+    return found + _with_nothing(compiled, first)
+
+
+def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
+    """The same without new examples, or without those of a rounding, where spent ones are enough.
+
+    A solver keeps away from zero, and relative to rows through zero next to nothing is as much as anything.
+    """
+    new, spent = point.new_examples, point.spent
+    if compiled.design.fixed_examples or not np.any((new > 0) & (spent > 0)):
+        return []
+    least = np.maximum(compiled.box.examples_low - spent, 0.0)
+    few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
+    rounded = [np.where(some, least, new) for some in (spent > 0, few)]
+    return [Point(examples, spent, point.steps) for examples in rounded if np.any(examples != new)]
 
 
 def _repaired(compiled: Compiled) -> Point:
@@ -315,7 +384,7 @@ def _repaired(compiled: Compiled) -> Point:
         if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
             share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
             examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
-    return Point(examples, point.spent, steps)
+    return Point(examples, point.spent, steps, point.samplings)
 
 
 def _badness(certificate: Certificate) -> float:
@@ -331,5 +400,8 @@ def _flattened(reference: Point, design: Design, index: int) -> Point:
         return values if fixed else weight * values + (1 - weight) * values.mean()
 
     return Point(
-        flat(reference.new_examples, design.fixed_examples), reference.spent, flat(reference.steps, design.fixed_steps)
+        flat(reference.new_examples, design.fixed_examples),
+        reference.spent,
+        flat(reference.steps, design.fixed_steps),
+        {name: flat(steps, False) for name, steps in reference.samplings.items()},
     )

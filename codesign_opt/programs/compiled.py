@@ -13,6 +13,7 @@ from ..basics.checks import Array
 from ..certificate.verdict import Certificate
 from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
+from ..modeling.differentiable import has_kinks
 from ..modeling.own_variables import own_variables, settle
 from .declaration import Declaration
 from .rows import PLACEHOLDER, BudgetRow, Row
@@ -51,6 +52,15 @@ class Compiled:
     def terms(self) -> list[tuple[float, Term]]:
         """(weight, term) of the objective."""
         return [(leaf.weight, leaf.term) for leaf in self.leaves]
+
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether a part of the user's has kinks or variables of its own: tangents of it prove little or nothing."""
+        parts = [leaf.expression for leaf in self.leaves if not leaf.term.scales_itself]
+        for row in self.rows:
+            if row.bound is None or not all(term.scales_itself for _, term in row.bound.term.leaves()):
+                parts.append(row.stated)
+        return any(has_kinks(part) for part in parts) or bool(own_variables(parts, self.design))
 
     def set(self, point: Point) -> None:
         """Give the variables the values that make the expressions, where there are any, equal to `point`."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import cvxpy as cp
+import numpy as np
 
 from ..basics.errors import InfeasibleError
 from ..basics.wording import quantity
-from ..modeling.design import Point
+from ..modeling.algebra import Bound
+from ..modeling.constraints import Named
+from ..modeling.design import Box, Point
+from .compiled import compile_problem
 from .declaration import Declaration
 from .elastic import Give, least_relaxation
-from .needs import Needs, needs_of
+from .needs import Needs, needs_of, plentiful
 from .refutation import Refutation, Starvation, refutation, starvation
+from .scaling import rows_of
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "refuse_unreachable"]
 
 _NOTICEABLE = 1e-9  # relative amounts below are rounding
 
@@ -49,10 +57,77 @@ def diagnose(program: Declaration, start: Point) -> Point | None:
     raise InfeasibleError(_message(conflicts, starved), conflicts)
 
 
+def refuse_unreachable(program: Declaration, least: dict[str, float], start: Point) -> None:
+    """Raise InfeasibleError for bounds on terms below their `least` value, each of which is its own proof.
+
+    No other constraint can help. Amounts are counted from what unlimited examples and steps leave: a limit of minus one
+    is far from anything, and its distance has no digits of an error of 1e-6.
+    """
+    limits = {i.name: i.what.limit for i in program.constraints if i.name in least and isinstance(i.what, Bound)}
+    raised = replace(program, constraints=tuple(_limited(item, least) for item in program.constraints))
+    found = None if _leave_plenty(raised, least) else least_relaxation(raised, start, list(least))
+    conflicts, remedies = [], []
+    for name, bottom in least.items():
+        relaxed = bottom if found is None else bottom + found.gives[name].amounts[0]
+        amount = relaxed - limits[name]
+        conflicts.append({
+            "name": name, "limit": limits[name], "relaxed": relaxed, "amount": amount, "amounts": (amount,),
+            "together": (amount,),
+        })  # fmt: skip
+        remedies.append(f"raise the limit of '{name}' {'above' if found is None else 'to'} {quantity(relaxed)}")
+    said = " and ".join(_claim(conflict) for conflict in conflicts)
+    raise InfeasibleError(
+        f"Infeasible: {said} cannot be met by any number of examples and steps; {' and '.join(remedies)}.", conflicts
+    )
+
+
+def _limited(item: Named, limits: dict[str, float]) -> Named:
+    if item.name not in limits or not isinstance(item.what, Bound):
+        return item
+    return Named(item.name, Bound(item.what.term, limits[item.name]))
+
+
+def _leave_plenty(program: Declaration, unreached: dict[str, float]) -> bool:
+    """Whether all other constraints hold with as many examples and steps as can be computed with."""
+    others = replace(program, constraints=tuple(i for i in program.constraints if i.name not in unreached))
+    point = plentiful(program, 1e25)
+    compiled = compile_problem(others, program.neutral, Box.empty(len(program.levels)), declare=False)
+    compiled.set(point)
+    return compiled.infeasibility(point) <= _NOTICEABLE
+
+
 def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
     """How far this constraint alone must give; None where no relaxation of it suffices."""
-    found = least_relaxation(program, point, [name], needs)
+    found = least_relaxation(*_without_idle(program, point, name), [name], needs)
     return None if found is None else found.gives[name]
+
+
+def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point]:
+    """The same, and the same point, with none of what rows only charge for: that leaves the most room for all else.
+
+    A solver that may choose it chooses anything, up to a size beside which the rest has no digits.
+    """
+    design, box = program.design(program.neutral), program.box
+    touched = {"examples": False, "steps": False}
+    for item in program.constraints:
+        if item.name in program.budgets or (item.name in program.boxes and item.name != soft):
+            continue
+        rows = rows_of(item, design)
+        used = {v.id for row in rows for e in (row.stated, *row.auxiliary) for v in e.variables()}
+        for what, variable in (("examples", design.new_variable), ("steps", design.step_variable)):
+            touched[what] |= isinstance(variable, cp.Variable) and variable.id in used
+    decided = {"examples": program.decides_examples, "steps": program.decides_steps}
+    idle = [what for what in decided if decided[what] and not touched[what]]
+    prices = [price for budget in program.budgets.values() for price in (budget.example, budget.step)]
+    if len(idle) == sum(decided.values()) or any(np.any(price < 0) for price in prices):
+        return program, point  # prices alone decide between them, or pay for some
+    if "examples" in idle:
+        least = np.maximum(box.examples_low, program.spent)
+        program, point = replace(program, examples=least), Point(least - program.spent, program.spent, point.steps)
+    if "steps" in idle:
+        program = replace(program, steps=box.steps_low)
+        point = Point(point.new_examples, program.spent, box.steps_low)
+    return program, point
 
 
 def _matters(give: Give | None) -> bool:
@@ -85,7 +160,7 @@ def _message(conflicts: list[dict[str, Any]], starved: str) -> str:
     said = " and ".join(_claim(c) for c in conflicts)
     verdict = "cannot hold together" if len(conflicts) > 1 else "cannot be met"
     if starved:
-        verdict = f"leave no {starved}, where the error is infinite without any"
+        verdict = f"leave{'s' if len(conflicts) == 1 else ''} no {starved}, where the error is infinite without any"
     single = [_remedy(c["give"]) for c in conflicts if c["give"] is not None]
     shared = [_remedy(c["shared"]) for c in conflicts if c["shared"] is not None and _matters(c["shared"])]
     if single:

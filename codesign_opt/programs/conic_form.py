@@ -8,7 +8,7 @@ that z gives their q, exact, beside these prices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -70,6 +70,8 @@ class _Parts:
 
     def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """A part of a term that is made of others: exact, too, where it can be."""
+        if design.step_variable is not self.design.step_variable or len(design) != len(self.design):
+            return term.formulation(design)  # of one sampler, or of the upper levels, alone: as its author wrote it
         return self.stated(term), []
 
 
@@ -83,6 +85,7 @@ def _has_exact_bound(term: Term, design: Design) -> bool:
         fixed_examples=ones if design.fixed_examples else None,
         fixed_steps=ones if design.fixed_steps else None,
     )
+    bound.samplings = {name: LagrangianBound(len(design), design.reference.spent) for name in design.samplings}
     return term.add_to(bound, 1.0, design.reference)
 
 
@@ -94,6 +97,7 @@ class ConicForm:
         program: all of it, the built-in parts included: this is what is solved.
         kept: (R,) rows of what the user wrote, level bounds left out.
         examples, steps: columns of the design; empty where a quantity is given.
+        samplings: columns of each sampler's steps, where several share the training.
         terms: the built-in parts, `numbers` their columns q.
         rows: for each row of the compiled program, the conic rows r <= 0 or r == 0 that say so, in order.
         auxiliary: (N,) columns that must vanish from c + A'z: neither design, nor numbers, nor of built-in parts.
@@ -111,6 +115,7 @@ class ConicForm:
     auxiliary: Mask
     linear: Mask
     sized: Mask
+    samplings: Mapping[str, Indices] = field(default_factory=dict)
 
     def solve(
         self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
@@ -150,13 +155,19 @@ class ConicForm:
             tries.append(self.auxiliary | used)
         return [users.corrected(dual, free) for free in tries]
 
-    def multipliers(self, solution: ConicSolution, rows: Sequence[Row], unit: float) -> list[Array]:
-        """(N,) multipliers per unit of each of the user's rows, as the solver gave them."""
+    def unscaled(self, solution: ConicSolution, dual: Array) -> Array:
+        """(R,) a dual of the scaled kept rows, in the program's own units; 0 for the other rows."""
+        full = np.zeros(len(self.kept))
+        full[self.kept] = dual
+        return solution.balance.dual(full)
+
+    def multipliers(self, dual: Array, compiled: Compiled) -> list[Array]:
+        """(N,) multipliers per unit of each of the user's rows, in a dual (R,)."""
         found = []
-        for row, conic in zip(rows, self.rows, strict=True):
-            value = solution.dual[conic]
+        for row, conic in zip(compiled.rows, self.rows, strict=True):
+            value = dual[conic]
             value = value * self._signs[conic] if row.equality else np.maximum(value, 0.0)
-            found.append(value * unit / row.size)
+            found.append(value * compiled.unit / row.size)
         return found
 
     @cached_property
@@ -180,7 +191,12 @@ def _on_copies(design: Design) -> _Parts:
             (design.step_variable, design.fixed_steps),
         )
     ]
-    parts = _Parts(design, replace(design, new_variable=pairs[0][1], step_variable=pairs[1][1]))
+    own = {
+        name: replace(each, step_variable=cp.Variable(size, nonneg=True, name=f"{_OURS}{each.step_variable.name()}"))
+        for name, each in design.samplings.items()
+    }
+    pairs += [(each.step_variable, own[name].step_variable) for name, each in design.samplings.items()]
+    parts = _Parts(design, replace(design, new_variable=pairs[0][1], step_variable=pairs[1][1], samplings=own))
     parts.constraints += [copy == variable for variable, copy in pairs if copy is not variable]
     return parts
 
@@ -210,7 +226,8 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
     examples, steps = form.columns([design.new_variable]), form.columns([design.step_variable])
     numbers, inner = form.columns(parts.numbers), form.columns(parts.inner)
     slack_columns = [form.columns([slack]) for slack in slacks]
-    chosen = np.concatenate([examples, steps])
+    samplings = {name: form.columns([each.step_variable]) for name, each in design.samplings.items()}
+    chosen = np.concatenate([examples, steps, *samplings.values()])
     shared = program.cost != 0
     shared[np.concatenate([chosen, numbers, *slack_columns])] = True
     behind = _behind(program, inner, numbers, shared)
@@ -224,7 +241,8 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
     linear[chosen] = True
     linear &= ~_columns_of(program.matrix, rows_behind)
     if parts.behind is not parts.design:  # a copy that appears where it is made a copy and nowhere else
-        copies = form.columns([parts.behind.new_variable, parts.behind.step_variable])
+        others = [each.step_variable for each in parts.behind.samplings.values()]
+        copies = form.columns([parts.behind.new_variable, parts.behind.step_variable, *others])
         linear[chosen] = np.diff(program.matrix.indptr)[copies] == 2
     kept = ~rows_behind & ~np.isin(only, chosen)
     auxiliary[np.concatenate([chosen, numbers])] = False
@@ -234,9 +252,13 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
             auxiliary[these] = False
     rows = [row_of_column[these] for these in slack_columns]
     sized = np.zeros(len(program.cost), dtype=bool)
-    for columns, reference in ((examples, design.reference.new_examples), (steps, design.reference.steps)):
+    for columns, reference in (
+        (examples, design.reference.new_examples),
+        (steps, design.reference.steps),
+        *((columns, design.reference.of(name).steps) for name, columns in samplings.items()),
+    ):
         sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size]
-    return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized)
+    return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized, samplings)
 
 
 def _single_columns(program: ConicProgram) -> Indices:

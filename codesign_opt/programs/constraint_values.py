@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -12,6 +11,7 @@ from ..basics.checks import Array, Mask
 from ..modeling.algebra import Bound
 from ..modeling.constraints import Constraint, Named
 from ..modeling.design import Box, Design, Point
+from ..modeling.stated_rows import stated_rows
 from .budget import Budget
 
 __all__ = ["constraint_values"]
@@ -42,9 +42,7 @@ def _record(item: Named, budget: Budget | None, design: Design, point: Point) ->
     box = what.level_bounds(design) if isinstance(what, Constraint) else None
     if box is not None:
         return _of_levels(box, getattr(what, "quantity", ""), design, point)
-    produced: Any = what.constraints(design) if isinstance(what, Constraint) else what(design)
-    rows = produced if isinstance(produced, (list, tuple)) else [produced]
-    return min((_of_row(row) for row in rows), key=lambda record: record["slack"], default=_none())
+    return min((_of_row(row) for row in stated_rows(item, design)), key=lambda record: record["slack"], default=_none())
 
 
 def _none() -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..basics.checks import Array, vector
 from ..ingredients.coupling import Coupling
 from ..ingredients.levels import Levels
+from ..modeling import Sampling, Truncation
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import Constraint, Named, as_named
 from ..modeling.design import Box, Design, Point
@@ -18,6 +19,7 @@ from ..modeling.extension import bound_as_stated, leaves_as_stated
 from ..models.coefficients import Coefficients
 from .budget import Budget
 from .reference import recentred
+from .samplings import leaves_of, over, samplings_of
 from .scaling import rows_of, scaled_expression
 
 __all__ = ["Declaration", "refuse_unspent"]
@@ -41,6 +43,7 @@ class Declaration:
         budgets: the linear budgets among the constraints, by name.
         box: all bounds of single levels at once.
         boxes: names of the constraints that are in `box`.
+        samplings: the samplers that share the training, where there are several; then no steps are the program's own.
     """
 
     leaves: tuple[tuple[float, Term], ...]
@@ -54,6 +57,7 @@ class Declaration:
     budgets: Mapping[str, Budget]
     box: Box
     boxes: frozenset[str]
+    samplings: tuple[Sampling, ...] = ()
 
     @classmethod
     def of(
@@ -71,10 +75,18 @@ class Declaration:
             ValueError, TypeError: terms on different levels or tables, a wrong shape, an unusable constraint.
         """
         named = _distinct([as_named(what, i) for i, what in enumerate(constraints)])
+        samplings = samplings_of(objective, named)
+        if samplings:
+            objective, named = over(objective, named, samplings)
+            if steps is not None:
+                raise ValueError("Problem.steps cannot be given where samplers have steps of their own.")
         bounds = [item.what for item in named if isinstance(item.what, Bound)]
         everyone = [leaf for term in [objective, *(bound.term for bound in bounds)] for _, leaf in term.leaves()]
         inside = [part for leaf in everyone for part in leaf.components()]
-        levels, table = _shared_levels([*everyone, *inside]), _shared_table(everyone, inside)
+        levels = _shared_levels([*everyone, *inside])
+        table = None if samplings else _shared_table(everyone, inside)
+        for each in samplings:
+            _shared_table([each(Truncation(each.table)).inner, *leaves_of(each, [*everyone, *inside])])
         given = {"examples": examples, "steps": steps, "spent": spent}
         for name, value in given.items():
             if value is not None:
@@ -84,7 +96,7 @@ class Declaration:
             refuse_unspent("Problem.examples", given["examples"], before, levels)
         stated = cls(
             tuple(objective.leaves()), named, levels, table, given["examples"], given["steps"], before,
-            any(leaf.needs_examples for leaf in everyone), {}, Box.empty(len(levels)), frozenset(),
+            any(leaf.needs_examples for leaf in everyone), {}, Box.empty(len(levels)), frozenset(), samplings,
         )  # fmt: skip
         if not stated.uses_examples and examples is None:
             stated = replace(stated, uses_examples=stated._bounds_examples())
@@ -126,13 +138,14 @@ class Declaration:
         leaves = tuple((w * v, leaf) for w, term in self.leaves for v, leaf in leaves_as_stated(term, design))
         return Declaration(
             leaves, tuple(constraints), self.levels, self.table, self.examples, self.steps, self.spent,
-            self.uses_examples, budgets, box, frozenset(boxes),
+            self.uses_examples, budgets, box, frozenset(boxes), self.samplings,
         )  # fmt: skip
 
     @property
     def neutral(self) -> Point:
         """One example and one step everywhere: the reference of what does not depend on one."""
-        return Point(np.ones(len(self.levels)), self.spent, np.ones(len(self.levels)))
+        ones = np.ones(len(self.levels))
+        return Point(ones, self.spent, ones, {each.name: ones for each in self.samplings})
 
     @property
     def new_examples(self) -> Array | None:
@@ -165,6 +178,7 @@ class Declaration:
             final_steps=0 if table is None else table.final_steps,
             evaluations_per_step=1 if table is None else table.evaluations_per_step,
             declares=scaled_expression,
+            samplings={each.name: each.counts for each in self.samplings},
         )
 
     def recentred(self, point: Point) -> Point:

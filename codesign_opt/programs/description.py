@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.grids import grid_from_steps
 from ..modeling.constraints import Constraint
+from ..modeling.samplings import OfSampling
 from ..results.deferred import Deferred
 from ..results.plan import Plan
 from .compiled import Solved
 from .constraint_values import constraint_values
 from .declaration import Declaration
 from .rows import Row
+from .sampler_plans import MOST_NODES, sampler_plans, whole_steps
 from .sensitivities import sensitivities
 
 __all__ = ["describe"]
 
-_MOST_NODES = 1_000_000
 _SHARES = ("score", "floor", "discretization", "score_weight", "information_gain")  # of levels: terms add up
 
 
@@ -55,6 +55,7 @@ def describe(program: Declaration, solved: Solved) -> Plan:
         notes=_notes(program, solved),
         constraints=constraint_values(program.constraints, program.budgets, solved.compiled.design, point),
         sensitivities=_sensitivities(solved),
+        samplings=sampler_plans(program, solved),
         **_of_the_table(program),
     )
 
@@ -67,14 +68,7 @@ def _sensitivities(solved: Solved) -> Mapping[str, Any]:
 
 def _grid(program: Declaration, steps: Array) -> Array | None:
     """Whole steps at equal increments of the continuous step count."""
-    table = program.table
-    if table is None or not np.any(steps > 0):
-        return None
-    if steps.sum() > _MOST_NODES:
-        return None  # nobody samples so, and the nodes would fill the memory; _notes says so
-    minimum = 1 + table.final_steps
-    count = max(minimum, int(np.floor(steps.sum() + table.final_steps + 1e-6)))
-    return grid_from_steps(program.levels, steps, count, terminal=table.terminal)
+    return None if program.table is None else whole_steps(program.levels, steps, program.table)
 
 
 def _breakdown(solved: Solved) -> dict[str, float]:
@@ -149,7 +143,11 @@ def _costs(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> d
         costs["new examples"] = float(point.new_examples.sum())
     costs["steps"] = float(point.steps.sum()) + design.final_steps
     for row in solved.compiled.rows:
-        if row.bound is None or row.budget is None:
+        leaves = [] if row.bound is None else [leaf for _, leaf in row.bound.term.leaves()]
+        own = [leaf for leaf in leaves if isinstance(leaf, OfSampling) and leaf.inner.linear_prices(design) is not None]
+        costs |= {f"sampling of {leaf.sampling.name}": leaf.value(design, point)
+                  for leaf in own if leaf.inner.as_compute is not None}  # fmt: skip
+        if row.bound is None or (row.budget is None and not own):
             continue
         costs[f"{row.name}: limit"] = row.bound.limit
         costs[f"{row.name}: used"] = row.bound.term.value(design, point)
@@ -157,7 +155,7 @@ def _costs(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> d
         term, example, step, final = compute
         if not design.fixed_examples:
             costs["training"] = float(example @ point.new_examples)
-        if term.part != "training":
+        if term.part != "training" and not design.samplings:
             costs["sampling"] = float(step @ point.steps + final)
     return costs
 
@@ -195,8 +193,8 @@ def _tables(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> 
 
 def _notes(program: Declaration, solved: Solved) -> tuple[str, ...]:
     notes, point = [], solved.point
-    if point.steps.sum() > _MOST_NODES and program.table is not None:
-        notes.append(f"no grid is written for {point.steps.sum():.3g} steps (more than {_MOST_NODES:,})")
+    if point.steps.sum() > MOST_NODES and program.table is not None:
+        notes.append(f"no grid is written for {point.steps.sum():.3g} steps (more than {MOST_NODES:,})")
     terms = [(weight, leaf.as_information) for weight, leaf in solved.compiled.terms]
     shared = [(weight, leaf) for weight, leaf in terms if leaf is not None]
     if shared:

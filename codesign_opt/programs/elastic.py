@@ -119,7 +119,7 @@ def _natural_size(what: Constraint, design: Design) -> float:
     """The largest size of a row at the reference over its slope in the number."""
     amount = cp.Variable()
     amount.value = 0.0
-    _at_reference(design)
+    design.set_to_reference()
     size = 0.0
     for constraint in what.relaxed(design, amount) or []:
         flat = cp.reshape(constraint.args[0] - constraint.args[1], (constraint.size,), order="C")
@@ -268,7 +268,7 @@ def _moved(
     """A constraint whose number moves by `beyond` and a slack of order one."""
     slack = cp.Variable()
     slack.value = 1.0
-    _at_reference(design)
+    design.set_to_reference()
     given = what.relaxed(design, size * slack, beyond)
     assert given is not None
     return [slack], [*(_scaled(constraint) for constraint in given), slack >= -beyond / size]
@@ -286,11 +286,6 @@ def _row_by_row(item: Named, design: Design, program: Declaration) -> tuple[list
         built += row.auxiliary
         slacks.append(slack)
     return slacks, built
-
-
-def _at_reference(design: Design) -> None:
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
 
 
 def _scaled(constraint: cp.Constraint) -> cp.Constraint:

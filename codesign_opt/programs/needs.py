@@ -17,9 +17,10 @@ from ..modeling.design import Design, Point
 if TYPE_CHECKING:
     from .declaration import Declaration
 
-__all__ = ["Needs", "check_given", "check_open", "needs_of"]
+__all__ = ["Needs", "check_given", "check_open", "needs_of", "plentiful", "unreachable"]
 
 _PLENTY = 1e30
+_CLOSE = 1e-9  # relative: a limit nearer to what unlimited examples and steps leave is left to the solvers
 _QUANTITIES = ("examples", "steps")
 
 
@@ -77,6 +78,48 @@ def _with(term: Term, quantity: str, values: Array, design: Design, spent: Array
     examples, steps = (values, plenty) if quantity == "examples" else (plenty, values)
     with np.errstate(all="ignore"):
         return float(term.value(design, Point(examples, spent, steps)))
+
+
+def unreachable(program: Declaration) -> dict[str, float]:
+    """Bounds on terms below what is left with 1e30 examples and steps on every level, by name: (that value).
+
+    No design within those numbers meets such a bound, whatever else is asked. Only of terms that fall with more of
+    either, and prices of it, is that value known.
+    """
+    found: dict[str, float] = {}
+    for item in program.constraints:
+        if not isinstance(item.what, Bound) or item.name in program.budgets:
+            continue
+        least = _least(item.what.term, program)
+        if least is not None and item.what.limit < least - _CLOSE * abs(least):
+            found[item.name] = least
+    return found
+
+
+def plentiful(program: Declaration, amount: float) -> Point:
+    """So much of everything that is decided, on every level."""
+    plenty = np.full(len(program.levels), amount)
+    new, steps = program.new_examples, program.steps
+    return Point(plenty if new is None else new, program.spent, plenty if steps is None else steps)
+
+
+def _least(term: Term, program: Declaration) -> float | None:
+    """A lower bound of a term over all designs: with plenty of what it falls with, none of what it charges for."""
+    design, point = program.design(program.neutral), plentiful(program, _PLENTY)
+    least = 0.0
+    for weight, leaf in term.leaves():
+        prices = leaf.linear_prices(design)
+        if prices is not None:
+            example, step, final = prices
+            if np.any(weight * example < 0) or np.any(weight * step < 0):
+                return None
+            least += weight * final
+        elif weight >= 0 and leaf.monotone:
+            with np.errstate(all="ignore"):
+                least += weight * float(leaf.value(design, point))
+        else:
+            return None
+    return least if np.isfinite(least) else None
 
 
 def check_given(program: Declaration) -> None:
@@ -144,9 +187,10 @@ def _refuse_empty(program: Declaration, name: str, needs: Needs) -> None:
     steps = program.decides_steps and bool(np.any((budget.step > 0) & needs.steps))
     if budget.room < 0 or examples or steps:
         needed = limit - budget.room
+        why = "all that is needed has a price" if examples or steps else "nothing costs less than 0"
         raise InfeasibleError(
             f"Infeasible: '{name}' (limit {limit:,.6g}) leaves nothing to decide, since "
-            + (f"the last step alone needs {needed:,.6g}; raise it above that." if needed else "all that is needed has "
-               "a price; raise it above 0."),
+            + (f"the last step alone needs {needed:,.6g}; raise it above that." if needed else f"{why}; raise it "
+               f"{'above' if examples or steps else 'to'} 0."),
             [{"name": name, "limit": limit, "relaxed": needed, "amount": -budget.room}],
         )  # fmt: skip

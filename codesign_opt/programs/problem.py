@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..modeling.constraints import Named
 from ..modeling.design import Design, Point
 from ..modeling.own_variables import own_variables
 from ..modeling.parameters import parameters_of, settled
+from ..modeling.samplings import OfSampling, RowsOfSampling
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from .attempts import Solver, not_certified, rated, solve_declared
@@ -144,16 +145,26 @@ class Problem:
             moved(plan.new_examples) if self.declaration.new_examples is None else self.declaration.new_examples,
             self.spent_examples,
             moved(plan.steps) if self.steps is None else self.steps,
+            {each.name: moved(self._steps_of(plan, each.name)) for each in self.declaration.samplings},
         )
 
+    def _steps_of(self, plan: Plan, name: str) -> Array:
+        if name not in plan.samplings:
+            raise ValueError(f"Problem: the plan to start from has no sampler {name!r}; give one of the same samplers.")
+        return plan.samplings[name].steps
+
     def certify(
-        self, *, examples: Array | None = None, steps: Array | None = None, tolerance: float = 1e-6
+        self,
+        *,
+        examples: Array | None = None,
+        steps: Array | Mapping[str, Array] | None = None,
+        tolerance: float = 1e-6,
     ) -> Certificate:
         """How far a schedule of one's own is from the optimum: its value, a lower bound, its violations.
 
         Args:
             examples: (L,) all examples on each level, spent ones included; left out where given or not needed.
-            steps: (L,) sampler steps on each level; likewise.
+            steps: (L,) sampler steps on each level; likewise. Of several samplers a mapping by name.
             tolerance: gap below which the schedule counts as optimal.
 
         Raises:
@@ -273,9 +284,12 @@ class Problem:
         return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
 
 
-def _own_point(program: Declaration, examples: Array | None, steps: Array | None) -> Point:
+def _own_point(program: Declaration, examples: Array | None, steps: Array | Mapping[str, Array] | None) -> Point:
     """A user's schedule as a point; quantities that the problem gives or does not need are filled in."""
     size = len(program.levels)
+    own = _own_steps(program, steps)
+    if own:
+        steps = None
     filled = {"examples": program.examples, "steps": program.steps}
     for name, value in (("examples", examples), ("steps", steps)):
         if value is not None:
@@ -287,7 +301,19 @@ def _own_point(program: Declaration, examples: Array | None, steps: Array | None
         refuse_unspent("Problem.certify: examples", filled["examples"], program.spent, program.levels)
     zero = np.zeros(size)
     new = zero if filled["examples"] is None else np.maximum(filled["examples"] - program.spent, 0.0)
-    return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"])
+    return Point(new, program.spent, zero if filled["steps"] is None else filled["steps"], own)
+
+
+def _own_steps(program: Declaration, steps: Any) -> dict[str, Array]:
+    """(L,) of each sampler that shares the training; nothing where none does."""
+    names = [each.name for each in program.samplings]
+    if not names:
+        return {}
+    if not isinstance(steps, Mapping) or set(steps) != set(names):
+        raise ValueError(f"Problem.certify: steps must be a mapping with the steps of each of {', '.join(names)}.")
+    size = len(program.levels)
+    return {name: vector(steps[name], f"Problem.certify.steps[{name!r}]", length=size, nonnegative=True)
+            for name in names}  # fmt: skip
 
 
 def _check(program: Declaration) -> None:
@@ -337,6 +363,14 @@ def _refuse_free_quantities(program: Declaration) -> None:
     """A quantity that helps and that nothing limits would run to infinity: say so by name."""
     others = len(program.constraints) > len(program.budgets)  # any other constraint may limit it
     own = any(leaf.coefficients is None for _, leaf in program.leaves)
+    rows = [item for item in program.constraints if item.name not in program.budgets]
+    general = any(not any(_speaks_of(item, each) for each in program.samplings) for item in rows)
+    for each in program.samplings:
+        priced = (leaf for _, leaf in program.leaves if isinstance(leaf, OfSampling) and leaf.sampling is each)
+        if not (general or any(_speaks_of(item, each) for item in rows) or any(p.inner.as_compute for p in priced)):
+            raise ValueError(
+                f"Problem: nothing limits the steps of {each.name!r}; bound Compute(prices) or {each.name}(Steps())."
+            )
     budgets = program.budgets.values()
     if program.decides_examples and not (others or own or any(np.all(b.example > 0) for b in budgets)):
         raise ValueError(
@@ -346,3 +380,9 @@ def _refuse_free_quantities(program: Declaration) -> None:
         raise ValueError(
             "Problem: nothing limits the steps (images = 0 gives them no price); bound Steps() or Compute(prices)."
         )
+
+
+def _speaks_of(item: Named, sampling: Any) -> bool:
+    if isinstance(item.what, Bound):
+        return any(leaf.whose is sampling for _, leaf in item.what.term.leaves())
+    return isinstance(item.what, RowsOfSampling) and item.what.sampling is sampling

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
@@ -14,13 +13,14 @@ from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.gradients import tangent_into
 from ..modeling.own_variables import own_variables
 from .compiled import Compiled, Leaf
 from .information_proof import equivalence_bound
-from .rows import PLACEHOLDER, Row, linearise
+from .rows import PLACEHOLDER, Row
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "relative_gap", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box"]
 
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -68,8 +68,34 @@ def certify(
     lower, method = max(bounds)
     if all(leaf.term.monotone for leaf in compiled.leaves):
         lower = max(lower, value.constant)
+    lower = max(lower, _least_cost(compiled, point))
     gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
     return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
+
+
+def _least_cost(compiled: Compiled, point: Point) -> float:
+    """What the floors alone cost, where the objective is a price of each thing; -inf for any other.
+
+    Where the optimum is to buy nothing a gap relative to its cost leaves no room for a rounding of the bound.
+    """
+    design, box, least = compiled.design, compiled.box, 0.0
+    low = (np.maximum(box.examples_low - point.spent, 0.0), box.steps_low)
+    for weight, term in compiled.terms:
+        prices = term.linear_prices(design)
+        if prices is None or any(np.any(weight * price < 0) for price in prices[:2]):
+            return -np.inf
+        amounts = (
+            point.new_examples if design.fixed_examples else low[0],
+            point.steps if design.fixed_steps else low[1],
+        )
+        least += weight * float(prices[2] + prices[0] @ amounts[0] + prices[1] @ amounts[1])
+    return least
+
+
+def raised(certificate: Certificate, compiled: Compiled, point: Point, lower: float) -> Certificate:
+    """The same candidate against a higher lower bound of the same program."""
+    gap = certificate.relative_gap - (lower - certificate.lower_bound) / _valued(compiled, point).scale
+    return replace(certificate, lower_bound=lower, relative_gap=float(gap))
 
 
 def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0, tolerance: float) -> float:
@@ -123,7 +149,7 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         if row.bound is None:
             if own_variables([row.stated], design):
                 continue  # no tangent without the values of its own variables; a row left out is a bound too
-            _add_tangent(bound, row.expression, multiplier, design, point)
+            tangent_into(bound, row.expression, multiplier, point, design)
             continue
         for index, (weight, term) in enumerate(row.bound.term.leaves()):
             own = row.own[index] if row.own else ()
@@ -142,6 +168,11 @@ def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
     low = np.maximum(box.examples_low - point.spent, 0.0)
     bound.examples_box = (low, np.maximum(box.examples_high - point.spent, low))
     bound.steps_box = (box.steps_low, box.steps_high)
+    for name in design.samplings:
+        own = LagrangianBound(len(design), point.spent, fixed_examples=bound.fixed_examples)
+        own.examples_box, own.candidate = bound.examples_box, (point.new_examples, point.of(name).steps)
+        bound.samplings[name] = own
+    bound.candidate = (point.new_examples, point.steps)
     return bound
 
 
@@ -162,19 +193,9 @@ def add_leaf(bound: LagrangianBound, leaf: Leaf, design: Design, point: Point) -
             bound.constant = -np.inf  # no tangent without the values of its own variables
             return
         try:
-            _add_tangent(bound, stated, np.array([weight]), design, point)
+            tangent_into(bound, stated, np.array([weight]), point, design)
         except ConvexityError as error:
             raise ConvexityError(f"{term.name}: {error}") from None
-
-
-def _add_tangent(
-    bound: LagrangianBound, expression: cp.Expression, weights: Array, design: Design, point: Point
-) -> None:
-    """Tangent of weights @ expression at the candidate: below a convex function everywhere."""
-    design.set(point)
-    value, examples, steps = linearise(expression, design, weights)
-    offset = value - float(examples @ point.new_examples) - float(steps @ point.steps)
-    bound.add_linear(offset, examples, steps)
 
 
 def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
@@ -191,6 +212,8 @@ def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
         most_examples = np.where(budget.example > 0, max(room, 0.0) / budget.example, np.inf)
         most_steps = np.where(budget.step > 0, max(room, 0.0) / budget.step, np.inf)
     bound.examples_box = (bound.examples_box[0], np.minimum(bound.examples_box[1], most_examples))
+    for own in bound.samplings.values():
+        own.examples_box = bound.examples_box
     bound.steps_box = (bound.steps_box[0], np.minimum(bound.steps_box[1], most_steps))
 
 

@@ -10,7 +10,7 @@ from ..modeling.design import Box, Point
 from ..models.coefficients import Coefficients
 from .budget import Budget
 
-__all__ = ["first_reference", "recentred"]
+__all__ = ["first_reference", "positive", "recentred", "step_shape"]
 
 _DEFAULT_STEPS = 20.0
 
@@ -27,11 +27,11 @@ def first_reference(
 ) -> Point:
     """Square-root rule for examples, step density of the discretisation error, half the budget each."""
     size = len(levels)
-    example_price = _first_positive([b.example for b in budgets], size)
-    step_price = _first_positive([b.step for b in budgets], size)
+    example_price = _firstpositive([b.example for b in budgets], size)
+    step_price = _firstpositive([b.step for b in budgets], size)
     error = np.ones(size) if table is None else table.example_error
     examples = fixed_examples if fixed_examples is not None else _shape(np.sqrt(error / example_price))
-    steps = fixed_steps if fixed_steps is not None else _shape(_step_shape(table, size) / step_price**0.5)
+    steps = fixed_steps if fixed_steps is not None else _shape(step_shape(table, size) / step_price**0.5)
     if fixed_steps is None:
         steps = steps * _amount(steps, [(b.step, _room(b, fixed_examples)) for b in budgets], _DEFAULT_STEPS)
         steps = np.clip(steps, np.minimum(box.steps_low, 1e300), box.steps_high)
@@ -40,15 +40,16 @@ def first_reference(
         rooms = [(e, room if room > 0 else 0.5 * b.room) for (e, room), b in zip(rooms, budgets, strict=True)]
         examples = examples * _amount(examples, rooms, max(1e6, float(spent.sum())))
         examples = np.clip(examples + spent, box.examples_low, box.examples_high) - spent
-    return Point(_positive(examples), spent, _positive(steps))
+    return Point(positive(examples), spent, positive(steps))
 
 
 def recentred(point: Point, *, fixed_examples: bool = False, fixed_steps: bool = False) -> Point:
     """The same point as a reference: levels at zero get a small positive unit; what is fixed stays."""
     return Point(
-        point.new_examples if fixed_examples else _positive(point.new_examples),
+        point.new_examples if fixed_examples else positive(point.new_examples),
         point.spent,
-        point.steps if fixed_steps else _positive(point.steps),
+        point.steps if fixed_steps else positive(point.steps),
+        {name: positive(steps) for name, steps in point.samplings.items()},
     )
 
 
@@ -58,7 +59,7 @@ def _room(budget: Budget, fixed_examples: Array | None) -> float:
     return max(budget.room - used, 1e-3 * abs(budget.room)) * shared
 
 
-def _step_shape(table: Coefficients | None, size: int) -> Array:
+def step_shape(table: Coefficients | None, size: int) -> Array:
     if table is None:
         return np.ones(size)
     response = (table.step_response**2).sum(axis=0) ** (0.5 / (table.order + 1))
@@ -80,13 +81,13 @@ def _amount(shape: Array, rows: list[tuple[Array, float]], default: float) -> fl
     return min(allowed) if allowed else default / float(shape.sum())
 
 
-def _first_positive(rows: list[Array], size: int) -> Array:
+def _firstpositive(rows: list[Array], size: int) -> Array:
     for row in rows:
         if np.all(row > 0):
             return row
     return np.ones(size)
 
 
-def _positive(values: Array) -> Array:
+def positive(values: Array) -> Array:
     top = float(np.max(values))
     return np.maximum(values, 1e-12 * top if top > 0 else 1.0)

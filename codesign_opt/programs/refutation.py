@@ -8,7 +8,7 @@ multipliers may come from anywhere: here from a linear program over the tangents
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cvxpy as cp
 import numpy as np
@@ -18,6 +18,7 @@ from ..basics.checks import Array, Mask
 from ..basics.errors import ConvexityError
 from ..modeling.constraints import Constraint
 from ..modeling.design import Design, Point
+from ..modeling.gradients import all_jacobians
 from .budget import Budget
 from .conic_form import conic_form
 from .conic_proof import conic_bound
@@ -25,7 +26,7 @@ from .declaration import Declaration
 from .elastic import Violation, least_violation, with_slacks
 from .needs import Needs
 from .proof import lagrangian
-from .rows import Row, jacobians, row_size
+from .rows import Row, row_size
 from .scaling import rows_of
 
 __all__ = ["Refutation", "Starvation", "refutation", "starvation"]
@@ -34,6 +35,7 @@ _ROUNDS = 12  # smooth rows need one or two; a row with kinks needs a tangent fo
 _RESOLVED = 1e-11  # of the sizes of the rows: a smaller sum of violations is lost in rounding
 _PLENTY = 1e200  # examples; their square has no reciprocal
 _PRESSING = 1e-5  # of the largest: a multiplier below is what an interior-point method leaves of zero
+_NOTHING, _LEFT = 1e-25, 1.0  # examples or steps on a level, and how often that counts as none
 _EPS = float(np.finfo(np.float64).eps)
 _MARGIN = 1e-9  # slope asked of a level without upper bound, far above rounding and far below what proofs need
 
@@ -114,7 +116,7 @@ def _by_conic_dual(violation: Violation) -> Refutation | None:
         return None
     if not (np.isfinite(lower) and lower > _RESOLVED):
         return None
-    found = form.multipliers(solution, elastic.rows, 1.0)
+    found = form.multipliers(solution.dual, elastic)
     sizes = [float(np.abs(y) @ row.size) for row, y in zip(elastic.rows, found, strict=True)]
     return Refutation(
         lower, frozenset(r.name for r, size in zip(elastic.rows, sizes, strict=True) if size > _PRESSING * max(sizes))
@@ -125,13 +127,22 @@ def starvation(program: Declaration, needs: Needs, start: Point) -> Starvation |
     """A proof that the constraints leave nothing on a level that needs some; None where none was found.
 
     The multipliers' Lagrangian of the rows is at least sum_l w_l x_l over the bounds of single levels, w >= 0 with sum
-    one on levels that need some: then every feasible x has sum_l w_l x_l <= 0.
+    one on levels that need some: then every feasible x has sum_l w_l x_l <= 0. Where rows are curved, as a norm is, at
+    most the rounding of their tangents: these are taken where there is next to nothing, which leaves less.
     """
+    little = Point(_NOTHING * start.new_examples / max(float(start.new_examples.max()), 1.0), start.spent,
+                   _NOTHING * start.steps / max(float(start.steps.max()), 1.0))  # fmt: skip
+    return _starvation(program, needs, start, 0.0) or _starvation(program, needs, little, _LEFT)
+
+
+def _starvation(program: Declaration, needs: Needs, start: Point, left: float) -> Starvation | None:
+    """The proof from tangents at `start`, up to this share of what is there."""
     design = program.design(program.recentred(start))
     unit = _units(design)
     low, high = (bound / unit for bound in _box(program, design))
     high = np.maximum(low, np.minimum(high, _implied(program, design) / unit))
-    needed = np.concatenate([
+    needed = np.zeros(low.size, dtype=bool)
+    needed[: 2 * len(design)] = np.concatenate([
         needs.examples & (program.spent <= 0) & program.decides_examples, needs.steps & program.decides_steps
     ])  # fmt: skip
     rows = [row for item in program.constraints if item.name not in program.boxes
@@ -143,9 +154,9 @@ def starvation(program: Declaration, needs: Needs, start: Point) -> Starvation |
     if found is None:
         return None
     multipliers, weights = found
-    proof = _checked(program, cuts, multipliers, low, high, weights)
-    starved = np.flatnonzero(weights > 1e-9)
-    return None if proof is None else Starvation(proof.names, _quantity_at(int(starved[0]), design))
+    proof = _checked(program, cuts, multipliers, low, high, weights, left)
+    starved = int(np.argmax(weights)) if left else int(np.flatnonzero(weights > 1e-9)[0])
+    return None if proof is None else Starvation(proof.names, _quantity_at(starved, design))
 
 
 def _starving(cuts: _Cuts, low: Array, high: Array, needed: Mask) -> tuple[Array, Array] | None:
@@ -155,7 +166,9 @@ def _starving(cuts: _Cuts, low: Array, high: Array, needed: Mask) -> tuple[Array
     pick = np.zeros((size, at.size))
     pick[at, np.arange(at.size)] = 1.0
     top = np.where(np.isinf(high), 0.0, high)
-    cost = -np.concatenate([cuts.offsets, np.zeros(at.size), low, -top])
+    # an offset of a rounding is none, and multipliers that gain by it would grow without end
+    offsets = np.where(np.abs(cuts.offsets) <= 1e-13, -1e-6, cuts.offsets)
+    cost = -np.concatenate([offsets, np.zeros(at.size), low, -top])
     balance = np.hstack([cuts.slopes.T, -pick, -np.eye(size), np.eye(size)])
     whole = np.concatenate([np.zeros(count), np.ones(at.size), np.zeros(2 * size)])[None, :]
     falls = [(0.0, 0.0 if np.isinf(h) else None) for h in high]
@@ -186,7 +199,7 @@ def _separable(violation: Violation) -> Refutation | None:
     found = _bounded(violation, violation.point)
     if found == -np.inf and _only_errors_need_examples(violation):
         plenty = np.full(violation.point.spent.size, _PLENTY)
-        found = _bounded(violation, Point(plenty, violation.point.spent, violation.point.steps))
+        found = _bounded(violation, replace(violation.point, new_examples=plenty))
     margin = found - _RESOLVED * whole
     if not (np.isfinite(margin) and margin > 0):
         return None
@@ -243,7 +256,7 @@ def _by_tangents(program: Declaration, start: Point) -> Refutation | None:
         if shares is None:
             return None
         # halfway: the program's own point may lie where a function ends, and one of them is violated in between too
-        point = _as_point(0.5 * (shares * unit + _values(point)), design, point)
+        point = _as_point(0.5 * (shares * unit + _values(point, design)), design, point)
     return None
 
 
@@ -256,7 +269,9 @@ def _box(program: Declaration, design: Design) -> tuple[Array, Array]:
         examples = (reference.new_examples, reference.new_examples)
     if design.fixed_steps:
         steps = (reference.steps, reference.steps)
-    return np.concatenate([examples[0], steps[0]]), np.concatenate([examples[1], steps[1]])
+    free = len(design.samplings) * len(design)
+    low = np.concatenate([examples[0], steps[0], np.zeros(free)])
+    return low, np.concatenate([examples[1], steps[1], np.full(free, np.inf)])
 
 
 def _crossed(program: Declaration, low: Array, high: Array) -> Refutation | None:
@@ -273,6 +288,7 @@ def _holders(program: Declaration, floors: set[int], caps: set[int]) -> frozense
     design, whole, names = program.design(program.neutral), program.box, set()
     all_low = np.concatenate([whole.examples_low, whole.steps_low])
     all_high = np.concatenate([whole.examples_high, whole.steps_high])
+    floors, caps = ({i for i in side if i < all_low.size} for side in (floors, caps))  # samplers' own steps have none
     for item in program.constraints:
         if item.name not in program.boxes or not isinstance(item.what, Constraint):
             continue
@@ -289,9 +305,10 @@ def _holders(program: Declaration, floors: set[int], caps: set[int]) -> frozense
 
 def _implied(program: Declaration, design: Design) -> Array:
     """(2L,) what each budget alone leaves to one level: m <= room / c, n <= room / k."""
-    most = np.full(2 * len(design), np.inf)
+    most = np.full((2 + len(design.samplings)) * len(design), np.inf)
+    free = np.zeros(most.size - 2 * len(design))
     for budget in program.budgets.values():
-        prices, room = np.concatenate([budget.example, budget.step]), _room(budget, design)
+        prices, room = np.concatenate([budget.example, budget.step, free]), _room(budget, design)
         with np.errstate(divide="ignore", invalid="ignore"):
             most = np.minimum(most, np.where(prices > 0, max(room, 0.0) / prices, np.inf) * (1 + 1e-12))
     return most
@@ -310,15 +327,14 @@ def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) ->
     """Every entry of every row by its tangent at `point`; equalities from both sides. None without gradients."""
     names: list[str] = []
     slopes, offsets = [], []
-    x = _values(point)
+    x = _values(point, design)
     for row in rows:
         design.set(point)
         try:
-            examples, steps = (np.asarray(part.toarray() if hasattr(part, "toarray") else part).T
-                               for part in jacobians(row.stated, design))  # fmt: skip
+            slope = np.hstack([np.asarray(part.toarray() if hasattr(part, "toarray") else part).T
+                               for part in all_jacobians(row.stated, design)])  # fmt: skip
         except ConvexityError:
             return None
-        slope = np.hstack([examples, steps])
         constant = _constant(row, design)
         design.set(point)
         value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
@@ -372,11 +388,17 @@ def _moved(cuts: _Cuts, low: Array, high: Array, multipliers: Array) -> list[Arr
 
 
 def _checked(
-    program: Declaration, cuts: _Cuts, y: Array, low: Array, high: Array, weights: Array | None = None
+    program: Declaration,
+    cuts: _Cuts,
+    y: Array,
+    low: Array,
+    high: Array,
+    weights: Array | None = None,
+    left: float = 0.0,
 ) -> Refutation | None:
     """The lower bound of y @ (slopes x + offsets) over low <= x <= high, its rounding taken off; a proof above zero.
 
-    With `weights`, of the same less weights @ x: a proof at zero or above, exact where every product is zero.
+    With `weights`, of the same less weights @ x: a proof at `-left` or above, exact where every product is zero.
     """
     slopes, size = y @ cuts.slopes, y @ np.abs(cuts.slopes)
     if weights is not None:
@@ -390,7 +412,7 @@ def _checked(
     # every tangent is of size one where it was taken; through zero go those alone that have no offset at all
     offset = float(y.sum()) if np.any(cuts.offsets[y > 0]) else 0.0
     margin = total - rounding * (offset + float(np.abs(least).sum()))
-    if not (np.isfinite(margin) and (margin > 0 or (weights is not None and margin >= 0))):
+    if not (np.isfinite(margin) and (margin > 0 or (weights is not None and margin >= -left))):
         return None
     used = {name for name, part in zip(cuts.names, y, strict=True) if part > 1e-7 * y.max()}
     held = np.flatnonzero(np.abs(least) > 1e-7 * np.abs(least).max(initial=0.0))
@@ -400,12 +422,12 @@ def _checked(
 
 def _units(design: Design) -> Array:
     """(2L,) the reference, 1 where it is 0."""
-    values = _values(design.reference)
+    values = _values(design.reference, design)
     return np.where(values > 0, values, 1.0)
 
 
-def _values(point: Point) -> Array:
-    return np.concatenate([point.new_examples, point.steps])
+def _values(point: Point, design: Design) -> Array:
+    return np.concatenate([point.new_examples, point.steps, *(point.of(name).steps for name in design.samplings)])
 
 
 def _as_point(x: Array, design: Design, last: Point) -> Point:
@@ -413,5 +435,6 @@ def _as_point(x: Array, design: Design, last: Point) -> Point:
     return Point(
         last.new_examples if design.fixed_examples else x[:size],
         last.spent,
-        last.steps if design.fixed_steps else x[size:],
+        last.steps if design.fixed_steps else x[size : 2 * size],
+        dict(zip(design.samplings, x[2 * size :].reshape(-1, size), strict=True)),
     )

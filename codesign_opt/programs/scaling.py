@@ -17,11 +17,12 @@ from scipy import sparse
 from ..basics.checks import Array, Indices
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
-from ..modeling.constraints import BoxConstraint, Constraint, Named
+from ..modeling.constraints import BoxConstraint, Named
 from ..modeling.curvature import blamed, clipped
 from ..modeling.design import Design, Point
 from ..modeling.differentiable import differentiable_row
-from ..modeling.own_variables import as_stated_pair, own_variables, refuse_whole_numbers
+from ..modeling.own_variables import own_variables, refuse_whole_numbers, stated_pair
+from ..modeling.stated_rows import stated_rows
 from .budget import Budget
 from .rows import Row, jacobians, row_size
 
@@ -45,8 +46,8 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
         return expression, constraints, False
     units = [_size(design.reference.examples / design.log_width), _size(design.reference.steps / design.log_width)]
     if not all(degrees):  # one quantity only: its unit is the size of what the nonlinear functions see
-        _at_reference(design)
-        units = [_argument_size(term.expression(design), unit) for unit in units]
+        design.set_to_reference()
+        units = [_argument_size(stated_pair(term, design)[0], unit) for unit in units]
     units = [unit if degree else 1.0 for unit, degree in zip(units, degrees, strict=True)]
     expression, constraints = term.formulation(design.in_units(*units))
     factor = float(np.prod([unit**degree for unit, degree in zip(units, degrees, strict=True)]))
@@ -55,7 +56,7 @@ def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[c
 
 def as_stated(term: Term, scaled: cp.Expression, design: Design) -> cp.Expression:
     """The term as its author wrote it: homogeneity is probed, not known, and no proof may rest on it."""
-    return scaled if term.scales_itself else as_stated_pair(term.expression(design), term.name)[0]
+    return scaled if term.scales_itself else stated_pair(term, design)[0]
 
 
 def _argument_size(expression: cp.Expression, default: float) -> float:
@@ -72,11 +73,6 @@ def _argument_size(expression: cp.Expression, default: float) -> float:
     return float(np.exp(np.mean(np.log(found)))) if found else default
 
 
-def _at_reference(design: Design) -> None:
-    for variable in design.variables:
-        variable.value = np.ones(len(design))
-
-
 def _size(density: Array) -> float:
     return float(np.max(density)) if np.any(density > 0) else 1.0
 
@@ -85,14 +81,15 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
     """Degrees of homogeneity in examples and in steps, or None where the term is not homogeneous."""
     if np.any(design.reference.spent > 0):
         return None  # examples = spent + new is not homogeneous in the new ones
-    base = _probe(term, design, 1.0, 1.0)
+    probe = _Probe(term, design)
+    base = probe(1.0, 1.0)
     if base is None or base == 0:
         return None
     degrees = []
     for axis in range(2):
         found = []
         for k in _PROBES:
-            value = _probe(term, design, *((k, 1.0) if axis == 0 else (1.0, k)))
+            value = probe(*((k, 1.0) if axis == 0 else (1.0, k)))
             if value is None or value / base <= 0:
                 return None
             found.append(np.log(value / base) / np.log(k))
@@ -102,48 +99,39 @@ def _degrees(term: Term, design: Design) -> tuple[float, float] | None:
     return degrees[0], degrees[1]
 
 
-def _probe(term: Term, design: Design, examples: float, steps: float) -> float | None:
+class _Probe:
     """The user's term with all examples and all steps multiplied, evaluated through its own expression."""
-    probe = design.in_units(1 / examples, 1 / steps)
-    _at_reference(design)
-    expression, constraints = as_stated_pair(term.expression(probe), term.name)
-    _refuse_no_scalar(term.name, expression)
-    if own_variables([expression, *constraints], design):
-        return None
-    with np.errstate(all="ignore"):
-        value = expression.value
-    return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
+
+    def __init__(self, term: Term, design: Design) -> None:
+        self._units = cp.Parameter(pos=True, value=1.0), cp.Parameter(pos=True, value=1.0)
+        design.set_to_reference()
+        expression, constraints = stated_pair(term, design.in_units(*self._units))
+        _refuse_no_scalar(term.name, expression)
+        self._expression = None if own_variables([expression, *constraints], design) else expression
+
+    def __call__(self, examples: float, steps: float) -> float | None:
+        if self._expression is None:
+            return None
+        for unit, factor in zip(self._units, (examples, steps), strict=True):
+            unit.value = 1 / factor
+        with np.errstate(all="ignore"):
+            value = self._expression.value
+        return None if value is None or not np.isfinite(value) else float(np.asarray(value).item())
 
 
 def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[Row]:
     """The scaled rows of one named constraint; design's variables are set to their reference."""
-    _at_reference(design)
+    design.set_to_reference()
     what = item.what
     if isinstance(what, Bound):
         return [_bound_row(item.name, what, design, budget)]
     box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
-    produced = _produced(item.name, what, design)
-    if isinstance(produced, (cp.Constraint, bool, np.bool_)):
-        produced = [produced]
-    if not isinstance(produced, (list, tuple)):
-        raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
+    produced = stated_rows(item, design)
     rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
     if box is not None:
         for row in rows:
             row.levels = _level_of_entries(row, design)
     return rows
-
-
-def _produced(name: str, what: Any, design: Design) -> Any:
-    """What a constraint returns for this design; what cvxpy refuses inside it is told with its name."""
-    try:
-        return what.constraints(design) if isinstance(what, Constraint) else what(design)
-    except NotImplementedError as error:
-        raise TypeError(f"'{name}': {error}") from error
-    except ConvexityError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"'{name}': {error}") from error
 
 
 def _level_of_entries(row: Row, design: Design) -> Indices:
@@ -324,6 +312,8 @@ def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
 def _refuse_no_scalar(name: str, expression: Any) -> None:
     if not isinstance(expression, cp.Expression):
         raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+    if not expression.is_real():
+        raise TypeError(f"{name}.expression is complex; a real number is needed, such as cp.real(...) of it.")
     if expression.size != 1:
         raise ConvexityError(f"{name} has shape {expression.shape}; a term is one number (sum over the levels).")
 

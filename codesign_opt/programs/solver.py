@@ -43,6 +43,11 @@ class Solver:
         return cls(name, verbose, options, seconds, perf_counter())
 
     @property
+    def plain(self) -> bool:
+        """Whether the user asked for nothing in particular."""
+        return self.name == "CLARABEL" and not self.options
+
+    @property
     def left(self) -> float:
         """Seconds until the time is over; infinity for any."""
         if self.seconds is None:

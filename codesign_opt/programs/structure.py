@@ -98,7 +98,7 @@ def register(kind: Kind) -> Kind:
 def structure_of(program: Declaration) -> Structure | None:
     """The first structure that reads the program; None where no structured solver applies."""
     budgets = program.budgets.values()
-    if not budgets or any(budget.room <= 0 for budget in budgets) or program.examples is not None:
+    if program.samplings or not budgets or any(budget.room <= 0 for budget in budgets) or program.examples is not None:
         return None
     found = (kind.read(program) for kind in _KINDS)
     return next((structure for structure in found if structure is not None), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..basics.checks import Array, Mask
@@ -44,9 +46,7 @@ def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
     values = point.new_examples if name == "examples" else point.steps
     base = np.maximum(values, _LEAST[name])
     moved = np.where(levels, factor * base, values) if factor > 1 else values
-    return (
-        Point(moved, point.spent, point.steps) if name == "examples" else Point(point.new_examples, point.spent, moved)
-    )
+    return replace(point, new_examples=moved) if name == "examples" else replace(point, steps=moved)
 
 
 def _limitless(program: Declaration, compiled: Compiled, point: Point, name: str, level: int) -> bool:

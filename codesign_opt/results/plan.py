@@ -52,5 +52,6 @@ class Plan(PlanRecord):
         return plan_text(self)
 
     def __repr__(self) -> str:
-        steps = "no sampler" if self.sigmas is None else f"{self.number_of_steps} steps"
+        none = f"{len(self.samplings)} samplers" if self.samplings else "no sampler"
+        steps = none if self.sigmas is None else f"{self.number_of_steps} steps"
         return f"Plan(error={self.error:.4g}, stopping_sigma={self.stopping_sigma:.4g}, {steps})"

@@ -18,11 +18,12 @@ from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from .planned_density import TrainingDensity
+from .sampler_plan import SamplerPlan
 
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities")  # fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings")  # fields that files of version 2 may lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,8 @@ class PlanRecord:
         sensitivities: derivative of the optimum by each coefficient, by the name of the table's field or price:
             `score`, `floor`, `example price`, `evaluation price` (L,), `final_score`, `images` and so on; by the
             logarithm of the response of each band (B,) and of each level (L,).
+        samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
+            then, and `sigmas` is None.
     """
 
     levels: Levels
@@ -112,6 +115,7 @@ class PlanRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
+    samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -222,6 +226,8 @@ class PlanRecord:
                 value = value.to_dict()
             elif isinstance(value, EstimationRecord):
                 value = asdict(value)
+            elif item.name == "samplings":
+                value = {name: each.to_dict() for name, each in value.items()}
             result[item.name] = value
         return result
 
@@ -246,6 +252,9 @@ class PlanRecord:
         record["sensitivities"] = {
             name: np.array(value) if isinstance(value, list) else value
             for name, value in record.get("sensitivities", {}).items()
+        }
+        record["samplings"] = {
+            name: SamplerPlan.from_dict(each, record["levels"]) for name, each in record.get("samplings", {}).items()
         }
         for name in ("curve", "attempts", "notes"):
             record[name] = tuple(record[name])

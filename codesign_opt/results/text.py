@@ -13,6 +13,7 @@ from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
 from ..ingredients.evaluations import evaluations
 from .level_table import planned_training
+from .samplers_text import samplers_lines
 
 if TYPE_CHECKING:
     from .record import PlanRecord
@@ -54,7 +55,7 @@ def plan_text(plan: PlanRecord) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        _headline, _causes, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        _headline, _causes, samplers_lines, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
 
@@ -86,7 +87,7 @@ def _headline(plan: PlanRecord) -> list[str]:
     if plan.sigmas is None:
         low, high = plan.levels.edges[0], plan.levels.edges[-1]
         planned = f"training on {len(plan.levels)} noise levels, sigma {quantity(low)} to {quantity(high)}"
-        first = f"Plan: {planned}; no sampler planned"
+        first = f"Plan: {planned}; " + (f"{len(plan.samplings)} samplers" if plan.samplings else "no sampler planned")
     else:
         last = ", the last one to zero noise" if plan.terminal == "denoise" else ""
         first = (
@@ -96,7 +97,9 @@ def _headline(plan: PlanRecord) -> list[str]:
     kind = "squared Wasserstein-2 distance of samples to data" if plan.estimation is None else plan.estimation.error
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
-    own = [name for name in plan.breakdown if name not in CAUSES]
+    if plan.samplings:
+        kind = "weighted squared distances of the samplers"
+    own = [name for name in plan.breakdown if _cause(name, plan) not in CAUSES]
     if own:
         return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
     total = handed_total(plan)
@@ -143,7 +146,13 @@ def cause_cells(name: str, plan: PlanRecord) -> list[str]:
     short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
     if name == causes.BIAS and plan.bias != "exact":
         return [short, f"steps, stop and start, {plan.bias}"]
-    return [short, CAUSES.get(name, "term of this problem")]
+    return [short, CAUSES.get(_cause(name, plan), "term of this problem")]
+
+
+def _cause(name: str, plan: PlanRecord) -> str:
+    """The cause behind a part of the error, without the name of the sampler whose it is."""
+    sampler, _, rest = name.partition(": ")
+    return rest if sampler in plan.samplings else name
 
 
 def _measured(plan: PlanRecord) -> list[str]:
@@ -182,6 +191,9 @@ def _budget(plan: PlanRecord) -> list[str]:
         amounts["training"] = _training_amount(plan)
     if plan.sigmas is not None:
         amounts["sampling"] = _sampling_amount(plan)
+    for name, each in plan.samplings.items():
+        if f"sampling of {name}" in plan.costs:
+            amounts[f"sampling of {name}"] = f"{quantity(each.number_of_steps)} steps"
     if not amounts:
         return []
     spending = sum(plan.costs.get(side, 0.0) for side in amounts)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.modeling.prediction import predict
 from codesign_opt.models import gaussian_exact
-from codesign_opt.planning.prediction import predict
 from codesign_opt.planning.question import Study
 from tests.helpers.gaussian_truth import scalar_output, wasserstein2
 

@@ -64,7 +64,30 @@ def kinds(seed):
     ][seed % 10]
 
 
-def drawn(seed):
+def composed(seed):
+    """(terms, constraints) with terms made of others, and penalties and departures."""
+    rng = np.random.default_rng(seed)
+    weight, price = float(10 ** rng.uniform(-10.5, -9)), float(10 ** rng.uniform(-8.5, -7))
+    floor = co.Floor(lambda s: 3_000 * s / (1 + s), "density", low=0.05, high=5.0)
+    soft = co.SoftConstraint(floor, price)
+    bound = co.SoftConstraint(Congestion(1.0) <= 1e7, weight)
+    training = co.Compute(co.Prices(3.0, 1.0, 1000), part="training")
+    return [
+        ([co.KLDivergence(co.LogNormal(0.0, 1.5), price=price / 10)], []),
+        ([soft], []),
+        ([co.SoftConstraint(floor, 1e-12, norm="squared")], []),
+        ([co.SoftConstraint(co.Cap(3.0, "step_density"), 1e-4)], []),
+        ([bound], []),
+        ([co.WorstCase([bound, soft, weight * Congestion(0.5)])], []),
+        ([co.CVaR([bound, soft, 1e-9 * training], 0.5)], []),
+        ([], [co.KLDivergence(co.LogNormal(0.0, 1.5)) <= 3e3]),
+        ([], [co.WorstCase({"a": Congestion(1.0), "b": 3e1 * training}) <= 2e7]),
+        ([co.SoftConstraint(co.Monotone("increasing"), price)], []),
+        ([co.SoftConstraint(co.Floor(3_000.0, high=0.5), price)], []),
+    ][seed % 11]
+
+
+def drawn(seed, kinds=kinds):
     rng = np.random.default_rng(1000 + seed)
     spectrum = co.Spectrum.power_law(int(rng.integers(3, 30)), exponent=float(rng.uniform(0.8, 2)))
     model = co.GaussianModel(
@@ -82,7 +105,18 @@ def drawn(seed):
 
 @pytest.mark.parametrize("seed", range(60) if FULL else (0, 1, 6))
 def test_no_program_inside_an_interval_is_below_its_bound(seed):
-    found, rng = drawn(seed), np.random.default_rng(seed)
+    _checked(drawn(seed), seed)
+
+
+@pytest.mark.parametrize("seed", range(66) if FULL else (0, 1, 8))
+def test_no_program_with_terms_made_of_others_is_below_its_bound(seed):
+    missing = _checked(drawn(seed, composed), seed)
+    assert not any("nested" in each for each in missing)
+
+
+def _checked(found, seed):
+    """What the bounds of two intervals leave out, after they were held against programs inside."""
+    rng, missing = np.random.default_rng(seed), []
     edge = float(co.Levels.log_uniform(0.002, 80.0, LEVELS).edges[8])
     for width in (0.4, 0.02):
         low = float(np.exp(rng.uniform(np.log(0.004), np.log(0.2))))
@@ -102,6 +136,8 @@ def test_no_program_inside_an_interval_is_below_its_bound(seed):
                 continue
             print(seed, width, bound / error, program.missing)
             assert bound <= error * (1 + 2e-6)
+        missing += program.missing
+    return missing
 
 
 def literal(table, prices, budget, weight=0.0, cap=None):

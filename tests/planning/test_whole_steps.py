@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 
 import codesign_opt as co
 from codesign_opt.ingredients.grids import grid_from_steps, steps_on_levels
+from codesign_opt.modeling.prediction import predict
 from codesign_opt.models.polish import polish_grid, rho_fit
-from codesign_opt.planning.prediction import predict
 from tests.helpers.gaussian_truth import responses, wasserstein2
 
 STOP, HIGH = 0.002, 20.0

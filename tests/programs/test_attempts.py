@@ -32,7 +32,7 @@ def test_a_tolerance_out_of_reach_ends_with_the_best_candidate_and_all_attempts(
         co.Problem(TERMS, BUDGET).solve(method="declared", tolerance=1e-15)
     assert len(refused.value.attempts) == 6
     gaps = [abs(a["relative_gap"]) for a in refused.value.attempts]
-    assert abs(refused.value.plan.certificate.relative_gap) == min(gaps)
+    assert 1e-15 < abs(refused.value.plan.certificate.relative_gap) <= min(gaps)  # against the best of their bounds
 
 
 def test_a_budget_that_leaves_nothing_is_infeasible_before_any_solver_is_asked():

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from ...basics.checks import Array
 from ...basics.cones import Cones
+from ...basics.factors import symmetric_solver
 
 __all__ = ["Balance", "balanced"]
 
@@ -183,6 +183,6 @@ def _least_squares(
     for _ in range(_ROUNDS):
         weighted = sparse.csc_array(system.T @ sparse.diags_array(weight))
         normal = sparse.csc_array(weighted @ system + sparse.diags_array(ridge))
-        found = splu(normal).solve(ridge * middle - weighted @ logs)
+        found = symmetric_solver(normal)(ridge * middle - weighted @ logs)
         weight = np.where(logs + system @ found < -6, _FAINT, 1.0)
     return found[:size], found[size:]

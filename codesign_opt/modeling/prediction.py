@@ -8,10 +8,10 @@ import numpy as np
 
 from ..basics.causes import BIAS, CROSS_TERM, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array
-from ..modeling import ScoreError
-from ..modeling.design import Point
 from ..models.base import Model
 from ..models.coefficients import Coefficients
+from .design import Point
+from .terms import ScoreError
 
 __all__ = ["predict"]
 

@@ -1,0 +1,23 @@
+"""What the documents show runs as it stands: python blocks, one after the other."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize("name", ["language.md"])
+def test_examples_of_a_document_run_in_order(name, capsys):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    blocks = [(m.start(), m.group(1)) for m in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert len(blocks) >= 4
+    names = {"__name__": f"{name}"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for start, block in blocks:
+            line = text[:start].count("\n") + 1
+            exec(compile("\n" * line + block, str(DOCS / name), "exec"), names)
+    assert "preview" in capsys.readouterr().out
