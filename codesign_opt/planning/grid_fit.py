@@ -133,7 +133,7 @@ class GridFit:
 
     def finished(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many turns of settling and descending, where its best examples have no closed form."""
-        return found if self._closed else self._settled(found, np.inf, *_LAST_TURNS)
+        return found if self._closed or not self.study.trains else self._settled(found, np.inf, *_LAST_TURNS)
 
     @property
     def affordable(self) -> float:

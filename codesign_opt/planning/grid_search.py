@@ -42,23 +42,18 @@ class GridSearch:
 
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
+        most = min(self.cap or MOST_STEPS, MOST_STEPS)
         if self.costly:
             self._up_the_ladder()
             if self._found:
-                self._refine(MOST_STEPS)
-                if self._best.steps > FEW:
-                    self._between()
-                else:
-                    self._few()
-                self._refine(MOST_STEPS, apart=0.0)
-                self._climb()
+                self._about_the_best()
             self._at_the_cap()
         else:
-            self._up_to(min(self.cap or MOST_STEPS, MOST_STEPS))
-        found = self._allowed(self.cap or MOST_STEPS)
-        if found and self.costly:
-            self._keep(self.fit.finished(found[0]))
-        return self._allowed(self.cap or MOST_STEPS)
+            self._up_to(most)
+            self._refine(most)
+        for found in self._allowed(most)[:1]:
+            self._keep(self.fit.finished(found))
+        return self._allowed(most)
 
     def _allowed(self, most: int) -> list[SearchedGrid]:
         found = [each for each in self._found.values() if each.steps <= most]
@@ -73,11 +68,13 @@ class GridSearch:
         return least_steps(self.fit.plan.terminal)
 
     def _keep(self, found: SearchedGrid | None) -> None:
-        if found is not None and found.total <= self._total(found.steps):
+        """The better of two grids of as many steps; examples that are worked out tell more than expected ones."""
+        if found is None:
+            return
+        before = self._found.get(found.steps)
+        told = before is not None and before.settled is None and found.settled is not None
+        if before is None or told or found.total <= before.total:
             self._found[found.steps] = found
-
-    def _total(self, steps: int) -> float:
-        return self._found[steps].total if steps in self._found else float("inf")
 
     def _try(self, steps: int, near: SearchedGrid | None = None, *, alone: bool = False) -> None:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
@@ -115,8 +112,17 @@ class GridSearch:
             found = self._found[k]
             worse = worse + 1 if found.total > self._best.total else 0
             spent = found.total - found.bias > self._best.total  # longer grids leave less for training
-            if k > FEW and (spent or worse >= _WORSE):
+            if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
                 return
+
+    def _about_the_best(self) -> None:
+        self._refine(MOST_STEPS)
+        if self._best.steps > FEW:
+            self._between()
+        else:
+            self._few()
+        self._refine(MOST_STEPS, apart=0.0)
+        self._climb()
 
     def _between(self) -> None:
         """Halve the distance to the next numbers of steps tried, around the best, until both neighbours are known."""
@@ -140,7 +146,7 @@ class GridSearch:
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
-        ranked = self._allowed(most)
+        ranked = self._allowed(most) if self.fit.study.trains else []
         chosen: list[SearchedGrid] = []
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)

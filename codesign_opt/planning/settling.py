@@ -90,8 +90,9 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
         return Settled(grid, predict(study.model, grid, None, study.levels))
     smooth, counted = study.model.settled_pair(grid, study.levels)
     table = counted if even else smooth
-    problem = study.settled_problem(table, steps_on_levels(table.levels, grid), obeying=study.admits(grid, START))
-    try:
+    steps = steps_on_levels(table.levels, grid)
+    try:  # a constraint may select nothing above the grid's stopping point
+        problem = study.settled_problem(table, steps, obeying=study.admits(grid, START))
         found = problem.solve(tolerance=study.tolerance)
     except NotCertifiedError as error:
         # the examples fit the budget and their error is evaluated below; `examples_gap` says how near they are

@@ -81,7 +81,7 @@ def test_long_grids_of_patches_are_better_than_equal_steps_in_log_snr(steps):
 
 def test_a_wide_range_with_little_money_is_handed_out_as_it_is_predicted():
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), process=co.EDM(0.002, 1e5))
-    plan = co.codesign(model, co.Prices(1.0, 1.0, 100), 1e4)
+    plan = co.codesign(model, co.Prices(1.0, 1.0, 100), 1e4, levels=100, points=8)
     assert plan.handed_out["total"] < 1.3e-3  # 1.58 was handed out where 1.24e-3 was predicted
     assert plan.handed_out["total"] <= min(peer["total"] for peer in plan.peers.values())
 
@@ -89,22 +89,25 @@ def test_a_wide_range_with_little_money_is_handed_out_as_it_is_predicted():
 def test_steps_that_are_allowed_are_the_most_and_never_hurt():
     model = co.GaussianModel(co.Spectrum.from_bands([0.25], [64]), sampler=co.DPMpp2M(), start="mean")
     prices = co.Prices(3.0, 1.0, 1000)
-    free, ten = (co.codesign(model, prices, 1e5, levels=100, **more) for more in ({}, {"steps": 10}))
     # 1.75e-3 and 1.16e-3 were handed out; the few steps of this case lie on a flat valley of examples and nodes
-    assert max(free.handed_out["total"], ten.handed_out["total"]) < 8.5e-4
-    assert free.handed_out["total"] <= 1.02 * ten.handed_out["total"]
+    ten = co.codesign(model, prices, 1e5, levels=100, steps=10)
+    assert ten.handed_out["total"] < 7.8e-4
     assert ten.number_of_steps <= 10
+    if FULL:
+        free = co.codesign(model, prices, 1e5, levels=100)
+        assert free.handed_out["total"] <= ten.handed_out["total"] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS if FULL else SAMPLERS[1:2], ids=lambda s: s.name)
 def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start="mean")
     asked = {"prices": co.Prices(3.0, 1.0, 1000), "budget": 3e4, "levels": 60, "points": 5}
-    errors = [
-        co.codesign(model, steps=k, **asked).handed_out["total"] for k in ((3, 5, 6, 9, 12, 20) if FULL else (5, 20))
-    ]
-    errors.append(co.codesign(model, **asked).handed_out["total"])
+    plans = [co.codesign(model, steps=k, **asked) for k in ((3, 5, 6, 9, 12, 20) if FULL else (20,))]
+    plans.append(co.codesign(model, **asked))
+    errors = [plan.handed_out["total"] for plan in plans]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
+    if plans[-1].number_of_steps <= 20:  # a limit that does not bind changes nothing
+        np.testing.assert_array_equal(plans[-2].sigmas, plans[-1].sigmas)
 
 
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
@@ -140,7 +143,7 @@ def test_more_steps_never_leave_more(sampler, start, stop):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start=start)
     errors = [
         co.codesign(model, steps=k, stopping_sigma=stop, levels=40, points=5).handed_out["total"]
-        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (3, 9, 10))
+        for k in ((2, 3, 5, 8, 9, 17, 18, 33) if FULL else (9, 10))
     ]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
 
