@@ -121,6 +121,13 @@ class GridFit:
             return self._settled(best, least, *_TURNS)
         return best
 
+    def rough(self, steps: int) -> float:
+        """What the best of the usual grids leaves before any descent; infinite where nothing is left for training."""
+        starts = [grid for grid in self._usual(steps) if self._admits(grid)]
+        money = self._money(starts[0]) if starts else 0.0
+        cost = self._cost(starts[0], money, self._first) if money > 0 else None
+        return np.inf if cost is None else min(self._score(grid, cost).total for grid in starts)
+
     def refined(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""
         if not self._closed:
@@ -188,7 +195,7 @@ class GridFit:
         """The grid after a descent, with what the examples leave."""
         # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
         # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
-        linear = cost is not None and start.steps > FEW and not (self._closed and self.study.model.sampler.signed)
+        linear = cost is not None and start.steps > FEW and not (self._closed and self.signed)
         best = self._descended_once(start, cost, moves, linear)
         for _ in range(_ROUNDS if linear and self._closed else 0):
             before, best = best, min(best, self._descended_once(best, cost, moves, linear), key=lambda f: f.total)
@@ -223,13 +230,23 @@ class GridFit:
         if known:
             count = sigmas.size - 1
             nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
+        elif self._first:
+            nearest = self._first[0]
         else:
-            first = settle(self.study, self._program_grid(), even=True)
-            if first is None:
-                return None
-            nearest = first
+            return None
         assert nearest.examples is not None
         return self._held(nearest, money / nearest.examples.costs["training"])
+
+    @cached_property
+    def _first(self) -> list[Settled]:
+        """The program's own grid with its examples, for grids that no other examples are known for."""
+        first = None if self._closed else settle(self.study, self._program_grid(), even=True)
+        return [] if first is None else [first]
+
+    @property
+    def signed(self) -> bool:
+        """Whether errors of the sampler's steps may cancel."""
+        return self.study.model.sampler.signed
 
     def _held(self, settled: Settled, scale: float) -> ExamplesCost:
         """The examples of a settled grid, for other money."""
@@ -237,14 +254,16 @@ class GridFit:
         money = settled.examples.costs["training"]
         return ExamplesCost(self.study, settled.examples, scale, settled.reducible / (money * scale**2))
 
+    def _usual(self, steps: int) -> list[Array]:
+        """The program's density and the usual families, stopping where the program does."""
+        plan = self.plan
+        own = grid_from_steps(plan.levels, plan.steps, steps, terminal=plan.terminal)
+        return [own, *family_grids(steps, plan.stopping_sigma, self._top, plan.terminal).values()]
+
     def _starts(self, steps: int) -> list[Array]:
-        """The program's density, the usual families, and for few steps families that stop elsewhere."""
+        """The usual grids, and for few steps families that stop elsewhere."""
         terminal, top = self.plan.terminal, self._top
-        stop = self.plan.stopping_sigma
-        starts = [
-            grid_from_steps(self.plan.levels, self.plan.steps, steps, terminal=terminal),
-            *family_grids(steps, stop, top, terminal).values(),
-        ]
+        starts = self._usual(steps)
         if self.stops is not None and steps <= FEW:
             starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
         return starts

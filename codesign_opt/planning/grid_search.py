@@ -7,7 +7,7 @@ most steps that are allowed: so that a limit chooses among the same grids, and n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
@@ -18,6 +18,7 @@ __all__ = ["GridSearch"]
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
+_HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _MANY = 100
 _NEAR = 1.5  # grids so near to the best are descended to the end
@@ -98,9 +99,9 @@ class GridSearch:
     # with a price of steps
 
     def _up_the_ladder(self) -> None:
-        """From the fewest steps to where more leave more."""
+        """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.affordable, MOST_STEPS)
-        sizes = [k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)]
+        sizes = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
             sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
@@ -114,6 +115,18 @@ class GridSearch:
             spent = found.total - found.bias > self._best.total  # longer grids leave less for training
             if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
                 return
+
+    def _worth_it(self, sizes: list[int]) -> list[int]:
+        """Without those below whose starts leave so much that no descent makes up for it."""
+        if self.fit.signed:  # errors that cancel leave any share of what they are at the start
+            return sizes
+        least, rough = inf, {}
+        for k in sizes:
+            rough[k] = self.fit.rough(k)
+            least = min(least, rough[k])
+            if rough[k] > least and k > FEW:
+                break
+        return [k for k in sizes if rough.get(k, 0.0) <= _HOPELESS * least]
 
     def _about_the_best(self) -> None:
         self._refine(MOST_STEPS)
