@@ -196,9 +196,16 @@ class GridFit:
         # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
         # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
         linear = cost is not None and start.steps > FEW and not (self._closed and self.signed)
-        best = self._descended_once(start, cost, moves, linear)
-        for _ in range(_ROUNDS if linear and self._closed else 0):
-            before, best = best, min(best, self._descended_once(best, cost, moves, linear), key=lambda f: f.total)
+        if not linear:
+            return self._descended_once(start, cost, moves, linear)
+        best = start
+        for _ in range(_ROUNDS if self._closed and moves > _FIRST_MOVES else 1):
+            before, moved = best, self._descended_once(best, cost, moves, linear)
+            for share in _SHARES:  # far from where it was taken, a slope says little
+                if moved.total >= before.total and share < 1:
+                    part = _between(before.sigmas, moved.sigmas, share)
+                    moved = self._score(self._admissible(before.sigmas, part), cost)
+            best = min(before, moved, key=lambda f: f.total)
             if best.total > before.total * (1 - _STILL):
                 break
         return best

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf, log
 
+import numpy as np
+
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid, resized
@@ -23,7 +25,7 @@ _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little 
 _MANY = 100
 _NEAR = 1.5  # grids so near to the best are descended to the end
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
-_CLIMBS = 8
+_CLIMBS = 8  # one step at a time; of many steps once, as one more changes little
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +140,7 @@ class GridSearch:
         self._climb()
 
     def _between(self) -> None:
-        """Halve the distance to the next numbers of steps tried, around the best, until both neighbours are known."""
+        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
@@ -146,6 +148,9 @@ class GridSearch:
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
+            if below in self._found and above in self._found and wanted:
+                lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
+                wanted = {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
             if not wanted:
                 return
             for k in sorted(wanted):
@@ -161,9 +166,10 @@ class GridSearch:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
         ranked = self._allowed(most) if self.fit.study.trains else []
         chosen: list[SearchedGrid] = []
+        enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
-            if other and len(chosen) < _REFINED and found.total <= _NEAR * ranked[0].total:
+            if other and len(chosen) < enough and found.total <= _NEAR * ranked[0].total:
                 chosen.append(found)
         for found in chosen:
             if not found.refined:
@@ -171,7 +177,7 @@ class GridSearch:
 
     def _climb(self) -> None:
         """One step more and one less than the best, from its grid, until neither is better."""
-        for _ in range(_CLIMBS):
+        for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
             best = self._best
             for k in (best.steps - 1, best.steps + 1):
                 if self._least <= k <= self.fit.affordable:
@@ -188,6 +194,13 @@ class GridSearch:
         for k in sizes:
             self._try(k, alone=k < self.cap)
         self._refine(self.cap)
+
+
+def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:
+    """Number of steps at the bottom of the parabola through three errors, in logarithms."""
+    points = np.array([low, middle, high])
+    bend, slope, _ = np.polyfit(points[:, 0] - middle[0], np.log(points[:, 1]), 2)
+    return middle[0] if not bend > 0 else round(middle[0] - 0.5 * slope / bend)
 
 
 def _ladder(least: int) -> list[int]:
