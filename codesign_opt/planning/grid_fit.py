@@ -83,11 +83,14 @@ class GridFit:
         study: the question; its model knows the exact error and its residuals, and there are no user's terms.
         plan: the certified program's plan.
         stops: range of the stopping point; None where it is given.
+        held: what the examples leave is followed with those of near grids held, even where the best for each are
+            known: these have one density on each step, which the levels cannot always follow.
     """
 
     study: Study
     plan: Plan
     stops: tuple[float, float] | None
+    held: bool = False
 
     def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
@@ -110,13 +113,13 @@ class GridFit:
         kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept += [found for found in ranked if found.sigmas is near[0]]
-        if self._closed and len(kept) > 1:  # a few moves show which start leads down
+        if self.closed and len(kept) > 1:  # a few moves show which start leads down
             kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
             kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
         if steps <= (0 if self.study.trains else _DESCENDED):
             best = self._descended(best, cost, _MORE_MOVES)
-        if self.study.trains and not self._closed:
+        if self.study.trains and not self.closed:
             least = min((each.total for each in settled), default=np.inf)
             return self._settled(best, least, *_TURNS)
         return best
@@ -130,7 +133,7 @@ class GridFit:
 
     def refined(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""
-        if not self._closed:
+        if not self.closed:
             settled = self._settled(found, np.inf, *_MORE_TURNS)
             return None if settled is None else replace(settled, refined=True)
         if found.steps > _DESCENDED:
@@ -140,7 +143,7 @@ class GridFit:
 
     def finished(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many turns of settling and descending, where its best examples have no closed form."""
-        return found if self._closed or not self.study.trains else self._settled(found, np.inf, *_LAST_TURNS)
+        return found if self.closed or not self.study.trains else self._settled(found, np.inf, *_LAST_TURNS)
 
     @property
     def affordable(self) -> float:
@@ -183,10 +186,10 @@ class GridFit:
         return best
 
     @cached_property
-    def _closed(self) -> bool:
+    def closed(self) -> bool:
         """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
         study, prices = self.study, self.study.prices
-        plain = study.trains and not study.constraints and study.run is None
+        plain = study.trains and not self.held and not study.constraints and study.run is None
         if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
             return False
         return study.model.coupling.pooling(self.plan.levels) is None
@@ -195,11 +198,11 @@ class GridFit:
         """The grid after a descent, with what the examples leave."""
         # what the examples leave hardly turns for many steps: its slope serves all moves of a descent
         # (not where errors cancel: then its own error is none of the sum, and the examples alone move the nodes)
-        linear = cost is not None and start.steps > FEW and not (self._closed and self.signed)
+        linear = cost is not None and start.steps > FEW and not (self.closed and self.signed)
         if not linear:
             return self._descended_once(start, cost, moves, linear)
         best = start
-        for _ in range(_ROUNDS if self._closed and moves > _FIRST_MOVES else 1):
+        for _ in range(_ROUNDS if self.closed and moves > _FIRST_MOVES else 1):
             before, moved = best, self._descended_once(best, cost, moves, linear)
             for share in _SHARES:  # far from where it was taken, a slope says little
                 if moved.total >= before.total and share < 1:
@@ -229,7 +232,7 @@ class GridFit:
 
     def _cost(self, sigmas: Array, money: float, known: list[Settled]) -> Examples | None:
         """What a grid leaves besides its own error: with the best examples or those of a near grid, or the floor."""
-        if self._closed:
+        if self.closed:
             return BestExamples(self.study, money)
         if not self.study.trains:
             floor = self.study.model.node_errors(sigmas).floor
@@ -247,7 +250,7 @@ class GridFit:
     @cached_property
     def _first(self) -> list[Settled]:
         """The program's own grid with its examples, for grids that no other examples are known for."""
-        first = None if self._closed else settle(self.study, self._program_grid(), even=True)
+        first = None if self.closed else settle(self.study, self._program_grid(), even=True)
         return [] if first is None else [first]
 
     @property

@@ -18,7 +18,7 @@ from ..models.base import Model
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .admitted import Admitted
-from .grid_fit import MOST_STEPS, GridFit, family_grids
+from .grid_fit import MOST_STEPS, GridFit, SearchedGrid, family_grids
 from .grid_search import GridSearch
 from .question import Study
 from .real_steps import INSIDE, START
@@ -29,6 +29,7 @@ __all__ = ["hand_out"]
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
+_EXPECTED = 1.02  # times what the search expects: more with the examples worked out, and they are followed themselves
 _BETTER = 1 - 1e-9
 _SIGNED = (
     "errors of opposite sign cancel along the path, and a polished grid uses that; its exact error holds for Gaussian "
@@ -115,8 +116,18 @@ def _searched(
     cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
     asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
+    fit = GridFit(asked, program, stops)
+    ranked = GridSearch(fit, cap, costly).grids()
+    settled = _settled(study, ranked)
+    if fit.closed and settled and min(each.total for each in settled) > _EXPECTED * ranked[0].total:
+        settled += _settled(study, GridSearch(replace(fit, held=True), cap, costly).grids())
+    return settled
+
+
+def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
+    """The first of the grids with their examples, as long as they may be the best."""
     settled: list[Settled] = []
-    for grid in GridSearch(GridFit(asked, program, stops), cap, costly).grids()[:_SETTLED]:
+    for grid in ranked[:_SETTLED]:
         # a density for each level leaves no less than one for each step, which ranks the grids: the rest are worse
         if settled and grid.total > min(each.total for each in settled):
             break
