@@ -60,7 +60,7 @@ prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 plan = co.codesign(model, prices, budget=1e6)
 print(plan)
 # | Plan: 32 heun steps, sigma 80 to 0.02506, the last one to zero noise
-# | Exact error 6.389e-05: squared Wasserstein-2 distance of samples to data
+# | Exact error 6.388e-05: squared Wasserstein-2 distance of samples to data
 # |   = 0.0027 % of the data's total variance; RMS 0.52 % of the data's RMS
 # | Error by cause                                           error      share  whole steps
 # |   score            too few training examples         7.576e-05     61.7 %    4.455e-05
@@ -69,7 +69,7 @@ print(plan)
 # |   last evaluation  denoiser error in the final call  8.150e-08   0.0664 %    3.037e-06
 # |   initial          starting from pure noise          6.437e-09  0.00524 %
 # |   bias             steps, stop and start, exactly                            1.630e-05
-# |   total                                              1.228e-04      100 %    6.389e-05
+# |   total                                              1.228e-04      100 %    6.388e-05
 # |   none from floor
 # |   error and share: the program, which stops at sigma 0.004222
 # |   whole steps: final call and earlier levels may add up to 1.407e-05 if correlated
@@ -86,12 +86,12 @@ print(plan)
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
 # |   edm                         8.769e-04          13.7
-# |   log_snr                     9.611e-04            15
+# |   log_snr                     9.610e-04            15
 # | Closest standard settings
 # |   training density: log-normal, P_mean -0.692, P_std 1.605 (score error +1.57 %)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,921 %)
-# | Sigmas  80  38.15  21.5  13.99  9.932  7.476  5.862  4.736  3.914  3.291  …  0.47
-# |         0.3948  0.3269  0.2656  0.2103  0.1619  0.1213  0.08773  0.02506  0
+# | Sigmas  80  38.13  21.48  13.98  9.929  7.473  5.86  4.735  3.913  3.29  …  0.47  0.3948
+# |         0.3268  0.2656  0.2103  0.1619  0.1213  0.08773  0.02506  0
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
@@ -122,7 +122,7 @@ print(f"P_mean = {fit.P_mean:.2f}, P_std = {fit.P_std:.2f}, score error {fit.los
 # %%
 sigma, weight = plan.sample_sigmas(256, np.random.default_rng(0))
 print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np.median(sigma):.3g}")
-# | 256 noise levels from 0.0259 to 33.1, median 0.545
+# | 256 noise levels from 0.0259 to 33, median 0.545
 
 # %% [markdown]
 # ## What to give the sampler
@@ -133,7 +133,7 @@ print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np
 # %%
 first, last = ([f"{level:.3g}" for level in part] for part in (plan.sigmas[:6], plan.sigmas[-6:]))
 print(f"{plan.number_of_steps} steps: {', '.join(first)}, …, {', '.join(last)}")
-# | 32 steps: 80, 38.2, 21.5, 14, 9.93, 7.48, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
+# | 32 steps: 80, 38.1, 21.5, 14, 9.93, 7.47, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
 
 # %% [markdown]
 # ## What happens with another budget?
@@ -153,7 +153,7 @@ for found in (plan, larger):
 # | budget 1,000,000, 37% of it for training: error 6.39e-05
 # |   32 steps to sigma 0.0251
 # |   P_mean = -0.69
-# | budget 2,000,000, 55% of it for training: error 1.87e-05
+# | budget 2,000,000, 56% of it for training: error 1.87e-05
 # |   45 steps to sigma 0.0223
 # |   P_mean = -0.70
 
