@@ -90,9 +90,9 @@ def unreachable(program: Declaration) -> dict[str, float]:
     for item in program.constraints:
         if not isinstance(item.what, Bound) or item.name in program.budgets:
             continue
-        least = _least(item.what.term, program)
-        if least is not None and item.what.limit < least - _CLOSE * abs(least):
-            found[item.name] = least
+        parts = _least(item.what.term, program)
+        if parts is not None and item.what.limit < sum(parts) - _CLOSE * sum(abs(part) for part in parts):
+            found[item.name] = sum(parts)
     return found
 
 
@@ -103,23 +103,23 @@ def plentiful(program: Declaration, amount: float) -> Point:
     return Point(plenty if new is None else new, program.spent, plenty if steps is None else steps)
 
 
-def _least(term: Term, program: Declaration) -> float | None:
-    """A lower bound of a term over all designs: with plenty of what it falls with, none of what it charges for."""
+def _least(term: Term, program: Declaration) -> list[float] | None:
+    """Parts whose sum no design goes below: with plenty of what a term falls with, none of what it charges for."""
     design, point = program.design(program.neutral), plentiful(program, _PLENTY)
-    least = 0.0
+    parts: list[float] = []
     for weight, leaf in term.leaves():
         prices = leaf.linear_prices(design)
         if prices is not None:
             example, step, final = prices
             if np.any(weight * example < 0) or np.any(weight * step < 0):
                 return None
-            least += weight * final
+            parts.append(weight * final)
         elif weight >= 0 and leaf.monotone:
             with np.errstate(all="ignore"):
-                least += weight * float(leaf.value(design, point))
+                parts.append(weight * float(leaf.value(design, point)))
         else:
             return None
-    return least if np.isfinite(least) else None
+    return parts if np.all(np.isfinite(parts)) else None
 
 
 def check_given(program: Declaration) -> None:
