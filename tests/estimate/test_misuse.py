@@ -1,5 +1,6 @@
 """estimate.network in careless hands: random, foreign or ill-typed denoisers, one-shot data, several processes."""
 
+import os
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from codesign_opt.estimate import DenoiserError, Measurement, TrainingHistory, f
 from codesign_opt.testbed import LinearDenoiser
 from tests.helpers.processes import of_two
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = np.array([1.0, 0.25, 0.01])
 FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000}
 QUICK = {"measurement": Measurement(**FINE)}
@@ -213,8 +215,7 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
     assert str(ours) == str(truth)
 
 
-@pytest.mark.parametrize("sampler", [co.Ancestral(), co.EulerMaruyama()])
-@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+@pytest.mark.parametrize(("sampler", "terminal"), [(co.Ancestral(), "denoise"), (co.EulerMaruyama(), "rescale")])
 def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal):
     small = Measurement(**{**FINE, "levels": 4, "draws": 4, "fine_steps": 8, "evaluations": 800})
     plan = co.codesign(
@@ -252,6 +253,7 @@ def plan_of_all(data):
     return plan.sigmas, plan.handed_out["total"]
 
 
+@pytest.mark.skipif(not FULL, reason="slow; each part that two processes share has a test of its own")
 def test_two_processes_plan_as_one(data, tmp_path):
     truth = plan_of_all(data)
     for sigmas, total in of_two(plan_of_all, tmp_path, data):

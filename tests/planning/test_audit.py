@@ -45,9 +45,9 @@ def test_the_current_error_is_the_prediction_of_that_schedule(model):
 
 
 def test_the_plans_own_schedule_has_nothing_to_gain(model):
-    plan = co.codesign(model, PRICES, 2e5, levels=200, points=12)
+    plan = co.codesign(model, PRICES, 2e5, levels=100, points=8)
     run = co.TrainingRun(plan.training_density, int(plan.examples.sum() // 64), 64)
-    report = co.audit(model, PRICES, sigmas=plan.sigmas, run=run, levels=200, points=12)
+    report = co.audit(model, PRICES, sigmas=plan.sigmas, run=run, levels=100, points=8)
     print(f"ratio of the plan's own schedule: {report.ratio:.5f}")
     assert report.ratio == pytest.approx(1.0, abs=5e-3)
 

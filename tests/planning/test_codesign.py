@@ -178,7 +178,7 @@ def test_a_stability_cap_holds_for_euler_maruyama():
 
 @pytest.mark.parametrize("process", [co.VP(), co.VE(), co.Cosine(0.01, 0.98), co.FlowMatching(0.01, 0.98)])
 def test_every_process_is_planned_in_its_own_range(process):
-    plan = co.codesign(model(process=process), PRICES, 1e5, **SMALL)
+    plan = co.codesign(model(process=process), PRICES, 1e5, **PROGRAM)
     assert plan.certificate.optimal
     assert plan.outer["status"] == "optimal"
     assert plan.sigmas[0] == process.sigma_max

@@ -1,5 +1,6 @@
 """What the conic bound rests on: any dual, data that are the program declared, intervals of single levels."""
 
+import os
 from dataclasses import replace
 
 import cvxpy as cp
@@ -17,6 +18,7 @@ from codesign_opt.programs.refutation import refutation
 from tests.helpers.extensions import extensions
 from tests.helpers.raw_user_programs import K, N, Plain, own
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 PLAIN = Plain(10)
 KINDS = ["L1 turnover", "maximum of two stages", "power -1.5", "max of 2", "largest five", "kl row", "semidefinite"]
 LONG = np.longdouble
@@ -98,7 +100,7 @@ def offset_functions(offset):
     ]
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(15) if FULL else range(5))
 def test_a_large_number_beside_small_ones_gives_no_bound_above_a_feasible_value(seed):
     rng = np.random.default_rng([seed, 11])
     plain, offset = Plain(3), 10 ** rng.uniform(12 * (seed % 3) / 3, 12 * (seed % 3 + 1) / 3)
@@ -154,7 +156,7 @@ def test_rows_of_one_level_are_intervals_and_rows_of_two_are_none():
     assert box.examples_box[0][6] <= 80.0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(4) if FULL else range(2))
 def test_rows_with_variables_of_their_own_refute_nothing_that_is_feasible(seed):
     """They hold for some choice of those variables; a tangent at the choice at hand would say less of the design."""
     rng = np.random.default_rng(seed)
