@@ -8,6 +8,7 @@ in which it is of order one (docs/theory.md section 7).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -29,6 +30,7 @@ from .rows import Row, jacobians, row_size
 __all__ = ["as_stated", "check_leaf", "rows_of", "scaled_expression"]
 
 _PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
+_ROUNDING = 1e-13  # of what a number is computed from: sums over hundreds of levels
 
 
 def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
@@ -128,10 +130,33 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
     box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
     produced = stated_rows(item, design)
     rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
+    if not all(row.expression.variables() for row in rows):
+        rows = _without_rounding(rows, item, design)
     if box is not None:
         for row in rows:
             row.levels = _level_of_entries(row, design)
     return rows
+
+
+def _without_rounding(rows: list[Row], item: Named, design: Design) -> list[Row]:
+    """Rows of given quantities alone, numbers, are held up to the rounding of what they were computed from.
+
+    How much that is their value does not tell: it is told by the same rows of quantities that are still variables.
+    """
+    size = len(design)
+    free = replace(design, new_variable=cp.Variable(size, nonneg=True), step_variable=cp.Variable(size, nonneg=True))
+    free.set_to_reference()
+    found = []
+    for row, constraint in zip(rows, stated_rows(item, free), strict=True):
+        if not row.expression.variables():
+            whole, *_ = _standard_form(item.name, differentiable_row(constraint))
+            made_of = row_size(cp.reshape(whole, (whole.size,), order="C"), 0.0)
+            value = np.ravel(np.asarray(row.expression.value, dtype=np.float64))
+            flat = cp.Constant(np.where(np.abs(value) <= _ROUNDING * made_of, 0.0, value))
+            scaled = cp.multiply(1 / row.size, flat)
+            row = replace(row, expression=flat, constraint=scaled == 0 if row.equality else scaled <= 0)
+        found.append(row)
+    return found
 
 
 def _level_of_entries(row: Row, design: Design) -> Indices:

@@ -185,3 +185,24 @@ def test_zero_steps_are_accepted_where_nothing_needs_any():
     steps = np.where(np.arange(60) == 7, 0.0, 1.0)
     plan = co.Problem(co.ScoreError(table), [co.Compute(PRICES, part="training") <= 1e6], steps=steps).solve()
     assert plan.certificate.optimal
+
+
+@pytest.mark.parametrize("kind", ["steps", "examples"])
+def test_given_quantities_that_touch_a_limit_are_not_refuted_for_a_rounding(kind):
+    """Rows of what is given are numbers; at equality they are off by a rounding either way."""
+    edges = np.exp(np.sort(np.random.default_rng(1646).uniform(-5.0, 2.0, 8)))
+    levels = co.Levels(edges)
+    table = co.Coefficients(levels, np.ones(7), np.zeros(7), np.ones((1, 7)), order=2)
+    given = 0.1 * levels.log_width / levels.log_width.sum()  # one density everywhere
+    quantity = "step_density" if kind == "steps" else "density"
+    rows = [co.Monotone("decreasing", quantity), co.Monotone("increasing", quantity)]
+    rows += [co.named("even", lambda d: cp.diff(getattr(d, quantity)) == 0)]
+    error, paid = co.ScoreError(table) + co.Discretization(table), co.Prices(1.0, 100.0, 1.0)
+    fixed = {"steps": 1e3 * given} if kind == "steps" else {"examples": 1e5 * given}
+    for scale in (1.0, 0.1, 30.0):
+        fixed = {name: scale * value for name, value in fixed.items()}
+        plan = co.Problem(error, [co.Compute(paid) <= 1e5 * scale, *rows], **fixed).solve()
+        assert plan.certificate.optimal
+    off = fixed[kind] * np.linspace(1.0, 1.0 + 1e-6, 7)
+    with pytest.raises(co.InfeasibleError, match="Monotone"):
+        co.Problem(error, [co.Compute(paid) <= 1e5 * scale, *rows[:2]], **{kind: off}).solve()
