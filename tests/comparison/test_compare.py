@@ -212,7 +212,7 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
         "measurement": Measurement(levels=6, draws=16, fine_steps=32, evaluations=1600),
     }
     model = network(denoiser, data, **options)
-    found = compare(model, ["edm", "log_snr"], [6], draws=300)
+    found = compare(model, ["edm", "log_snr"], [6], draws=100)
     for row in found.rows:
         levels = calls_of(co.Euler(), row.sigmas)
         inside = (levels >= low) & (levels <= high)
