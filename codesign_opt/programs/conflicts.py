@@ -98,12 +98,16 @@ def _leave_plenty(program: Declaration, unreached: dict[str, float]) -> bool:
 
 def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -> Give | None:
     """How far this constraint alone must give; None where no relaxation of it suffices."""
-    found = least_relaxation(*_without_idle(program, point, name), [name], needs)
-    return None if found is None else found.gives[name]
+    ways = [(program, point)]
+    if needs is None:  # with what rows only charge for, and without: either may have more digits
+        without = _without_idle(program, point, name)
+        ways += [] if without is None else [without]
+    found = (least_relaxation(*way, [name], needs) for way in ways)
+    return min((each.gives[name] for each in found if each is not None), key=lambda g: g.relative, default=None)
 
 
-def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point]:
-    """The same, and the same point, with none of what rows only charge for: that leaves the most room for all else.
+def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point] | None:
+    """The same, and the same point, with none of what rows only charge for, if there is any: that leaves most room.
 
     A solver that may choose it chooses anything, up to a size beside which the rest has no digits.
     """
@@ -119,8 +123,8 @@ def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declar
     decided = {"examples": program.decides_examples, "steps": program.decides_steps}
     idle = [what for what in decided if decided[what] and not touched[what]]
     prices = [price for budget in program.budgets.values() for price in (budget.example, budget.step)]
-    if len(idle) == sum(decided.values()) or any(np.any(price < 0) for price in prices):
-        return program, point  # prices alone decide between them, or pay for some
+    if not idle or len(idle) == sum(decided.values()) or any(np.any(price < 0) for price in prices):
+        return None  # prices alone decide between them, or pay for some
     if "examples" in idle:
         least = np.maximum(box.examples_low, program.spent)
         program, point = replace(program, examples=least), Point(least - program.spent, program.spent, point.steps)
