@@ -123,3 +123,22 @@ def test_negative_budgets_are_named_with_what_they_would_have_to_be(spent):
         with pytest.raises(co.InfeasibleError) as caught:
             co.Problem(S + D, [row, co.Compute(PRICES) <= 1e6], spent=spent).solve()
         assert caught.value.conflicts[0]["relaxed"] == pytest.approx(relaxed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_amounts_on_steps_do_not_depend_on_examples_that_only_the_budget_charges(seed):
+    """Steps <= K against a cap on their size: sum of width / size is what is needed, whatever examples cost."""
+    rng = np.random.default_rng([26, seed])
+    levels = co.Levels(np.exp(np.linspace(np.log(0.02), np.log(0.02) + rng.uniform(3, 9), 13)))
+    table = co.Coefficients(
+        levels, np.exp(rng.normal(size=12)), np.zeros(12), np.exp(rng.normal(size=(2, 12))), order=2, terminal="rescale"
+    )
+    size, over = float(np.median(levels.width)) * rng.uniform(0.1, 0.5), 1 + 10 ** rng.uniform(-2, 1)
+    needed = float((levels.width / size).sum())
+    paid = co.Prices(10 ** rng.uniform(-4, 4), 10 ** rng.uniform(-4, 4), 1.0)
+    limits = [co.named("steps", co.Steps() <= needed / over), co.named("size", co.Cap(size, "step_size"))]
+    budget = co.Compute(paid) <= 1e4 * (paid.example * 10 ** rng.uniform(2, 11) + paid.evaluation * needed)
+    with pytest.raises(co.InfeasibleError) as caught:
+        co.Problem(co.ScoreError(table) + co.Discretization(table), [budget, *limits]).solve()
+    told = {conflict["name"]: conflict["relaxed"] for conflict in caught.value.conflicts}
+    assert told == {"steps": pytest.approx(needed, rel=1e-3), "size": pytest.approx(size * over, rel=1e-3)}
