@@ -24,9 +24,10 @@ from .examples_cost import BestExamples, ExamplesCost, along
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["FEW", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
+__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
 
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
 FEW = 16  # steps up to which stopping points far from the program's are starts too
 _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
@@ -83,14 +84,16 @@ class GridFit:
         study: the question; its model knows the exact error and its residuals, and there are no user's terms.
         plan: the certified program's plan.
         stops: range of the stopping point; None where it is given.
-        held: what the examples leave is followed with those of near grids held, even where the best for each are
-            known: these have one density on each step, which the levels cannot always follow.
     """
 
     study: Study
     plan: Plan
     stops: tuple[float, float] | None
-    held: bool = False
+
+    @property
+    def rounding(self) -> float:
+        """The squared error of samples that are rounded to float32."""
+        return FLOAT32 * self.study.model.spectrum.trace
 
     def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
@@ -189,7 +192,7 @@ class GridFit:
     def closed(self) -> bool:
         """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
         study, prices = self.study, self.study.prices
-        plain = study.trains and not self.held and not study.constraints and study.run is None
+        plain = study.trains and not study.constraints and study.run is None
         if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
             return False
         return study.model.coupling.pooling(self.plan.levels) is None

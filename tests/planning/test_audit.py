@@ -39,9 +39,9 @@ def test_the_current_error_is_the_prediction_of_that_schedule(model):
     grid = co.edm_grid(12, 0.01, 80.0)
     run = co.TrainingRun(co.LogNormal(), 1000, 64)
     report = co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
-    table = model.settled(grid, 60)
+    table = model.settled(grid, report.levels)
     mass = np.diff(co.LogNormal().mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
-    assert report.current["total"] == pytest.approx(predict(model, grid, mass, 60)["total"], rel=1e-9)
+    assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
 
 
 def test_the_plans_own_schedule_has_nothing_to_gain(model):
