@@ -5,8 +5,10 @@ from .denoisers.adapters import from_diffusers as from_diffusers
 from .denoisers.adapters import from_edm as from_edm
 from .denoisers.adapters import from_prediction as from_prediction
 from .denoisers.adapters import guided as guided
+from .denoisers.check_result import DenoiserCheck as DenoiserCheck
 from .denoisers.denoiser import Denoiser as Denoiser
 from .denoisers.denoiser import DenoiserError as DenoiserError
+from .denoisers.denoiser_check import check_denoiser as check_denoiser
 from .draws.statistics import Estimate as Estimate
 from .draws.statistics import Moments as Moments
 from .draws.streams import Stream as Stream

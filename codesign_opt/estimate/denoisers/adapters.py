@@ -16,10 +16,10 @@ import torch
 from ...basics.checks import choice, number
 from ...ingredients.process import FlowMatching, Process
 from .denoiser import Denoiser
+from .reading import PREDICTIONS, Reading, clean, wide
 
 __all__ = ["from_diffusers", "from_edm", "from_prediction", "guided"]
 
-_PREDICTIONS = ("x0", "epsilon", "v", "score", "flow")
 Network = Callable[..., torch.Tensor]
 
 
@@ -29,7 +29,13 @@ def from_edm(network: Network, **condition: Any) -> Denoiser:
     >>> from_edm(lambda x, sigma, label: x * label, label=0.5)(torch.ones(1, 2), 1.0).tolist()
     [[0.5, 0.5]]
     """
-    return Denoiser(lambda x, sigma: network(x, sigma, **condition), name=_name(network))
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return network(x, sigma, **condition)
+
+    result = Denoiser(denoise, name=_name(network))
+    result.reading = Reading(denoise)
+    return result
 
 
 def from_prediction(
@@ -65,32 +71,50 @@ def from_prediction(
     >>> flow(torch.full((1, 2), 3.0), 2.0).round(decimals=4).tolist()  # x_t = s x with s = 1/3
     [[1.0, 1.0]]
     """
-    choice(prediction, "from_prediction.prediction", _PREDICTIONS)
+    choice(prediction, "from_prediction.prediction", PREDICTIONS)
     if not isinstance(process, Process):
         raise ValueError(f"from_prediction.process is {process!r}; a Process is needed, such as co.VP().")
     _check_process(prediction, process)
 
-    def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return network(state, t, **condition)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = _Time.apply(sigma, process)
         s = _scale(process, sigma, t, x)
         moved = t.to(x.dtype) if time is None else time(t).to(x.dtype)
-        return _clean(prediction, network(s * x, moved, **condition), x, _wide(sigma, x), s)
+        return clean(prediction, predict(s * x, moved), x, wide(sigma, x), s)
 
-    result = Denoiser(clean, name=_name(network))
+    result = Denoiser(denoise, name=_name(network))
     result.sigma_range = (process.sigma_min, process.sigma_max)
+    result.reading = _reading(predict, prediction, process, time)
     return result
 
 
-def _clean(prediction: str, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    if prediction == "x0":
-        return out
-    if prediction == "epsilon":
-        return x - sigma * out
-    if prediction == "v":
-        return s * (s * x) - s * sigma * out
-    if prediction == "score":
-        return x + s * sigma**2 * out
-    return s * x - (1 - s) * out
+def _reading(predict: Network, prediction: str, process: Process, time: Network | None) -> Reading:
+    """What `from_prediction` was told, for readings that change one thing; levels outside are those of the ends."""
+
+    def inside(sigma: torch.Tensor) -> Any:
+        return np.asarray(process.time(np.clip(sigma.cpu().numpy(), process.sigma_min, process.sigma_max)))
+
+    def told(sigma: torch.Tensor) -> torch.Tensor:
+        t = torch.as_tensor(inside(sigma)).to(sigma.device)
+        return t if time is None else time(t).to(torch.float64)
+
+    def scale(sigma: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(process.scale(inside(sigma)))).to(sigma.device)
+
+    return Reading(predict, prediction, told, scale, top_of(told, process.sigma_max))
+
+
+def top_of(told: Callable[[torch.Tensor], torch.Tensor], highest: float) -> float | None:
+    """1 or 1000 where the time of the highest level is within 5 % of it, else None.
+
+    >>> top_of(lambda sigma: 1000 * sigma / (1 + sigma), 82.0)
+    1000.0
+    """
+    last = float(told(torch.tensor([highest], dtype=torch.float64))[0])
+    return next((top for top in (1.0, 1000.0) if abs(last - top) < 0.05 * top), None)
 
 
 def _check_process(prediction: str, process: Process) -> None:
@@ -141,12 +165,7 @@ def _scale(process: Process, sigma: torch.Tensor, t: torch.Tensor, x: torch.Tens
             s = (1 + sigma**2) ** -0.5
             if not np.allclose(values, s.detach().cpu().numpy(), rtol=1e-4):
                 s = torch.as_tensor(values).to(sigma.device, sigma.dtype)
-    return _wide(s, x)
-
-
-def _wide(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(N,) to (N, 1, …, 1), in the dtype of the states."""
-    return values.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return wide(s, x)
 
 
 def guided(
@@ -190,6 +209,7 @@ def guided(
         return clean.index_copy(0, rows, extra + strength * (clean[rows] - extra))
 
     result = Denoiser(mix, name=f"guided({given.name}, {strength:g})")
+    result.parts = (given, plain)
     ranges = [one.sigma_range for one in (given, plain) if one.sigma_range is not None]
     if ranges:
         result.sigma_range = (max(low for low, _ in ranges), min(high for _, high in ranges))
@@ -227,26 +247,41 @@ def from_diffusers(model: Any, scheduler: Any, **condition: Any) -> Denoiser:
     kept = scheduler.alphas_cumprod.to("cpu", torch.float64).clamp(min=1e-12)
     table = torch.log((1 - kept) / kept) / 2
 
-    def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = _position(torch.log(sigma.to(torch.float64)), table.to(sigma.device))
-        s = _wide((1 + sigma**2) ** -0.5, x)
+        s = wide((1 + sigma**2) ** -0.5, x)
         out = _sample(model(s * x, t.to(x.dtype), **_expanded(condition, x)))
-        return _clean(kinds[said], out, x, _wide(sigma, x), s)
+        return clean(kinds[said], out, x, wide(sigma, x), s)
 
-    result = Denoiser(clean, name=type(model).__name__)
+    result = Denoiser(denoise, name=type(model).__name__)
     result.sigma_range = (float(table[0].exp()), float(table[-1].exp()))
+    result.reading = Reading(
+        _predict(model, condition), kinds[said], lambda sigma: _position(torch.log(sigma), table.to(sigma.device)),
+        lambda sigma: (1 + sigma**2) ** -0.5, steps,
+    )  # fmt: skip
     return result
 
 
 def _diffusers_flow(model: Any, steps: float, condition: dict[str, Any]) -> Denoiser:
-    def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = sigma / (1 + sigma)
-        out = _sample(model(_wide(1 - t, x) * x, (steps * t).to(x.dtype), **_expanded(condition, x)))
-        return _clean("flow", out, x, _wide(sigma, x), _wide(1 - t, x))
+        out = _sample(model(wide(1 - t, x) * x, (steps * t).to(x.dtype), **_expanded(condition, x)))
+        return clean("flow", out, x, wide(sigma, x), wide(1 - t, x))
 
-    result = Denoiser(clean, name=type(model).__name__)
+    result = Denoiser(denoise, name=type(model).__name__)
     result.sigma_range = (1.0 / (steps - 1.0), steps - 1.0)
+    result.reading = Reading(
+        _predict(model, condition), "flow", lambda sigma: steps * sigma / (1 + sigma), lambda sigma: 1 / (1 + sigma),
+        steps,
+    )  # fmt: skip
     return result
+
+
+def _predict(model: Any, condition: dict[str, Any]) -> Network:
+    def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return _sample(model(state, t, **_expanded(condition, state)))
+
+    return predict
 
 
 def _position(logs: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

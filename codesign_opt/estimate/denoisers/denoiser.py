@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...basics.errors import CodesignError
+from .reading import Reading
 
 __all__ = ["Denoiser", "DenoiserError"]
 
@@ -28,6 +29,8 @@ class Denoiser:
         evaluations: images denoised so far; what prices are per.
         calls: batches.
         sigma_range: noise levels that the network was trained on, where its adapter knows them.
+        reading: what its adapter takes the network's answers for; `check_denoiser` asks others.
+        parts: the denoisers that it mixes, each of which `check_denoiser` looks at by itself.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -45,6 +48,8 @@ class Denoiser:
         self.evaluations = 0
         self.calls = 0
         self.sigma_range: tuple[float, float] | None = None
+        self.reading = Reading(function)
+        self.parts: tuple[Denoiser, ...] = ()
 
     @classmethod
     def of(cls, denoiser: Any) -> Denoiser:

@@ -192,6 +192,27 @@ def first_of(data: Any) -> tuple[torch.Tensor, Any]:
     return first, itertools.chain([first], data) if hasattr(data, "__next__") else data
 
 
+def example_draws(data: Any, first: torch.Tensor, count: int, *, seed: int, like: torch.Tensor) -> torch.Tensor:
+    """`count` examples at random, some twice where there are fewer, on the device and in the dtype of `like`.
+
+    Of data that can be indexed all are eligible; of others those of the `first` batch, so that nothing is read twice.
+
+    >>> example_draws(torch.arange(6.0)[:, None], torch.zeros(1, 1), 4, seed=0, like=torch.zeros(())).shape
+    torch.Size([4, 1])
+    """
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
+    size = len(data) if indexed else first.shape[0]
+    rounds = [torch.randperm(size, generator=seeded(seed, "examples", turn)) for turn in range(-(-count // size))]
+    rows = torch.cat(rounds)[:count]
+    if not indexed:
+        drawn = first[rows.to(first.device)]
+    elif isinstance(data, np.ndarray) or torch.is_tensor(data):
+        drawn = torch.as_tensor(data)[rows]
+    else:
+        drawn = torch.stack([_first(data[int(row)]) for row in rows])
+    return drawn.to(like.device, like.dtype)
+
+
 def _called(data: Callable[[], Any]) -> Any:
     return data()
 

@@ -1,0 +1,44 @@
+"""A denoiser is a function of the state and the noise level, and of nothing else."""
+
+from __future__ import annotations
+
+import torch
+
+from .denoiser import Denoiser, DenoiserError
+from .same_denoiser import SAME
+
+__all__ = ["PURE_CALLS", "check_pure"]
+
+PURE_CALLS = 3
+
+
+@torch.no_grad()
+def check_pure(denoiser: Denoiser, states: torch.Tensor, sigma: float) -> None:
+    """The same answer twice, in any company, in a tensor of its own, with the input left as it was; three calls.
+
+    Args:
+        denoiser: asked at one level.
+        states: (N, *shape) of order one, N at least 2.
+        sigma: the level; states are multiplied by it.
+
+    Raises:
+        DenoiserError: a network that is random or in training mode, writes into its input, or hands out the
+            same buffer at every call.
+    """
+    x, half, at = float(sigma) * states, states.shape[0] // 2, f"denoiser {denoiser.name!r} at sigma {sigma:.4g}"
+    given = x.clone()
+    first = denoiser(given, sigma)
+    if not torch.equal(given, x):
+        raise DenoiserError(f"{at} writes into its input; let it work on a copy (x.clone()).")
+    kept = first.clone()
+    denoiser(-x, sigma)  # other states, so that a shared buffer shows
+    if not torch.equal(first, kept):
+        raise DenoiserError(f"{at} hands out the same buffer at every call, so that a later call changes an earlier "
+                            "answer; return a copy (.clone()).")  # fmt: skip
+    again = denoiser(x[:half], sigma)
+    apart = float((kept[:half] - again).abs().max()) / max(float(again.abs().max()), 1e-30)
+    if apart > SAME:
+        raise DenoiserError(
+            f"{at}: the same states give answers {apart:.2g} apart (relative), alone and among others; a network in "
+            "training mode (dropout, batch normalisation) is random: call .eval() first."
+        )

@@ -1,0 +1,110 @@
+"""Reading: how a network's answers are read as a denoiser, kept apart so that other readings can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["PREDICTIONS", "Reading", "clean", "predicted", "wide"]
+
+PREDICTIONS = ("x0", "epsilon", "v", "score", "flow")
+Levels = Callable[[torch.Tensor], torch.Tensor]
+
+
+def clean(prediction: str, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """The clean data from a prediction at x = x0 + sigma z, for a network that was given s x.
+
+    >>> one = torch.ones(1, 1)
+    >>> [clean(name, 0.25 * one, one, one, 0.5 * one).item() for name in ("x0", "epsilon", "score", "flow")]
+    [0.25, 0.75, 1.125, 0.375]
+    """
+    if prediction == "x0":
+        return out
+    if prediction == "epsilon":
+        return x - sigma * out
+    if prediction == "v":
+        return (x - sigma * torch.sqrt(1 + sigma**2) * out) / (1 + sigma**2)
+    if prediction == "score":
+        return x + s * sigma**2 * out
+    return (x - sigma * out) / (1 + sigma)
+
+
+def predicted(prediction: str, x0: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """The prediction that reads as `x0`: `clean` the other way round.
+
+    >>> x, sigma, s = torch.tensor([[1.0]]), torch.tensor([[2.0]]), torch.tensor([[0.5]])
+    >>> all(clean(p, predicted(p, 3 * x, x, sigma, s), x, sigma, s).isclose(3 * x) for p in PREDICTIONS)
+    True
+    """
+    if prediction == "x0":
+        return x0
+    noise = (x - x0) / sigma
+    if prediction == "epsilon":
+        return noise
+    if prediction == "v":
+        return (noise - sigma * x0) / torch.sqrt(1 + sigma**2)
+    if prediction == "score":
+        return -noise / (s * sigma)
+    return noise - x0
+
+
+def wide(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(N,) to (N, 1, …, 1), in the dtype of the states."""
+    return values.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A network(state, time) and what its answers are taken for; docs/theory.md section 1.5.
+
+    Args:
+        network: takes (N, *shape) states and (N,) times, its conditions bound.
+        prediction: "x0", "epsilon", "v", "score" or "flow".
+        time: (N,) noise levels to the times that the network is told, in float64.
+        scale: (N,) noise levels to s: the network is given s x.
+        top: the time of pure noise where times run to 1 or 1000; None where they do not.
+        factor, shift: the network's data are factor x0 + shift.
+        sign: -1 where the network predicts the opposite.
+
+    >>> halved = Reading(lambda x, t: x / (1 + t[:, None] ** 2), factor=0.5)
+    >>> halved(torch.ones(1, 1), torch.ones(1)).item()  # at half the noise of half the data
+    0.8
+    """
+
+    network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    prediction: str = "x0"
+    time: Levels = lambda sigma: sigma
+    scale: Levels = torch.ones_like
+    top: float | None = None
+    factor: float = 1.0
+    shift: float = 0.0
+    sign: float = 1.0
+
+    @property
+    def raw(self) -> bool:
+        """Whether the network is a denoiser of (x, sigma) as it stands."""
+        return self.top is None and self.prediction == "x0"
+
+    def answer(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The network's own prediction at x = x0 + sigma z."""
+        level = abs(self.factor) * sigma.to(torch.float64)
+        state = wide(self.scale(level), x) * (self.factor * x + self.shift)
+        return self.network(state, self.time(level).to(x.dtype))
+
+    def read(self, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The clean data that a prediction stands for."""
+        level = abs(self.factor) * sigma.to(torch.float64)
+        s, inside = wide(self.scale(level), x), self.factor * x + self.shift
+        return (clean(self.prediction, self.sign * out, inside, wide(level, x), s) - self.shift) / self.factor
+
+    def answered(self, x0: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The prediction that this reading took for `x0`."""
+        level = abs(self.factor) * sigma.to(torch.float64)
+        s, inside = wide(self.scale(level), x), self.factor * x + self.shift
+        return self.sign * predicted(self.prediction, self.factor * x0 + self.shift, inside, wide(level, x), s)
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The denoiser D(x, sigma) of this reading."""
+        return self.read(self.answer(x, sigma), x, sigma)
