@@ -32,8 +32,12 @@ def network(
     measurement: Measurement | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
+    check: bool = True,
 ) -> EstimatedModel:
     """A denoiser, its data and its training log as a model that `codesign` plans with.
+
+    Before anything is measured on it, the denoiser is held against what the spectrum of the data allows, and refused
+    where the usual mistakes are seen (`check_denoiser`, docs/theory.md section 1.5).
 
     Measured, in this order: the spectrum of the data; the fine solution and its own accuracy; what
     stopping early costs (docs/theory.md section 2); the responses to one coarse step at every level and
@@ -60,13 +64,16 @@ def network(
         measurement: how finely, at what cost, and on which device; see `Measurement`.
         seed: of all draws.
         folder: where finished items are kept.
+        check: False to plan with a denoiser that would be refused, as it is.
 
     Returns:
-        EstimatedModel with its probe; `estimation.evaluations` counts the calls, part by part.
+        EstimatedModel with its probe; `estimation.evaluations` counts the calls, part by part, and
+        `estimation.denoiser_check` has the verdict and the table of levels.
 
     Raises:
         ValueError: a malformed argument, or a budget below the fixed part, which the message names.
-        DenoiserError: a denoiser that fails at some noise level; what was finished stays in `folder`.
+        DenoiserError: a denoiser that fails at some noise level, or is none of these data, with the table and the
+            mistake that explains it; what was finished stays in `folder`.
 
     >>> import torch
     >>> from codesign_opt import codesign, Euler
@@ -83,16 +90,19 @@ def network(
     asked = Measurement() if measurement is None else measurement
     work = NetworkWork.prepared(denoiser, first, sampling, asked, seed, folder)
     trained = TrainingWork(work, history, law, coupling, data)
-    work.check(history.other)
-    work.expect()
+    work.check_answers()
+    work.expect(check)
     trained.expect()
     evaluations = work.budget()
-    found = spectrum(data, seed=seed, folder=work.place("spectrum")).spectrum
+    measured = spectrum(data, seed=seed, folder=work.place("spectrum"))
+    found = measured.spectrum
     work.tell(f"spectrum: {found!r}")
+    said = work.check_denoiser(first, data, measured).lines if check else []
+    work.check_same(history.other)
     sampled = work.measured()
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
-    said = {**work.provenance(sampled), **learned.provenance()}
+    record = {**work.provenance(sampled), **learned.provenance(), "denoiser_check": said}
     return EstimatedModel(
         work.nodes,
         sampled.responses.scaled_response,
@@ -103,8 +113,8 @@ def network(
         terminal=terminal,
         coupling=learned.coupling,
         standard_errors={"truncation": sampled.truncation.standard_error, **learned.standard_errors},
-        provenance={**said, "dimension": found.dimension},
-        estimation=EstimationRecord.from_record(said),
+        provenance={**record, "dimension": found.dimension},
+        estimation=EstimationRecord.from_record(record),
         probe=work.probe(evaluations),
         **learned.rows,
     )

@@ -19,13 +19,17 @@ from ..ingredients.grids import edm_grid
 from ..ingredients.process import EDM, Process
 from ..samplers.base import Sampler
 from ..samplers.members import Heun
+from .denoisers.check_result import DenoiserCheck
 from .denoisers.denoiser import Denoiser, DenoiserError
+from .denoisers.denoiser_check import MOST_CALLS, checked
+from .denoisers.pure import check_pure
 from .denoisers.same_denoiser import SAME, check_same_denoiser, shared_range
 from .draws.statistics import Estimate
-from .draws.streams import agreed, normal
+from .draws.streams import agreed, example_draws, normal
 from .measurement import Measurement
 from .runs.fine_solution import Draws, Reference
 from .runs.step_rule import StepRule
+from .spectra.result import SpectrumEstimate
 from .steps.grid_error import batches_of_run
 from .steps.probe import NetworkProbe
 from .steps.responses import Responses, calls_of_responses, calls_of_truncation, step_responses, truncation_error
@@ -186,9 +190,34 @@ class NetworkWork:
 
     # checks
 
-    def check(self, other: Any) -> None:
-        """A denoiser that fails anywhere, or another one than the folder's, is known before the work begins."""
+    def check_answers(self) -> None:
+        """A denoiser that fails anywhere, or answers by anything but its arguments, is known before the work begins."""
         self._check_range()
+
+    def check_denoiser(self, first: torch.Tensor, data: Any, spectrum: SpectrumEstimate) -> DenoiserCheck:
+        """The denoiser can be one of these data; a check that it passed is kept, so that a call that goes on has it.
+
+        Raises:
+            DenoiserError: it cannot; nothing of it is kept.
+        """
+        draws, chunk = self.reference.draws, self.measurement.chunk
+
+        def look() -> dict[str, Any]:
+            count = max(4, min(chunk, 256))
+            examples = example_draws(data, first, count, seed=draws.seed, like=draws.like)
+            found = checked(self.denoiser, examples, spectrum, self.sampling.process, chunk=chunk, seed=draws.seed)
+            found.check()
+            return found.record()
+
+        question = {"seed": draws.seed, "chunk": chunk, "sigma_min": self.reference.stopping_sigma}
+        kept = Ledger(self.place("denoiser check"), {**question, "sigma_max": draws.sigma_max})
+        result = DenoiserCheck.from_record(self.counted("denoiser check", lambda: kept.item("check", look)))
+        self.expected["denoiser check"] = result.evaluations
+        self.tell(str(result))
+        return result
+
+    def check_same(self, other: Any) -> None:
+        """A folder of another denoiser is known before the work begins."""
         self._check_same("denoiser", self.denoiser)
         if other is not None:
             self._check_same("other", Denoiser.of(other))
@@ -198,7 +227,7 @@ class NetworkWork:
         """One call at every level."""
         states, name, highest = self._states(4), self.denoiser.name, float(self.nodes[-1])
         try:
-            self.denoiser(states[:2] * highest, highest)
+            check_pure(self.denoiser, states, highest)
         except RuntimeError as error:
             own = next((p.dtype for p in getattr(self.denoiser.function, "parameters", list)()), None)
             said = "" if own is None else f" (its parameters are {own})"
@@ -230,8 +259,10 @@ class NetworkWork:
 
     # costs
 
-    def expect(self) -> None:
+    def expect(self, check: bool) -> None:
         """Batch evaluations of the sampler's parts, known beforehand: a call that goes on plans with as many."""
+        if check:
+            self.expected["denoiser check"] = MOST_CALLS  # at most, until it was made
         half = replace(self.reference, steps=self.reference.steps // 2)
         self.expected["accuracy"] = self.reference.path().calls() + half.path().calls()
         self.expected["truncation"] = calls_of_truncation(self.reference, self.nodes)

@@ -23,6 +23,8 @@ class EstimationRecord:
         plan_evaluations: batch evaluations for the plan; None where the denoiser was not at hand.
         correlation_assumed: whether the correlation length of training errors is assumed, not measured or given.
         training_notes: what the learning curves leave open.
+        denoiser_check: how the denoiser did against what the data's spectrum allows: the verdict, then the table of
+            levels; empty where it was not checked.
     """
 
     error: str = "mean squared distance of outputs to a fine solution, same noise"
@@ -34,6 +36,7 @@ class EstimationRecord:
     plan_evaluations: int | None = None
     correlation_assumed: bool = False
     training_notes: tuple[str, ...] = ()
+    denoiser_check: tuple[str, ...] = ()
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> EstimationRecord:
@@ -52,12 +55,14 @@ class EstimationRecord:
             plan_evaluations=record.get("plan_evaluations"),
             correlation_assumed=record.get("correlation_length") == "assumed",
             training_notes=tuple(map(str, record.get("training_notes") or ())),
+            denoiser_check=tuple(map(str, record.get("denoiser_check") or ())),
         )
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> EstimationRecord:
         """What `dataclasses.asdict` gave, from a file."""
-        return cls(**{**record, "training_notes": tuple(record["training_notes"])})
+        lines = {name: tuple(record.get(name) or ()) for name in ("training_notes", "denoiser_check")}
+        return cls(**{**record, **lines})
 
     @property
     def model_evaluations(self) -> int:

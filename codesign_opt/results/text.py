@@ -168,6 +168,7 @@ def _measured(plan: PlanRecord) -> list[str]:
     if said.denoiser and said.draws is not None:
         draws, fine = quantity(said.draws), quantity(said.fine_steps)
         lines.append(f"  on {_clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
+    lines += [f"  {line}" for line in said.denoiser_check]
     if calls := said.model_evaluations:
         own = said.plan_evaluations
         more = "" if own is None else f" and {own:,} for this plan"

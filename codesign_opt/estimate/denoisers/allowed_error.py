@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...basics.checks import Array
 from ...ingredients.spectrum import Spectrum
@@ -83,15 +84,16 @@ class AllowedError:
             first, last = low, high
         return np.geomspace(first, last, count)
 
-    def telling(self, sigma: Array) -> Array:
+    def telling(self, sigma: Array) -> list[int]:
         """Indices of levels, first those where the Wiener error is far below both the identity's and the mean's."""
-        return np.argsort(self.wiener(sigma) / np.minimum(self.identity(sigma), self.mean), kind="stable")
+        share = self.wiener(sigma) / np.minimum(self.identity(sigma), self.mean)
+        return [int(level) for level in np.argsort(share, kind="stable")]
 
-    def loud(self, sigma: Array) -> Array:
+    def loud(self, sigma: Array) -> NDArray[np.bool_]:
         """Levels where the noise is so much more than the data that a part of it left is more than all the data."""
         return self.identity(sigma) >= _LOUD * self.power
 
-    def lost(self, sigma: Array, error: Array, standard_error: Array) -> Array:
+    def lost(self, sigma: Array, error: Array, standard_error: Array) -> NDArray[np.bool_]:
         """Levels that decide by themselves: the noise is kept, or the data are lost, by the lower end of the error."""
         least = error - 3 * standard_error
         quiet = self.identity(sigma) <= _QUIET * self.mean

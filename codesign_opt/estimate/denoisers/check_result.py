@@ -16,8 +16,8 @@ __all__ = ["DenoiserCheck"]
 
 _SAID = {
     "right": "It leaves no more than a linear denoiser of these data.",
-    "unclear": "It leaves more than a linear denoiser: trained too little, guided, answering with samples, given another "
-    "condition than the data's, or read wrongly in a way that was not tried.",
+    "unclear": "It leaves more than a linear denoiser: trained too little, guided, answering with samples, given "
+    "another condition than the data's, or read wrongly in a way that was not tried.",
     "wrong": "It is no denoiser of these data as it was read",
 }  # fmt: skip
 
@@ -82,6 +82,11 @@ class DenoiserCheck:
             f"sigma = {self.sigma[worst]:.3g} ({self.sigma.size} levels, {self.evaluations} batch evaluations)"
         )
 
+    @property
+    def lines(self) -> list[str]:
+        """The verdict, and the table of levels."""
+        return [f"denoiser check, {self.line}", *self._table]
+
     def check(self) -> None:
         """Refuses a wrong denoiser.
 
@@ -91,17 +96,20 @@ class DenoiserCheck:
         if not self.passed:
             raise DenoiserError(f"{self}\nPut it right, or pass check=False to plan with it as it is.")
 
-    def __str__(self) -> str:
+    @property
+    def _table(self) -> list[str]:
         title = ["  sigma", "seen", "+-", "identity", "mean alone", "Wiener"]
         columns = [self.sigma, self.seen, self.standard_error, self.identity, self.mean + 0 * self.sigma, self.wiener]
         if self.cause:
             title, columns = [*title, "put right"], [*columns, self.explained]
         rows = [[quantity(float(value), 3) for value in row] for row in zip(*columns, strict=True)]
-        table = aligned([title[0].strip().rjust(7), *title[1:]], rows, left=(1, 2))
+        return aligned([title[0].strip().rjust(7), *title[1:]], rows, left=(1, 2))
+
+    def __str__(self) -> str:
         said = _SAID[self.verdict]
         if not self.passed:
             said += f": {self.cause} explains it." if self.cause else "; no usual mistake explains it" + _OTHERS
-        return "\n".join([f"denoiser {self.denoiser!r}, E|D(x0 + sigma z) - x0|^2:", *table, said])
+        return "\n".join([f"denoiser {self.denoiser!r}, E|D(x0 + sigma z) - x0|^2:", *self._table, said])
 
     def __repr__(self) -> str:
         return f"DenoiserCheck({self.denoiser}, {self.line})"
@@ -119,6 +127,6 @@ class DenoiserCheck:
 
 
 _OTHERS = (
-    ". Look at the time that it is told, the prediction, the scale and range of the data, and whether the data are of its "
-    "condition."
+    ". Look at the time that it is told, the prediction, the scale and range of the data, and whether the data are of "
+    "its condition."
 )  # fmt: skip

@@ -31,6 +31,8 @@ _SURVIVORS = (8, 5, 3, 3, 2, 2)  # readings that go on to the second level, the 
 _NEAR = 1.15  # times the Wiener error: what a reading that is right may leave
 _BETTER = 1.3  # by how much another reading must be better somewhere, beyond 4 standard errors; and in the mean
 _SAMPLE = 2.2  # times the Wiener error: more than an answer with a sample of the posterior leaves
+_SAMPLED = 1.8  # times the error of the other reading: near the two that a sample leaves, where the errors tell more
+_TELLS = 0.8  # of the error without the network: an explanation has the network's answers in it
 _TILT = 0.05  # of the Wiener error: what a factor on x would take away from the error of no posterior mean or sample
 _CLEARLY = 1.5  # gain in the mean over levels, to name the cause of what is wrong anyway
 _FAR = 3.0  # times the Wiener error: what is no explanation
@@ -163,15 +165,25 @@ class Questions:
 
     def error(self, clean: torch.Tensor) -> Array:
         """(N,) squared errors of estimates of the clean data; infinite where they are not finite."""
-        off = (clean.to("cpu", torch.float64) - self.draws.to("cpu", torch.float64)).flatten(1).square().sum(1)
+        off = self._wider(clean - self.draws).square().sum(1).to("cpu").to(torch.float64)
         return agreed(torch.nan_to_num(off, nan=torch.inf, posinf=torch.inf).numpy())
 
+    def _wider(self, values: torch.Tensor) -> torch.Tensor:
+        return values.flatten(1).to(torch.promote_types(values.dtype, torch.float32))
+
+    def silent(self, reading: Reading) -> Array:
+        """(M,) errors of a reading whose network answers 0: x times a factor, by v and by preconditioned networks."""
+        found = []
+        for level, at in enumerate(self.sigma):
+            x = self.state(level, float(at))
+            sigma = torch.full((x.shape[0],), float(at), dtype=x.dtype, device=x.device)
+            found.append(np.mean(self.error(reading.read(torch.zeros_like(x), x, sigma))))
+        return np.array(found)
 
     def tilted(self, clean: torch.Tensor, x: torch.Tensor, level: int) -> bool:
         """Whether the errors go along with the state; those of the posterior mean, and of samples, do not."""
-        around = (x - self.draws.mean(0)).to("cpu", torch.float64).flatten(1)
-        off = (clean - self.draws).to("cpu", torch.float64).flatten(1)
-        along, size = agreed((off * around).sum(1).numpy()), agreed(around.square().sum(1).numpy())
+        around, off = self._wider(x - self.draws.mean(0)), self._wider(clean - self.draws)
+        along, size = (agreed(v.sum(1).cpu().double().numpy()) for v in (off * around, around.square()))
         gain = np.mean(along) ** 2 / np.mean(size)
         sure = abs(np.mean(along)) > 4 * np.std(along, ddof=1) / np.sqrt(along.size)
         return bool(sure and gain > _TILT * self.wiener[level])
@@ -183,7 +195,7 @@ class Candidate:
 
     mistake: Mistake
     errors: dict[int, Array] = field(default_factory=dict)
-    tilted: bool = False
+    tilted: dict[int, bool] = field(default_factory=dict)
 
     def score(self, wiener: Array) -> float:
         """Mean over its levels of log(error / Wiener error)."""
@@ -198,7 +210,7 @@ def _part(denoiser: Denoiser, asked: Questions) -> DenoiserCheck:
     for level in levels:
         clean, x, sigma = asked.ask(denoiser, level)
         given.errors[level] = asked.error(clean)
-        given.tilted |= asked.tilted(clean, x, level)
+        given.tilted[level] = asked.tilted(clean, x, level)
         out = denoiser.reading.answered(clean, x, sigma)
         for one in others:
             one.errors[level] = asked.error(one.mistake.reading.read(out, x, sigma))
@@ -209,11 +221,11 @@ def _part(denoiser: Denoiser, asked: Questions) -> DenoiserCheck:
         others += _narrowed(denoiser.reading, asked)
     cause = _explanation(given, others, asked, bool(lost.any()))
     verdict = "wrong" if lost.any() or cause is not None else "unclear" if suspect else "right"
-    allowed, sigma_ = asked.allowed, asked.sigma
-    return DenoiserCheck(
-        denoiser.name, sigma_, seen, error, allowed.identity(sigma_), asked.wiener, allowed.mean, verdict,
-        "" if cause is None else cause.mistake.said, None if cause is None else _mean(cause), asked.spent,
+    result = DenoiserCheck(
+        denoiser.name, asked.sigma, seen, error, asked.allowed.identity(asked.sigma), asked.wiener, asked.allowed.mean,
+        verdict, evaluations=asked.spent,
     )  # fmt: skip
+    return result if cause is None else replace(result, cause=cause.mistake.said, explained=_mean(cause))
 
 
 def _mean(one: Candidate) -> Array:
@@ -226,7 +238,7 @@ def _standard_error(one: Candidate) -> Array:
 
 def _narrowed(reading: Reading, asked: Questions) -> list[Candidate]:
     """Readings with other inputs, asked level by level, the telling ones first; fewer go on after each."""
-    order = [int(level) for level in asked.allowed.telling(asked.sigma)]
+    order = asked.allowed.telling(asked.sigma)
     mistakes = list(other_inputs(reading, asked.allowed.spread))
     alive = [[Candidate(m), *_with_outputs(m)] for m in mistakes]
     for turn, level in enumerate(order):
@@ -285,9 +297,12 @@ def _explains(given: Candidate, other: Candidate, asked: Questions) -> bool:
     if not np.all(near | loud) or worse.any() or not better.any():
         return False
     # a network that answers with samples may be outdone by a reading that dulls it: that explains nothing
-    beyond = seen - 3 * _standard_error(given) > _SAMPLE * asked.wiener
+    tilted = np.array([given.tilted[level] for level in sorted(given.tilted)]) & ~loud
+    if not np.any((found < _TELLS * asked.silent(other.mistake.reading)) & ~loud):
+        return False  # what the reading itself makes of x, whatever the network answers
+    beyond = (seen - 3 * _standard_error(given) > _SAMPLE * asked.wiener) | (tilted & (seen > _SAMPLED * found))
     gain = np.mean(np.log(seen / found)[~loud])
-    return bool(np.any(beyond & ~loud) or (given.tilted and gain > np.log(_BETTER)))
+    return bool(np.any(beyond & better) or (tilted.any() and gain > np.log(_BETTER)))
 
 
 def _helps(given: Candidate, other: Candidate, asked: Questions) -> bool:

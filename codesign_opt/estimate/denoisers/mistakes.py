@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 
 from ...ingredients.process import VP, Cosine, FlowMatching, Process
-from .reading import PREDICTIONS, Levels, Reading, wide
+from .reading import PREDICTIONS, InnerReading, Levels, Reading
 
 __all__ = ["Mistake", "other_inputs", "other_outputs"]
 
@@ -48,15 +47,13 @@ def other_outputs(reading: Reading) -> Iterator[Mistake]:
     >>> [m.said for m in other_outputs(Reading(lambda x, t: x))][:2]
     ['the network predicts epsilon, not x0', 'the network predicts v, not x0']
     """
-    for sign in (1.0, -1.0):
-        for prediction in PREDICTIONS:
-            if (prediction == "x0" and sign < 0) or (prediction == reading.prediction and sign == reading.sign):
-                continue
+    if reading.prediction != "x0":
+        said = f"the network predicts the opposite sign of {reading.prediction}"
+        yield Mistake(said, replace(reading, sign=-reading.sign))
+    for prediction in PREDICTIONS:
+        if prediction != reading.prediction:
             said = f"the network predicts {prediction}, not {reading.prediction}"
-            if sign != reading.sign:
-                said = f"the network predicts the opposite sign of {prediction}"
-                said += "" if prediction == reading.prediction else f", not {reading.prediction}"
-            yield Mistake(said, replace(reading, prediction=prediction, sign=sign))
+            yield Mistake(said, replace(reading, prediction=prediction))
 
 
 def other_inputs(reading: Reading, spread: float) -> Iterator[Mistake]:
@@ -98,7 +95,7 @@ def _raw_inputs(reading: Reading, spread: float) -> Iterator[Mistake]:
     yield Mistake("the function wants log(sigma), not sigma", _timed(reading, torch.log))
     yield Mistake(
         "the function is EDM's inner network F(c_in x, log(sigma) / 4) without its preconditioning",
-        replace(reading, network=partial(_preconditioned, reading, spread)), outputs=False,
+        InnerReading(reading.network, spread=spread), outputs=False,
     )  # fmt: skip
     scaled = {
         "x / sqrt(1 + sigma^2)": lambda s: (1 + s**2) ** -0.5,
@@ -138,11 +135,3 @@ def _others(reading: Reading) -> list[Process]:
     here = float(reading.time(one)), float(reading.scale(one))
     there = [(process, _along(reading, process, reading.top or 1.0)) for process in (VP(), Cosine(), FlowMatching())]
     return [p for p, r in there if not np.allclose((float(r.time(one)), float(r.scale(one))), here, rtol=0.02)]
-
-
-def _preconditioned(reading: Reading, spread: float, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """EDM's D around an inner network, docs/theory.md section 1.5 (Karras et al. 2022, table 1)."""
-    level = wide(sigma, x)
-    total = torch.sqrt(level**2 + spread**2)
-    inner = reading.network(x / total, torch.log(sigma) / 4)
-    return (spread / total) ** 2 * x + level * spread / total * inner

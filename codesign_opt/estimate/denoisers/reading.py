@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PREDICTIONS", "Reading", "clean", "predicted", "wide"]
+__all__ = ["PREDICTIONS", "InnerReading", "Reading", "clean", "predicted", "wide"]
 
 PREDICTIONS = ("x0", "epsilon", "v", "score", "flow")
 Levels = Callable[[torch.Tensor], torch.Tensor]
@@ -108,3 +108,29 @@ class Reading:
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The denoiser D(x, sigma) of this reading."""
         return self.read(self.answer(x, sigma), x, sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class InnerReading(Reading):
+    """EDM's inner network F, put into its preconditioning (Karras et al. 2022, table 1).
+
+    D = c_skip x + c_out F(x / n, log(sigma) / 4) with n^2 = spread^2 + sigma^2, c_skip = (spread / n)^2 and
+    c_out = sigma spread / n.
+
+    Args:
+        spread: standard deviation of the data.
+    """
+
+    spread: float = 0.5
+
+    def answer(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """F's answer."""
+        return self.network(x / self._norm(x, sigma), torch.log(sigma) / 4)
+
+    def read(self, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The clean data that it stands for."""
+        n = self._norm(x, sigma)
+        return (self.spread / n) ** 2 * x + wide(sigma, x) * self.spread / n * out
+
+    def _norm(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(wide(sigma, x) ** 2 + self.spread**2)
