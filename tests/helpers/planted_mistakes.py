@@ -216,3 +216,39 @@ def right():
     found.append(("epsilon off by 0.1", noisy_epsilon(mixture, 0.1, 2), VP, points))
     found.append(("epsilon off by 0.3", noisy_epsilon(gaussian()[0], 0.3, 16), VP, gaussian()[1]))
     return found
+
+
+def random_right(seed):
+    """(kind, denoiser, process, data) drawn at random; None where the draw has no such case."""
+    rng = np.random.default_rng(seed)
+    d, scale = int(rng.choice([2, 4, 8, 32])), 10.0 ** rng.uniform(-1.5, 2)
+    if rng.random() < 0.4:
+        lam, mean = (
+            scale**2 * np.arange(1, d + 1.0) ** -rng.uniform(0, 2),
+            scale * rng.normal(size=d) * rng.choice([0, 1]),
+        )
+        exact, half = LinearDenoiser(lam, mean=mean), None
+        data = torch.as_tensor(mean) + normals(3000, d, seed) * torch.as_tensor(np.sqrt(lam))
+    else:
+        count = int(rng.integers(2, 9))
+        means, widths = scale * rng.normal(size=(count, d)), np.full(count, scale * 10 ** rng.uniform(-1.3, 0))
+        weights, few = rng.uniform(0.3, 1, count), max(1, count // 2)
+        exact, half = Mixture(means, widths, weights), Mixture(means[:few], widths[:few], weights[:few])
+        data = exact.sample(3000, seed, dtype=torch.float64)
+    kind = rng.choice(["exact", "few", "bad", "eps", "guided", "raw guided"])
+    process = co.EDM(max(0.002, 0.002 * scale), 80 * max(1, scale))
+    if kind == "few":
+        return kind, few_step(exact, int(rng.integers(1, 7))), process, data
+    if kind == "bad":
+        unit = lambda x, s: exact(x * spread, s * spread) / spread  # noqa: E731
+        spread, off = float(data.std()), badly_trained(unit, rng.uniform(0.1, 0.7), d, seed)
+        return kind, lambda x, s: spread * off(x / spread, s / spread), process, data
+    if kind == "eps":
+        return None if scale > 6 else (kind, noisy_epsilon(exact, rng.uniform(0.03, 0.3), d), VP, data)
+    if kind == "exact" or half is None:
+        return kind, exact, process, data
+    weight, inside = rng.uniform(1.2, 5), rng.random() < 0.7
+    data = half.sample(3000, seed, dtype=torch.float64) if inside else data
+    if kind == "guided":
+        return kind, guided(half, exact, weight), process, data
+    return (kind, lambda x, s: exact(x, s) + weight * (half(x, s) - exact(x, s)), process, data) if inside else None

@@ -276,9 +276,9 @@ def _answered(group: list[Candidate], asked: Questions, level: int) -> bool:
 def _explanation(given: Candidate, others: Iterable[Candidate], asked: Questions, wrong: bool) -> Candidate | None:
     """The reading that explains what is seen: the best of those that do, the simplest of those as good."""
     whole = [one for one in others if len(one.errors) == asked.sigma.size]
-    known = [one for one in whole if _explains(given, one, asked)]
+    known = [one for one in whole if _explains(given, one, asked) and _tells(one, asked)]
     if not known and wrong:
-        known = [one for one in whole if _helps(given, one, asked)]
+        known = [one for one in whole if _helps(given, one, asked) and _tells(one, asked)]
     if not known:
         return None
     best = min(one.score(asked.wiener) for one in known)
@@ -298,8 +298,6 @@ def _explains(given: Candidate, other: Candidate, asked: Questions) -> bool:
         return False
     # a network that answers with samples may be outdone by a reading that dulls it: that explains nothing
     tilted = np.array([given.tilted[level] for level in sorted(given.tilted)]) & ~loud
-    if not np.any((found < _TELLS * asked.silent(other.mistake.reading)) & ~loud):
-        return False  # what the reading itself makes of x, whatever the network answers
     beyond = (seen - 3 * _standard_error(given) > _SAMPLE * asked.wiener) | (tilted & (seen > _SAMPLED * found))
     gain = np.mean(np.log(seen / found)[~loud])
     return bool(np.any(beyond & better) or (tilted.any() and gain > np.log(_BETTER)))
@@ -312,6 +310,12 @@ def _helps(given: Candidate, other: Candidate, asked: Questions) -> bool:
         return False
     gain = given.score(asked.wiener) - other.score(asked.wiener)
     return bool(gain > np.log(_CLEARLY) and np.all((found <= _FAR * asked.wiener) | loud))
+
+
+def _tells(one: Candidate, asked: Questions) -> bool:
+    """Whether the network's answers are in it: some readings make much of x by themselves, whatever it answers."""
+    loud = asked.allowed.loud(asked.sigma)
+    return bool(np.any((_mean(one) < _TELLS * asked.silent(one.mistake.reading)) & ~loud))
 
 
 def _difference(one: Candidate, other: Candidate) -> Array:
