@@ -61,8 +61,8 @@ class EstimationRecord:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> EstimationRecord:
         """What `dataclasses.asdict` gave, from a file."""
-        lines = {name: tuple(record.get(name) or ()) for name in ("training_notes", "denoiser_check")}
-        return cls(**{**record, **lines})
+        notes, checked = tuple(record["training_notes"]), tuple(record.get("denoiser_check", ()))  # since 0.2.0
+        return cls(**{**record, "training_notes": notes, "denoiser_check": checked})
 
     @property
     def model_evaluations(self) -> int:

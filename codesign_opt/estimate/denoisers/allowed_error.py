@@ -61,15 +61,18 @@ class AllowedError:
 
         Eigenvalues of N examples spread around those of the law, and those that fall to zero make the error of the
         sample's own Wiener filter too small. With df(t) = tr C (C + t)^-1 of the sample, df(t) is that of the law
-        at s = t / (1 - df(t) / N), so the law's error at sigma^2 = s is sigma^2 df(t).
+        at s = t / (1 - df(t) / (N - 1)), so the law's error at sigma^2 = s is sigma^2 df(t).
         """
         square = np.asarray(sigma, dtype=np.float64) ** 2
-        low, high = np.zeros_like(square), square.copy()
-        for _ in range(80 if self.count else 0):  # t - sigma^2 (1 - df(t) / N) rises with t
+        if self.count is None or self.count < 2:
+            return square * self._freedom(square)
+        low, high, free = np.zeros_like(square), square.copy(), float(self.count - 1)  # one went into the mean
+        for _ in range(80):  # t - sigma^2 (1 - df(t) / free) has its largest root at or below sigma^2
             middle = 0.5 * (low + high)
-            under = middle < square * (1 - self._freedom(middle) / float(self.count or 1))
+            under = middle < square * (1 - self._freedom(middle) / free)
             low, high = np.where(under, middle, low), np.where(under, high, middle)
-        return square * self._freedom(high)
+        # no root: fewer examples than dimensions tell nothing of directions below this noise, which may all be there
+        return np.where(high > 1e-9 * square, square * self._freedom(high), self.identity(sigma))
 
     def _freedom(self, square: Array) -> Array:
         values, counts = self.spectrum.eigenvalues, self.spectrum.counts
