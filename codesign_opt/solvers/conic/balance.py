@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array
+from ...basics.checks import Array, Indices
 from ...basics.cones import Cones
 from ...basics.factors import symmetric_solver
 
@@ -81,7 +81,7 @@ def balanced(
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry.
     """
-    shear = _shear(matrix, right, cones, near)
+    shear = _shear(matrix, right, cones, near, known)
     matrix, right = sparse.csc_array(shear @ matrix), shear @ right
     turn = _rotation(matrix, cones)
     turned = sparse.coo_array(turn @ matrix)
@@ -96,18 +96,38 @@ def balanced(
     return Balance(shear, turn, factors, scale, 1 / top if top > 0 else 1.0)
 
 
-def _shear(matrix: sparse.csc_array, right: Array, cones: Cones, near: Array) -> sparse.csr_array:
-    """(R, R) the exponential cones' own symmetry, (x, y, z) to (x + y log k, y, k z), with k z of the size of y."""
+def _shear(
+    matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, known: float
+) -> sparse.csr_array:
+    """(R, R) the exponential cones' own symmetry, (x, y, z) to (x + y log k, y, k z), with k z of the size of y.
+
+    Where nothing is known of z, it is as large as the other rows want it: an exponential that is a hundred decades
+    above everything else at the reference will be of the size of the rest at the optimum.
+    """
+    if not cones.exponential:
+        return sparse.csr_array(sparse.eye_array(len(cones)))
     entries = np.asarray(abs(matrix).multiply(near[None, :]).max(axis=1).todense()).ravel()
     size = np.maximum(entries, np.abs(right))
     x, y, z = cones.exponential_rows.T
-    known = (size[y] > 0) & (size[z] > 0)
+    sized = (size[y] > 0) & (size[z] > 0)
     shift = np.zeros(len(x))
-    shift[known] = np.round(np.log2(size[y[known]] / size[z[known]]))
+    shift[sized] = np.round(np.log2(size[y[sized]] / size[z[sized]]))
+    if not sized.all():
+        shift[~sized] = np.round(_wanted(matrix, right, cones, near, known, z[~sized]))
     diagonal = np.ones(len(cones))
     diagonal[z] = np.exp2(shift)
     off = sparse.coo_array((np.log(2.0) * shift, (x, y)), shape=(len(cones), len(cones)))
     return sparse.csr_array(sparse.diags_array(diagonal) + off)
+
+
+def _wanted(
+    matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, known: float, rows: Indices
+) -> Array:
+    """Base-2 logarithms of factors of these rows, were they free, that bring the entries of A and b nearest to one."""
+    turn = _rotation(matrix, cones)
+    free = sparse.coo_array((np.ones(len(rows)), (rows, rows)), shape=(len(cones), len(cones)))
+    share = sparse.csr_array(_shares(cones, turn) + free)
+    return _least_squares(sparse.coo_array(turn @ matrix), turn @ right, share, near, known)[0][rows]
 
 
 def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:
