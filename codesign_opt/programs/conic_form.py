@@ -129,8 +129,15 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, verbose=verbose, time_limit=time_limit,
+            near=near, known=known, chosen=self.chosen, verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """(N,) columns of the design."""
+        found = np.zeros(len(self.program.cost), dtype=bool)
+        found[np.concatenate([self.examples, self.steps, *self.samplings.values()])] = True
+        return found
 
     def users(self, solution: ConicSolution) -> ConicProgram:
         """The rows of what the user wrote, as they were scaled for the solver."""

@@ -9,7 +9,7 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array
+from ...basics.checks import Array, Mask
 from ...basics.cones import Cones
 from .balance import Balance, balanced
 
@@ -59,6 +59,7 @@ def solve_conic(
     *,
     near: Array | None = None,
     known: float = 1.0,
+    chosen: Mask | None = None,
     time_limit: float = np.inf,
     verbose: bool = False,
 ) -> ConicSolution:
@@ -67,13 +68,15 @@ def solve_conic(
     Args:
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry of the matrix.
+        chosen: (N,) columns that are not auxiliary, where it is known which.
         time_limit: seconds of one solve.
         verbose: show the solver's log.
     """
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _TOLERANCE
-    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near, known=known)
+    near = np.zeros(len(cost)) if near is None else near
+    balance = balanced(cost, matrix, right, cones, near, known=known, chosen=chosen)
     scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
     costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
     nothing = sparse.csc_matrix((len(cost), len(cost)))
