@@ -129,7 +129,7 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, chosen=self.chosen, verbose=verbose, time_limit=time_limit,
+            near=near, known=known, chosen=self.chosen, sharp=previous is not None, verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
 
     @cached_property
