@@ -137,8 +137,11 @@ def _against(found: Solved | None, lower: float) -> Solved | None:
 
 
 def _astray(found: Solved, reference: Point) -> bool:
-    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    """Whether a candidate is so much worse than a feasible reference that declaring around it leads nowhere."""
     compiled = found.compiled
+    compiled.set(reference)
+    if compiled.infeasibility(reference) > _NOTICEABLE >= found.certificate.infeasibility:
+        return False  # a target is met at its price, whatever less would cost
     before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
     return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
