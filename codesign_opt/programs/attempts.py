@@ -142,7 +142,7 @@ def _astray(found: Solved, reference: Point) -> bool:
     compiled.set(reference)
     if compiled.infeasibility(reference) > _NOTICEABLE >= found.certificate.infeasibility:
         return False  # a target is met at its price, whatever less would cost
-    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    before = sum(leaf.weight * compiled.value(leaf.term, reference) for leaf in compiled.leaves)
     return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
 
@@ -163,7 +163,10 @@ def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
 
     Rounds of majorising gain little each. Others gain where the reference was far from the optimum, and then a lot.
     """
-    gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
+    # a small gap of a point that is not feasible is no progress
+    gaps = [
+        abs(a.get("relative_gap", np.inf)) if a.get("infeasibility", 0.0) <= _FEASIBLE else np.inf for a in attempts
+    ]
     last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
     if not majorised and min(gaps) < _FEASIBLE:
         return False  # nearer than that a solver does not get by more rounds
@@ -372,7 +375,7 @@ def _objective_at(compiled: Compiled, point: Point) -> float:
     """The objective, built-in terms first: infinite without anything where one of them is."""
     total = 0.0
     for leaf in sorted(compiled.leaves, key=lambda leaf: not leaf.term.scales_itself):
-        total += leaf.weight * leaf.term.value(compiled.design, point)
+        total += leaf.weight * compiled.value(leaf.term, point)
         if not np.isfinite(total):
             return np.inf
     return total

@@ -128,11 +128,13 @@ def valued(compiled: Compiled, point: Point) -> Value:
         sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
     )
     most = _DIGITS * abs(found.total)
-    return found if found.scale >= most else replace(found, resolution=min(_noticed(compiled, point, found.total), most))
+    return (
+        found if found.scale >= most else replace(found, resolution=min(_noticed(compiled, point, found.total), most))
+    )
 
 
 def _objective(compiled: Compiled, point: Point) -> float:
-    return sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
+    return sum(leaf.weight * compiled.value(leaf.term, point) for leaf in compiled.leaves)
 
 
 def _noticed(compiled: Compiled, point: Point, total: float) -> float:
