@@ -116,8 +116,7 @@ class Heun(_Adjoint):
 
     def leading_error(self, lam: Array, sigma: Array) -> Array:
         """docs/theory.md section 3, the row of this sampler."""
-        variance = lam + sigma**2
-        return -lam * sigma / (2 * variance**2 * variance)
+        return -lam * sigma / (2 * (lam + sigma**2) ** 3)
 
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """docs/theory.md section 2, the row of this sampler."""
@@ -178,8 +177,7 @@ class DPMpp2M(_Adjoint):
 
     def leading_error(self, lam: Array, sigma: Array) -> Array:
         """docs/theory.md section 3, the row of this sampler."""
-        variance = lam + sigma**2
-        return lam * (2 * sigma**2 - 3 * lam) / (4 * sigma * variance**2 * variance)
+        return lam * (2 * sigma**2 - 3 * lam) / (4 * sigma * (lam + sigma**2) ** 3)
 
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """docs/theory.md section 2, the row of this sampler."""
