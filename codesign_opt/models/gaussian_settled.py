@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
 from ..samplers.affine_steps import unchecked
@@ -27,7 +27,7 @@ _SHIFT = 1e-5  # of weights and of log sigma, for central differences
 class GaussianSettled(GaussianExact):
     """The part of GaussianModel that knows the score error on a concrete grid."""
 
-    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
 
         The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
@@ -36,22 +36,22 @@ class GaussianSettled(GaussianExact):
 
         Args:
             sigmas: (K+1,) grid.
-            levels: number of levels over the whole range.
+            levels: number of levels over the whole range, or the levels themselves.
             smooth: spread evenly over each step (False), or interpolate between the steps' centres with
                 the same total, which gives a training density without stairs.
         """
         return self._settled_tables(sigmas, levels, [smooth])[0]
 
-    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even, from one evaluation of its errors."""
         smooth, even = self._settled_tables(sigmas, levels, [True, False])
         return smooth, even
 
-    def _settled_tables(self, sigmas: Any, levels: int, smooth: list[bool]) -> list[Coefficients]:
+    def _settled_tables(self, sigmas: Any, levels: int | Levels, smooth: list[bool]) -> list[Coefficients]:
         grid = self.own_grid(sigmas)
         stop = grid.stopping_sigma
         positive = grid.sigmas[grid.sigmas > 0]
-        table = self._grid_levels(positive, levels)
+        table = self.levels_above(stop, levels, float(positive[0]))
         reducible, floor = self._node_errors(grid.sigmas)
         log_steps = -np.diff(np.log(positive))
         length = self._lengths_at(positive)
@@ -170,12 +170,6 @@ class GaussianSettled(GaussianExact):
     @cached_property
     def _plain_training(self) -> TrainingNoise:
         return self.training.plain()
-
-    def _grid_levels(self, positive: Array, levels: int) -> Levels:
-        low = min(self.process.sigma_min, float(positive[-1]))
-        high = float(positive[0])
-        count = integer(levels, "levels", minimum=2)
-        return self.coupling.aligned(Levels.log_uniform(low, high, count, stopping_sigma=float(positive[-1])))
 
     def _lengths_at(self, sigma: Array) -> Array:
         return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))

@@ -92,11 +92,16 @@ class GridSearch:
     # without a price of steps
 
     def _up_to(self, most: int) -> None:
-        """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself."""
+        """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself.
+
+        Errors below the rounding of float32 samples are not told apart: the fewest steps that reach it are enough.
+        """
         asked = round(float(self.fit.plan.steps.sum())) + final_steps(self.fit.plan.terminal)
         wanted = max(self._least, min(most, asked))
         for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
             self._try(k)
+            if self._found and self._best.total <= self.fit.rounding:
+                return
 
     # with a price of steps
 

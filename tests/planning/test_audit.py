@@ -47,9 +47,9 @@ def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_le
 
 def test_the_current_error_is_the_prediction_of_that_schedule(model, little_low_noise):
     grid, run, report = little_low_noise
-    table = model.settled(grid, 60)
+    table = model.settled(grid, report.levels)
     mass = np.diff(run.density.mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
-    assert report.current["total"] == pytest.approx(predict(model, grid, mass, 60)["total"], rel=1e-9)
+    assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
 
 
 def test_the_plans_own_schedule_has_nothing_to_gain(model):
