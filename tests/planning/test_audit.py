@@ -31,9 +31,8 @@ def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_le
     rng = np.random.default_rng(4)
     for terminal in ("denoise", "rescale"):
         for _ in range(2 if FULL else 1):
-            inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), int(rng.integers(5, 20 if FULL else 10)))))[
-                ::-1
-            ]
+            count = int(rng.integers(5, 20 if FULL else 10))
+            inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), count)))[::-1]
             grid = np.concatenate([[80.0], inner, [0.0] if terminal == "denoise" else []])
             run = co.TrainingRun(co.LogNormal(rng.uniform(-2, 1), rng.uniform(0.6, 2.0)), 1000, 64)
             report = co.audit(replace(model, terminal=terminal), PRICES, sigmas=grid, run=run, **FAST)
