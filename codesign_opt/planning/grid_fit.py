@@ -97,7 +97,15 @@ class GridFit:
         """The squared error of samples that are rounded to float32."""
         return FLOAT32 * self.study.model.spectrum.trace
 
-    def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
+    def best(
+        self,
+        steps: int,
+        near: list[Array],
+        *,
+        alone: bool,
+        known: Iterable[SearchedGrid],
+        hopeless: float = np.inf,
+    ) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
 
         Args:
@@ -105,6 +113,7 @@ class GridFit:
             near: grids of so many steps that are known to be good.
             alone: start from these alone, where there are any that are admitted.
             known: grids of other numbers of steps, whose examples say what those of this one leave.
+            hopeless: where a few moves leave more than this, no more are made.
         """
         settled = [found.settled for found in known if found.settled is not None]
         starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
@@ -123,6 +132,8 @@ class GridFit:
         if (self.closed or scattered) and len(kept) > 1:  # a few moves show which start leads down
             most = _KEPT_SCATTERED if scattered else _KEPT
             kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:most]
+            if kept[0].total > hopeless:
+                return kept[0]
             kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
         if steps <= (0 if self.study.trains else _DESCENDED):

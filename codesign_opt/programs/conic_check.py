@@ -109,14 +109,7 @@ class Declared:
             expression, constraints = stated_pair(term, design)
             if not own_variables([expression, *constraints], design):
                 return lambda point: _at(expression, design, point)
-        last: list[tuple[Point, float]] = []  # a value that is a program of its own is asked for again and again
-
-        def valued(point: Point) -> float:
-            if not last or last[0][0] is not point:
-                last[:] = [(point, term.value(design, point))]
-            return last[0][1]
-
-        return valued
+        return lambda point: self.compiled.value(term, point)
 
     @cached_property
     def _slow(self) -> bool:

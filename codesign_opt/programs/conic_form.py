@@ -129,8 +129,16 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, verbose=verbose, time_limit=time_limit,
+            near=near, known=known, chosen=self.chosen, sharp=previous is not None,
+            verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """(N,) columns of the design."""
+        found = np.zeros(len(self.program.cost), dtype=bool)
+        found[np.concatenate([self.examples, self.steps, *self.samplings.values()])] = True
+        return found
 
     def users(self, solution: ConicSolution) -> ConicProgram:
         """The rows of what the user wrote, as they were scaled for the solver."""
@@ -257,7 +265,7 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
         (steps, design.reference.steps),
         *((columns, design.reference.of(name).steps) for name, columns in samplings.items()),
     ):
-        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size]
+        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size] | ~linear[columns]
     return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized, samplings)
 
 

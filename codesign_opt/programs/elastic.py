@@ -54,7 +54,11 @@ class Give:
     @property
     def relative(self) -> float:
         """The largest amount over its size."""
-        return max((a / s for a, s in zip(self.amounts, self.sizes, strict=True)), default=0.0)
+        return self.against(self)
+
+    def against(self, other: Give) -> float:
+        """The largest amount over its size in another: sizes of rows move with the point they are read at."""
+        return max((a / s for a, s in zip(self.amounts, other.sizes, strict=True)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,9 @@ class Relaxation:
     gives: dict[str, Give]
     point: Point
 
-    @property
-    def relative(self) -> float:
-        """The largest amount over its size."""
-        return max((give.relative for give in self.gives.values()), default=0.0)
+    def against(self, other: Relaxation) -> float:
+        """The largest amount over its size in another."""
+        return max((give.against(other.gives[name]) for name, give in self.gives.items()), default=0.0)
 
 
 def least_relaxation(
@@ -89,8 +92,10 @@ def least_relaxation(
         if point is None:
             return found
         last, found = found, _read(program, point, soft, sizes)
-        if last is not None and found.relative >= last.relative * (1 - _SETTLED) and _close(point, reference):
-            return last if last.relative < found.relative else found
+        if last is not None and _close(point, reference):
+            before, now = last.against(last), found.against(last)
+            if now >= before * (1 - _SETTLED):
+                return last if before < now else found
         beyond = {name: _beyond(found.gives[name]) for name in soft}
         reference = program.recentred(point)
     return found
@@ -184,10 +189,13 @@ def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constr
     program, solution = form.program, None
     for _ in range(2):
         sizes = None if solution is None else np.abs(solution.primal)
-        found = solve_conic(program.cost, program.matrix, program.right, program.cones, near=sizes)
-        if found.status != "Solved":
+        found = solve_conic(
+            program.cost, program.matrix, program.right, program.cones, near=sizes, sharp=solution is not None
+        )
+        if not found.converged:
             break
-        solution = found
+        if solution is None or found.status == "Solved" or solution.status != "Solved":
+            solution = found
     if solution is None:
         return False
     for variable in design.variables:
