@@ -121,9 +121,12 @@ class AffineSteps:
     def law_and_gradient(
         self, initial_variance: Numbers
     ) -> tuple[TerminalLaw, tuple[Numbers, Numbers | None, Numbers | None]]:
-        """`law` and `gradient`, which share the steps' variances where noise is injected."""
+        """`law` and `gradient`, which share what of the start is in every state, or its variances."""
         if self.noise is None:
-            return self.law(initial_variance), self.gradient(initial_variance)
+            path = self._amplitudes()
+            last = path[..., -1, :]
+            law = TerminalLaw(last, last**2 * initial_variance)
+            return law, (*self._gradient_without_noise(initial_variance, path), None)
         variances = self._variances(initial_variance)
         by_current, by_noise = self._gradient_with_noise(variances)
         amplitude = np.multiply.reduce(self.current, axis=-2)
@@ -136,7 +139,7 @@ class AffineSteps:
         where that is infinite, 0.
         """
         if self.noise is None:
-            return (*self._gradient_without_noise(initial_variance), None)
+            return (*self._gradient_without_noise(initial_variance, self._amplitudes()), None)
         by_current, by_noise = self._gradient_with_noise(self._variances(initial_variance))
         return by_current, None, by_noise
 
@@ -169,8 +172,7 @@ class AffineSteps:
             path[k + 1] += noise[k]
         return _as_steps(path)
 
-    def _gradient_without_noise(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None]:
-        path = self._amplitudes()
+    def _gradient_without_noise(self, initial_variance: Numbers, path: Numbers) -> tuple[Numbers, Numbers | None]:
         # std = |amplitude| sqrt(V_0); the sign is that of the real part, so complex steps pass through
         sign = np.where(path[..., -1, :].real < 0, -1.0, 1.0)
         last = sign * np.sqrt(initial_variance)
