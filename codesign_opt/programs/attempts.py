@@ -14,6 +14,7 @@ from ..basics.checks import Array
 from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
@@ -364,8 +365,10 @@ def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
     least = np.maximum(compiled.box.examples_low - spent, 0.0)
     if not np.any((new > 0) & (spent > 0)):
         nothing = Point(least, spent, point.steps, point.samplings)
-        own = any(not leaf.term.scales_itself for leaf in compiled.leaves)
-        return [nothing] if own and _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
+        theirs = [leaf.expression for leaf in compiled.leaves if not leaf.term.scales_itself]
+        if not theirs or own_variables(theirs, design):  # a value that is a program of its own takes its time
+            return []
+        return [nothing] if _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
     few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
     rounded = [np.where(some, least, new) for some in (spent > 0, few)]
     return [Point(examples, spent, point.steps, point.samplings) for examples in rounded if np.any(examples != new)]
