@@ -12,6 +12,8 @@ from ..basics.checks import Array, integer, number, vector
 
 __all__ = ["Bins", "Levels"]
 
+_COINCIDE = 1e-6  # in log sigma: nearer edges are one
+
 
 @cache
 def _gauss_legendre(points: int) -> tuple[Array, Array]:
@@ -90,6 +92,32 @@ class Levels:
             raise ValueError(f"stopping_sigma is {cut:g}; it must lie in [{low:g}, {high:g}).")
         kept = edges[edges > cut * (1 + 1e-9)]
         return cls(np.concatenate([[cut], kept]))
+
+    @classmethod
+    def of_steps(cls, sigmas: Array, width: float, most: int) -> Levels:
+        """Levels that no step of a grid straddles: every step cut into equal parts in log sigma.
+
+        What a step asks of its examples is one number, so that a level across two steps would serve neither well.
+
+        Args:
+            sigmas: (K+1,) descending grid; a last zero does not count.
+            width: largest extent of a level in log sigma.
+            most: number of nodes from which on neighbouring steps share a level.
+
+        >>> Levels.of_steps(np.array([8.0, 2.0, 1.0, 0.0]), 0.7, 100).edges.tolist()
+        [1.0, 2.0, 4.0, 8.0]
+        """
+        nodes = sigmas[sigmas > 0][::-1]
+        logs = np.log(nodes)
+        kept = np.arange(0, nodes.size, max(1, -(-nodes.size // most)))
+        # nodes that all but coincide would make a level without extent
+        kept = kept[np.append(True, np.diff(logs[kept]) > _COINCIDE)]
+        kept = np.append(kept[logs[-1] - logs[kept] > _COINCIDE], nodes.size - 1)
+        parts = np.maximum(1, np.ceil(np.diff(logs[kept]) / width * (1 - _COINCIDE)).astype(np.int64))
+        at = np.concatenate([[0.0], np.cumsum(np.repeat(1.0 / parts, parts))])
+        edges = np.exp(np.interp(at, np.arange(kept.size), logs[kept]))
+        edges[np.concatenate([[0], np.cumsum(parts)])] = nodes[kept]
+        return cls(edges)
 
     @classmethod
     def around(cls, sigma: Array) -> Levels:

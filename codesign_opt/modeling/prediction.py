@@ -8,6 +8,7 @@ import numpy as np
 
 from ..basics.causes import BIAS, CROSS_TERM, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array
+from ..ingredients.levels import Levels
 from ..models.base import Model
 from ..models.coefficients import Coefficients
 from .design import Point
@@ -17,7 +18,12 @@ __all__ = ["predict"]
 
 
 def predict(
-    model: Model, sigmas: Array, examples: Array | None, levels: int = 200, *, table: Coefficients | None = None
+    model: Model,
+    sigmas: Array,
+    examples: Array | None,
+    levels: int | Levels = 200,
+    *,
+    table: Coefficients | None = None,
 ) -> dict[str, float]:
     """Error by cause of any grid and any allocation of examples: exact bias, discrete score kernel.
 
@@ -26,6 +32,7 @@ def predict(
         sigmas: (K+1,) grid.
         examples: (L,) examples on the levels of `model.settled(sigmas, levels)`; None for
             a trained model whose reducible error is not asked for.
+        levels: number over the whole range, or those of the examples (`plan.levels`).
         table: those coefficients, where they are known already.
     """
     if table is None:

@@ -10,9 +10,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice
+from ..basics.checks import Array, choice, integer
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
+from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers
@@ -75,23 +76,24 @@ class Model(ABC):
     probe: GridProbe | None = None
 
     @abstractmethod
-    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+    def coefficients(self, stopping_sigma: float | None = None, levels: int | Levels = 200) -> Coefficients:
         """The table of the programs of docs/theory.md section 7 at one stopping point.
 
         Args:
             stopping_sigma: where sampling stops, data units; process.sigma_min unless given.
-            levels: number of levels over the whole range of the process; refining changes no answer.
+            levels: number of levels over the whole range of the process, refining which changes no answer; models
+                with `exact_residuals` are asked for given levels from `stopping_sigma` up, too.
         """
 
     @abstractmethod
-    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: step lengths inside the coefficients, `truncation` the grid's bias.
 
         `leading_order` makes one from `coefficients`.
 
         Args:
             sigmas: (K+1,) grid.
-            levels: number of levels over the whole range.
+            levels: as in `coefficients`.
             smooth: whether the coefficients shall vary smoothly from step to step, which gives a training
                 density without stairs; of the same total.
         """
@@ -152,7 +154,7 @@ class Model(ABC):
         """`interval_coefficients` of R intervals at once; None where they come one by one."""
         return None
 
-    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even."""
         return self.settled(sigmas, levels, smooth=True), self.settled(sigmas, levels)
 
@@ -205,12 +207,19 @@ class Model(ABC):
 
     # for the methods of models
 
-    def leading_order(self, sigmas: Any, levels: int = 200, *, bias: float | None = None) -> Coefficients:
+    def levels_above(self, stop: float, levels: int | Levels, top: float | None = None) -> Levels:
+        """So many levels over the range of the process, or the given ones, from a stopping point up to `top`."""
+        if not isinstance(levels, Levels):
+            low, high = min(self.process.sigma_min, stop), self.process.sigma_max if top is None else top
+            levels = Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=stop)
+        return self.coupling.aligned(levels)
+
+    def leading_order(self, sigmas: Any, levels: int | Levels = 200, *, bias: float | None = None) -> Coefficients:
         """`settled` from `coefficients` at the grid's stopping point: score error times M of each step.
 
         Args:
             sigmas: (K+1,) grid.
-            levels: number of levels over the whole range.
+            levels: number of levels over the whole range, or the levels themselves.
             bias: the grid's own error; unless given its leading order (equation 3.1, or 3.4 for measured
                 responses) with truncation and start.
 

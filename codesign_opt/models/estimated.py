@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, matrix, number, vector
+from ..basics.checks import Array, matrix, number, vector
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
@@ -102,19 +102,16 @@ class EstimatedModel(Model):
         """Whether training was measured, so that examples can be planned."""
         return self.error_variance is not None
 
-    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+    def coefficients(self, stopping_sigma: float | None = None, levels: int | Levels = 200) -> Coefficients:
         """The table of the programs of section 7 at one stopping point, interpolated in log sigma.
 
         Args:
             stopping_sigma: where sampling stops; process.sigma_min unless given.
-            levels: number of levels over the whole range of the process.
+            levels: number of levels over the whole range of the process, or the levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
         stop = number(stop, "stopping_sigma", positive=True)
-        count = integer(levels, "levels", minimum=2)
-        low = min(self.process.sigma_min, stop)
-        table = Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop)
-        table = self.coupling.aligned(table)
+        table = self.levels_above(stop, levels)
         score, floor = self._score(table.sigma)
         last = self._score(np.array([stop]), sensitivity=False) if self.terminal == "denoise" else np.zeros((2, 1))
         smallest = float(self.spectrum.eigenvalues.min())
@@ -161,17 +158,17 @@ class EstimatedModel(Model):
 
     # a concrete grid
 
-    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: step lengths inside the coefficients, `truncation` its bias.
 
         Args:
             sigmas: (K+1,) grid.
-            levels: number of levels over the whole range.
+            levels: number of levels over the whole range, or the levels themselves.
             smooth: without effect here: the measured coefficients are smooth already.
         """
         return self.leading_order(sigmas, levels, bias=self.bias(self.own_grid(sigmas).sigmas))
 
-    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` twice: the measured coefficients are smooth already."""
         table = self.settled(sigmas, levels)
         return table, table

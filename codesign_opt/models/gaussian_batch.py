@@ -105,7 +105,7 @@ class GaussianBatch(GaussianParts):
             return None
         training = self.training
         # levels below `high` exist for some stopping points of the interval only; their errors are >= 0 and left out
-        table = self._levels(high, levels)
+        table = self.levels_above(high, levels)
         ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
         score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
         final = 0.0
@@ -179,7 +179,7 @@ class GaussianBatch(GaussianParts):
         """Magnitudes of `_rows`; on the lowest level, which the stopping point may cut anywhere between `low`
         and its own lower edge, the least over the representatives that the cut can have."""
         score, floor, response = (np.abs(row).copy() for row in self._rows(table.sigma, stop))
-        whole = self._levels(min(self.process.sigma_min, low), levels).edges
+        whole = self.levels_above(min(self.process.sigma_min, low), levels).edges
         start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
         cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], CUTS) * table.edges[1]), stop)
         at_cuts = self._rows(cuts, stop)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number
+from ..basics.checks import Array, choice, number
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.levels import Levels
 from ..ingredients.process import EDM, Process
@@ -87,16 +87,17 @@ class GaussianParts(Model):
         variance = (weight * lam**2 / (4 * high**4) * forget**2) @ s.counts
         return np.asarray(variance + ((weight * forget / top) @ s.mean_power if self.start == "noise" else 0.0))
 
-    def coefficients(self, stopping_sigma: float | None = None, levels: int = 200) -> Coefficients:
+    def coefficients(self, stopping_sigma: float | None = None, levels: int | Levels = 200) -> Coefficients:
         """The table of the programs of section 7 at one stopping point.
 
         Args:
             stopping_sigma: where sampling stops; process.sigma_min unless given.
-            levels: number of levels over the whole range of the process; refining changes no answer.
+            levels: number of levels over the whole range of the process, refining which changes no answer, or the
+                levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
         stop = number(stop, "stopping_sigma", positive=True)
-        table = self._levels(stop, levels)
+        table = self.levels_above(stop, levels)
         score, floor, response = self._rows(table.sigma, stop)
         lam, n = self.bands.eigenvalues, self.bands.counts
         final = (0.0, 0.0)
@@ -155,11 +156,6 @@ class GaussianParts(Model):
         """What the training noise says about levels whose burn-in is not over at (L,) planned examples."""
         within = examples / table.log_width * table.coupling.lengths(table.levels)
         return tuple(self.training.warnings_for(table.sigma, self.bands.eigenvalues, within))
-
-    def _levels(self, stop: float, levels: int) -> Levels:
-        count = integer(levels, "levels", minimum=2)
-        low = min(self.process.sigma_min, stop)
-        return self.coupling.aligned(Levels.log_uniform(low, self.process.sigma_max, count, stopping_sigma=stop))
 
     def _rows(self, sigma: Array, stop: float) -> tuple[Array, Array, Array]:
         """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at noise levels, weights taken at `stop`.

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
+from ..samplers.affine_steps import unchecked
 from ..samplers.node_gradient import node_gradient
 from ..training.base import TrainingNoise
 from .coefficients import Coefficients
@@ -26,7 +27,7 @@ _SHIFT = 1e-5  # of weights and of log sigma, for central differences
 class GaussianSettled(GaussianExact):
     """The part of GaussianModel that knows the score error on a concrete grid."""
 
-    def settled(self, sigmas: Any, levels: int = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
 
         The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
@@ -35,22 +36,22 @@ class GaussianSettled(GaussianExact):
 
         Args:
             sigmas: (K+1,) grid.
-            levels: number of levels over the whole range.
+            levels: number of levels over the whole range, or the levels themselves.
             smooth: spread evenly over each step (False), or interpolate between the steps' centres with
                 the same total, which gives a training density without stairs.
         """
         return self._settled_tables(sigmas, levels, [smooth])[0]
 
-    def settled_pair(self, sigmas: Any, levels: int = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even, from one evaluation of its errors."""
         smooth, even = self._settled_tables(sigmas, levels, [True, False])
         return smooth, even
 
-    def _settled_tables(self, sigmas: Any, levels: int, smooth: list[bool]) -> list[Coefficients]:
+    def _settled_tables(self, sigmas: Any, levels: int | Levels, smooth: list[bool]) -> list[Coefficients]:
         grid = self.own_grid(sigmas)
         stop = grid.stopping_sigma
         positive = grid.sigmas[grid.sigmas > 0]
-        table = self._grid_levels(positive, levels)
+        table = self.levels_above(stop, levels, float(positive[0]))
         reducible, floor = self._node_errors(grid.sigmas)
         log_steps = -np.diff(np.log(positive))
         length = self._lengths_at(positive)
@@ -105,7 +106,7 @@ class GaussianSettled(GaussianExact):
         """`node_errors`, and `node_errors_gradient` as a function of the weights, from one sensitivity."""
         positive = sigmas[sigmas > 0]
         start = self._start(float(positive[0]))
-        sensitivity = np.real(self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start))
+        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
         kernel = self.bands.counts * sensitivity[: positive.size] ** 2
         reducible, floor = self._node_variances(positive)
         errors = NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1))
@@ -120,9 +121,9 @@ class GaussianSettled(GaussianExact):
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)
         # both sides as bands of one gradient: short grids cost calls, not numbers
         both = np.hstack([scale * toward, -scale * toward])
-        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both).std_by_node
+        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both, gain=False).std_by_node
         through = ((moved[: lam.size] - moved[lam.size :]) / scale[:, None]).sum(axis=0)
-        ahead, behind = (self._node_variance(positive * np.exp(sign * _SHIFT), weights) for sign in (1.0, -1.0))
+        ahead, behind = self._nearby_variances(positive, weights)
         local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
@@ -130,8 +131,8 @@ class GaussianSettled(GaussianExact):
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
         positive = sigmas[sigmas > 0]
         start = self._start(float(positive[0]))
-        sensitivity = self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start)
-        kernel = self.bands.counts * np.real(sensitivity[: positive.size]) ** 2
+        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
+        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
         reducible, floor = self._node_variances(positive)
         return (kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1)
 
@@ -142,6 +143,15 @@ class GaussianSettled(GaussianExact):
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
         reducible, floor = self._node_variances(positive)
         return np.asarray(weights.reducible[:, None] * reducible + weights.floor[:, None] * floor)
+
+    def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array]:
+        """`_node_variance` with every node a little above, and a little below."""
+        above, below = positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)
+        if self._plain_training != self.training:
+            return self._node_variance(above, weights), self._node_variance(below, weights)
+        twice = NodeErrors(np.tile(weights.reducible, 2), np.tile(weights.floor, 2))
+        both = self._node_variance(np.append(above, below), twice)
+        return both[: positive.size], both[positive.size :]
 
     def _node_variances(self, positive: Array) -> tuple[Array, Array]:
         """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
@@ -160,12 +170,6 @@ class GaussianSettled(GaussianExact):
     @cached_property
     def _plain_training(self) -> TrainingNoise:
         return self.training.plain()
-
-    def _grid_levels(self, positive: Array, levels: int) -> Levels:
-        low = min(self.process.sigma_min, float(positive[-1]))
-        high = float(positive[0])
-        count = integer(levels, "levels", minimum=2)
-        return self.coupling.aligned(Levels.log_uniform(low, high, count, stopping_sigma=float(positive[-1])))
 
     def _lengths_at(self, sigma: Array) -> Array:
         return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))

@@ -21,6 +21,7 @@ from ..models.coefficients import Coefficients
 from ..results.plan import Plan
 from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
+from .question import settled_levels
 
 __all__ = ["Audit", "audit", "audit_text"]
 
@@ -93,15 +94,16 @@ def audit(
     if not isinstance(run, TrainingRun):
         raise ValueError(f"audit: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     grid = check_grid(sigmas).sigmas
-    table = model.settled(grid, levels)
+    shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
+    asked = (shared.get("constraints", ()), shared.get("terms", ()))
+    table = model.settled(grid, settled_levels(model, grid, levels, own=not any(asked)))
     examples = run.examples_on(table.levels)
     if not examples.sum() > 0:
         low, high = table.levels.edges[0], table.levels.edges[-1]
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
-    current = predict(model, grid, examples, levels)
+    current = predict(model, grid, examples, table=table)
     same_range = _starting_at(model, float(grid[0]))
-    shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     count = grid.size - 1
     best_grid = codesign(

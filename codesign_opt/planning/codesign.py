@@ -340,7 +340,7 @@ def _train_only(study: Study, sigmas: Array) -> Plan:
     """The sampler is given: one convex program for the examples, with the discrete kernel."""
     if not study.trains:
         raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
-    table = study.model.settled(sigmas, study.levels)
+    table = study.model.settled(sigmas, study.levels_of(sigmas))
     obeying = study.admits(sigmas, START)
     problem = study.settled_problem(table, steps_on_levels(table.levels, sigmas), obeying=obeying)
     plan = problem.solve(tolerance=study.tolerance)

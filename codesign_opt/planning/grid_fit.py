@@ -16,7 +16,7 @@ import numpy as np
 from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import edm_grid, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.grids import edm_grid, ended, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
@@ -24,15 +24,18 @@ from .examples_cost import BestExamples, ExamplesCost, along
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["FEW", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
+__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
 
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
 FEW = 16  # steps up to which stopping points far from the program's are starts too
 _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _KEPT, _MOVES, _MORE_MOVES, _REFINING = 8, 2, 25, 100, 60  # of every start, and of the best of them
+_FIRST_MOVES, _KEPT, _MOVES, _REFINING = 8, 2, 25, 60  # of every start, and of the best of them
+_MORE_MOVES, _MORE_MOVES_FEW = 100, 300  # of the best of all, untrained
+_SCATTERED, _SPREAD, _KEPT_SCATTERED = 8, 0.7, 4  # starts of random lengths, and of all starts those that go on
 _ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
@@ -83,16 +86,26 @@ class GridFit:
         study: the question; its model knows the exact error and its residuals, and there are no user's terms.
         plan: the certified program's plan.
         stops: range of the stopping point; None where it is given.
-        held: what the examples leave is followed with those of near grids held, even where the best for each are
-            known: these have one density on each step, which the levels cannot always follow.
     """
 
     study: Study
     plan: Plan
     stops: tuple[float, float] | None
-    held: bool = False
 
-    def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
+    @property
+    def rounding(self) -> float:
+        """The squared error of samples that are rounded to float32."""
+        return FLOAT32 * self.study.model.spectrum.trace
+
+    def best(
+        self,
+        steps: int,
+        near: list[Array],
+        *,
+        alone: bool,
+        known: Iterable[SearchedGrid],
+        hopeless: float = np.inf,
+    ) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
 
         Args:
@@ -100,6 +113,7 @@ class GridFit:
             near: grids of so many steps that are known to be good.
             alone: start from these alone, where there are any that are admitted.
             known: grids of other numbers of steps, whose examples say what those of this one leave.
+            hopeless: where a few moves leave more than this, no more are made.
         """
         settled = [found.settled for found in known if found.settled is not None]
         starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
@@ -113,12 +127,17 @@ class GridFit:
         kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
         if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
             kept += [found for found in ranked if found.sigmas is near[0]]
-        if self.closed and len(kept) > 1:  # a few moves show which start leads down
-            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:_KEPT]
+        scattered = [] if alone else self._scattered(steps)
+        kept += [self._score(grid, cost) for grid in scattered]
+        if (self.closed or scattered) and len(kept) > 1:  # a few moves show which start leads down
+            most = _KEPT_SCATTERED if scattered else _KEPT
+            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:most]
+            if kept[0].total > hopeless:
+                return kept[0]
             kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
         if steps <= (0 if self.study.trains else _DESCENDED):
-            best = self._descended(best, cost, _MORE_MOVES)
+            best = self._descended(best, cost, _MORE_MOVES_FEW if steps <= FEW else _MORE_MOVES)
         if self.study.trains and not self.closed:
             least = min((each.total for each in settled), default=np.inf)
             return self._settled(best, least, *_TURNS)
@@ -189,7 +208,7 @@ class GridFit:
     def closed(self) -> bool:
         """Whether the best examples of a grid have a closed form: constant prices, and nothing but a budget."""
         study, prices = self.study, self.study.prices
-        plain = study.trains and not self.held and not study.constraints and study.run is None
+        plain = study.trains and not study.constraints and study.run is None
         if not plain or prices is None or callable(prices.example) or callable(prices.evaluation):
             return False
         return study.model.coupling.pooling(self.plan.levels) is None
@@ -277,6 +296,20 @@ class GridFit:
         if self.stops is not None and steps <= FEW:
             starts += [log_snr_grid(steps, s, top, terminal=terminal) for s in np.geomspace(*self.stops, _STOPS)]
         return starts
+
+    def _scattered(self, steps: int) -> list[Array]:
+        """Grids of random step lengths, for few steps whose errors may cancel: such have many minima."""
+        if self.study.trains or not self.signed or steps > FEW or steps - final_steps(self.plan.terminal) < 2:
+            return []
+        rng = np.random.default_rng(steps)
+        lengths = np.exp(_SPREAD * rng.normal(size=(_SCATTERED, steps - final_steps(self.plan.terminal))))
+        low, high = self.stops or (self.plan.stopping_sigma, self.plan.stopping_sigma)
+        spans = np.log(self._top / (low * (high / low) ** rng.uniform(size=_SCATTERED)))
+        shares = np.cumsum(lengths, axis=1) / lengths.sum(axis=1, keepdims=True)
+        nodes = self._top * np.exp(-np.insert(shares, 0, 0.0, axis=1) * spans[:, None])
+        nodes[:, -1] = self.plan.stopping_sigma if self.stops is None else nodes[:, -1]
+        grids = [ended(each, self.plan.terminal) for each in nodes]
+        return [grid for grid in grids if self._admits(grid)]
 
     def _score(self, sigmas: Array, cost: Examples | None) -> SearchedGrid:
         error = self.study.model.exact_error

@@ -26,7 +26,9 @@ from .budgets import Budgets
 from .real_steps import INSIDE, RealSteps
 from .step_constraints import StepConstraints, step_constraints
 
-__all__ = ["Study"]
+__all__ = ["Study", "settled_levels"]
+
+_MOST_NODES = 1000  # of a grid whose every step has levels of its own: of more, neighbours ask for nearly the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,10 @@ class Study:
             return Discretization(table)
         steps_matter = bool(np.any(table.score > 0) or np.any(table.floor > 0))
         return GramDiscretization(table, "positive" if steps_matter else "signed")
+
+    def levels_of(self, sigmas: Array) -> int | Levels:
+        """The levels on which the examples of a grid are settled (`settled_levels`)."""
+        return settled_levels(self.model, sigmas, self.levels, own=not self.terms and not self.constraints)
 
     def settled_problem(self, table: Coefficients, steps: Array, *, obeying: bool = False) -> Problem:
         """The declared program for a grid that is given, from its settled coefficients.
@@ -226,6 +232,25 @@ class Study:
     def solve(self, stopping_sigma: float, start: Plan | None = None) -> Plan:
         """The certified plan at one stopping point, from the declared program."""
         return self.problem(stopping_sigma).solve(tolerance=self.tolerance, start=start)
+
+
+def settled_levels(model: Model, sigmas: Array, levels: int, *, own: bool) -> int | Levels:
+    """The levels on which the examples of a grid are settled.
+
+    Where `own` levels are allowed and the grid's exact law is known, none straddles a step; a user's terms and
+    constraints may know those of the program alone, and measured coefficients vary smoothly.
+
+    Args:
+        model: any.
+        sigmas: (K+1,) grid.
+        levels: number of levels over the whole range.
+        own: whether they may be others than the program's.
+    """
+    if not own or model.exact_residuals is None:
+        return levels
+    nodes = sigmas[sigmas > 0]
+    low = min(model.process.sigma_min, float(nodes[-1]))
+    return Levels.of_steps(sigmas, float(np.log(nodes[0] / low)) / levels, _MOST_NODES)
 
 
 def _check_limits(study: Study) -> None:

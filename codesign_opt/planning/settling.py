@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..basics.causes import BIAS, FLOOR, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, NotCertifiedError
 from ..ingredients.grids import check_grid, steps_on_levels
+from ..ingredients.levels import Levels
 from ..modeling.prediction import predict
 from ..models.coefficients import Coefficients
 from ..results.plan import Plan
@@ -17,11 +20,16 @@ from .real_steps import START
 __all__ = ["Settled", "settle"]
 
 _SETTLED_GAP = 1e-3
+_OF_EXAMPLES = (  # tables that are those of the settled examples, and of the program's steps
+    "score_weight", "served_weight", "pooling", "final_window", "marginal_gain",
+    "example_price", "examples_low", "examples_high",
+)  # fmt: skip
+_SUMMED, _OF_STEPS = ("score", "floor", "discretization"), ("information_gain", "step_price", "steps_low", "steps_high")
 
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """A grid of whole steps and its examples, with their error by cause.
+    """A grid of whole steps and its examples on levels of its own, with their error by cause.
 
     Args:
         sigmas: (K+1,) grid.
@@ -55,12 +63,11 @@ class Settled:
         found, table = self.examples, self.table
         if found is None or table is None:
             return replace(plan, sigmas=self.sigmas, handed_out=self.handed_out)
+        plan = _on(found.levels, plan)
         gap = found.certificate.relative_gap
         unproved = () if gap <= study.tolerance else (f"examples for the whole steps: certified only to {gap:.1g}",)
         tables = {**plan.tables, "continuous_examples": plan.examples}
-        for name in ("score_weight", "served_weight", "pooling", "final_window", "marginal_gain"):
-            if name in found.tables:
-                tables[name] = found.tables[name]
+        tables |= {name: found.tables[name] for name in _OF_EXAMPLES if name in found.tables}
         return replace(
             plan,
             sigmas=self.sigmas,
@@ -76,6 +83,32 @@ class Settled:
         )
 
 
+def _on(levels: Levels, plan: Plan) -> Plan:
+    """A plan's steps and tables on other levels of the same range: sums by overlap, and else the nearest level's."""
+    before, edges = plan.levels, np.log(plan.levels.edges)
+    if np.array_equal(levels.edges, before.edges):
+        return plan
+    nearest = np.clip(np.searchsorted(before.edges, levels.sigma, side="right") - 1, 0, len(before) - 1)
+
+    def shared(values: Array) -> Array:
+        below = np.concatenate([[0.0], np.cumsum(values)])
+        return np.diff(np.interp(np.log(levels.edges), edges, below))
+
+    tables = dict(plan.tables)
+    for name, values in plan.tables.items():
+        if name in _SUMMED or name in _OF_STEPS:
+            tables[name] = shared(values) if name in _SUMMED else values[nearest]
+    tables.setdefault("program_sigma", before.sigma)
+    return replace(
+        plan,
+        levels=levels,
+        examples=shared(plan.examples),
+        new_examples=shared(plan.new_examples),
+        steps=shared(plan.steps),
+        tables=tables,
+    )
+
+
 def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None:
     """The best examples for a grid; None where the grid does not fit into the budgets and constraints.
 
@@ -88,7 +121,8 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
     grid = check_grid(sigmas).sigmas
     if not study.trains:
         return Settled(grid, predict(study.model, grid, None, study.levels))
-    smooth, counted = study.model.settled_pair(grid, study.levels)
+    levels = study.levels_of(grid)
+    smooth, counted = study.model.settled_pair(grid, levels)
     table = counted if even else smooth
     steps = steps_on_levels(table.levels, grid)
     try:  # a constraint may select nothing above the grid's stopping point
@@ -101,7 +135,7 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
         found = error.plan
     except CodesignError:
         return None
-    handed = predict(study.model, grid, found.examples, study.levels, table=counted)
+    handed = predict(study.model, grid, found.examples, levels, table=counted)
     for name in [name for name in found.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
         handed[name] = found.breakdown[name]
         handed[TOTAL] += handed[name]

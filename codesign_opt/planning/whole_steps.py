@@ -15,10 +15,11 @@ from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import least_steps
 from ..modeling.prediction import predict
 from ..models.base import Model
+from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .admitted import Admitted
-from .grid_fit import MOST_STEPS, GridFit, SearchedGrid, family_grids
+from .grid_fit import FLOAT32, MOST_STEPS, GridFit, SearchedGrid, family_grids
 from .grid_search import GridSearch
 from .question import Study
 from .real_steps import INSIDE, START
@@ -29,12 +30,12 @@ __all__ = ["hand_out"]
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
-_EXPECTED = 1.02  # times what the search expects: more with the examples worked out, and they are followed themselves
 _BETTER = 1 - 1e-9
 _SIGNED = (
     "errors of opposite sign cancel along the path, and a polished grid uses that; its exact error holds for Gaussian "
     "data with this spectrum and is the best case for others"
 )
+_ROUNDED = "the error is below the rounding of samples in float32, so that more steps were not tried"
 _READ_AT_THE_START = (
     "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
     "it starts, where the sampler evaluates"
@@ -80,8 +81,16 @@ def hand_out(
         notes.append(
             f"the program asks for {plan.steps.sum():,.0f} steps; a grid of {handed.number_of_steps:,} is handed out"
         )
+    elif _rounded(study, handed):
+        notes.append(_ROUNDED)
     handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
     return handed if study.model.exact_error is not None else _measured(study.model, handed)
+
+
+def _rounded(study: Study, plan: Plan) -> bool:
+    """Whether fewer steps are handed out than are allowed, since more would not show."""
+    fewer = study.steps is not None and plan.number_of_steps < study.steps
+    return fewer and not study.trains and 0 < plan.handed_out[TOTAL] <= FLOAT32 * study.model.spectrum.trace
 
 
 def _found(
@@ -116,12 +125,7 @@ def _searched(
     cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
     asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
-    fit = GridFit(asked, program, stops)
-    ranked = GridSearch(fit, cap, costly).grids()
-    settled = _settled(study, ranked)
-    if fit.closed and settled and min(each.total for each in settled) > _EXPECTED * ranked[0].total:
-        settled += _settled(study, GridSearch(replace(fit, held=True), cap, costly).grids())
-    return settled
+    return _settled(study, GridSearch(GridFit(asked, program, stops), cap, costly).grids())
 
 
 def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
@@ -240,19 +244,22 @@ def _peers(study: Study, plan: Plan) -> dict[str, tuple[Array, dict[str, float]]
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
     grids = family_grids(steps, low, high, plan.terminal)
-    densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": plan.levels.log_width}
-    spent = plan.examples - plan.new_examples
-    price = np.asarray(plan.tables["example_price"])
     result = {}
     for name, grid in grids.items():
-        examples = None
-        if study.trains:
-            share = examples_of(densities[name], plan.levels, 1.0)
-            bought = float(price @ plan.new_examples) / float(price @ share)
-            examples = spent + bought * share
-        parts = predict(study.model, grid, examples, study.levels)
-        result[name] = (grid, parts)
+        table = study.model.settled(grid, study.levels_of(grid))
+        examples = _peer_examples(study, plan, name, table) if study.trains else None
+        result[name] = (grid, predict(study.model, grid, examples, table=table))
     return result
+
+
+def _peer_examples(study: Study, plan: Plan, name: str, table: Coefficients) -> Array:
+    """(L,) examples of a peer's usual density on its own levels, at the price of the plan's."""
+    assert study.prices is not None
+    densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": table.log_width}
+    share = examples_of(densities[name], table.levels, 1.0)
+    spent, price = study.spent(table), study.prices.example_price(table.levels)
+    bought = float(np.asarray(plan.tables["example_price"]) @ plan.new_examples) / float(price @ share)
+    return bought * share if spent is None else spent + bought * share
 
 
 def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:

@@ -120,8 +120,8 @@ def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_dif
         settled = settle(study, grid, even=True)
         best = BestExamples(study, settled.examples.costs["training"])
         total, slope = best(grid)
-        # levels that straddle two steps hold one density: the program's examples are a little worse
-        assert 0.98 < total / (settled.total - settled.handed_out["bias"]) < 1 + 1e-9
+        # no level straddles two steps: the program's examples are a little better, near the last evaluation alone
+        assert 1 - 1e-9 < total / (settled.total - settled.handed_out["bias"]) < 1.001
         nodes = np.eye(grid.size)[1 : np.count_nonzero(grid)]
         found = [(best.value(grid * np.exp(1e-5 * e)) - best.value(grid * np.exp(-1e-5 * e))) / 2e-5 for e in nodes]
         np.testing.assert_allclose(slope[1:], found, atol=2e-4 * np.abs(found).max())
@@ -284,7 +284,7 @@ def test_what_is_proved_stays_that_of_the_program_where_the_whole_steps_stop_els
     assert plan.shadow_prices["budget"] == proved.shadow_prices["budget"]
     for name in (name for name in proved.tables if name.startswith("shadow price of")):
         np.testing.assert_array_equal(plan.tables[name], proved.tables[name])
-    np.testing.assert_array_equal(plan.tables["program_sigma"], proved.levels.sigma)
+    np.testing.assert_array_equal(plan.tables["program_sigma"], proved.tables["program_sigma"])
     # what is handed out is of its own stopping point, and within the budget
     assert plan.levels.edges[0] == plan.stopping_sigma == plan.sigmas[plan.sigmas > 0][-1]
     price = plan.costs["training"] + plan.costs["sampling"]

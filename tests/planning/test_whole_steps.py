@@ -159,3 +159,25 @@ def test_rho_fit_finds_no_better_exponent_by_brute_force(digits):
     assert found.error == pytest.approx(float(m.wasserstein2(co.edm_grid(18, STOP, HIGH, rho=found.rho))), rel=1e-12)
     assert found.loss == pytest.approx(found.error / float(m.wasserstein2(plan.sigmas)) - 1, rel=1e-9)
     assert found.loss > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_handed_out_is_the_prediction_on_its_own_levels_which_no_step_straddles(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    model = co.GaussianModel(
+        co.Spectrum.power_law(int(rng.choice([1, 16])), exponent=rng.uniform(0.5, 2.5)),
+        sampler=(co.Euler(), co.Heun(), co.DPMpp2M(), co.Ancestral(1.0))[seed],
+        terminal=("denoise", "rescale")[seed % 2],
+    )  # fmt: skip
+    run = co.TrainingRun(co.LogNormal(), 10, 64) if seed == 1 else None
+    plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 3e4, run=run, levels=60, points=5)
+    plan.save(tmp_path / "plan.json")
+    back = co.Plan.load(tmp_path / "plan.json")
+    parts = predict(model, back.sigmas, back.examples, back.levels)
+    assert parts["total"] == pytest.approx(plan.handed_out["total"], rel=1e-12)
+    assert np.all(np.isin(plan.sigmas[plan.sigmas > 0], plan.levels.edges))
+    used = plan.costs["training"] + plan.costs["sampling"]
+    assert used == pytest.approx(3e4, rel=1e-6)
+    asked = {"run": run, "levels": 60, "stopping_sigma": plan.stopping_sigma}
+    program = co.codesign(model, co.Prices(3.0, 1.0, 1000), 3e4, polish=False, **asked)
+    assert plan.steps.sum() == pytest.approx(program.steps.sum(), rel=1e-3)
