@@ -15,7 +15,7 @@ from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named, Number
 from ..modeling.design import Design, Point
 from ..modeling.standard_form import standard_form
-from ..solvers.conic.solve import solve_conic
+from ..solvers.conic.solve import ConicSolution, solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
 from .needs import Needs
@@ -28,6 +28,7 @@ _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 _ROUNDS = 8  # until the point lies near its own reference; a share converges like Newton's method
 _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
+_HELD = 1e-7  # relative violation up to which a row that does not give counts as held
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
 
 
@@ -154,6 +155,7 @@ def _solved(
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
+    held: list[Row] = []
     if least is not None:
         for variable, floor, unit in (
             (design.new_variable, least.new_examples, reference.new_examples),
@@ -171,15 +173,25 @@ def _solved(
             slacks += added
             constraints += rows
         else:
-            for row in rows_of(item, design, program.budgets.get(item.name)):
-                constraints += [row.constraint, *row.auxiliary]
-    if slacks and _minimised_in_balance(slacks, constraints, design):
-        return design.point()
+            held += rows_of(item, design, program.budgets.get(item.name))
+    constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
+    if slacks:
+        solution = _minimised_in_balance(slacks, constraints, design)
+        if solution is not None and (solution.status == "Solved" or _hold(held, design)):
+            return design.point()
     return design.point() if _minimised(slacks, constraints, design) else None
 
 
-def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:
-    """Least sum of slacks of the rows in conic form, scaled; whether the solver says that it found one.
+def _hold(held: list[Row], design: Design) -> bool:
+    """Whether there are rows, and they hold at the variables' values: a solver's "almost" may be anywhere."""
+    point = design.point()
+    return bool(held) and all(row.violation(point) <= _HELD for row in held)
+
+
+def _minimised_in_balance(
+    slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design
+) -> ConicSolution | None:
+    """Least sum of slacks of the rows in conic form, scaled; None where the solver says that it found none.
 
     What stands inside a cone is in the user's units however the row is divided: a solver that is handed the norm of
     counts of a billion is done far from the least. Scaled by its entries, then by the sizes that it was found to have.
@@ -197,11 +209,11 @@ def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constr
         if solution is None or found.status == "Solved" or solution.status != "Solved":
             solution = found
     if solution is None:
-        return False
+        return None
     for variable in design.variables:
         columns = form.columns([variable])
         variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
-    return True
+    return solution
 
 
 def _minimised(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:
