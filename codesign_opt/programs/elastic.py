@@ -89,10 +89,11 @@ def least_relaxation(
     least = None if needs is None else _least(program, needs, reference)
     found: Relaxation | None = None
     for _ in range(_ROUNDS):
-        point = _solved(program, reference, beyond, sizes, least)
-        if point is None:
+        read = [_read(program, point, soft, sizes) for point in _solved(program, reference, beyond, sizes, least)]
+        if not read:
             return found
-        last, found = found, _read(program, point, soft, sizes)
+        last, found = found, min(read, key=lambda relaxation: relaxation.against(read[0]))
+        point = found.point
         if last is not None and _close(point, reference):
             before, now = last.against(last), found.against(last)
             if now >= before * (1 - _SETTLED):
@@ -151,7 +152,8 @@ def _dense(gradient: Any) -> Array:
 
 def _solved(
     program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
-) -> Point | None:
+) -> list[Point]:
+    """Points with the least sum of slacks, as one or two solvers find it."""
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
@@ -175,17 +177,19 @@ def _solved(
         else:
             held += rows_of(item, design, program.budgets.get(item.name))
     constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
-    if slacks:
-        solution = _minimised_in_balance(slacks, constraints, design)
-        if solution is not None and (solution.status == "Solved" or _hold(held, design)):
-            return design.point()
-    return design.point() if _minimised(slacks, constraints, design) else None
+    found = []
+    solution = _minimised_in_balance(slacks, constraints, design) if slacks else None
+    if solution is not None and (solution.status == "Solved" or _hold(held, design)):
+        found.append(design.point())
+        if solution.status == "Solved":
+            return found
+    return [*found, design.point()] if _minimised(slacks, constraints, design) else found
 
 
 def _hold(held: list[Row], design: Design) -> bool:
-    """Whether there are rows, and they hold at the variables' values: a solver's "almost" may be anywhere."""
+    """Whether rows hold at the variables' values: a solver's "almost" may be anywhere."""
     point = design.point()
-    return bool(held) and all(row.violation(point) <= _HELD for row in held)
+    return all(row.violation(point) <= _HELD for row in held)
 
 
 def _minimised_in_balance(
