@@ -304,13 +304,16 @@ def _by_conic_dual(
     if form is None:
         return found
     solution = None
-    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
-        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
-        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
-        if solution.has_point:
-            found = _better_by(form, solution, compiled, found, tolerance, attempts)
-        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+    # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
+    for sharp in (False, True, False):
+        answer = form.solve(solution, sharp=sharp, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
+        if answer.has_point:
+            found = _better_by(form, answer, compiled, found, tolerance, attempts)
+        done = (found is not None and found.certificate.optimal) or solver.out_of_time
+        if done or (sharp and answer.status == "Solved"):
             break
+        solution = solution if sharp else answer
     return found
 
 

@@ -137,8 +137,9 @@ class ConicForm:
     offset: float = 0.0
 
     def solve(
-        self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
-    ) -> ConicSolution:
+        self, previous: ConicSolution | None = None, *, sharp: bool = False, verbose: bool = False,
+        time_limit: float = np.inf,
+    ) -> ConicSolution:  # fmt: skip
         """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
         near = np.where(self.sized, 1.0, 0.0)  # relative to the reference
@@ -148,7 +149,7 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, chosen=self.chosen, sharp=previous is not None,
+            near=near, known=known, chosen=self.chosen, sharp=sharp,
             verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
 
