@@ -81,7 +81,7 @@ def solve_declared(
                    key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
         if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None and not _astray(found, reference):
+        elif found is not None and (found.certificate.optimal or not _astray(found, reference)):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
