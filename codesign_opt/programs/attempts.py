@@ -14,6 +14,7 @@ from ..basics.checks import Array
 from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
@@ -80,7 +81,7 @@ def solve_declared(
                    key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
         if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None and not _astray(found, reference):
+        elif found is not None and (found.certificate.optimal or not _astray(found, reference)):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -303,13 +304,16 @@ def _by_conic_dual(
     if form is None:
         return found
     solution = None
-    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
-        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
-        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
-        if solution.has_point:
-            found = _better_by(form, solution, compiled, found, tolerance, attempts)
-        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+    # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
+    for sharp in (False, True, False):
+        answer = form.solve(solution, sharp=sharp, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
+        if answer.has_point:
+            found = _better_by(form, answer, compiled, found, tolerance, attempts)
+        done = (found is not None and found.certificate.optimal) or solver.out_of_time
+        if done or (sharp and answer.status == "Solved"):
             break
+        solution = solution if sharp else answer
     return found
 
 
@@ -364,8 +368,10 @@ def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
     least = np.maximum(compiled.box.examples_low - spent, 0.0)
     if not np.any((new > 0) & (spent > 0)):
         nothing = Point(least, spent, point.steps, point.samplings)
-        own = any(not leaf.term.scales_itself for leaf in compiled.leaves)
-        return [nothing] if own and _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
+        theirs = [leaf.expression for leaf in compiled.leaves if not leaf.term.scales_itself]
+        if not theirs or own_variables(theirs, design):  # a value that is a program of its own takes its time
+            return []
+        return [nothing] if _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
     few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
     rounded = [np.where(some, least, new) for some in (spent > 0, few)]
     return [Point(examples, spent, point.steps, point.samplings) for examples in rounded if np.any(examples != new)]

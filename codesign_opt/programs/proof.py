@@ -22,7 +22,7 @@ from .scaling import as_stated, scaled_expression
 
 __all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box", "valued"]
 
-_RESOLVED = 1e-7  # of the whole: a part below is not resolved to a millionth of itself
+_RESOLVED = 1e-6  # of the whole: a part below is not resolved to a millionth of itself
 _DIGITS, _CHANGED, _NOTICED = 1e-4, 0.01, 0.1  # see _noticed
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
@@ -37,8 +37,8 @@ class Value:
 
     @property
     def scale(self) -> float:
-        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-7 is 1e-13 of the whole:
-        # smaller differences are rounding of sums over hundreds of levels, and no certificate can resolve them
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-6 is 1e-12 of the whole:
+        # smaller differences are rounding of sums and of multipliers, and no certificate can resolve them
         return max(abs(self.total - self.constant), _RESOLVED * abs(self.total), self.resolution, 1e-300)
 
 

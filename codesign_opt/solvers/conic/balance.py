@@ -24,6 +24,7 @@ __all__ = ["Balance", "balanced"]
 _ROUNDS = 3
 _FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
 _DECADES = 10.0  # powers of two that an exponential may be from the rest before it is moved there
+_FREE, _FREER = 1e-3, 1e-8  # weights of factors that nothing is known of, near one
 _HELD = 1.0  # weight of a column's known size against that of one entry
 
 
@@ -145,7 +146,7 @@ def _of_the_rest(
         turn = _rotation(matrix, cones)
         own = sparse.coo_array((np.ones(len(free)), (free, free)), shape=(len(cones), len(cones)))
         share = sparse.csr_array(_shares(cones, turn) + own)
-        logs = _least_squares(sparse.coo_array(turn @ matrix), turn @ right, share, near, known)[0]
+        logs = _least_squares(sparse.coo_array(turn @ matrix), turn @ right, share, near, known, _FREER)[0]
         wanted = logs[free]
         shift[np.isin(z, free)] = np.round(np.sign(wanted) * np.maximum(np.abs(wanted) - _DECADES, 0.0))
     return _sheared(cones, shift)
@@ -207,7 +208,7 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
 
 
 def _least_squares(
-    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float
+    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float, free: float = _FREE
 ) -> tuple[Array, Array]:
     """Base-2 logarithms of the row parameters (P,) and of the columns' factors (N,)."""
     size, count = entries.shape
@@ -218,7 +219,7 @@ def _least_squares(
     logs = np.log2(np.concatenate([value, np.abs(right[fixed])]))
     column = sparse.coo_array((np.ones(len(i)), (np.arange(len(i)), j)), shape=(len(logs), count))
     system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
-    ridge = np.concatenate([np.full(size, 1e-3), np.where(near > 0, known, 1e-3)])
+    ridge = np.concatenate([np.full(size, free), np.where(near > 0, known, free)])
     middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
     weight, found = np.ones(len(logs)), middle
     for _ in range(_ROUNDS):
