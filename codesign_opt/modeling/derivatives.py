@@ -163,4 +163,6 @@ def _value(expression: Any) -> Array:
 
 
 def _entries(numbers: Array, node: Any) -> Array:
+    if np.size(numbers) == 1:  # cvxpy keeps a number as (1, 1), too
+        return np.full(node.size, float(np.reshape(numbers, ())))
     return np.ravel(np.broadcast_to(numbers, node.shape), order="F")

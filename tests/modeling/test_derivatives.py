@@ -19,6 +19,7 @@ EXPRESSIONS = {
     "rows times": NUMBERS @ X - 4.0,
     "times columns": Y @ NUMBERS.T,
     "one number": 3.0 * (NUMBERS[0] @ X) + 2.0 * cp.mean(Y),
+    "a number as a matrix": np.full((1, 1), 2.0) @ cp.exp(X[:1]) + Y[0],
     "changes": cp.diff(cp.multiply(NUMBERS[1], X)) / 5.0,
     "sums so far": cp.cumsum(X) + 1.0,
     "of a matrix": cp.sum(cp.multiply(NUMBERS[:2, :3], Z), axis=1),
