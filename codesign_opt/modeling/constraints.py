@@ -15,7 +15,7 @@ from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
 from ..basics.user_code import told_in
 from .algebra import Bound, Term
-from .design import Box, Design, Point
+from .design import Box, Design, Point, on_levels
 from .parameters import amount, is_parameter
 from .step_limits import StepLimits
 
@@ -220,8 +220,8 @@ def sigma_range(low: float, high: float) -> str:
 def _within(expression: cp.Expression, low: Array, high: Array, unit: float | cp.Parameter) -> list[cp.Constraint]:
     """low <= expression <= high where there is anything to say."""
     floors, caps = np.flatnonzero(low > 0), np.flatnonzero(np.isfinite(high))
-    rows = [expression[floors] >= low[floors] / unit] if floors.size else []
-    return rows + ([expression[caps] <= high[caps] / unit] if caps.size else [])
+    rows = [on_levels(expression, floors) >= low[floors] / unit] if floors.size else []
+    return rows + ([on_levels(expression, caps) <= high[caps] / unit] if caps.size else [])
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,15 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Indices
 from ..ingredients.levels import Levels
 
-__all__ = ["Box", "Design", "Point", "Sampler"]
+__all__ = ["Box", "Design", "Point", "Sampler", "on_levels"]
+
+
+def on_levels(expression: cp.Expression, levels: Indices) -> cp.Expression:
+    """Entries of an (L,) expression on some levels; itself on all of them, as cvxpy picks entries at a price."""
+    return expression if levels.size == expression.size else expression[levels]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from scipy import sparse
 from ..basics.checks import Array
 from ..basics.errors import ConvexityError
 from ..certificate.lagrangian import LagrangianBound
+from .derivatives import gradient
 from .design import Design, Point
 
 __all__ = ["all_jacobians", "jacobians", "linearise", "row_size", "tangent_into"]
@@ -77,6 +78,9 @@ def _gradients(expression: cp.Expression) -> dict[int, sparse.csr_array | None]:
     """(size of the variable, N) derivatives by the id of each variable; None where one does not exist."""
     try:
         with np.errstate(all="ignore"):  # outside the domain and far from it: what comes out is looked at
+            known = gradient(expression)
+            if known is not None:
+                return dict(known)
             found = expression.grad
     except (NotImplementedError, TypeError):  # TypeError: cvxpy adds the None of an inner function to a matrix
         raise ConvexityError(

@@ -15,7 +15,7 @@ from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
 from ..ingredients.prices import Prices
 from ..models.coefficients import Coefficients
 from .algebra import Fixed, Term, check_table
-from .design import Design, Point
+from .design import Design, Point, on_levels
 
 __all__ = ["Compute", "ScoreError", "Smooth", "Steps", "Truncation"]
 
@@ -78,10 +78,10 @@ class ScoreError(Term):
         parts: list[cp.Expression] = []
         on = np.flatnonzero(c.example_error > 0)
         if on.size:
-            serving = relative[on]
+            serving = on_levels(relative, on)
             if pooled_variable and pooling is not None:
                 serving = cp.Variable(on.size, name="pooled examples")
-                constraints.append(serving <= relative[on])
+                constraints.append(serving <= on_levels(relative, on))
             parts.append(self._reducible(design, serving, (c.example_error / served)[on], kappa[on], on))
         if np.any(c.floor_error > 0):
             factor = c.coupling.expression(design.step_variable, kappa)
@@ -103,7 +103,7 @@ class ScoreError(Term):
         if design.fixed_steps:
             factor = coupling.factor(self.table.kappa[on] / design.reference.steps[on])
             return cp.sum(cp.multiply(weight * factor, cp.inv_pos(examples)))
-        steps = design.step_variable[on]
+        steps = on_levels(design.step_variable, on)
         if design.fixed_examples:
             return cp.sum(cp.multiply(weight, coupling.expression(steps, kappa)))
         return cp.sum(cp.multiply(weight, coupling.product(examples, steps, kappa)))

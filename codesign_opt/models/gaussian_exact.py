@@ -146,14 +146,19 @@ class GaussianExact(GaussianParts):
         """
         s, first = self.bands, float(sigmas[0]) ** 2
         start = first + (s.eigenvalues if self.start == "marginal" else np.zeros(len(s)))
-        law = node_gradient(self.sampler, sigmas, s.eigenvalues, start)
+        shifted = self.start == "noise" and bool(s.mean_power.any())
+        law = node_gradient(self.sampler, sigmas, s.eigenvalues, start, gain=shifted)
         root = np.sqrt(s.counts)
         values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
         positive, q = sigmas[sigmas > 0], self.sampler.order
         middle, length = np.sqrt(positive[1:] * positive[:-1]), -np.diff(np.log(positive))
-        local = self.sampler.local_error(s.eigenvalues, middle, float(positive[-1]))
+        if self.sampler.error_separates:  # the one written in the library: nothing to check in a descent
+            local = self.sampler._local_error(s.eigenvalues[:, None], middle, float(positive[-1]))
+        else:
+            local = self.sampler.local_error(s.eigenvalues, middle, float(positive[-1]))
         curvature = -((values * root * law.std) @ local) * (q + 1) * q * middle ** (q + 1) * length ** (q - 1)
-        if self.start == "noise" and s.mean_power.any():
+        if shifted:
+            assert law.gain_by_node is not None
             mean = np.sqrt(s.mean_power)
             values = np.concatenate([values, mean * law.gain])
             by_node = np.concatenate([by_node, mean[:, None] * law.gain_by_node])

@@ -12,6 +12,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
+from ..samplers.affine_steps import unchecked
 from ..samplers.node_gradient import node_gradient
 from ..training.base import TrainingNoise
 from .coefficients import Coefficients
@@ -105,7 +106,7 @@ class GaussianSettled(GaussianExact):
         """`node_errors`, and `node_errors_gradient` as a function of the weights, from one sensitivity."""
         positive = sigmas[sigmas > 0]
         start = self._start(float(positive[0]))
-        sensitivity = np.real(self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start))
+        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
         kernel = self.bands.counts * sensitivity[: positive.size] ** 2
         reducible, floor = self._node_variances(positive)
         errors = NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1))
@@ -120,9 +121,9 @@ class GaussianSettled(GaussianExact):
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)
         # both sides as bands of one gradient: short grids cost calls, not numbers
         both = np.hstack([scale * toward, -scale * toward])
-        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both).std_by_node
+        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both, gain=False).std_by_node
         through = ((moved[: lam.size] - moved[lam.size :]) / scale[:, None]).sum(axis=0)
-        ahead, behind = (self._node_variance(positive * np.exp(sign * _SHIFT), weights) for sign in (1.0, -1.0))
+        ahead, behind = self._nearby_variances(positive, weights)
         local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
@@ -130,8 +131,8 @@ class GaussianSettled(GaussianExact):
         """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
         positive = sigmas[sigmas > 0]
         start = self._start(float(positive[0]))
-        sensitivity = self.sampler.weight_sensitivity(sigmas, self.bands.eigenvalues, initial_variance=start)
-        kernel = self.bands.counts * np.real(sensitivity[: positive.size]) ** 2
+        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
+        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
         reducible, floor = self._node_variances(positive)
         return (kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1)
 
@@ -142,6 +143,15 @@ class GaussianSettled(GaussianExact):
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
         reducible, floor = self._node_variances(positive)
         return np.asarray(weights.reducible[:, None] * reducible + weights.floor[:, None] * floor)
+
+    def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array]:
+        """`_node_variance` with every node a little above, and a little below."""
+        above, below = positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)
+        if self._plain_training != self.training:
+            return self._node_variance(above, weights), self._node_variance(below, weights)
+        twice = NodeErrors(np.tile(weights.reducible, 2), np.tile(weights.floor, 2))
+        both = self._node_variance(np.append(above, below), twice)
+        return both[: positive.size], both[positive.size :]
 
     def _node_variances(self, positive: Array) -> tuple[Array, Array]:
         """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""

@@ -138,12 +138,14 @@ def _here(how: Descent, sigmas: Array, logs: Array) -> _Here:
 
 def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
     """BFGS updates by how the slope changed over the last moves: what the model's curvature misses."""
+    corrected = hessian.copy() if pairs else hessian
     for move, change in pairs:
-        rise, image = float(move @ change), hessian @ move
+        rise, image = float(move @ change), corrected @ move
         bend = float(move @ image)
         if rise > 1e-3 * bend > 0:
-            hessian = hessian + np.outer(change, change) / rise - np.outer(image, image) / bend
-    return hessian
+            corrected += change[:, None] * (change / rise)
+            corrected -= image[:, None] * (image / bend)
+    return corrected
 
 
 def _chain(weights: Array) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,10 +33,8 @@ FEW = 16  # steps up to which stopping points far from the program's are starts 
 _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
-_TRIED_FEW, _TRIED_TRAINED, _TRIED = 8, 3, 2  # starts that descend: few steps, few steps that are trained, many
-_FIRST_MOVES, _KEPT, _MOVES, _REFINING = 8, 2, 25, 60  # of every start, and of the best of them
-_MORE_MOVES, _MORE_MOVES_FEW = 100, 300  # of the best of all, untrained
-_SCATTERED, _SPREAD, _KEPT_SCATTERED = 8, 0.7, 4  # starts of random lengths, and of all starts those that go on
+_FIRST_MOVES, _MOVES, _REFINING = 8, 25, 60  # of every start, of those that go on, and of the best sizes
+_SCATTERED, _SPREAD = 8, 0.7  # starts of random lengths, whose logarithms spread so
 _ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
@@ -44,6 +43,22 @@ _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the be
 _ROUNDS, _STILL = 4, 1e-4  # of descents along a slope of what the examples leave, while they win so much
 
 Examples = BestExamples | ExamplesCost
+
+
+class _Effort(NamedTuple):
+    """Starts that descend, those of them that go on after a few moves, and moves of the best in the end."""
+
+    starts: int
+    kept: int
+    last: int
+
+
+_EFFORTS = {  # few steps; trained, where moves are dear and training hides what the last of them win
+    (True, False): _Effort(8, 4, 300),
+    (True, True): _Effort(3, 2, 0),
+    (False, False): _Effort(2, 2, 100),
+    (False, True): _Effort(2, 2, 0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +112,15 @@ class GridFit:
         """The squared error of samples that are rounded to float32."""
         return FLOAT32 * self.study.model.spectrum.trace
 
-    def best(self, steps: int, near: list[Array], *, alone: bool, known: Iterable[SearchedGrid]) -> SearchedGrid | None:
+    def best(
+        self,
+        steps: int,
+        near: list[Array],
+        *,
+        alone: bool,
+        known: Iterable[SearchedGrid],
+        hopeless: float = np.inf,
+    ) -> SearchedGrid | None:
         """The best descended grid of so many steps; None where nothing is left for training.
 
         Args:
@@ -105,6 +128,7 @@ class GridFit:
             near: grids of so many steps that are known to be good.
             alone: start from these alone, where there are any that are admitted.
             known: grids of other numbers of steps, whose examples say what those of this one leave.
+            hopeless: where a few moves leave more than this, no more are made.
         """
         settled = [found.settled for found in known if found.settled is not None]
         starts = [grid for grid in (near if alone and near else [*near, *self._starts(steps)]) if self._admits(grid)]
@@ -115,18 +139,20 @@ class GridFit:
         if self.study.trains and cost is None:
             return None
         ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
-        kept = [] if steps > _DESCENDED else ranked[: self._tried(steps)]
-        if near and steps <= _DESCENDED and not any(found.sigmas is near[0] for found in kept):
+        effort, descends = _EFFORTS[steps <= FEW, self.study.trains], steps <= _DESCENDED
+        kept = ranked[: effort.starts] if descends else []
+        if near and descends and not any(found.sigmas is near[0] for found in kept):
             kept += [found for found in ranked if found.sigmas is near[0]]
         scattered = [] if alone else self._scattered(steps)
         kept += [self._score(grid, cost) for grid in scattered]
         if (self.closed or scattered) and len(kept) > 1:  # a few moves show which start leads down
-            most = _KEPT_SCATTERED if scattered else _KEPT
-            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)[:most]
-            kept = [each for each in kept if each.total <= _ALIKE * kept[0].total]
+            kept = sorted((self._descended(each, cost, _FIRST_MOVES) for each in kept), key=lambda f: f.total)
+            if kept[0].total > hopeless:
+                return kept[0]
+            kept = [each for each in kept[: effort.kept] if each.total <= _ALIKE * kept[0].total]
         best = min([*(self._descended(each, cost, _MOVES) for each in kept), ranked[0]], key=lambda f: f.total)
-        if steps <= (0 if self.study.trains else _DESCENDED):
-            best = self._descended(best, cost, _MORE_MOVES_FEW if steps <= FEW else _MORE_MOVES)
+        if descends and effort.last:
+            best = self._descended(best, cost, effort.last)
         if self.study.trains and not self.closed:
             least = min((each.total for each in settled), default=np.inf)
             return self._settled(best, least, *_TURNS)
@@ -161,12 +187,6 @@ class GridFit:
         price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self._top, terminal=self.plan.terminal)) / 64
         assert self.study.budget is not None
         return np.inf if price <= 0 else max(0.98 * self.study.budget / price, least_steps(self.plan.terminal))
-
-    def _tried(self, steps: int) -> int:
-        """Starts that descend."""
-        if steps > FEW:
-            return _TRIED
-        return _TRIED_TRAINED if self.study.trains else _TRIED_FEW
 
     def _settled(self, found: SearchedGrid, least: float, turns: int, worth: float) -> SearchedGrid | None:
         """Work out the examples of a grid that may be the best, and descend with them, in turn, while it pays."""

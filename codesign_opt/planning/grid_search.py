@@ -21,8 +21,9 @@ _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
+_POOR = 3.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
-_MANY = 100
+_MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _CLIMBS = 8  # one step at a time; of many steps once, as one more changes little
@@ -79,7 +80,7 @@ class GridSearch:
         if before is None or told or found.total <= before.total:
             self._found[found.steps] = found
 
-    def _try(self, steps: int, near: SearchedGrid | None = None, *, alone: bool = False) -> None:
+    def _try(self, steps: int, near: SearchedGrid | None = None, *, alone: bool = False, hopeless: float = inf) -> None:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
         if steps in self._found:
             return
@@ -87,7 +88,8 @@ class GridSearch:
             fewer = [k for k in self._found if k < steps]
             near = self._found[max(fewer)] if fewer else None
         starts: list[Array] = [] if near is None else [resized(near.sigmas, steps)]
-        self._keep(self.fit.best(steps, starts, alone=alone, known=self._found.values()))
+        known = self._found.values()
+        self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
     # without a price of steps
 
@@ -108,13 +110,13 @@ class GridSearch:
     def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.affordable, MOST_STEPS)
-        sizes = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
+        sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
             sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
         worse = 0
         for k in sizes:
-            self._try(k)
+            self._try(k, hopeless=_POOR * least)
             if k not in self._found:
                 continue
             found = self._found[k]
@@ -123,17 +125,17 @@ class GridSearch:
             if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
                 return
 
-    def _worth_it(self, sizes: list[int]) -> list[int]:
-        """Without those below whose starts leave so much that no descent makes up for it."""
-        if self.fit.signed:  # errors that cancel leave any share of what they are at the start
-            return sizes
+    def _worth_it(self, sizes: list[int]) -> tuple[list[int], float]:
+        """Without those whose starts leave so much that no descent makes up for it; and what the best start leaves."""
         least, rough = inf, {}
         for k in sizes:
             rough[k] = self.fit.rough(k)
             least = min(least, rough[k])
             if rough[k] > least and k > FEW:
                 break
-        return [k for k in sizes if rough.get(k, 0.0) <= _HOPELESS * least]
+        if self.fit.signed:  # errors that cancel leave any share of what they are at the start
+            return sizes, least
+        return [k for k in sizes if rough.get(k, 0.0) <= _HOPELESS * least], least
 
     def _about_the_best(self) -> None:
         self._refine(MOST_STEPS)

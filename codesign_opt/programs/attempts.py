@@ -14,6 +14,7 @@ from ..basics.checks import Array
 from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
+from ..modeling.own_variables import own_variables
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
 from .compiled import Compiled, Solved, compile_problem
@@ -22,7 +23,7 @@ from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
 from .needs import check_open, unreachable
-from .proof import certify, raised, relative_gap
+from .proof import certify, raised, relative_gap, valued
 from .reference import first_reference
 from .sampling_reference import first_of_samplings
 from .solver import Solver
@@ -80,7 +81,7 @@ def solve_declared(
                    key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
         if lost and nearest is not None and not unbounded:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
-        elif found is not None and not _astray(found, reference):
+        elif found is not None and (found.certificate.optimal or not _astray(found, reference)):
             reference = program.recentred(found.point)
         else:
             reference = _flattened(reference, compiled.design, index)
@@ -137,9 +138,12 @@ def _against(found: Solved | None, lower: float) -> Solved | None:
 
 
 def _astray(found: Solved, reference: Point) -> bool:
-    """Whether a candidate is so much worse than the reference that declaring around it leads nowhere."""
+    """Whether a candidate is so much worse than a feasible reference that declaring around it leads nowhere."""
     compiled = found.compiled
-    before = sum(leaf.weight * leaf.term.value(compiled.design, reference) for leaf in compiled.leaves)
+    compiled.set(reference)
+    if compiled.infeasibility(reference) > _NOTICEABLE >= found.certificate.infeasibility:
+        return False  # a target is met at its price, whatever less would cost
+    before = sum(leaf.weight * compiled.value(leaf.term, reference) for leaf in compiled.leaves)
     return bool(np.isfinite(before)) and not found.certificate.value <= 1e3 * abs(before)
 
 
@@ -160,7 +164,10 @@ def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
 
     Rounds of majorising gain little each. Others gain where the reference was far from the optimum, and then a lot.
     """
-    gaps = [abs(a.get("relative_gap", np.inf)) for a in attempts]
+    # a small gap of a point that is not feasible is no progress
+    gaps = [
+        abs(a.get("relative_gap", np.inf)) if a.get("infeasibility", 0.0) <= _FEASIBLE else np.inf for a in attempts
+    ]
     last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
     if not majorised and min(gaps) < _FEASIBLE:
         return False  # nearer than that a solver does not get by more rounds
@@ -200,11 +207,9 @@ def rated(program: Declaration, point: Point, optimum: Certificate, tolerance: f
     compiled = compile_problem(program, program.recentred(point), Box.empty(len(program.levels)), declare=False)
     compiled.set(point)
     infeasibility = compiled.infeasibility(point)
-    value = sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves)
-    constant = sum(leaf.weight * leaf.term.constant(compiled.design, point) for leaf in compiled.leaves)
-    scale = max(abs(value - constant), 1e-8 * abs(value), 1e-300)
-    gap = relative_gap(value, optimum.lower_bound, scale, tolerance=tolerance)
-    return Certificate(value, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
+    value = valued(compiled, point)
+    gap = relative_gap(value.total, optimum.lower_bound, value.scale, tolerance=tolerance)
+    return Certificate(value.total, optimum.lower_bound, gap, infeasibility, tolerance, optimum.method)
 
 
 def not_certified(
@@ -299,13 +304,16 @@ def _by_conic_dual(
     if form is None:
         return found
     solution = None
-    for _ in range(2):  # scaled by the entries, then by the sizes that the columns turned out to have
-        solution = form.solve(solution, verbose=solver.verbose, time_limit=solver.left)
-        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if solution.converged else solution.status)
-        if solution.has_point:
-            found = _better_by(form, solution, compiled, found, tolerance, attempts)
-        if (found is not None and found.certificate.optimal) or solver.out_of_time:
+    # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
+    for sharp in (False, True, False):
+        answer = form.solve(solution, sharp=sharp, verbose=solver.verbose, time_limit=solver.left)
+        attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
+        if answer.has_point:
+            found = _better_by(form, answer, compiled, found, tolerance, attempts)
+        done = (found is not None and found.certificate.optimal) or solver.out_of_time
+        if done or (sharp and answer.status == "Solved"):
             break
+        solution = solution if sharp else answer
     return found
 
 
@@ -350,17 +358,33 @@ def _points(compiled: Compiled) -> list[Point]:
 
 
 def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
-    """The same without new examples, or without those of a rounding, where spent ones are enough.
+    """The same without new examples, or without those of a rounding, where spent ones are enough or none are needed.
 
     A solver keeps away from zero, and relative to rows through zero next to nothing is as much as anything.
     """
-    new, spent = point.new_examples, point.spent
-    if compiled.design.fixed_examples or not np.any((new > 0) & (spent > 0)):
+    new, spent, design = point.new_examples, point.spent, compiled.design
+    if design.fixed_examples or not np.any(new > 0):
         return []
     least = np.maximum(compiled.box.examples_low - spent, 0.0)
+    if not np.any((new > 0) & (spent > 0)):
+        nothing = Point(least, spent, point.steps, point.samplings)
+        theirs = [leaf.expression for leaf in compiled.leaves if not leaf.term.scales_itself]
+        if not theirs or own_variables(theirs, design):  # a value that is a program of its own takes its time
+            return []
+        return [nothing] if _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
     few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
     rounded = [np.where(some, least, new) for some in (spent > 0, few)]
-    return [Point(examples, spent, point.steps) for examples in rounded if np.any(examples != new)]
+    return [Point(examples, spent, point.steps, point.samplings) for examples in rounded if np.any(examples != new)]
+
+
+def _objective_at(compiled: Compiled, point: Point) -> float:
+    """The objective, built-in terms first: infinite without anything where one of them is."""
+    total = 0.0
+    for leaf in sorted(compiled.leaves, key=lambda leaf: not leaf.term.scales_itself):
+        total += leaf.weight * compiled.value(leaf.term, point)
+        if not np.isfinite(total):
+            return np.inf
+    return total
 
 
 def _repaired(compiled: Compiled) -> Point:

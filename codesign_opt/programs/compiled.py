@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from .rows import PLACEHOLDER, BudgetRow, Row
 from .scaling import rows_of, scaled_expression
 
 __all__ = ["Compiled", "Leaf", "Solved", "compile_problem"]
+
+_REMEMBERED = 8  # points whose values are kept
 
 
 class Leaf(NamedTuple):
@@ -47,6 +49,17 @@ class Compiled:
     unit: float
     declared: cp.Problem | None
     in_numbers: bool = False
+    _told: list[tuple[Point, dict[int, tuple[Term, float]]]] = field(default_factory=list, repr=False)
+
+    def value(self, term: Term, point: Point) -> float:
+        """A term of the program at a point; where a value is a program of its own, it is asked for again and again."""
+        told = next((values for known, values in self._told if known is point), None)
+        if told is None:
+            told = {}
+            self._told = [*self._told[-_REMEMBERED:], (point, told)]
+        if id(term) not in told:
+            told[id(term)] = (term, term.value(self.design, point))  # the term stays, and its id with it
+        return told[id(term)][1]
 
     @property
     def terms(self) -> list[tuple[float, Term]]:

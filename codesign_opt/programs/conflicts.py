@@ -102,8 +102,8 @@ def _alone(program: Declaration, point: Point, name: str, needs: Needs | None) -
     if needs is None:  # with what rows only charge for, and without: either may have more digits
         without = _without_idle(program, point, name)
         ways += [] if without is None else [without]
-    found = (least_relaxation(*way, [name], needs) for way in ways)
-    return min((each.gives[name] for each in found if each is not None), key=lambda g: g.relative, default=None)
+    found = [each.gives[name] for way in ways if (each := least_relaxation(*way, [name], needs)) is not None]
+    return min(found, key=lambda give: give.against(found[0]), default=None)
 
 
 def _without_idle(program: Declaration, point: Point, soft: str) -> tuple[Declaration, Point] | None:

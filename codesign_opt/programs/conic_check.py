@@ -58,12 +58,14 @@ class Declared:
 
     compiled: Compiled
     _values: dict[int, _Value] = field(default_factory=dict)
+    _points: list[tuple[Point, float]] | None = None
 
     def excess(self, plane: Plane, candidate: Point) -> float:
         """By how much the plane is above the Lagrangian it should lie below, at the worst of some points; >= 0."""
-        points = [(candidate, _ROUNDING)] + [(point, _ROUNDING) for point in self._beside(candidate)]
-        points += [(point, _RESIDUAL) for point in self._around(candidate)]
-        return max(self._above(plane, point, tolerance) for point, tolerance in points)
+        if self._points is None or self._points[0][0] is not candidate:
+            self._points = [(candidate, _ROUNDING)] + [(point, _ROUNDING) for point in self._beside(candidate)]
+            self._points += [(point, _RESIDUAL) for point in self._around(candidate)]
+        return max(self._above(plane, point, tolerance) for point, tolerance in self._points)
 
     def objective(self, point: Point) -> float:
         """The objective's value at a point."""
@@ -109,14 +111,7 @@ class Declared:
             expression, constraints = stated_pair(term, design)
             if not own_variables([expression, *constraints], design):
                 return lambda point: _at(expression, design, point)
-        last: list[tuple[Point, float]] = []  # a value that is a program of its own is asked for again and again
-
-        def valued(point: Point) -> float:
-            if not last or last[0][0] is not point:
-                last[:] = [(point, term.value(design, point))]
-            return last[0][1]
-
-        return valued
+        return lambda point: self.compiled.value(term, point)
 
     @cached_property
     def _slow(self) -> bool:

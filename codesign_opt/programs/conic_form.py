@@ -33,13 +33,15 @@ _OURS = "codesign_opt: "  # starts the names of the variables made here; a user'
 _UNSIZED = 1e-6  # a reference below so much of the largest is a stopgap for a level that the built-in parts leave empty
 _SEEN = 1e-9  # a column below so much of its factor may as well be zero
 _SURE = 10.0
+_SMALL = 1e-3
 _USED = 1e-6  # a column of the design above so much of its reference is used
 
 
 @dataclass(eq=False)
 class _Parts:
-    """Built-in parts met while a program is written down: their numbers q and m with f(x) <= m <= q.
+    """Built-in parts met while a program is written down: their numbers q and m with f(x) - c <= m <= q.
 
+    c is what no design changes of f: beside it the rest of an error may have few digits, or none.
     `behind` is the design that they are stated on: the same, or copies of its variables. cvxpy recognises what a
     user's term and a built-in one have in common and gives it one auxiliary column; of copies it can't.
     """
@@ -47,26 +49,39 @@ class _Parts:
     design: Design
     behind: Design
     terms: list[Term] = field(default_factory=list)
+    constants: list[float] = field(default_factory=list)
     numbers: list[cp.Variable] = field(default_factory=list)
     inner: list[cp.Variable] = field(default_factory=list)
     constraints: list[cp.Constraint] = field(default_factory=list)
 
     def stated(self, term: Term) -> cp.Expression:
         """The term as a number of its own where the certificate bounds it exactly, else as its author wrote it."""
+        number, constant = self.varying(term)
+        return number + constant if constant else number
+
+    def varying(self, term: Term) -> tuple[cp.Expression, float]:
+        """The same less a constant, and that constant."""
         if term.linear_prices(self.design) is None and _has_exact_bound(term, self.design):
             index = len(self.terms)
             outer, inner = cp.Variable(name=f"{_OURS}exact {index}"), cp.Variable(name=f"{_OURS}behind {index}")
             expression, own = term.formulation(self.behind)
             if expression.is_constant():
-                return expression
+                return expression, 0.0
+            constant = self._staying(term)
             self.terms.append(term)
+            self.constants.append(constant)
             self.numbers.append(outer)
             self.inner.append(inner)
-            self.constraints += [expression <= inner, inner <= outer, *own]
-            return outer
+            self.constraints += [expression - constant <= inner, inner <= outer, *own]
+            return outer, constant
         expression, own = term.formulation(replace(self.design, declares=self._inside))
         self.constraints += own
-        return expression
+        return expression, 0.0
+
+    def _staying(self, term: Term) -> float:
+        """What no design changes of a term; 0 where that is a small part of it, and takes no digits from the rest."""
+        constant, value = (f(self.design, self.design.reference) for f in (term.constant, term.value))
+        return constant if np.isfinite(constant) and abs(constant) > _SMALL * abs(value) else 0.0
 
     def _inside(self, term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint]]:
         """A part of a term that is made of others: exact, too, where it can be."""
@@ -103,6 +118,8 @@ class ConicForm:
         auxiliary: (N,) columns that must vanish from c + A'z: neither design, nor numbers, nor of built-in parts.
         linear: (N,) columns of the design that no built-in part depends on.
         sized: (N,) columns of the design whose reference says something of their size.
+        constants: what no design changes of each of `terms`: its number is the rest.
+        offset: the objective less what is minimised, in its own units.
     """
 
     program: ConicProgram
@@ -116,10 +133,13 @@ class ConicForm:
     linear: Mask
     sized: Mask
     samplings: Mapping[str, Indices] = field(default_factory=dict)
+    constants: Sequence[float] = ()
+    offset: float = 0.0
 
     def solve(
-        self, previous: ConicSolution | None = None, *, verbose: bool = False, time_limit: float = np.inf
-    ) -> ConicSolution:
+        self, previous: ConicSolution | None = None, *, sharp: bool = False, verbose: bool = False,
+        time_limit: float = np.inf,
+    ) -> ConicSolution:  # fmt: skip
         """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
         near = np.where(self.sized, 1.0, 0.0)  # relative to the reference
@@ -129,8 +149,16 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, verbose=verbose, time_limit=time_limit,
+            near=near, known=known, chosen=self.chosen, sharp=sharp,
+            verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """(N,) columns of the design."""
+        found = np.zeros(len(self.program.cost), dtype=bool)
+        found[np.concatenate([self.examples, self.steps, *self.samplings.values()])] = True
+        return found
 
     def users(self, solution: ConicSolution) -> ConicProgram:
         """The rows of what the user wrote, as they were scaled for the solver."""
@@ -202,16 +230,18 @@ def _on_copies(design: Design) -> _Parts:
 
 
 def _form(compiled: Compiled, parts: _Parts) -> ConicForm | None:
-    total, top = cp.Variable(name=f"{_OURS}objective"), cp.Constant(0.0)
+    total, top, offset = cp.Variable(name=f"{_OURS}objective"), cp.Constant(0.0), 0.0
     for leaf in compiled.leaves:
         if leaf.weight:
-            top = top + (leaf.weight / compiled.unit) * parts.stated(leaf.term)
+            number, constant = parts.varying(leaf.term)
+            top, offset = top + (leaf.weight / compiled.unit) * number, offset + leaf.weight * constant
     slacks = [cp.Variable(row.size.size, name=f"{_OURS}row {index}") for index, row in enumerate(compiled.rows)]
     said = [top <= total]
     for row, slack in zip(compiled.rows, slacks, strict=True):
         scaled = cp.multiply(1 / row.size, cp.reshape(_stated(row, parts), (row.size.size,), order="C"))
         said += [scaled == slack, slack == 0] if row.equality else [scaled <= slack, slack <= 0]
-    return _read(standard_form(cp.Problem(cp.Minimize(total), said + parts.constraints)), compiled, parts, slacks)
+    form = _read(standard_form(cp.Problem(cp.Minimize(total), said + parts.constraints)), compiled, parts, slacks)
+    return None if form is None else replace(form, constants=tuple(parts.constants), offset=offset)
 
 
 def _stated(row: Row, parts: _Parts) -> cp.Expression:
@@ -257,7 +287,7 @@ def _read(form: StandardForm, compiled: Compiled, parts: _Parts, slacks: list[cp
         (steps, design.reference.steps),
         *((columns, design.reference.of(name).steps) for name, columns in samplings.items()),
     ):
-        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size]
+        sized[columns] = (reference > _UNSIZED * reference.max())[: columns.size] | ~linear[columns]
     return ConicForm(program, kept, examples, steps, parts.terms, numbers, rows, auxiliary, linear, sized, samplings)
 
 

@@ -76,11 +76,11 @@ class _Bounds:
         ):
             if at.size:
                 low[at], high[at] = least / (units * columns[at]), most / (units * columns[at])
-        for term, at in zip(form.terms, form.numbers, strict=True):
+        for term, constant, at in zip(form.terms, form.constants, form.numbers, strict=True):
             if term.monotone:
-                low[at] = term.constant(compiled.design, point) / columns[at]
+                low[at] = (term.constant(compiled.design, point) - constant) / columns[at]
         priced = users.cost != 0
-        high[priced] = value / (compiled.unit * columns[priced]) if np.isfinite(value) else np.inf
+        high[priced] = (value - form.offset) / (compiled.unit * columns[priced]) if np.isfinite(value) else np.inf
         low, high = implied_bounds(users, low, high)
         if form.examples.size:
             box.examples_box = _closed(box.examples_box, (high * columns)[form.examples] * reference.new_examples)
@@ -121,15 +121,16 @@ def _bound(
     slope = users.reduced(dual)  # of the scaled columns
     left = np.where(form.auxiliary, np.abs(slope), 0.0)
     bound = deepcopy(known.box)
-    constant = unit * users.constant(dual)
-    bound.constant += constant
+    constant = unit * users.constant(dual) + form.offset
     parts = []
-    for term, column in zip(form.terms, form.numbers, strict=True):
+    for term, stays, column in zip(form.terms, form.constants, form.numbers, strict=True):
         if slope[column] > 0:
             parts.append((float(unit * slope[column] / balance.columns[column]), term))
+            constant -= parts[-1][0] * stays
             add_leaf(bound, Leaf(*parts[-1], PLACEHOLDER), compiled.design, point)
         else:
             left[column] = -slope[column]
+    bound.constant += constant
     prices, whole = [], []
     for columns, units, box in (
         (form.examples, reference.new_examples, bound.examples_box),

@@ -15,7 +15,7 @@ from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named, Number
 from ..modeling.design import Design, Point
 from ..modeling.standard_form import standard_form
-from ..solvers.conic.solve import solve_conic
+from ..solvers.conic.solve import ConicSolution, solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
 from .needs import Needs
@@ -28,6 +28,7 @@ _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 _ROUNDS = 8  # until the point lies near its own reference; a share converges like Newton's method
 _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
+_HELD = 1e-7  # relative violation up to which a row that does not give counts as held
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
 
 
@@ -54,7 +55,11 @@ class Give:
     @property
     def relative(self) -> float:
         """The largest amount over its size."""
-        return max((a / s for a, s in zip(self.amounts, self.sizes, strict=True)), default=0.0)
+        return self.against(self)
+
+    def against(self, other: Give) -> float:
+        """The largest amount over its size in another: sizes of rows move with the point they are read at."""
+        return max((a / s for a, s in zip(self.amounts, other.sizes, strict=True)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,9 @@ class Relaxation:
     gives: dict[str, Give]
     point: Point
 
-    @property
-    def relative(self) -> float:
-        """The largest amount over its size."""
-        return max((give.relative for give in self.gives.values()), default=0.0)
+    def against(self, other: Relaxation) -> float:
+        """The largest amount over its size in another."""
+        return max((give.against(other.gives[name]) for name, give in self.gives.items()), default=0.0)
 
 
 def least_relaxation(
@@ -85,12 +89,15 @@ def least_relaxation(
     least = None if needs is None else _least(program, needs, reference)
     found: Relaxation | None = None
     for _ in range(_ROUNDS):
-        point = _solved(program, reference, beyond, sizes, least)
-        if point is None:
+        read = [_read(program, point, soft, sizes) for point in _solved(program, reference, beyond, sizes, least)]
+        if not read:
             return found
-        last, found = found, _read(program, point, soft, sizes)
-        if last is not None and found.relative >= last.relative * (1 - _SETTLED) and _close(point, reference):
-            return last if last.relative < found.relative else found
+        last, found = found, min(read, key=lambda relaxation: relaxation.against(read[0]))
+        point = found.point
+        if last is not None and _close(point, reference):
+            before, now = last.against(last), found.against(last)
+            if now >= before * (1 - _SETTLED):
+                return last if before < now else found
         beyond = {name: _beyond(found.gives[name]) for name in soft}
         reference = program.recentred(point)
     return found
@@ -145,10 +152,12 @@ def _dense(gradient: Any) -> Array:
 
 def _solved(
     program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
-) -> Point | None:
+) -> list[Point]:
+    """Points with the least sum of slacks, as one or two solvers find it."""
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
+    held: list[Row] = []
     if least is not None:
         for variable, floor, unit in (
             (design.new_variable, least.new_examples, reference.new_examples),
@@ -166,15 +175,27 @@ def _solved(
             slacks += added
             constraints += rows
         else:
-            for row in rows_of(item, design, program.budgets.get(item.name)):
-                constraints += [row.constraint, *row.auxiliary]
-    if slacks and _minimised_in_balance(slacks, constraints, design):
-        return design.point()
-    return design.point() if _minimised(slacks, constraints, design) else None
+            held += rows_of(item, design, program.budgets.get(item.name))
+    constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
+    found = []
+    solution = _minimised_in_balance(slacks, constraints, design) if slacks else None
+    if solution is not None and (solution.status == "Solved" or _hold(held, design)):
+        found.append(design.point())
+        if solution.status == "Solved":
+            return found
+    return [*found, design.point()] if _minimised(slacks, constraints, design) else found
 
 
-def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:
-    """Least sum of slacks of the rows in conic form, scaled; whether the solver says that it found one.
+def _hold(held: list[Row], design: Design) -> bool:
+    """Whether rows hold at the variables' values: a solver's "almost" may be anywhere."""
+    point = design.point()
+    return all(row.violation(point) <= _HELD for row in held)
+
+
+def _minimised_in_balance(
+    slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design
+) -> ConicSolution | None:
+    """Least sum of slacks of the rows in conic form, scaled; None where the solver says that it found none.
 
     What stands inside a cone is in the user's units however the row is divided: a solver that is handed the norm of
     counts of a billion is done far from the least. Scaled by its entries, then by the sizes that it was found to have.
@@ -184,16 +205,19 @@ def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constr
     program, solution = form.program, None
     for _ in range(2):
         sizes = None if solution is None else np.abs(solution.primal)
-        found = solve_conic(program.cost, program.matrix, program.right, program.cones, near=sizes)
-        if found.status != "Solved":
+        found = solve_conic(
+            program.cost, program.matrix, program.right, program.cones, near=sizes, sharp=solution is not None
+        )
+        if not found.converged:
             break
-        solution = found
+        if solution is None or found.status == "Solved" or solution.status != "Solved":
+            solution = found
     if solution is None:
-        return False
+        return None
     for variable in design.variables:
         columns = form.columns([variable])
         variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
-    return True
+    return solution
 
 
 def _minimised(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:

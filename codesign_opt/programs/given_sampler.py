@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,8 +27,8 @@ __all__ = ["SettledStructure"]
 class SettledStructure(Structure):
     """Score error for a sampler that is given, under one budget that examples enter: P1 of docs/theory.md section 7.
 
-    Without a last evaluation this is water-filling. With one, and nothing spent, an example's price falls by its
-    use there: T = t sqrt(W / (c - theta w)), and theta solves one increasing equation.
+    Without a last evaluation this is water-filling. With one, an example's price falls by its use there:
+    T = max(e, t sqrt(W / (c - theta w))) with e spent examples, and theta solves one increasing equation.
 
     Attributes:
         weight: (L,) W, reducible error times examples, steps included.
@@ -58,8 +59,6 @@ class SettledStructure(Structure):
         if program.steps is None or score is None or priced is None:
             return None
         (weight, table), (name, price, room) = score, priced
-        if np.any(program.spent > 0) and table.final_score > 0:
-            return None
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = table.coupling.factor(table.kappa / program.steps)
         if not np.all(np.isfinite(factor)):
@@ -99,9 +98,36 @@ class SettledStructure(Structure):
         def short(theta: float) -> float:
             return float(np.sqrt(theta) * (self.window @ shape(theta)) - np.sqrt(self.final_error))
 
+        if np.any(self.spent > 0):
+            return self._windowed_above(shape, ceiling)
         rates = shape(brentq(short, 0.0, ceiling, xtol=1e-300, rtol=1e-15))
         scale = self.room / float(self.price @ rates)
         return scale * rates, scale**-2.0
+
+    def _windowed_above(self, shape: Callable[[float], Array], ceiling: float) -> tuple[Array, float]:
+        """The same where spent examples are a floor: t is one number, too, and falls as theta grows."""
+
+        def short(theta: float) -> float:
+            rates = shape(theta)
+            scale = _scale(rates, self.price, self.spent, self.room)
+            whole = np.maximum(rates, self.spent / scale)
+            return float(np.sqrt(theta) * (self.window @ whole) - np.sqrt(self.final_error))
+
+        rates = shape(brentq(short, 0.0, ceiling, xtol=1e-300, rtol=1e-15))
+        scale = _scale(rates, self.price, self.spent, self.room)
+        return np.maximum(scale * rates - self.spent, 0.0), scale**-2.0
+
+
+def _scale(rates: Array, price: Array, spent: Array, room: float) -> float:
+    """t at which the examples max(0, t rates - spent) cost the room: on one segment between two breakpoints."""
+    positive = rates > 0
+    begins = spent[positive] / rates[positive]
+    order = np.argsort(begins)
+    slopes = np.cumsum((price * rates)[positive][order])
+    paid = np.cumsum((price * spent)[positive][order])
+    reached = (room + paid) / slopes  # where the first k levels alone, all above what is spent, cost the room
+    last = np.append(begins[order][1:], np.inf)
+    return float(reached[np.argmax(reached <= last)])
 
 
 def _only_score(program: Declaration) -> tuple[float, Coefficients] | None:

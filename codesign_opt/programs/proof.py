@@ -20,13 +20,15 @@ from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row
 from .scaling import as_stated, scaled_expression
 
-__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box"]
+__all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relative_gap", "tighten_box", "valued"]
 
+_RESOLVED = 1e-6  # of the whole: a part below is not resolved to a millionth of itself
+_DIGITS, _CHANGED, _NOTICED = 1e-4, 0.01, 0.1  # see _noticed
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
 
 @dataclass(frozen=True, eq=False)
-class _Value:
+class Value:
     """Objective at the candidate, and the part of it that no design changes."""
 
     total: float
@@ -35,9 +37,9 @@ class _Value:
 
     @property
     def scale(self) -> float:
-        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-8 is 1e-14 of the whole:
-        # smaller differences are rounding, and no certificate can resolve them
-        return max(abs(self.total - self.constant), 1e-8 * abs(self.total), self.resolution, 1e-300)
+        # relative to what a design can change; times a tolerance of 1e-6 the share of 1e-6 is 1e-12 of the whole:
+        # smaller differences are rounding of sums and of multipliers, and no certificate can resolve them
+        return max(abs(self.total - self.constant), _RESOLVED * abs(self.total), self.resolution, 1e-300)
 
 
 def certify(
@@ -57,7 +59,7 @@ def certify(
     infeasibility = compiled.infeasibility(point)
     pairs = list(zip(compiled.rows, multipliers, strict=True))
     price = sum(float(np.abs(y) @ row.excess(point)) for row, y in pairs if not row.box)
-    value = _valued(compiled, point)
+    value = valued(compiled, point)
     bounds = [(conic, "conic dual")]
     design = compiled.design
     alone = design.fixed_steps and not design.samplings  # only examples are decided
@@ -68,11 +70,16 @@ def certify(
         separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
         bounds.append((separable, "separable Lagrangian"))
     lower, method = max(bounds)
-    if all(leaf.term.monotone for leaf in compiled.leaves):
+    if all(_at_least_constant(leaf) for leaf in compiled.leaves):
         lower = max(lower, value.constant)
     lower = max(lower, _least_cost(compiled, point))
     gap = relative_gap(value.total, lower, value.scale, price=price, tolerance=tolerance)
     return Certificate(value.total, lower, gap, infeasibility, tolerance, method)
+
+
+def _at_least_constant(leaf: Leaf) -> bool:
+    """Whether a leaf is nowhere below its constant: an error, or a function of the user's that is nowhere negative."""
+    return leaf.term.monotone or (not leaf.term.scales_itself and leaf.weight >= 0 and leaf.expression.is_nonneg())
 
 
 def _least_cost(compiled: Compiled, point: Point) -> float:
@@ -96,7 +103,7 @@ def _least_cost(compiled: Compiled, point: Point) -> float:
 
 def raised(certificate: Certificate, compiled: Compiled, point: Point, lower: float) -> Certificate:
     """The same candidate against a higher lower bound of the same program."""
-    gap = certificate.relative_gap - (lower - certificate.lower_bound) / _valued(compiled, point).scale
+    gap = certificate.relative_gap - (lower - certificate.lower_bound) / valued(compiled, point).scale
     return replace(certificate, lower_bound=lower, relative_gap=float(gap))
 
 
@@ -112,13 +119,45 @@ def relative_gap(value: float, lower: float, scale: float, *, price: float = 0.0
     return float(bare if bare < -tolerance else bare + price / scale)
 
 
-def _valued(compiled: Compiled, point: Point) -> _Value:
+def valued(compiled: Compiled, point: Point) -> Value:
+    """The objective at a point, and what its gap is held against."""
     design = compiled.design
-    return _Value(
-        sum(leaf.weight * leaf.term.value(design, point) for leaf in compiled.leaves),
+    found = Value(
+        _objective(compiled, point),
         sum(leaf.weight * leaf.term.constant(design, point) for leaf in compiled.leaves),
         sum(leaf.weight * leaf.term.resolution(design, point) for leaf in compiled.leaves),
     )
+    most = _DIGITS * abs(found.total)
+    return (
+        found if found.scale >= most else replace(found, resolution=min(_noticed(compiled, point, found.total), most))
+    )
+
+
+def _objective(compiled: Compiled, point: Point) -> float:
+    return sum(leaf.weight * compiled.value(leaf.term, point) for leaf in compiled.leaves)
+
+
+def _noticed(compiled: Compiled, point: Point, total: float) -> float:
+    """A tenth of what the objective changes where every amount is a per cent off, up or down in turn.
+
+    A penalty that can be avoided altogether, beside an error that no design changes, leaves nothing at the optimum that
+    a gap could be relative to. Then it is held against what a small change of the design costs, and ten digits of the
+    whole are enough. Elsewhere this is some thousandths of what the design can change, and counts for nothing.
+    """
+    design = compiled.design
+    signs = np.where(np.arange(len(design)) % 2 == 0, 1.0, -1.0)
+    found = []
+    for sign in (signs, -signs):
+        factor = 1 + _CHANGED * sign
+        changed = Point(
+            point.new_examples if design.fixed_examples else factor * point.new_examples,
+            point.spent,
+            point.steps if design.fixed_steps else factor * point.steps,
+            {name: factor * steps for name, steps in point.samplings.items()},
+        )
+        found.append(abs(_objective(compiled, changed) - total))
+    compiled.set(point)
+    return _NOTICED * min((change for change in found if np.isfinite(change)), default=0.0)
 
 
 def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float) -> float:

@@ -36,7 +36,8 @@ class PlanRecord:
     is least; where whole steps stop elsewhere, `program_stopping_sigma` says where that is.
 
     Attributes:
-        levels: the noise levels above the stopping point, ascending.
+        levels: the noise levels above the stopping point, ascending; where the examples were solved once more for a
+            grid whose exact law is known, none straddles one of its steps.
         examples: (L,) training examples on each level, those already spent included.
         new_examples: (L,) examples still to be trained.
         steps: (L,) sampler steps on each level (fractions: the continuous solution).

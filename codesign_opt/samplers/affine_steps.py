@@ -17,6 +17,8 @@ from ..basics.checks import Array, vector
 
 __all__ = ["AffineSteps", "TerminalLaw", "denoiser_weights"]
 
+_NARROW = 256  # numbers of a row up to which calls cost more than arithmetic
+
 Numbers = NDArray[Any]
 """An array of float64, or of complex128 while a complex step differentiates."""
 
@@ -116,6 +118,20 @@ class AffineSteps:
             return TerminalLaw(amplitude, amplitude**2 * initial_variance)
         return TerminalLaw(amplitude, self._variances(initial_variance)[..., -1, :])
 
+    def law_and_gradient(
+        self, initial_variance: Numbers
+    ) -> tuple[TerminalLaw, tuple[Numbers, Numbers | None, Numbers | None]]:
+        """`law` and `gradient`, which share what of the start is in every state, or its variances."""
+        if self.noise is None:
+            path = self._amplitudes()
+            last = path[..., -1, :]
+            law = TerminalLaw(last, last**2 * initial_variance)
+            return law, (*self._gradient_without_noise(initial_variance, path), None)
+        variances = self._variances(initial_variance)
+        by_current, by_noise = self._gradient_with_noise(variances)
+        amplitude = np.multiply.reduce(self.current, axis=-2)
+        return TerminalLaw(amplitude, variances[..., -1, :]), (by_current, None, by_noise)
+
     def gradient(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None, Numbers | None]:
         """(d std / d current, d std / d previous, d std / d noise) of the terminal std, by reverse accumulation.
 
@@ -123,61 +139,68 @@ class AffineSteps:
         where that is infinite, 0.
         """
         if self.noise is None:
-            return (*self._gradient_without_noise(initial_variance), None)
-        by_current, by_noise = self._gradient_with_noise(initial_variance)
+            return (*self._gradient_without_noise(initial_variance, self._amplitudes()), None)
+        by_current, by_noise = self._gradient_with_noise(self._variances(initial_variance))
         return by_current, None, by_noise
 
     def _amplitudes(self) -> Numbers:
         """(..., K+1, B) multiplier of x_0 in x_k."""
-        first = np.ones_like(self.current[..., :1, :])
         if self.previous is None:
+            first = np.ones_like(self.current[..., :1, :])
             return np.concatenate([first, np.cumprod(self.current, axis=-2)], axis=-2)
-        path = [first[..., 0, :]]
+        current, previous = _steps(self.current), _steps(self.previous)
+        path = _rows(self.count + 1, current[0], previous[0])
+        path[0] = 1.0
         for k in range(self.count):
-            following = self.current[..., k, :] * path[k]
+            np.multiply(current[k], path[k], out=path[k + 1])
             if k > 0:
-                following = following + self.previous[..., k, :] * path[k - 1]
-            path.append(following)
-        return np.stack(path, axis=-2)
+                path[k + 1] += previous[k] * path[k - 1]
+        return _as_steps(path)
 
     def _variances(self, initial_variance: Numbers) -> Numbers:
         """(..., K+1, B) variance of x_k, for samplers without memory."""
         assert self.noise is not None
-        path = [initial_variance + np.zeros_like(self.current[..., 0, :])]
+        kept, noise = _steps(self.current**2), _steps(self.noise)
+        path = _rows(self.count + 1, initial_variance, kept[0], noise[0])
+        path[0] = initial_variance
+        if path[0].size <= _NARROW:
+            kept, added = _doubled(kept, noise)
+            path[1:] = kept * path[0] + added
+            return _as_steps(path)
         for k in range(self.count):
-            path.append(self.current[..., k, :] ** 2 * path[k] + self.noise[..., k, :])
-        return np.stack(path, axis=-2)
+            np.multiply(kept[k], path[k], out=path[k + 1])
+            path[k + 1] += noise[k]
+        return _as_steps(path)
 
-    def _gradient_without_noise(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None]:
-        path = self._amplitudes()
+    def _gradient_without_noise(self, initial_variance: Numbers, path: Numbers) -> tuple[Numbers, Numbers | None]:
         # std = |amplitude| sqrt(V_0); the sign is that of the real part, so complex steps pass through
         sign = np.where(path[..., -1, :].real < 0, -1.0, 1.0)
         last = sign * np.sqrt(initial_variance)
         if self.previous is None:
             later = np.concatenate([last[..., None, :], self.current[..., :0:-1, :]], axis=-2)
             return np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], None
-        adjoint = [last]  # of x_K, x_{K-1}, ..., x_1
+        current, previous = _steps(self.current), _steps(self.previous)
+        adjoint = _rows(self.count, last, current[0], previous[0])  # of x_1, ..., x_K
+        adjoint[-1] = last
         for k in range(self.count - 1, 0, -1):
-            earlier = self.current[..., k, :] * adjoint[-1]
+            np.multiply(current[k], adjoint[k], out=adjoint[k - 1])
             if k + 1 < self.count:
-                earlier = earlier + self.previous[..., k + 1, :] * adjoint[-2]
-            adjoint.append(earlier)
-        response = np.stack(adjoint[::-1], axis=-2)
+                adjoint[k - 1] += previous[k + 1] * adjoint[k + 1]
+        response = _as_steps(adjoint)
         by_current = response * path[..., :-1, :]
         by_previous = np.zeros_like(by_current)
         by_previous[..., 1:, :] = response[..., 1:, :] * path[..., :-2, :]
         return by_current, by_previous
 
-    def _gradient_with_noise(self, initial_variance: Numbers) -> tuple[Numbers, Numbers]:
+    def _gradient_with_noise(self, variances: Numbers) -> tuple[Numbers, Numbers]:
         # of s_{k+1} = sqrt((m_k s_k)^2 + noise_k): d s_{k+1}/d m_k = c_k s_k, d s_{k+1}/d s_k = c_k m_k
-        std = np.sqrt(self._variances(initial_variance))
+        std = np.sqrt(variances)
         after = std[..., 1:, :]
         vanishes = after.real == 0
         cosine = np.where(vanishes, 1.0, self.current * std[..., :-1, :] / np.where(vanishes, 1.0, after))
-        adjoint = [np.ones_like(std[..., 0, :])]
-        for k in range(self.count - 1, 0, -1):
-            adjoint.append(adjoint[-1] * cosine[..., k, :] * self.current[..., k, :])
-        response = np.stack(adjoint[::-1], axis=-2)
+        later = np.ones_like(cosine)
+        later[..., 1:, :] = (cosine * self.current)[..., :0:-1, :]
+        response = np.cumprod(later, axis=-2)[..., ::-1, :]
         by_noise = np.where(vanishes, 0.0, response / np.where(vanishes, 1.0, 2 * after))
         return response * cosine * std[..., :-1, :], by_noise
 
@@ -226,8 +249,16 @@ def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any)
             f"sigmas {sigma.shape}, denoiser {weights.shape} and initial_variance {start.shape} "
             f"have leading axes that do not broadcast."
         ) from None
-    levels = np.broadcast_to(sigma[..., None], (*batch, sigma.shape[-1], 1))
-    return Inputs(levels, np.broadcast_to(weights, (*batch, *weights.shape[-2:])), start)
+    return Inputs(_as_batch(sigma[..., None], batch), _as_batch(weights, batch), start)
+
+
+def unchecked(sigmas: Array, eigenvalues: Array, initial_variance: Array) -> Inputs:
+    """`prepare` for one grid and the optimal denoiser, for descents, which ask often and on grids of their own."""
+    return Inputs(sigmas[:, None], _optimal(eigenvalues, sigmas), initial_variance)
+
+
+def _as_batch(rows: Numbers, batch: tuple[int, ...]) -> Numbers:
+    return rows if rows.shape[:-2] == batch else np.broadcast_to(rows, (*batch, *rows.shape[-2:]))
 
 
 def nodes(sigmas: Any) -> Numbers:
@@ -237,7 +268,7 @@ def nodes(sigmas: Any) -> Numbers:
         raise ValueError(f"sigmas has {sigma.shape[-1]} node; a step needs at least 2.")
     _refuse(sigma.real < 0, sigma, "sigmas", "must be >= 0")
     rises = np.zeros(sigma.shape, dtype=bool)
-    rises[..., 1:] = np.diff(sigma.real, axis=-1) >= 0
+    np.greater_equal(sigma.real[..., 1:], sigma.real[..., :-1], out=rises[..., 1:])
     _refuse(rises, sigma, "sigmas", "must be below the node before it (only the last may be 0)")
     return sigma
 
@@ -247,6 +278,36 @@ def with_last(rows: Numbers, where: NDArray[np.bool_], value: Any) -> Numbers:
     result = np.array(rows)
     result[..., -1, :] = np.where(where, value, rows[..., -1, :])
     return result
+
+
+def _steps(rows: Numbers) -> Numbers:
+    """(K, ..., B) from (..., K, B), as a loop over many short rows takes them."""
+    return rows if rows.ndim == 2 else np.moveaxis(rows, -2, 0)
+
+
+def _as_steps(rows: Numbers) -> Numbers:
+    """(..., K, B) from (K, ..., B)."""
+    return rows if rows.ndim == 2 else np.moveaxis(rows, 0, -2)
+
+
+def _doubled(factors: Numbers, added: Numbers) -> tuple[Numbers, Numbers]:
+    """(K, ..., B) F and A of x_{k+1} = F_k x_0 + A_k, where one step is x_{k+1} = factors_k x_k + added_k.
+
+    Runs of steps are joined, twice as long each time: log2 K operations on all steps, where few bands make K of them
+    on one step dear. Sums of squares: nothing cancels.
+    """
+    whole, part = np.array(factors), added + np.zeros_like(factors)
+    length = 1
+    while length < whole.shape[0]:
+        part[length:] += whole[length:] * part[:-length]
+        whole[length:] *= whole[:-length].copy()
+        length *= 2
+    return whole, part
+
+
+def _rows(count: int, *rows: Numbers) -> Numbers:
+    """(count, ..., B) rows to fill, of the shape and the kind of number that follow from those given."""
+    return np.empty((count, *np.broadcast_shapes(*(row.shape for row in rows))), dtype=np.result_type(*rows))
 
 
 def _optimal(lam: Array, sigma: Numbers) -> Numbers:
@@ -269,8 +330,7 @@ def _numbers(value: Any, name: str, axes: int) -> Numbers:
 
 
 def _refuse(bad: NDArray[np.bool_], value: Numbers, name: str, rule: str) -> None:
-    where = np.argwhere(bad)
-    if where.size:
-        index = tuple(int(i) for i in where[0])
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
         shown = index[0] if len(index) == 1 else index
         raise ValueError(f"{name} is {value[index]:g} at index {shown}; it {rule}.")

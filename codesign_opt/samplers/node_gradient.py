@@ -21,18 +21,24 @@ class NodeGradient(NamedTuple):
     Args:
         std: (B,) standard deviations, data units.
         gain: (B,) absolute multiplier of the mean.
-        std_by_node, gain_by_node: (B, P) derivatives by log sigma of the P positive nodes; the start's own
-            variance is held.
+        std_by_node: (B, P) derivatives by log sigma of the P positive nodes; the start's own variance is held.
+        gain_by_node: the same of the gain; None where it is not asked for.
     """
 
     std: Array
     gain: Array
     std_by_node: Array
-    gain_by_node: Array
+    gain_by_node: Array | None
 
 
 def node_gradient(
-    sampler: Sampler, sigmas: Array, eigenvalues: Array, initial_variance: Array, offset: Array | None = None
+    sampler: Sampler,
+    sigmas: Array,
+    eigenvalues: Array,
+    initial_variance: Array,
+    offset: Array | None = None,
+    *,
+    gain: bool = True,
 ) -> NodeGradient:
     """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
 
@@ -45,6 +51,7 @@ def node_gradient(
         sigmas: (K+1,) grid.
         eigenvalues, initial_variance: (B,) squared data units; not checked, since descents ask often.
         offset: (K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
+        gain: whether the derivatives of the mean's multiplier are asked for.
 
     >>> from codesign_opt.samplers.members import Euler
     >>> found = node_gradient(Euler(), np.array([2.0, 1.0, 0.5]), np.array([1.0]), np.array([5.0]))
@@ -60,14 +67,16 @@ def node_gradient(
     current, previous, noise = (None if part is None else part[0].real for part in _parts(moved))
     assert current is not None
     steps = AffineSteps(current, previous, noise)
-    law = steps.law(initial_variance)
-    std_by_node = _by_node(steps.gradient(initial_variance), moved)
+    law, by_steps = steps.law_and_gradient(initial_variance)
+    std_by_node = _by_node(by_steps, moved)
     positive = int(np.count_nonzero(grid > 0))
-    if steps.noise is None:
-        gain_by_node = std_by_node / np.sqrt(initial_variance)[:, None]  # std = |amplitude| sqrt(start)
-    else:
-        gain_by_node = _by_node(AffineSteps(steps.current).gradient(np.ones_like(initial_variance)), moved)
-    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[:, :positive], gain_by_node[:, :positive])
+    gain_by_node = None
+    if gain and steps.noise is None:
+        gain_by_node = std_by_node[:, :positive] / np.sqrt(initial_variance)[:, None]  # std = |amplitude| sqrt(start)
+    elif gain:
+        of_mean = AffineSteps(steps.current).gradient(np.ones_like(initial_variance))
+        gain_by_node = _by_node(of_mean, moved)[:, :positive]
+    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[:, :positive], gain_by_node)
 
 
 def _parts(steps: AffineSteps) -> tuple[Numbers, Numbers | None, Numbers | None]:
@@ -83,7 +92,8 @@ def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: Af
     total: Array = np.zeros(np.shape(moved.current))
     for adjoint, part in zip(by_steps, _parts(moved), strict=True):
         if adjoint is not None and part is not None:
-            total += adjoint * (part.imag / _NUDGE)
+            total += adjoint * part.imag
+    total /= _NUDGE
     seen, count = total.shape[:2]
     result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)

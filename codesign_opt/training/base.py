@@ -210,6 +210,8 @@ class TrainingNoise(ABC):
         fresh = lam[:, None] * level**2 / (lam[:, None] + level**2) ** 2
         noise = self._stationary(lam, None, level)
         floor = np.zeros_like(fresh) if noise is None else noise.diagonal()
+        if self.dataset_size is None:
+            return fresh, floor
         # the bound is one of the score (D - x) / sigma^2; the slope is the denoiser's
         common = cramer_rao_variance(lam, level) * level**4
         return self._with_dataset(fresh, floor, common)

@@ -1,4 +1,4 @@
-"""Infeasible programs of twelve kinds, with how far each of their constraints must give, from closed forms."""
+"""Infeasible programs of thirteen kinds, with how far each of their constraints must give, from closed forms."""
 
 from __future__ import annotations
 
@@ -234,6 +234,29 @@ def ball_and_cap(rng):
     )  # fmt: skip
 
 
+def ball_and_sum(rng):
+    """Counts of up to ten billion, uneven: the norm's amount needs all digits of the point."""
+    world = World.random(rng)
+    world = replace(world, table=replace(world.table, floor=np.zeros(world.sigma.size)))  # all of the error varies
+    size = world.sigma.size
+    centre = 10 ** rng.uniform(2, 10) * rng.dirichlet(np.ones(size))
+    radius = 0.1 * float(np.linalg.norm(centre))
+    reached = float(centre.sum() + np.sqrt(size) * radius)
+    total = reached * rng.uniform(1.01, 20)
+
+    def build(n):
+        rows = [
+            co.named("ball", lambda d: cp.norm(d.examples - centre) <= n["radius"]),
+            co.named("sum", lambda d: cp.sum(d.examples) >= n["total"]),
+        ]
+        return world.problem(rows, world.plenty(total / world.width, np.ones(size)))
+
+    return Infeasible(
+        build, {"radius": radius, "total": total},
+        {"ball": ("radius", (total - centre.sum()) / np.sqrt(size) - radius), "sum": ("total", reached - total)},
+    )  # fmt: skip
+
+
 def monotone_floor_and_cap(rng):
     world, cap = World.random(rng), 10 ** rng.uniform(1, 6)
     low, high = sorted((world.edge(rng.uniform(0.1, 0.45)), world.edge(rng.uniform(0.55, 0.9))))
@@ -294,7 +317,7 @@ def largest_and_sum(rng):
 
 KINDS = {kind.__name__: kind for kind in (
     floor_and_cap, floor_and_budget, steps_and_trust, steps_and_step_size, shares, share_floor_and_cap, user_sums,
-    error_and_budget, ball_and_cap, monotone_floor_and_cap, user_vector_and_budget, largest_and_sum,
+    error_and_budget, ball_and_cap, ball_and_sum, monotone_floor_and_cap, user_vector_and_budget, largest_and_sum,
 )}  # fmt: skip
 
 

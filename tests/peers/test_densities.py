@@ -195,13 +195,13 @@ def test_an_audit_takes_a_peers_density():
     ratios = {}
     for name in ("laplace", "vp_uniform"):
         run = co.TrainingRun(density=peers.training_density(name), iterations=100, batch=64)
-        ratios[name] = co.audit(model, prices, sigmas=grid, run=run, levels=40).ratio
+        ratios[name] = co.audit(model, prices, sigmas=grid, run=run, levels=40, points=4).ratio
     assert all(ratio >= 1 for ratio in ratios.values())
 
 
 def test_a_plans_own_density_is_one_too():
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5))
-    plan = co.codesign(model, co.Prices(example=3.0, evaluation=1.0, images=100), 1e5, levels=40)
+    plan = co.codesign(model, co.Prices(example=3.0, evaluation=1.0, images=100), 2e4, levels=40, points=4)
     law = plan.training_density
     assert isinstance(law, SigmaDensity)
     sigma = law.quantile((np.arange(20_000) + 0.5) / 20_000)

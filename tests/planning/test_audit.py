@@ -19,11 +19,20 @@ def model():
     return co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5))
 
 
+@pytest.fixture(scope="module")
+def little_low_noise(model):
+    """A run that trains high noise, and what an audit says of it."""
+    grid = co.edm_grid(12, 0.01, 80.0)
+    run = co.TrainingRun(co.LogNormal(2.0, 0.7), 1000, 64)
+    return grid, run, co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
+
+
 def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_least_one(model):
     rng = np.random.default_rng(4)
     for terminal in ("denoise", "rescale"):
         for _ in range(2 if FULL else 1):
-            inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), int(rng.integers(5, 20)))))[::-1]
+            count = int(rng.integers(5, 20 if FULL else 10))
+            inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), count)))[::-1]
             grid = np.concatenate([[80.0], inner, [0.0] if terminal == "denoise" else []])
             run = co.TrainingRun(co.LogNormal(rng.uniform(-2, 1), rng.uniform(0.6, 2.0)), 1000, 64)
             report = co.audit(replace(model, terminal=terminal), PRICES, sigmas=grid, run=run, **FAST)
@@ -35,27 +44,24 @@ def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_le
             assert report.budget == pytest.approx(3.0 * 64_000 + 1_000 * evaluations, rel=1e-9)
 
 
-def test_the_current_error_is_the_prediction_of_that_schedule(model):
-    grid = co.edm_grid(12, 0.01, 80.0)
-    run = co.TrainingRun(co.LogNormal(), 1000, 64)
-    report = co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
+def test_the_current_error_is_the_prediction_of_that_schedule(model, little_low_noise):
+    grid, run, report = little_low_noise
     table = model.settled(grid, report.levels)
-    mass = np.diff(co.LogNormal().mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
+    mass = np.diff(run.density.mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
     assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
 
 
 def test_the_plans_own_schedule_has_nothing_to_gain(model):
-    plan = co.codesign(model, PRICES, 2e5, levels=100, points=8)
+    budget, options = (2e5, {"levels": 100, "points": 8}) if FULL else (5e4, {"levels": 80, "points": 6})
+    plan = co.codesign(model, PRICES, budget, **options)
     run = co.TrainingRun(plan.training_density, int(plan.examples.sum() // 64), 64)
-    report = co.audit(model, PRICES, sigmas=plan.sigmas, run=run, levels=100, points=8)
+    report = co.audit(model, PRICES, sigmas=plan.sigmas, run=run, **options)
     print(f"ratio of the plan's own schedule: {report.ratio:.5f}")
     assert report.ratio == pytest.approx(1.0, abs=5e-3)
 
 
-def test_where_the_run_trains_too_little_the_excess_is_positive(model):
-    grid = co.edm_grid(12, 0.01, 80.0)
-    run = co.TrainingRun(co.LogNormal(2.0, 0.7), 1000, 64)
-    report = co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
+def test_where_the_run_trains_too_little_the_excess_is_positive(little_low_noise):
+    _, _, report = little_low_noise
     low = report.levels.sigma < 0.1
     assert report.excess_by_level[low].sum() > 0
     assert report.gap["training density"] > 0.5 * report.current["total"]

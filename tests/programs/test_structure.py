@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+import codesign_opt.programs.attempts  # the library's structures are entered before the first test
+from codesign_opt.ingredients.grids import steps_on_levels
 from codesign_opt.modeling.design import Point
 from codesign_opt.programs import structure
 from codesign_opt.programs.structure import Answer, Structure, register
@@ -72,3 +74,20 @@ def test_a_structure_that_does_not_know_the_program_is_passed_over():
 def test_the_librarys_structures_are_on_the_list():
     known = {"dual Newton", "water-filling", "Newton in shares", "Newton in shares, split"}
     assert {kind.method for kind in structure._KINDS} == known
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_spent_examples_beside_a_last_evaluation_are_a_floor_of_water_filling(seed):
+    rng = np.random.default_rng(seed)
+    model = co.GaussianModel(co.Spectrum.power_law(int(rng.integers(2, 40)), exponent=rng.uniform(0.5, 2.5)))
+    grid = co.edm_grid(int(rng.integers(4, 20)), 10 ** rng.uniform(-2.5, -1), 80.0)
+    table = model.settled(grid, 40)
+    run = co.LogNormal(rng.uniform(-3, 2), rng.uniform(0.3, 2.0)).mass(table.levels.edges)
+    budget = co.Compute(co.Prices(10 ** rng.uniform(-1, 1), 1.0, 100), part="training") <= 10 ** rng.uniform(4, 7)
+    given = {"spent": 10 ** rng.uniform(2, 7) * run, "steps": steps_on_levels(table.levels, grid)}
+    problem = co.Problem(co.ScoreError(table), [budget], **given)
+    plan, truth = problem.solve(), problem.solve(method="declared")
+    assert [a["solver"] for a in plan.attempts] == ["water-filling"]
+    assert table.final_score > 0
+    assert abs(plan.certificate.relative_gap) <= 1e-12
+    assert plan.error == pytest.approx(truth.error, rel=1e-8)

@@ -234,7 +234,7 @@ def test_lognormal_is_scipys():
 
 
 def test_no_lognormal_found_by_brute_force_has_a_smaller_error(model):
-    plan = co.codesign(model, PRICES, 1e5, levels=60, points=5)
+    plan = co.codesign(model, PRICES, 1e5, levels=60, points=5, polish=False)
     density = plan.training_density
     fit = density.lognormal()
     price = float(density.prices @ density.examples)

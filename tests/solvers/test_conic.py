@@ -46,3 +46,25 @@ def test_a_squared_norm_is_solved_in_any_unit(decades):
     program = form.program
     found = solve_conic(program.cost, program.matrix, program.right, program.cones)
     assert found.primal[form.columns([x])] == pytest.approx(1 - 1 / np.sqrt(size), rel=1e-8)
+
+
+@pytest.mark.parametrize("exponent", [1, 20, 60, 150, 300])
+def test_an_exponential_any_number_of_decades_from_the_rest_is_solved(exponent):
+    """min 1/x + e^(-a) e^(a x): a x = a - log(a x^2), with e^(-a) of what the other term is where x = 0."""
+    import cvxpy as cp
+    from scipy.optimize import brentq
+
+    from codesign_opt.modeling.standard_form import standard_form
+
+    x, total = cp.Variable(nonneg=True), cp.Variable()
+    weight = float(np.exp(-exponent))
+    form = standard_form(cp.Problem(cp.Minimize(total), [cp.inv_pos(x) + weight * cp.exp(exponent * x) <= total]))
+    program, chosen = form.program, np.zeros(len(form.program.cost), dtype=bool)
+    chosen[form.columns([x])] = True
+    near = np.where(chosen, 1.0, 0.0)
+    found = solve_conic(program.cost, program.matrix, program.right, program.cones, near=near, chosen=chosen)
+    best = brentq(lambda v: np.log(exponent) + exponent * v - exponent + 2 * np.log(v), 1e-12, 1e3, xtol=1e-15)
+    assert found.converged
+    here = float(found.primal[form.columns([x])][0])
+    values = [1 / v + weight * np.exp(exponent * v) for v in (here, best)]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array
+from ...basics.checks import Array, Mask
 from ...basics.cones import Cones
 from ...basics.factors import symmetric_solver
 
@@ -23,6 +23,8 @@ __all__ = ["Balance", "balanced"]
 
 _ROUNDS = 3
 _FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
+_DECADES = 10.0  # powers of two that an exponential may be from the rest before it is moved there
+_FREE, _FREER = 1e-3, 1e-8  # weights of factors that nothing is known of, near one
 _HELD = 1.0  # weight of a column's known size against that of one entry
 
 
@@ -73,15 +75,19 @@ class Balance:
 
 
 def balanced(
-    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, *, known: float = _HELD
-) -> Balance:
+    cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, *, known: float = _HELD,
+    chosen: Mask | None = None,
+) -> Balance:  # fmt: skip
     """The factors that bring A and b nearest to one.
 
     Args:
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry.
+        chosen: (N,) columns that are not auxiliary, where it is known which.
     """
     shear = _shear(matrix, right, cones, near)
+    if cones.exponential and chosen is not None:
+        shear = _of_the_rest(matrix, right, cones, near, known, chosen) @ shear
     matrix, right = sparse.csc_array(shear @ matrix), shear @ right
     turn = _rotation(matrix, cones)
     turned = sparse.coo_array(turn @ matrix)
@@ -98,16 +104,52 @@ def balanced(
 
 def _shear(matrix: sparse.csc_array, right: Array, cones: Cones, near: Array) -> sparse.csr_array:
     """(R, R) the exponential cones' own symmetry, (x, y, z) to (x + y log k, y, k z), with k z of the size of y."""
-    entries = np.asarray(abs(matrix).multiply(near[None, :]).max(axis=1).todense()).ravel()
-    size = np.maximum(entries, np.abs(right))
+    size = _sizes(matrix, right, near)
     x, y, z = cones.exponential_rows.T
     known = (size[y] > 0) & (size[z] > 0)
     shift = np.zeros(len(x))
     shift[known] = np.round(np.log2(size[y[known]] / size[z[known]]))
+    return _sheared(cones, shift)
+
+
+def _sizes(matrix: sparse.csc_array, right: Array, near: Array) -> Array:
+    """(R,) the largest summand of each row, where columns have these sizes."""
+    entries = np.asarray(abs(matrix).multiply(near[None, :]).max(axis=1).todense()).ravel()
+    return np.asarray(np.maximum(entries, np.abs(right)))
+
+
+def _sheared(cones: Cones, shift: Array) -> sparse.csr_array:
+    """(R, R) the shear with base-2 logarithms of k in `shift`."""
+    x, y, z = cones.exponential_rows.T
     diagonal = np.ones(len(cones))
     diagonal[z] = np.exp2(shift)
     off = sparse.coo_array((np.log(2.0) * shift, (x, y)), shape=(len(cones), len(cones)))
     return sparse.csr_array(sparse.diags_array(diagonal) + off)
+
+
+def _of_the_rest(
+    matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, known: float, chosen: Mask,
+) -> sparse.csr_array:  # fmt: skip
+    """(R, R) the shear that makes exponentials of the design as large as what they are added to.
+
+    An exponential that is a hundred decades above or below the rest at the reference will be of its size at the
+    optimum, and k z = y there. A factor for z alone, in the least squares of the balance, finds that k; within some
+    decades the solver needs none.
+    """
+    x, y, z = cones.exponential_rows.T
+    size = _sizes(matrix, right, near)
+    by_row = sparse.csr_array(matrix)
+    others = np.asarray(abs(by_row[x]) @ ~chosen).ravel()
+    free = z[(size[z] == 0) & (others == 0) & (size[y] > 0)]
+    shift = np.zeros(len(x))
+    if free.size:
+        turn = _rotation(matrix, cones)
+        own = sparse.coo_array((np.ones(len(free)), (free, free)), shape=(len(cones), len(cones)))
+        share = sparse.csr_array(_shares(cones, turn) + own)
+        logs = _least_squares(sparse.coo_array(turn @ matrix), turn @ right, share, near, known, _FREER)[0]
+        wanted = logs[free]
+        shift[np.isin(z, free)] = np.round(np.sign(wanted) * np.maximum(np.abs(wanted) - _DECADES, 0.0))
+    return _sheared(cones, shift)
 
 
 def _rotation(matrix: sparse.csc_array, cones: Cones) -> sparse.csr_array:
@@ -166,7 +208,7 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
 
 
 def _least_squares(
-    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float
+    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float, free: float = _FREE
 ) -> tuple[Array, Array]:
     """Base-2 logarithms of the row parameters (P,) and of the columns' factors (N,)."""
     size, count = entries.shape
@@ -177,7 +219,7 @@ def _least_squares(
     logs = np.log2(np.concatenate([value, np.abs(right[fixed])]))
     column = sparse.coo_array((np.ones(len(i)), (np.arange(len(i)), j)), shape=(len(logs), count))
     system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
-    ridge = np.concatenate([np.full(size, 1e-3), np.where(near > 0, known, 1e-3)])
+    ridge = np.concatenate([np.full(size, free), np.where(near > 0, known, free)])
     middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
     weight, found = np.ones(len(logs)), middle
     for _ in range(_ROUNDS):

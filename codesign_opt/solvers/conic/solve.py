@@ -9,13 +9,15 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array
+from ...basics.checks import Array, Mask
 from ...basics.cones import Cones
 from .balance import Balance, balanced
 
 __all__ = ["ConicSolution", "solve_conic"]
 
 _TOLERANCE = 1e-11  # of gap and residuals, relative: more than the solver reaches on hard programs
+_SHARP = 1e-11  # added to the diagonal of its linear systems; by default 1e-8, which limits what it reaches
+_REFINED = 1e-15  # residuals of these systems, which so little on the diagonal asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ def solve_conic(
     *,
     near: Array | None = None,
     known: float = 1.0,
+    chosen: Mask | None = None,
+    sharp: bool = False,
     time_limit: float = np.inf,
     verbose: bool = False,
 ) -> ConicSolution:
@@ -67,13 +71,19 @@ def solve_conic(
     Args:
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry of the matrix.
+        chosen: (N,) columns that are not auxiliary, where it is known which.
+        sharp: linear systems to rounding: slower, nearer to the optimum where many sizes meet, and not always stable.
         time_limit: seconds of one solve.
         verbose: show the solver's log.
     """
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.time_limit, settings.max_threads = verbose, time_limit, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _TOLERANCE
-    balance = balanced(cost, matrix, right, cones, np.zeros(len(cost)) if near is None else near, known=known)
+    if sharp:
+        settings.static_regularization_constant, settings.iterative_refinement_max_iter = _SHARP, 40
+        settings.iterative_refinement_reltol = settings.iterative_refinement_abstol = _REFINED
+    near = np.zeros(len(cost)) if near is None else near
+    balance = balanced(cost, matrix, right, cones, near, known=known, chosen=chosen)
     scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
     costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
     nothing = sparse.csc_matrix((len(cost), len(cost)))

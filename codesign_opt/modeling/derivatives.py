@@ -1,0 +1,168 @@
+"""Derivatives of cvxpy expressions by their variables, node by node (docs/theory.md section 8).
+
+cvxpy's own `grad` builds a matrix for every atom of an expression, most of which pick, repeat or add entries: a third
+of the time of a declared program. Here those are moved as rows of one dense matrix, and cvxpy is asked for the
+derivatives of the functions that bend alone, each by variables of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from cvxpy.atoms import affine
+from scipy import sparse
+
+from ..basics.checks import Array
+
+__all__ = ["gradient"]
+
+Slopes = dict[int, Array]
+"""(entries, size of the variable) by the id of each variable; entries of a matrix column by column, as in cvxpy."""
+
+_MOST = 2_000_000  # entries of a dense matrix; beyond, cvxpy's sparse ones are smaller
+_PICKED = (
+    affine.index.index,
+    affine.index.special_index,
+    affine.reshape.reshape,
+    affine.promote.Promote,
+    affine.hstack.Hstack,
+    affine.vstack.Vstack,
+    affine.transpose.transpose,
+)
+
+
+class _Unknown(Exception):
+    """A derivative that does not exist there."""
+
+
+def gradient(expression: cp.Expression) -> dict[int, sparse.csr_array] | None:
+    """(size of the variable, N) derivatives by the id of each variable; None where cvxpy has to be asked for them.
+
+    At the variables' values. The same as `expression.grad`, for real expressions whose derivatives exist.
+    """
+    if any(variable.value is None for variable in expression.variables()):
+        return None
+    if expression.size * max((variable.size for variable in expression.variables()), default=0) > _MOST:
+        return None
+    try:
+        found = _slopes(expression)
+    except _Unknown:
+        return None
+    return {name: sparse.csr_array(slope.T) for name, slope in found.items()}
+
+
+def _slopes(node: Any) -> Slopes:
+    if node.is_constant():
+        return {}
+    if isinstance(node, cp.Variable):
+        if node.attributes["diag"] or node.is_complex():
+            raise _Unknown
+        return {node.id: np.eye(node.size)}
+    if isinstance(node, _PICKED):
+        return _picked(node)
+    if isinstance(node, affine.add_expr.AddExpression) and all(arg.shape == node.shape for arg in node.args):
+        return _summed([_slopes(arg) for arg in node.args])
+    if isinstance(node, affine.unary_operators.NegExpression):
+        return _times(_slopes(node.args[0]), -1.0)
+    if isinstance(node, affine.sum.Sum) and node.size == 1:
+        return {name: slope.sum(axis=0, keepdims=True) for name, slope in _slopes(node.args[0]).items()}
+    factor = _factor(node)
+    if factor is not None:
+        varying, number = factor
+        return _times(_slopes(varying), number[:, None])
+    if isinstance(node, affine.binary_operators.MulExpression) and all(arg.ndim <= 2 for arg in node.args):
+        product = _product(node)
+        if product is not None:
+            return product
+    return _bent(node)
+
+
+def _picked(node: Any) -> Slopes:
+    """Entries that are picked, repeated or put elsewhere: the node says which by what it makes of their numbers."""
+    numbers, first = [], 0
+    for arg in node.args:
+        numbers.append(np.reshape(np.arange(first, first + arg.size, dtype=np.float64), arg.shape, order="F"))
+        first += arg.size
+    rows = np.ravel(np.asarray(node.numeric(numbers)), order="F").astype(np.intp)
+    parts = [_slopes(arg) for arg in node.args]
+    result: Slopes = {}
+    for name in {name for part in parts for name in part}:
+        width = next(part[name].shape[1] for part in parts if name in part)
+        whole = [part.get(name, np.zeros((arg.size, width))) for arg, part in zip(node.args, parts, strict=True)]
+        result[name] = (whole[0] if len(whole) == 1 else np.concatenate(whole))[rows]
+    return result
+
+
+def _factor(node: Any) -> tuple[Any, Array] | None:
+    """The varying side and the numbers that its entries are multiplied with, where there are such."""
+    if isinstance(node, affine.binary_operators.DivExpression):
+        varying, constant = node.args
+        if constant.is_constant() and varying.shape == node.shape:
+            return varying, _entries(1.0 / np.asarray(_value(constant)), node)
+    elif isinstance(node, affine.binary_operators.multiply):
+        varying, constant = node.args if node.args[1].is_constant() else node.args[::-1]
+        if constant.is_constant() and varying.shape == node.shape:
+            return varying, _entries(_value(constant), node)
+    elif isinstance(node, affine.binary_operators.MulExpression):  # a number times an expression
+        varying, constant = node.args if node.args[1].is_constant() else node.args[::-1]
+        if constant.is_constant() and constant.size == 1 and varying.shape == node.shape:
+            return varying, _entries(_value(constant), node)
+    return None
+
+
+def _product(node: Any) -> Slopes | None:
+    """A matrix or vector of numbers times a vector, or the other way round."""
+    left, right = node.args
+    if left.is_constant() and right.ndim == 1 and left.ndim >= 1:
+        matrix = np.atleast_2d(_value(left))
+        varying = right
+    elif right.is_constant() and left.ndim == 1 and right.ndim >= 1:
+        matrix = np.atleast_2d(np.asarray(_value(right)).T)
+        varying = left
+    else:
+        return None
+    return {name: matrix @ slope for name, slope in _slopes(varying).items()}
+
+
+def _bent(node: Any) -> Slopes:
+    """Any other function, through its derivatives by arguments that are variables of their own."""
+    arguments = [arg if arg.is_constant() else cp.Variable(arg.shape, value=_value(arg)) for arg in node.args]
+    alone = node.copy(arguments)
+    by_argument = {variable.id: found for variable, found in alone.grad.items()}
+    parts = []
+    for arg, argument in zip(node.args, arguments, strict=True):
+        if argument is arg:
+            continue
+        found = by_argument.get(argument.id)
+        if found is None:
+            raise _Unknown
+        outer = found if sparse.issparse(found) else np.reshape(np.asarray(found, dtype=np.float64), (arg.size, -1))
+        parts.append({name: np.asarray(outer.T @ slope) for name, slope in _slopes(arg).items()})
+    return _summed(parts)
+
+
+def _summed(parts: list[Slopes]) -> Slopes:
+    total: Slopes = {}
+    for part in parts:
+        for name, slope in part.items():
+            total[name] = total[name] + slope if name in total else slope
+    return total
+
+
+def _times(slopes: Slopes, factor: float | Array) -> Slopes:
+    return {name: factor * slope for name, slope in slopes.items()}
+
+
+def _value(expression: Any) -> Array:
+    value = expression.value
+    if value is None:
+        raise _Unknown
+    return np.asarray(value.toarray() if sparse.issparse(value) else value, dtype=np.float64)
+
+
+def _entries(numbers: Array, node: Any) -> Array:
+    if np.size(numbers) == 1:  # cvxpy keeps a number as (1, 1), too
+        return np.full(node.size, float(np.reshape(numbers, ())))
+    return np.ravel(np.broadcast_to(numbers, node.shape), order="F")
