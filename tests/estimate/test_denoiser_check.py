@@ -111,7 +111,7 @@ def test_network_refuses_before_it_measures_and_goes_on_where_it_is_told_to(tmp_
         network(noise, data, **options)
     assert len(calls) <= 50 + 3 + 14
     model = network(denoiser, data, **options)  # the folder holds nothing of the one that was refused
-    assert model.estimation.evaluations["denoiser check"] == 10
+    assert model.estimation.evaluations["denoiser check"] == 7
     assert model.estimation.denoiser_check[0].startswith("denoiser check, right")
     assert len(model.estimation.denoiser_check) == 9
     loose = network(noise, data, check=False, measurement=Measurement(**FINE))

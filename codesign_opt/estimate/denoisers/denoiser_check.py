@@ -81,7 +81,8 @@ def check_denoiser(
     low, high = shared_range(along, wrapped)
     states = normal(seed, "pure", shape=(4, *draws.shape[1:]), like=like)
     check_pure(wrapped, states, float(np.sqrt(low * high)))
-    return checked(wrapped, draws, found, along, chunk=chunk, seed=seed)
+    result = checked(wrapped, draws, found, along, chunk=chunk, seed=seed)
+    return replace(result, evaluations=result.evaluations + PURE_CALLS)
 
 
 def checked(
@@ -93,16 +94,18 @@ def checked(
     chunk: int,
     seed: int,
 ) -> DenoiserCheck:
-    """`check_denoiser` on (N, *shape) examples that were drawn."""
+    """`check_denoiser` on (N, *shape) examples that were drawn, without `check_pure` and its calls."""
     known = spectrum if isinstance(spectrum, Spectrum) else spectrum.spectrum
     allowed = AllowedError(known, None if isinstance(spectrum, Spectrum) else spectrum.count)
     parts = denoiser.parts or (denoiser,)
     each = -(-draws.shape[0] // chunk)  # calls for all draws at one level
     most = (MOST_CALLS - PURE_CALLS) // len(parts)
+    before = denoiser.calls
     sigma = allowed.levels(max(2, min(_LEVELS, most // each)), *shared_range(process, denoiser))
     with torch.no_grad():
         found = [_part(part, Questions(draws, sigma, allowed, chunk, seed, left=most)) for part in parts]
-    spent = PURE_CALLS + sum(one.evaluations for one in found)
+    spent = sum(one.evaluations for one in found)
+    denoiser.calls = before + spent  # other readings, and parts, are not asked through it
     return replace(_worst(found), denoiser=denoiser.name, evaluations=spent)
 
 
