@@ -7,10 +7,27 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.estimate import DenoiserError, Measurement, check_denoiser, from_diffusers, from_edm, network
+from codesign_opt.estimate import (
+    DenoiserError,
+    Measurement,
+    check_denoiser,
+    from_diffusers,
+    from_edm,
+    from_prediction,
+    network,
+)
 from codesign_opt.estimate.denoisers.allowed_error import AllowedError
 from codesign_opt.testbed import LinearDenoiser, circle8
-from tests.helpers.planted_mistakes import gaussian, normals, planted, predicting, random_right, right, worlds
+from tests.helpers.planted_mistakes import (
+    gaussian,
+    normals,
+    planted,
+    predicting,
+    random_right,
+    right,
+    trained_in_time,
+    worlds,
+)
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000}
@@ -79,6 +96,37 @@ def test_right_denoisers_pass():
         found = check_denoiser(denoiser, data, process=process)
         assert found.passed, f"{name}: {found}"
         assert found.evaluations <= 50
+
+
+@pytest.mark.parametrize(
+    ("prediction", "top"),
+    [
+        pytest.param(prediction, top, marks=[] if FULL or (prediction, top) == ("flow", 1000.0) else pytest.mark.skip)
+        for prediction in ("epsilon", "x0", "flow")
+        for top in (1.0, 1000.0)
+    ],
+)
+def test_a_network_with_a_time_of_its_own_read_wrongly_is_named(prediction, top):
+    net, data = trained_in_time(prediction, top, 1500 if FULL else 700)
+    process, other = co.FlowMatching() if prediction == "flow" else co.VP(), 1001.0 - top
+
+    def found(network=net, said=prediction, data=data, time=lambda t: top * t):
+        return check_denoiser(from_prediction(network, said, process, time=time), data, process=process)
+
+    assert found().passed
+    cases = [
+        (found(time=lambda t: other * t), f"is told 0 to {other:g}"),
+        (found(time=lambda t: top * (1 - t)), "time runs backwards"),
+        (found(data=(data + 1) / 2), "2 x - 1"),
+        (found(data=data / 0.18215), "0.18 x"),
+        (found(said="score"), f"predicts {prediction}, not score"),
+        (found(said="epsilon" if prediction != "epsilon" else "x0"), f"predicts {prediction}, not"),
+    ]
+    if prediction != "x0":
+        cases.append((found(lambda x, t: -net(x, t)), "opposite sign"))
+    assert not any(one.passed for one, _ in cases)
+    assert all(one.evaluations <= 50 for one, _ in cases)
+    assert [words for one, words in cases if words not in one.cause] == []
 
 
 @pytest.mark.skipif(not FULL, reason="800 random denoisers")

@@ -104,16 +104,16 @@ def _reading(predict: Network, prediction: str, process: Process, time: Network 
     def scale(sigma: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(np.asarray(process.scale(inside(sigma)))).to(sigma.device)
 
-    return Reading(predict, prediction, told, scale, top_of(told, process.sigma_max))
+    return Reading(predict, prediction, told, scale, top_of(told, process.sigma_min, process.sigma_max))
 
 
-def top_of(told: Callable[[torch.Tensor], torch.Tensor], highest: float) -> float | None:
-    """1 or 1000 where the time of the highest level is within 5 % of it, else None.
+def top_of(told: Callable[[torch.Tensor], torch.Tensor], lowest: float, highest: float) -> float | None:
+    """1 or 1000 where the time at one end of the levels is within 5 % of it, else None.
 
-    >>> top_of(lambda sigma: 1000 * sigma / (1 + sigma), 82.0)
+    >>> top_of(lambda sigma: 1000 * sigma / (1 + sigma), 0.002, 82.0)
     1000.0
     """
-    last = float(told(torch.tensor([highest], dtype=torch.float64))[0])
+    last = float(told(torch.tensor([lowest, highest], dtype=torch.float64)).max())  # the lowest where time runs back
     return next((top for top in (1.0, 1000.0) if abs(last - top) < 0.05 * top), None)
 
 

@@ -34,11 +34,13 @@ class Mistake:
         said: what is the matter, as the end of "... explains it".
         reading: of the network, put right.
         outputs: whether other predictions are worth asking for too.
+        time: whether it is another unit or direction of a time that the network is told.
     """
 
     said: str
     reading: Reading
     outputs: bool = True
+    time: bool = False
 
 
 def other_outputs(reading: Reading) -> Iterator[Mistake]:
@@ -74,10 +76,12 @@ def _told_inputs(reading: Reading) -> Iterator[Mistake]:
     if top is not None:
         other = 1001.0 - top  # 1 and 1000
         of = f"times from 0 to {other:g} and is told 0 to {top:g}"
-        yield Mistake(f"the network wants {of}", _timed(reading, lambda s: other / top * time(s)))
-        yield Mistake(f"time runs backwards: the network wants {top:g} - t", _timed(reading, lambda s: top - time(s)))
-        back = _timed(reading, lambda s: other - other / top * time(s))
-        yield Mistake(f"time runs backwards, and the network wants {of}", back)
+        unit = _timed(reading, lambda s: other / top * time(s))
+        yield Mistake(f"the network wants {of}", unit, time=True)
+        back = _timed(reading, lambda s: top - time(s))
+        yield Mistake(f"time runs backwards: the network wants {top:g} - t", back, time=True)
+        both = _timed(reading, lambda s: other - other / top * time(s))
+        yield Mistake(f"time runs backwards, and the network wants {of}", both, time=True)
     level = torch.ones(1, dtype=torch.float64)
     if abs(float(reading.scale(level)) - 1) > 1e-6:
         yield Mistake("the network wants x itself, not s x", replace(reading, scale=torch.ones_like))
