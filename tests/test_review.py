@@ -46,7 +46,7 @@ def test_shadow_price_of_a_level_bound_is_per_unit_of_its_value(bound, value, me
 
 def test_a_constraint_at_low_noise_does_not_stop_the_search_over_stopping_points():
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 0.1]) >= 2_000)
-    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], **FAST)
+    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], levels=40, points=6)
     assert plan.stopping_sigma < 0.1
     assert plan.examples[plan.levels.sigma < 0.1].sum() >= 2_000 * (1 - 1e-6)
     assert any("EmptySelectionError" in record["status"] for record in plan.curve)
@@ -60,7 +60,9 @@ def test_the_range_of_stopping_points_is_kept_with_few_steps():
 def test_an_audit_holds_the_users_constraints_in_every_stage():
     cap = co.Share(0.2, 0.3, 3.0)
     run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=100, batch=64)
-    report = co.audit(MODEL, PRICES, sigmas=co.edm_grid(12, 0.002, 80.0), run=run, constraints=[cap], **FAST)
+    report = co.audit(
+        MODEL, PRICES, sigmas=co.edm_grid(12, 0.002, 80.0), run=run, constraints=[cap], levels=40, points=4
+    )
     inside = report.optimum.levels.overlap(0.3, 3.0) / report.optimum.levels.log_width
     assert inside @ report.optimum.examples <= 0.2 * report.optimum.examples.sum() * (1 + 1e-6)
 

@@ -192,11 +192,8 @@ def test_an_audit_takes_a_peers_density():
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5))
     prices = co.Prices(example=3.0, evaluation=1.0, images=100)
     grid = peers.schedule("edm").sigmas(10, peers.Evidence.of(model))
-    ratios = {}
-    for name in ("laplace", "vp_uniform"):
-        run = co.TrainingRun(density=peers.training_density(name), iterations=100, batch=64)
-        ratios[name] = co.audit(model, prices, sigmas=grid, run=run, levels=40, points=4).ratio
-    assert all(ratio >= 1 for ratio in ratios.values())
+    run = co.TrainingRun(density=peers.training_density("laplace"), iterations=100, batch=64)
+    assert co.audit(model, prices, sigmas=grid, run=run, levels=40, points=4).ratio >= 1
 
 
 def test_a_plans_own_density_is_one_too():
