@@ -67,6 +67,7 @@ def solve_declared(
         reference = first_point(program)
     majorised = any(leaf.majorised for _, leaf in program.leaves)
     diagnosed, nearest, lower = False, None, -np.inf
+    returned = False  # whether the last attempt was made around the nearest point: once more changes nothing
     for index in range(_MAX_ROUNDS):
         compiled, found = _attempt(program, reference, tolerance, solver, attempts)
         unbounded = attempts[-1]["status"].startswith("unbounded")
@@ -79,7 +80,8 @@ def solve_declared(
             lower = max(lower, found.certificate.lower_bound)
         best = min((s for s in (_against(best, lower), _against(found, lower)) if s is not None),
                    key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
-        if lost and nearest is not None and not unbounded:
+        returned = lost and nearest is not None and not unbounded and not returned
+        if returned and nearest is not None:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
         elif found is not None and (found.certificate.optimal or not _astray(found, reference)):
             reference = program.recentred(found.point)

@@ -46,3 +46,20 @@ def test_a_given_quantity_stays_what_it_is_in_every_attempt():
     steps = np.linspace(0.1, 1.0, len(TABLE.levels))
     plan = co.Problem(TERMS, BUDGET, steps=steps).solve(method="declared")
     np.testing.assert_array_equal(plan.steps, steps)
+
+
+def test_an_attempt_around_the_nearest_point_is_not_made_twice():
+    """It left 1e-5 of the row, so that every attempt after it was the same, and the program "not certified"."""
+    model = co.GaussianModel(
+        co.Spectrum.power_law(32, exponent=0.6411929633605988),
+        process=co.EDM(0.002526840686752318, 50.3398245785641),
+        sampler=co.Ancestral(1.0),
+    )
+    table = model.coefficients(0.007614285544954474, 100)
+    rows = [
+        co.Compute(co.Prices(0.9321242970795554, 1.0, 195.817028788023)) <= 2721.5825596746795,
+        lambda design: design.step_sizes <= 0.8 * design.sigma,
+    ]
+    plan = co.Problem(co.ScoreError(table) + co.Discretization(table) + co.Truncation(table), rows).solve()
+    assert plan.certificate.optimal
+    assert np.all(plan.levels.width / plan.steps <= 0.8 * plan.levels.sigma * (1 + 1e-6))
