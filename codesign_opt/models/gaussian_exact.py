@@ -153,7 +153,7 @@ class GaussianExact(GaussianParts):
         positive, q = sigmas[sigmas > 0], self.sampler.order
         middle, length = np.sqrt(positive[1:] * positive[:-1]), -np.diff(np.log(positive))
         if self.sampler.error_separates:  # the one written in the library: nothing to check in a descent
-            local = self.sampler._local_error(s.eigenvalues[:, None], middle, float(positive[-1]))
+            local = self.sampler.unchecked_local_error(s.eigenvalues[:, None], middle, float(positive[-1]))
         else:
             local = self.sampler.local_error(s.eigenvalues, middle, float(positive[-1]))
         curvature = -((values * root * law.std) @ local) * (q + 1) * q * middle ** (q + 1) * length ** (q - 1)

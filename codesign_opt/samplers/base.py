@@ -112,9 +112,9 @@ class Sampler(ABC):
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)[:, None]
         level = vector(sigma, "sigma", positive=True)
         stop = number(stopping_sigma, "stopping_sigma", positive=True)
-        return self._local_error(lam, level, stop)
+        return self.unchecked_local_error(lam, level, stop)
 
-    def _local_error(self, lam: Array, level: Array, stop: float) -> Array:
+    def unchecked_local_error(self, lam: Array, level: Array, stop: float) -> Array:
         """`local_error` of checked arguments, the variances as (B, 1)."""
         local = self.leading_error(lam, level)
         if self.eta == 0.0:
