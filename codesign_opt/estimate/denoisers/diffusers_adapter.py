@@ -106,6 +106,8 @@ def _family(model: Any) -> ModelFamily:
 def _check_pair(model: Any, scheduler: Any, clock: SchedulerClock, row: ModelFamily) -> None:
     """Refuses what was not made for each other."""
     network, name = type(model).__name__, type(scheduler).__name__
+    if row.known and "MiniMaxH3Scheduler" in class_names(scheduler):
+        raise ValueError(f"{name} is that of MiniMaxH3Transformer3DModel, not of {network}. {_EXPLICIT}")
     if row.needs and not set(row.needs) & set(class_names(scheduler)):
         raise ValueError(f"{network} is known with {' or '.join(row.needs)}, not with {name}. {_EXPLICIT}")
     if "SCMScheduler" in class_names(scheduler) and "SanaTransformer2DModel" not in row.classes:

@@ -15,7 +15,7 @@ import torch
 from ...exports.scheduler_reading import class_names, setting
 from .reading import Levels
 
-__all__ = ["SCHEDULERS", "SchedulerClock", "scheduler_clock"]
+__all__ = ["REFUSED_SCHEDULERS", "SCHEDULERS", "SchedulerClock", "scheduler_clock"]
 
 _KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "original_sample": "x0"}
 _FLOW_KINDS = {"flow_prediction": "flow", "epsilon": "epsilon", "sample": "x0"}
@@ -64,8 +64,8 @@ def scheduler_clock(scheduler: Any) -> SchedulerClock:
     ('flow', 500.0, (0.001001001001001001, 999.0))
     """
     for name in class_names(scheduler):
-        if name in _REFUSED:
-            raise ValueError(f"{type(scheduler).__name__} {_REFUSED[name]}.")
+        if name in REFUSED_SCHEDULERS:
+            raise ValueError(f"{type(scheduler).__name__} {REFUSED_SCHEDULERS[name]}.")
         if name in SCHEDULERS:
             return SCHEDULERS[name](scheduler)
     if getattr(scheduler, "alphas_cumprod", None) is not None and not type(scheduler).__module__.startswith(
@@ -323,7 +323,7 @@ SCHEDULERS: dict[str, Read] = {
 }  # fmt: skip
 
 _TOKENS = "works on tokens, which have no noise level sigma"
-_REFUSED = {
+REFUSED_SCHEDULERS = {
     **dict.fromkeys(("AmusedScheduler", "BlockRefinementScheduler", "DiscreteDDIMScheduler", "EntropyBoundScheduler",
                      "VQDiffusionScheduler"), _TOKENS),
     "DDIMInverseScheduler": "inverts a sampler, and tells the network the time of the step's other end; give the "
