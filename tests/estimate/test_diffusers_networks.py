@@ -145,7 +145,7 @@ def pipelines_time(network, name, scheduler, i, state):
     if name == "ScoreSdeVeScheduler":
         sigma = level(scheduler, i, scheduler.timesteps[i], state)
         return lambda t: torch.tensor(sigma)
-    if network == "CosmosTransformer3DModel" and "EDM" in name:
+    if network == "CosmosTransformer3DModel" and name.startswith(("EDM", "Cosine", "CM")):
         return lambda t: t
     if told(500.0) == 0.5:  # a share, forwards or backwards
         top = 1.0 if scheduler.timesteps.max() <= 1 else float(scheduler.config.num_train_timesteps)

@@ -15,8 +15,8 @@ import torch
 
 from ...basics.checks import choice, number
 from ...ingredients.process import FlowMatching, Process
+from ..draws.precision import asked
 from .denoiser import Denoiser
-from .half_precision import asked
 from .reading import PREDICTIONS, Reading, clean, wide
 
 __all__ = ["from_edm", "from_prediction", "guided"]

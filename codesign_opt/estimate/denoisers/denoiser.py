@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...basics.errors import CodesignError
-from .half_precision import asked, full
+from ..draws.precision import asked, full
 from .reading import Reading
 
 __all__ = ["Denoiser", "DenoiserError"]

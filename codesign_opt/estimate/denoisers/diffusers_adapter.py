@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ...exports.scheduler_reading import class_names
+from ..draws.precision import network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
-from .half_precision import network_dtype, of_dtype
 from .model_families import REFUSED, ModelFamily, family_of, own_family
 from .reading import PreconditionedReading, Reading
 from .scheduler_clock import SchedulerClock, scheduler_clock
@@ -73,7 +73,9 @@ def _reading(model: Any, call: NetworkCall, clock: SchedulerClock, row: ModelFam
 
     def told(sigma: torch.Tensor) -> torch.Tensor:
         t = clock.time(sigma)
-        return t if clock.top is None else factor * row.told(t, clock.top)
+        if clock.top is None and row.clock != "timestep":
+            return t  # no share of a range: as it is
+        return factor * row.told(t, clock.top or 1.0)
 
     top = None if clock.top is None else 1.0 if row.clock != "timestep" else factor * clock.top
     shared = (call, clock.prediction, told, clock.scale, top)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .half_precision import asked
+from ..draws.precision import asked
 
 __all__ = ["PREDICTIONS", "InnerReading", "PreconditionedReading", "Reading", "clean", "predicted", "wide"]
 
