@@ -26,6 +26,7 @@ from .needs import check_open, unreachable
 from .proof import certify, raised, relative_gap, valued
 from .reference import first_reference
 from .sampling_reference import first_of_samplings
+from .restored import restored
 from .solver import Solver
 from .structure import Structure, structure_of
 from .unlimited import refuse_unlimited
@@ -170,7 +171,7 @@ def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
     gaps = [
         abs(a.get("relative_gap", np.inf)) if a.get("infeasibility", 0.0) <= _FEASIBLE else np.inf for a in attempts
     ]
-    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
+    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (2, 0.5)
     if not majorised and min(gaps) < _FEASIBLE:
         return False  # nearer than that a solver does not get by more rounds
     return min(gaps[-last:]) < enough * min(gaps[:-last], default=np.inf)
@@ -284,7 +285,21 @@ def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, An
         found.append(Solved(point, compiled, multipliers, proof, attempts))
         if proof.optimal:
             break
-    return min(found, key=lambda solved: _badness(solved.certificate))
+    return _restored(min(found, key=lambda solved: _badness(solved.certificate)), tolerance)
+
+
+def _restored(found: Solved, tolerance: float) -> Solved:
+    """The candidate, or where that is better the nearest one that meets the rows."""
+    proof = found.certificate
+    point = None if proof.optimal or not proof.infeasibility > 0 else restored(found.compiled, found.point)
+    if point is None:
+        return found
+    again = certify(found.compiled, found.multipliers, point, tolerance, conic=proof.lower_bound)
+    if again.lower_bound == proof.lower_bound:
+        again = replace(again, method=proof.method)
+    met = replace(found, point=point, certificate=again)
+    below = proof.relative_gap < -tolerance  # of a point whose violations are worth more than they are large
+    return met if below else min(found, met, key=lambda solved: _badness(solved.certificate))
 
 
 def _by_cvxpy(
@@ -345,7 +360,7 @@ def _better_by(
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
         tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
-    return min(tried, key=lambda solved: _badness(solved.certificate))
+    return _restored(min(tried, key=lambda solved: _badness(solved.certificate)), tolerance)
 
 
 def _points(compiled: Compiled) -> list[Point]:

@@ -251,7 +251,20 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
     size = row_size(flat, 0.0)
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
-    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
+    limits = _limits(constraint, expression)
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform, limits=limits)
+
+
+def _limits(constraint: cp.Constraint, expression: cp.Expression) -> Array:
+    """(N,) size of the number that each entry is compared with; 0 where both sides depend on the design."""
+    sides = (
+        constraint.args
+        if isinstance(constraint, (cp.constraints.Inequality, cp.constraints.Equality, cp.constraints.SOC))
+        else []
+    )
+    stated = next((side.value for side in sides if side.is_constant()), 0.0)
+    numbers = np.asarray(stated.toarray() if sparse.issparse(stated) else stated, dtype=np.float64)
+    return np.abs(np.ravel(np.broadcast_to(numbers, expression.shape))) if numbers.size <= expression.size else np.zeros(expression.size)
 
 
 def _start(own: list[cp.Variable]) -> None:
