@@ -104,9 +104,7 @@ class Row:
 
 def _measure(limits: Array, pieces: Array) -> Array:
     """(N,) the limits where there are any, else the pieces, of entries far below the largest a share of that."""
-    return np.where(
-        limits > 0, np.maximum(limits, _LOST * pieces), np.maximum(pieces, _LOST * float(np.max(pieces)))
-    )
+    return np.where(limits > 0, np.maximum(limits, _LOST * pieces), np.maximum(pieces, _LOST * float(np.max(pieces))))
 
 
 PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read

@@ -257,14 +257,13 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
 
 def _limits(constraint: cp.Constraint, expression: cp.Expression) -> Array:
     """(N,) size of the number that each entry is compared with; 0 where both sides depend on the design."""
-    sides = (
-        constraint.args
-        if isinstance(constraint, (cp.constraints.Inequality, cp.constraints.Equality, cp.constraints.SOC))
-        else []
-    )
-    stated = next((side.value for side in sides if side.is_constant()), 0.0)
+    compared = (cp.constraints.Inequality, cp.constraints.Equality, cp.constraints.SOC)
+    sides = constraint.args if isinstance(constraint, compared) else []
+    stated: Any = next((side.value for side in sides if side.is_constant()), 0.0)
     numbers = np.asarray(stated.toarray() if sparse.issparse(stated) else stated, dtype=np.float64)
-    return np.abs(np.ravel(np.broadcast_to(numbers, expression.shape))) if numbers.size <= expression.size else np.zeros(expression.size)
+    if numbers.size > expression.size:  # a cone whose points are numbers and whose head is not
+        return np.zeros(expression.size)
+    return np.abs(np.ravel(np.broadcast_to(numbers, expression.shape)))
 
 
 def _start(own: list[cp.Variable]) -> None:
