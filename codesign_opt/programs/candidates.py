@@ -19,6 +19,7 @@ _ROUNDING = 1e-6  # of examples: fewer may stand for none
 
 
 def badness(certificate: Certificate) -> float:
+    """How far a candidate is from a certified optimum: the larger of its gap and its violations."""
     gap = abs(certificate.relative_gap)
     return max(gap if np.isfinite(gap) else 1e300, certificate.infeasibility)
 
@@ -97,7 +98,7 @@ def bettered(found: Solved, tolerance: float) -> Solved:
     if proof.infeasibility > 0:
         met = _moved(found, restored(found.compiled, found.point), tolerance)
     if met is not None and proof.relative_gap < -tolerance:
-        found = met  # what the violations are worth is more than they are large
+        found = met  # violations that are small for their rows and worth more than the tolerance
     tried = [found, met]
     if not (found.compiled.kinked or (met is not None and met.certificate.optimal)):
         tried.append(_moved(found, with_worth(found.compiled, found.multipliers, found.point), tolerance))
