@@ -22,11 +22,11 @@ from ..ingredients.levels import Levels
 from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
 from .examples_cost import BestExamples, ExamplesCost, along
-from .node_moves import Errors, moved_nodes, with_steps
+from .node_moves import Errors, between, moved_nodes, resized, with_steps
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
+__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids"]
 
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
@@ -147,11 +147,9 @@ class GridFit:
             return None
         ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
         effort, descends = _EFFORTS[steps <= FEW, self.study.trains], steps <= _DESCENDED
-        kept: list[SearchedGrid] = []
-        if descends:  # from what is known, and from elsewhere, however good the known is before a descent
-            known_good = [any(found.sigmas is grid for grid in near) for found in ranked]
-            kept = [found for found, good in zip(ranked, known_good, strict=True) if good]
-            kept += [found for found, good in zip(ranked, known_good, strict=True) if not good][: effort.starts - 1]
+        told = {id(grid) for grid in near}  # these go on however many other starts are better before a descent
+        kept = [found for found in ranked if descends and id(found.sigmas) in told]
+        kept += [found for found in ranked if descends and id(found.sigmas) not in told][: effort.starts - 1]
         scattered = [] if alone else self._scattered(steps)
         kept += [self._score(grid, cost) for grid in scattered]
         if (self.closed or scattered) and len(kept) > 1:  # a few moves show which start leads down
@@ -225,9 +223,8 @@ class GridFit:
         """The best after long descents from the grid and from the usual ones: few moves do not tell which leads on."""
         if found.steps > _DESCENDED:
             return found
-        cost = self._cost_of(found)
+        cost, stop = self._cost_of(found), _stop(found.sigmas)
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
-        stop = _stop(found.sigmas)
         usual = [*self._usual(found.steps), log_snr_grid(found.steps, stop, self._top, terminal=self.plan.terminal)]
         starts = [found, *(self._score(grid, cost) for grid in usual if self._admits(grid))]
         tried = sorted((self._descended(start, cost, _REFINING) for start in starts), key=lambda f: f.total)
@@ -280,7 +277,7 @@ class GridFit:
             moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
             before = best.total
             for share in _SHARES:  # far from where they are held, examples say little
-                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
+                trial = self._admissible(best.sigmas, between(best.sigmas, moved.sigmas, share))
                 settled = settle(self.study, trial, even=True)
                 if settled is not None and settled.total < before:
                     best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
@@ -310,7 +307,7 @@ class GridFit:
             before, moved = best, self._descended_once(best, cost, moves, linear)
             for share in _SHARES:  # far from where it was taken, a slope says little
                 if moved.total >= before.total and share < 1:
-                    part = _between(before.sigmas, moved.sigmas, share)
+                    part = between(before.sigmas, moved.sigmas, share)
                     moved = self._score(self._admissible(before.sigmas, part), cost)
             best = min(before, moved, key=lambda f: f.total)
             if best.total > before.total * (1 - _STILL):
@@ -412,7 +409,7 @@ class GridFit:
         share, width, best = 0.0, 1.0, start
         for _ in range(12):
             width *= 0.5
-            trial = _between(start, found, share + width)
+            trial = between(start, found, share + width)
             if self._admits(trial):
                 share, best = share + width, trial
         return best
@@ -452,25 +449,3 @@ class GridFit:
 
 def _stop(sigmas: Array) -> float:
     return float(sigmas[sigmas > 0][-1])
-
-
-def _between(start: Array, end: Array, share: float) -> Array:
-    """The grid a share of the way from one to another, in log sigma."""
-    if share >= 1.0:
-        return end
-    positive = start > 0
-    grid = start.copy()
-    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
-    grid[0] = start[0]
-    return grid
-
-
-def resized(sigmas: Array, steps: int) -> Array:
-    """A grid of another number of steps with the same density of nodes."""
-    positive = sigmas[sigmas > 0]
-    tail = sigmas.size - positive.size
-    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
-    logs = np.interp(at, np.arange(positive.size), np.log(positive))
-    nodes = np.exp(logs)
-    nodes[0], nodes[-1] = positive[0], positive[-1]
-    return np.append(nodes, 0.0) if tail else nodes

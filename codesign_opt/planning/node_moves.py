@@ -1,4 +1,4 @@
-"""Nodes added to a grid and taken from it where its error says: what no descent reaches (docs/theory.md section 7.8).
+"""Grids from other grids, with nodes added and taken where the error says (docs/theory.md section 7.8).
 
 A descent keeps the order of the nodes and crosses no ridge; a node that is wasted at one end of the levels never gets
 to where it is missed. Taking it away and adding one elsewhere is a change of two numbers, of which all are tried.
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..basics.checks import Array
 
-__all__ = ["Errors", "moved_nodes", "with_steps"]
+__all__ = ["Errors", "between", "moved_nodes", "resized", "with_steps"]
 
 Errors = Callable[[Array], Array]
 """(G,) what grids (G, K+1) leave."""
@@ -66,3 +66,25 @@ def _longer(sigmas: Array) -> Array:
 
 def _finite(errors: Array) -> Array:
     return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def between(start: Array, end: Array, share: float) -> Array:
+    """The grid a share of the way from one to another, in log sigma."""
+    if share >= 1.0:
+        return end
+    positive = start > 0
+    grid = start.copy()
+    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
+    grid[0] = start[0]
+    return grid
+
+
+def resized(sigmas: Array, steps: int) -> Array:
+    """A grid of another number of steps with the same density of nodes."""
+    positive = sigmas[sigmas > 0]
+    tail = sigmas.size - positive.size
+    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
+    logs = np.interp(at, np.arange(positive.size), np.log(positive))
+    nodes = np.exp(logs)
+    nodes[0], nodes[-1] = positive[0], positive[-1]
+    return np.append(nodes, 0.0) if tail else nodes
