@@ -191,7 +191,7 @@ def test_every_process_is_planned_in_its_own_range(process):
 @pytest.mark.parametrize("coupling", [co.Local(lambda s: 1.5 + np.tanh(np.log(s))), co.Local(2.7, form="p4"),
                                       co.PerLevel(np.geomspace(0.002, 80.0, 9))])  # fmt: skip
 def test_every_coupling_is_planned_and_handed_out(coupling):
-    budget = 1e5 if FULL else 3e4
+    budget = 1e5 if FULL else 1.5e4
     plan = co.codesign(model(coupling=coupling), PRICES, budget, **SMALL)
     assert plan.certificate.optimal
     assert plan.handed_out["total"] <= plan.error
@@ -214,7 +214,7 @@ def test_images_that_cost_nothing_need_steps():
 
 
 def test_large_budgets_and_large_spectra_take_seconds():
-    rich = co.codesign(model(), PRICES, 1e13 if FULL else 1e8, **SMALL)
+    rich = co.codesign(model(), PRICES, 1e13 if FULL else 1e8, **(SMALL if FULL else PROGRAM))
     assert rich.certificate.optimal
     options = {"levels": 60, "points": 5, "polish": None if FULL else False}
     large = co.codesign(model(spectrum=co.Spectrum.power_law(100_000, 1.2)), PRICES, 1e6, **options)
