@@ -10,7 +10,9 @@ import pytest
 import codesign_opt
 from codesign_opt.cli import main
 
-QUICK = ["--levels", "60", "--points", "6"]
+pytestmark = pytest.mark.usefixtures("unarranged")  # the pages of this process; `solved` is arranged
+
+QUICK = ["--levels", "40", "--points", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +52,12 @@ def test_show_draws_a_saved_plan_again(solved, tmp_path):
 
 
 def test_limits_on_the_command_line_replace_the_declared_ones(capsys, tmp_path):
-    words = ["solve", "power_law_64", "--steps", "9", "--images", "50", *QUICK, "--out", str(tmp_path)]
+    words = ["solve", "power_law_64", "--steps", "5", "--images", "50", *QUICK, "--out", str(tmp_path)]
     assert main(words) == 0
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert len(plan["sigmas"]) == 10
-    assert plan["costs"]["sampling"] == pytest.approx(50 * 17, rel=1e-6)
-    assert "9 heun steps" in capsys.readouterr().out
+    assert len(plan["sigmas"]) == 6
+    assert plan["costs"]["sampling"] == pytest.approx(50 * 9, rel=1e-6)
+    assert "5 heun steps" in capsys.readouterr().out
 
 
 def test_finished_problems_solve_with_progress(capsys):

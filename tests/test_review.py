@@ -61,7 +61,14 @@ def test_an_audit_holds_the_users_constraints_in_every_stage():
     cap = co.Share(0.2, 0.3, 3.0)
     run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=100, batch=64)
     report = co.audit(
-        MODEL, PRICES, sigmas=co.edm_grid(12, 0.002, 80.0), run=run, constraints=[cap], levels=24, points=3, polish=False
+        MODEL,
+        PRICES,
+        sigmas=co.edm_grid(12, 0.002, 80.0),
+        run=run,
+        constraints=[cap],
+        levels=24,
+        points=3,
+        polish=False,
     )
     inside = report.optimum.levels.overlap(0.3, 3.0) / report.optimum.levels.log_width
     assert inside @ report.optimum.examples <= 0.2 * report.optimum.examples.sum() * (1 + 1e-6)

@@ -182,7 +182,9 @@ def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance
     model = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5))
     prices, budget, weight, cap = co.Prices(3.0, 1.0, 1000), 1e5, 3e-10, lambda s: 0.4 * s
     asked = {"terms": [Congestion(weight)]} if kind == "term" else {"constraints": [co.Cap(cap, "step_size")]}
-    plan = co.codesign(model, prices, budget, levels=LEVELS, points=5 if FULL else 3, search=SEARCH, outer_tolerance=5e-3, **asked)
+    plan = co.codesign(
+        model, prices, budget, levels=LEVELS, points=5 if FULL else 3, search=SEARCH, outer_tolerance=5e-3, **asked
+    )
     given = {"weight": weight} if kind == "term" else {"cap": cap}
     values = [
         literal(model.coefficients(float(stop), LEVELS), prices, budget, **given)

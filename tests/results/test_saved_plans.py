@@ -68,7 +68,10 @@ def test_a_plan_of_version_0_1_0_answers_and_draws_what_it_did_without_its_prove
     bare = replace(plan, provenance={})
     assert printed(bare) == printed(plan)
     agree(answers(plan), answers(bare))
-    agree(told(bare, drawn=FULL or name in DRAWN), json.loads((FOLDER / f"{name}.answers.json").read_text(encoding="utf-8")))
+    agree(
+        told(bare, drawn=FULL or name in DRAWN),
+        json.loads((FOLDER / f"{name}.answers.json").read_text(encoding="utf-8")),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
