@@ -22,14 +22,14 @@ pytest.register_assert_rewrite("tests.helpers")
 
 @pytest.fixture
 def unarranged(monkeypatch):
-    """Figures are saved without their constrained layout, half of a page's time: for tests of what is in them."""
+    """Figures are saved small and without their constrained layout, which is half of a page's time: for tests of what is in them."""
     from matplotlib.figure import Figure
 
     save = Figure.savefig
 
     def saved(figure, *arguments, **options):
         figure.set_layout_engine("none")
-        return save(figure, *arguments, **options)
+        return save(figure, *arguments, **{**options, "dpi": 50})
 
     monkeypatch.setattr(Figure, "savefig", saved)
 

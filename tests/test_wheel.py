@@ -92,12 +92,13 @@ def test_unpacked_wheel_loads_and_solves_a_declared_problem_elsewhere(unpacked):
         "import codesign_opt as co; print(co.__file__, co.problems.__file__, sep='\\n');"
         "print(co.problems.load('clipped_allocation').solve().certificate.optimal)"
     )
-    package, problems, optimal = unpacked("-c", code).split()
+    words = "solve power_law_64 --budget 1e6 --images 10000 --levels 40 --points 4 --out out"
+    code += f"\nfrom codesign_opt.cli import main; assert main({words.split()!r}) == 0"
+    package, problems, optimal, printed = unpacked("-c", code).split(maxsplit=3)
     assert Path(package) == unpacked.home / "codesign_opt" / "__init__.py"
     assert Path(problems) == unpacked.home / "codesign_opt" / "problems" / "__init__.py"
     assert optimal == "True"
-    words = "solve power_law_64 --budget 1e6 --images 10000 --levels 40 --points 4 --out out"
-    assert "proved optimal" in unpacked("-m", "codesign_opt", *words.split())
+    assert "proved optimal" in printed
     assert (unpacked.folder / "out" / "plan.json").exists()
 
 
