@@ -10,7 +10,7 @@ import pytest
 import codesign_opt as co
 
 # where planning by the defaults is tested elsewhere
-QUICK = {} if os.environ.get("CODESIGN_OPT_FULL") == "1" else {"levels": 40, "points": 4}
+QUICK = {} if os.environ.get("CODESIGN_OPT_FULL") == "1" else {"levels": 60, "points": 6}
 
 
 @pytest.fixture(scope="module")

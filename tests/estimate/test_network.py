@@ -72,7 +72,7 @@ def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
 
 def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(data):
     model = network(perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10))
-    plan = co.codesign(model, steps=8, points=4, levels=40)
+    plan = co.codesign(model, steps=8, points=6, levels=80)
     draws = Draws((12,), 512, 80.0, seed=7, name="other", like=data)
     reference = Reference(perfect(), co.Heun(), draws, 0.002)
     ours = measured_error(reference, plan.sigmas)

@@ -198,7 +198,9 @@ def test_an_audit_takes_a_peers_density():
 
 def test_a_plans_own_density_is_one_too():
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5))
-    plan = co.codesign(model, co.Prices(example=3.0, evaluation=1.0, images=100), 2e4, levels=40, points=4)
+    plan = co.codesign(
+        model, co.Prices(example=3.0, evaluation=1.0, images=100), 2e4, levels=40, points=4, polish=False
+    )
     law = plan.training_density
     assert isinstance(law, SigmaDensity)
     sigma = law.quantile((np.arange(20_000) + 0.5) / 20_000)

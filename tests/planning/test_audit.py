@@ -11,7 +11,7 @@ from codesign_opt.modeling.prediction import predict
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
-FAST = {"levels": 60, "points": 5} if FULL else {"levels": 40, "points": 4}
+FAST = {"levels": 60, "points": 5}
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_the_sampler_with_the_smallest_handed_out_error_is_chosen():
 
 
 def test_samplers_are_compared_at_the_same_evaluations():
-    plan = co.codesign(model(), steps=13, samplers=[co.Euler(), co.Heun()], **SMALL)
+    plan = co.codesign(model(), steps=13, samplers=[co.Euler(), co.Heun()], **PROGRAM)
     table = plan.outer["samplers"]
     assert table["Euler()"]["evaluations"] == 13
     assert table["Heun()"]["evaluations"] == 13
@@ -172,7 +172,7 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
 def test_a_stability_cap_holds_for_euler_maruyama():
     m = model(sampler=co.EulerMaruyama(1.0), process=co.EDM(0.02, 20.0))
     cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 60)).constraints(d))
-    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **SMALL)
+    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **(SMALL if FULL else PROGRAM))
     assert plan.certificate.optimal
     needed = m.sampler.minimum_steps(m.spectrum.eigenvalues, 20.0, plan.stopping_sigma).density
     assert plan.steps.sum() >= needed * (1 - 1e-3)
@@ -208,7 +208,7 @@ def test_images_that_cost_nothing_need_steps():
     free = co.Prices(example=1.0, evaluation=1.0, images=0)
     with pytest.raises(ValueError, match="images is 0"):
         co.codesign(model(), free, 1e5, **SMALL)
-    plan = co.codesign(model(), free, 1e5, steps=10, **SMALL)
+    plan = co.codesign(model(), free, 1e5, steps=10, **PROGRAM)
     assert plan.number_of_steps == 10
     assert plan.examples.sum() == pytest.approx(1e5, rel=1e-6)
 
@@ -224,7 +224,7 @@ def test_large_budgets_and_large_spectra_take_seconds():
 
 def test_progress_tells_of_every_stopping_point():
     lines = []
-    plan = co.codesign(model(), steps=8, levels=40, points=5, progress=lines.append)
+    plan = co.codesign(model(), steps=8, levels=40, points=5, polish=False, progress=lines.append)
     assert len(lines) >= 5
     assert all("stopping sigma" in line for line in lines)
     assert len(plan.curve) >= len(lines)
