@@ -23,7 +23,8 @@ class Certificate:
             scale is the part of the objective that the design can change, or where hardly any varies what a small
             change costs (docs/theory.md section 8.1); (value - lower_bound) / scale
             where the value is below the bound by more than `tolerance`: no feasible point is.
-        infeasibility: largest violation of a constraint, relative to its size.
+        infeasibility: largest violation of a constraint, (value - limit) / |limit| as its author wrote it; where there
+            is no limit other than 0, relative to what is compared (docs/theory.md section 8.1).
         tolerance: gap below which the candidate is called optimal.
         method: which bound was used.
     """

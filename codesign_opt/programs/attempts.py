@@ -14,9 +14,9 @@ from ..basics.checks import Array
 from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
-from ..modeling.own_variables import own_variables
 from ..solvers.conic.solve import ConicSolution
 from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
+from .candidates import badness, bettered, points, repaired, with_nothing
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
@@ -37,7 +37,6 @@ _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
-_ROUNDING = 1e-6  # of examples: fewer may stand for none
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
 
 
@@ -74,12 +73,12 @@ def solve_declared(
         lost = found is None or found.certificate.infeasibility > _NOTICEABLE
         if lost and not diagnosed and not unbounded and not solver.out_of_time:
             diagnosed, nearest = True, diagnose(program, reference)
-        if found is not None and (best is None or _badness(found.certificate) < _badness(best.certificate)):
+        if found is not None and (best is None or badness(found.certificate) < badness(best.certificate)):
             best = found
         if found is not None and not lost and found.certificate.relative_gap >= 0:
             lower = max(lower, found.certificate.lower_bound)
         best = min((s for s in (_against(best, lower), _against(found, lower)) if s is not None),
-                   key=lambda solved: _badness(solved.certificate), default=None)  # fmt: skip
+                   key=lambda solved: badness(solved.certificate), default=None)  # fmt: skip
         returned = lost and nearest is not None and not unbounded and not returned
         if returned and nearest is not None:
             reference = program.recentred(nearest)  # the solver's word was wrong, or its reference far away
@@ -125,7 +124,7 @@ def _attempt(
 
 def _promising(found: Solved, attempts: list[dict[str, Any]]) -> bool:
     """Whether declaring the program anew around an early candidate is worth more than another solver's answer."""
-    return len(attempts) <= _EARLY and _badness(found.certificate) <= _CLOSE
+    return len(attempts) <= _EARLY and badness(found.certificate) <= _CLOSE
 
 
 def _against(found: Solved | None, lower: float) -> Solved | None:
@@ -170,7 +169,7 @@ def _improving(attempts: list[dict[str, Any]], majorised: bool) -> bool:
     gaps = [
         abs(a.get("relative_gap", np.inf)) if a.get("infeasibility", 0.0) <= _FEASIBLE else np.inf for a in attempts
     ]
-    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (1, 0.5)
+    last, enough = (_MAX_ATTEMPTS, 0.9) if majorised else (2, 0.5)
     if not majorised and min(gaps) < _FEASIBLE:
         return False  # nearer than that a solver does not get by more rounds
     return min(gaps[-last:]) < enough * min(gaps[:-last], default=np.inf)
@@ -279,12 +278,12 @@ def _has_values(design: Design) -> bool:
 def _candidate(compiled: Compiled, tolerance: float, attempts: list[dict[str, Any]]) -> Solved:
     multipliers = [row.multipliers(compiled.unit) for row in compiled.rows]
     found: list[Solved] = []
-    for point in _points(compiled):
+    for point in points(compiled):
         proof = certify(compiled, multipliers, point, tolerance)
         found.append(Solved(point, compiled, multipliers, proof, attempts))
         if proof.optimal:
             break
-    return min(found, key=lambda solved: _badness(solved.certificate))
+    return bettered(min(found, key=lambda solved: badness(solved.certificate)), tolerance)
 
 
 def _by_cvxpy(
@@ -295,7 +294,7 @@ def _by_cvxpy(
     if not (status.startswith("optimal") and _has_values(compiled.design)):
         return found
     candidate = _candidate(compiled, tolerance, attempts)
-    return candidate if found is None else min(found, candidate, key=lambda solved: _badness(solved.certificate))
+    return candidate if found is None else min(found, candidate, key=lambda solved: badness(solved.certificate))
 
 
 def _by_conic_dual(
@@ -333,89 +332,19 @@ def _better_by(
         if isinstance(variable, cp.Variable):
             # a quantity that nothing declared depends on has no columns
             variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
-    point = _repaired(compiled)
+    point = repaired(compiled)
     lower = conic_bound(form, solution, compiled, point)
     if found is not None:  # of the same program: the better bound stays, whichever candidate goes with it
         lower = max(lower, found.certificate.lower_bound)
     multipliers = form.multipliers(solution.dual, compiled)
     tried = [
         Solved(each, compiled, multipliers, certify(compiled, multipliers, each, tolerance, conic=lower), attempts)
-        for each in (point, *_with_nothing(compiled, point))
+        for each in (point, *with_nothing(compiled, point))
     ]
     if found is not None:
         again = certify(compiled, found.multipliers, found.point, tolerance, conic=lower)
         tried += [found, Solved(found.point, compiled, found.multipliers, again, attempts)]
-    return min(tried, key=lambda solved: _badness(solved.certificate))
-
-
-def _points(compiled: Compiled) -> list[Point]:
-    """The solver's point, and the one that the terms' auxiliary variables show where that is another."""
-    first = point = _repaired(compiled)
-    bounded = [(t, own) for row in compiled.rows if row.bound is not None
-               for (_, t), own in zip(row.bound.term.leaves(), row.own, strict=False)]  # fmt: skip
-    for term, auxiliary in [*((leaf.term, leaf.auxiliary) for leaf in compiled.leaves), *bounded]:
-        point = term.recovered(compiled.design, point, auxiliary)
-    found = [first] if np.allclose(point.steps, first.steps, rtol=1e-12, atol=0.0) else [first, point]
-    return found + _with_nothing(compiled, first)
-
-
-def _with_nothing(compiled: Compiled, point: Point) -> list[Point]:
-    """The same without new examples, or without those of a rounding, where spent ones are enough or none are needed.
-
-    A solver keeps away from zero, and relative to rows through zero next to nothing is as much as anything.
-    """
-    new, spent, design = point.new_examples, point.spent, compiled.design
-    if design.fixed_examples or not np.any(new > 0):
-        return []
-    least = np.maximum(compiled.box.examples_low - spent, 0.0)
-    if not np.any((new > 0) & (spent > 0)):
-        nothing = Point(least, spent, point.steps, point.samplings)
-        theirs = [leaf.expression for leaf in compiled.leaves if not leaf.term.scales_itself]
-        if not theirs or own_variables(theirs, design):  # a value that is a program of its own takes its time
-            return []
-        return [nothing] if _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
-    few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
-    rounded = [np.where(some, least, new) for some in (spent > 0, few)]
-    return [Point(examples, spent, point.steps, point.samplings) for examples in rounded if np.any(examples != new)]
-
-
-def _objective_at(compiled: Compiled, point: Point) -> float:
-    """The objective, built-in terms first: infinite without anything where one of them is."""
-    total = 0.0
-    for leaf in sorted(compiled.leaves, key=lambda leaf: not leaf.term.scales_itself):
-        total += leaf.weight * compiled.value(leaf.term, point)
-        if not np.isfinite(total):
-            return np.inf
-    return total
-
-
-def _repaired(compiled: Compiled) -> Point:
-    """The solver's point, clipped into the box and brought back into budgets that it exceeds by rounding."""
-    design, box = compiled.design, compiled.box
-    point = design.point()
-    examples, steps = point.new_examples, point.steps
-    least, fewest = examples, steps  # what is given stays
-    if not design.fixed_examples:
-        least, most = np.maximum(box.examples_low - point.spent, 0.0), np.maximum(box.examples_high - point.spent, 0.0)
-        examples = np.minimum(np.maximum(examples, least), most)
-    if not design.fixed_steps:
-        fewest = box.steps_low
-        steps = np.minimum(np.maximum(steps, fewest), box.steps_high)
-    for row in compiled.rows:
-        budget = row.budget
-        if budget is None:
-            continue
-        needed = float(budget.example @ least + budget.step @ fewest)
-        cost = float(budget.example @ examples + budget.step @ steps)
-        if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
-            share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
-            examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
-    return Point(examples, point.spent, steps, point.samplings)
-
-
-def _badness(certificate: Certificate) -> float:
-    gap = abs(certificate.relative_gap)
-    return max(gap if np.isfinite(gap) else 1e300, certificate.infeasibility)
+    return bettered(min(tried, key=lambda solved: badness(solved.certificate)), tolerance)
 
 
 def _flattened(reference: Point, design: Design, index: int) -> Point:

@@ -93,7 +93,7 @@ class Compiled:
         return [row for row in rows if own_variables([row.stated, *row.auxiliary], self.design)]
 
     def infeasibility(self, point: Point) -> float:
-        """Largest violation of a row relative to its size, at `point`, to which the variables are set."""
+        """Largest violation of a row relative to its measure, at `point`, to which the variables are set."""
         return max((row.violation(point) for row in self.rows), default=0.0)
 
 

@@ -51,10 +51,34 @@ def diagnose(program: Declaration, start: Point) -> Point | None:
     giving = [name for name in names if name in gives and gives[name].relative > _NOTICEABLE]
     named = [name for name in names if name in proof.names or name in giving]
     alone = {name: _alone(program, start if starved else point, name, needs) for name in named}
+    if not starved:
+        needless = _needless(program, point, named, [n for n in named if alone[n] is None and n not in giving])
+        named = [name for name in named if name not in needless]
     if all(give is None for give in alone.values()):
         named = list(dict.fromkeys([*giving, *named]))
     conflicts = [_record(name, alone[name], gives.get(name)) for name in named if _matters(alone[name])]
     raise InfeasibleError(_message(conflicts, starved), conflicts)
+
+
+def _needless(program: Declaration, point: Point, named: list[str], idle: list[str]) -> set[str]:
+    """Of the `idle` constraints, which no relaxation of helps, those without which the others named are refuted too.
+
+    A solver's multiplier of a row that does not bind is a rounding, and beside a small conflict that looks large.
+    """
+    kept = set(named)
+    for name in idle:
+        if name in program.boxes:
+            continue
+        left = kept - {name}
+        without = replace(
+            program,
+            constraints=tuple(item for item in program.constraints if item.name in left),
+            budgets={key: budget for key, budget in program.budgets.items() if key in left},
+        )
+        proof = refutation(without, point) if without.constraints else None
+        if proof is not None and proof.names <= left:
+            kept = left
+    return set(named) - kept
 
 
 def refuse_unreachable(program: Declaration, least: dict[str, float], start: Point) -> None:

@@ -17,6 +17,8 @@ from .budget import Budget
 
 __all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise", "row_size"]
 
+_LOST = 1e-6  # of the pieces of a row
+
 
 @dataclass(eq=False)
 class Row:
@@ -33,6 +35,7 @@ class Row:
         box: whether the row is a bound on single levels, which the certificate takes exactly.
         levels: (N,) the level that each entry of a level bound is about; None for other rows.
         uniform: whether the right-hand side that the user wrote is one number for all entries.
+        limits: (N,) size of the number that each entry is compared with; None: that of `limit`.
         exact: the expression as the user wrote it, where `expression` was rescaled by a guess; the
             certificate trusts this one alone.
         budget: the same as prices and room, where it is linear; else None.
@@ -52,6 +55,7 @@ class Row:
     box: bool = False
     levels: Indices | None = None
     uniform: bool = False
+    limits: Array | None = None
     exact: cp.Expression | None = None
     budget: Budget | None = None
     own: tuple[tuple[cp.Constraint, ...], ...] = ()
@@ -69,15 +73,25 @@ class Row:
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
     def violation(self, point: Point) -> float:
-        """Largest violation relative to the row's size, at `point`, to which the variables are set."""
+        """Largest violation relative to `measure`, at `point`, to which the variables are set."""
         excess = self.excess(point)
-        if not excess.any():
-            return 0.0
-        if self.at is not None:
-            return float(np.max(excess / self.size))
+        return float(np.max(excess / self.measure(point))) if excess.any() else 0.0
+
+    def measure(self, point: Point) -> Array:
+        """(N,) what a violation of each entry is held against: the number that its author compares with.
+
+        Where that is 0 or both sides vary, it is the size of the pieces; a number below a millionth of what is
+        subtracted to meet it is lost in rounding.
+        """
+        limits = np.full(self.size.size, 0.0 if self.limit is None else abs(self.limit))
+        return _measure(limits if self.limits is None else self.limits, self._pieces(point))
+
+    def _pieces(self, point: Point) -> Array:
+        """(N,) sum of the magnitudes of what each entry is made of."""
         limit = 0.0 if self.limit is None else abs(self.limit)
-        size = row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
-        return float(np.max(excess / np.maximum(size, 1e-6 * size.max())))
+        if self.at is None:
+            return row_size(cp.reshape(self.expression, (self.size.size,), order="C"), limit)
+        return np.array([max(abs(self.at(point)) + 2 * limit, limit) or self.size[0]])
 
     def multipliers(self, objective_unit: float) -> Array:
         """(N,) multipliers per unit of the user's row, from the dual of the scaled one."""
@@ -86,6 +100,11 @@ class Row:
         if not self.equality:
             value = np.maximum(value, 0.0)
         return value * objective_unit / self.size
+
+
+def _measure(limits: Array, pieces: Array) -> Array:
+    """(N,) the limits where there are any, else the pieces, of entries far below the largest a share of that."""
+    return np.where(limits > 0, np.maximum(limits, _LOST * pieces), np.maximum(pieces, _LOST * float(np.max(pieces))))
 
 
 PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read
@@ -118,6 +137,5 @@ class BudgetRow(Row):
         assert self.budget is not None
         return np.maximum(np.array([self._paid(point) - self.budget.room]), 0.0)
 
-    def violation(self, point: Point) -> float:
-        excess = float(self.excess(point)[0])
-        return excess / self._size(point) if excess else 0.0
+    def _pieces(self, point: Point) -> Array:
+        return np.array([self._size(point)])

@@ -251,7 +251,19 @@ def _row(name: str, constraint: Any, design: Design, is_box: bool) -> Row:
     size = row_size(flat, 0.0)
     scaled = cp.multiply(1 / size, flat)
     built = scaled == 0 if equality else scaled <= 0
-    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform)
+    limits = _limits(constraint, expression)
+    return Row(name, flat, size, built, equality, sign, limit, box=is_box, uniform=uniform, limits=limits)
+
+
+def _limits(constraint: cp.Constraint, expression: cp.Expression) -> Array:
+    """(N,) size of the number that each entry is compared with; 0 where both sides depend on the design."""
+    compared = (cp.constraints.Inequality, cp.constraints.Equality, cp.constraints.SOC)
+    sides = constraint.args if isinstance(constraint, compared) else []
+    stated: Any = next((side.value for side in sides if side.is_constant()), 0.0)
+    numbers = np.asarray(stated.toarray() if sparse.issparse(stated) else stated, dtype=np.float64)
+    if numbers.size > expression.size:  # a cone whose points are numbers and whose head is not
+        return np.zeros(expression.size)
+    return np.abs(np.ravel(np.broadcast_to(numbers, expression.shape)))
 
 
 def _start(own: list[cp.Variable]) -> None:

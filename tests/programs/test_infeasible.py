@@ -92,3 +92,26 @@ def test_two_user_constraints_that_exclude_each_other_are_both_named():
     assert found["many"]["relaxed"] == pytest.approx(4, rel=1e-5)
     assert found["few"]["relaxed"] == pytest.approx(6, rel=1e-5)
     assert "budget" not in found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 11])
+def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.choice([6, 12, 30]))
+    truth = Joint.random(size, 3)
+    width, over = truth.levels.log_width, 1 + 10 ** rng.uniform(-2.5, -1)
+    example, evaluation = np.exp(rng.normal(0, 0.5, size)), 10 ** rng.uniform(-4, 4) * np.ones(size)
+    cap = 10 ** rng.uniform(2, 10)
+    budget = 1e3 * cap * float(example @ width) * over
+    problem = co.Problem(
+        co.ScoreError(truth.table) + co.Discretization(truth.table),
+        [
+            co.named("budget", co.Compute(co.Prices(example, evaluation, 1.0)) <= budget),
+            co.named("floor", co.Floor(over * cap)),
+            co.named("peak", lambda d: cp.max(d.density) <= cap),
+        ],
+    )
+    found = conflict(problem, "peak")
+    assert set(found) == {"floor", "peak"}
+    assert found["floor"]["relaxed"] == pytest.approx(cap, rel=1e-6)
+    assert found["peak"]["relaxed"] == pytest.approx(over * cap, rel=1e-6)

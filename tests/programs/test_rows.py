@@ -39,12 +39,12 @@ def test_the_declared_row_is_of_order_one_and_its_multiplier_is_scaled_back():
     np.testing.assert_allclose(row.multipliers(0.5), 3.0 * 0.5 / row.size)
 
 
-def test_violations_are_relative_to_the_size_of_the_row_at_the_point():
+def test_violations_are_relative_to_the_limit():
     design = Design.declare(LEVELS, reference=REFERENCE)
     (row,) = rows_of(Named("steps", lambda d: cp.sum(d.steps) <= 6.0), design)
     design.set(POINT)
     paid = POINT.steps.sum()
     np.testing.assert_allclose(row.excess(POINT), paid - 6.0)
-    assert row.violation(POINT) == pytest.approx((paid - 6.0) / (paid + 6.0))
+    assert row.violation(POINT) == pytest.approx((paid - 6.0) / 6.0)
     design.set(Point(POINT.new_examples, POINT.spent, 0.1 * POINT.steps))
     assert row.violation(POINT) == 0.0
