@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("tests.helpers")
 
 @pytest.fixture
 def unarranged(monkeypatch):
-    """Figures are saved small and without their constrained layout, which is half of a page's time: for tests of what is in them."""
+    """Figures are saved small and without their constrained layout, half of a page's time."""
     from matplotlib.figure import Figure
 
     save = Figure.savefig

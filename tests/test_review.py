@@ -46,7 +46,7 @@ def test_shadow_price_of_a_level_bound_is_per_unit_of_its_value(bound, value, me
 
 def test_a_constraint_at_low_noise_does_not_stop_the_search_over_stopping_points():
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 0.1]) >= 2_000)
-    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], levels=30, points=4, polish=False)
+    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], levels=30, points=4, polish=False, outer_tolerance=0.1)
     assert plan.stopping_sigma < 0.1
     assert plan.examples[plan.levels.sigma < 0.1].sum() >= 2_000 * (1 - 1e-6)
     assert any("EmptySelectionError" in record["status"] for record in plan.curve)
