@@ -22,10 +22,11 @@ from ..ingredients.levels import Levels
 from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
 from .examples_cost import BestExamples, ExamplesCost, along
+from .node_moves import Errors, between, moved_nodes, resized, with_steps
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids", "resized"]
+__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids"]
 
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
@@ -34,6 +35,12 @@ _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _FIRST_MOVES, _MOVES, _REFINING = 8, 25, 60  # of every start, of those that go on, and of the best sizes
+_LAST_MOVES = 400  # of the best grid where nothing is trained: no examples hide what they win
+_LONG = 3  # starts that descend so long
+_LAST_WORK = 20_000  # steps times moves: of many steps a move takes as much longer
+_REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
+_BIASED, _WEIGHED = 0.02, 10  # share of its own error in what a grid leaves that tells of others; others weighed
+_ADDED = 6  # nodes that are added or taken away one by one; without training twice as many
 _SCATTERED, _SPREAD = 8, 0.7  # starts of random lengths, whose logarithms spread so
 _ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _ENOUGH, _ENOUGH_TRAINED = 1e-8, 1e-6
@@ -56,7 +63,7 @@ class _Effort(NamedTuple):
 _EFFORTS = {  # few steps; trained, where moves are dear and training hides what the last of them win
     (True, False): _Effort(8, 4, 300),
     (True, True): _Effort(3, 2, 0),
-    (False, False): _Effort(2, 2, 100),
+    (False, False): _Effort(2, 2, 0),
     (False, True): _Effort(2, 2, 0),
 }
 
@@ -140,9 +147,9 @@ class GridFit:
             return None
         ranked = sorted((self._score(grid, cost) for grid in starts), key=lambda found: found.total)
         effort, descends = _EFFORTS[steps <= FEW, self.study.trains], steps <= _DESCENDED
-        kept = ranked[: effort.starts] if descends else []
-        if near and descends and not any(found.sigmas is near[0] for found in kept):
-            kept += [found for found in ranked if found.sigmas is near[0]]
+        told = {id(grid) for grid in near}  # these go on however many other starts are better before a descent
+        kept = [found for found in ranked if descends and id(found.sigmas) in told]
+        kept += [found for found in ranked if descends and id(found.sigmas) not in told][: effort.starts - 1]
         scattered = [] if alone else self._scattered(steps)
         kept += [self._score(grid, cost) for grid in scattered]
         if (self.closed or scattered) and len(kept) > 1:  # a few moves show which start leads down
@@ -165,15 +172,81 @@ class GridFit:
         cost = self._cost(starts[0], money, self._first) if money > 0 else None
         return np.inf if cost is None else min(self._score(grid, cost).total for grid in starts)
 
+    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
+        """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
+        starts = [resized(found.sigmas, steps)]
+        if found.steps <= _DESCENDED and abs(steps - found.steps) <= (_ADDED if self.study.trains else 2 * _ADDED):
+            starts.append(with_steps(found.sigmas, steps, self._totals(found, self._cost_of(found))))
+        return starts
+
+    def _totals(self, found: SearchedGrid, cost: Examples | None) -> Errors:
+        """What grids near one leave; with examples to be bought for those alone that are worth a try, infinite else."""
+        error = self.study.model.exact_error
+        assert error is not None
+
+        def totals(grids: Array) -> Array:
+            left = np.real(np.asarray(error(grids)))
+            if cost is None:
+                return left
+            if found.bias > _BIASED * found.total:
+                tried = np.argsort(left)[:_WEIGHED]
+            else:  # its own error is too little to tell
+                tried = np.unique(np.linspace(0, len(grids) - 1, _WEIGHED).astype(int))
+            whole = np.full(len(grids), np.inf)
+            whole[tried] = [left[k] + cost.value(grids[k]) for k in tried]
+            return whole
+
+        return totals
+
+    def _cost_of(self, found: SearchedGrid) -> Examples | None:
+        known = [] if found.settled is None else [found.settled]
+        return self._cost(found.sigmas, self._money(found.sigmas), known)
+
     def refined(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""
+        if not self.study.trains:
+            return replace(self._best_of_long(found), refined=True)
         if not self.closed:
             settled = self._settled(found, np.inf, *_MORE_TURNS)
             return None if settled is None else replace(settled, refined=True)
         if found.steps > _DESCENDED:
             return found
-        cost = self._cost(found.sigmas, self._money(found.sigmas), [])
-        return replace(self._descended(found, cost, _REFINING), refined=True)
+        return replace(self._descended(found, self._cost_of(found), _REFINING), refined=True)
+
+    def rearranged(self, found: SearchedGrid) -> SearchedGrid:
+        """The grid, or a better one that nodes of it elsewhere lead to."""
+        if not self.closed or found.steps > _DESCENDED:
+            return found
+        return self._rearranged(found, self._cost_of(found), _MOVES)
+
+    def _best_of_long(self, found: SearchedGrid) -> SearchedGrid:
+        """The best after long descents from the grid and from the usual ones: few moves do not tell which leads on."""
+        if found.steps > _DESCENDED:
+            return found
+        cost, stop = self._cost_of(found), _stop(found.sigmas)
+        moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
+        usual = [*self._usual(found.steps), log_snr_grid(found.steps, stop, self._top, terminal=self.plan.terminal)]
+        starts = [found, *(self._score(grid, cost) for grid in usual if self._admits(grid))]
+        tried = sorted((self._descended(start, cost, _REFINING) for start in starts), key=lambda f: f.total)
+        alike = np.inf if self.signed else _ALIKE  # errors that cancel go on falling, from wherever
+        kept = [each for each in tried[:_LONG] if each.total <= alike * tried[0].total]
+        best = min((self._descended(each, cost, moves) for each in kept), key=lambda f: f.total)
+        return self._descended(self._rearranged(best, cost, _MOVES), cost, moves)
+
+    def _rearranged(self, found: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
+        """The grid after nodes were taken away and added elsewhere, while a descent from there wins."""
+        best = found
+        for _ in range(_REARRANGED):
+            moved = moved_nodes(best.sigmas, self._totals(best, cost))
+            starts = [self._score(grid, cost) for grid in moved if self._admits(grid)]
+            tried = [self._descended(start, cost, _FIRST_MOVES) for start in starts]
+            if not tried:
+                return best
+            before, after = best, self._descended(min(tried, key=lambda f: f.total), cost, moves)
+            best = min(before, after, key=lambda f: f.total)
+            if best.total > before.total * (1 - _WON):
+                return best
+        return best
 
     def finished(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many turns of settling and descending, where its best examples have no closed form."""
@@ -204,7 +277,7 @@ class GridFit:
             moved = self._descended(self._score(best.sigmas, cost), cost, _MOVES)
             before = best.total
             for share in _SHARES:  # far from where they are held, examples say little
-                trial = self._admissible(best.sigmas, _between(best.sigmas, moved.sigmas, share))
+                trial = self._admissible(best.sigmas, between(best.sigmas, moved.sigmas, share))
                 settled = settle(self.study, trial, even=True)
                 if settled is not None and settled.total < before:
                     best = SearchedGrid(trial, settled.handed_out[BIAS], settled.total, settled)
@@ -234,7 +307,7 @@ class GridFit:
             before, moved = best, self._descended_once(best, cost, moves, linear)
             for share in _SHARES:  # far from where it was taken, a slope says little
                 if moved.total >= before.total and share < 1:
-                    part = _between(before.sigmas, moved.sigmas, share)
+                    part = between(before.sigmas, moved.sigmas, share)
                     moved = self._score(self._admissible(before.sigmas, part), cost)
             best = min(before, moved, key=lambda f: f.total)
             if best.total > before.total * (1 - _STILL):
@@ -336,7 +409,7 @@ class GridFit:
         share, width, best = 0.0, 1.0, start
         for _ in range(12):
             width *= 0.5
-            trial = _between(start, found, share + width)
+            trial = between(start, found, share + width)
             if self._admits(trial):
                 share, best = share + width, trial
         return best
@@ -376,25 +449,3 @@ class GridFit:
 
 def _stop(sigmas: Array) -> float:
     return float(sigmas[sigmas > 0][-1])
-
-
-def _between(start: Array, end: Array, share: float) -> Array:
-    """The grid a share of the way from one to another, in log sigma."""
-    if share >= 1.0:
-        return end
-    positive = start > 0
-    grid = start.copy()
-    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
-    grid[0] = start[0]
-    return grid
-
-
-def resized(sigmas: Array, steps: int) -> Array:
-    """A grid of another number of steps with the same density of nodes."""
-    positive = sigmas[sigmas > 0]
-    tail = sigmas.size - positive.size
-    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
-    logs = np.interp(at, np.arange(positive.size), np.log(positive))
-    nodes = np.exp(logs)
-    nodes[0], nodes[-1] = positive[0], positive[-1]
-    return np.append(nodes, 0.0) if tail else nodes

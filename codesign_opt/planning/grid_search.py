@@ -13,7 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
-from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid, resized
+from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid
 
 __all__ = ["GridSearch"]
 
@@ -26,6 +26,8 @@ _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little 
 _MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
+_REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
+_STEEP = 1e-4  # a climb goes on while it wins so much
 _CLIMBS = 8  # one step at a time; of many steps once, as one more changes little
 
 
@@ -87,7 +89,7 @@ class GridSearch:
         if near is None:
             fewer = [k for k in self._found if k < steps]
             near = self._found[max(fewer)] if fewer else None
-        starts: list[Array] = [] if near is None else [resized(near.sigmas, steps)]
+        starts: list[Array] = [] if near is None else self.fit.near(near, steps)
         known = self._found.values()
         self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
@@ -145,6 +147,12 @@ class GridSearch:
             self._few()
         self._refine(MOST_STEPS, apart=0.0)
         self._climb()
+        for _ in range(_REARRANGED):
+            best = self._best
+            self._keep(self.fit.rearranged(best))
+            if self._best.total > best.total * (1 - _WON):
+                return
+            self._climb()
 
     def _between(self) -> None:
         """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
@@ -167,11 +175,14 @@ class GridSearch:
         """Every number of few steps about the best, whose errors wobble with it, each from one less."""
         best = self._best.steps
         for k in range(max(self._least, best // 2), best + 3):
+            if best - 1 <= k <= best and k in self._found and k - 1 in self._found:  # found from far fewer
+                start = self.fit.near(self._found[k - 1], k)
+                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
             self._try(k, alone=abs(k - best) > 2)
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
-        ranked = self._allowed(most) if self.fit.study.trains else []
+        ranked = self._allowed(most)[: None if self.fit.study.trains else 1]
         chosen: list[SearchedGrid] = []
         enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
@@ -183,14 +194,20 @@ class GridSearch:
                 self._keep(self.fit.refined(found))
 
     def _climb(self) -> None:
-        """One step more and one less than the best, from its grid, until neither is better."""
-        for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
-            best = self._best
-            for k in (best.steps - 1, best.steps + 1):
-                if self._least <= k <= self.fit.affordable:
-                    start = [resized(best.sigmas, k)]
-                    self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
-            if self._best is best:
+        """One step less than the best, from its grid, while that is better; where it never is, one step more."""
+        for less in (-1, 1):
+            won = False
+            for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
+                before = self._best
+                k = before.steps + less
+                if not self._least <= k <= self.fit.affordable:
+                    break
+                start = self.fit.near(before, k)
+                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+                if self._best.total > before.total * (1 - _STEEP):
+                    break
+                won = True
+            if won:
                 return
 
     def _at_the_cap(self) -> None:

@@ -1,0 +1,90 @@
+"""Grids from other grids, with nodes added and taken where the error says (docs/theory.md section 7.8).
+
+A descent keeps the order of the nodes and crosses no ridge; a node that is wasted at one end of the levels never gets
+to where it is missed. Taking it away and adding one elsewhere is a change of two numbers, of which all are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..basics.checks import Array
+
+__all__ = ["Errors", "between", "moved_nodes", "resized", "with_steps"]
+
+Errors = Callable[[Array], Array]
+"""(G,) what grids (G, K+1) leave."""
+
+_TAKEN = 3  # nodes whose loss costs least, each of which is taken away in turn
+
+
+def with_steps(sigmas: Array, steps: int, errors: Errors) -> Array:
+    """A grid (K+1,) with nodes added or taken away one by one, each where the grid then leaves least.
+
+    Args:
+        sigmas: descending grid, with or without a last zero.
+        steps: of the grid that is wanted; at least as many as the ends alone need.
+        errors: what grids leave.
+    """
+    while sigmas.size - 1 != steps:
+        tried = _longer(sigmas) if sigmas.size - 1 < steps else _shorter(sigmas)
+        if not tried.size:
+            return sigmas
+        sigmas = tried[int(np.argmin(_finite(errors(tried))))]
+    return sigmas
+
+
+def moved_nodes(sigmas: Array, errors: Errors) -> list[Array]:
+    """Grids of as many steps (K+1,) with one node taken away and one added elsewhere, the least error first."""
+    shorter = _shorter(sigmas)
+    if not shorter.size:
+        return []
+    order = np.argsort(_finite(errors(shorter)))[:_TAKEN]
+    found: list[tuple[float, Array]] = []
+    for taken in order:
+        longer = np.delete(_longer(shorter[taken]), taken, axis=0)  # not back into the step that it left
+        if longer.size:
+            left = _finite(errors(longer))
+            found.append((float(left.min()), longer[int(np.argmin(left))]))
+    return [grid for _, grid in sorted(found, key=lambda each: each[0])]
+
+
+def _shorter(sigmas: Array) -> Array:
+    """(P-2, K) the grids without one of the positive nodes between the ends."""
+    inner = range(1, int((sigmas > 0).sum()) - 1)
+    return np.array([np.delete(sigmas, k) for k in inner])
+
+
+def _longer(sigmas: Array) -> Array:
+    """(P-1, K+2) the grids with one step halved in log sigma."""
+    positive = sigmas[sigmas > 0]
+    middle = np.sqrt(positive[:-1] * positive[1:])
+    return np.array([np.insert(sigmas, k + 1, each) for k, each in enumerate(middle)])
+
+
+def _finite(errors: Array) -> Array:
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def between(start: Array, end: Array, share: float) -> Array:
+    """The grid a share of the way from one to another, in log sigma."""
+    if share >= 1.0:
+        return end
+    positive = start > 0
+    grid = start.copy()
+    grid[positive] = start[positive] ** (1 - share) * end[positive] ** share
+    grid[0] = start[0]
+    return grid
+
+
+def resized(sigmas: Array, steps: int) -> Array:
+    """A grid of another number of steps with the same density of nodes."""
+    positive = sigmas[sigmas > 0]
+    tail = sigmas.size - positive.size
+    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
+    logs = np.interp(at, np.arange(positive.size), np.log(positive))
+    nodes = np.exp(logs)
+    nodes[0], nodes[-1] = positive[0], positive[-1]
+    return np.append(nodes, 0.0) if tail else nodes

@@ -1,0 +1,72 @@
+"""Nodes that are added to grids and taken from them, against all grids that there are."""
+
+import numpy as np
+
+import codesign_opt as co
+from codesign_opt.planning.node_moves import moved_nodes, with_steps
+
+GRID = np.array([8.0, 5.0, 4.0, 1.0, 0.2, 0.0])
+
+
+def wanted(nodes):
+    """How far the logarithms of a grid's nodes are from others, the sum over both."""
+    target = np.log([8.0, 2.0, 1.0, 0.5, 0.2])
+
+    def error(grids):
+        logs = np.log(np.where(grids > 0, grids, 1.0))
+        far = np.abs(logs[..., :, None] - target) + 100 * (grids == 0)[..., :, None]
+        return far.min(axis=-2).sum(axis=-1) + nodes * np.where(grids > 0, far.min(axis=-1), 0.0).sum(axis=-1)
+
+    return error
+
+
+def test_one_node_is_added_where_least_is_left():
+    every = [np.insert(GRID, k + 1, np.sqrt(GRID[k] * GRID[k + 1])) for k in range(4)]
+    errors = wanted(0.1)(np.array(every))
+    assert np.array_equal(with_steps(GRID, 6, wanted(0.1)), every[int(np.argmin(errors))])
+
+
+def test_one_node_between_the_ends_is_taken_where_least_is_left():
+    every = [np.delete(GRID, k) for k in (1, 2, 3)]
+    errors = wanted(0.1)(np.array(every))
+    assert np.array_equal(with_steps(GRID, 4, wanted(0.1)), every[int(np.argmin(errors))])
+    assert with_steps(GRID, 1, wanted(0.1)).tolist() == [8.0, 0.2, 0.0]  # the ends stay
+
+
+def test_a_moved_node_comes_from_where_it_is_wasted_to_where_it_is_missed():
+    found = moved_nodes(GRID, wanted(0.1))
+    errors = wanted(0.1)(np.array(found))
+    every = [
+        np.insert(less, j + 1, np.sqrt(less[j] * less[j + 1]))
+        for k in (1, 2, 3)
+        for less in [np.delete(GRID, k)]
+        for j in range(3)
+        if j != k - 1
+    ]
+    assert errors[0] == wanted(0.1)(np.array(every)).min()
+    assert list(errors) == sorted(errors)
+    assert all(grid.size == GRID.size and (np.diff(grid) < 0).all() for grid in found)
+    assert moved_nodes(np.array([8.0, 0.2]), wanted(0.1)) == []
+
+
+def test_errors_that_are_not_numbers_are_never_chosen():
+    def broken(grids):
+        return np.where(np.isclose(grids, 4.0).any(axis=-1), np.nan, 1.0)
+
+    assert not np.isclose(with_steps(GRID, 4, broken), 4.0).any()
+
+
+def test_steps_with_noise_leave_no_nodes_far_above_the_data():
+    # descents alone kept five of 20 nodes above 100, where all data is noise, and left up to three times as much
+    model = co.GaussianModel(
+        co.Spectrum.power_law(4, exponent=0.9),
+        process=co.EDM(0.09, 2.5e8),
+        sampler=co.EulerMaruyama(1.0),
+        terminal="rescale",
+    )
+    steps = (20, 21)
+    plans = [co.codesign(model, steps=count, levels=40) for count in steps]
+    errors = [plan.handed_out["total"] for plan in plans]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.004
+    assert all((plan.sigmas[1:] < 100).sum() >= 0.9 * count for plan, count in zip(plans, steps, strict=True))
