@@ -1,5 +1,7 @@
 """Run the examples of README.md and the tutorials and write their outputs and figures into place.
 
+The tables of docs/networks.md are those of the installed diffusers.
+
 python docs/regenerate.py           rewrite README.md, docs/figures and the outputs in tutorials/
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 
@@ -11,6 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import importlib.util
+import inspect
 import io
 import itertools
 import math
@@ -25,6 +30,7 @@ from typing import Any
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+NETWORKS = ROOT / "docs" / "networks.md"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
@@ -70,7 +76,62 @@ def limit_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-_TABLES = {"network_plans": plans_table, "network_limit": limit_table}
+def families_table() -> str:
+    """How each class of networks of the installed diffusers is called, one line a row of the table in the code."""
+    import diffusers
+
+    from codesign_opt.estimate.denoisers.model_families import CLOCKS, FAMILIES
+
+    lines = ["| classes | time | told | answer | what else |", "|---|---|---|---|---|"]
+    for row in FAMILIES:
+        classes = ", ".join(f"`{name}`" for name in row.classes)
+        found = [getattr(diffusers, name) for name in row.classes]
+        found = [kind for kind in found if kind.__module__.startswith("diffusers.models.")]  # others need transformers
+        places = sorted({list(inspect.signature(kind.forward).parameters).index(row.time) for kind in found})
+        names = " = ".join(f"`{name}`" for name in (row.time, *row.also))
+        told = CLOCKS[row.clock] + (f" {row.offset:+g}".replace("-", "- ") if row.offset else "")
+        told = f"`{row.scaled_by}` {told}" if row.scaled_by else told
+        answer = "negated" if row.sign < 0 else "as it is"
+        lines.append(f"| {classes} | {names}, {_places(places)} | {told} | {answer} | {row.note} |")
+    return "\n".join(lines) + "\n"
+
+
+def _places(places: list[int]) -> str:
+    return ", ".join({1: "1st", 2: "2nd", 3: "3rd"}.get(place, f"{place}th") for place in places)
+
+
+def refused_networks_table() -> str:
+    """Classes with a time that are no denoiser of one state."""
+    from codesign_opt.estimate.denoisers.model_families import REFUSED
+
+    return _reasons("classes", REFUSED)
+
+
+def schedulers_table() -> str:
+    """What each scheduler says of its network, by the functions that read them, then those that are refused."""
+    from codesign_opt.estimate.denoisers.scheduler_clock import REFUSED_SCHEDULERS, SCHEDULERS
+
+    lines = ["| schedulers | read as |", "|---|---|"]
+    for read in dict.fromkeys(SCHEDULERS.values()):
+        names = ", ".join(f"`{name}`" for name, one in SCHEDULERS.items() if one is read)
+        lines.append(f"| {names} | {(read.__doc__ or '').strip().splitlines()[0]} |")
+    return "\n".join(lines) + "\n\n" + _reasons("refused", REFUSED_SCHEDULERS)
+
+
+def _reasons(title: str, refused: dict[str, str]) -> str:
+    lines = [f"| {title} | why |", "|---|---|"]
+    for reason in dict.fromkeys(refused.values()):
+        lines.append(f"| {', '.join(f'`{n}`' for n, why in refused.items() if why == reason)} | {reason} |")
+    return "\n".join(lines) + "\n"
+
+
+_TABLES = {
+    "network_plans": functools.partial(plans_table, ROOT / "docs" / "figures" / "network_plans.csv"),
+    "network_limit": functools.partial(limit_table, ROOT / "docs" / "figures" / "network_limit.csv"),
+    "model_families": families_table,
+    "refused_networks": refused_networks_table,
+    "schedulers": schedulers_table,
+}
 
 
 @contextlib.contextmanager
@@ -126,8 +187,7 @@ def regenerated(text: str, *, figures: bool) -> str:
         return f"<!-- run: {name} -->\n```python\n{code}```\n<!-- output: {name} -->\n```text\n{output}```\n"
 
     def table(match: re.Match[str]) -> str:
-        measured = _TABLES[match["name"]](ROOT / "docs" / "figures" / f"{match['name']}.csv")
-        return f"<!-- table: {match['name']} -->\n{measured}<!-- end of table -->\n"
+        return f"<!-- table: {match['name']} -->\n{_TABLES[match['name']]()}<!-- end of table -->\n"
 
     return _TABLE.sub(table, _BLOCK.sub(replace, text))
 
@@ -148,6 +208,8 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
     pages |= {path: tutorial(path) for path in TUTORIALS}
+    if importlib.util.find_spec("diffusers"):
+        pages |= {NETWORKS: regenerated(NETWORKS.read_text(encoding="utf-8"), figures=False)}
     if check:
         changed = [line for path, new in pages.items() for line in differences(path, new)]
         print("\n".join(changed), file=sys.stderr)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.pages import check_same, regenerate
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -21,3 +23,12 @@ def test_examples_of_a_document_run_in_order(name, capsys):
             line = text[:start].count("\n") + 1
             exec(compile("\n" * line + block, str(DOCS / name), "exec"), names)
     assert "preview" in capsys.readouterr().out
+
+
+def test_tables_of_networks_are_those_of_the_installed_diffusers(capsys):
+    pytest.importorskip("diffusers", reason="diffusers is not installed")
+    text = (DOCS / "networks.md").read_text(encoding="utf-8")
+    check_same(text, regenerate().regenerated(text, figures=False))
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block, "networks.md", "exec"), {"__name__": "networks"})
+    assert "the first 4 of 8 channels count" in capsys.readouterr().out

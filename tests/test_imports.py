@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "programs": "modeling results solvers certificate models ingredients",
     "peers": "ingredients samplers models",
     "planning": "programs modeling results models solvers certificate training samplers ingredients",
-    "estimate": "models modeling curves samplers ingredients solvers",
+    "estimate": "models modeling curves samplers exports ingredients solvers",
     "comparison": "planning peers estimate results models samplers ingredients",
     "declared": "planning programs modeling results ingredients",
     "testbed": "estimate curves exports ingredients",

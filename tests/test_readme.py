@@ -20,7 +20,7 @@ def test_readme_states_the_two_commands():
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/networks.md"])
 def test_paths_that_a_page_names_exist(name):
     page = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)", page)

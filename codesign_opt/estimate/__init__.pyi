@@ -1,7 +1,6 @@
 from ..basics.ledger import Ledger as Ledger
 from ..curves.error_law import ErrorLaw as ErrorLaw
 from ..curves.error_law import TrainingErrors as TrainingErrors
-from .denoisers.adapters import from_diffusers as from_diffusers
 from .denoisers.adapters import from_edm as from_edm
 from .denoisers.adapters import from_prediction as from_prediction
 from .denoisers.adapters import guided as guided
@@ -9,6 +8,8 @@ from .denoisers.check_result import DenoiserCheck as DenoiserCheck
 from .denoisers.denoiser import Denoiser as Denoiser
 from .denoisers.denoiser import DenoiserError as DenoiserError
 from .denoisers.denoiser_check import check_denoiser as check_denoiser
+from .denoisers.diffusers_adapter import from_diffusers as from_diffusers
+from .denoisers.model_families import ModelFamily as ModelFamily
 from .draws.statistics import Estimate as Estimate
 from .draws.statistics import Moments as Moments
 from .draws.streams import Stream as Stream

@@ -233,7 +233,7 @@ class NetworkWork:
             said = "" if own is None else f" (its parameters are {own})"
             raise DenoiserError(
                 f"denoiser {name!r} fails on states of {states.dtype} on {states.device}, shape {tuple(states.shape)}: "
-                f"{error}. The states take the dtype of the data{said}; give data in the network's dtype."
+                f"{error}. They have the shape and the device of the data{said}."
             ) from error
         for sigma in [self.reference.stopping_sigma, *self.nodes]:
             x = float(sigma) * states

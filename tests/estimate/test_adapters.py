@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.estimate.denoisers.adapters import from_diffusers, from_edm, from_prediction, guided
+from codesign_opt.estimate import from_diffusers, from_edm, from_prediction, guided
 
 LAM = torch.tensor([2.0, 0.3, 0.0], dtype=torch.float64)
 PROCESSES = [co.VP(), co.VE(), co.EDM(), co.Cosine(), co.FlowMatching()]

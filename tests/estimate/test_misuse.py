@@ -70,7 +70,7 @@ def test_a_network_in_training_mode_is_refused(data, layer):
         network(denoiser.eval(), data, check=False, **QUICK)  # it divides by the spread of noise that it saw
 
 
-def test_data_in_another_precision_than_the_network_is_said_so(data):
+def test_data_in_another_precision_than_the_network_are_cast_where_it_is_given_itself(data):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -79,9 +79,13 @@ def test_data_in_another_precision_than_the_network_is_said_so(data):
         def forward(self, x, sigma):
             return self.linear(x)
 
-    with pytest.raises(DenoiserError, match=r"states of torch.float64.*parameters are torch.float32"):
-        network(Net(), data, **QUICK)
-    assert network(Net().eval(), data.float(), check=False, **QUICK).sigma.size == 6
+    net = Net().eval()
+    with pytest.raises(DenoiserError, match=r"States and levels are torch.float64: a network in another precision"):
+        network(lambda x, sigma: net(x, sigma), data, **QUICK)
+    single = network(net, data.float(), check=False, **QUICK)
+    np.testing.assert_allclose(
+        network(net, data, check=False, **QUICK).responses, single.responses, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_items_of_another_denoiser_are_not_taken_for_this_ones(data, tmp_path):

@@ -10,6 +10,12 @@ from codesign_opt.samplers.members import Sampler
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 CONVERSIONS = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # numpy's, about diffusers' conversions
 
+# numpy's and torch's, about what networks and schedulers of diffusers do themselves
+OWN_WARNINGS = (
+    "ignore:__array:DeprecationWarning", "ignore::FutureWarning", "ignore:In CPU autocast",
+    "ignore:Initializing zero-element",
+)  # fmt: skip
+
 GRID = co.edm_grid(8, 0.05, 12.0)
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -15,10 +15,11 @@ import torch
 
 from ...basics.checks import choice, number
 from ...ingredients.process import FlowMatching, Process
+from ..draws.precision import asked
 from .denoiser import Denoiser
 from .reading import PREDICTIONS, Reading, clean, wide
 
-__all__ = ["from_diffusers", "from_edm", "from_prediction", "guided"]
+__all__ = ["from_edm", "from_prediction", "guided"]
 
 Network = Callable[..., torch.Tensor]
 
@@ -31,7 +32,7 @@ def from_edm(network: Network, **condition: Any) -> Denoiser:
     """
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return network(x, sigma, **condition)
+        return asked(network, x, sigma, **condition)
 
     result = Denoiser(denoise, name=_name(network))
     result.reading = Reading(denoise)
@@ -77,7 +78,7 @@ def from_prediction(
     _check_process(prediction, process)
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return network(state, t, **condition)
+        return asked(network, state, t, **condition)
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = _Time.apply(sigma, process)
@@ -214,98 +215,6 @@ def guided(
     if ranges:
         result.sigma_range = (max(low for low, _ in ranges), min(high for _, high in ranges))
     return result
-
-
-def from_diffusers(model: Any, scheduler: Any, **condition: Any) -> Denoiser:
-    """A diffusers UNet or Transformer with the scheduler it was trained for, as a denoiser.
-
-    Noise levels come from the scheduler's table (alphas_cumprod), interpolated in log sigma to a
-    fractional timestep; flow-matching schedulers use t = sigma / (1 + sigma) directly. The prediction
-    type is the scheduler's; keywords (encoder_hidden_states, class_labels, …) are passed on, given for
-    one image or for the whole batch.
-
-    Args:
-        model: called as model(x_t, timestep, **condition), with a `.sample` or a tuple as its result.
-        scheduler: a diffusers scheduler with alphas_cumprod, or a flow-matching one.
-
-    Returns:
-        Denoiser whose `sigma_range` is the range of noise levels in the scheduler's table.
-
-    Raises:
-        ValueError: a scheduler with neither, or with an unknown prediction type.
-    """
-    config = scheduler.config
-    steps = float(config.num_train_timesteps)
-    if getattr(scheduler, "alphas_cumprod", None) is None:
-        if "FlowMatch" not in type(scheduler).__name__:
-            raise ValueError(f"{type(scheduler).__name__} has no alphas_cumprod and does not match flows.")
-        return _diffusers_flow(model, steps, condition)
-    kinds = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
-    said = config.prediction_type
-    if said not in kinds:
-        raise ValueError(f"{type(scheduler).__name__}.prediction_type is {said!r}; one of {list(kinds)} is needed.")
-    kept = scheduler.alphas_cumprod.to("cpu", torch.float64).clamp(min=1e-12)
-    table = torch.log((1 - kept) / kept) / 2
-
-    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        t = _position(torch.log(sigma.to(torch.float64)), table.to(sigma.device))
-        s = wide((1 + sigma**2) ** -0.5, x)
-        out = _sample(model(s * x, t.to(x.dtype), **_expanded(condition, x)))
-        return clean(kinds[said], out, x, wide(sigma, x), s)
-
-    result = Denoiser(denoise, name=type(model).__name__)
-    result.sigma_range = (float(table[0].exp()), float(table[-1].exp()))
-    result.reading = Reading(
-        _predict(model, condition), kinds[said], lambda sigma: _position(torch.log(sigma), table.to(sigma.device)),
-        lambda sigma: (1 + sigma**2) ** -0.5, steps,
-    )  # fmt: skip
-    return result
-
-
-def _diffusers_flow(model: Any, steps: float, condition: dict[str, Any]) -> Denoiser:
-    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        t = sigma / (1 + sigma)
-        out = _sample(model(wide(1 - t, x) * x, (steps * t).to(x.dtype), **_expanded(condition, x)))
-        return clean("flow", out, x, wide(sigma, x), wide(1 - t, x))
-
-    result = Denoiser(denoise, name=type(model).__name__)
-    result.sigma_range = (1.0 / (steps - 1.0), steps - 1.0)
-    result.reading = Reading(
-        _predict(model, condition), "flow", lambda sigma: steps * sigma / (1 + sigma), lambda sigma: 1 / (1 + sigma),
-        steps,
-    )  # fmt: skip
-    return result
-
-
-def _predict(model: Any, condition: dict[str, Any]) -> Network:
-    def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return _sample(model(state, t, **_expanded(condition, state)))
-
-    return predict
-
-
-def _position(logs: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Fractional index of log sigma in an ascending table, piecewise linear; ends are kept."""
-    high = torch.searchsorted(table, logs.detach().contiguous()).clamp(1, table.numel() - 1)
-    left, right = table[high - 1], table[high]
-    return (high - 1 + ((logs - left) / (right - left)).clamp(0, 1)).to(torch.float64)
-
-
-def _sample(out: Any) -> torch.Tensor:
-    if torch.is_tensor(out):
-        return out
-    return out.sample if hasattr(out, "sample") else out[0]
-
-
-def _expanded(condition: dict[str, Any], x: torch.Tensor) -> dict[str, Any]:
-    """Conditions of one image repeated for the batch; those of a batch as they are."""
-
-    def fit(value: Any) -> Any:
-        if torch.is_tensor(value) and value.ndim and value.shape[0] == 1 and x.shape[0] != 1:
-            return value.expand(x.shape[0], *value.shape[1:])
-        return value
-
-    return {name: fit(value) for name, value in condition.items()}
 
 
 def _name(network: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...basics.errors import CodesignError
+from ..draws.precision import asked, full
 from .reading import Reading
 
 __all__ = ["Denoiser", "DenoiserError"]
@@ -31,6 +32,7 @@ class Denoiser:
         sigma_range: noise levels that the network was trained on, where its adapter knows them.
         reading: what its adapter takes the network's answers for; `check_denoiser` asks others.
         parts: the denoisers that it mixes, each of which `check_denoiser` looks at by itself.
+        notes: what its adapter found out about the network's answers.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -50,6 +52,7 @@ class Denoiser:
         self.sigma_range: tuple[float, float] | None = None
         self.reading = Reading(function)
         self.parts: tuple[Denoiser, ...] = ()
+        self.notes: list[str] = []
 
     @classmethod
     def of(cls, denoiser: Any) -> Denoiser:
@@ -57,13 +60,25 @@ class Denoiser:
         return denoiser if isinstance(denoiser, Denoiser) else cls(denoiser)
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-        given = sigma.to(x.device, x.dtype) if torch.is_tensor(sigma) else torch.tensor(sigma, dtype=x.dtype)
+        state = full(x)  # half precision is the network's own affair
+        given = sigma.to(x.device, state.dtype) if torch.is_tensor(sigma) else torch.tensor(sigma, dtype=state.dtype)
         levels = given.to(x.device).expand(x.shape[0])
-        result = self.function(x, levels)
+        result = self._asked(state, levels)
         self.calls += 1
         self.evaluations += int(x.shape[0])
-        self._check(result, x, levels)
-        return result
+        self._check(result, state, levels)
+        return result.to(x.dtype)
+
+    def _asked(self, state: torch.Tensor, levels: torch.Tensor) -> Any:
+        try:
+            return asked(self.function, state, levels)
+        except RuntimeError as error:
+            if "dtype" not in str(error):
+                raise
+            raise DenoiserError(
+                f"denoiser {self.name!r}: {error}. States and levels are {state.dtype}: a network in another precision "
+                "is cast where it is given itself; inside a function, give it x.to(its dtype)."
+            ) from error
 
     def _check(self, result: Any, x: torch.Tensor, levels: torch.Tensor) -> None:
         at = f"denoiser {self.name!r} at sigma {float(levels.detach().min()):.4g}"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PREDICTIONS", "InnerReading", "Reading", "clean", "predicted", "wide"]
+from ..draws.precision import asked
+
+__all__ = ["PREDICTIONS", "InnerReading", "PreconditionedReading", "Reading", "clean", "predicted", "wide"]
 
 PREDICTIONS = ("x0", "epsilon", "v", "score", "flow")
 Levels = Callable[[torch.Tensor], torch.Tensor]
@@ -91,7 +93,7 @@ class Reading:
         """The network's own prediction at x = x0 + sigma z."""
         level = abs(self.factor) * sigma.to(torch.float64)
         state = wide(self.scale(level), x) * (self.factor * x + self.shift)
-        return self.network(state, self.time(level).to(x.dtype))
+        return asked(self.network, state, self.time(level).to(x.dtype))
 
     def read(self, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The clean data that a prediction stands for."""
@@ -111,6 +113,34 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
+class PreconditionedReading(Reading):
+    """A network whose answer F is mixed with the state: D = skip x + gain F, as the schedulers of EDM do.
+
+    Args:
+        skip, gain: (N,) noise levels to the two coefficients.
+    """
+
+    skip: Levels = torch.zeros_like
+    gain: Levels = torch.ones_like
+
+    def read(self, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The clean data that F stands for, or that another prediction does."""
+        if self.prediction != "preconditioned":
+            return super().read(out, x, sigma)
+        level, inside = abs(self.factor) * sigma.to(torch.float64), self.factor * x + self.shift
+        found = wide(self.skip(level), x) * inside + wide(self.sign * self.gain(level), x) * out
+        return (found - self.shift) / self.factor
+
+    def answered(self, x0: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """F of `x0`."""
+        if self.prediction != "preconditioned":
+            return super().answered(x0, x, sigma)
+        level, inside = abs(self.factor) * sigma.to(torch.float64), self.factor * x + self.shift
+        rest = self.factor * x0 + self.shift - wide(self.skip(level), x) * inside
+        return rest / wide(self.sign * self.gain(level), x)
+
+
+@dataclass(frozen=True, eq=False)
 class InnerReading(Reading):
     """EDM's inner network F, put into its preconditioning (Karras et al. 2022, table 1).
 
@@ -125,7 +155,7 @@ class InnerReading(Reading):
 
     def answer(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """F's answer."""
-        return self.network(x / self._norm(x, sigma), torch.log(sigma) / 4)
+        return asked(self.network, x / self._norm(x, sigma), torch.log(sigma) / 4)
 
     def read(self, out: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The clean data that it stands for."""

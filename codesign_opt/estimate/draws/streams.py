@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ...basics.checks import integer
+from .precision import full
 
 __all__ = [
     "Stream",
@@ -130,8 +131,8 @@ def agreed(values: np.ndarray) -> np.ndarray:
 def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     """(N, *shape) tensors from a tensor, an array, a Dataset, a DataLoader or any iterable of batches.
 
-    A callable is called for a fresh iterator. Of a batch that is a tuple, list or dict the first entry
-    is taken.
+    Examples in half precision come in float32: what is done with them, states and sums, has its digits. A callable
+    is called for a fresh iterator. Of a batch that is a tuple, list or dict the first entry is taken.
 
     Raises:
         ValueError: data of another form, a batch of another shape than the first, or one that is not
@@ -153,7 +154,7 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
         if not bool(torch.isfinite(part).all()):
             bad = int((~torch.isfinite(part)).sum())
             raise ValueError(f"data: batch {number} has {bad} entries that are not finite; clean the data first.")
-        yield part
+        yield full(part)
     if expected is None:
         raise ValueError("data: there are no examples.")
 

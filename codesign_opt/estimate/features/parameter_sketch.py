@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ...basics.checks import integer
 from ..denoisers.denoiser import Denoiser
+from ..draws.precision import full
 from ..draws.streams import seeded
 
 __all__ = ["ParameterSketch", "ParametricDenoiser", "Sketch"]
@@ -80,7 +81,11 @@ class ParametricDenoiser:
         chosen = {name: p for name, p in named.items() if p.requires_grad} or named
         if not chosen:
             raise ValueError(f"module {type(module).__name__} has no parameters.")
-        self.parameters: Parameters = {name: p.detach() for name, p in chosen.items()}
+        self.parameters: Parameters = {name: full(p.detach()) for name, p in chosen.items()}
+        rest = {name: value for name, value in (*named.items(), *self.module.named_buffers()) if name not in chosen}
+        self._rest: Parameters = {
+            name: full(value.detach()) for name, value in rest.items()
+        }  # one precision throughout
         self.count = sum(p.numel() for p in self.parameters.values())
         self.counter = Denoiser(self._call, name=type(module).__name__)
         self._now: Parameters = self.parameters
@@ -96,7 +101,7 @@ class ParametricDenoiser:
         return self.counter(x, sigma)
 
     def _call(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return functional_call(self.module, self._now, (x, sigma))
+        return functional_call(self.module, {**self._rest, **self._now}, (x, sigma))
 
     def fingerprint(self) -> str:
         """Tells other weights apart (a norm to eight digits)."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...basics.checks import Array, integer, vector
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
+from ..draws.precision import asked, full
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import normal
 from ..training_errors.gradient_noise import clean_examples
@@ -260,7 +261,7 @@ def feature_collapse(
     levels = vector(sigma, "feature_collapse.sigma", positive=True, ascending=True)
     count, k = integer(examples, "feature_collapse.examples", minimum=3), integer(components, "components", minimum=1)
     clean = _first(data, count, "feature_collapse")
-    like = next(denoiser.parameters())
+    like = full(next(denoiser.parameters()))
     clean = clean.to(like.device, like.dtype)
     z = normal(seed, "features", shape=tuple(clean.shape), like=clean)
     found = [_features(denoiser, layer, clean + float(level) * z, float(level)) for level in levels]
@@ -285,7 +286,7 @@ def _features(denoiser: torch.nn.Module, layer: torch.nn.Module, x: Tensor, leve
     try:
         with torch.no_grad():
             for chunk in x.split(_BATCH):
-                denoiser(chunk, torch.full((len(chunk),), level, dtype=x.dtype, device=x.device))
+                asked(denoiser, chunk, torch.full((len(chunk),), level, dtype=x.dtype, device=x.device))
     finally:
         handle.remove()
     if not caught:

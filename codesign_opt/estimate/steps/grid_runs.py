@@ -14,6 +14,7 @@ from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...ingredients.grids import check_grid
 from ..denoisers.denoiser import Denoiser
+from ..draws.precision import asked
 from ..draws.statistics import squares
 from ..draws.streams import my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
@@ -179,7 +180,7 @@ def differentiable(denoiser: Denoiser, draws: Draws) -> bool:
     x = torch.ones((1, *draws.shape)).to(draws.like).requires_grad_(True)
     sigma = x.detach().new_full((1,), draws.sigma_max).requires_grad_(True)
     with torch.enable_grad():
-        out = denoiser.function(x, sigma)
+        out = asked(denoiser.function, x, sigma)
         if not out.requires_grad:
             return False
         return all(part is not None for part in torch.autograd.grad(out.sum(), (x, sigma), allow_unused=True))

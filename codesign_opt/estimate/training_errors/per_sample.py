@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from ...basics.checks import Array
 from ..denoisers.denoiser import Denoiser
+from ..draws.precision import asked, full
 from ..draws.streams import seeded
 
 __all__ = ["PerSampleGradients"]
@@ -57,7 +58,7 @@ class PerSampleGradients:
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if not self.named:
             raise ValueError("denoiser: no parameter requires a gradient; call module.requires_grad_(True).")
-        self.like = next(iter(self.named.values()))
+        self.like = full(next(iter(self.named.values())))
         self.parameters = sum(p.numel() for p in self.named.values())
         self.sketched = self.parameters > directions
         self.size = min(self.parameters, directions)
@@ -101,9 +102,9 @@ class PerSampleGradients:
         return self._one_by_one(x, levels, target, kind)
 
     def _by_vmap(self, x: torch.Tensor, sigma: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-        buffers = {n: b.detach() for n, b in self.module.named_buffers()}
-        fixed = {n: p.detach() for n, p in self.module.named_parameters() if n not in self.named}
-        values = {n: p.detach() for n, p in self.named.items()}
+        buffers = {n: full(b.detach()) for n, b in self.module.named_buffers()}
+        fixed = {n: full(p.detach()) for n, p in self.module.named_parameters() if n not in self.named}
+        values = {n: full(p.detach()) for n, p in self.named.items()}  # gradients of half precision lose the small ones
 
         def scalar(params: Any, x1: torch.Tensor, s1: torch.Tensor, t1: torch.Tensor) -> torch.Tensor:
             out = functional_call(self.module, {**params, **fixed, **buffers}, (x1[None], s1[None]))[0]
@@ -115,7 +116,7 @@ class PerSampleGradients:
     def _one_by_one(self, x: torch.Tensor, sigma: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
         rows = []
         for i in range(x.shape[0]):
-            value = _scalar(self.function(x[i : i + 1], sigma[i : i + 1])[0], target[i], kind)
+            value = _scalar(asked(self.function, x[i : i + 1], sigma[i : i + 1])[0], target[i], kind)
             parts = torch.autograd.grad(value, list(self.named.values()), materialize_grads=True)
             rows.append(torch.cat([part.flatten() for part in parts]))
         return torch.stack(rows)

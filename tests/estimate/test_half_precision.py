@@ -1,0 +1,109 @@
+"""Half precision: states, levels and sums keep their digits, the network alone is cast; such data are taken."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import codesign_opt as co
+from codesign_opt.estimate import (
+    GradientSampling,
+    Lanczos,
+    Measurement,
+    check_denoiser,
+    from_prediction,
+    gradient_noise,
+    network,
+    spectrum,
+)
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+HALF = [torch.bfloat16, torch.float16]
+LAM = torch.linspace(0.2, 3.0, 6)
+
+
+class Net(torch.nn.Module):
+    """The exact denoiser of N(0, diag LAM), through a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 6, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.eye(6))
+
+    def forward(self, x, sigma):
+        return self.layer(x) * LAM.to(x.dtype) / (LAM.to(x.dtype) + sigma[:, None].to(x.dtype) ** 2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return torch.randn(1500, 6, generator=torch.Generator().manual_seed(0)) * LAM.sqrt()
+
+
+@pytest.mark.parametrize("half", HALF)
+@pytest.mark.parametrize("method", [None, Lanczos(probes=4)], ids=["exact", "lanczos"])
+def test_spectra_of_half_precision_data_are_those_of_the_same_numbers(half, method, data):
+    given = data.to(half)
+    options = {} if method is None else {"method": method}
+    found, exact = spectrum(given, **options), spectrum(given.double(), **options)
+    np.testing.assert_array_equal(found.spectrum.eigenvalues, exact.spectrum.eigenvalues)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(given), batch_size=300)
+    streamed = spectrum(loader, **options)
+    np.testing.assert_allclose(streamed.spectrum.eigenvalues, exact.spectrum.eigenvalues, rtol=1e-9)
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_a_check_and_gradients_take_half_precision_networks_and_data(half, data):
+    net, given = Net().to(half), data.to(half)
+    assert check_denoiser(net, given).verdict == "right"
+    few = {"sampling": GradientSampling(batch=8, batches=8)}
+    found, exact = (
+        gradient_noise(net, given, [0.5, 2.0], **few),
+        gradient_noise(Net(), given.float(), [0.5, 2.0], **few),
+    )
+    np.testing.assert_allclose(found.reducible, exact.reducible, rtol=0.01)
+    around = gradient_noise(lambda x, sigma: net(x.to(half), sigma).float(), given, [0.5, 2.0], module=net, **few)
+    np.testing.assert_allclose(around.reducible, exact.reducible, rtol=0.03)
+
+
+class Velocity(torch.nn.Module):
+    """The exact velocity of N(0, diag LAM) along a flow, through a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 6, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.eye(6))
+
+    def forward(self, state, t):
+        share = t[:, None]
+        gain = (share - (1 - share) * LAM) / ((1 - share) ** 2 * LAM + share**2)
+        return self.layer(state) * gain.to(state.dtype)
+
+
+def measured(half, data, **measurement):
+    """The model measured on the velocity network in a precision, on data in the same."""
+    process = co.FlowMatching(t_min=0.02, t_max=0.95)
+    net = from_prediction(Velocity().to(half), "flow", co.FlowMatching())
+    return network(net, data.to(half), process=process, measurement=Measurement(**measurement), seed=1)
+
+
+def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data):
+    few = {"levels": 8, "draws": 64, "fine_steps": 32, "evaluations": 2_500}
+    full, half = measured(torch.float32, data, **few), measured(torch.bfloat16, data, **few)
+    np.testing.assert_allclose(half.sigma, full.sigma, rtol=1e-6)
+    found, strong = (np.sqrt((model.responses**2).sum(axis=0)) for model in (half, full))
+    telling = strong > 0.2 * strong.max()  # the others drown in 8 bits
+    assert telling.sum() >= 3
+    np.testing.assert_allclose(found[telling], strong[telling], rtol=0.06)
+
+
+@pytest.mark.skipif(not FULL, reason="two plans from many draws: a minute")
+def test_a_plan_for_a_bfloat16_network_is_that_of_the_full_one(data):
+    """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed."""
+    many = {"levels": 12, "draws": 256, "fine_steps": 32, "evaluations": 20_000}
+    options = {"steps": 8, "points": 6, "levels": 80}
+    plans = [co.codesign(measured(kind, data, **many), **options) for kind in (torch.float32, torch.bfloat16)]
+    full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
+    np.testing.assert_allclose(half, full, atol=0.01 * (full.max() - full.min()))
