@@ -20,6 +20,20 @@ from codesign_opt.basics.registry import temporarily  # noqa: E402
 pytest.register_assert_rewrite("tests.helpers")
 
 
+@pytest.fixture
+def unarranged(monkeypatch):
+    """Figures are saved small and without their constrained layout, half of a page's time."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def saved(figure, *arguments, **options):
+        figure.set_layout_engine("none")
+        return save(figure, *arguments, **{**options, "dpi": 50})
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+
+
 @pytest.fixture(autouse=True)
 def names_of_this_test():
     with temporarily():

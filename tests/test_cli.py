@@ -10,7 +10,9 @@ import pytest
 import codesign_opt
 from codesign_opt.cli import main
 
-QUICK = ["--levels", "60", "--points", "6"]
+pytestmark = pytest.mark.usefixtures("unarranged")  # the pages of this process; `solved` is arranged
+
+QUICK = ["--levels", "40", "--points", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +52,12 @@ def test_show_draws_a_saved_plan_again(solved, tmp_path):
 
 
 def test_limits_on_the_command_line_replace_the_declared_ones(capsys, tmp_path):
-    words = ["solve", "power_law_64", "--steps", "9", "--images", "50", *QUICK, "--out", str(tmp_path)]
+    words = ["solve", "power_law_64", "--steps", "5", "--images", "50", *QUICK, "--out", str(tmp_path)]
     assert main(words) == 0
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert len(plan["sigmas"]) == 10
-    assert plan["costs"]["sampling"] == pytest.approx(50 * 17, rel=1e-6)
-    assert "9 heun steps" in capsys.readouterr().out
+    assert len(plan["sigmas"]) == 6
+    assert plan["costs"]["sampling"] == pytest.approx(50 * 9, rel=1e-6)
+    assert "5 heun steps" in capsys.readouterr().out
 
 
 def test_finished_problems_solve_with_progress(capsys):
@@ -111,14 +113,15 @@ def test_export_for_a_scheduler_of_diffusers(solved, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_audit_reads_the_noise_levels_of_a_file(tmp_path, capsys):
+def test_audit_takes_noise_levels_in_full_and_those_of_a_file(tmp_path, capsys):
     grid = [80, 10, 1, 0.1, 0.02, 0]
     printed = []
     (tmp_path / "today.csv").write_text("sigma\n" + "\n".join(map(str, grid)))
     for sigmas in (",".join(map(str, grid)), str(tmp_path / "today.csv")):
-        assert main(["audit", "power_law_64", "--sigmas", sigmas, "--levels", "40", "--points", "4"]) == 0
+        assert main(["audit", "power_law_64", "--sigmas", sigmas, "--density", "lognormal:-1,1.5", *QUICK]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+    assert "5 steps" in printed[0]
     assert main(["audit", "power_law_64", "--sigmas", str(tmp_path / "today.csv"), "--steps", "9"]) == 2
     assert "has 5 steps" in capsys.readouterr().err
 
@@ -144,12 +147,6 @@ def test_audit_names_todays_excess_and_writes_it(tmp_path, capsys):
     assert "Audit" in printed
     assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.png", "audit.txt", "plan.json"]
     assert (tmp_path / "audit.txt").read_text() == printed
-
-
-def test_audit_takes_noise_levels_in_full(capsys):
-    words = ["audit", "power_law_64", "--sigmas", "80,10,1,0.1,0.02,0", "--density", "lognormal:-1,1.5"]
-    assert main([*words, *QUICK]) == 0
-    assert "5 steps" in capsys.readouterr().out
 
 
 def test_frontier_sweeps_budgets(tmp_path, capsys):

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import codesign_opt
@@ -45,8 +46,13 @@ def module_of(path):
 MODULES = {module_of(path) for path in files()}
 
 
+@cache
 def imports_of(path):
     """Modules of the package that a file imports anywhere: in functions and under TYPE_CHECKING too."""
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path):
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):

@@ -31,14 +31,14 @@ def joint(*constraints, levels=100):
     ids=["density cap", "step size cap", "step density floor"],
 )
 def test_shadow_price_of_a_level_bound_is_per_unit_of_its_value(bound, value, method):
-    def error(v, levels=100):
+    def error(v, levels):
         table = MODEL.coefficients(0.01, levels)
         objective = co.ScoreError(table) + co.Discretization(table)
         problem = co.Problem(objective, [co.Compute(PRICES) <= 2e5, co.named("bound", bound(v))])
         return problem.solve(method=method)
 
     step = 1e-3 * value
-    for levels in (100, 200):
+    for levels in (50, 100):
         slope = (error(value + step, levels).error - error(value - step, levels).error) / (2 * step)
         assert slope != 0
         assert np.sum(error(value, levels).shadow_prices["bound"]) == pytest.approx(slope, rel=2e-2)
@@ -46,7 +46,7 @@ def test_shadow_price_of_a_level_bound_is_per_unit_of_its_value(bound, value, me
 
 def test_a_constraint_at_low_noise_does_not_stop_the_search_over_stopping_points():
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 0.1]) >= 2_000)
-    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], levels=40, points=6)
+    plan = co.codesign(MODEL, PRICES, 2e5, constraints=[floor], levels=30, points=4, polish=False, outer_tolerance=0.1)
     assert plan.stopping_sigma < 0.1
     assert plan.examples[plan.levels.sigma < 0.1].sum() >= 2_000 * (1 - 1e-6)
     assert any("EmptySelectionError" in record["status"] for record in plan.curve)
@@ -60,8 +60,16 @@ def test_the_range_of_stopping_points_is_kept_with_few_steps():
 def test_an_audit_holds_the_users_constraints_in_every_stage():
     cap = co.Share(0.2, 0.3, 3.0)
     run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=100, batch=64)
+    loose = {"polish": False, "outer_tolerance": 0.1}
     report = co.audit(
-        MODEL, PRICES, sigmas=co.edm_grid(12, 0.002, 80.0), run=run, constraints=[cap], levels=40, points=4
+        MODEL,
+        PRICES,
+        sigmas=co.edm_grid(12, 0.002, 80.0),
+        run=run,
+        constraints=[cap],
+        levels=24,
+        points=3,
+        **loose,
     )
     inside = report.optimum.levels.overlap(0.3, 3.0) / report.optimum.levels.log_width
     assert inside @ report.optimum.examples <= 0.2 * report.optimum.examples.sum() * (1 + 1e-6)

@@ -28,7 +28,7 @@ _NEAR = 1.5  # grids so near to the best are descended to the end
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
-_CLIMBS = 8  # one step at a time; of many steps once, as one more changes little
+_CLIMBS, _STRIDE = 8, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,19 +194,19 @@ class GridSearch:
                 self._keep(self.fit.refined(found))
 
     def _climb(self) -> None:
-        """One step less than the best, from its grid, while that is better; where it never is, one step more."""
+        """Fewer steps than the best, from its grid, while that is better; where it never is, more."""
         for less in (-1, 1):
-            won = False
+            won, stride = False, 1
             for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
                 before = self._best
-                k = before.steps + less
-                if not self._least <= k <= self.fit.affordable:
+                k = before.steps + less * stride
+                if self._least <= k <= self.fit.affordable:
+                    start = self.fit.near(before, k)
+                    self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+                better = self._best.total <= before.total * (1 - _STEEP)
+                if not better and stride == 1:
                     break
-                start = self.fit.near(before, k)
-                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
-                if self._best.total > before.total * (1 - _STEEP):
-                    break
-                won = True
+                won, stride = won or better, min(2 * stride, _STRIDE) if better else 1
             if won:
                 return
 

@@ -181,7 +181,9 @@ def test_a_call_that_goes_on_does_not_check_again(tmp_path):
 
 def test_the_table_of_levels_is_in_the_plan_and_in_its_file(tmp_path):
     denoiser, data = gaussian(4)
-    plan = co.codesign(network(denoiser, data, measurement=Measurement(**FINE)), steps=5, points=3, levels=40)
+    plan = co.codesign(
+        network(denoiser, data, measurement=Measurement(**FINE)), steps=5, points=3, levels=30, search=(0.02, 0.03)
+    )
     assert "denoiser check, right: E|D - x0|^2 is at most" in str(plan)
     assert "mean alone  Wiener" in str(plan)
     plan.save(tmp_path / "plan.json")

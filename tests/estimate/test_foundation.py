@@ -42,7 +42,7 @@ def test_stochastic_samplers_have_the_exact_law_within_three_standard_errors(sam
 
 @pytest.mark.parametrize("sampler", SDE, ids=repr)
 def test_one_noise_path_serves_every_grid_so_that_coarse_runs_approach_fine_ones(sampler):
-    x = 5.0 * normal(2, "start", shape=(2000, 1), like=torch.zeros((), dtype=torch.float64))
+    x = 5.0 * normal(2, "start", shape=(500, 1), like=torch.zeros((), dtype=torch.float64))
     path = BrownianPath(2, ("path",), 5.0, 0.1)
     runs = {
         k: run(linear([1.0]), sampler, co.log_snr_grid(k, 0.1, 5.0, terminal="rescale"), x, path) for k in (16, 64, 256)

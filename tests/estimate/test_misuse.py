@@ -18,7 +18,7 @@ FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = np.array([1.0, 0.25, 0.01])
 FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000}
 QUICK = {"measurement": Measurement(**FINE)}
-SHORT = {"points": 3, "levels": 40}
+SHORT = {"points": 3, "levels": 30, "search": (0.02, 0.05)}
 
 
 @pytest.fixture(scope="module")
@@ -219,11 +219,17 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
     assert str(ours) == str(truth)
 
 
-@pytest.mark.parametrize(("sampler", "terminal"), [(co.Ancestral(), "denoise"), (co.EulerMaruyama(), "rescale")])
-def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal):
+@pytest.mark.parametrize(
+    ("sampler", "terminal", "options"),
+    [
+        (co.Ancestral(), "denoise", SHORT),
+        (co.EulerMaruyama(), "rescale", SHORT if FULL else {"stopping_sigma": 0.02, "levels": 30}),
+    ],
+)
+def test_samplers_with_noise_and_both_terminals_are_planned(data, sampler, terminal, options):
     small = Measurement(**{**FINE, "levels": 4, "draws": 4, "fine_steps": 8, "evaluations": 800})
     plan = co.codesign(
-        network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, measurement=small), steps=5, **SHORT
+        network(LinearDenoiser(LAM), data, sampler=sampler, terminal=terminal, measurement=small), steps=5, **options
     )
     assert plan.certificate.optimal
     assert plan.sigmas.size == 6

@@ -107,11 +107,13 @@ def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_p
 
 
 def test_a_plan_goes_on_too(data, tmp_path):
-    truth = co.codesign(network(perfect(), data, **QUICK), steps=6, points=3, levels=40)
+    truth = co.codesign(network(perfect(), data, **QUICK), steps=6, points=3, levels=30, search=(0.02, 0.03))
     for stop in (500, 700, None):
         denoiser = Stopping(stop)
         try:
-            plan = co.codesign(network(denoiser, data, folder=tmp_path, **QUICK), steps=6, points=3, levels=40)
+            plan = co.codesign(
+                network(denoiser, data, folder=tmp_path, **QUICK), steps=6, points=3, levels=30, search=(0.02, 0.03)
+            )
         except Interrupted:
             continue
     np.testing.assert_array_equal(plan.sigmas, truth.sigmas)
@@ -133,7 +135,7 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
-    plan = co.codesign(model, prices, 1e6, points=3, levels=40, polish=False)
+    plan = co.codesign(model, prices, 1e6, stopping_sigma=0.02, levels=30, polish=False)
     assert plan.certificate.optimal
     assert plan.breakdown["score"] > 0
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e6 * (1 + 1e-6)

@@ -129,7 +129,7 @@ def test_gram_of_small_steps_is_the_leading_order_of_section_3(sampler, terminal
 
 @pytest.mark.parametrize("sampler", [co.Ancestral(0.0), co.Ancestral(0.6), co.Ancestral(1.0)], ids=repr)
 def test_a_step_of_ancestral_sampling_shrinks_the_law_by_the_leading_order(sampler):
-    levels, count, top, stop = np.array([0.4, 1.0]), 10_000, 3.0, 0.1
+    levels, count, top, stop = np.array([0.4, 1.0]), 5_000, 3.0, 0.1
     draws = Draws((LAM.size,), count, top, chunk=count, like=DOUBLE)
     solution = Reference(linear(), sampler, draws, stop, "rescale", 40)
     work = _Work.prepared(solution, levels, StepRule.relative(0.1), 100, None)

@@ -14,6 +14,8 @@ from codesign_opt.estimate.spectra.passes import DataEndedEarly
 from tests.helpers.gaussian_data import LANCZOS, gaussian, sample_eigenvalues
 from tests.helpers.processes import of_two
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+
 
 def answers(folder=None):
     """All methods on the same data."""
@@ -36,7 +38,7 @@ def one_of_two(folder):
     return found, refused
 
 
-@pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="two processes: one estimator of each kind does")
+@pytest.mark.skipif(not FULL, reason="two processes: one estimator of each kind does")
 def test_two_processes_give_the_result_of_one(tmp_path):
     expected = answers()
     for found, refused in of_two(one_of_two, tmp_path, str(tmp_path / "sums")):
@@ -70,7 +72,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
     options = {"stream": Stream(checkpoint=4), "method": lanczos if method == "lanczos" else method}
     expected = spectrum(interrupted(parts, 10**9), **options)
     draw = np.random.default_rng(19)
-    for turn in range(20):
+    for turn in range(20 if FULL else 6):
         folder = tmp_path / str(turn)
         for _ in range(200):
             try:

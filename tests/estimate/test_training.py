@@ -23,6 +23,7 @@ from codesign_opt.estimate.training_errors.pilots import SGDPilot  # noqa: E402
 from codesign_opt.estimate.training_errors.replicated_runs import Replication, replicated_runs, run_seed  # noqa: E402
 from tests.helpers.processes import of_two  # noqa: E402
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAMBDA, SIGMA = np.array([1.0, 0.5]), 1.0
 V = LAMBDA + SIGMA**2
 RESIDUAL = LAMBDA * SIGMA**2 / V
@@ -61,7 +62,7 @@ def gaussian(number, seed=0, variance=LAMBDA):
 @pytest.mark.parametrize("model", [Full(), Diagonal()], ids=["full", "diagonal"])
 def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
-    inside, errors, repeats = np.zeros(2), [], 200
+    inside, errors, repeats = np.zeros(2), [], 200 if FULL else 100
     for seed in range(repeats):
         sampling = GradientSampling(batch=32, at_once=1024)
         found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], sampling=sampling, seed=seed)
@@ -200,7 +201,7 @@ def least_squares(examples, variance=LAMBDA, sigma=SIGMA):
 
 def test_replicated_runs_meet_the_law_of_least_squares_with_calibrated_errors():
     """m - p - 1 in place of m is exact for least squares on Gaussian data."""
-    examples, inside, repeats = 60, 0, 200
+    examples, inside, repeats = 60, 0, 200 if FULL else 100
     for seed in range(repeats):
         found = replicated_runs(
             least_squares(examples), gaussian(256, seed), [SIGMA], replication=Replication(32, 256), seed=seed
@@ -403,7 +404,7 @@ def shared_work():
     return found.reducible, found.reducible_error, runs.gram
 
 
-@pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="two processes: one estimator of each kind does")
+@pytest.mark.skipif(not FULL, reason="two processes: one estimator of each kind does")
 def test_two_processes_give_the_result_of_one(tmp_path):
     alone = shared_work()
     for together in of_two(shared_work, tmp_path):

@@ -42,7 +42,7 @@ def measured(data, training, **options):
 
 def planned(model):
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
-    return co.codesign(model, prices, 1e5, points=3, levels=40, polish=False)
+    return co.codesign(model, prices, 1e5, stopping_sigma=0.02, levels=30, polish=False)
 
 
 def scattered(seed):

@@ -256,7 +256,8 @@ def test_any_two_kinds_of_terms_are_scenarios_of_one_term(pair, place):
     plan = problem.solve()
     assert plan.certificate.optimal
     if place in ("worst", "risk"):  # weak duality: every allowed mean of the two is a lower bound
-        for weight in (0.45, 0.55) if place == "risk" else (0.2, 0.5, 0.8):
+        weights = (0.45, 0.55) if place == "risk" else (0.2, 0.5, 0.8)
+        for weight in weights if len(LEVELS) > 1 else weights[1:2]:
             mixed = co.CVaR([one, other], 1.0, probabilities=[weight, 1 - weight])
             mean = co.Problem(mixed, budgets()).solve(tolerance=1e-5).error
             assert mean <= plan.error * (1 + 2e-6)

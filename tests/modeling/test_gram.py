@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import cvxpy as cp
 import numpy as np
@@ -13,6 +14,8 @@ from codesign_opt.basics.errors import InfeasibleError, NotCertifiedError
 from codesign_opt.certificate.lagrangian import LagrangianBound, ScorePart
 from codesign_opt.modeling.positive_form import declared_form, form_as_written, positive_part
 from tests.helpers.descent import descent
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 
 def table_of(responses, order=1, *, score=None, coupling=None, terminal="rescale"):
@@ -293,7 +296,8 @@ def test_signed_gram_in_a_joint_program_is_certified_where_tight_and_refused_wit
 def test_refining_the_levels_changes_no_answer(model, order):
     rows = smooth_rows(6, order)
     errors, steps = [], []
-    for size in (100, 200, 400):
+    sizes = (100, 200, 400) if FULL else (100, 200)
+    for size in sizes:
         levels = co.Levels.log_uniform(0.01, 50.0, size)
         table = co.Coefficients(
             levels, 1e3 * levels.average(lambda s: s**-0.3), np.zeros(size), levels.average(rows),
@@ -307,7 +311,7 @@ def test_refining_the_levels_changes_no_answer(model, order):
         errors.append(plan.error)
         steps.append([plan.steps @ levels.overlap(0.01, 0.3) / levels.log_width[0], plan.steps.sum()])
     np.testing.assert_allclose(errors, errors[-1], rtol=1e-3)
-    np.testing.assert_allclose(steps, np.broadcast_to(steps[-1], (3, 2)), rtol=1e-2)
+    np.testing.assert_allclose(steps, np.broadcast_to(steps[-1], (len(sizes), 2)), rtol=1e-2)
 
 
 def test_infeasible_steps_are_named_with_the_amount():

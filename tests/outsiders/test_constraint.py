@@ -35,5 +35,7 @@ def test_a_constraint_of_ones_own_is_met_and_priced_by_name(tmp_path):
     plan, slope = solve(1_000.0), (solve(1_010.0).error - solve(990.0).error) / 20.0
     assert plan.examples[table.sigma < 0.3].sum() == pytest.approx(1_000.0, rel=1e-5)
     assert plan.shadow_prices["archive"] == pytest.approx(slope, rel=1e-3)
-    found = co.codesign(model, paid, 1e5, constraints=[archive(0.3, 1_000.0)], levels=40, points=3)
+    found = co.codesign(
+        model, paid, 1e5, constraints=[archive(0.3, 1_000.0)], levels=24, stopping_sigma=0.02, polish=False
+    )
     assert found.examples[found.levels.sigma < 0.3].sum() <= 1_000.0 * (1 + 1e-6)

@@ -12,6 +12,7 @@ from codesign_opt.planning.stopping_points import bound_between, sweep
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 SMALL = {"levels": 60, "points": 6}
+LOOSE = {"outer_tolerance": 0.1}  # where the bound over stopping points is not what is asked
 PROGRAM = SMALL | {"polish": False}  # where the whole steps are not what is asked
 
 
@@ -133,7 +134,7 @@ def test_the_sampler_with_the_smallest_handed_out_error_is_chosen():
 
 
 def test_samplers_are_compared_at_the_same_evaluations():
-    plan = co.codesign(model(), steps=13, samplers=[co.Euler(), co.Heun()], **SMALL)
+    plan = co.codesign(model(), steps=13, samplers=[co.Euler(), co.Heun()], **PROGRAM)
     table = plan.outer["samplers"]
     assert table["Euler()"]["evaluations"] == 13
     assert table["Heun()"]["evaluations"] == 13
@@ -162,7 +163,7 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 1.0]) >= 20_000)
     free = co.codesign(m, prices, budget, **PROGRAM)
-    plan = co.codesign(m, prices, budget, constraints=[floor], **PROGRAM)
+    plan = co.codesign(m, prices, budget, constraints=[floor], **PROGRAM, **LOOSE)
     assert plan.examples[plan.levels.sigma < 1.0].sum() >= 20_000 * (1 - 1e-6)
     assert free.examples[free.levels.sigma < 1.0].sum() < 20_000
     assert plan.error > free.error
@@ -172,7 +173,7 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
 def test_a_stability_cap_holds_for_euler_maruyama():
     m = model(sampler=co.EulerMaruyama(1.0), process=co.EDM(0.02, 20.0))
     cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 60)).constraints(d))
-    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **SMALL)
+    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **(SMALL if FULL else PROGRAM | LOOSE))
     assert plan.certificate.optimal
     needed = m.sampler.minimum_steps(m.spectrum.eigenvalues, 20.0, plan.stopping_sigma).density
     assert plan.steps.sum() >= needed * (1 - 1e-3)
@@ -191,8 +192,8 @@ def test_every_process_is_planned_in_its_own_range(process):
 @pytest.mark.parametrize("coupling", [co.Local(lambda s: 1.5 + np.tanh(np.log(s))), co.Local(2.7, form="p4"),
                                       co.PerLevel(np.geomspace(0.002, 80.0, 9))])  # fmt: skip
 def test_every_coupling_is_planned_and_handed_out(coupling):
-    budget = 1e5 if FULL else 3e4
-    plan = co.codesign(model(coupling=coupling), PRICES, budget, **SMALL)
+    budget, loose = (1e5, {}) if FULL else (1.5e4, LOOSE)
+    plan = co.codesign(model(coupling=coupling), PRICES, budget, **SMALL, **loose)
     assert plan.certificate.optimal
     assert plan.handed_out["total"] <= plan.error
     assert plan.costs["training"] + plan.costs["sampling"] <= budget * (1 + 1e-9)
@@ -208,13 +209,13 @@ def test_images_that_cost_nothing_need_steps():
     free = co.Prices(example=1.0, evaluation=1.0, images=0)
     with pytest.raises(ValueError, match="images is 0"):
         co.codesign(model(), free, 1e5, **SMALL)
-    plan = co.codesign(model(), free, 1e5, steps=10, **SMALL)
+    plan = co.codesign(model(), free, 1e5, steps=10, **PROGRAM)
     assert plan.number_of_steps == 10
     assert plan.examples.sum() == pytest.approx(1e5, rel=1e-6)
 
 
 def test_large_budgets_and_large_spectra_take_seconds():
-    rich = co.codesign(model(), PRICES, 1e13 if FULL else 1e8, **SMALL)
+    rich = co.codesign(model(), PRICES, 1e13 if FULL else 1e8, **(SMALL if FULL else PROGRAM))
     assert rich.certificate.optimal
     options = {"levels": 60, "points": 5, "polish": None if FULL else False}
     large = co.codesign(model(spectrum=co.Spectrum.power_law(100_000, 1.2)), PRICES, 1e6, **options)
@@ -224,7 +225,7 @@ def test_large_budgets_and_large_spectra_take_seconds():
 
 def test_progress_tells_of_every_stopping_point():
     lines = []
-    plan = co.codesign(model(), steps=8, levels=40, points=5, progress=lines.append)
+    plan = co.codesign(model(), steps=8, levels=40, points=5, polish=False, progress=lines.append)
     assert len(lines) >= 5
     assert all("stopping sigma" in line for line in lines)
     assert len(plan.curve) >= len(lines)

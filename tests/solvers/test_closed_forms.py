@@ -15,7 +15,7 @@ ORDERS = (1, 2, 3, 4)
 
 
 def multiplier(form, x):
-    return {"max": max(1.0, x), "per_step": x, "settled": 1.0, "p4": (1 + x**4) ** 0.25}[form]
+    return {"max": np.maximum(1.0, x), "per_step": x, "settled": np.ones_like(x), "p4": (1 + x**4) ** 0.25}[form]
 
 
 def levels(form, order, shape, seed, *, bounds="none"):
@@ -37,7 +37,7 @@ def lagrangian(forms, i, drag, steps, examples, n):
     a, f = forms.errors.flat[i], forms.floors.flat[i]
     c, low = examples.flat[i], forms.low.flat[i]
     high = np.inf if forms.high is None else forms.high.flat[i]
-    total = min(max(np.sqrt(a * factor / c), low), high) if a > 0 else low
+    total = np.clip(np.sqrt(a * factor / c), low, high) if a > 0 else low
     score = a * factor / total if a > 0 else 0.0
     return score + f * factor + drag.flat[i] / forms.order / n**forms.order + steps.flat[i] * n + c * total
 
@@ -52,7 +52,7 @@ def test_minimum_is_that_of_a_scan_and_a_line_search(form, order, bounds):
     ends = (0.05, 20.0) if bounds == "boxes" else (1e-6, 1e6)
     for i in range(30):
         grid = np.geomspace(*ends, 400)
-        best = int(np.argmin([lagrangian(forms, i, *prices, n) for n in grid]))
+        best = int(np.argmin(lagrangian(forms, i, *prices, grid)))
         around = np.log(grid[max(best - 1, 0)]), np.log(grid[min(best + 1, 399)])
         truth = minimize_scalar(
             lambda t, i=i: lagrangian(forms, i, *prices, np.exp(t)), bounds=around, method="bounded",

@@ -264,7 +264,7 @@ def test_waterfill_meets_kkt_at_many_levels(kind):
 
 
 def test_waterfill_at_many_levels_equals_extended_precision_bisection():
-    problem = large_problem("spread", size=1_500)
+    problem = large_problem("spread", size=600)
     s, c, budget, low, high, e = problem
     answer = waterfill(s, c, budget, low=low, high=high, spent=e)
     value, totals = bisected(*problem)

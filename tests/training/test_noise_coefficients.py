@@ -123,7 +123,7 @@ def bures(first, second):
     ids=["averaged", "dataset", "constant", "diagonal"],
 )
 def test_last_evaluation_is_the_bures_distance_of_outputs_under_random_weight_errors(noise, part):
-    rng, sigma, h, draws = np.random.default_rng(11), 0.5, 1e-3, 3000
+    rng, sigma, h, draws = np.random.default_rng(11), 0.5, 1e-3, 1500
     v = LAM + sigma**2
     weights, spread = np.diag(LAM / v), np.sqrt(np.outer(LAM * sigma**2 / v, 1 / v))
     if isinstance(noise, ConstantStepSGD):

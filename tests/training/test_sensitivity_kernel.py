@@ -223,7 +223,7 @@ def test_cramer_rao_variances_are_reached_by_the_plug_in_of_the_sample_covarianc
 
 @pytest.mark.parametrize("terminal", TERMINALS)
 def test_dataset_floor_is_the_mean_squared_distance_of_the_plug_in_law(terminal):
-    rng, size, draws = np.random.default_rng(4), 2000, 3000
+    rng, size, draws = np.random.default_rng(4), 2000, 1500
     p = terminal_weight(LAM, STOP, terminal)
     full, diagonal = np.empty(draws), np.empty(draws)
     for k in range(draws):
