@@ -195,3 +195,14 @@ def test_a_flow_that_stops_short_of_one_starts_from_pure_noise():
     scheduler = make("FlowMatchEulerDiscreteScheduler")
     scheduler.set_timesteps(sigmas=[1 - 1e-6, 0.75, 0.5])
     assert co.read_schedule(scheduler, sigma_max=80.0).tolist() == pytest.approx([80.0, 3.0, 1.0, 0.0])
+
+
+def test_published_digits_are_in_range_and_levels_beyond_it_are_kept_when_said_so():
+    ays = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029, 0.0]
+    scheduler = make("EulerDiscreteScheduler", **SD)  # its table ends at 0.02917
+    np.testing.assert_allclose(co.export(ays, "diffusers", scheduler).used, ays, rtol=1e-6)
+    assert co.export(ays, "diffusers", make("DPMSolverMultistepScheduler", **SD)).arguments["timesteps"][-1] == 0
+    beyond = [29.2, 5.0, 1.0, 0.0]
+    with pytest.raises(ValueError, match=r"sigma 29\.2 lies outside .*outside=True to keep them"):
+        co.export(beyond, "diffusers", scheduler)
+    np.testing.assert_allclose(co.export(beyond, "diffusers", scheduler, outside=True).used, beyond, rtol=1e-6)
