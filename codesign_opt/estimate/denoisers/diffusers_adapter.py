@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...exports.scheduler_reading import class_names
-from ..draws.precision import network_dtype, of_dtype
+from ..draws.precision import full, network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
 from .model_families import REFUSED, ModelFamily, family_of, own_family
 from .reading import PreconditionedReading, Reading
@@ -165,6 +165,7 @@ class NetworkCall:
     condition: dict[str, Any]
     beside: torch.Tensor | None = None
     notes: list[str] = field(default_factory=list)
+    rounded: bool = False  # times in half precision, where the network takes no others
 
     def __call__(self, state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Its answer at (N, *shape) states and (N,) times, in the states' shape and dtype."""
@@ -173,10 +174,22 @@ class NetworkCall:
         frames = x.shape[row.frame_times] if row.frame_times is not None else 1
         time = t if row.frame_times is None else t[:, None].expand(-1, frames)
         keywords = {name: self._fit(name, value, count, state) for name, value in self.condition.items()}
-        keywords |= dict.fromkeys((row.time, *row.also), time) if row.time else {}
         given = self._given(x, keywords)
-        out = self.model(given, **keywords) if row.time else self.model(given, time, **keywords)
+        try:
+            out = self._told(given, time.to(dtype) if self.rounded else time, keywords)
+        except RuntimeError as error:
+            if self.rounded or full(x).dtype == dtype or "dtype" not in str(error):
+                raise
+            out = self._told(given, time.to(dtype), keywords)
+            self.rounded = True
+            self.notes.append(f"times are told in {dtype}: the network takes no others")
         return self._answer(out, state).to(state.dtype)
+
+    def _told(self, given: Any, time: torch.Tensor, keywords: dict[str, Any]) -> Any:
+        """The network's own result, its time by name where the family knows it."""
+        if not self.row.time:
+            return self.model(given, time, **keywords)
+        return self.model(given, **keywords, **dict.fromkeys((self.row.time, *self.row.also), time))
 
     def _given(self, x: torch.Tensor, keywords: dict[str, Any]) -> Any:
         if self.beside is not None:
