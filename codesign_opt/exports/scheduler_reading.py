@@ -9,7 +9,7 @@ import numpy as np
 from ..basics.checks import Array
 from .noise_table import NoiseTable, pure_noise, sigma_of_flow_time
 
-__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting"]
+__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting", "told_alike"]
 
 # Classes without a list `sigmas` whose last step does not go to zero noise; the level is a function of the table.
 _ENDS_ABOVE_ZERO = ("TCDScheduler",)
@@ -87,6 +87,27 @@ def noise_levels(scheduler: Any) -> Array:
     else:
         raise ValueError(f"{name} has neither `sigmas` nor `alphas_cumprod`; give its noise levels as a list.")
     return levels[np.append(True, np.diff(levels) != 0)]
+
+
+def told_alike(scheduler: Any) -> str:
+    """A note where levels apart by more than 5 % are told the same timestep; empty where none are.
+
+    Some schedulers round the timesteps of levels that they choose by a formula (`use_karras_sigmas`), so that the
+    network takes several for one.
+    """
+    listed, begin = getattr(scheduler, "sigmas", None), _begin(scheduler)
+    if listed is None or is_flow(scheduler):
+        return ""
+    steps, levels = _plain(scheduler.timesteps)[begin:], _plain(listed)[begin:]
+    found = []
+    for step in dict.fromkeys(steps.tolist()):
+        same = levels[: steps.size][steps == step]
+        if same.size > 1 and same.min() > 0 and same.max() > 1.05 * same.min():
+            found.append(f"{step:g} at {same.size} levels from {same.max():.4g} to {same.min():.4g}")
+    if not found:
+        return ""
+    name = type(scheduler).__name__
+    return f"{name} tells the network the same timestep at several levels: {'; '.join(found)}."
 
 
 def _begin(scheduler: Any) -> int:

@@ -64,6 +64,22 @@ def test_a_learned_variance_is_left_out_and_said():
     assert denoiser.notes == ["the first 3 of 6 channels count, the others are a learned variance"]
 
 
+def test_what_the_adapter_found_out_stands_with_the_check():
+    """Noise of N(0, 1) data, beside a variance."""
+
+    def noise(state, timestep):
+        kept = table.alphas_cumprod[timestep.round().long()][:, None]
+        return torch.cat([(1 - kept).sqrt() * state, state], 1)
+
+    table = diffusers.DDIMScheduler()
+    data = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    few = co.estimate.Measurement(levels=6, draws=32, fine_steps=24, evaluations=1_500)
+    process = co.EDM(sigma_min=0.05, sigma_max=20.0)
+    model = co.estimate.network(from_diffusers(noise, table), data, process=process, measurement=few)
+    said = "denoiser: the first 6 of 12 channels count, the others are a learned variance"
+    assert said in model.provenance["denoiser_check"]
+
+
 @torch.no_grad()
 def test_other_channels_than_a_variance_are_refused_by_name():
     denoiser = from_diffusers(built("UNet2DModel", out_channels=4), diffusers.DDPMScheduler())

@@ -206,3 +206,14 @@ def test_published_digits_are_in_range_and_levels_beyond_it_are_kept_when_said_s
     with pytest.raises(ValueError, match=r"sigma 29\.2 lies outside .*outside=True to keep them"):
         co.export(beyond, "diffusers", scheduler)
     np.testing.assert_allclose(co.export(beyond, "diffusers", scheduler, outside=True).used, beyond, rtol=1e-6)
+
+
+def test_levels_that_are_told_the_same_timestep_are_named():
+    scheduler = make("DPMSolverMultistepScheduler", beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+    scheduler.set_timesteps(50)
+    with pytest.warns(
+        UserWarning, match=r"same timestep at several levels: 998 at 22 levels from 2.029e\+04 to 730.5; 997"
+    ):
+        read = co.read_schedule(scheduler)
+    assert (scheduler.timesteps == 998).sum() == 22
+    np.testing.assert_allclose(read[:22], scheduler.sigmas[:22], rtol=1e-6)
