@@ -8,7 +8,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate import DenoiserError, ModelFamily, check_denoiser, from_diffusers, from_edm, from_prediction
 from tests.helpers.schedulers import OWN_WARNINGS, diffusers
-from tests.helpers.tiny_networks import TINY
+from tests.helpers.tiny_networks import TINY, TRAINED_WITH
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 pytestmark = [pytest.mark.filterwarnings(words) for words in OWN_WARNINGS]
@@ -264,7 +264,7 @@ def test_a_function_around_a_half_network_is_told_to_cast():
     "name", list(TINY) if FULL else ["UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"]
 )
 def test_a_half_network_answers_as_the_full_one_to_its_rounding(name):
-    scheduler = flow(invert_sigmas=name in ("MochiTransformer3DModel", "OmniGenTransformer2DModel"))
+    scheduler = flow(**TRAINED_WITH.get(name, {}))
     if name == "StableCascadeUNet":
         scheduler = diffusers.DDPMWuerstchenScheduler()
     condition = TINY[name][2]

@@ -15,11 +15,10 @@ from codesign_opt.estimate import from_diffusers
 from codesign_opt.estimate.denoisers.model_families import FAMILIES, REFUSED
 from tests.helpers.own_clean_data import KEPT, STRAIGHT, by_velocity, cases, level, prepared
 from tests.helpers.schedulers import OWN_WARNINGS, diffusers
-from tests.helpers.tiny_networks import TINY
+from tests.helpers.tiny_networks import TINY, TRAINED_WITH
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 pytestmark = [pytest.mark.filterwarnings(words) for words in OWN_WARNINGS]
-INVERTED = ("MochiTransformer3DModel", "OmniGenTransformer2DModel")
 BUILT = {}
 
 
@@ -106,16 +105,15 @@ def by_flow(scheduler, out, t, x):
 
 def ready_made(name):
     """The scheduler that its pipeline is built with, and one of its times."""
-    if name == "StableCascadeUNet":
-        return None
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=name in INVERTED)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**TRAINED_WITH.get(name, {}))
     scheduler.set_timesteps(sigmas=[0.9, 0.6, 0.3])
     return scheduler
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if name != "StableCascadeUNet"])
 def test_every_known_class_is_told_its_time_and_read_as_its_pipeline_does(name):
-    check(name, ready_made(name), 1, STRAIGHT, by_velocity, TINY[name][3])
+    scheduler, told = ready_made(name), TINY[name][3]
+    check(name, scheduler, 1, STRAIGHT, by_velocity, lambda t: told(1000 * t / scheduler.config.num_train_timesteps))
 
 
 def test_stable_cascade_is_told_the_ratio_of_its_own_scheduler(monkeypatch):
