@@ -75,10 +75,11 @@ def noise_levels(scheduler: Any) -> Array:
     listed = getattr(scheduler, "sigmas", None)
     if listed is not None and len(listed) > 1:
         levels = _plain(listed)
-        if is_flow(scheduler):
+        flow = is_flow(scheduler) and bool(levels.max() <= 1.0 + 1e-6)  # Cosmos 2 lists noise levels, from 80 down
+        if flow:
             levels = sigma_of_flow_time(1.0 - levels if setting(scheduler, "invert_sigmas", False) else levels)
         patched = bool(setting(scheduler, "rescale_betas_zero_snr", False))
-        levels = pure_noise(levels, flow=is_flow(scheduler), patched=patched)
+        levels = pure_noise(levels, flow=flow, patched=patched)
         levels = levels[_begin(scheduler) :]
     elif table is not None:
         steps = np.rint(_plain(scheduler.timesteps)).astype(int)

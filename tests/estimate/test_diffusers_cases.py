@@ -49,6 +49,8 @@ def test_the_check_names_a_wrong_unit_of_a_network_that_is_told_shares():
     assert check_denoiser(from_diffusers(velocity, flow()), data).cause == (
         "the network wants times from 0 to 1 and is told 0 to 1000"
     )
+    few = from_diffusers(velocity, flow(num_train_timesteps=250))
+    assert check_denoiser(few, data).cause == "the network wants times from 0 to 1 and is told 0 to 250"
     row = ModelFamily(time="timestep", clock="unit")
     assert check_denoiser(from_diffusers(velocity, flow(), family=row), data).verdict == "right"
     back = from_diffusers(
@@ -118,6 +120,17 @@ def test_cosmos_is_told_the_time_of_an_edm_scheduler_as_it_is_and_flux_is_refuse
         ValueError, match="FluxTransformer2DModel is told a share of a range of times, but EDMEulerScheduler"
     ):
         from_diffusers(built("FluxTransformer2DModel"), scheduler, **TINY["FluxTransformer2DModel"][2])
+
+
+@torch.no_grad()
+def test_cosmos_2_is_read_as_its_pipeline_preconditions():
+    name, sigma = "CosmosTransformer3DModel", 3.0
+    net, text = built(name), TINY[name][2]["encoder_hidden_states"].repeat(2, 1, 1)
+    x = 3 * torch.randn(2, *TINY[name][1], generator=torch.Generator().manual_seed(0))
+    share = sigma / (1 + sigma)
+    out = net((1 - share) * x, timestep=torch.full((2,), share), encoder_hidden_states=text).sample
+    denoiser = from_diffusers(net, flow(use_karras_sigmas=True), **TINY[name][2])
+    torch.testing.assert_close(denoiser(x, sigma), (1 - share) * x - share * out, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

@@ -217,3 +217,10 @@ def test_levels_that_are_told_the_same_timestep_are_named():
         read = co.read_schedule(scheduler)
     assert (scheduler.timesteps == 998).sum() == 22
     np.testing.assert_allclose(read[:22], scheduler.sigmas[:22], rtol=1e-6)
+
+
+def test_cosmos_2_lists_noise_levels_where_others_list_flow_times():
+    scheduler = make("FlowMatchEulerDiscreteScheduler", use_karras_sigmas=True)
+    scheduler.register_to_config(sigma_max=80.0, sigma_min=0.002, sigma_data=1.0)  # as its pipelines do
+    scheduler.set_timesteps(sigmas=torch.linspace(0, 1, 10, dtype=torch.float64))
+    np.testing.assert_allclose(co.read_schedule(scheduler), co.edm_grid(10, 0.002, 80.0), rtol=1e-5)

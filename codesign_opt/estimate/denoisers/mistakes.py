@@ -74,7 +74,7 @@ def _told_inputs(reading: Reading) -> Iterator[Mistake]:
     """For a network with its time by an adapter: units, direction, another quantity, and the state."""
     top, time = reading.top, reading.time
     if top is not None:
-        other = 1001.0 - top  # 1 and 1000
+        other = 1000.0 if top == 1.0 else 1.0
         of = f"times from 0 to {other:g} and is told 0 to {top:g}"
         unit = _timed(reading, lambda s: other / top * time(s))
         yield Mistake(f"the network wants {of}", unit, time=True)
