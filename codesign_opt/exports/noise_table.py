@@ -47,7 +47,7 @@ class NoiseTable:
         kept = getattr(scheduler, "alphas_cumprod", None)
         if kept is None:
             return None
-        share = np.asarray(kept.detach().cpu() if hasattr(kept, "detach") else kept, dtype=np.float64)
+        share = np.asarray(kept.detach().cpu().double() if hasattr(kept, "detach") else kept, dtype=np.float64)
         pure = bool(share[-1] == 0 or abs(share[-1] / _STANDS_FOR_ZERO - 1) < 1e-3)
         finite = share[:-1] if pure else share
         return cls(np.sqrt((1.0 - finite) / finite), pure)

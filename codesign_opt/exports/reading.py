@@ -70,7 +70,7 @@ def _listed(source: Any) -> Array:
     if source is None:
         raise ValueError("the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget.")
     try:
-        levels = np.asarray(source.detach().cpu() if hasattr(source, "detach") else source, dtype=np.float64)
+        levels = np.asarray(source.detach().cpu().double() if hasattr(source, "detach") else source, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
             f"the schedule is {type(source).__name__}; give a scheduler, a list or tensor of noise levels, or a path."

@@ -167,4 +167,4 @@ def _last(scheduler: Any, table: NoiseTable, steps: Any) -> float:
 
 def _plain(values: Any) -> Array:
     """A tensor on any device, or a list, as float64."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
