@@ -85,13 +85,13 @@ print(plan)
 # |   budget       1,000,000  -2.621e-10  unit of price      -2.15 %
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
-# |   edm                         8.768e-04          13.7
-# |   log_snr                     9.610e-04          15.1
+# |   edm                         8.769e-04          13.7
+# |   log_snr                     9.611e-04          15.1
 # | Closest standard settings
 # |   training density: log-normal, P_mean -0.692, P_std 1.605 (score error +1.7 %)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,921 %)
-# | Sigmas  80  38.13  21.48  13.98  9.929  7.473  5.86  4.735  3.913  3.29  …  0.47  0.3948
-# |         0.3268  0.2656  0.2103  0.1619  0.1213  0.08773  0.02506  0
+# | Sigmas  80  38.16  21.5  13.99  9.933  7.476  5.862  4.736  3.914  3.291  …  0.47
+# |         0.3948  0.3269  0.2656  0.2104  0.1619  0.1213  0.08773  0.02506  0
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
@@ -133,7 +133,7 @@ print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np
 # %%
 first, last = ([f"{level:.3g}" for level in part] for part in (plan.sigmas[:6], plan.sigmas[-6:]))
 print(f"{plan.number_of_steps} steps: {', '.join(first)}, …, {', '.join(last)}")
-# | 32 steps: 80, 38.1, 21.5, 14, 9.93, 7.47, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
+# | 32 steps: 80, 38.2, 21.5, 14, 9.93, 7.48, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
 
 # %% [markdown]
 # ## What happens with another budget?

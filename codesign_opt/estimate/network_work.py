@@ -22,8 +22,8 @@ from ..samplers.members import Heun
 from .denoisers.check_result import DenoiserCheck
 from .denoisers.denoiser import Denoiser, DenoiserError
 from .denoisers.denoiser_check import MOST_CALLS, checked
-from .denoisers.pure import check_pure
-from .denoisers.same_denoiser import SAME, check_same_denoiser, shared_range
+from .denoisers.pure import check_alone, check_pure
+from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.statistics import Estimate
 from .draws.streams import agreed, example_draws, normal
 from .measurement import Measurement
@@ -236,15 +236,7 @@ class NetworkWork:
                 f"{error}. They have the shape and the device of the data{said}."
             ) from error
         for sigma in [self.reference.stopping_sigma, *self.nodes]:
-            x = float(sigma) * states
-            two, again = self.denoiser(x[:2], float(sigma)), self.denoiser(x, float(sigma))[:2]
-            apart = float((two - again).abs().max()) / max(float(two.abs().max()), 1e-30)
-            if apart > SAME:
-                raise DenoiserError(
-                    f"denoiser {name!r} at sigma {float(sigma):.4g}: the same two states give answers {apart:.2g} "
-                    "apart (relative), alone and in a batch of four; a network in training mode (dropout, batch "
-                    "normalisation) is random: call .eval() first."
-                )
+            check_alone(self.denoiser, states, float(sigma))
 
     def _check_same(self, name: str, denoiser: Denoiser) -> None:
         """The folder's items are of this denoiser: it answers as the one did that they were measured on."""

@@ -42,7 +42,9 @@ def _record(item: Named, budget: Budget | None, design: Design, point: Point) ->
     box = what.level_bounds(design) if isinstance(what, Constraint) else None
     if box is not None:
         return _of_levels(box, getattr(what, "quantity", ""), design, point)
-    return min((_of_row(row) for row in stated_rows(item, design)), key=lambda record: record["slack"], default=_none())
+    with np.errstate(all="ignore"):  # what is given may be the argument of an exponential
+        records = [_of_row(row) for row in stated_rows(item, design)]
+    return min(records, key=lambda record: record["slack"], default=_none())
 
 
 def _none() -> dict[str, float]:

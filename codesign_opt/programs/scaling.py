@@ -31,6 +31,7 @@ __all__ = ["as_stated", "check_leaf", "rows_of", "scaled_expression"]
 
 _PROBES = (1e-9, 1e-3, 0.5, 2.0, 8.0, 1e3, 1e9)  # wide, so that a constant inside a maximum shows
 _ROUNDING = 1e-13  # of what a number is computed from: sums over hundreds of levels
+_LARGEST = 1e30  # a row of numbers that overflow holds, or is broken, by no less
 
 
 def scaled_expression(term: Term, design: Design) -> tuple[cp.Expression, list[cp.Constraint], bool]:
@@ -129,9 +130,10 @@ def rows_of(item: Named, design: Design, budget: Budget | None = None) -> list[R
         return [_bound_row(item.name, what, design, budget)]
     box = what if isinstance(what, BoxConstraint) and what.level_bounds(design) is not None else None
     produced = stated_rows(item, design)
-    rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
-    if not all(row.expression.variables() for row in rows):
-        rows = _without_rounding(rows, item, design)
+    with np.errstate(all="ignore"):  # what is given may be the argument of an exponential
+        rows = [_row(item.name, differentiable_row(constraint), design, box is not None) for constraint in produced]
+        if not all(row.expression.variables() for row in rows):
+            rows = _without_rounding(rows, item, design)
     if box is not None:
         for row in rows:
             row.levels = _level_of_entries(row, design)
@@ -152,7 +154,8 @@ def _without_rounding(rows: list[Row], item: Named, design: Design) -> list[Row]
             whole, *_ = _standard_form(item.name, differentiable_row(constraint))
             made_of = row_size(cp.reshape(whole, (whole.size,), order="C"), 0.0)
             value = np.ravel(np.asarray(row.expression.value, dtype=np.float64))
-            flat = cp.Constant(np.where(np.abs(value) <= _ROUNDING * made_of, 0.0, value))
+            rounded = np.isfinite(value) & (np.abs(value) <= _ROUNDING * made_of)
+            flat = cp.Constant(np.where(rounded, 0.0, np.clip(value, -_LARGEST, _LARGEST)))
             scaled = cp.multiply(1 / row.size, flat)
             row = replace(row, expression=flat, constraint=scaled == 0 if row.equality else scaled <= 0)
         found.append(row)
@@ -261,6 +264,7 @@ def _limits(constraint: cp.Constraint, expression: cp.Expression) -> Array:
     sides = constraint.args if isinstance(constraint, compared) else []
     stated: Any = next((side.value for side in sides if side.is_constant()), 0.0)
     numbers = np.asarray(stated.toarray() if sparse.issparse(stated) else stated, dtype=np.float64)
+    numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     if numbers.size > expression.size:  # a cone whose points are numbers and whose head is not
         return np.zeros(expression.size)
     return np.abs(np.ravel(np.broadcast_to(numbers, expression.shape)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import combinations
 
 import cvxpy as cp
@@ -165,3 +166,21 @@ def test_beside_a_row_that_takes_nearly_all_of_the_budget_the_rest_is_right(seed
     least_found = min(feasible(share) for share in 10 ** np.linspace(-20, -0.1, 200))
     assert plan.certificate.lower_bound <= least_found
     assert alone * (1 - 1e-6) <= plan.error <= least_found * (1 + 2e-6)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_rows_of_numbers_alone_that_overflow_are_told_without_a_warning(holds):
+    table = co.Coefficients(LEVELS, np.ones(6), np.zeros(6), np.ones((1, 6)))
+
+    def row(design):  # numbers, as the examples are given
+        return cp.exp(design.examples) >= 1.0 if holds else cp.exp(design.examples) <= 1.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = co.ScoreError(table) + co.Discretization(table)
+        problem = co.Problem(parts, [co.Steps() <= 20, co.named("more", row)], examples=np.full(6, 1e4))
+        if holds:
+            assert problem.solve().certificate.optimal
+        else:
+            with pytest.raises(co.InfeasibleError, match="more"):
+                problem.solve()

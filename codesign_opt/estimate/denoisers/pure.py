@@ -7,7 +7,7 @@ import torch
 from .denoiser import Denoiser, DenoiserError
 from .same_denoiser import SAME
 
-__all__ = ["PURE_CALLS", "check_pure"]
+__all__ = ["PURE_CALLS", "check_alone", "check_pure"]
 
 PURE_CALLS = 3
 
@@ -35,10 +35,26 @@ def check_pure(denoiser: Denoiser, states: torch.Tensor, sigma: float) -> None:
     if not torch.equal(first, kept):
         raise DenoiserError(f"{at} hands out the same buffer at every call, so that a later call changes an earlier "
                             "answer; return a copy (.clone()).")  # fmt: skip
-    again = denoiser(x[:half], sigma)
-    apart = float((kept[:half] - again).abs().max()) / max(float(again.abs().max()), 1e-30)
+    _compared(denoiser, x, kept[:half], sigma)
+
+
+@torch.no_grad()
+def check_alone(denoiser: Denoiser, states: torch.Tensor, sigma: float) -> None:
+    """The first half of (N, *shape) states of order one get the same answers alone as among the others; two calls.
+
+    Raises:
+        DenoiserError: a network that is random or in training mode.
+    """
+    x = float(sigma) * states
+    _compared(denoiser, x, denoiser(x, sigma)[: states.shape[0] // 2], sigma)
+
+
+def _compared(denoiser: Denoiser, x: torch.Tensor, among: torch.Tensor, sigma: float) -> None:
+    alone = denoiser(x[: among.shape[0]], sigma)
+    apart = float((among - alone).abs().max()) / max(float(alone.abs().max()), 1e-30)
     if apart > SAME:
         raise DenoiserError(
-            f"{at}: the same states give answers {apart:.2g} apart (relative), alone and among others; a network in "
-            "training mode (dropout, batch normalisation) is random: call .eval() first."
+            f"denoiser {denoiser.name!r} at sigma {sigma:.4g}: the same states give answers {apart:.2g} apart "
+            "(relative), alone and among others; a network in training mode (dropout, batch normalisation) is random: "
+            "call .eval() first."
         )
