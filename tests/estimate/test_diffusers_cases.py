@@ -59,6 +59,24 @@ def test_the_check_names_a_wrong_unit_of_a_network_that_is_told_shares():
     assert check_denoiser(back, data).verdict == "right"
 
 
+def test_the_check_names_the_wrong_prediction_of_an_edm_scheduler():
+    lam = torch.linspace(0.2, 3.0, 6)
+
+    def inner(state, timestep):
+        sigma = torch.exp(4 * timestep)[:, None]
+        x = state * (sigma**2 + 0.25).sqrt()
+        rest = lam / (lam + sigma**2) * x - 0.25 / (sigma**2 + 0.25) * x
+        return rest * (sigma**2 + 0.25).sqrt() / (0.5 * sigma)
+
+    data = torch.randn(256, 6, generator=torch.Generator().manual_seed(1)) * lam.sqrt()
+    right = from_diffusers(inner, diffusers.EDMEulerScheduler())
+    assert check_denoiser(right, data).verdict == "right"
+    found = check_denoiser(from_diffusers(inner, diffusers.EDMEulerScheduler(prediction_type="v_prediction")), data)
+    assert found.cause == "the network predicts the opposite sign of F of EDM's preconditioning"
+    noise = from_diffusers(lambda x, timestep: -inner(x, timestep), diffusers.EDMEulerScheduler())
+    assert not check_denoiser(noise, data).passed
+
+
 def test_a_learned_variance_is_left_out_and_said():
     denoiser = from_diffusers(built("UNet2DModel"), diffusers.DDPMScheduler(variance_type="learned_range"))
     with torch.no_grad():

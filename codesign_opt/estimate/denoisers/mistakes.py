@@ -49,12 +49,13 @@ def other_outputs(reading: Reading) -> Iterator[Mistake]:
     >>> [m.said for m in other_outputs(Reading(lambda x, t: x))][:2]
     ['the network predicts epsilon, not x0', 'the network predicts v, not x0']
     """
+    told = "F of EDM's preconditioning" if reading.prediction == "preconditioned" else reading.prediction
     if reading.prediction != "x0":
-        said = f"the network predicts the opposite sign of {reading.prediction}"
+        said = f"the network predicts the opposite sign of {told}"
         yield Mistake(said, replace(reading, sign=-reading.sign))
     for prediction in PREDICTIONS:
         if prediction != reading.prediction:
-            said = f"the network predicts {prediction}, not {reading.prediction}"
+            said = f"the network predicts {prediction}, not {told}"
             yield Mistake(said, replace(reading, prediction=prediction))
 
 
