@@ -60,6 +60,14 @@ REAL = {
     "EDM DPM++": ("EDMDPMSolverMultistepScheduler", {}, 20),
     "CogVideoX, DDIM": ("CogVideoXDDIMScheduler", {**COG, "rescale_betas_zero_snr": False}, 50),
     "TCD": ("TCDScheduler", {**SD, "clip_sample": False, "set_alpha_to_one": True}, 4),
+    "DPM++ 2S": ("DPMSolverSinglestepScheduler", {"beta_start": 1e-4, "beta_end": 0.02}, 20),
+    "Euler, exponential": ("EulerDiscreteScheduler", {**SD, "use_exponential_sigmas": True}, 15),
+    "Euler, beta": ("EulerDiscreteScheduler", {**SD, "use_beta_sigmas": True}, 15),
+    "UniPC, Karras": ("UniPCMultistepScheduler", KARRAS, 15),
+    "DPM++ 2M, Lu": ("DPMSolverMultistepScheduler", {**SD, "use_lu_lambdas": True}, 15),
+    "DPM++ 2M, above zero": ("DPMSolverMultistepScheduler", {**SD, "final_sigmas_type": "sigma_min"}, 15),
+    "LTX, stretched flow": ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "shift_terminal": 0.1}, 20),
+    "Stable Audio 3, N = 1": ("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1}, [0.9, 0.5, 0.2]),
     "zero SNR, DDIM": ("DDIMScheduler", {**ZERO, **PLAIN}, 20),
     "zero SNR, Euler": ("EulerDiscreteScheduler", ZERO, 20),
     "zero SNR, DPM++": ("DPMSolverMultistepScheduler", ZERO, 20),
@@ -83,7 +91,7 @@ def answer(scheduler, given, t):
     name, t = type(scheduler).__name__, float(t)
     said = getattr(scheduler.config, "prediction_type", None)
     if name.startswith(STATES["flow"]) and said in (None, "flow_prediction"):
-        top = 1.0 if name == "MiniMaxH3Scheduler" else 1000.0
+        top = float(getattr(scheduler.config, "num_train_timesteps", 1.0))
         if name == "MiniMaxH3Scheduler" or getattr(scheduler.config, "invert_sigmas", False):
             return -given / (1 - t / top)
         return given / (t / top)
@@ -106,7 +114,7 @@ def ready(name, settings, steps):
     scheduler = make(name, **told)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(**({"sigmas": steps} if isinstance(steps, list) else {"num_inference_steps": steps}))
     return scheduler
 
 
