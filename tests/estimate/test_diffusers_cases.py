@@ -1,5 +1,6 @@
 """from_diffusers where users meet it: conditions, explicit rows, refusals by name, half precision, pipelines' loops."""
 
+import functools
 import os
 
 import pytest
@@ -209,6 +210,18 @@ def test_a_subclass_is_called_like_its_parent_and_a_new_class_is_refused():
     ):
         from_diffusers(new, flow())
     assert from_diffusers(new, flow(), family=ModelFamily(time="when"))(torch.ones(2, 3), 1.0).shape == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch.compile itself
+@torch.no_grad()
+def test_wrapped_networks_are_known_by_what_is_inside():
+    name = "FluxTransformer2DModel"
+    net, condition, x = built(name), TINY[name][2], torch.ones(2, *TINY[name][1])
+    expected = from_diffusers(net, flow(), **condition)(x, 1.0)
+    wrapped = torch.nn.DataParallel(net), net.forward, functools.partial(net, joint_attention_kwargs=None)
+    for one in wrapped:
+        torch.testing.assert_close(from_diffusers(one, flow(), **condition)(x, 1.0), expected)
+    assert from_diffusers(torch.compile(net), flow(), **condition).reading.top == 1.0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 import torch
@@ -20,6 +21,13 @@ __all__ = ["from_diffusers"]
 _EXPLICIT = (
     "Wrap it in a function of (x, t) and say what it predicts: from_prediction, from_edm, or family=ModelFamily(…)."
 )
+
+
+# where wrappers that change nothing keep the network
+_INSIDE = {
+    "OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "module", "partial": "func", "method": "__self__",
+}  # fmt: skip
 
 
 def from_diffusers(
@@ -54,13 +62,13 @@ def from_diffusers(
         ValueError: a class of networks or a scheduler that is not known, by its name and with what to use instead;
             settings that contradict each other; a condition that the network needs and was not given.
     """
-    clock = scheduler_clock(scheduler)
-    row = _family(model) if family is None else family
+    clock, network = scheduler_clock(scheduler), _unwrapped(model)
+    row = _family(network) if family is None else family
     if family is None:
-        _check_pair(model, scheduler, clock, row)
-    _check_conditions(model, row, condition)
+        _check_pair(network, scheduler, clock, row)
+    _check_conditions(network, row, condition)
     call = NetworkCall(model, row, condition, beside)
-    result = Denoiser(_reading(model, call, clock, row), name=type(model).__name__)
+    result = Denoiser(_reading(network, call, clock, row), name=type(network).__name__)
     result.reading = result.function  # type: ignore[assignment]
     result.sigma_range = clock.sigma_range
     call.notes = result.notes
@@ -83,6 +91,14 @@ def _reading(model: Any, call: NetworkCall, clock: SchedulerClock, row: ModelFam
     if clock.skip is not None and clock.gain is not None:
         return PreconditionedReading(*shared, sign=sign, skip=clock.skip, gain=clock.gain)
     return Reading(*shared, sign=sign)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The network inside what torch.compile, data parallelism, a bound method or a partial make of it."""
+    inside = {kind.__name__: _INSIDE[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in _INSIDE}
+    if not inside or (isinstance(model, MethodType) and model.__name__ not in ("forward", "__call__")):
+        return model
+    return _unwrapped(getattr(model, next(iter(inside.values()))))
 
 
 def _family(model: Any) -> ModelFamily:
