@@ -92,7 +92,7 @@ _VIDEO = "image-to-video joins the image's latents by `beside`"
 FAMILIES = (
     ModelFamily(
         ("UNet1DModel", "UNet2DModel", "UNet2DConditionModel", "UNet3DConditionModel", "I2VGenXLUNet",
-         "Kandinsky3UNet", "AudioLDM2UNet2DConditionModel"),
+         "Kandinsky3UNet"),
         note="learned variance: the first C of 2 C channels; inpainting joins by `beside`",
     ),
     ModelFamily(("UNetControlNetXSModel",)),
