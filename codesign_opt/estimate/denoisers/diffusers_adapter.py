@@ -61,6 +61,13 @@ def from_diffusers(
     Raises:
         ValueError: a class of networks or a scheduler that is not known, by its name and with what to use instead;
             settings that contradict each other; a condition that the network needs and was not given.
+
+    >>> from types import SimpleNamespace
+    >>> class FlowMatchEulerDiscreteScheduler(SimpleNamespace): ...  # that of diffusers, where it is installed
+    >>> scheduler = FlowMatchEulerDiscreteScheduler(config=SimpleNamespace(num_train_timesteps=1000))
+    >>> still = from_diffusers(lambda x, timestep: (0 * x,), scheduler)
+    >>> still(torch.full((1, 2), 4.0), 3.0).tolist()  # no velocity: the state x / (1 + sigma) is clean
+    [[1.0, 1.0]]
     """
     clock, network = scheduler_clock(scheduler), _unwrapped(model)
     row = _family(network) if family is None else family
