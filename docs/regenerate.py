@@ -86,7 +86,6 @@ def families_table() -> str:
     for row in FAMILIES:
         classes = ", ".join(f"`{name}`" for name in row.classes)
         found = [getattr(diffusers, name) for name in row.classes]
-        found = [kind for kind in found if kind.__module__.startswith("diffusers.models.")]  # others need transformers
         places = sorted({list(inspect.signature(kind.forward).parameters).index(row.time) for kind in found})
         names = " = ".join(f"`{name}`" for name in (row.time, *row.also))
         told = CLOCKS[row.clock] + (f" {row.offset:+g}".replace("-", "- ") if row.offset else "")

@@ -116,6 +116,8 @@ def choice(value: Any, name: str, options: Iterable[str]) -> str:
 
 def _array(value: Any, name: str, ndim: int, hint: str) -> Array:
     try:
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # the one kind of tensor that numpy does not know
+            value = value.detach().cpu().double()
         raw = np.asarray(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} is not a rectangular array of numbers.{_space(hint)}") from None

@@ -102,6 +102,7 @@ def network(
     sampled = work.measured()
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
+    said = [*said, *(f"denoiser: {note}" for note in work.denoiser.notes)]  # what its adapter found out
     record = {**work.provenance(sampled), **learned.provenance(), "denoiser_check": said}
     return EstimatedModel(
         work.nodes,

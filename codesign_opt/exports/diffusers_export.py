@@ -171,7 +171,9 @@ class DiffusersExport:
         return "\n".join([*lines, *shown, *(f"  note: {note}" for note in self.notes)])
 
 
-def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip: bool = False) -> DiffusersExport:
+def for_diffusers(
+    sigmas: Any, scheduler: Any, *, mu: float | None = None, clip: bool = False, outside: bool = False
+) -> DiffusersExport:
     """The levels for one scheduler of diffusers, checked on a copy of it; the scheduler stays as it is.
 
     Args:
@@ -179,6 +181,7 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
         scheduler: the scheduler object, or an equal one.
         mu: the dynamic shift that the pipeline will compute, for flow schedulers with use_dynamic_shifting.
         clip: move levels outside the network's range to its ends, instead of refusing them.
+        outside: keep them where the scheduler takes any sigma: the network is told a time at its end there.
 
     Raises:
         ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
@@ -195,7 +198,7 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
         raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
     if mu is not None and rule_for(scheduler) and not is_flow(scheduler):
         raise ValueError(f"export.mu is {mu:g}, but {type(scheduler).__name__} has no dynamic shift; leave it out.")
-    inside = inside_range(wanted, scheduler, clip)
+    inside = wanted if outside else inside_range(wanted, scheduler, clip)
     kept = np.append(True, np.diff(inside) != 0)
     rule = rule_for(scheduler) or tried
     draft = rule(inside[kept], scheduler, mu)
@@ -217,17 +220,21 @@ def for_diffusers(sigmas: Any, scheduler: Any, *, mu: float | None = None, clip:
 
 
 def _diffusers(
-    levels: PlannedLevels, scheduler: Any = None, mu: float | None = None, clip: bool = False
+    levels: PlannedLevels,
+    scheduler: Any = None,
+    mu: float | None = None,
+    clip: bool = False,
+    outside: bool = False,
 ) -> tuple[DiffusersExport, str]:
     """Of the target "diffusers"; its file is JSON."""
     if scheduler is None:
         raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
-    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip)
+    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside)
     value = value.noted(_other_sampler(levels.sampler, value.sampler))
     return value, value.json()
 
 
-add_target(Target("diffusers", ("scheduler", "mu", "clip"), _diffusers))
+add_target(Target("diffusers", ("scheduler", "mu", "clip", "outside"), _diffusers))
 
 
 def _other_sampler(planned: Mapping[str, Any], taken: str | None) -> str | None:

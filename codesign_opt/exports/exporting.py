@@ -29,7 +29,7 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         options: those of the target; an option of another target may be None or False.
             flow: for "k-diffusion" and "comfyui": give flow-matching times t = sigma / (1 + sigma), which
                 k-diffusion's descendants and ComfyUI call sigmas for flow models (SD3, Flux).
-            mu, clip: for "diffusers": see `for_diffusers`.
+            mu, clip, outside: for "diffusers": see `for_diffusers`.
 
     Returns:
         See above; numbers of "k-diffusion" and "comfyui" are in the units that those programs call sigma.

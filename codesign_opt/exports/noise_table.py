@@ -9,7 +9,10 @@ import numpy as np
 
 from ..basics.checks import Array, Indices, choice, number, vector
 
-__all__ = ["FlowShift", "NoiseTable", "flow_time", "sigma_of_flow_time"]
+__all__ = ["FlowShift", "NoiseTable", "flow_time", "pure_noise", "sigma_of_flow_time"]
+
+_STANDS_FOR_ZERO = 2.0**-24  # the last alphas_cumprod of schedulers that need a number for zero terminal SNR
+_ALMOST = 2e-6  # 1 - t of a flow's first time that stands for 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +21,7 @@ class NoiseTable:
 
     Args:
         sigmas: (T,) strictly ascending noise levels sigma_t / s_t of the timesteps 0 … T - 1.
+        endless: whether a timestep T follows that is pure noise, sigma infinite (zero-terminal-SNR tables).
 
     Raises:
         ValueError: the table does not ascend or is not positive and finite.
@@ -28,6 +32,7 @@ class NoiseTable:
     """
 
     sigmas: Array
+    endless: bool = False
 
     def __post_init__(self) -> None:
         found = vector(self.sigmas, "NoiseTable.sigmas", minimum_length=2, positive=True, ascending=True)
@@ -35,12 +40,17 @@ class NoiseTable:
 
     @classmethod
     def of(cls, scheduler: Any) -> NoiseTable | None:
-        """The table of a scheduler with alphas_cumprod, computed as the scheduler does; None where it has none."""
+        """The table of a scheduler with alphas_cumprod, computed as the scheduler does; None where it has none.
+
+        A last entry of pure noise is none of its levels: 0, or 2^-24 where the scheduler needs a number there.
+        """
         kept = getattr(scheduler, "alphas_cumprod", None)
         if kept is None:
             return None
-        share = np.asarray(kept.detach().cpu() if hasattr(kept, "detach") else kept, dtype=np.float64)
-        return cls(np.sqrt((1.0 - share) / share))
+        share = np.asarray(kept.detach().cpu().double() if hasattr(kept, "detach") else kept, dtype=np.float64)
+        pure = bool(share[-1] == 0 or abs(share[-1] / _STANDS_FOR_ZERO - 1) < 1e-3)
+        finite = share[:-1] if pure else share
+        return cls(np.sqrt((1.0 - finite) / finite), pure)
 
     @property
     def lowest(self) -> float:
@@ -51,6 +61,11 @@ class NoiseTable:
     def highest(self) -> float:
         """sigma of the last timestep."""
         return float(self.sigmas[-1])
+
+    def level(self, timestep: Any) -> Array:
+        """sigma at whole timesteps, infinite at that of pure noise; timesteps outside go to the ends."""
+        known = np.append(self.sigmas, np.inf) if self.endless else self.sigmas
+        return np.asarray(known[np.clip(timestep, 0, known.size - 1)])
 
     def sigma(self, timestep: Any, scale: str = "log") -> Array:
         """sigma at fractional timesteps, interpolated in log sigma ("log") or in sigma ("linear")."""
@@ -90,6 +105,16 @@ def sigma_of_flow_time(time: Any) -> Any:
     with np.errstate(divide="ignore"):
         found = np.asarray(time, dtype=np.float64) / (1.0 - np.asarray(time, dtype=np.float64))
     return float(found) if found.ndim == 0 else found
+
+
+def pure_noise(sigma: Array, *, flow: bool, patched: bool) -> Array:
+    """Levels with those that stand for pure noise made infinite: a flow's t = 1 - 1e-6, or 4096 of a table's 2^-24.
+
+    >>> pure_noise(np.array([999_999.0, 3.0]), flow=True, patched=False).tolist()
+    [inf, 3.0]
+    """
+    highest = 1.0 / _ALMOST if flow else 0.999 * _STANDS_FOR_ZERO**-0.5 if patched else np.inf
+    return np.where(np.asarray(sigma) > highest, np.inf, sigma)
 
 
 @dataclass(frozen=True)

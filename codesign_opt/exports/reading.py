@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..basics.checks import Array, number
 from ..ingredients.grids import check_grid
 from .noise_table import sigma_of_flow_time
 from .schedule_files import read_file
-from .scheduler_reading import is_scheduler, noise_levels
+from .scheduler_reading import is_scheduler, noise_levels, told_alike
 
 __all__ = ["read_schedule"]
 
@@ -33,6 +34,9 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
     Returns:
         (K+1,) strictly descending noise levels; a last 0 is a step to zero noise.
 
+    Warns:
+        UserWarning: a scheduler that tells the network one timestep at several levels, with the levels.
+
     Raises:
         ValueError: a truncated file, NaN, ascending levels, a scheduler whose set_timesteps was not called.
         OSError: the file cannot be read.
@@ -46,6 +50,8 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
     if is_scheduler(source):
         name = f"the schedule of {type(source).__name__}"
         levels = noise_levels(source)
+        if note := told_alike(source):
+            warnings.warn(note, stacklevel=2)
     elif isinstance(source, (str, PathLike)):
         name = str(source)
         levels = _times(read_file(Path(source)), name) if flow else read_file(Path(source))
@@ -64,7 +70,7 @@ def _listed(source: Any) -> Array:
     if source is None:
         raise ValueError("the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget.")
     try:
-        levels = np.asarray(source.detach().cpu() if hasattr(source, "detach") else source, dtype=np.float64)
+        levels = np.asarray(source.detach().cpu().double() if hasattr(source, "detach") else source, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
             f"the schedule is {type(source).__name__}; give a scheduler, a list or tensor of noise levels, or a path."

@@ -7,12 +7,26 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from .noise_table import NoiseTable, sigma_of_flow_time
+from .noise_table import NoiseTable, pure_noise, sigma_of_flow_time
 
-__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting"]
+__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting", "told_alike"]
 
 # Classes without a list `sigmas` whose last step does not go to zero noise; the level is a function of the table.
 _ENDS_ABOVE_ZERO = ("TCDScheduler",)
+
+# Classes that step down by num_train_timesteps // steps timesteps, wherever their next listed timestep lies.
+_EVEN_STEPS = (
+    "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler",
+)  # fmt: skip
+
+# Classes whose lists of levels are not what is run.
+_NOT_RUN = {
+    "DDIMInverseScheduler": "goes from data to noise; read the scheduler that samples",
+    "DPMSolverMultistepInverseScheduler": "goes from data to noise; read the scheduler that samples",
+    "RePaintScheduler": "goes up and down between its levels",
+    "ScoreSdeVeScheduler": "takes Langevin steps at every level between its own",
+    "PiflowScheduler": "moves along a policy between its levels, not by steps from one to the next",
+}
 
 
 def is_scheduler(value: Any) -> bool:
@@ -45,26 +59,88 @@ def noise_levels(scheduler: Any) -> Array:
     Repeated nodes (Heun's and KDPM2's second stages, a final sigma_min at the last node) count once. A flow
     time t becomes t / (1 - t), which is infinite for a first node at t = 1.
 
-    DDIM's own step goes down by num_train_timesteps // steps timesteps, which is the next node for "leading"
-    spacing and within one timestep of it for others; the nodes are its timesteps.
+    Pure noise is infinite however it is written: t = 1 - 1e-6 of a flow, the 4096 that stands for a table's zero
+    terminal SNR. A schedule that begins later (`set_begin_index`, image to image) begins there. DDIM's own step goes
+    down by num_train_timesteps // steps timesteps, which is the next node for "leading" spacing and within one
+    timestep of it for "trailing"; the nodes are its timesteps.
 
     Raises:
-        ValueError: set_timesteps has not been called, or the scheduler has neither `sigmas` nor `alphas_cumprod`.
+        ValueError: set_timesteps has not been called, the scheduler has neither `sigmas` nor `alphas_cumprod`, or its
+            steps are not those between the levels that it lists.
     """
     name = type(scheduler).__name__
+    _check_run(scheduler, name)
     _check_set(scheduler, name)
     table = NoiseTable.of(scheduler)
     listed = getattr(scheduler, "sigmas", None)
     if listed is not None and len(listed) > 1:
         levels = _plain(listed)
-        if is_flow(scheduler):
+        flow = is_flow(scheduler) and bool(levels.max() <= 1.0 + 1e-6)  # Cosmos 2 lists noise levels, from 80 down
+        if flow:
             levels = sigma_of_flow_time(1.0 - levels if setting(scheduler, "invert_sigmas", False) else levels)
+        patched = bool(setting(scheduler, "rescale_betas_zero_snr", False))
+        levels = pure_noise(levels, flow=flow, patched=patched)
+        levels = levels[_begin(scheduler) :]
     elif table is not None:
         steps = np.rint(_plain(scheduler.timesteps)).astype(int)
-        levels = np.append(table.sigmas[np.clip(steps, 0, table.sigmas.size - 1)], _last(scheduler, table, steps))
+        _check_even(scheduler, steps, name)
+        levels = np.append(table.level(steps), _last(scheduler, table, steps))[_begin(scheduler) :]
     else:
         raise ValueError(f"{name} has neither `sigmas` nor `alphas_cumprod`; give its noise levels as a list.")
     return levels[np.append(True, np.diff(levels) != 0)]
+
+
+def told_alike(scheduler: Any) -> str:
+    """A note where levels apart by more than 5 % are told the same timestep; empty where none are.
+
+    Some schedulers round the timesteps of levels that they choose by a formula (`use_karras_sigmas`), so that the
+    network takes several for one.
+    """
+    listed, begin = getattr(scheduler, "sigmas", None), _begin(scheduler)
+    if listed is None or is_flow(scheduler):
+        return ""
+    steps, levels = _plain(scheduler.timesteps)[begin:], _plain(listed)[begin:]
+    found = []
+    for step in dict.fromkeys(steps.tolist()):
+        same = levels[: steps.size][steps == step]
+        if same.size > 1 and same.min() > 0 and same.max() > 1.05 * same.min():
+            found.append(f"{step:g} at {same.size} levels from {same.max():.4g} to {same.min():.4g}")
+    if not found:
+        return ""
+    name = type(scheduler).__name__
+    return f"{name} tells the network the same timestep at several levels: {'; '.join(found)}."
+
+
+def _begin(scheduler: Any) -> int:
+    """Where the schedule begins: the index of an image-to-image pipeline, among its timesteps."""
+    return int(getattr(scheduler, "begin_index", None) or 0)
+
+
+def _check_run(scheduler: Any, name: str) -> None:
+    for kind in class_names(scheduler):
+        if kind in _NOT_RUN:
+            raise ValueError(f"{name} {_NOT_RUN[kind]}: its list of levels is not what it runs.")
+    if "PNDMScheduler" in class_names(scheduler) and not setting(scheduler, "skip_prk_steps", False):
+        raise ValueError(
+            f"{name} begins with Runge-Kutta steps, whose halves it lists as levels; use "
+            f"{name}.from_config(scheduler.config, skip_prk_steps=True)."
+        )
+
+
+def _check_even(scheduler: Any, steps: Any, name: str) -> None:
+    """Refuses timesteps that the scheduler does not step between: evenly spaced steps on another spacing."""
+    count = getattr(scheduler, "num_inference_steps", None)
+    if not count or not set(_EVEN_STEPS) & set(class_names(scheduler)):
+        return
+    stride = int(setting(scheduler, "num_train_timesteps")) // int(count)
+    gaps = -np.diff(steps)
+    off = np.abs(gaps[gaps > 0] - stride)
+    if off.size and off.max() > 1:
+        raise ValueError(
+            f"{name} steps down by {stride} timesteps, but lists timesteps up to {int(off.max()) + stride} apart "
+            f"(timestep_spacing={setting(scheduler, 'timestep_spacing')!r}): it does not step between the levels that "
+            "it lists; use timestep_spacing='leading' or 'trailing', or EulerDiscreteScheduler."
+        )
 
 
 def _check_set(scheduler: Any, name: str) -> None:
@@ -82,7 +158,7 @@ def _last(scheduler: Any, table: NoiseTable, steps: Any) -> float:
         return table.lowest
     count = getattr(scheduler, "num_inference_steps", None)
     final = getattr(scheduler, "final_alpha_cumprod", None)
-    if any("DDIM" in name for name in class_names(scheduler)) and count and final is not None:
+    if set(_EVEN_STEPS) & set(class_names(scheduler)) and count and final is not None:
         before = int(steps[-1]) - int(setting(scheduler, "num_train_timesteps")) // int(count)
         share = float(final)
         return float(table.sigmas[before]) if before >= 0 else float(np.sqrt((1.0 - share) / share))
@@ -91,4 +167,4 @@ def _last(scheduler: Any, table: NoiseTable, steps: Any) -> float:
 
 def _plain(values: Any) -> Array:
     """A tensor on any device, or a list, as float64."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)

@@ -1,5 +1,6 @@
 """from_diffusers where users meet it: conditions, explicit rows, refusals by name, half precision, pipelines' loops."""
 
+import functools
 import os
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate import DenoiserError, ModelFamily, check_denoiser, from_diffusers, from_edm, from_prediction
 from tests.helpers.schedulers import OWN_WARNINGS, diffusers
-from tests.helpers.tiny_networks import TINY
+from tests.helpers.tiny_networks import TINY, TRAINED_WITH
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 pytestmark = [pytest.mark.filterwarnings(words) for words in OWN_WARNINGS]
@@ -49,6 +50,8 @@ def test_the_check_names_a_wrong_unit_of_a_network_that_is_told_shares():
     assert check_denoiser(from_diffusers(velocity, flow()), data).cause == (
         "the network wants times from 0 to 1 and is told 0 to 1000"
     )
+    few = from_diffusers(velocity, flow(num_train_timesteps=250))
+    assert check_denoiser(few, data).cause == "the network wants times from 0 to 1 and is told 0 to 250"
     row = ModelFamily(time="timestep", clock="unit")
     assert check_denoiser(from_diffusers(velocity, flow(), family=row), data).verdict == "right"
     back = from_diffusers(
@@ -57,11 +60,45 @@ def test_the_check_names_a_wrong_unit_of_a_network_that_is_told_shares():
     assert check_denoiser(back, data).verdict == "right"
 
 
+def test_the_check_names_the_wrong_prediction_of_an_edm_scheduler():
+    lam = torch.linspace(0.2, 3.0, 6)
+
+    def inner(state, timestep):
+        sigma = torch.exp(4 * timestep)[:, None]
+        x = state * (sigma**2 + 0.25).sqrt()
+        rest = lam / (lam + sigma**2) * x - 0.25 / (sigma**2 + 0.25) * x
+        return rest * (sigma**2 + 0.25).sqrt() / (0.5 * sigma)
+
+    data = torch.randn(256, 6, generator=torch.Generator().manual_seed(1)) * lam.sqrt()
+    right = from_diffusers(inner, diffusers.EDMEulerScheduler())
+    assert check_denoiser(right, data).verdict == "right"
+    found = check_denoiser(from_diffusers(inner, diffusers.EDMEulerScheduler(prediction_type="v_prediction")), data)
+    assert found.cause == "the network predicts the opposite sign of F of EDM's preconditioning"
+    noise = from_diffusers(lambda x, timestep: -inner(x, timestep), diffusers.EDMEulerScheduler())
+    assert not check_denoiser(noise, data).passed
+
+
 def test_a_learned_variance_is_left_out_and_said():
     denoiser = from_diffusers(built("UNet2DModel"), diffusers.DDPMScheduler(variance_type="learned_range"))
     with torch.no_grad():
         assert denoiser(torch.randn(2, 3, 8, 8), 0.5).shape == (2, 3, 8, 8)
     assert denoiser.notes == ["the first 3 of 6 channels count, the others are a learned variance"]
+
+
+def test_what_the_adapter_found_out_stands_with_the_check():
+    """Noise of N(0, 1) data, beside a variance."""
+
+    def noise(state, timestep):
+        kept = table.alphas_cumprod[timestep.round().long()][:, None]
+        return torch.cat([(1 - kept).sqrt() * state, state], 1)
+
+    table = diffusers.DDIMScheduler()
+    data = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    few = co.estimate.Measurement(levels=6, draws=32, fine_steps=24, evaluations=1_500)
+    process = co.EDM(sigma_min=0.05, sigma_max=20.0)
+    model = co.estimate.network(from_diffusers(noise, table), data, process=process, measurement=few)
+    said = "denoiser: the first 6 of 12 channels count, the others are a learned variance"
+    assert said in model.provenance["denoiser_check"]
 
 
 @torch.no_grad()
@@ -102,6 +139,17 @@ def test_cosmos_is_told_the_time_of_an_edm_scheduler_as_it_is_and_flux_is_refuse
         ValueError, match="FluxTransformer2DModel is told a share of a range of times, but EDMEulerScheduler"
     ):
         from_diffusers(built("FluxTransformer2DModel"), scheduler, **TINY["FluxTransformer2DModel"][2])
+
+
+@torch.no_grad()
+def test_cosmos_2_is_read_as_its_pipeline_preconditions():
+    name, sigma = "CosmosTransformer3DModel", 3.0
+    net, text = built(name), TINY[name][2]["encoder_hidden_states"].repeat(2, 1, 1)
+    x = 3 * torch.randn(2, *TINY[name][1], generator=torch.Generator().manual_seed(0))
+    share = sigma / (1 + sigma)
+    out = net((1 - share) * x, timestep=torch.full((2,), share), encoder_hidden_states=text).sample
+    denoiser = from_diffusers(net, flow(use_karras_sigmas=True), **TINY[name][2])
+    torch.testing.assert_close(denoiser(x, sigma), (1 - share) * x - share * out, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -162,6 +210,18 @@ def test_a_subclass_is_called_like_its_parent_and_a_new_class_is_refused():
     ):
         from_diffusers(new, flow())
     assert from_diffusers(new, flow(), family=ModelFamily(time="when"))(torch.ones(2, 3), 1.0).shape == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch.compile itself
+@torch.no_grad()
+def test_wrapped_networks_are_known_by_what_is_inside():
+    name = "FluxTransformer2DModel"
+    net, condition, x = built(name), TINY[name][2], torch.ones(2, *TINY[name][1])
+    expected = from_diffusers(net, flow(), **condition)(x, 1.0)
+    wrapped = torch.nn.DataParallel(net), net.forward, functools.partial(net, joint_attention_kwargs=None)
+    for one in wrapped:
+        torch.testing.assert_close(from_diffusers(one, flow(), **condition)(x, 1.0), expected)
+    assert from_diffusers(torch.compile(net), flow(), **condition).reading.top == 1.0
 
 
 @pytest.mark.parametrize(
@@ -248,13 +308,23 @@ def test_a_function_around_a_half_network_is_told_to_cast():
     "name", list(TINY) if FULL else ["UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"]
 )
 def test_a_half_network_answers_as_the_full_one_to_its_rounding(name):
-    scheduler = flow(invert_sigmas=name in ("MochiTransformer3DModel", "OmniGenTransformer2DModel"))
+    scheduler = flow(**TRAINED_WITH.get(name, {}))
     if name == "StableCascadeUNet":
         scheduler = diffusers.DDPMWuerstchenScheduler()
     condition = TINY[name][2]
     x = torch.randn(2, *TINY[name][1], generator=torch.Generator().manual_seed(0))
     exact = from_diffusers(built(name), scheduler, **condition)(x, 0.8)
-    keep = ("ids", "pos", "rotary", "guidance", "sizes", "size", "coords", "indices")  # as their pipelines do
+    keep = (
+        "ids",
+        "_pos",
+        "position",
+        "rotary",
+        "guidance",
+        "sizes",
+        "size",
+        "coords",
+        "indices",
+    )  # as their pipelines do
 
     def halved(key, value):
         if isinstance(value, list):
@@ -263,5 +333,11 @@ def test_a_half_network_answers_as_the_full_one_to_its_rounding(name):
         return value.to(torch.bfloat16) if cast else value
 
     net = built(name).to(torch.bfloat16)
+    for words in getattr(net, "_keep_in_fp32_modules", None) or ():  # as from_pretrained does
+        for label, module in net.named_modules():
+            if words in label.split("."):
+                module.float()
     found = from_diffusers(net, scheduler, **{key: halved(key, value) for key, value in condition.items()})(x, 0.8)
-    assert float((found - exact).norm() / exact.norm()) < 0.05
+    rounds_its_time = name in ("StableCascadeUNet", "Flux3Transformer2DModel", "ChromaTransformer2DModel",
+                               "NucleusMoEImageTransformer2DModel")  # fmt: skip
+    assert float((found - exact).norm() / exact.norm()) < (0.25 if rounds_its_time else 0.05)

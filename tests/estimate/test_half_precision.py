@@ -107,3 +107,10 @@ def test_a_plan_for_a_bfloat16_network_is_that_of_the_full_one(data):
     plans = [co.codesign(measured(kind, data, **many), **options) for kind in (torch.float32, torch.bfloat16)]
     full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
     np.testing.assert_allclose(half, full, atol=0.01 * (full.max() - full.min()))
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_schedules_in_half_precision_are_read_as_their_numbers(half):
+    given = torch.tensor([14.0, 2.5, 0.25, 0.0]).to(half)
+    np.testing.assert_array_equal(co.read_schedule(given), [14.0, 2.5, 0.25, 0.0])
+    np.testing.assert_array_equal(co.Spectrum.from_eigenvalues(given[1:3]).eigenvalues, [2.5, 0.25])

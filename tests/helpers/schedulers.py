@@ -14,6 +14,7 @@ CONVERSIONS = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  #
 OWN_WARNINGS = (
     "ignore:__array:DeprecationWarning", "ignore::FutureWarning", "ignore:In CPU autocast",
     "ignore:Initializing zero-element",
+    "ignore:Mismatch dtype between input",
 )  # fmt: skip
 
 GRID = co.edm_grid(8, 0.05, 12.0)

@@ -63,6 +63,17 @@ VIDEO = (4, 2, 8, 8)
 FLUX_TEXT = text(6, 32, **IDS)
 LONGCAT = {"dit_dim": 64, "dit_depth": 1, "dit_heads": 4, "dit_text_dim": 32, "latent_dim": 8, "text_conv": False}
 
+# settings of the scheduler that a class is trained with, where they are not the usual
+BACKWARDS = {"invert_sigmas": True}
+TRAINED_WITH = {
+    "MochiTransformer3DModel": BACKWARDS,
+    "LongCatAudioDiTTransformer": BACKWARDS,
+    "OmniGenTransformer2DModel": {**BACKWARDS, "num_train_timesteps": 1},
+    "MiniMaxMusic3Transformer1DModel": {**BACKWARDS, "num_train_timesteps": 1},
+    "AceStepTransformer1DModel": {"num_train_timesteps": 1},
+    "StableAudio3DiTModel": {"num_train_timesteps": 1},
+}
+
 # class: settings, state, conditions, told, sign
 TINY = {
     "UNet1DModel": (
@@ -220,7 +231,7 @@ TINY = {
          "rope_scaling": {"long_factor": [1, 2], "short_factor": [1, 2]}},
         (4, 8, 8),
         {"input_ids": torch.tensor([[1, 2, 3, 4]]), "input_img_latents": [], "input_image_sizes": {},
-         "attention_mask": torch.ones(1, 21, 21), "position_ids": torch.arange(21)[None]}, T, 1),
+         "attention_mask": torch.ones(1, 21, 21), "position_ids": torch.arange(21)[None]}, UNIT, 1),
     "HunyuanVideoTransformer3DModel": (
         {**HUNYUAN, "attention_head_dim": 10, "num_single_layers": 1, "guidance_embeds": True,
          "pooled_projection_dim": 8,

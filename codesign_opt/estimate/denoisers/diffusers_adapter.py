@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 import torch
 
 from ...exports.scheduler_reading import class_names
-from ..draws.precision import network_dtype, of_dtype
+from ..draws.precision import full, network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
 from .model_families import REFUSED, ModelFamily, family_of, own_family
 from .reading import PreconditionedReading, Reading
@@ -20,6 +21,13 @@ __all__ = ["from_diffusers"]
 _EXPLICIT = (
     "Wrap it in a function of (x, t) and say what it predicts: from_prediction, from_edm, or family=ModelFamily(…)."
 )
+
+
+# where wrappers that change nothing keep the network
+_INSIDE = {
+    "OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "module", "partial": "func", "method": "__self__",
+}  # fmt: skip
 
 
 def from_diffusers(
@@ -53,14 +61,21 @@ def from_diffusers(
     Raises:
         ValueError: a class of networks or a scheduler that is not known, by its name and with what to use instead;
             settings that contradict each other; a condition that the network needs and was not given.
+
+    >>> from types import SimpleNamespace
+    >>> class FlowMatchEulerDiscreteScheduler(SimpleNamespace): ...  # that of diffusers, where it is installed
+    >>> scheduler = FlowMatchEulerDiscreteScheduler(config=SimpleNamespace(num_train_timesteps=1000))
+    >>> still = from_diffusers(lambda x, timestep: (0 * x,), scheduler)
+    >>> still(torch.full((1, 2), 4.0), 3.0).tolist()  # no velocity: the state x / (1 + sigma) is clean
+    [[1.0, 1.0]]
     """
-    clock = scheduler_clock(scheduler)
-    row = _family(model) if family is None else family
+    clock, network = scheduler_clock(scheduler), _unwrapped(model)
+    row = _family(network) if family is None else family
     if family is None:
-        _check_pair(model, scheduler, clock, row)
-    _check_conditions(model, row, condition)
+        _check_pair(network, scheduler, clock, row)
+    _check_conditions(network, row, condition)
     call = NetworkCall(model, row, condition, beside)
-    result = Denoiser(_reading(model, call, clock, row), name=type(model).__name__)
+    result = Denoiser(_reading(network, call, clock, row), name=type(network).__name__)
     result.reading = result.function  # type: ignore[assignment]
     result.sigma_range = clock.sigma_range
     call.notes = result.notes
@@ -83,6 +98,14 @@ def _reading(model: Any, call: NetworkCall, clock: SchedulerClock, row: ModelFam
     if clock.skip is not None and clock.gain is not None:
         return PreconditionedReading(*shared, sign=sign, skip=clock.skip, gain=clock.gain)
     return Reading(*shared, sign=sign)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The network inside what torch.compile, data parallelism, a bound method or a partial make of it."""
+    inside = {kind.__name__: _INSIDE[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in _INSIDE}
+    if not inside or (isinstance(model, MethodType) and model.__name__ not in ("forward", "__call__")):
+        return model
+    return _unwrapped(getattr(model, next(iter(inside.values()))))
 
 
 def _family(model: Any) -> ModelFamily:
@@ -165,6 +188,7 @@ class NetworkCall:
     condition: dict[str, Any]
     beside: torch.Tensor | None = None
     notes: list[str] = field(default_factory=list)
+    rounded: bool = False  # times in half precision, where the network takes no others
 
     def __call__(self, state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Its answer at (N, *shape) states and (N,) times, in the states' shape and dtype."""
@@ -173,10 +197,22 @@ class NetworkCall:
         frames = x.shape[row.frame_times] if row.frame_times is not None else 1
         time = t if row.frame_times is None else t[:, None].expand(-1, frames)
         keywords = {name: self._fit(name, value, count, state) for name, value in self.condition.items()}
-        keywords |= dict.fromkeys((row.time, *row.also), time) if row.time else {}
         given = self._given(x, keywords)
-        out = self.model(given, **keywords) if row.time else self.model(given, time, **keywords)
+        try:
+            out = self._told(given, time.to(dtype) if self.rounded else time, keywords)
+        except RuntimeError as error:
+            if self.rounded or full(x).dtype == dtype or "dtype" not in str(error):
+                raise
+            out = self._told(given, time.to(dtype), keywords)
+            self.rounded = True
+            self.notes.append(f"times are told in {dtype}: the network takes no others")
         return self._answer(out, state).to(state.dtype)
+
+    def _told(self, given: Any, time: torch.Tensor, keywords: dict[str, Any]) -> Any:
+        """The network's own result, its time by name where the family knows it."""
+        if not self.row.time:
+            return self.model(given, time, **keywords)
+        return self.model(given, **keywords, **dict.fromkeys((self.row.time, *self.row.also), time))
 
     def _given(self, x: torch.Tensor, keywords: dict[str, Any]) -> Any:
         if self.beside is not None:

@@ -49,12 +49,13 @@ def other_outputs(reading: Reading) -> Iterator[Mistake]:
     >>> [m.said for m in other_outputs(Reading(lambda x, t: x))][:2]
     ['the network predicts epsilon, not x0', 'the network predicts v, not x0']
     """
+    told = "F of EDM's preconditioning" if reading.prediction == "preconditioned" else reading.prediction
     if reading.prediction != "x0":
-        said = f"the network predicts the opposite sign of {reading.prediction}"
+        said = f"the network predicts the opposite sign of {told}"
         yield Mistake(said, replace(reading, sign=-reading.sign))
     for prediction in PREDICTIONS:
         if prediction != reading.prediction:
-            said = f"the network predicts {prediction}, not {reading.prediction}"
+            said = f"the network predicts {prediction}, not {told}"
             yield Mistake(said, replace(reading, prediction=prediction))
 
 
@@ -74,7 +75,7 @@ def _told_inputs(reading: Reading) -> Iterator[Mistake]:
     """For a network with its time by an adapter: units, direction, another quantity, and the state."""
     top, time = reading.top, reading.time
     if top is not None:
-        other = 1001.0 - top  # 1 and 1000
+        other = 1000.0 if top == 1.0 else 1.0
         of = f"times from 0 to {other:g} and is told 0 to {top:g}"
         unit = _timed(reading, lambda s: other / top * time(s))
         yield Mistake(f"the network wants {of}", unit, time=True)

@@ -86,12 +86,13 @@ class ModelFamily:
 
 
 _EDIT = "edits join the image's tokens by `beside`"
+_BACKWARDS = "a scheduler with invert_sigmas=True: times run backwards, the velocity is x0 - z"
 _VIDEO = "image-to-video joins the image's latents by `beside`"
 
 FAMILIES = (
     ModelFamily(
         ("UNet1DModel", "UNet2DModel", "UNet2DConditionModel", "UNet3DConditionModel", "I2VGenXLUNet",
-         "Kandinsky3UNet", "AudioLDM2UNet2DConditionModel"),
+         "Kandinsky3UNet"),
         note="learned variance: the first C of 2 C channels; inpainting joins by `beside`",
     ),
     ModelFamily(("UNetControlNetXSModel",)),
@@ -112,8 +113,9 @@ FAMILIES = (
     ModelFamily(("SanaTransformer2DModel",), scaled_by="timestep_scale",
                 note="with SCMScheduler: t / (1 + t) of tan, data not times sigma_data"),
     ModelFamily(("LTXVideoTransformer3DModel",), channels=-1, note="states are packed tokens (N, L, C)"),
-    ModelFamily(("MochiTransformer3DModel", "OmniGenTransformer2DModel"), inverted=True,
-                note="a scheduler with invert_sigmas=True: times run backwards, the velocity is x0 - z"),
+    ModelFamily(("MochiTransformer3DModel",), inverted=True, note=_BACKWARDS),
+    ModelFamily(("OmniGenTransformer2DModel", "LongCatAudioDiTTransformer", "MiniMaxMusic3Transformer1DModel"),
+                clock="unit", inverted=True, note=_BACKWARDS),
     ModelFamily(
         ("HunyuanVideoTransformer3DModel", "HunyuanVideoFramepackTransformer3DModel",
          "HunyuanVideo15Transformer3DModel", "HunyuanImageTransformer2DModel"),
@@ -142,8 +144,7 @@ FAMILIES = (
     ModelFamily(("QwenImage21Transformer2DModel",), clock="unit", form="last tokens",
                 note=f"states are packed tokens (N, L, C); {_EDIT}"),
     ModelFamily(("AuraFlowTransformer2DModel", "BriaFibo2Transformer2DModel", "PRXTransformer2DModel"), clock="unit"),
-    ModelFamily(("LongCatAudioDiTTransformer", "StableAudio3DiTModel", "MiniMaxMusic3Transformer1DModel"),
-                clock="unit"),
+    ModelFamily(("StableAudio3DiTModel",), clock="unit"),
     ModelFamily(("AceStepTransformer1DModel",), clock="unit", also=("timestep_r",)),
     ModelFamily(("CosmosTransformer3DModel",), clock="unit", sigma_times=True,
                 note="EDM schedulers: log(sigma) / 4 as it is; others: the flow time"),

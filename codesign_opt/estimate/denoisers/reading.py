@@ -66,7 +66,7 @@ class Reading:
         prediction: "x0", "epsilon", "v", "score" or "flow".
         time: (N,) noise levels to the times that the network is told, in float64.
         scale: (N,) noise levels to s: the network is given s x.
-        top: the time of pure noise where times run to 1 or 1000; None where they do not.
+        top: the time of pure noise where times are a share of it, such as 1 or 1000; None where they are not.
         factor, shift: the network's data are factor x0 + shift.
         sign: -1 where the network predicts the opposite.
 

@@ -21,14 +21,19 @@ def full(x: torch.Tensor) -> torch.Tensor:
 
 
 def network_dtype(network: Any, x: torch.Tensor) -> torch.dtype:
-    """The dtype of a module's floating parameters; that of the states where there are none, or no module.
+    """The dtype of most floating parameters of a module; that of the states where there are none, or no module.
+
+    Some layers of half precision networks stay in float32, such as embeddings of the time.
 
     >>> network_dtype(torch.nn.Linear(1, 1).to(torch.bfloat16), torch.ones(1)), network_dtype(len, torch.ones(1))
     (torch.bfloat16, torch.float32)
     """
     module = getattr(network, "__self__", network)  # a bound method of a module
-    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
-    return next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+    count: dict[torch.dtype, int] = {}
+    for p in module.parameters() if isinstance(module, torch.nn.Module) else ():
+        if p.is_floating_point():
+            count[p.dtype] = count.get(p.dtype, 0) + p.numel()
+    return max(count, key=lambda dtype: count[dtype]) if count else x.dtype
 
 
 def asked(network: Any, x: torch.Tensor, *rest: Any, **condition: Any) -> Any:
