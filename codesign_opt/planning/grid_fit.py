@@ -176,7 +176,8 @@ class GridFit:
         """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
         starts = [resized(found.sigmas, steps)]
         cheap = self.closed or not self.study.trains  # else a start costs examples that are worked out
-        if cheap and found.steps <= _DESCENDED and abs(steps - found.steps) <= (_ADDED if self.study.trains else 2 * _ADDED):
+        most = _ADDED if self.study.trains else 2 * _ADDED
+        if cheap and found.steps <= _DESCENDED and abs(steps - found.steps) <= most:
             starts.append(with_steps(found.sigmas, steps, self._totals(found, self._cost_of(found))))
         return starts
 
