@@ -174,7 +174,7 @@ class Reference:
         """
         half, values = replace(self, steps=self.steps // 2), {}
         count = min(chunks, self.draws.chunks)
-        ledger = self.ledger(folder, {"what": "accuracy"})
+        ledger = self.items_in(folder, {"what": "accuracy"})
 
         def gap(chunk: int) -> dict[str, Array]:
             return {"squares": squares(self.terminal_states(chunk) - half.terminal_states(chunk)).cpu().numpy()}
@@ -183,7 +183,7 @@ class Reference:
             values[chunk] = torch.as_tensor(ledger.item(f"chunk{chunk}", partial(gap, chunk))["squares"])
         return mean_of_draws(gathered(self.draws, values)[: self.draws.rows(count - 1).stop])
 
-    def ledger(self, folder: str | Path | None, question: Mapping[str, Any]) -> Ledger:
+    def items_in(self, folder: str | Path | None, question: Mapping[str, Any]) -> Ledger:
         """The folder of a measurement on this solution; refused where the denoiser there answered otherwise.
 
         A denoiser is known by its answers, not by its name: the same function may have another one.
@@ -208,7 +208,7 @@ class Reference:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that tell this solution from others; its denoiser is known by its answers, see `ledger`."""
+        """Plain values that tell this solution from others; its denoiser is known by its answers, see `items_in`."""
         return {
             "sampler": self.sampler.to_dict(),
             "draws": self.draws.describe(),

@@ -154,9 +154,9 @@ def descend_grid(
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
         raise ValueError("held_out has the seed and name of the descended draws; give it another name.")
     autograd = rules.autograd(reference)
-    question = {"what": "grid descent", "held_out": held_out.describe()}
+    question: dict[str, Any] = {"what": "grid descent", "held_out": held_out.describe()}
     question |= {"starts": [grid.tolist() for grid in grids], "objective": rules.objective, "free_stop": free_stop}
-    ledger = reference.ledger(folder, question | {"autograd": autograd})
+    ledger = reference.items_in(folder, question | {"autograd": autograd})
     runs = GridRuns(reference, reference.with_draws(held_out), ledger, autograd)
     runs.batches += runs.fine_cost()
     needed = runs.batches + sum(runs.cost(grid) + runs.other_cost(grid) for grid in grids)

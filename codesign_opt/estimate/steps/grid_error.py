@@ -76,7 +76,7 @@ def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | No
     0.0
     """
     grid = starting_at(sigmas, reference)
-    ledger = reference.ledger(folder, {"what": "grid error", "sigmas": grid.tolist()})
+    ledger = reference.items_in(folder, {"what": "grid error", "sigmas": grid.tolist()})
 
     def compute(chunk: int) -> dict[str, Array]:
         return {"errors": squares(residual(reference, grid, chunk, reference.terminal_states(chunk))).numpy()}

@@ -92,7 +92,7 @@ def sensitivity(
     choice(method, "method", ("pairs", "adjoint"))
     size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1)
     question = {"what": "sensitivity", "levels": wanted.tolist(), "method": method, "relative": size, "probes": count}
-    ledger = reference.ledger(folder, question | {"direction": "isotropic" if direction is None else "given"})
+    ledger = reference.items_in(folder, question | {"direction": "isotropic" if direction is None else "given"})
     if direction is not None and ledger.folder is not None:  # differences of two networks have few digits
         reference.check_same(Denoiser.of(direction), "direction", ledger.folder, most=_SAME_DIRECTION)
     work = _Work(reference, reference.path(wanted), direction, size, count, ledger)
