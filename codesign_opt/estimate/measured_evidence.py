@@ -87,7 +87,7 @@ def evidence(
         gaps        E |D(x_j, sigma_j) - D(x_i, sigma_i)|^2        (peers.DenoiserGaps)
         score cost  sigma^2 E |d score / d sigma|^2 at fixed x     (peers.ScoreCost), with score = (D - x) / sigma^2,
                     by differences over 10 % of sigma,
-                    one-sided at the ends of the range
+                    one-sided at the ends of what the network was trained on
 
     three calls of the denoiser for each level and `chunk` draws. The trajectories are Heun's on EDM's grid from
     N(0, sigma_max^2 I).
@@ -221,7 +221,7 @@ class _Work:
             noise = normal(self.seed, "evidence", chunk, number, shape=tuple(clean.shape), like=self.like)
             x, before = x + float(np.sqrt(sigma**2 - before**2)) * noise, float(sigma)
             found = self.denoiser(x, before)
-            slope = score_slope(self.denoiser, x, before, _NUDGE, (float(self.sigma[0]), float(self.sigma[-1])), found)
+            slope = score_slope(self.denoiser, x, before, _NUDGE, self.denoiser.sigma_range, found)
             costs.append(slope.flatten(1).square().sum(dim=1))
             errors.append((found - clean).double().flatten(1))
         away = torch.stack(errors, dim=1).cpu()  # (n, L, d), D - x0: small where D's differences are

@@ -83,7 +83,7 @@ def score_slope(
     """sigma d score / d sigma at a fixed point, by differences of second order that stay within `ends`.
 
     Central over sigma e^(+-half); where that leaves the range, (4 s_1 - 3 s_0 - s_2) / (2 h) at sigma e^(k h) inwards,
-    over as wide a stretch: its error is of the size of the central one's.
+    which has twice the error and, of rounding, three to four times.
 
     Args:
         half: half the width of the difference, in log sigma.
@@ -100,7 +100,7 @@ def score_slope(
         return (_score(denoiser, x, up) - _score(denoiser, x, down)) / (2 * np.sinh(half))
     inwards = -1 if high / sigma < sigma / low else 1
     room = np.log(sigma / low) if inwards < 0 else np.log(high / sigma)
-    step = min(half, float(room)) / 2
+    step = min(half, float(room) / 2)  # not narrower where there is room: rounding grows as 1 / step
     near, far = (_score(denoiser, x, float(np.clip(sigma * np.exp(inwards * k * step), low, high))) for k in (1, 2))
     here = _score(denoiser, x, sigma) if clean is None else _score_of(clean, x, sigma)
     return inwards * (4 * near - 3 * here - far) / (2 * step)

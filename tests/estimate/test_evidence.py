@@ -164,7 +164,7 @@ def test_a_network_with_a_range_is_asked_within_it_alone_and_the_cost_at_its_end
     sigma = found.score_cost.sigma
     truth = 4 * sigma**4 * 4 / (1 + sigma**2) ** 3
     error = found.provenance["standard_errors"]["score_cost"]
-    assert np.all(np.abs(found.score_cost.delta - truth) <= 3.5 * error + 5e-3 * truth)
+    assert np.all(np.abs(found.score_cost.delta - truth) <= 3.5 * error + 8e-3 * truth)
 
 
 def test_the_call_that_always_failed_runs():
