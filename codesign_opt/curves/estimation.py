@@ -33,9 +33,10 @@ def learning_curves(
     """Fit loss = L + kappa1 / m + kappa2 tau / beta on every noise level to logs of losses |D - x0|^2.
 
     Least squares over the windows of all runs, weighed by the examples in them, with L, kappa1, kappa2 >= 0
-    (docs/theory.md section 5). kappa1 follows from losses at several m, kappa2 from runs at several learning
-    rates. Where a log holds runs of averaged weights (column `averaged`) beside last iterates, kappa1 is taken
-    from the former and kappa2 from the latter. Losses before `LogReading.burn_in` of each run's examples are dropped.
+    (docs/theory.md section 5). kappa1 follows from losses at several m, averages over stretches of training or points
+    of validation (`LogReading.examples`), kappa2 from runs at several learning rates. Where a log holds runs of
+    averaged weights (column `averaged`) beside last iterates, kappa1 is taken from the former and kappa2 from the
+    latter. Losses before `LogReading.burn_in` of each run's examples are dropped.
     Learning-rate schedules and moving averages are beyond this model: a rate that varies after burn-in is
     refused, a column `ema` above 0 is noted.
 
@@ -100,6 +101,7 @@ class _Table:
         self.both = bool(self.averaged.any() and not self.averaged.all())
         dropped = sum(int((~k).sum()) for k in self.keep)
         self.notes = [f"{dropped} windows that begin in the first {burn_in:.0%} of their run were dropped as burn-in."]
+        self.notes += [note for w in windows for note in w.notes]
         self._remark(batch)
 
     def _stack(self, name: str) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer, number
 from ..ingredients.levels import Levels
+from ..ingredients.log_file import log_rows
 from ..ingredients.training_run import read_log
 
 __all__ = ["LOG_COLUMNS", "LevelStatistics"]
@@ -95,7 +96,8 @@ class LevelStatistics:
 
         Raises:
             ValueError: shapes that do not match; at the latest 32 batches later or on `save`, a noise level
-                that is not positive. Losses that are not finite are left out, with a warning.
+                that is not positive or a loss that is negative. Losses that are not finite are left out, with a
+                warning.
         """
         rate = self.learning_rate if learning_rate is None else _rate(learning_rate)
         self._pending.append((*_two_rows(sigma, loss), rate))
@@ -160,10 +162,10 @@ class LevelStatistics:
 
     def _flush(self) -> None:
         pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
-        self._pending = [item for item in pending if np.all(item[0] > 0)]  # a refused batch costs no other
-        if len(self._pending) < len(pending):
-            bad = next(sigma[~(sigma > 0)][0] for sigma, _, _ in pending if not np.all(sigma > 0))
-            raise ValueError(f"LevelStatistics.record: sigma is {bad:g}; a noise level must be > 0.")
+        refused = [_refused(sigma, loss) for sigma, loss, _ in pending]
+        self._pending = [item for item, said in zip(pending, refused, strict=True) if not said]  # it costs no other
+        if any(refused):
+            raise ValueError(f"LevelStatistics.record: {next(filter(None, refused))}")
         self._pending = []
         batches = []
         for levels, losses, rate in pending:
@@ -304,6 +306,15 @@ def _check_sizes(levels: int, losses: int) -> None:
         )
 
 
+def _refused(sigma: Array, loss: Array) -> str:
+    """What is wrong with a batch; nothing, if nothing is."""
+    if not np.all(sigma > 0):
+        return f"sigma is {sigma[~(sigma > 0)][0]:g}; a noise level must be > 0."
+    if np.any(loss < 0):
+        return f"loss is {loss[loss < 0][0]:g}; |D - x0|^2 is >= 0: record the loss itself, not its logarithm."
+    return ""
+
+
 def _on_host(sigma: Any, loss: Any) -> tuple[Array, Array]:
     if loss is not None:
         return sigma, loss
@@ -322,7 +333,7 @@ def _existing(path: Path) -> list[dict[str, Any]]:
             f"LevelStatistics: {path} has no column {absent[0]!r}; it was written otherwise, name another."
         )
     whole = ("start", "end", "level", "examples", "batch", "averaged")
-    names = _run_names(path)
+    names = [str(row["run"]) for _, row in log_rows(path)]  # as they were written: "01" is not "1"
     rows = []
     for i, name in enumerate(names):
         row: dict[str, Any] = {column: float(log[column][i]) for column in LOG_COLUMNS if column != "run"}
@@ -330,14 +341,6 @@ def _existing(path: Path) -> list[dict[str, Any]]:
         row |= {column: None for column in ("learning_rate", "variance") if math.isnan(row[column])}
         rows.append(row)
     return rows
-
-
-def _run_names(path: Path) -> list[str]:
-    """Names of the runs as they were written: "01" is not "1"."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix in (".jsonl", ".json"):
-        return [str(json.loads(line)["run"]) for line in text.splitlines() if line.strip()]
-    return [row["run"] for row in csv.DictReader(io.StringIO(text))]
 
 
 def _text(rows: list[dict[str, Any]], *, json_lines: bool) -> str:

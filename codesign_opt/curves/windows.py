@@ -17,6 +17,7 @@ from ..ingredients.training_run import TrainingRun, read_log
 __all__ = ["LogReading", "Windows", "inverse_examples", "read_windows", "transfer_matrix"]
 
 _PER_DOUBLING = 2
+_COUNTS = ("per_row", "cumulative", "validation")
 Weight = Callable[[Array], Any] | float | None
 
 
@@ -25,7 +26,11 @@ class LogReading:
     """What a log does not say of itself: how it counts examples, which loss it holds, where its start ends.
 
     Args:
-        examples: the column counts the examples of its row ("per_row") or all so far ("cumulative").
+        examples: the column counts the examples of its row ("per_row") or all that were trained on so far; then the
+            loss is an average over those since the row before ("cumulative") or was measured at that point, on other
+            examples ("validation"). In a log of validation losses with a column `end`, that one has the examples
+            trained on, and `examples` those that the row averages. On which noise levels it trained is read from
+            `TrainingRun.density`; without one it is taken as even over the rows.
         learning_rate, batch: of each run, a number or one for every run, where the log does not hold them.
         weight: the logged loss is weight(sigma) |D - x0|^2, summed over dimensions; a function or a number
             (1 / d for a mean over d dimensions). None: 1.
@@ -46,7 +51,7 @@ class LogReading:
     burn_in: float = 0.1
 
     def __post_init__(self) -> None:
-        choice(self.examples, "LogReading.examples", ("per_row", "cumulative"))
+        choice(self.examples, "LogReading.examples", _COUNTS)
         if number(self.burn_in, "LogReading.burn_in", nonnegative=True) >= 1:
             raise ValueError(f"LogReading.burn_in is {self.burn_in:g}; it is a fraction of each run's examples, < 1.")
 
@@ -58,6 +63,7 @@ class Windows:
     Attributes:
         name: of the run.
         count: (W, L) examples recorded.
+        seen: (W, L) examples trained on since the window before: those recorded, unless losses are of validation.
         loss: (W, L) mean |D - x0|^2, 0 where nothing was recorded.
         log_sigma: (W, L) mean log sigma of the examples, 0 where nothing was recorded.
         square, freedom: (W, L) sum of squared deviations of single examples and its degrees of freedom.
@@ -65,10 +71,13 @@ class Windows:
         rate, batch: (W,) learning rate and examples per step, NaN where unknown.
         averaged: (W,) whether the losses are those of averaged weights.
         ema: largest decay of an exponential moving average in the log.
+        point: losses are those at the end of each window, not averages over it.
+        notes: what was assumed in reading.
     """
 
     name: str
     count: Array
+    seen: Array
     loss: Array
     log_sigma: Array
     square: Array
@@ -79,6 +88,8 @@ class Windows:
     batch: Array
     averaged: Mask
     ema: float
+    point: bool
+    notes: tuple[str, ...]
 
 
 def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[Levels, list[Windows]]:
@@ -92,10 +103,10 @@ def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[
     for source, rate, size in zip(listed, rates, sizes, strict=True):
         log = _columns(source, rate, size)
         _unweigh(log, reading.weight)
-        logs += [_part(log, name, source) for name in dict.fromkeys(log["run"].tolist())]
+        logs += [(*_part(log, name, source), source) for name in dict.fromkeys(log["run"].tolist())]
     if not isinstance(levels, Levels):
-        levels = _levels(np.concatenate([log["sigma"] for _, log in logs]), levels)
-    return levels, [_windows(name, log, levels, reading.examples) for name, log in logs]
+        levels = _levels(np.concatenate([log["sigma"] for _, log, _ in logs]), levels)
+    return levels, [_windows(name, log, levels, reading.examples, source) for name, log, source in logs]
 
 
 def _levels(sigma: Array, count: int) -> Levels:
@@ -156,9 +167,10 @@ def _part(log: dict[str, Any], name: Any, source: Any) -> tuple[str, dict[str, A
     return label, {key: column[mine] for key, column in log.items()}
 
 
-def _windows(name: str, log: dict[str, Array], levels: Levels, examples: str) -> Windows:
+def _windows(name: str, log: dict[str, Array], levels: Levels, examples: str, source: Any) -> Windows:
     start, end, count = _positions(name, log, examples)
-    index = np.floor(_PER_DOUBLING * np.log2(np.maximum(end, 1.0)))
+    point = examples == "validation"
+    index = end if point else np.floor(_PER_DOUBLING * np.log2(np.maximum(end, 1.0)))
     keys = np.stack([index, np.nan_to_num(log["learning_rate"], nan=-1.0), log["averaged"], log["batch"]], axis=1)
     keys[:, 3] = np.nan_to_num(keys[:, 3], nan=-1.0)
     unique, window = np.unique(keys, axis=0, return_inverse=True)
@@ -172,14 +184,49 @@ def _windows(name: str, log: dict[str, Array], levels: Levels, examples: str) ->
     level = np.searchsorted(levels.edges, log["sigma"], side="right") - 1
     level[log["sigma"] == levels.edges[-1]] -= 1
     inside = (level >= 0) & (level < len(levels)) & (count > 0)
-    table = _moments(rank[inside], level[inside], {k: v[inside] for k, v in log.items()}, count[inside], size, levels)
+    mine = {k: v[inside] for k, v in log.items()}
+    table = _moments(rank[inside], level[inside], mine, count[inside], (size, len(levels)), scatter=not point)
     unique, first, last = unique[order], first[order], last[order]
     rate, batch = (np.where(unique[:, i] < 0, np.nan, unique[:, i]) for i in (1, 3))
-    return Windows(name, *table, first, last, rate, batch, unique[:, 2] > 0, float(log["ema"].max(initial=0.0)))
+    seen, notes = table[0], _doubts(name, log, examples)
+    if point:
+        rows = np.bincount(level[inside], minlength=len(levels)) / level.size
+        share, said = _training_share(name, source, levels, rows)
+        seen, notes = np.diff(last, prepend=0.0)[:, None] * share, [*notes, *said]
+    ema = float(log["ema"].max(initial=0.0))
+    return Windows(
+        name, table[0], seen, *table[1:], first, last, rate, batch, unique[:, 2] > 0, ema, point, tuple(notes)
+    )
+
+
+def _training_share(name: str, source: Any, levels: Levels, rows: Array) -> tuple[Array, list[str]]:
+    """(L,) of all examples that were trained on, those on each level: a log of validation losses does not say."""
+    if isinstance(source, TrainingRun) and source.density is not None:
+        return source.examples_on(levels) / source.examples, []
+    return rows, [
+        f"{name}: losses of validation do not say on which noise levels training ran; its examples are taken as even "
+        "over the log's rows. Give TrainingRun(density=…, log=…) where they were not."
+    ]
+
+
+def _doubts(name: str, log: dict[str, Array], examples: str) -> list[str]:
+    """A column that only grows may count all examples so far, which a row by itself does not tell."""
+    column = log["examples"]
+    if examples != "per_row" or ("start" in log and "end" in log) or np.any(np.diff(column) < 0):
+        return []
+    if np.unique(column).size < 3:
+        return []
+    return [
+        f"{name}: examples never falls along the log and was taken as counts of single rows; where it counts all so "
+        "far, read it with LogReading('cumulative'), or LogReading('validation') for losses of validation."
+    ]
 
 
 def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, Array, Array]:
     """Examples at all levels before and after each row, and the examples of the row itself."""
+    if examples == "validation":
+        place = log.get("end", log["examples"])
+        return place, place, log["examples"] if "end" in log else np.ones(place.size)
     if "start" in log and "end" in log:
         return log["start"], log["end"], log["examples"]
     column = log["examples"]
@@ -196,9 +243,9 @@ def _positions(name: str, log: dict[str, Array], examples: str) -> tuple[Array, 
 
 
 def _moments(
-    window: Any, level: Any, log: dict[str, Array], count: Array, size: int, levels: Levels
+    window: Any, level: Any, log: dict[str, Array], count: Array, shape: tuple[int, int], *, scatter: bool
 ) -> tuple[Array, Array, Array, Array, Array]:
-    shape = (size, len(levels))
+    """Counts, means and squares by window and level; rows of one cell scatter by the noise of examples, or by sigma."""
 
     def total(values: Any) -> Array:
         out = np.zeros(shape)
@@ -211,8 +258,10 @@ def _moments(
     variance = log.get("variance", np.full(count.size, np.nan))
     known = np.isfinite(variance) & (count > 1)
     within = np.where(known, variance, 0.0) * (count - 1)
-    square = total(within + count * (log["loss"] - loss[window, level]) ** 2)
-    freedom = total(np.where(known, count - 1, 0.0) + 1.0) - (counts > 0)
+    square, freedom = total(within), total(np.where(known, count - 1, 0.0))
+    if scatter:
+        square = square + total(count * (log["loss"] - loss[window, level]) ** 2)
+        freedom = freedom + total(np.ones(count.size)) - (counts > 0)
     return counts, loss, place, square, freedom
 
 
@@ -228,16 +277,18 @@ def transfer_matrix(levels: Levels, width: float) -> Array:
 
 
 def inverse_examples(windows: Windows, levels: Levels, log_width: float | None, width: float) -> Array:
-    """(W, L) mean over each window of 1 / m; NaN where m starts from zero.
+    """(W, L) mean over each window of 1 / m, or 1 / m at its end for losses of validation; NaN where m is zero.
 
     m = (density per unit log sigma, averaged over the transfer width) x (correlation length), or the examples
     of the level itself where `log_width` is None.
     """
-    after = np.cumsum(windows.count, axis=0)
+    after = np.cumsum(windows.seen, axis=0)
     before = np.vstack([np.zeros((1, after.shape[1])), after[:-1]])
     scale = levels.log_width if log_width is None else np.full(len(levels), log_width)
     matrix = transfer_matrix(levels, width)
     low, high = ((seen / levels.log_width) @ matrix.T * scale for seen in (before, after))
     with np.errstate(divide="ignore", invalid="ignore"):
+        if windows.point:
+            return np.where(high > 0, 1 / high, np.nan)
         mean = np.where(high > low * (1 + 1e-12), np.log(high / low) / (high - low), 1 / low)
     return np.where(low > 0, mean, np.nan)

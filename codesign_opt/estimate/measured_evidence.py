@@ -23,11 +23,12 @@ from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.reservoir import Reservoir
 from .draws.statistics import Estimate, Moments
 from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
+from .score_costs import score_slope
 from .spectra.measure import spectrum
 
 __all__ = ["EvidenceMeasurement", "evidence"]
 
-_NUDGE = 0.05  # in log sigma, of the central difference of the score: its error is of the second order
+_NUDGE = 0.05  # in log sigma, of the differences of the score: their error is of the second order
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ def evidence(
         risk        E |x0 - D(x_i, sigma_i)|^2                     (peers.RiskCurve)
         gaps        E |D(x_j, sigma_j) - D(x_i, sigma_i)|^2        (peers.DenoiserGaps)
         score cost  sigma^2 E |d score / d sigma|^2 at fixed x     (peers.ScoreCost), with score = (D - x) / sigma^2,
-                    by a central difference over 10 % of sigma
+                    by differences over 10 % of sigma,
+                    one-sided at the ends of what the network was trained on
 
     three calls of the denoiser for each level and `chunk` draws. The trajectories are Heun's on EDM's grid from
     N(0, sigma_max^2 I).
@@ -219,9 +221,8 @@ class _Work:
             noise = normal(self.seed, "evidence", chunk, number, shape=tuple(clean.shape), like=self.like)
             x, before = x + float(np.sqrt(sigma**2 - before**2)) * noise, float(sigma)
             found = self.denoiser(x, before)
-            up, down = (before * float(np.exp(sign * _NUDGE)) for sign in (1, -1))
-            by_sigma = (self._score(x, up) - self._score(x, down)) / (up - down)
-            costs.append(before**2 * by_sigma.flatten(1).square().sum(dim=1))
+            slope = score_slope(self.denoiser, x, before, _NUDGE, self.denoiser.sigma_range, found)
+            costs.append(slope.flatten(1).square().sum(dim=1))
             errors.append((found - clean).double().flatten(1))
         away = torch.stack(errors, dim=1).cpu()  # (n, L, d), D - x0: small where D's differences are
         risk = away.square().sum(dim=2)
@@ -234,9 +235,6 @@ class _Work:
             item |= {f"{name}.{key}": value for key, value in moments.state().items()}
         return item
 
-    def _score(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return (self.denoiser(x, sigma) - x).double() / sigma**2
-
     def teacher(self, count: int, steps: int) -> Trajectories:
         """Heun's method on EDM's grid down to sigma_min: states and slopes at every node."""
         grid = edm_grid(steps, float(self.sigma[0]), float(self.sigma[-1]), terminal="rescale")
@@ -247,7 +245,7 @@ class _Work:
             "grid": grid.tolist(),
             "seed": self.seed,
         }
-        ledger = Ledger(self.place("trajectories"), question | {"denoiser": self.denoiser.name})
+        ledger = Ledger(self.place("trajectories"), question)
         states = np.zeros((grid.size, count, int(np.prod(self.shape))))
         slopes = np.zeros_like(states)
         for chunk in my_share(-(-count // self.chunk)):
@@ -275,7 +273,7 @@ class _Work:
 
     def _question(self, examples: torch.Tensor) -> dict[str, Any]:
         return {
-            "what": "evidence", "denoiser": self.denoiser.name, "levels": self.sigma.tolist(), "seed": self.seed,
+            "what": "evidence", "levels": self.sigma.tolist(), "seed": self.seed,
             "examples": list(examples.shape), "chunk": self.chunk, "dtype": str(self.like.dtype),
             "mean square": f"{float(examples.double().square().mean()):.9g}",
         }  # fmt: skip

@@ -149,7 +149,7 @@ class NetworkWork:
 
     def measured(self) -> MeasuredSampling:
         """The fine solution's own accuracy, truncation and responses at the nodes."""
-        accuracy = self.counted("accuracy", self.reference.accuracy)
+        accuracy = self.counted("accuracy", partial(self.reference.accuracy, folder=self.place("accuracy")))
         truncation = partial(truncation_error, self.reference, self.nodes, folder=self.place("truncation"))
         place = self.place("responses/first")
         responses = partial(step_responses, self.rest, self.nodes, self.first_steps, folder=place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,11 @@ import numpy as np
 from ..basics.checks import Array, integer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
+from .log_file import LOG_NEEDS, log_rows
 
 __all__ = ["COLUMNS", "TrainingRun", "read_log"]
 
-COLUMNS = ("examples", "sigma", "loss")
+COLUMNS = LOG_NEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +88,8 @@ def read_log(path: str | Path, name: str = "TrainingRun.log") -> dict[str, Any]:
     """Columns of a CSV or JSON-lines log as arrays, one entry per row.
 
     Args:
-        path: a file that ends in .jsonl or .json (one object per line), or else a CSV with a header.
+        path: a file that ends in .jsonl or .json (one object per line), or else a CSV with a header, separated by
+            commas, semicolons or tabs; spaces and capitals in names of columns do not matter.
         name: what messages call the file.
 
     Returns:
@@ -97,11 +97,11 @@ def read_log(path: str | Path, name: str = "TrainingRun.log") -> dict[str, Any]:
         float64 (absent entries NaN) or, where an entry is not a number, as strings.
 
     Raises:
-        ValueError: no rows, a missing column, an entry that is not a number, a loss that is not finite, a
-            noise level that is not positive, a negative number of examples; with the line.
+        ValueError: no rows, a column that is missing or there twice, an entry that is not a number, a loss that is
+            negative or not finite, a noise level that is not positive, a negative number of examples; with the line.
     """
     file = Path(path)
-    rows = _json_rows(file, name) if file.suffix in (".jsonl", ".json") else _csv_rows(file)
+    rows = log_rows(file, name)
     if not rows:
         raise ValueError(f"{name} {file} has no rows.")
     table: dict[str, Any] = {column: np.empty(len(rows)) for column in COLUMNS}
@@ -118,13 +118,15 @@ def _entry(row: dict[str, Any], column: str, place: str) -> float:
     try:
         value = float(row[column])
     except (TypeError, ValueError):
-        raise ValueError(f"{place}: '{column}' is {row[column]!r}, not a number.") from None
+        raise ValueError(f"{place}: '{column}' is {row[column]!r}, not a number (write decimal points).") from None
     if not math.isfinite(value):
         raise ValueError(f"{place}: '{column}' is {value}; it must be finite. Remove the row if the run went on.")
     if column == "sigma" and value <= 0:
         raise ValueError(f"{place}: 'sigma' is {value:g}; a noise level must be > 0.")
     if column == "examples" and value < 0:
         raise ValueError(f"{place}: 'examples' is {value:g}; it must be >= 0.")
+    if column == "loss" and value < 0:
+        raise ValueError(f"{place}: 'loss' is {value:g}; |D - x0|^2 is >= 0: log the loss itself, not its logarithm.")
     return value
 
 
@@ -154,23 +156,3 @@ def _checked_density(density: Any, sigma: Array) -> Array:
         bad = float(sigma[~(np.isfinite(values) & (values >= 0))].flat[0])
         raise ValueError(f"TrainingRun.density(sigma) is negative or not finite at sigma = {bad:.3g}.")
     return values
-
-
-def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [(i + 2, row) for i, row in enumerate(csv.DictReader(handle))]
-
-
-def _json_rows(path: Path, name: str) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} {path}, line {i + 1} is not JSON ({error}).") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{name} {path}, line {i + 1} is {row!r}; an object with named columns is needed.")
-        rows.append((i + 1, row))
-    return rows

@@ -15,7 +15,7 @@ from tests.helpers.recorded import LEVELS
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
-FLOOR, FRESH, STEP = np.array([0.2, 1.0, 3.0, 4.0]), np.array([40.0, 90.0, 60.0, 20.0]), np.array([0.5, 2.0, 4.0, 3.0])
+FLOOR, FRESH, STEP = np.array([4.2, 5.0, 7.0, 8.0]), np.array([40.0, 90.0, 60.0, 20.0]), np.array([0.5, 2.0, 4.0, 3.0])
 
 
 def pilot(rng, *, total, rate=0.1, batch=8, share=(0.2, 0.4, 0.3, 0.1), width=0.0, levels=LEVELS, law=None, spread=1.0):
@@ -106,7 +106,7 @@ SHARES = {"low": (0.5, 0.3, 0.1, 0.05, 0.03, 0.02), "high": (0.02, 0.03, 0.05, 0
 def pilots_with_transfer(seed, names, width=0.6):
     rng = np.random.default_rng(seed)
     levels = co.Levels.log_uniform(0.05, 20.0, 6)
-    law = (np.linspace(0.2, 3, 6), np.array([80.0, 70.0, 60.0, 50.0, 60.0, 70.0]), np.zeros(6))
+    law = (np.linspace(4.2, 7, 6), np.array([80.0, 70.0, 60.0, 50.0, 60.0, 70.0]), np.zeros(6))
     return levels, [pilot(rng, total=50_000, levels=levels, law=law, share=SHARES[n], width=width) for n in names]
 
 

@@ -8,6 +8,7 @@ import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.estimate.denoisers.denoiser import Denoiser, DenoiserError
 from codesign_opt.estimate.measured_evidence import EvidenceMeasurement, evidence
+from codesign_opt.estimate.score_costs import score_slope
 from codesign_opt.testbed.networks.linear import LinearDenoiser
 
 LAM = np.array([2.0, 0.5, 0.03])
@@ -142,3 +143,71 @@ def test_sizes_out_of_range_are_named(options):
 def test_a_denoiser_that_fails_is_told_with_its_noise_level():
     with pytest.raises(DenoiserError, match="not finite at sigma"):
         evidence(lambda x, sigma: x / (sigma[:, None] > 1), examples(50), measurement=SMALL)
+
+
+@pytest.mark.parametrize("process", [co.VP(), co.EDM(0.05, 20.0)], ids=repr)
+def test_a_network_with_a_range_is_asked_within_it_alone_and_the_cost_at_its_ends_is_right(process):
+    """Of N(0, I) data the score is -x / (1 + sigma^2): closed form at both ends, where differences are one-sided."""
+    asked = []
+
+    def exact(x, t):  # the score of x_t = s x has variance s^2 (1 + sigma^2)
+        asked.append(float(process.sigma(float(t[0]))))
+        s = float(process.scale(float(t[0])))
+        return -x / (s**2 * (1 + asked[-1] ** 2))
+
+    data = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    size = EvidenceMeasurement(draws=1000, levels=12, teachers=2, teacher_steps=3)
+    denoiser = co.estimate.from_prediction(exact, "score", process)
+    found = evidence(denoiser, data, process=process, measurement=size)
+    assert process.sigma_min * (1 - 1e-6) <= min(asked)
+    assert max(asked) <= process.sigma_max * (1 + 1e-6)
+    sigma = found.score_cost.sigma
+    truth = 4 * sigma**4 * 4 / (1 + sigma**2) ** 3
+    error = found.provenance["standard_errors"]["score_cost"]
+    assert np.all(np.abs(found.score_cost.delta - truth) <= 3.5 * error + 8e-3 * truth)
+
+
+def test_the_call_that_always_failed_runs():
+    process = co.VP()
+    denoiser = co.estimate.from_prediction(lambda x, t: -x, "score", process)
+    data = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    assert co.estimate.evidence(denoiser, data, process=process, measurement=SMALL).score_cost.delta.size == 4
+
+
+@pytest.mark.parametrize("range_", [1.001, 1.06, 1.5])
+def test_differences_of_the_score_stay_within_narrow_ranges(range_):
+    """The slope of -x / sigma^2 is 2 x / sigma^2 at any level of a range, narrower than the difference too."""
+    low, high = 2.0, 2.0 * range_
+    asked = []
+
+    def zero(x, sigma):
+        asked.append(float(sigma[0]))
+        return 0 * x
+
+    for sigma in np.linspace(low, high, 9):
+        x = torch.ones(1, 1, dtype=torch.float64)
+        slope = float(score_slope(Denoiser(zero), x, float(sigma), 0.05, (low, high)))
+        assert abs(slope * sigma**2 / 2 - 1) < 4e-3
+    assert low <= min(asked)
+    assert max(asked) <= high
+
+
+def test_score_cost_of_an_adapted_network_reaches_the_ends_of_its_range():
+    process = co.VP()
+    denoiser = co.estimate.from_prediction(lambda x, t: -x, "score", process)  # D = x / (1 + sigma^2)
+    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ends = np.array([process.sigma_min, process.sigma_max])
+    found = co.estimate.score_cost(denoiser, x, ends)
+    truth = 4 * ends**4 * 2 / (1 + ends**2) ** 3
+    assert np.all(np.abs(found.delta - truth) < 3 * found.standard_error + 2e-3 * truth)
+
+
+def test_the_same_function_under_another_name_goes_on_and_another_one_is_refused(tmp_path):
+    options = {"process": PROCESS, "measurement": SMALL, "folder": tmp_path}
+    first = evidence(Denoiser(LinearDenoiser(LAM), name="one"), examples(50), **options)
+    again = Denoiser(LinearDenoiser(LAM), name="other")
+    found = evidence(again, examples(50), **options)
+    assert again.calls <= 8  # the questions whether it is the same
+    np.testing.assert_array_equal(found.gaps.squared, first.gaps.squared)
+    with pytest.raises(ValueError, match="another denoiser"):
+        evidence(Denoiser(LinearDenoiser(2 * LAM), name="one"), examples(50), **options)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...ingredients.process import Process
 from .denoiser import Denoiser
@@ -49,6 +50,7 @@ def check_same_denoiser(
     *,
     name: str = "denoiser",
     within: Path | None = None,
+    most: float = SAME,
 ) -> None:
     """The folder's items are of this denoiser: it answers as the one did that they were measured on.
 
@@ -58,17 +60,25 @@ def check_same_denoiser(
         question: plain values that the answers depend on.
         name: of the denoiser, for the message.
         within: folder to name in the message; `folder` unless given.
+        most: distance of answers, relative to the largest of their level, up to which they are one denoiser's.
 
     Raises:
         ValueError: the answers kept are those of another denoiser.
     """
-    answers = torch.stack([denoiser(float(s) * states, float(s)) for s in levels]).cpu().double().numpy()
+    asked = np.array([float(s) for s in levels])
+    answers = torch.stack([denoiser(float(s) * states, float(s)) for s in asked]).cpu().double().numpy()
     kept = Ledger(folder, question).item("answers", lambda: {"answers": answers})["answers"]
-    apart = np.inf
-    if kept.shape == answers.shape:
-        apart = float(np.abs(kept - answers).max() / max(np.abs(kept).max(), 1e-30))
-    if apart > SAME:
+    apart = _apart(kept, answers, asked) if kept.shape == answers.shape else np.inf
+    if apart > most:
         raise ValueError(
             f"{within or folder} holds results of another {name}: the answers of {denoiser.name!r} are {apart:.2g} "
             "apart (relative) from those kept; give another folder, or delete it."
         )
+
+
+def _apart(kept: Array, answers: Array, sigma: Array) -> float:
+    """Largest relative distance of (L, ...) answers, level by level: those at low noise are small."""
+    size, distance = (np.abs(values).reshape(sigma.size, -1).max(axis=1) for values in (kept, answers - kept))
+    # an answer of zero has no relative distance: against a thousandth of the state, or the largest answer of all
+    floor = np.maximum(np.minimum(1e-3 * sigma, size.max()), 1e-30)
+    return float(np.max(distance / np.maximum(size, floor)))

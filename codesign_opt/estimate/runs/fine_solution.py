@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
 from ...samplers.base import Sampler
 from ...samplers.members import Heun
 from ..denoisers.denoiser import Denoiser
-from ..draws.statistics import Estimate
+from ..denoisers.same_denoiser import SAME, check_same_denoiser
+from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share, normal, sum_over_processes
 from .run import BrownianPath, run
 
@@ -25,6 +28,7 @@ __all__ = ["Draws", "FinePath", "Reference", "gathered", "mean_of_draws"]
 
 _RHO = 7.0
 _PARTS = 6
+_ASKED = 4  # levels at which a folder's denoiser is asked whether it is this one
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,22 +166,50 @@ class Reference:
         """The same solution from other starts."""
         return replace(self, draws=draws)
 
-    def accuracy(self, *, chunks: int = 1) -> Estimate:
+    def accuracy(self, *, chunks: int = 1, folder: str | Path | None = None) -> Estimate:
         """Mean squared terminal distance between this solution and the one of half the steps.
 
-        For Heun's method the error of the finer of the two is about a ninth of it.
+        For Heun's method the error of the finer of the two is about a ninth of it. Finished chunks
+        are kept in `folder`.
         """
         half, values = replace(self, steps=self.steps // 2), {}
         count = min(chunks, self.draws.chunks)
+        ledger = self.items_in(folder, {"what": "accuracy"})
+
+        def gap(chunk: int) -> dict[str, Array]:
+            return {"squares": squares(self.terminal_states(chunk) - half.terminal_states(chunk)).cpu().numpy()}
+
         for chunk in my_share(count):
-            gap = self.terminal_states(chunk) - half.terminal_states(chunk)
-            values[chunk] = gap.double().square().flatten(1).sum(dim=1)
+            values[chunk] = torch.as_tensor(ledger.item(f"chunk{chunk}", partial(gap, chunk))["squares"])
         return mean_of_draws(gathered(self.draws, values)[: self.draws.rows(count - 1).stop])
 
+    def items_in(self, folder: str | Path | None, question: Mapping[str, Any]) -> Ledger:
+        """The folder of a measurement on this solution; refused where the denoiser there answered otherwise.
+
+        A denoiser is known by its answers, not by its name: the same function may have another one.
+        """
+        kept = Ledger(folder, {**self.describe(), **question})
+        if kept.folder is not None:
+            self.check_same(self.denoiser, "denoiser", kept.folder)
+        return kept
+
+    def check_same(self, function: Denoiser, name: str, folder: Path, *, most: float = SAME) -> None:
+        """A function of (x, sigma) answers at some levels of this solution as the one did that `folder` is of.
+
+        Raises:
+            ValueError: it is further than `most` (relative) from it.
+        """
+        draws = self.draws
+        levels = np.geomspace(self.stopping_sigma, draws.sigma_max, _ASKED)
+        states = normal(draws.seed, "same", shape=(2, *draws.shape), like=draws.like)
+        question = {"levels": levels.tolist(), "seed": draws.seed}
+        check_same_denoiser(
+            function, levels, states, folder / "answers" / name, question, name=name, within=folder, most=most
+        )
+
     def describe(self) -> dict[str, Any]:
-        """Plain values that tell this solution from others."""
+        """Plain values that tell this solution from others; its denoiser is known by its answers, see `items_in`."""
         return {
-            "denoiser": self.denoiser.name,
             "sampler": self.sampler.to_dict(),
             "draws": self.draws.describe(),
             "stopping_sigma": self.stopping_sigma,

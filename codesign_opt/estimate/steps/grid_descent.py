@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, choice, integer
-from ...basics.ledger import Ledger
 from ...ingredients.grids import edm_grid, log_snr_grid
 from ..runs.fine_solution import Draws, Reference
 from .grid_error import GridErrors, objective_of, starting_at
@@ -155,11 +154,10 @@ def descend_grid(
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
         raise ValueError("held_out has the seed and name of the descended draws; give it another name.")
     autograd = rules.autograd(reference)
-    question = {"what": "grid descent", **reference.describe(), "held_out": held_out.describe()}
+    question: dict[str, Any] = {"what": "grid descent", "held_out": held_out.describe()}
     question |= {"starts": [grid.tolist() for grid in grids], "objective": rules.objective, "free_stop": free_stop}
-    runs = GridRuns(
-        reference, reference.with_draws(held_out), Ledger(folder, question | {"autograd": autograd}), autograd
-    )
+    ledger = reference.items_in(folder, question | {"autograd": autograd})
+    runs = GridRuns(reference, reference.with_draws(held_out), ledger, autograd)
     runs.batches += runs.fine_cost()
     needed = runs.batches + sum(runs.cost(grid) + runs.other_cost(grid) for grid in grids)
     if needed > budget:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, choice
-from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
 from ...samplers.base import Sampler
@@ -77,7 +76,7 @@ def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | No
     0.0
     """
     grid = starting_at(sigmas, reference)
-    ledger = Ledger(folder, {"what": "grid error", **reference.describe(), "sigmas": grid.tolist()})
+    ledger = reference.items_in(folder, {"what": "grid error", "sigmas": grid.tolist()})
 
     def compute(chunk: int) -> dict[str, Array]:
         return {"errors": squares(residual(reference, grid, chunk, reference.terminal_states(chunk))).numpy()}

@@ -143,7 +143,7 @@ def truncation_error(reference: Reference, levels: Any, *, folder: str | Path | 
     """
     wanted = vector(levels, "levels", positive=True)
     path = reference.path(wanted)
-    ledger = Ledger(folder, {"what": "truncation", **reference.describe(), "levels": wanted.tolist()})
+    ledger = reference.items_in(folder, {"what": "truncation", "levels": wanted.tolist()})
 
     def compute(chunk: int) -> torch.Tensor:
         item = ledger.item(f"chunk{chunk}", lambda: {"table": _truncation(reference, path, chunk)})
@@ -203,7 +203,7 @@ class _Work:
         levels = np.concatenate([sigma, low, *before])
         path = reference.path(levels, np.stack([sigma, low], axis=1))
         asked = {"levels": sigma.tolist(), "next": low.tolist(), "previous": _plain(before), "sketch": sketch}
-        ledger = Ledger(folder, {"what": "responses", **reference.describe(), **asked})
+        ledger = reference.items_in(folder, {"what": "responses", **asked})
         return cls(reference, sigma, low, before, path, sketch_of(reference.draws, sketch), ledger)
 
     @property

@@ -11,11 +11,12 @@ from ...basics.checks import Array, integer, number, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ..denoisers.denoiser import Denoiser
+from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.statistics import Estimate, Moments
-from ..draws.streams import batches, my_share, normal
+from ..draws.streams import batches, first_of, my_share, normal
 from .correlation import ErrorGram
 
-__all__ = ["checkpoint_errors", "error_left"]
+__all__ = ["checkpoint_errors", "error_left", "left_between"]
 
 
 def error_left(
@@ -66,18 +67,31 @@ def error_left(
     size = integer(batch, "error_left.batch", minimum=1)
     pair = Denoiser.of(earlier), Denoiser.of(final)
     question = {"estimate": "error_left", "sigma": levels.tolist(), "batch": size, "seed": seed}
-    ledger = Ledger(folder, question | {"denoisers": [one.name for one in pair]})
+    ledger = Ledger(folder, question)
+    if ledger.folder is not None:
+        first, data = first_of(data)
+        for name, one in zip(("earlier", "final"), pair, strict=True):
+            states = normal(seed, "same", shape=(2, *first.shape[1:]), like=first)
+            place = ledger.folder / "answers" / name
+            check_same_denoiser(one, levels, states, place, question, name=f"{name} checkpoint", within=ledger.folder)
+    return left_between(pair, data, levels, ratio, size, seed, ledger)
+
+
+def left_between(
+    pair: tuple[Denoiser, Denoiser], data: Any, levels: Array, growth: float, batch: int, seed: int, ledger: Ledger
+) -> Estimate:
+    """The estimate of `error_left` with finished levels in a ledger that is known to be of these checkpoints."""
     # draws are seeded by the number of the level: an item is of no use to a call with other levels, see the question
     found = [
-        ledger.item(f"level-{i}", lambda i=i, s=s: _level(pair, data, float(s), i, size, seed))  # type: ignore[misc]
+        ledger.item(f"level-{i}", lambda i=i, s=s: _level(pair, data, float(s), i, batch, seed))  # type: ignore[misc]
         for i, s in enumerate(levels)
     ]
     moments = Moments.from_state(
         {key: _stacked(found, key) for key in ("mean", "squares")} | {"count": found[0]["count"]}
     )
-    # L + kappa1 / m at both: the loss gained is kappa1 / m_earlier - kappa1 / m = (ratio - 1) kappa1 / m
+    # L + kappa1 / m at both: the loss gained is kappa1 / m_earlier - kappa1 / m = (growth - 1) kappa1 / m
     estimate = moments.estimate()
-    return Estimate(estimate.value / (ratio - 1), estimate.standard_error / (ratio - 1), estimate.count)
+    return Estimate(estimate.value / (growth - 1), estimate.standard_error / (growth - 1), estimate.count)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ..denoisers.denoiser import Denoiser
 from ..draws.reservoir import Reservoir
 from ..draws.statistics import Estimate
 from ..draws.streams import batches
-from .checkpoint_curve import checkpoint_errors, error_left
+from .checkpoint_curve import checkpoint_errors, left_between
 from .transfer import TransferKernel
 
 __all__ = ["CheckpointPair", "sampled_images"]
@@ -38,7 +38,7 @@ class CheckpointPair:
         images: function () -> (N, *shape) examples, read when they are needed.
         count: N, how many that will be, for the costs.
         seed: of the noise.
-        folder: where finished items are kept.
+        folder: where finished items of these two checkpoints are kept; who gives it has checked that.
 
     >>> from codesign_opt.testbed import LinearDenoiser
     >>> x = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -73,7 +73,7 @@ class CheckpointPair:
         return TransferKernel(*(float(found[name]) for name in ("width", "standard_error", "misfit")))
 
     def left(self, sigma: Array, growth: float) -> Estimate:
-        """(M,) reducible squared error left at the end of the run; see `error_left`."""
+        """(M,) reducible squared error left at the end of the run; see `left_between`."""
         images: list[torch.Tensor] = []
 
         def seen() -> Any:  # read once, and only where a level is missing
@@ -81,12 +81,8 @@ class CheckpointPair:
                 images.append(self.images())
             return iter(images[0].split(_BATCH))
 
-        folder, question = self._place("left"), {**self._question, "growth": growth}
-        Ledger(folder, question)
-        place = None if folder is None else folder / "levels"
-        return error_left(
-            self.earlier, self.final, seen, sigma, growth=growth, batch=_BATCH, seed=self.seed, folder=place
-        )
+        ledger = Ledger(self._place("left"), {**self._question, "growth": growth, "sigma": sigma.tolist()})
+        return left_between((self.earlier, self.final), seen, sigma, growth, _BATCH, self.seed, ledger)
 
     def calls_of_width(self, levels: int) -> int:
         """Batch evaluations of `width`."""
@@ -102,7 +98,7 @@ class CheckpointPair:
 
     @property
     def _question(self) -> dict[str, Any]:
-        return {"images": self.count, "seed": self.seed, "earlier": self.earlier.name, "final": self.final.name}
+        return {"images": self.count, "seed": self.seed}
 
     def _place(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name

@@ -20,6 +20,7 @@ from ..runs.run import run
 
 __all__ = ["Direction", "OutputSensitivity", "calls_of_pairs", "difference_of", "ratio_of_means", "sensitivity"]
 
+_SAME_DIRECTION = 0.2  # relative distance of one direction's answers; different ones are of the size of 1
 Direction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -90,9 +91,10 @@ def sensitivity(
     wanted = vector(levels, "levels", positive=True)
     choice(method, "method", ("pairs", "adjoint"))
     size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1)
-    named = getattr(direction, "__name__", str(direction)) if direction else "isotropic"
-    question = {"what": "sensitivity", **reference.describe(), "levels": wanted.tolist(), "method": method}
-    ledger = Ledger(folder, {**question, "relative": size, "probes": count, "direction": named})
+    question = {"what": "sensitivity", "levels": wanted.tolist(), "method": method, "relative": size, "probes": count}
+    ledger = reference.items_in(folder, question | {"direction": "isotropic" if direction is None else "given"})
+    if direction is not None and ledger.folder is not None:  # differences of two networks have few digits
+        reference.check_same(Denoiser.of(direction), "direction", ledger.folder, most=_SAME_DIRECTION)
     work = _Work(reference, reference.path(wanted), direction, size, count, ledger)
     before = reference.denoiser.calls
     position = [work.path.index(sigma) for sigma in wanted]
