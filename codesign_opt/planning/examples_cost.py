@@ -23,7 +23,6 @@ _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
 _SHIFT = 1e-6
 _NO_ERROR = 1e-13  # of the largest error of a step: a step without any gets examples for the last evaluation alone
 _INSIDE = 1e-13
-_TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +225,7 @@ class BestExamples:
         each = np.maximum(each, max(_NO_ERROR * float(each.max(initial=last)), 1e-300))
         shares = _shares(each, price, near, last)
         spent = float(price @ shares)
-        density = np.maximum(shares * self.money / spent, _TINY)  # of steps without any error nothing is left
+        density = shares * self.money / spent
         return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
 
 
