@@ -35,6 +35,7 @@ _DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _STOPS = 5
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _FIRST_MOVES, _MOVES, _REFINING = 8, 25, 60  # of every start, of those that go on, and of the best sizes
+_NOTHING = 1e-9  # of the budget: what is left is rounding
 _LAST_MOVES = 400  # of the best grid where nothing is trained: no examples hide what they win
 _LONG = 3  # starts that descend so long
 _LAST_WORK = 20_000  # steps times moves: of many steps a move takes as much longer
@@ -436,7 +437,8 @@ class GridFit:
         if not self.study.trains:
             return 1.0
         assert self.study.budget is not None
-        return self.study.budget - self._price(sigmas)
+        left = self.study.budget - self._price(sigmas)
+        return left if left > _NOTHING * self.study.budget else 0.0
 
     def _program_grid(self) -> Array:
         """As many steps as the program's, or fewer where the budget then leaves nothing."""
