@@ -129,11 +129,11 @@ def told_beyond(scheduler: Any) -> str:
     off = levels[(levels > _EDGE * float(high)) | (levels < float(low) / _EDGE)]
     if not off.size:
         return ""
-    name = type(scheduler).__name__
+    name, more = type(scheduler).__name__, ", …" if off.size > 4 else ""
+    said = ", ".join(f"{level:.4g}" for level in off[:4]) + more
     return (
-        f"{name} runs {off.size} of {levels.size} levels outside sigma_min {low:g} to sigma_max {high:g} of its settings "
-        f"({', '.join(f'{level:.4g}' for level in off[:4])}{', …' if off.size > 4 else ''}), which its network may not "
-        "know."
+        f"{name} runs {off.size} of {levels.size} levels outside sigma_min {low:g} to sigma_max {high:g} of its "
+        f"settings ({said}), which its network may not know."
     )
 
 

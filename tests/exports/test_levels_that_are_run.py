@@ -234,7 +234,7 @@ def test_denoisers_and_their_checks_name_levels_that_are_told_alike():
     denoiser = co.estimate.from_diffusers(lambda x, t: (0 * x,), fresh)
     assert "998 at 22 levels from 2.029e+04 to 730.5" in denoiser.notes[0]
     data = 2.0 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = co.estimate.check_denoiser(denoiser, data, co.Spectrum([4.0] * 4))
+    found = co.estimate.check_denoiser(denoiser, data)
     assert "note: DPMSolverMultistepScheduler tells the network the same timestep at several levels" in str(found)
     assert type(found).from_record(found.record()).note == found.note
 
