@@ -95,7 +95,8 @@ class DiffusersExport:
     def in_pipeline(self, pipeline: Any, scheduler: Any) -> DiffusersExport:
         """The same with what to write for a pipeline (itself, its class or the class's name) with this scheduler."""
         given = {} if self.listed is not None else self.arguments
-        found = pipeline_call(pipeline, scheduler, given, bool(self.changes), self.num_inference_steps)
+        held = self.configured(scheduler)
+        found = pipeline_call(pipeline, held, given, bool(self.changes), self.num_inference_steps)
         return replace(self, pipeline=found)
 
     def holding(self, scheduler: Any) -> Any:
@@ -267,7 +268,7 @@ def for_diffusers(
         type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
         draft.sampler, draft.same_steps, draft.notes, draft.listed,
     ).noted(told_alike(trial) or None)  # fmt: skip
-    return found if pipeline is None else found.in_pipeline(pipeline, trial)
+    return found if pipeline is None else found.in_pipeline(pipeline, scheduler)
 
 
 def _diffusers(

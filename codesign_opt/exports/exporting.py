@@ -16,7 +16,7 @@ __all__ = ["export"]
 def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
     """A plan's or a list's noise levels in the form that another program takes; `read_schedule` is the way back.
 
-        diffusers    DiffusersExport: arguments for the scheduler, what to write for a pipeline, rounding, apply(scheduler)
+        diffusers    DiffusersExport: arguments for the scheduler, lines for a pipeline, rounding, apply(scheduler)
         k-diffusion  (K+1,) torch tensor, float32: the `sigmas` of every sample_* function
         comfyui      list of K+1 numbers: SIGMAS, with its trailing 0
         json, csv    text with every digit, the number of steps and the terminal map

@@ -7,6 +7,7 @@ with flow sigmas, or pass a list of their own beside it. The code of its call te
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import textwrap
@@ -15,11 +16,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .scheduler_reading import setting
+import numpy as np
+
+from .scheduler_reading import noise_levels, setting
+from .scheduler_trials import call, quiet
 
 __all__ = ["PipelineCall", "pipeline_call"]
 
 _LEVELS = ("timesteps", "sigmas")
+_KNOWN = {"num_inference_steps", "device", "timesteps", "sigmas", "mu", None}  # keywords of set_timesteps; None: a dict
+_ANY_MU = 0.7
 _SETTERS = ("retrieve_timesteps", "set_timesteps")
 
 
@@ -58,7 +64,7 @@ def pipeline_call(
         pipeline: the pipeline, its class, or the name of its class in the installed diffusers.
         scheduler: the scheduler that it will hold.
         arguments: of the scheduler's set_timesteps.
-        changed: whether the scheduler's settings must change.
+        changed: whether its settings were changed for them.
         steps: number of steps.
 
     Raises:
@@ -66,15 +72,15 @@ def pipeline_call(
     """
     kind = _class_of(pipeline)
     passed = {name: value for name, value in arguments.items() if name != "mu"}  # a pipeline finds mu by itself
-    reason = _refused(kind, set(passed), scheduler)
+    reason = _refused(kind, set(passed), scheduler) or _shifted(kind, arguments, scheduler)
     if reason:
         lines = "pipe.scheduler = export.holding(pipe.scheduler)", f"pipe(..., num_inference_steps={steps})"
         return PipelineCall(kind.__name__, {"num_inference_steps": steps}, True, reason, lines)
     given = ", ".join(f"{name}=export.arguments[{name!r}]" for name in passed)
     first = ("pipe.scheduler = export.configured(pipe.scheduler)",) if changed else ()
-    call = f"pipe(..., {given}, num_inference_steps={steps})"
+    last = f"pipe(..., {given}, num_inference_steps={steps})"
     said = f"hands {' and '.join(passed)} on to its scheduler"
-    return PipelineCall(kind.__name__, {**passed, "num_inference_steps": steps}, False, said, (*first, call))
+    return PipelineCall(kind.__name__, {**passed, "num_inference_steps": steps}, False, said, (*first, last))
 
 
 def _class_of(pipeline: Any) -> Any:
@@ -113,6 +119,22 @@ def _refused(kind: Any, names: set[str], scheduler: Any) -> str:
     return next((f"takes {name}, but does not hand them on alone" for name in levels if not _hands_on(kind, name)), "")
 
 
+def _shifted(kind: type, arguments: Mapping[str, Any], scheduler: Any) -> str:
+    """Why the pipeline's own mu stands in the way, by trial on a copy of the scheduler; empty where it does not."""
+    code = _code_of(kind)
+    if "mu" in arguments or code is None or not code.shifts:
+        return ""
+    plain, moved = copy.deepcopy(scheduler), copy.deepcopy(scheduler)
+    try:
+        with quiet():
+            call(plain, arguments)
+            call(moved, {**arguments, "mu": _ANY_MU})
+        same = bool(np.allclose(noise_levels(moved), noise_levels(plain), rtol=1e-6))
+    except Exception:  # an assertion of UniPC, a name that others do not have
+        same = False
+    return "" if same else "may give its scheduler a mu, which this one does not take"
+
+
 @dataclass(frozen=True, eq=False)
 class _Code:
     """The statements of a pipeline's call that decide: assignments of one name, conditions and calls."""
@@ -120,6 +142,11 @@ class _Code:
     assigned: tuple[tuple[str, ast.Assign], ...]  # not the answer `timesteps, count = retrieve_timesteps(...)`
     conditions: tuple[tuple[str, ast.If], ...]
     setters: tuple[ast.Call, ...]  # calls that set timesteps
+
+    @property
+    def shifts(self) -> bool:
+        """Whether they may be given a mu: by its name, or in a dict."""
+        return any(word.arg in (None, "mu") for setter in self.setters for word in setter.keywords)
 
 
 @cache
@@ -146,16 +173,17 @@ def _looks_at_flow_sigmas(kind: type) -> bool:
 def _hands_on(kind: type, name: str) -> bool:
     """Whether every call that sets timesteps is given `name` as the caller gave it, and no other list beside it."""
     code = _code_of(kind)
-    if code is None or not code.setters:
+    named = {word.arg for setter in code.setters for word in setter.keywords} if code is not None else set()
+    if code is None or not code.setters or named - _KNOWN:
         return False
     other = next(word for word in _LEVELS if word != name)
-    end = max(call.lineno for call in code.setters)  # afterwards the name may be used again
+    end = max(setter.lineno for setter in code.setters)  # afterwards the name may be used again
     written = [(word, node) for word, node in code.assigned if node.lineno <= end]
     defaults = _defaults(code, name)
     if any(word == name and node not in defaults for word, node in written):
         return False
     beside = any(word == other for word, _ in written)  # the pipeline's own list
-    given = [_words(call) for call in code.setters]
+    given = [_words(setter) for setter in code.setters]
     return all(name in words and not (beside and other in words) for words in given)
 
 
@@ -174,11 +202,11 @@ def _defaults(code: _Code, name: str) -> set[ast.AST]:
     return found
 
 
-def _last_word(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+def _last_word(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _words(call: ast.Call) -> set[str]:
+def _words(node: ast.Call) -> set[str]:
     """Names among the arguments of a call."""
-    values = [*call.args, *(keyword.value for keyword in call.keywords)]
-    return {node.id for value in values for node in ast.walk(value) if isinstance(node, ast.Name)}
+    values = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return {word.id for value in values for word in ast.walk(value) if isinstance(word, ast.Name)}

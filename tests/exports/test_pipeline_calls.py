@@ -67,7 +67,10 @@ def test_every_installed_pipeline_is_proposed_only_what_its_call_takes(pipelines
         ("CogView4Pipeline", "flow Euler", None),  # would tell the network evenly spaced timesteps
         ("FluxPipeline", "flow Euler", "sigmas"),
         ("Flux2Pipeline", "flow UniPC", None),  # sets them to None
-        ("StableDiffusion3Pipeline", "flow UniPC", "sigmas"),
+        ("StableDiffusion3Pipeline", "flow Euler", "sigmas"),
+        ("HunyuanVideoPipeline", "flow UniPC", "sigmas"),
+        ("QwenImagePipeline", "flow UniPC", None),  # gives a mu, at which UniPC raises an AssertionError
+        ("QwenImagePipeline", "Euler", None),  # a mu again
         ("StableDiffusion3Pipeline", "flow DPM++", None),
         ("QwenImagePipeline", "flow Euler", "sigmas"),
         ("ZImagePipeline", "flow Euler", "sigmas"),
