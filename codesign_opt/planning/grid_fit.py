@@ -175,7 +175,9 @@ class GridFit:
     def near(self, found: SearchedGrid, steps: int) -> list[Array]:
         """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
         starts = [resized(found.sigmas, steps)]
-        if found.steps <= _DESCENDED and abs(steps - found.steps) <= (_ADDED if self.study.trains else 2 * _ADDED):
+        cheap = self.closed or not self.study.trains  # else a start costs examples that are worked out
+        most = _ADDED if self.study.trains else 2 * _ADDED
+        if cheap and found.steps <= _DESCENDED and abs(steps - found.steps) <= most:
             starts.append(with_steps(found.sigmas, steps, self._totals(found, self._cost_of(found))))
         return starts
 
@@ -199,8 +201,7 @@ class GridFit:
         return totals
 
     def _cost_of(self, found: SearchedGrid) -> Examples | None:
-        known = [] if found.settled is None else [found.settled]
-        return self._cost(found.sigmas, self._money(found.sigmas), known)
+        return self._cost(found.sigmas, self._money(found.sigmas), [found.settled] if found.settled else [])
 
     def refined(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many more moves, or turns of settling and descending; None where no examples fit it."""

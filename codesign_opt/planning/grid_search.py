@@ -20,6 +20,7 @@ __all__ = ["GridSearch"]
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
+_FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
@@ -104,6 +105,8 @@ class GridSearch:
         wanted = max(self._least, min(most, asked))
         for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
             self._try(k)
+            if k <= _FEWEST and k in self._found and self.fit.signed and not self.fit.study.trains:
+                self._keep(self.fit.refined(self._found[k]))  # long descents of few steps find what longer grids keep
             if self._found and self._best.total <= self.fit.rounding:
                 return
 

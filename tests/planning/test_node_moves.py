@@ -70,3 +70,11 @@ def test_steps_with_noise_leave_no_nodes_far_above_the_data():
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.004
     assert all((plan.sigmas[1:] < 100).sum() >= 0.9 * count for plan, count in zip(plans, steps, strict=True))
+
+
+def test_few_steps_whose_errors_cancel_keep_what_fewer_find():
+    # eight steps left thirty times as much as four: their descents end where nothing is left of the data
+    spectrum = co.Spectrum.from_bands([2.23309545, 0.447964182, 0.00123708643], [32, 12, 36])
+    model = co.GaussianModel(spectrum, process=co.EDM(0.0110246215, 12432696.8), sampler=co.EulerMaruyama(0.3))
+    errors = [co.codesign(model, steps=count, levels=60).handed_out["total"] for count in (4, 8)]
+    assert errors[1] <= errors[0] < 0.05
