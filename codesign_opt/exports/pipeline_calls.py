@@ -130,7 +130,7 @@ def _shifted(kind: type, arguments: Mapping[str, Any], scheduler: Any) -> str:
             call(plain, arguments)
             call(moved, {**arguments, "mu": _ANY_MU})
         same = bool(np.allclose(noise_levels(moved), noise_levels(plain), rtol=1e-6))
-    except Exception:  # an assertion of UniPC, a name that others do not have
+    except Exception:  # a name that its set_timesteps does not have, or a refusal of its own
         same = False
     return "" if same else "may give its scheduler a mu, which this one does not take"
 
