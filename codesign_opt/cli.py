@@ -174,6 +174,7 @@ def _export_arguments(commands: Any) -> None:
     )
     parser.add_argument("--flow", action="store_true", help="flow times t = sigma / (1 + sigma) instead of sigmas")
     parser.add_argument("--mu", type=float, help="dynamic shift of a flow-matching scheduler")
+    parser.add_argument("--pipeline", help="class of the diffusers pipeline: says what to write for it")
     parser.add_argument("--clip", action="store_true", help="move levels outside the network's range to its ends")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (stdout)")
 
@@ -288,9 +289,8 @@ def _export(options: argparse.Namespace) -> int:
     scheduler = None if options.scheduler is None else _scheduler(options.scheduler)
     # k-diffusion's numbers are those of a SIGMAS list; only its tensor needs torch
     target = "comfyui" if options.to == "k-diffusion" else options.to
-    value = co.export(
-        schedule, target, scheduler, path=options.out, flow=options.flow, mu=options.mu, clip=options.clip
-    )
+    of_target = {"flow": options.flow, "mu": options.mu, "clip": options.clip, "pipeline": options.pipeline}
+    value = co.export(schedule, target, scheduler, path=options.out, **of_target)
     if target == "diffusers" or options.out is None:
         print(", ".join(map(repr, value)) if isinstance(value, list) else str(value).rstrip())
     return 0

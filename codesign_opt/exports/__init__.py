@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from .diffusers_export import DiffusersExport, for_diffusers
 from .exporting import export
+from .pipeline_calls import PipelineCall
 from .reading import read_schedule
 from .targets import PlannedLevels, Target, add_target, targets
 
 __all__ = [
     "DiffusersExport",
+    "PipelineCall",
     "PlannedLevels",
     "Target",
     "add_target",

@@ -12,10 +12,11 @@ import numpy as np
 from ..basics.checks import Array, vector
 from ..basics.wording import aligned
 from ..ingredients.grids import check_grid
-from .scheduler_reading import class_names, is_flow, is_scheduler, setting
+from .pipeline_calls import PipelineCall, pipeline_call
+from .scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
-from .scheduler_trials import call, check_same, inside_range, quiet, tried, with_changes
+from .scheduler_trials import call, check_same, inside_range, quiet, released, that_holds, tried, with_changes
 from .targets import PlannedLevels, Target, add_target
 
 __all__ = ["DiffusersExport", "for_diffusers"]
@@ -30,10 +31,13 @@ class DiffusersExport:
         sigmas: (K+1,) levels that were wanted, sigma_t / s_t, descending.
         becomes: (K+1,) level that each of them becomes in the scheduler; equal neighbours are one node there.
         arguments: keyword arguments of scheduler.set_timesteps.
+        listed: (K'+1,) what `scheduler.sigmas` is set to after set_timesteps, for schedulers that take no levels
+            there; None for the others.
         changes: settings that the scheduler must have; `configured` makes such a scheduler.
         sampler: name of the library's sampler whose steps the scheduler takes under `same_steps`, or None.
         same_steps: the settings for that.
         notes: what a user should know.
+        pipeline: what to write for the pipeline that was named, or None.
 
     Raises:
         ValueError: levels that do not descend, another number of levels than wanted.
@@ -52,6 +56,8 @@ class DiffusersExport:
     sampler: str | None = None
     same_steps: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    listed: Array | None = None
+    pipeline: PipelineCall | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", check_grid(self.sigmas, "DiffusersExport.sigmas").sigmas)
@@ -86,10 +92,31 @@ class DiffusersExport:
         """The largest relative change of a noise level."""
         return float(self.relative_errors.max())
 
-    @property
-    def pipeline(self) -> dict[str, Any]:
-        """Keyword arguments of a pipeline's call: `timesteps` or `sigmas` (a pipeline finds mu by itself)."""
-        return {name: value for name, value in self.arguments.items() if name != "mu"}
+    def in_pipeline(self, pipeline: Any, scheduler: Any) -> DiffusersExport:
+        """The same with what to write for a pipeline (itself, its class or the class's name) with this scheduler."""
+        given = {} if self.listed is not None else self.arguments
+        held = self.configured(scheduler)
+        found = pipeline_call(pipeline, held, given, bool(self.changes), self.num_inference_steps)
+        return replace(self, pipeline=found)
+
+    def holding(self, scheduler: Any) -> Any:
+        """A scheduler that runs these levels in any pipeline, whatever the pipeline asks of it.
+
+        A copy of `configured(scheduler)` whose set_timesteps sets the levels of `used` and passes over the number of
+        steps, timesteps, sigmas and mu that a pipeline computes. It is for pipelines whose call takes no levels:
+
+            pipe.scheduler = export.holding(pipe.scheduler)
+            pipe(..., num_inference_steps=export.num_inference_steps)
+
+        Raises:
+            ValueError: another class than this was exported for, or other levels than `used`.
+        """
+        self._check_class(scheduler)
+        made = that_holds(self.configured(scheduler), self.arguments, self.listed)
+        with quiet():
+            made.set_timesteps(self.num_inference_steps)
+        check_same(made, self.used)
+        return made
 
     def configured(self, scheduler: Any) -> Any:
         """A scheduler with `changes`: the same class from the same config; the given one stays as it is."""
@@ -111,13 +138,12 @@ class DiffusersExport:
             device: passed to set_timesteps.
 
         Returns:
-            The same scheduler, ready for its steps. Pipelines call set_timesteps anew: pass them `pipeline`.
+            The same scheduler, ready for its steps. Pipelines call set_timesteps anew: see `holding`.
 
         Raises:
             ValueError: another class, a setting of `changes` that it lacks, or other levels than `used`.
         """
-        if self.scheduler not in class_names(scheduler):
-            raise ValueError(f"the levels were exported for {self.scheduler}, not for {type(scheduler).__name__}.")
+        self._check_class(scheduler)
         lacking = {k: v for k, v in self.changes.items() if setting(scheduler, k, v) != v}
         if lacking:
             said = ", ".join(f"{k}={v!r}" for k, v in lacking.items())
@@ -125,10 +151,19 @@ class DiffusersExport:
                 f"{self.scheduler} takes these levels only with {said}; use export.configured(scheduler), which is "
                 f"{self.scheduler}.from_config(scheduler.config, {said})."
             )
-        where = {} if device is None else {"device": device}
-        call(scheduler, **where, **self.arguments)
+        call(scheduler, self.arguments, self.listed, device)
         check_same(scheduler, self.used)
         return scheduler
+
+    def _said_of_pipelines(self) -> str:
+        if self.pipeline is not None:
+            return str(self.pipeline)
+        steps = self.num_inference_steps
+        return f"any pipeline: pipe.scheduler = export.holding(pipe.scheduler); pipe(..., num_inference_steps={steps})"
+
+    def _check_class(self, scheduler: Any) -> None:
+        if self.scheduler not in class_names(scheduler):
+            raise ValueError(f"the levels were exported for {self.scheduler}, not for {type(scheduler).__name__}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers; `read_schedule` reads its JSON back as `used`."""
@@ -137,6 +172,7 @@ class DiffusersExport:
             "schema_version": 1,
             "scheduler": self.scheduler,
             "set_timesteps": {k: _plain(v) for k, v in self.arguments.items()},
+            "scheduler_sigmas": None if self.listed is None else self.listed.tolist(),
             "changes": dict(self.changes),
             "steps": self.num_inference_steps,
             "used": self.used.tolist(),
@@ -146,6 +182,7 @@ class DiffusersExport:
             "sampler": self.sampler,
             "same_steps": dict(self.same_steps),
             "notes": list(self.notes),
+            "pipeline": None if self.pipeline is None else self.pipeline.to_dict(),
         }
 
     def json(self) -> str:
@@ -155,6 +192,10 @@ class DiffusersExport:
     def __str__(self) -> str:
         given = ", ".join(f"{k}={_short(v)}" for k, v in self.arguments.items())
         lines = [f"{self.scheduler}: {self.num_inference_steps} steps", f"  scheduler.set_timesteps({given})"]
+        if self.listed is not None:
+            lines.append(
+                f"  then scheduler.sigmas = {_short(self.listed)} and their timesteps: export.apply(scheduler)"
+            )
         if self.changes:
             lines.append("  with " + ", ".join(f"{k}={v!r}" for k, v in self.changes.items()))
         if self.sampler:
@@ -167,12 +208,19 @@ class DiffusersExport:
             change = "merged" if i in self.dropped else f"{self.relative_errors[i]:.2g}"
             change = "not zero" if want == 0 < got else change
             rows.append([str(i), f"{want:.6g}", f"{got:.6g}", change])
+        lines.extend("  " + line for line in self._said_of_pipelines().split("\n"))
         shown = aligned(["  node", "sigma wanted", "sigma used", "change"], rows, left=())
         return "\n".join([*lines, *shown, *(f"  note: {note}" for note in self.notes)])
 
 
 def for_diffusers(
-    sigmas: Any, scheduler: Any, *, mu: float | None = None, clip: bool = False, outside: bool = False
+    sigmas: Any,
+    scheduler: Any,
+    *,
+    mu: float | None = None,
+    clip: bool = False,
+    outside: bool = False,
+    pipeline: Any = None,
 ) -> DiffusersExport:
     """The levels for one scheduler of diffusers, checked on a copy of it; the scheduler stays as it is.
 
@@ -182,6 +230,8 @@ def for_diffusers(
         mu: the dynamic shift that the pipeline will compute, for flow schedulers with use_dynamic_shifting.
         clip: move levels outside the network's range to its ends, instead of refusing them.
         outside: keep them where the scheduler takes any sigma: the network is told a time at its end there.
+        pipeline: the pipeline that will hold the scheduler, its class, or the name of its class: `pipeline` of the
+            result says what to write for it.
 
     Raises:
         ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
@@ -194,6 +244,7 @@ def for_diffusers(
             f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
         )
     wanted = check_grid(sigmas).sigmas
+    scheduler = released(scheduler)
     if not accepted(scheduler):
         raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
     if mu is not None and rule_for(scheduler) and not is_flow(scheduler):
@@ -202,7 +253,7 @@ def for_diffusers(
     kept = np.append(True, np.diff(inside) != 0)
     rule = rule_for(scheduler) or tried
     draft = rule(inside[kept], scheduler, mu)
-    unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu"}
+    unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu", "num_inference_steps"}
     if unknown:  # another version of diffusers
         raise ValueError(
             f"{type(scheduler).__name__} takes no {unknown.pop()} in the version of diffusers that is installed; "
@@ -210,13 +261,14 @@ def for_diffusers(
         )
     trial = with_changes(scheduler, draft.changes)
     with quiet():
-        call(trial, **draft.arguments)
+        call(trial, draft.arguments, draft.listed)
     node = np.cumsum(np.append(True, np.diff(draft.becomes) != 0)) - 1  # of the scheduler, for every level given
     becomes = check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
-    return DiffusersExport(
+    found = DiffusersExport(
         type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
-        draft.sampler, draft.same_steps, draft.notes,
-    )  # fmt: skip
+        draft.sampler, draft.same_steps, draft.notes, draft.listed,
+    ).noted(told_alike(trial) or None)  # fmt: skip
+    return found if pipeline is None else found.in_pipeline(pipeline, scheduler)
 
 
 def _diffusers(
@@ -225,16 +277,19 @@ def _diffusers(
     mu: float | None = None,
     clip: bool = False,
     outside: bool = False,
+    pipeline: Any = None,
 ) -> tuple[DiffusersExport, str]:
     """Of the target "diffusers"; its file is JSON."""
+    if scheduler is None and not isinstance(pipeline, (str, type)):
+        scheduler = getattr(pipeline, "scheduler", None)  # of a pipeline at hand
     if scheduler is None:
         raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
-    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside)
+    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside, pipeline=pipeline)
     value = value.noted(_other_sampler(levels.sampler, value.sampler))
     return value, value.json()
 
 
-add_target(Target("diffusers", ("scheduler", "mu", "clip", "outside"), _diffusers))
+add_target(Target("diffusers", ("scheduler", "mu", "clip", "outside", "pipeline"), _diffusers))
 
 
 def _other_sampler(planned: Mapping[str, Any], taken: str | None) -> str | None:

@@ -16,7 +16,7 @@ __all__ = ["export"]
 def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
     """A plan's or a list's noise levels in the form that another program takes; `read_schedule` is the way back.
 
-        diffusers    DiffusersExport: arguments for the scheduler and for a pipeline's call, rounding, apply(scheduler)
+        diffusers    DiffusersExport: arguments for the scheduler, lines for a pipeline, rounding, apply(scheduler)
         k-diffusion  (K+1,) torch tensor, float32: the `sigmas` of every sample_* function
         comfyui      list of K+1 numbers: SIGMAS, with its trailing 0
         json, csv    text with every digit, the number of steps and the terminal map
@@ -29,7 +29,8 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         options: those of the target; an option of another target may be None or False.
             flow: for "k-diffusion" and "comfyui": give flow-matching times t = sigma / (1 + sigma), which
                 k-diffusion's descendants and ComfyUI call sigmas for flow models (SD3, Flux).
-            mu, clip, outside: for "diffusers": see `for_diffusers`.
+            mu, clip, outside, pipeline: for "diffusers": see `for_diffusers`. The scheduler is that of `pipeline` where
+                a pipeline itself is given and no scheduler.
 
     Returns:
         See above; numbers of "k-diffusion" and "comfyui" are in the units that those programs call sigma.

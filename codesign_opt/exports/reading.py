@@ -13,7 +13,7 @@ from ..basics.checks import Array, number
 from ..ingredients.grids import check_grid
 from .noise_table import sigma_of_flow_time
 from .schedule_files import read_file
-from .scheduler_reading import is_scheduler, noise_levels, told_alike
+from .scheduler_reading import is_scheduler, noise_levels, told_alike, told_beyond
 
 __all__ = ["read_schedule"]
 
@@ -35,7 +35,8 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
         (K+1,) strictly descending noise levels; a last 0 is a step to zero noise.
 
     Warns:
-        UserWarning: a scheduler that tells the network one timestep at several levels, with the levels.
+        UserWarning: a scheduler that tells the network one timestep at several levels, or one of EDM's preconditioning
+            that leaves its sigma_min to sigma_max; with the levels.
 
     Raises:
         ValueError: a truncated file, NaN, ascending levels, a scheduler whose set_timesteps was not called.
@@ -50,7 +51,7 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
     if is_scheduler(source):
         name = f"the schedule of {type(source).__name__}"
         levels = noise_levels(source)
-        if note := told_alike(source):
+        for note in filter(None, (told_alike(source), told_beyond(source))):
             warnings.warn(note, stacklevel=2)
     elif isinstance(source, (str, PathLike)):
         name = str(source)

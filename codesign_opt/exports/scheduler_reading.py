@@ -9,7 +9,7 @@ import numpy as np
 from ..basics.checks import Array
 from .noise_table import NoiseTable, pure_noise, sigma_of_flow_time
 
-__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting", "told_alike"]
+__all__ = ["class_names", "is_flow", "is_scheduler", "noise_levels", "setting", "told_alike", "told_beyond"]
 
 # Classes without a list `sigmas` whose last step does not go to zero noise; the level is a function of the table.
 _ENDS_ABOVE_ZERO = ("TCDScheduler",)
@@ -18,6 +18,8 @@ _ENDS_ABOVE_ZERO = ("TCDScheduler",)
 _EVEN_STEPS = (
     "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler",
 )  # fmt: skip
+
+_EDGE = 1.01  # a level this little outside an EDM's range is rounding
 
 # Classes whose lists of levels are not what is run.
 _NOT_RUN = {
@@ -78,6 +80,7 @@ def noise_levels(scheduler: Any) -> Array:
         flow = is_flow(scheduler) and bool(levels.max() <= 1.0 + 1e-6)  # Cosmos 2 lists noise levels, from 80 down
         if flow:
             levels = sigma_of_flow_time(1.0 - levels if setting(scheduler, "invert_sigmas", False) else levels)
+        _check_signs(scheduler, levels, name)
         patched = bool(setting(scheduler, "rescale_betas_zero_snr", False))
         levels = pure_noise(levels, flow=flow, patched=patched)
         levels = levels[_begin(scheduler) :]
@@ -97,9 +100,11 @@ def told_alike(scheduler: Any) -> str:
     network takes several for one.
     """
     listed, begin = getattr(scheduler, "sigmas", None), _begin(scheduler)
-    if listed is None or is_flow(scheduler):
+    if listed is None:
         return ""
     steps, levels = _plain(scheduler.timesteps)[begin:], _plain(listed)[begin:]
+    if is_flow(scheduler) and levels.size and levels.max() <= 1.0 + 1e-6:
+        levels = sigma_of_flow_time(1.0 - levels if setting(scheduler, "invert_sigmas", False) else levels)
     found = []
     for step in dict.fromkeys(steps.tolist()):
         same = levels[: steps.size][steps == step]
@@ -109,6 +114,27 @@ def told_alike(scheduler: Any) -> str:
         return ""
     name = type(scheduler).__name__
     return f"{name} tells the network the same timestep at several levels: {'; '.join(found)}."
+
+
+def told_beyond(scheduler: Any) -> str:
+    """A note where a scheduler of EDM's preconditioning runs levels outside its sigma_min to sigma_max; else empty.
+
+    Its set_timesteps takes positions on a ramp from 0 to 1, which levels of noise given in their place leave.
+    """
+    low, high = setting(scheduler, "sigma_min"), setting(scheduler, "sigma_max")
+    if setting(scheduler, "sigma_data") is None or low is None or high is None:
+        return ""
+    levels = noise_levels(scheduler)
+    levels = levels[levels > 0]
+    off = levels[(levels > _EDGE * float(high)) | (levels < float(low) / _EDGE)]
+    if not off.size:
+        return ""
+    name, more = type(scheduler).__name__, ", …" if off.size > 4 else ""
+    said = ", ".join(f"{level:.4g}" for level in off[:4]) + more
+    return (
+        f"{name} runs {off.size} of {levels.size} levels outside sigma_min {low:g} to sigma_max {high:g} of its "
+        f"settings ({said}), which its network may not know."
+    )
 
 
 def _begin(scheduler: Any) -> int:
@@ -141,6 +167,15 @@ def _check_even(scheduler: Any, steps: Any, name: str) -> None:
             f"(timestep_spacing={setting(scheduler, 'timestep_spacing')!r}): it does not step between the levels that "
             "it lists; use timestep_spacing='leading' or 'trailing', or EulerDiscreteScheduler."
         )
+
+
+def _check_signs(scheduler: Any, levels: Array, name: str) -> None:
+    """Refuses negative levels, and NaN: powers of negative numbers, which EDM's ramp has beyond its end."""
+    bad = levels[~(levels >= 0)]
+    if bad.size:
+        ramp = "; `sigmas` of EDM's schedulers are positions on a ramp from 0 (sigma_max) to 1 (sigma_min)"
+        known = setting(scheduler, "sigma_data") is not None
+        raise ValueError(f"{name} lists the noise level {float(bad[0]):.4g}{ramp if known else ''}.")
 
 
 def _check_set(scheduler: Any, name: str) -> None:

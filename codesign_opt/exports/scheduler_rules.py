@@ -23,7 +23,7 @@ from .scheduler_settings import (
     needs_zero,
     own_schedules_off,
     refusal,
-    refuse_flow_sigmas,
+    refuse_flow_table,
     shift_of,
     table_of,
 )
@@ -42,6 +42,7 @@ class Draft:
         sampler: name of the library's sampler whose steps the scheduler takes where `same_steps` holds.
         same_steps: the settings for that.
         notes: what a user should know.
+        listed: (K'+1,) what the scheduler's own `sigmas` is set to after set_timesteps where that takes no levels.
     """
 
     arguments: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Draft:
     sampler: str | None = None
     same_steps: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    listed: Array | None = None
 
 
 Rule = Callable[[Array, Any, float | None], Draft]
@@ -120,7 +122,9 @@ def _whole_timesteps(wanted: Array, scheduler: Any, last: float) -> tuple[dict[s
 
 
 def _multistep(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
-    refuse_flow_sigmas(scheduler)
+    refuse_flow_table(scheduler)
+    if setting(scheduler, "use_flow_sigmas", False):
+        return _flow_multistep(wanted, scheduler)
     zero = wanted[-1] == 0
     changes = {**own_schedules_off(scheduler), **final_type(scheduler, "zero" if zero else "sigma_min")}
     last = 0.0 if zero else lowest(wanted, scheduler)
@@ -134,13 +138,43 @@ def _multistep(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     return Draft(arguments, becomes, changes, "dpmpp_2m", same)
 
 
+def _flow_multistep(wanted: Array, scheduler: Any) -> Draft:
+    """Flow times written in place of its own: set_timesteps takes none with use_flow_sigmas."""
+    needs_zero(wanted, scheduler)
+    times = np.append(flow_time(wanted[:-1]), 0.0).astype(np.float32).astype(np.float64)
+    becomes = np.append(sigma_of_flow_time(times[:-1]), 0.0)
+    listed = times[_first_of_equals(becomes)]
+    changes = {**own_schedules_off(scheduler), **final_type(scheduler, "zero")}
+    same = {"algorithm_type": "dpmsolver++", "thresholding": False}
+    order = setting(scheduler, "solver_order")
+    if order > 1:
+        same |= {"solver_order": 2, "solver_type": "midpoint"}
+    notes = (
+        "set_timesteps of this scheduler takes no flow times; they are written into it afterwards, as apply does.",
+        *_whole_flow_timesteps(listed[:-1], scheduler),
+    )
+    arguments, sampler = {"num_inference_steps": listed.size - 1}, "euler" if order == 1 else "dpmpp_2m"
+    return Draft(arguments, becomes, changes, sampler, same, notes, listed)
+
+
+def _whole_flow_timesteps(times: Array, scheduler: Any) -> tuple[str, ...]:
+    """What the network of a flow is told by schedulers that cut its timesteps to whole ones."""
+    trained = float(setting(scheduler, "num_train_timesteps"))
+    given = times * trained
+    cut = float(np.max(given - np.floor(given)))
+    notes = [f"The network is given whole timesteps, cut off by up to {cut:.2g} of {trained:g}; the steps use sigmas."]
+    if given.size > 1 and int(given[0]) == int(given[1]):
+        notes.append("The first two timesteps are equal: call set_begin_index(0), or the first node is skipped.")
+    return tuple(notes)
+
+
 def _singlestep(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     draft = _multistep(wanted, scheduler, mu)
     order = setting(scheduler, "solver_order")
     if order == 1:
         return draft
     note = f"One step of order {order} spans {order} nodes; set solver_order=1 for first-order steps at every node."
-    return Draft(draft.arguments, draft.becomes, draft.changes, notes=(note,))
+    return Draft(draft.arguments, draft.becomes, draft.changes, notes=(*draft.notes, note), listed=draft.listed)
 
 
 def _ddpm(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
@@ -194,13 +228,7 @@ def _unipc(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
     count = wanted.size - 1
     same = {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "thresholding": False,
             "lower_order_final": True, "disable_corrector": list(range(count))}  # fmt: skip
-    trained = float(setting(scheduler, "num_train_timesteps"))
-    given = flow_time(draft.becomes[:-1]) * trained
-    cut = float(np.max(given - np.floor(given)))
-    note = f"The network is given whole timesteps, cut off by up to {cut:.2g} of {trained:g}; the steps use sigmas."
-    notes = [*draft.notes, note]
-    if given.size > 1 and int(given[0]) == int(given[1]):
-        notes.append("The first two timesteps are equal: call set_begin_index(0), or the first node is skipped.")
+    notes = [*draft.notes, *_whole_flow_timesteps(flow_time(draft.becomes[:-1]), scheduler)]
     arguments = {**draft.arguments, "sigmas": np.array(draft.arguments["sigmas"])}  # a list raises TypeError there
     return Draft(arguments, draft.becomes, changes, "dpmpp_2m", same, tuple(notes))
 

@@ -19,7 +19,7 @@ __all__ = [
     "needs_zero",
     "own_schedules_off",
     "refusal",
-    "refuse_flow_sigmas",
+    "refuse_flow_table",
     "shift_of",
     "table_of",
     "trained_range",
@@ -113,12 +113,13 @@ def final_type(scheduler: Any, kind: str) -> dict[str, Any]:
     return {"final_sigmas_type": kind} if setting(scheduler, "final_sigmas_type", kind) != kind else {}
 
 
-def refuse_flow_sigmas(scheduler: Any) -> None:
-    """DPM-Solver with use_flow_sigmas ignores custom timesteps."""
-    if setting(scheduler, "use_flow_sigmas", False):
+def refuse_flow_table(scheduler: Any) -> None:
+    """A flow's network on a table's noise levels: use_flow_sigmas was forgotten."""
+    if setting(scheduler, "prediction_type") == "flow_prediction" and not setting(scheduler, "use_flow_sigmas", False):
+        name = type(scheduler).__name__
         raise ValueError(
-            f"{type(scheduler).__name__} with use_flow_sigmas=True takes no custom levels; use "
-            "UniPCMultistepScheduler.from_config(scheduler.config) or FlowMatchEulerDiscreteScheduler."
+            f"{name} predicts flows (prediction_type='flow_prediction'), which have levels of their own only with "
+            f"use_flow_sigmas=True; build it with {name}.from_config(scheduler.config, use_flow_sigmas=True)."
         )
 
 

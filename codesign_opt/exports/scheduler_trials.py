@@ -13,13 +13,14 @@ import numpy as np
 
 from ..basics.checks import Array
 from .noise_table import flow_time
-from .scheduler_reading import is_flow, noise_levels
+from .scheduler_reading import is_flow, noise_levels, setting
 from .scheduler_rules import Draft
 from .scheduler_settings import accepted, refusal, table_of, trained_range
 
-__all__ = ["call", "check_same", "inside_range", "quiet", "tried", "with_changes"]
+__all__ = ["call", "check_same", "inside_range", "quiet", "released", "that_holds", "tried", "with_changes"]
 
 _SLACK = 1e-2  # a level this little outside the network's range is rounding (0.029 of a published list for 0.02917)
+_RELEASED = "class_without_held_levels"  # of the classes that `that_holds` makes: their parent
 _SINGLE = 2e-5  # float32 sigmas after a shift or a power; relative, of sigma or of the flow time's complement
 
 
@@ -62,7 +63,7 @@ def tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
         trial = copy.deepcopy(scheduler)
         try:
             with quiet():
-                call(trial, **given)
+                call(trial, given)
             nodes = used[np.append(True, np.diff(used) != 0)]
             check_same(trial, nodes)
             fits = len(trial.timesteps) == nodes.size - 1  # not where a second 0 was added
@@ -75,6 +76,7 @@ def tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
 
 def with_changes(scheduler: Any, changes: Mapping[str, Any]) -> Any:
     """A copy with changed settings; a shift set by hand is kept."""
+    scheduler = released(scheduler)
     if not changes:
         return copy.deepcopy(scheduler)
     made = type(scheduler).from_config(scheduler.config, **changes)
@@ -94,11 +96,63 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def call(scheduler: Any, **arguments: Any) -> None:
-    """set_timesteps, without the deprecation warnings of numpy that are diffusers' own affair."""
+def call(
+    scheduler: Any,
+    arguments: Mapping[str, Any],
+    listed: Array | None = None,
+    device: Any = None,
+    kind: Any = None,
+) -> None:
+    """set_timesteps, then `listed` in place of its sigmas; without numpy's warnings that are diffusers' own affair.
+
+    Args:
+        kind: the class whose set_timesteps is meant, that of the scheduler unless given.
+    """
+    where = {} if device is None else {"device": device}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        scheduler.set_timesteps(**arguments)
+        (kind or type(scheduler)).set_timesteps(scheduler, **where, **arguments)
+    if listed is not None:
+        import torch
+
+        scheduler.sigmas = torch.tensor(listed, dtype=torch.float32)
+        told = torch.tensor(listed[:-1] * float(setting(scheduler, "num_train_timesteps")))
+        scheduler.timesteps = told.to(device=device, dtype=scheduler.timesteps.dtype)  # whole ones cut off, as it does
+
+
+def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | None) -> Any:
+    """The scheduler, of a subclass whose set_timesteps sets these levels whatever it is called with.
+
+    A class of its own, since pipelines copy their schedulers; named as its parent, since they look at that name.
+    """
+    parent = type(scheduler)
+
+    def set_timesteps(
+        self: Any,
+        num_inference_steps: Any = None,
+        device: Any = None,
+        timesteps: Any = None,
+        sigmas: Any = None,
+        mu: Any = None,
+    ) -> None:
+        call(self, arguments, listed, device, parent)
+        steps = self.timesteps
+        if len(steps) > 1 and steps[0] == steps[1] and hasattr(self, "set_begin_index"):
+            self.set_begin_index(0)  # it looks for the first timestep's second place otherwise, and skips a node
+
+    said = {"set_timesteps": set_timesteps, "__module__": parent.__module__, "__doc__": parent.__doc__}
+    scheduler.__class__ = type(parent.__name__, (parent,), {**said, _RELEASED: parent})
+    return scheduler
+
+
+def released(scheduler: Any) -> Any:
+    """A scheduler whose set_timesteps is its class's own: a copy where it holds the levels of an export."""
+    parent = getattr(scheduler, _RELEASED, None)
+    if parent is None:
+        return scheduler
+    free = copy.deepcopy(scheduler)
+    free.__class__ = parent
+    return free
 
 
 def check_same(scheduler: Any, used: Array) -> Array:

@@ -19,7 +19,7 @@ pytestmark = CONVERSIONS
 def test_euler_gets_sigmas_with_the_trailing_zero():
     scheduler = make("EulerDiscreteScheduler")
     given = export(GRID, "diffusers", scheduler)
-    assert given.pipeline == {"sigmas": GRID.tolist()}
+    assert given.arguments == {"sigmas": GRID.tolist()}
     assert given.num_inference_steps == 8
     assert given.largest_error < 1e-7
     given.apply(scheduler)
@@ -65,7 +65,7 @@ def test_dynamic_shifting_is_undone_for_the_stated_mu(name, more, kind):
     scheduler = make(name, use_dynamic_shifting=True, time_shift_type=kind, **more)
     given = export(GRID, "diffusers", scheduler, mu=1.15)
     assert given.arguments["mu"] == 1.15
-    assert set(given.pipeline) == {"sigmas"}
+    assert set(given.arguments) == {"sigmas", "mu"}
     np.testing.assert_allclose(read_schedule(given.apply(scheduler)), GRID, rtol=1e-5)
     without = export(GRID, "diffusers", scheduler)
     assert without.changes["use_dynamic_shifting"] is False
@@ -212,7 +212,7 @@ def test_other_refusals_say_why():
     for name, settings, said in [
         ("DDIMInverseScheduler", {}, "inverts a sampler"),
         ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}, "use_flow_sigmas=True\\)"),
-        ("DPMSolverMultistepScheduler", FLOW, "takes no custom levels"),
+        ("DPMSolverMultistepScheduler", {"prediction_type": "flow_prediction"}, "use_flow_sigmas=True\\)"),
         ("CMStochasticIterativeScheduler", {}, "with a meaning that is not known here"),
     ]:
         with pytest.raises(ValueError, match=said):
@@ -252,7 +252,7 @@ def test_a_users_subclass_and_an_unknown_class_are_handled():
         pass
 
     given = export(GRID, "diffusers", Mine())
-    assert given.pipeline == {"sigmas": GRID.tolist()}
+    assert given.arguments == {"sigmas": GRID.tolist()}
     given.apply(Mine())
 
     class NewScheduler:  # takes sigma as EDM does, and a table

@@ -118,7 +118,7 @@ def test_a_pipelines_loop_with_the_exported_arguments_makes_our_samples(key):
     scheduler = make(name, **settings)
     given = export(GRID, "diffusers", scheduler)
     network = Network(scheduler)
-    scheduler.set_timesteps(**given.pipeline)  # as retrieve_timesteps does
+    scheduler.set_timesteps(**given.arguments)  # as retrieve_timesteps does
     noise = states(1.0)
     first = float(given.used[0])
     latents = noise * (getattr(scheduler, "init_noise_sigma", 1.0) if "Euler" in key else 1.0)

@@ -227,6 +227,28 @@ def test_levels_that_are_told_the_same_timestep_are_named():
     np.testing.assert_allclose(read[:22], scheduler.sigmas[:22], rtol=1e-6)
 
 
+def test_denoisers_and_their_checks_name_levels_that_are_told_alike():
+    fresh = make("DPMSolverMultistepScheduler", beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+    assert co.estimate.from_diffusers(lambda x, t: (0 * x,), fresh).notes == []
+    fresh.set_timesteps(50)
+    denoiser = co.estimate.from_diffusers(lambda x, t: (0 * x,), fresh)
+    assert "998 at 22 levels from 2.029e+04 to 730.5" in denoiser.notes[0]
+    data = 2.0 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = co.estimate.check_denoiser(denoiser, data)
+    assert "note: DPMSolverMultistepScheduler tells the network the same timestep at several levels" in str(found)
+    assert type(found).from_record(found.record()).note == found.note
+
+
+def test_edms_ramp_is_not_taken_for_levels():
+    scheduler = make("EDMEulerScheduler")
+    scheduler.set_timesteps(sigmas=torch.tensor([80.0, 10.0, 1.0]))  # meant as levels
+    with pytest.raises(ValueError, match=r"lists the noise level -2\.63e\+14; .* positions on a ramp from 0"):
+        co.read_schedule(scheduler)
+    scheduler.set_timesteps(sigmas=torch.tensor([-0.1, 0.3, 0.9]))
+    with pytest.warns(UserWarning, match=r"runs 1 of 3 levels outside sigma_min 0\.002 to sigma_max 80 .*\(135\.3\)"):
+        co.read_schedule(scheduler)
+
+
 def test_cosmos_2_lists_noise_levels_where_others_list_flow_times():
     scheduler = make("FlowMatchEulerDiscreteScheduler", use_karras_sigmas=True)
     scheduler.register_to_config(sigma_max=80.0, sigma_min=0.002, sigma_data=1.0)  # as its pipelines do

@@ -38,6 +38,9 @@ SAME_STEPS = {
     "flow Euler": ("FlowMatchEulerDiscreteScheduler", {}, {}),
     "flow Euler, shift": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {}),
     "UniPC flow": ("UniPCMultistepScheduler", {**FLOW, "flow_shift": 3.0, "disable_corrector": list(range(8))}, {}),
+    "DPM++ 2M flow": ("DPMSolverMultistepScheduler", {**FLOW, "flow_shift": 3.0}, {}),
+    "DPM++ 1 flow": ("DPMSolverMultistepScheduler", {**FLOW, "solver_order": 1}, {}),
+    "DPM++ 1S flow": ("DPMSolverSinglestepScheduler", {**FLOW, "solver_order": 1, "lower_order_final": True}, {}),
     "EDM Euler": ("EDMEulerScheduler", {}, {}),
     "EDM Euler, v": ("EDMEulerScheduler", {"prediction_type": "v_prediction", "sigma_data": 1.4}, {}),
 }

@@ -37,6 +37,7 @@ class DenoiserCheck:
         cause: the mistake that explains what is seen; empty where none does.
         explained: (M,) errors where that is put right; NaN without a cause.
         evaluations: batch evaluations that the check took.
+        note: what its adapter found out: levels that its scheduler tells it alike, for one.
 
     >>> print(DenoiserCheck("net", [1.0], [1.9], [0.1], [2.0], [1.0], 2.0, "unclear"))  # doctest: +ELLIPSIS
     denoiser 'net', E|D(x0 + sigma z) - x0|^2:
@@ -56,6 +57,7 @@ class DenoiserCheck:
     cause: str = ""
     explained: Array = None  # type: ignore[assignment]
     evaluations: int = 0
+    note: str = ""
 
     def __post_init__(self) -> None:
         put, levels = object.__setattr__, np.asarray(self.sigma).size
@@ -109,7 +111,8 @@ class DenoiserCheck:
         said = _SAID[self.verdict]
         if not self.passed:
             said += f": {self.cause} explains it." if self.cause else "; no usual mistake explains it" + _OTHERS
-        return "\n".join([f"denoiser {self.denoiser!r}, E|D(x0 + sigma z) - x0|^2:", *self._table, said])
+        notes = [f"note: {self.note}"] if self.note else []
+        return "\n".join([f"denoiser {self.denoiser!r}, E|D(x0 + sigma z) - x0|^2:", *self._table, said, *notes])
 
     def __repr__(self) -> str:
         return f"DenoiserCheck({self.denoiser}, {self.line})"
@@ -121,7 +124,7 @@ class DenoiserCheck:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> DenoiserCheck:
         """What `record` wrote."""
-        words = {name: str(record[name]) for name in ("denoiser", "verdict", "cause")}
+        words = {name: str(record.get(name, "")) for name in ("denoiser", "verdict", "cause", "note")}
         numbers = {"mean": float(record["mean"]), "evaluations": int(record["evaluations"])}
         return cls(**{**record, **words, **numbers})
 

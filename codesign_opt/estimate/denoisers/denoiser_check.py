@@ -106,7 +106,7 @@ def checked(
         found = [_part(part, Questions(draws, sigma, allowed, chunk, seed, left=most)) for part in parts]
     spent = sum(one.evaluations for one in found)
     denoiser.calls = before + spent  # other readings, and parts, are not asked through it
-    return replace(_worst(found), denoiser=denoiser.name, evaluations=spent)
+    return replace(_worst(found), denoiser=denoiser.name, evaluations=spent, note="; ".join(denoiser.notes))
 
 
 def _worst(found: list[DenoiserCheck]) -> DenoiserCheck:

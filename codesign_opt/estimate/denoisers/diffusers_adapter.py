@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...exports.scheduler_reading import class_names
+from ...exports.scheduler_reading import class_names, told_alike, told_beyond
 from ..draws.precision import full, network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
 from .model_families import REFUSED, ModelFamily, family_of, own_family
@@ -55,6 +55,9 @@ def from_diffusers(
         condition: passed on by name, such as encoder_hidden_states, class_labels, guidance; for one state
             (repeated) or for the whole batch, in the network's dtype.
 
+    A scheduler whose set_timesteps was called is looked at, too: `notes`, which plans print, say where it tells the
+    network one timestep at several of its levels, or leaves the range of EDM's preconditioning.
+
     Returns:
         Denoiser whose `sigma_range` is the range of noise levels that the scheduler's times cover.
 
@@ -78,8 +81,16 @@ def from_diffusers(
     result = Denoiser(_reading(network, call, clock, row), name=type(network).__name__)
     result.reading = result.function  # type: ignore[assignment]
     result.sigma_range = clock.sigma_range
+    result.notes.extend(_of_schedule(scheduler))
     call.notes = result.notes
     return result
+
+
+def _of_schedule(scheduler: Any) -> list[str]:
+    """What a scheduler whose set_timesteps was called tells the network wrongly on its own levels."""
+    if getattr(scheduler, "num_inference_steps", None) is None or getattr(scheduler, "timesteps", None) is None:
+        return []
+    return [note for note in (told_alike(scheduler), told_beyond(scheduler)) if note]
 
 
 def _reading(model: Any, call: NetworkCall, clock: SchedulerClock, row: ModelFamily) -> Reading:
