@@ -38,6 +38,7 @@ _FIRST_MOVES, _MOVES, _REFINING = 8, 25, 60  # of every start, of those that go 
 _NOTHING = 1e-9  # of the budget: what is left is rounding
 _LAST_MOVES = 400  # of the best grid where nothing is trained: no examples hide what they win
 _LONG = 3  # starts that descend so long
+_SINGLE_MOVES = 100  # where errors do not cancel
 _LAST_WORK = 20_000  # steps times moves: of many steps a move takes as much longer
 _REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
 _BIASED, _WEIGHED = 0.02, 10  # share of its own error in what a grid leaves that tells of others; others weighed
@@ -173,10 +174,13 @@ class GridFit:
         cost = self._cost(starts[0], money, self._first) if money > 0 else None
         return np.inf if cost is None else min(self._score(grid, cost).total for grid in starts)
 
-    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
-        """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
+    def near(self, found: SearchedGrid, steps: int, *, climbing: bool = True) -> list[Array]:
+        """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are.
+
+        On the way from few steps to many the second start pays where errors cancel, or nothing is trained.
+        """
         starts = [resized(found.sigmas, steps)]
-        cheap = self.closed or not self.study.trains  # else a start costs examples that are worked out
+        cheap = (self.closed and (climbing or self.signed)) or not self.study.trains
         most = _ADDED if self.study.trains else 2 * _ADDED
         if cheap and found.steps <= _DESCENDED and abs(steps - found.steps) <= most:
             starts.append(with_steps(found.sigmas, steps, self._totals(found, self._cost_of(found))))
@@ -226,6 +230,8 @@ class GridFit:
         if found.steps > _DESCENDED:
             return found
         cost, stop = self._cost_of(found), _stop(found.sigmas)
+        if not self.signed:  # one valley, nearly: a few moves more find its bottom
+            return self._descended(self._rearranged(found, cost, _MOVES), cost, _SINGLE_MOVES)
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
         usual = [*self._usual(found.steps), log_snr_grid(found.steps, stop, self._top, terminal=self.plan.terminal)]
         starts = [found, *(self._score(grid, cost) for grid in usual if self._admits(grid))]

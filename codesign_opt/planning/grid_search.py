@@ -87,10 +87,11 @@ class GridSearch:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
         if steps in self._found:
             return
+        given = near is not None
         if near is None:
             fewer = [k for k in self._found if k < steps]
             near = self._found[max(fewer)] if fewer else None
-        starts: list[Array] = [] if near is None else self.fit.near(near, steps)
+        starts: list[Array] = [] if near is None else self.fit.near(near, steps, climbing=given)
         known = self._found.values()
         self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
