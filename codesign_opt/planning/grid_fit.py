@@ -236,9 +236,7 @@ class GridFit:
         usual = [*self._usual(found.steps), log_snr_grid(found.steps, stop, self._top, terminal=self.plan.terminal)]
         starts = [found, *(self._score(grid, cost) for grid in usual if self._admits(grid))]
         tried = sorted((self._descended(start, cost, _REFINING) for start in starts), key=lambda f: f.total)
-        alike = np.inf if self.signed else _ALIKE  # errors that cancel go on falling, from wherever
-        kept = [each for each in tried[:_LONG] if each.total <= alike * tried[0].total]
-        best = min((self._descended(each, cost, moves) for each in kept), key=lambda f: f.total)
+        best = min((self._descended(each, cost, moves) for each in tried[:_LONG]), key=lambda f: f.total)
         return self._descended(self._rearranged(best, cost, _MOVES), cost, moves)
 
     def _rearranged(self, found: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
