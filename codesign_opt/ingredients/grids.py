@@ -10,7 +10,16 @@ from ..basics.checks import Array, choice, integer, number, vector
 from .evaluations import final_steps, least_steps
 from .levels import Levels
 
-__all__ = ["Grid", "check_grid", "edm_grid", "ended", "grid_from_steps", "log_snr_grid", "steps_on_levels"]
+__all__ = [
+    "Grid",
+    "check_grid",
+    "edm_grid",
+    "ended",
+    "family_grids",
+    "grid_from_steps",
+    "log_snr_grid",
+    "steps_on_levels",
+]
 
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
@@ -45,6 +54,14 @@ def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: st
     low = number(sigma_min, "sigma_min", positive=True)
     high = number(sigma_max, "sigma_max", positive=True)
     return _finish(np.geomspace(high, low, _nodes(steps, terminal)), low, high, terminal)
+
+
+def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
+    """The usual families, by the names that a plan prints as peers."""
+    return {
+        "edm": edm_grid(steps, stop, top, terminal=terminal),
+        "log_snr": log_snr_grid(steps, stop, top, terminal=terminal),
+    }
 
 
 def grid_from_steps(levels: Levels, steps: Array, number_of_steps: int, *, terminal: str = "denoise") -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import edm_grid, ended, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.grids import ended, family_grids, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..models.grid_descent import Cost, Descent, descend_nodes
 from ..results.plan import Plan
@@ -26,7 +26,7 @@ from .node_moves import Errors, between, moved_nodes, resized, with_steps
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid", "family_grids"]
+__all__ = ["FEW", "FLOAT32", "MOST_STEPS", "GridFit", "SearchedGrid"]
 
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
@@ -92,14 +92,6 @@ class SearchedGrid:
     def steps(self) -> int:
         """K."""
         return self.sigmas.size - 1
-
-
-def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:
-    """The usual families, by the names that a plan prints as peers."""
-    return {
-        "edm": edm_grid(steps, stop, top, terminal=terminal),
-        "log_snr": log_snr_grid(steps, stop, top, terminal=terminal),
-    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,14 @@ from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import least_steps
+from ..ingredients.grids import family_grids
 from ..modeling.prediction import predict
 from ..models.base import Model
 from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .admitted import Admitted
-from .grid_fit import FLOAT32, MOST_STEPS, GridFit, SearchedGrid, family_grids
+from .grid_fit import FLOAT32, MOST_STEPS, GridFit, SearchedGrid
 from .grid_search import GridSearch
 from .question import Study
 from .real_steps import INSIDE, START
