@@ -23,14 +23,18 @@ HALF = [torch.bfloat16, torch.float16]
 LAM = torch.linspace(0.2, 3.0, 6)
 
 
-class Net(torch.nn.Module):
-    """The exact denoiser of N(0, diag LAM), through a layer."""
+class Layer(torch.nn.Module):
+    """One layer, the identity."""
 
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(6, 6, bias=False)
         with torch.no_grad():
             self.layer.weight.copy_(torch.eye(6))
+
+
+class Net(Layer):
+    """The exact denoiser of N(0, diag LAM), through a layer."""
 
     def forward(self, x, sigma):
         return self.layer(x) * LAM.to(x.dtype) / (LAM.to(x.dtype) + sigma[:, None].to(x.dtype) ** 2)
@@ -67,14 +71,8 @@ def test_a_check_and_gradients_take_half_precision_networks_and_data(half, data)
     np.testing.assert_allclose(around.reducible, exact.reducible, rtol=0.03)
 
 
-class Velocity(torch.nn.Module):
+class Velocity(Layer):
     """The exact velocity of N(0, diag LAM) along a flow, through a layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(6, 6, bias=False)
-        with torch.no_grad():
-            self.layer.weight.copy_(torch.eye(6))
 
     def forward(self, state, t):
         share = t[:, None]
