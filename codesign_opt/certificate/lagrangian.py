@@ -160,6 +160,13 @@ class LagrangianBound:
         scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
         return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
 
+    def steps_slope(self, steps: Array) -> Array:
+        """(L,) slope of each level's function by its steps, at the best examples: what a tight bound of steps costs."""
+        slope = self._at(steps)[1] + self.steps_price
+        for power, coefficient in self.powers:  # those that rise are bounded, not minimised: they are not in _at
+            slope = slope - np.where(coefficient < 0, power * coefficient * steps ** (-power - 1), 0.0)
+        return slope
+
     def _divided(self) -> list[LagrangianBound]:
         """This bound and those of the samplers, each with its share of the price of an example.
 

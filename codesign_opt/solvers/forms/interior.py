@@ -16,13 +16,14 @@ from .smooth import EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
 __all__ = ["FormSolution", "solve_forms"]
 
 _MOST = 40  # iterations: programs take 7 to 20
-_ENOUGH, _RESIDUAL = 1e-10, 1e-7  # of the objective: complementarity; residuals, whose square the proof loses
+_ENOUGH, _RESIDUAL = 1e-12, 1e-7  # of the objective: complementarity; stationarity, whose square the proof loses
+_MISSED = 1e-10  # of a constraint
 _USEFUL = 1e-5  # worse than that no proof is worth trying
 _STALLED = 4  # iterations without a better point, after which a useful one is taken
 _STEP = 0.995  # of the way to the boundary
 _ROOM = 0.02  # of the budgets left free at the start
 _DAMPED = 6  # halvings of a step that leaves larger residuals
-_SNAPPED = 1e-8  # of a bound: nearer than that, with a price, a quantity lies on it
+_SNAPPED = 1e-6  # of a bound: nearer than that, with a price, a quantity lies on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +140,14 @@ class _Method:
         return self._solution(best, iterations) if least <= _USEFUL else None
 
     def _residuals(self, state: _State) -> tuple[float, float]:
-        """The largest relative residual, and the complementarity as a share of the objective."""
+        """The largest residual, of feasibility in its own unit, and the complementarity as a share of the objective."""
         dual, primal, left = self._equations(state)
         sizes = self.bounds.sizes(state.z)
-        parts = (
-            np.abs(dual * state.z).max(),
-            np.abs(np.where(self.mask, primal / sizes, 0.0)).max(),
-            np.abs(left).max(),
-        )
+        missed = max(np.abs(np.where(self.mask, primal / sizes, 0.0)).max(), np.abs(left).max())
+        # a point that is not feasible is below the optimum by what it misses: that must be as small as the gap
+        worst = max(np.abs(dual * state.z).max(), missed * (_RESIDUAL / _MISSED))
         gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
-        return float(max(parts)), gap
+        return float(worst), gap
 
     def _equations(self, state: _State) -> tuple[Array, Array, Array]:
         """Residuals of stationarity (4, L), of the level constraints (8, L) and of the budgets (J,)."""
