@@ -1,4 +1,4 @@
-"""Which pipelines of diffusers run every class of networks, what they are built from, and what their calls are given."""
+"""Which pipelines of diffusers run each class of networks, what they are built from, and what their calls take."""
 
 from types import SimpleNamespace
 
@@ -42,18 +42,18 @@ class Nothing(torch.nn.Module):
         return (torch.zeros_like(hidden_states),)
 
 
-def omnigen(*given, **named):
+class OmniGenInputs:
     """A processor whose prompts with and without guidance are alike."""
-    read = {"input_ids": torch.tensor([[1, 2, 3, 4]] * 2), "attention_mask": torch.ones(2, 21, 21),
-            "position_ids": torch.arange(21).repeat(2, 1), "input_pixel_values": [], "input_image_sizes": {}}  # fmt: skip
 
-    class Processor:
-        max_image_size = 1024
+    max_image_size = 1024
 
-        def __call__(self, *given, **named):
-            return read
+    def __init__(self, *given, **named): ...
 
-    return Processor()
+    def __call__(self, *given, **named):
+        places = torch.arange(21).repeat(2, 1)
+        mask, texts = torch.ones(2, 21, 21), torch.tensor([[1, 2, 3, 4]] * 2)
+        return {"input_ids": texts, "attention_mask": mask, "position_ids": places, "input_pixel_values": [],
+                "input_image_sizes": {}}  # fmt: skip
 
 
 def vae(**entries):
@@ -228,7 +228,7 @@ IMAGES = {
     ],
     "OmniGenTransformer2DModel": [
         run("omnigen/pipeline_omnigen", "OmniGenPipeline", {"prompt": "x"}, settings={**BACKWARDS, **SECONDS},
-            parts={"vae": vae()}, globals={"OmniGenMultiModalProcessor": omnigen},
+            parts={"vae": vae()}, globals={"OmniGenMultiModalProcessor": OmniGenInputs},
             methods={"encode_input_images": always([])}),
     ],
     "HunyuanImageTransformer2DModel": [
