@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from .noise_table import flow_time
-from .scheduler_reading import is_flow, noise_levels, setting
+from ..schedulers.noise_table import flow_time
+from ..schedulers.scheduler_reading import is_flow, noise_levels, setting
 from .scheduler_rules import Draft
 from .scheduler_settings import accepted, refusal, table_of, trained_range
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...exports.scheduler_reading import class_names, setting
+from ...schedulers.scheduler_reading import class_names, setting
 from .reading import Levels
 
 __all__ = ["REFUSED_SCHEDULERS", "SCHEDULERS", "SchedulerClock", "scheduler_clock"]
