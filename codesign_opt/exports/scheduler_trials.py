@@ -143,8 +143,8 @@ def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | Non
 
     def save_pretrained(self: Any, *given: Any, **named: Any) -> Any:
         warnings.warn(
-            f"{parent.__name__} is saved without the levels that it holds: diffusers keeps its settings alone. Save the "
-            "plan beside it, and hold its levels again after loading: pipe.scheduler = export.holding(pipe.scheduler).",
+            f"{parent.__name__} is saved without the levels that it holds: diffusers keeps its settings alone. Save "
+            "the plan beside it, and hold its levels again: pipe.scheduler = export.holding(pipe.scheduler).",
             stacklevel=2,
         )
         return parent.save_pretrained(self, *given, **named)
