@@ -196,7 +196,7 @@ class GridRuns:
 
 @torch.no_grad()
 def _rounding(reference: Reference) -> float:
-    """Relative rounding of the network's answers: the second differences over tiny moves, small for smooth functions."""
+    """Relative rounding of the network's answers: second differences over tiny moves, small for smooth functions."""
     draws = reference.draws
     sigma = float((reference.stopping_sigma * draws.sigma_max) ** 0.5)
     x = normal(draws.seed, "rounding", shape=(4, *draws.shape), like=draws.like) * (1 + sigma**2) ** 0.5
