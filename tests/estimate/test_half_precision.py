@@ -102,14 +102,23 @@ def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data)
     np.testing.assert_allclose(found[telling], strong[telling], rtol=0.06)
 
 
-@pytest.mark.skipif(not FULL, reason="two plans from many draws: a minute")
-def test_a_plan_for_a_bfloat16_network_is_that_of_the_full_one(data):
-    """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed."""
+@pytest.mark.skipif(not FULL, reason="six plans from many draws: three minutes")
+def test_plans_for_a_bfloat16_network_are_those_of_the_full_one(data):
+    """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed.
+
+    With 16 steps the error of the grid, 4e-6, is less than what the network rounds: the plan's minimum is flat, its
+    levels are as far apart (5 %) as those of another seed (3 %), and its error on the full network is what counts.
+    """
     many = {"levels": 12, "draws": 256, "fine_steps": 32, "evaluations": 20_000}
-    options = {"steps": 8, "points": 6, "levels": 80}
-    plans = [co.codesign(measured(kind, data, **many), **options) for kind in (torch.float32, torch.bfloat16)]
-    full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
-    np.testing.assert_allclose(half, full, atol=0.01 * (full.max() - full.min()))
+    models = [measured(kind, data, **many) for kind in (torch.float32, torch.bfloat16)]
+    for steps in (4, 8, 16):
+        plans = [co.codesign(model, steps=steps, points=6, levels=80) for model in models]
+        full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
+        apart = float(np.abs(half - full).max() / (full.max() - full.min()))
+        errors = [float(models[0].probe.errors(plan.sigmas).mean.value) for plan in plans]
+        print(f"{steps} steps: levels {apart:.2%} of the range apart, errors {errors[1] / errors[0]:.3f} of the full's")
+        assert apart < (0.01 if steps < 16 else 0.1)
+        assert errors[1] < (1.02 if steps < 16 else 1.5) * errors[0]
 
 
 @pytest.mark.parametrize("half", HALF)
