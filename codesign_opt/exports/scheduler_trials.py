@@ -152,8 +152,8 @@ def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | Non
     def reduced(self: Any, protocol: Any) -> Any:
         return that_holds, (released(self), arguments, listed)
 
-    said = {"set_timesteps": set_timesteps, "save_pretrained": save_pretrained, "__reduce_ex__": reduced}
-    said |= {"__module__": parent.__module__, "__doc__": parent.__doc__}
+    said: dict[str, Any] = {"set_timesteps": set_timesteps, "save_pretrained": save_pretrained}
+    said |= {"__reduce_ex__": reduced, "__module__": parent.__module__, "__doc__": parent.__doc__}
     scheduler.__class__ = type(parent.__name__, (parent,), {**said, _RELEASED: parent})
     return scheduler
 
