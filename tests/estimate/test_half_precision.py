@@ -106,8 +106,8 @@ def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data)
 def test_plans_for_a_bfloat16_network_are_those_of_the_full_one(data):
     """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed.
 
-    With 16 steps the error of the grid, 4e-6, comes near what the network rounds, 3e-6 of its outputs: levels were up to
-    6 % apart (of another seed, 3 %), and the error on the full network up to 3.5 times as much.
+    With 16 steps the error of the grid, 4e-6, comes near what the network rounds, 3e-6 of its output: levels were
+    up to 6 % apart (of another seed, 3 %), and the error on the full network up to 3.5 times as much.
     """
     many = {"levels": 12, "draws": 256, "fine_steps": 32, "evaluations": 20_000}
     models = [measured(kind, data, **many) for kind in (torch.float32, torch.bfloat16)]
