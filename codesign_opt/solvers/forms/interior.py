@@ -261,12 +261,10 @@ class _Method:
             snapped[3], self.bounds.low_examples, np.where(snapped[4], self.bounds.high_examples, z[EXAMPLES])
         )
         steps = np.where(snapped[5], self.bounds.low_steps, np.where(snapped[6], self.bounds.high_steps, z[STEPS]))
-        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
-        examples = np.where(snapped[4], bounds.high_examples, np.where(snapped[3], bounds.low_examples, z[EXAMPLES]))
-        steps = np.where(snapped[6], bounds.high_steps, np.where(snapped[5], bounds.low_steps, z[STEPS]))
-        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
-        examples = np.where(snapped[3] | snapped[4], examples, self.spent + share * (examples - self.spent))
-        steps = np.where(snapped[5] | snapped[6], steps, share * steps)
+        free_examples, free_steps = ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6]
+        shares = self._affordable(examples, steps, free_examples, free_steps)
+        examples = np.where(free_examples, self.spent + shares[0] * (examples - self.spent), examples)
+        steps = np.where(free_steps, shares[1] * steps, steps)
         prices = state.budget_multiplier / self.joint.budgets / self.objective.scale
         pulls = self._pulls(state, examples, steps)
         costs = prices @ self.joint.examples_prices, prices @ self.joint.steps_prices
@@ -281,15 +279,20 @@ class _Method:
         by_steps = gradient[STEPS] - state.multiplier[0] - q * z[STEPS] ** (-q - 1) * gradient[INVERSE]
         return gradient[EXAMPLES] / self.objective.scale, by_steps / self.objective.scale
 
-    def _affordable(self, examples: Array, steps: Array, free_examples: Mask, free_steps: Mask) -> float:
-        """Share of what lies on no bound that the budgets leave, after the rest was put on its bounds."""
-        joint, share = self.joint, 1.0
+    def _affordable(self, examples: Array, steps: Array, free_examples: Mask, free_steps: Mask) -> tuple[float, float]:
+        """Shares of examples and steps on no bound that the budgets leave, after the rest was put on its bounds.
+
+        The quantity that a budget pays more for gives way: the other would lose as much of another budget for nothing.
+        """
+        joint, shares = self.joint, [1.0, 1.0]
         for row, price, room in zip(joint.examples_prices, joint.steps_prices, joint.budgets, strict=True):
             bought, paid = row * (examples - self.spent), price * steps
-            free = float(bought @ free_examples + paid @ free_steps)
-            if free > 0:
-                share = min(share, (float(room) - float(bought.sum() + paid.sum()) + free) / free)
-        return share
+            free = float(bought @ free_examples), float(paid @ free_steps)
+            most = int(free[1] > free[0])
+            if free[most] > 0:
+                excess = float(bought.sum() + paid.sum()) - float(room)
+                shares[most] = min(shares[most], 1.0 - excess / free[most])
+        return shares[0], shares[1]
 
 
 def _to_boundary(values: Array, change: Array, share: float) -> float:
