@@ -12,8 +12,9 @@ from math import inf, log
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.evaluations import final_steps, least_steps
-from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid
+from ..ingredients.evaluations import final_steps
+from .grid_fit import GridFit, SearchedGrid
+from .grid_starts import FEW, MOST_STEPS
 
 __all__ = ["GridSearch"]
 
@@ -71,8 +72,12 @@ class GridSearch:
         return min(self._found.values(), key=lambda found: found.total)
 
     @property
+    def _trains(self) -> bool:
+        return self.fit.starts.study.trains
+
+    @property
     def _least(self) -> int:
-        return least_steps(self.fit.plan.terminal)
+        return self.fit.starts.least
 
     def _keep(self, found: SearchedGrid | None) -> None:
         """The better of two grids of as many steps; examples that are worked out tell more than expected ones."""
@@ -87,11 +92,10 @@ class GridSearch:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
         if steps in self._found:
             return
-        given = near is not None
         if near is None:
             fewer = [k for k in self._found if k < steps]
             near = self._found[max(fewer)] if fewer else None
-        starts: list[Array] = [] if near is None else self.fit.near(near, steps, climbing=given)
+        starts: list[Array] = [] if near is None else self.fit.near(near, steps)
         known = self._found.values()
         self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
@@ -102,11 +106,12 @@ class GridSearch:
 
         Errors below the rounding of float32 samples are not told apart: the fewest steps that reach it are enough.
         """
-        asked = round(float(self.fit.plan.steps.sum())) + final_steps(self.fit.plan.terminal)
+        plan = self.fit.starts.plan
+        asked = round(float(plan.steps.sum())) + final_steps(plan.terminal)
         wanted = max(self._least, min(most, asked))
         for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
             self._try(k)
-            if k <= _FEWEST and k in self._found and self.fit.signed and not self.fit.study.trains:
+            if k <= _FEWEST and k in self._found and self.fit.signed and not self._trains:
                 self._keep(self.fit.refined(self._found[k]))  # long descents of few steps find what longer grids keep
             if self._found and self._best.total <= self.fit.rounding:
                 return
@@ -115,7 +120,7 @@ class GridSearch:
 
     def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
-        most = min(self.fit.affordable, MOST_STEPS)
+        most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
@@ -163,7 +168,9 @@ class GridSearch:
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
-            above = min([k for k in self._found if k > best], default=min(int(self.fit.affordable), 2 * best) + 1)
+            above = min(
+                [k for k in self._found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1
+            )
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
@@ -186,7 +193,7 @@ class GridSearch:
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
-        ranked = self._allowed(most)[: None if self.fit.study.trains else 1]
+        ranked = self._allowed(most)[: None if self._trains else 1]
         chosen: list[SearchedGrid] = []
         enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
@@ -204,7 +211,7 @@ class GridSearch:
             for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
                 before = self._best
                 k = before.steps + less * stride
-                if self._least <= k <= self.fit.affordable:
+                if self._least <= k <= self.fit.starts.affordable:
                     start = self.fit.near(before, k)
                     self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
                 better = self._best.total <= before.total * (1 - _STEEP)
