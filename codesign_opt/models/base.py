@@ -115,6 +115,11 @@ class Model(ABC):
         """`exact_error` of grids (..., K+1) as a sum of squares with its derivatives, for descents of long grids."""
         return None
 
+    def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
+        """(...) `exact_error` of grids (..., K+1), unchecked, and the sensitivity of `exact_residuals` where it is
+        asked for and known; for models with those."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact_values")
+
     def node_errors(self, sigmas: Array, sensitivity: Array | None = None) -> NodeErrors:
         """What the error of each positive node's denoiser leaves in the output; for models with `exact_residuals`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.grids import check_grid, edm_grid, log_snr_grid, steps_on_levels
 from ..ingredients.spectrum import Spectrum
-from ..samplers.affine_steps import Numbers
+from ..samplers.affine_steps import Numbers, unchecked
 from ..samplers.node_gradient import node_gradient
 from ..samplers.terminal import terminal_weight
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
@@ -125,6 +125,26 @@ class GaussianExact(GaussianParts):
         """`exact_error` of grids as a sum of squares; None where a step of the sampler sees distant nodes."""
         return self._residuals if self._steps_see_neighbours else None
 
+    def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
+        """(...) `exact_error` of grids that are not checked, and the law's sensitivity to the denoiser's weights."""
+        s = self.bands
+        given = unchecked(sigmas, s.eigenvalues, self._start(sigmas))
+        steps, sensitivity = self.sampler._closed_steps(given), None
+        if sensitive:
+            law, (by_current, by_previous, _) = steps.law_and_gradient(given.initial_variance)
+            sensitivity = self.sampler._pulled_back(given, by_current, by_previous)
+        else:
+            law = steps.law(given.initial_variance)
+        errors = (law.std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts
+        if self.start == "noise":
+            errors = errors + law.amplitude**2 @ s.mean_power
+        return errors, sensitivity
+
+    def _start(self, sigmas: Array) -> Array:
+        """(..., B) variance that grids start from."""
+        lam = self.bands.eigenvalues
+        return sigmas[..., :1] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
+
     @cached_property
     def _steps_see_neighbours(self) -> bool:
         """Whether the derivative through the nodes that a step sees is that of the law: a sampler of one's own may
@@ -145,9 +165,8 @@ class GaussianExact(GaussianParts):
         the std of band b, whose second derivative by h is (q+1) q / h^2 times that (docs/theory.md section 7.8).
         """
         s = self.bands
-        start = sigmas[..., :1] ** 2 + (s.eigenvalues if self.start == "marginal" else np.zeros(len(s)))
         shifted = self.start == "noise" and bool(s.mean_power.any())
-        law = node_gradient(self.sampler, sigmas, s.eigenvalues, start, gain=shifted, by_weight=True)
+        law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted, by_weight=True)
         root = np.sqrt(s.counts)
         values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
         curvature = self._curvature(sigmas, values * root * law.std)

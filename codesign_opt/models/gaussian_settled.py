@@ -121,10 +121,6 @@ class GaussianSettled(GaussianExact):
         local = (n * sensitivity[..., :size, :] ** 2 * (ahead - behind)).sum(axis=-1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
-    def _start(self, sigmas: Array) -> Array:
-        lam = self.bands.eigenvalues
-        return sigmas[..., :1] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
-
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
         reducible, floor = self._node_variances(positive)
         return np.asarray(weights.reducible[..., None] * reducible + weights.floor[..., None] * floor)

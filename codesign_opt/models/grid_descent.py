@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from ..basics.checks import Array
 
 __all__ = ["Cost", "Descent", "Descents", "GridResiduals", "NodeErrors", "Which", "descend_nodes", "positive_nodes"]
 
-_DAMPING, _LEAST, _MOST = 1e-2, 1e-9, 1e9
+_DAMPING, _LEAST, _MOST = 1.0, 1e-9, 1e9
+_TRIED = np.array([1 / 6, 1.0, 6.0])  # dampings of a move, times that of the last
+_HARDER = 216.0  # where none of them wins
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
 _FLOOR = 1e-3  # no step is shorter than this share of the mean step in log sigma
 _PAIRS = 8  # moves whose change of slope corrects the Hessian
@@ -50,9 +52,15 @@ class NodeErrors(NamedTuple):
 Which = NDArray[np.intp]
 """(G,) which of the starts grids come from."""
 
-Cost = Callable[[Array, Which, Array | None], tuple[Array, Array]]
-"""What grids (G, K+1), those of the starts (G,), cost beside their own errors, from their residuals' sensitivity:
-(G,) values, and (G, P) derivatives by log sigma of the positive nodes."""
+
+class Cost(Protocol):
+    """What grids (G, K+1) cost beside their own errors; `sensitivity` is that of their law, None where not known."""
+
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None) -> Array:
+        """(G,) costs."""
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None) -> tuple[Array, Array]:
+        """(G,) costs, and (G, P) their derivatives by log sigma of the positive nodes."""
 
 
 def positive_nodes(sigmas: Array) -> Array:
@@ -65,17 +73,18 @@ class Descent:
     """What descends, and how far.
 
     Args:
-        residuals: of grids (G, K+1); their squares sum to each one's error.
+        errors: (G,) of grids (G, K+1), with the sensitivity that the cost asks for, or None.
+        residuals: of such grids; their squares sum to the errors.
         cost: what the grids cost beside; None where nothing.
-        stops: logarithms of the range of the last positive node; None keeps it. Of shape (G, 2) where each start has
-            a range of its own.
-        moves: the most evaluations.
+        stops: logarithms of the range of the last positive node; None keeps it.
+        moves: the most moves.
         enough: relative decrease below which two moves in a row end the descent.
     """
 
+    errors: Callable[[Array], tuple[Array, Array | None]]
     residuals: Callable[[Array], GridResiduals]
     cost: Cost | None = None
-    stops: tuple[float, float] | Array | None = None
+    stops: tuple[float, float] | None = None
     moves: int = 60
     enough: float = 1e-8
 
@@ -96,8 +105,9 @@ class Descents:
     """Descents of several grids of as many steps, each on its own path, that are evaluated together.
 
     Newton steps with J'J and the curvature of the steps' own errors for the Hessian, corrected by the slopes of the
-    last moves, damped in relative changes of the steps in log sigma, so that every iterate is a grid. What short grids
-    cost is calls and not numbers, so that one evaluation of all costs little more than that of one.
+    last moves, damped in relative changes of the steps in log sigma, so that every iterate is a grid. Of each move
+    several dampings are tried, which takes errors alone. What short grids cost is calls and not numbers, so that one
+    evaluation of all costs little more than that of one.
 
     Args:
         starts: (G, K+1) descending grids.
@@ -105,116 +115,124 @@ class Descents:
     """
 
     def __init__(self, starts: Array, how: Descent) -> None:
-        self._how = how
-        self._first, self._last = starts[:, 0], None if how.stops is not None else positive_nodes(starts)[:, -1]
-        self._tail = starts[:, positive_nodes(starts).shape[1] :]
-        limits = None if how.stops is None else np.broadcast_to(np.asarray(how.stops), (len(starts), 2))
-        logs = np.log(positive_nodes(starts))
-        if limits is not None:
-            logs = np.array([_within(each, pair) for each, pair in zip(logs, limits, strict=True)])
-        everyone = np.arange(len(starts))
-        here = self._at(everyone, logs)
-        self._paths = [_Path(now, None if limits is None else limits[k]) for k, now in enumerate(here)]
+        nodes = positive_nodes(starts)
+        count, size = nodes.shape
+        self._how, self._first, self._tail = how, nodes[:, :1], starts[:, size:]
+        self._last = nodes[:, -1:] if how.stops is None else None
+        self._logs = np.log(nodes) if how.stops is None else _within(np.log(nodes), how.stops)
+        self._damping, self._small, self._count = np.full(count, _DAMPING), np.zeros(count), np.ones(count)
+        self._pairs = np.zeros((_PAIRS, 2, count, size))  # moves and changes of slope, the oldest first
+        everyone = np.arange(count)
+        self._errors, self._slopes, self._hessians = self._at(everyone, self._logs)
 
     @property
     def sigmas(self) -> Array:
         """(G, K+1) the best grid of each so far."""
-        return np.array([path.now.sigmas for path in self._paths])
+        return self._grids(np.arange(len(self._logs)), self._logs)
 
     @property
     def errors(self) -> Array:
         """(G,) their errors with what they cost."""
-        return np.array([path.now.error for path in self._paths])
+        return self._errors
 
     def go(self, moves: int, among: Which | None = None) -> None:
-        """Up to so many evaluations of each, those before counted; of some `among` them, or of all."""
-        chosen = range(len(self._paths)) if among is None else among
-        while active := [k for k in chosen if self._paths[k].goes_on(moves)]:
-            which = np.array(active)
-            tried = np.array([self._paths[k].proposed() for k in active])
-            for k, found in zip(active, self._at(which, tried), strict=True):
-                self._paths[k].accept(found, self._how.enough)
+        """Up to so many moves of each, those before counted; of some `among` them, or of all."""
+        chosen = np.arange(len(self._logs)) if among is None else among
+        if self._logs.shape[1] < (3 if self._how.stops is None else 2):
+            return
+        while (active := chosen[self._going(moves)[chosen]]).size:
+            self._move(active)
 
-    def _at(self, which: Which, logs: Array) -> list[_Here]:
+    def _going(self, moves: int) -> NDArray[np.bool_]:
+        ended = (self._small >= 2) | ~(self._errors > 0) | (self._damping >= _MOST)
+        return np.asarray((self._count < moves) & ~ended)
+
+    def _move(self, active: Which) -> None:
+        """The best of a few damped moves of each, where one wins."""
+        logs, slopes, dampings = self._logs[active], self._slopes[active], self._damping[active, None] * _TRIED
+        hessians = _corrected(self._hessians[active], self._pairs[:, :, active])
+        moves = _moves(_Model(logs, self._errors[active], slopes, hessians), dampings, self._how.stops)
+        tried = logs[:, None] + moves
+        errors = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1])).reshape(
+            dampings.shape
+        )
+        best = np.argmin(errors, axis=1)
+        rows = np.arange(active.size)
+        self._count[active] += 1
+        won = self._errors[active] - errors[rows, best]
+        least = self._how.enough * self._errors[active]
+        down = won > 0
+        move = moves[:, 0]  # the least damped
+        promised = -np.einsum("gp,gp->g", 2 * slopes + np.einsum("gpq,gq->gp", hessians, move), move)
+        self._small[active] = np.where(
+            down,
+            np.where(won < least, self._small[active] + 1, 0),
+            self._small[active] + ((promised >= 0) & (promised < least)),
+        )
+        self._damping[active] = np.where(
+            down, np.maximum(dampings[rows, best], _LEAST), self._damping[active] * _HARDER
+        )
+        if down.any():
+            self._accept(active[down], tried[rows, best][down])
+
+    def _accept(self, which: Which, logs: Array) -> None:
+        errors, slopes, hessians = self._at(which, logs)
+        self._pairs[:-1, :, which] = self._pairs[1:, :, which]
+        self._pairs[-1, 0, which], self._pairs[-1, 1, which] = logs - self._logs[which], slopes - self._slopes[which]
+        self._logs[which], self._errors[which], self._slopes[which] = logs, errors, slopes
+        self._hessians[which] = hessians
+
+    def _grids(self, which: Which, logs: Array) -> Array:
         nodes = np.exp(logs)
-        nodes[:, 0] = self._first[which]
+        nodes[:, :1] = self._first[which]
         if self._last is not None:
-            nodes[:, -1] = self._last[which]
-        sigmas = np.concatenate([nodes, self._tail[which]], axis=1)
+            nodes[:, -1:] = self._last[which]
+        return np.concatenate([nodes, self._tail[which]], axis=1)
+
+    def _errors_at(self, which: Which, logs: Array) -> Array:
+        sigmas = self._grids(which, logs)
+        errors, sensitivity = self._how.errors(sigmas)
+        if self._how.cost is not None:
+            errors = errors + self._how.cost.values(sigmas, which, sensitivity)
+        return np.where(np.isfinite(errors), errors, np.inf)
+
+    def _at(self, which: Which, logs: Array) -> tuple[Array, Array, Array]:
+        """(G,) errors, and half their gradients and Hessians by log sigma."""
+        sigmas = self._grids(which, logs)
         found = self._how.residuals(sigmas)
         errors = np.einsum("gr,gr->g", found.values, found.values)
         slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0]
         if self._how.cost is not None:
-            values, rates = self._how.cost(sigmas, which, found.sensitivity)
+            values, rates = self._how.cost.with_slopes(sigmas, which, found.sensitivity)
             errors, slopes = errors + values, slopes + 0.5 * rates
         hessians = np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
-        errors = np.where(np.isfinite(errors), errors, np.inf)
-        rows = zip(sigmas, logs, errors, slopes, hessians, strict=True)
-        return [_Here(grid, at, float(error), slope, hessian) for grid, at, error, slope, hessian in rows]
+        return np.where(np.isfinite(errors), errors, np.inf), slopes, hessians
 
 
-class _Here(NamedTuple):
-    """A grid with its error, and half the gradient and half the Hessian of that by log sigma."""
+class _Model(NamedTuple):
+    """Quadratic models of errors around grids: (G, P) logs, (G,) errors, half their gradients and Hessians."""
 
-    sigmas: Array
     logs: Array
-    error: float
-    slope: Array
-    hessian: Array
+    errors: Array
+    slopes: Array
+    hessians: Array
 
 
-@dataclass(eq=False)
-class _Path:
-    """One descent: where it is, how it is damped, and what its last moves told."""
-
-    now: _Here
-    stops: Array | None
-    damping: float = _DAMPING
-    small: int = 0
-    count: int = 1
-    pairs: list[tuple[Array, Array]] = field(default_factory=list)
-    promised: float = 0.0
-
-    @property
-    def free(self) -> slice:
-        return slice(1, self.now.logs.size - (self.stops is None))
-
-    def goes_on(self, moves: int) -> bool:
-        ended = self.small >= 2 or not self.now.error > 0 or self.damping >= _MOST
-        return self.count < moves and self.free.stop > self.free.start and not ended
-
-    def proposed(self) -> Array:
-        """(P,) log sigma of the nodes after the next move."""
-        hessian = _corrected(self.now.hessian, self.pairs)
-        move = _move(self.now, hessian, self.free, self.stops, self.damping)
-        self.promised = -float(2 * self.now.slope @ move + move @ hessian @ move)
-        return np.asarray(self.now.logs + move)
-
-    def accept(self, found: _Here, enough: float) -> None:
-        """Go there if it is better; else try a shorter move next."""
-        self.count += 1
-        before = self.now
-        if not found.error < before.error:
-            self.damping *= 8.0
-            self.small += 0 <= self.promised < enough * before.error
-            return
-        won = before.error - found.error
-        gain = won / max(self.promised, 1e-300)
-        self.damping = max(self.damping * (0.2 if gain > 0.5 else 1.0 if gain > 0.1 else 4.0), _LEAST)
-        self.small = self.small + 1 if won < enough * before.error else 0
-        self.pairs = [*self.pairs[-_PAIRS + 1 :], (found.logs - before.logs, found.slope - before.slope)]
-        self.now = found
-
-
-def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
-    """BFGS updates by how the slope changed over the last moves: what the model's curvature misses."""
-    corrected = hessian.copy() if pairs else hessian
+def _corrected(hessians: Array, pairs: Array) -> Array:
+    """(G, P, P) after BFGS updates by how the slopes changed over the last moves (N, 2, G, P): what the model's
+    curvature misses."""
+    corrected = hessians
     for move, change in pairs:
-        rise, image = float(move @ change), corrected @ move
-        bend = float(move @ image)
-        if rise > 1e-3 * bend > 0:
-            corrected += change[:, None] * (change / rise)
-            corrected -= image[:, None] * (image / bend)
+        rise, image = np.einsum("gp,gp->g", move, change), np.einsum("gpq,gq->gp", corrected, move)
+        bend = np.einsum("gp,gp->g", move, image)
+        use = (rise > 1e-3 * bend) & (bend > 0)
+        if use.any():
+            over, under = (
+                np.where(use, 1 / np.where(use, rise, 1.0), 0.0),
+                np.where(use, 1 / np.where(use, bend, 1.0), 0.0),
+            )
+            added = change[:, :, None] * (change * over[:, None])[:, None, :]
+            corrected = corrected + added - image[:, :, None] * (image * under[:, None])[:, None, :]
     return corrected
 
 
@@ -228,32 +246,45 @@ def _chain(weights: Array) -> Array:
     return matrix.reshape(*weights.shape[:-1], size, size)
 
 
-def _move(now: _Here, hessian: Array, free: slice, stops: Array | None, damping: float) -> Array:
-    """The damped Newton step, with the end inside its range and every step in log sigma within its limits."""
-    logs = now.logs
-    matrix = hessian + damping * _chain(now.error / (logs[:-1] - logs[1:]) ** 2)
-    matrix.reshape(-1)[:: logs.size + 1] *= 1 + 1e-12  # definite where nodes coincide
-    move = np.zeros(logs.size)
-    move[free] = np.linalg.solve(matrix[free, free], -now.slope[free])
+def _moves(model: _Model, dampings: Array, stops: tuple[float, float] | None) -> Array:
+    """(G, D, P) damped Newton steps, with the end inside its range and every step in log sigma within its limits."""
+    logs, size = model.logs, model.logs.shape[1]
+    steps = logs[:, :-1] - logs[:, 1:]
+    metric = _chain(model.errors[:, None] / steps**2)
+    matrices = model.hessians[:, None] + dampings[..., None, None] * metric[:, None]
+    matrices.reshape(*dampings.shape, -1)[..., :: size + 1] *= 1 + 1e-12  # definite where nodes coincide
+    slopes = np.broadcast_to(model.slopes[:, None], (*dampings.shape, size))
+    free = slice(1, size if stops is not None else size - 1)
+    moves = np.zeros(slopes.shape)
+    moves[..., free] = -np.linalg.solve(matrices[..., free, free], slopes[..., free, None])[..., 0]
     if stops is not None:
-        held = float(np.clip(move[-1], stops[0] - logs[-1], stops[1] - logs[-1]))
-        if held != move[-1]:
-            move[-1], inner = held, slice(1, logs.size - 1)
-            move[inner] = np.linalg.solve(matrix[inner, inner], -(now.slope[inner] + matrix[inner, -1] * held))
-    # each step within its own limits, then all scaled to the same end
-    steps, span = -np.diff(logs), logs[0] - logs[-1] - move[-1]
-    moved = np.clip(steps - np.diff(move), _SHORTEST * steps, steps / _SHORTEST)
-    moved = np.maximum(moved * span / moved.sum(), _FLOOR * span / steps.size)
-    nodes = logs[0] - span * np.append(0.0, np.cumsum(moved)) / moved.sum()
-    nodes[-1] = logs[-1] + move[-1]
+        ends = np.minimum(np.maximum(moves[..., -1], stops[0] - logs[:, -1:]), stops[1] - logs[:, -1:])
+        held = ends != moves[..., -1]
+        if held.any() and size > 2:
+            inner, rest = slice(1, size - 1), matrices[held]
+            right = slopes[held][:, inner] + rest[:, inner, -1] * ends[held][:, None]
+            within = np.zeros((int(held.sum()), size))
+            within[:, inner] = -np.linalg.solve(rest[:, inner, inner], right[..., None])[..., 0]
+            moves[held] = within
+        moves[..., -1] = ends
+    return _limited(logs[:, None], steps[:, None], moves)
+
+
+def _limited(logs: Array, steps: Array, moves: Array) -> Array:
+    """Each step within its own limits, then all scaled to the same end."""
+    span = (logs[..., 0] - logs[..., -1] - moves[..., -1])[..., None]
+    moved = np.minimum(np.maximum(steps + moves[..., :-1] - moves[..., 1:], _SHORTEST * steps), steps / _SHORTEST)
+    moved = np.maximum(moved * span / moved.sum(axis=-1, keepdims=True), _FLOOR * span / steps.shape[-1])
+    share = np.cumsum(moved, axis=-1) / moved.sum(axis=-1, keepdims=True)
+    nodes = np.empty_like(moves)
+    nodes[..., 0], nodes[..., 1:] = logs[..., 0], logs[..., :1] - span * share
+    nodes[..., -1] = logs[..., -1] + moves[..., -1]
     return np.asarray(nodes - logs)
 
 
-def _within(logs: Array, stops: Array) -> Array:
-    """The nodes scaled so that the last lies in its range."""
-    stop = float(np.clip(logs[-1], *stops))
-    if stop == logs[-1]:
-        return logs
-    scaled = logs[0] + (logs - logs[0]) * (stop - logs[0]) / (logs[-1] - logs[0])
-    scaled[-1] = stop
-    return scaled
+def _within(logs: Array, stops: tuple[float, float]) -> Array:
+    """(G, P) the nodes scaled so that the last lies in its range."""
+    ends = np.clip(logs[:, -1:], *stops)
+    scaled = logs[:, :1] + (logs - logs[:, :1]) * (ends - logs[:, :1]) / (logs[:, -1:] - logs[:, :1])
+    scaled[:, -1:] = ends
+    return np.where(ends == logs[:, -1:], logs, scaled)

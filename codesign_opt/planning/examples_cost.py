@@ -100,10 +100,17 @@ class HeldExamples:
         value = (weights.reducible * errors.reducible).sum(axis=-1) + (weights.floor * errors.floor).sum(axis=-1)
         return np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
 
-    def __call__(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        """(G,) `value` of grids (G, K+1), those of the held ones that are named, and (G, P) its slopes."""
-        here = HeldExamples(self.study, self.logs[which], self.inverse[which], self.worth[which])
-        return here.with_slope(sigmas, self.study.model.node_errors(sigmas, sensitivity), sensitivity)
+    def _of(self, which: Which) -> HeldExamples:
+        return HeldExamples(self.study, self.logs[which], self.inverse[which], self.worth[which])
+
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        """(G,) `value` of grids (G, K+1), with those of the held examples that are named."""
+        return self._of(which).of_errors(sigmas, self.study.model.node_errors(sigmas, sensitivity))
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        """The same with (G, P) derivatives by log sigma of the positive nodes."""
+        errors = self.study.model.node_errors(sigmas, sensitivity)
+        return self._of(which).with_slope(sigmas, errors, sensitivity)
 
     def with_slope(self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None) -> tuple[Array, Array]:
         """`value` and its derivatives by log sigma of the positive nodes, where the errors of these are known."""
@@ -254,9 +261,9 @@ class BestExamples:
     study: Study
     money: float
 
-    def value(self, sigmas: Array) -> Array:
+    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
         """(...) the least score error and the floor of grids (..., K+1)."""
-        errors = self.study.model.node_errors(sigmas)
+        errors = self.study.model.node_errors(sigmas, sensitivity)
         return self._best(sigmas, errors).of_errors(sigmas, errors)
 
     def held(self, sigmas: Array) -> Cost:
@@ -268,8 +275,12 @@ class BestExamples:
         """None: the best examples are known at every stopping point."""
         return None
 
-    def __call__(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        """(G,) `value` of grids (G, K+1), and (G, P) its derivatives by log sigma of the positive nodes."""
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        """(G,) `value` of grids (G, K+1)."""
+        return self.value(sigmas, sensitivity)
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        """The same with (G, P) derivatives by log sigma of the positive nodes."""
         errors = self.study.model.node_errors(sigmas, sensitivity)
         return self._best(sigmas, errors).with_slope(sigmas, errors, sensitivity)
 
@@ -324,16 +335,25 @@ def _shares(each: Array, price: Array, near: Array, last: Array) -> Array:
     return np.where(last[..., None] > 0, found, np.sqrt(each / price))
 
 
+@dataclass(frozen=True, eq=False)
+class _Along:
+    """Costs c exp(g (x - x0) / c) from values c and slopes g at logs x0, powers of the nodes."""
+
+    logs: Array
+    at: Array
+    slopes: Array
+
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        steps = np.log(positive_nodes(sigmas)) - self.logs[which]
+        rise = (self.slopes[which] * steps).sum(axis=-1) / self.at[which]
+        return np.asarray(self.at[which] * np.exp(np.clip(rise, -50.0, 50.0)))
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        values = self.values(sigmas, which)
+        return values, self.slopes[which] * (values / self.at[which])[:, None]
+
+
 def along(cost: Cost, sigmas: Array) -> Cost:
-    """A cost from its values c and slopes g at grids (G, K+1): c exp(g (x - x0) / c), powers of the nodes."""
-    values, slopes = cost(sigmas, np.arange(len(sigmas)), None)
-    logs = np.log(positive_nodes(sigmas))
-    positive = values > 0
-    safe = np.where(positive, values, 1.0)
-
-    def moved(grids: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        steps = np.log(positive_nodes(grids)) - logs[which]
-        ratio = np.exp(np.clip((slopes[which] * steps).sum(axis=-1) / safe[which], -50.0, 50.0))
-        return values[which] * ratio, slopes[which] * ratio[:, None]
-
-    return moved if positive.all() else cost
+    """A cost from its values and slopes at grids (G, K+1), in powers of the nodes."""
+    values, slopes = cost.with_slopes(sigmas, np.arange(len(sigmas)), None)
+    return _Along(np.log(positive_nodes(sigmas)), values, slopes) if (values > 0).all() else cost

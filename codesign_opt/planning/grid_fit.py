@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -247,11 +248,11 @@ class _Paths:
         self.fit, self.cost, self.found = fit, cost, list(begun)
         self._begun, self._on = list(begun), np.arange(len(begun))
         sigmas = np.array([each.sigmas for each in begun])
-        residuals = fit.starts.study.model.exact_residuals
+        model = fit.starts.study.model
+        residuals, errors = model.exact_residuals, partial(model.exact_values, sensitive=cost is not None)
         assert residuals is not None
-        self._descents = Descents(
-            sigmas, Descent(residuals, self._held(sigmas), self._stops(sigmas), enough=fit.enough)
-        )
+        how = Descent(errors, residuals, self._held(sigmas), self._stops(sigmas), enough=fit.enough)
+        self._descents = Descents(sigmas, how)
 
     @property
     def best(self) -> SearchedGrid:
