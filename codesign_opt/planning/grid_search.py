@@ -6,6 +6,7 @@ most steps that are allowed: so that a limit chooses among the same grids, and n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf, log
 
@@ -20,6 +21,7 @@ __all__ = ["GridSearch"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
+_ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
@@ -51,7 +53,10 @@ class GridSearch:
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
         most = min(self.cap or MOST_STEPS, MOST_STEPS)
-        if self.costly:
+        if self.costly and self.cap is not None and self.cap <= FEW:
+            if self._every(range(self._least, self.cap + 1)):  # more steps are not worth it: the limit does not bind
+                self._about_the_best()
+        elif self.costly:
             self._up_the_ladder()
             if self._found:
                 self._about_the_best()
@@ -109,10 +114,12 @@ class GridSearch:
         plan = self.fit.starts.plan
         asked = round(float(plan.steps.sum())) + final_steps(plan.terminal)
         wanted = max(self._least, min(most, asked))
-        for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
+        for k in [*[k for k in _ladder(self._least) if k < wanted - 1], wanted - 1, wanted]:
+            if k < self._least:
+                continue
             self._try(k)
-            if k <= _FEWEST and k in self._found and self.fit.signed and not self._trains:
-                self._keep(self.fit.refined(self._found[k]))  # long descents of few steps find what longer grids keep
+            if k in self._found and (k == wanted - 1 or (k <= _FEWEST and self.fit.signed)) and not self._trains:
+                self._keep(self.fit.refined(self._found[k]))  # long descents of fewer steps find what longer grids keep
             if self._found and self._best.total <= self.fit.rounding:
                 return
 
@@ -122,6 +129,10 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
+        few = [k for k in range(sizes[0], FEW + 1) if k <= most]
+        if self._every(few, hopeless=_POOR * least):
+            return
+        sizes = [k for k in sizes if k > FEW]
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
             sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
@@ -130,11 +141,21 @@ class GridSearch:
             self._try(k, hopeless=_POOR * least)
             if k not in self._found:
                 continue
-            found = self._found[k]
-            worse = worse + 1 if found.total > self._best.total else 0
-            spent = found.total - found.bias > self._best.total  # longer grids leave less for training
-            if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
+            worse = worse + 1 if self._found[k].total > self._best.total else 0
+            if self._spent(k) or worse >= _WORSE:
                 return
+
+    def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
+        """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
+        for k in sizes:
+            self._try(k, hopeless=hopeless)
+            if k in self._found and k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
+                return True
+        return False
+
+    def _spent(self, steps: int) -> bool:
+        """Whether the examples alone leave more than the best: longer grids leave less for training."""
+        return self._found[steps].total - self._found[steps].bias > self._best.total
 
     def _worth_it(self, sizes: list[int]) -> tuple[list[int], float]:
         """Without those whose starts leave so much that no descent makes up for it; and what the best start leaves."""
@@ -152,8 +173,6 @@ class GridSearch:
         self._refine(MOST_STEPS)
         if self._best.steps > FEW:
             self._between()
-        else:
-            self._few()
         self._refine(MOST_STEPS, apart=0.0)
         self._climb()
         for _ in range(_REARRANGED):
@@ -181,15 +200,6 @@ class GridSearch:
                 return
             for k in sorted(wanted):
                 self._try(k, self._best, alone=True)
-
-    def _few(self) -> None:
-        """Every number of few steps about the best, whose errors wobble with it, each from one less."""
-        best = self._best.steps
-        for k in range(max(self._least, best // 2), best + 3):
-            if best - 1 <= k <= best and k in self._found and k - 1 in self._found:  # found from far fewer
-                start = self.fit.near(self._found[k - 1], k)
-                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
-            self._try(k, alone=abs(k - best) > 2)
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""

@@ -61,7 +61,7 @@ def hand_out(
         plan: its certified program's plan; with `sigmas` where the grid is given.
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
-        solve: the certified plan of another question, asked the same way; None where none is asked.
+        solve: the plan of another question, asked the same way, at its best stopping point; None where none is asked.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
