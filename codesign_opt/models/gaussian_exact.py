@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.grids import check_grid, edm_grid, log_snr_grid, steps_on_levels
+from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_levels
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers, unchecked
 from ..samplers.node_gradient import node_gradient
@@ -69,8 +69,7 @@ class GaussianExact(GaussianParts):
         """
         positive = sigmas[sigmas > 0]
         low, high, steps = float(positive[-1]), float(positive[0]), sigmas.size - 1
-        usual = [family(steps, low, high, terminal=self.terminal) for family in (edm_grid, log_snr_grid)]
-
+        usual = family_grids(steps, low, high, self.terminal).values()
         return min((polish_grid(self.exact_error, start) for start in [sigmas, *usual]), key=lambda p: p.after).sigmas
 
     def band_errors(self, sigmas: Any) -> Array:
