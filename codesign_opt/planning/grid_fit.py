@@ -29,6 +29,7 @@ DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 _FIRST_MOVES, _MOVES = 6, 16  # of every start, and of those that go on
 _REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
+_SCATTERED_MOVES = 10  # of random starts
 _ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _WEIGHED = 2**17  # nodes times bands of grids whose examples are bought together
 
@@ -174,7 +175,7 @@ class GridFit(ABC):
         begun = [*told, *others[: effort.starts - 1], *scattered]  # what is near goes on, however many are better
         path = _Paths(self, begun, cost)
         if len(begun) > 1:  # a few moves show which start leads down
-            path.go(_FIRST_MOVES)
+            path.go(_SCATTERED_MOVES if scattered else _FIRST_MOVES)
             if path.best.total > hopeless:
                 return path.best
             path.keep(effort.kept, _ALIKE)

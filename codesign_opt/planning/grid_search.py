@@ -21,6 +21,7 @@ __all__ = ["GridSearch"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
+_TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
@@ -149,7 +150,9 @@ class GridSearch:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
             self._try(k, hopeless=hopeless)
-            if k in self._found and k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
+            if k < _TOLD or k not in self._found:
+                continue
+            if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
                 return True
         return False
 

@@ -19,7 +19,7 @@ __all__ = ["FEW", "MOST_STEPS", "GridStarts", "stop_of"]
 MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
 FEW = 16  # steps up to which stopping points far from the program's are starts too
 _STOPS = 5
-_SCATTERED, _SPREAD = 8, 0.7  # starts of random lengths, whose logarithms spread so
+_SCATTERED, _SPREADS = 1024, (0.7, 1.5)  # grids of random lengths, whose logarithms spread so, half of them each
 _NOTHING = 1e-9  # of the budget: what is left is rounding
 _MOST_SPENT = 0.98  # of the budget, by the longest grid
 
@@ -72,7 +72,8 @@ class GridStarts:
         if steps > FEW or count < 2:
             return []
         rng = np.random.default_rng(steps)
-        lengths = np.exp(_SPREAD * rng.normal(size=(_SCATTERED, count)))
+        spreads = np.resize(_SPREADS, (_SCATTERED, 1))
+        lengths = np.exp(spreads * rng.normal(size=(_SCATTERED, count)))
         low, high = self.stops or (self.plan.stopping_sigma, self.plan.stopping_sigma)
         spans = np.log(self.top / (low * (high / low) ** rng.uniform(size=_SCATTERED)))
         shares = np.cumsum(lengths, axis=1) / lengths.sum(axis=1, keepdims=True)

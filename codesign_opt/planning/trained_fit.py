@@ -49,7 +49,7 @@ class BestExamplesFit(GridFit):
         return _ENOUGH
 
     def effort(self, steps: int) -> Effort:
-        return Effort(3, 1, 0) if steps <= FEW else Effort(2, 1, 0)
+        return Effort(3, 2, 0) if steps <= FEW else Effort(2, 1, 0)
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> BestExamples:
         return BestExamples(self.starts.study, self.starts.money(sigmas))

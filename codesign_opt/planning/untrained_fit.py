@@ -14,7 +14,8 @@ from .settling import Settled
 __all__ = ["UntrainedFit"]
 
 _ENOUGH = 1e-8
-_FEW_STEPS, _MANY_STEPS = Effort(8, 4, 300), Effort(2, 2, 0)
+_FEW_STEPS, _MANY_STEPS = Effort(8, 8, 300), Effort(2, 2, 0)
+_SOME, _SCREENED = 48, 16  # random grids that descend, and those of them that leave least at once
 _ADDED = 12  # nodes that are added or taken away one by one
 _MOVES, _REFINING = 25, 60
 _LAST_MOVES = 400  # of the best grid
@@ -38,7 +39,10 @@ class UntrainedFit(GridFit):
         return ExamplesCost(study) if study.model.node_errors(sigmas).floor.any() else None
 
     def scattered(self, steps: int) -> list[Array]:
-        return self.starts.scattered(steps) if self.signed else []
+        """Some of many random grids, and the best of the rest: narrow valleys show in descents, wide ones at once."""
+        grids = self.starts.scattered(steps) if self.signed else []
+        some, rest = grids[:_SOME], self.scored(grids[_SOME:], None)
+        return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:_SCREENED]]
 
     def near(self, found: SearchedGrid, steps: int) -> list[Array]:
         starts = super().near(found, steps)
