@@ -20,7 +20,7 @@ from ..solvers.joint.program import JointProgram
 from .declaration import Declaration
 from .structure import Answer, Structure, register
 
-__all__ = ["JointStructure"]
+__all__ = ["JointStructure", "joint_program"]
 
 
 @register
@@ -60,7 +60,7 @@ class JointStructure(Structure):
             return None
         known = [(isinstance(t, (ScoreError, Discretization)) or t.fixed) and t.is_structured for _, t in leaves]
         whole = all(known) and program.only_budgets_and_boxes
-        return cls(_program(program, table, form, scores, errors), whole, tuple(program.budgets), program.spent)
+        return cls(joint_program(program, table, form, scores, errors), whole, tuple(program.budgets), program.spent)
 
     def solve(self) -> Answer | None:
         found = solve_joint(self.program)
@@ -112,13 +112,14 @@ def _coupling_of(form: str) -> Coupling:
     return Settled(np.ones(1)) if form == "settled" else Local(1.0, form=form)
 
 
-def _program(
+def joint_program(
     program: Declaration,
     table: Coefficients,
     form: str,
     scores: list[tuple[float, Coefficients]],
     errors: list[tuple[float, Coefficients]],
 ) -> JointProgram:
+    """Score error, discretisation, budgets and level bounds of a declaration as arrays."""
     zero, box, budgets = np.zeros(len(table.levels)), program.box, program.budgets.values()
     weight, score = scores[0] if scores else (0.0, table)
     steps_weight, response = (errors[0][0], errors[0][1].step_response) if errors else (0.0, zero[None])
