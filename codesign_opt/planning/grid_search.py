@@ -30,6 +30,7 @@ _POOR = 30.0  # times that least after a few moves: such sizes are not descended
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
+_EQUAL = 1.001  # likewise where nothing is trained and more steps hardly leave less
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
@@ -206,12 +207,13 @@ class GridSearch:
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
-        ranked = self._allowed(most)[: None if self._trains else 1]
+        ranked = self._allowed(most)
+        near, apart = (_NEAR, apart) if self._trains else (_EQUAL, 0.0)
         chosen: list[SearchedGrid] = []
         enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
-            if other and len(chosen) < enough and found.total <= _NEAR * ranked[0].total:
+            if other and len(chosen) < enough and found.total <= near * ranked[0].total:
                 chosen.append(found)
         for found in chosen:
             if not found.refined:
