@@ -131,10 +131,10 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
-        few = [k for k in range(sizes[0], FEW + 1) if k <= most]
-        if self._every(few, hopeless=_POOR * least):
+        ended = self._every(k for k in range(self._least, FEW + 1) if k <= most)  # as where a limit is one of these
+        if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
-        sizes = [k for k in sizes if k > FEW]
+        sizes = [k for k in sizes if k > max(self._found, default=0)]
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
             sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
@@ -147,10 +147,10 @@ class GridSearch:
             if self._spent(k) or worse >= _WORSE:
                 return
 
-    def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
+    def _every(self, sizes: Iterable[int]) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
-            self._try(k, hopeless=hopeless)
+            self._try(k)
             if k < _TOLD or k not in self._found:
                 continue
             if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
