@@ -31,11 +31,12 @@ _LARGE = 1e280  # kinks and powers near n = 0 are cut there: inf - inf would be 
 
 @dataclass(frozen=True, eq=False)
 class ScorePart:
-    """(A / (spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
+    """(A / (prior + spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
 
-    A pooled part has its own variable z = T (spent + m) per level, coupled by the multiplier `price`
+    A pooled part has its own variable z = prior + T (spent + m) per level, coupled by the multiplier `price`
     (docs/theory.md section 8): it then enters as A M / z + price z, minimised over z >= 0, which is
-    2 sqrt(A M price), and as -price T (spent + m). Any price >= 0 gives a bound.
+    2 sqrt(A M price), and as -price (prior + T (spent + m)). Any price >= 0 gives a bound. Where parts differ in
+    `prior`, each has such a z of its own, with T = 1 and the price `own_price`.
     """
 
     example_error: Array
@@ -44,6 +45,12 @@ class ScorePart:
     kappa: Array
     price: Array | None = None
     pool: Array | None = None
+    prior: Array | None = None
+    own_price: Array | None = None
+
+    def before(self, size: int) -> Array:
+        """(L,) examples that count before any is spent."""
+        return np.zeros(size) if self.prior is None else self.prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +128,7 @@ class LagrangianBound:
     samplings: dict[str, LagrangianBound] = field(default_factory=dict)
     candidate: tuple[Array, Array] | None = None
     has_logs: bool = field(init=False, default=False)
+    prior: Array | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         zero, infinite = np.zeros(self.size), np.full(self.size, np.inf)
@@ -149,10 +157,31 @@ class LagrangianBound:
         tried = max((part.overlap.size for part in self.information), default=0)
         if tried:
             return max(self._informed(trial) for trial in range(tried))
-        worth = [part.price @ part.pool for part in self.parts if part.price is not None and part.pool is not None]
-        if not worth:
-            return self._minimum()
-        pooled = np.sum(worth, axis=0)
+        bound = self._with_one_prior()
+        worth = [part.price @ part.pool for part in bound.parts if part.price is not None and part.pool is not None]
+        return bound._priced(np.sum(worth, axis=0)) if worth else bound._minimum()
+
+    def _with_one_prior(self) -> LagrangianBound:
+        """The bound with one number of examples on a level for all parts; others get a variable of their own."""
+        plain = [part for part in self.parts if part.price is None and np.any(part.example_error > 0)]
+        if self.fixed_examples is not None or all(part.prior is None or not part.prior.any() for part in plain):
+            return self
+        changed, first = copy(self), plain[0].before(self.size)
+        same = all(np.array_equal(part.before(self.size), first) for part in plain)
+        if same and not self.examples_log.any():  # the logarithm's examples have no prior
+            changed.prior = first
+            return changed
+        every, nothing = np.eye(self.size), np.zeros(self.size)  # a price of 0 bounds, too
+        changed.parts = [
+            part
+            if part.price is not None
+            else replace(part, price=nothing if part.own_price is None else part.own_price, pool=every)
+            for part in self.parts
+        ]
+        return changed
+
+    def _priced(self, pooled: Array) -> float:
+        """The best found with prices of pooled examples that make them worth `pooled` (L,)."""
         # the prices of pooled examples as they are, and so much lower that no example is worth more than its price: at
         # the optimum worth and price are equal on every level used, and one rounding too much makes the bound -inf
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -187,7 +216,8 @@ class LagrangianBound:
                 if part.price is not None and part.pool is not None:
                     worth = worth + part.price @ part.pool
                 elif part.price is None:
-                    found = part.example_error * part.coupling.factor(part.kappa / steps) / total**2
+                    served = total + part.before(self.size)
+                    found = part.example_error * part.coupling.factor(part.kappa / steps) / served**2
                     worth = worth + np.where(np.isfinite(found), found, 0.0)
             worth = worth + np.where(self.examples_log > 0, self.examples_log / total, 0.0)
         for told in self.information:
@@ -219,7 +249,8 @@ class LagrangianBound:
         parts = [part if part.price is None else replace(part, price=scale * part.price) for part in self.parts]
         changed = copy(self)
         changed.parts, changed.examples_price = parts, self.examples_price - scale * pooled
-        changed.constant = self.constant - scale * float(pooled @ self.spent)
+        before = sum(float(part.price @ part.before(self.size)) for part in self.parts if part.price is not None)
+        changed.constant = self.constant - scale * (float(pooled @ self.spent) + before)
         return changed
 
     def _minimum(self) -> float:
@@ -352,7 +383,7 @@ class LagrangianBound:
         """
         n = np.maximum(n, 1e-300)
         value, slope = np.zeros(self.size), np.zeros(self.size)
-        weight, inner = np.zeros(self.size), []
+        weight, inner = np.zeros(self.size), list[tuple[Array, Array, Array, Array]]()
         for part in self.parts:
             x = np.minimum(part.kappa / n, _LARGE)
             factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, _LARGE)
@@ -366,7 +397,7 @@ class LagrangianBound:
                 slope = slope - pooled * rate / np.sqrt(np.maximum(factor, 1e-300))
                 continue
             weight = weight + part.example_error * factor
-            inner.append((part.example_error, rate))
+            inner.append((part.example_error, factor, rate, part.before(self.size)))
         for power, coefficient in self.powers:
             term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, _LARGE), 0.0)
             value, slope = value + term, slope - np.minimum(power * term / n, 1e10 * _LARGE)
@@ -374,25 +405,26 @@ class LagrangianBound:
             value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
         m = self._best_examples(weight)
         total = self.spent + m
-        value = value + np.where(weight > 0, weight / total, 0.0)
         value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
         if self.has_logs:
             value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
-        for error, rate in inner:
-            slope = slope - np.where(error > 0, error / total, 0.0) * rate
+        for error, factor, rate, before in inner:
+            left = np.where(error > 0, error / (before + total), 0.0)
+            value, slope = value + np.where(error > 0, left * factor, 0.0), slope - left * rate
         return value, slope
 
     def _best_examples(self, weight: Array) -> Array:
-        """argmin over the box of weight / (spent + m) - B log(spent + m) + price m."""
+        """argmin over the box of weight / (prior + spent + m) - B log(spent + m) + price m."""
         if self.fixed_examples is not None:
             return self.fixed_examples
+        known = self.spent if self.prior is None else self.spent + self.prior
         low, high = self.examples_box
         best = weight / self.examples_price
         if self.has_logs:
             half = 0.5 * self.examples_log / self.examples_price  # positive root of price t^2 - B t - weight
             best = half + np.sqrt(half**2 + best) - self.spent
         else:
-            best = np.sqrt(best) - self.spent
+            best = np.sqrt(best) - known
         # without a price: all that the box allows where more is better, the least where it makes no difference
         priced = self.examples_price > 0
         if not priced.all():

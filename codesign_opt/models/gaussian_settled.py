@@ -30,7 +30,7 @@ class GaussianSettled(GaussianExact):
     def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
 
-        The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
+        The error of node k, max(1, l/g_k) kappa_k (A/(m0 + rho l) + F) with g_k its step in log sigma, is
         spread over the node's step, so that only the examples are left to decide. `truncation` is the
         grid's exact bias, start included.
 
@@ -52,7 +52,7 @@ class GaussianSettled(GaussianExact):
         stop = grid.stopping_sigma
         positive = grid.sigmas[grid.sigmas > 0]
         table = self.levels_above(stop, levels, float(positive[0]))
-        reducible, floor = self._node_errors(grid.sigmas)
+        reducible, floor, untrained = self.node_errors(grid.sigmas)
         log_steps = -np.diff(np.log(positive))
         length = self._lengths_at(positive)
         last = positive.size - 1
@@ -62,9 +62,10 @@ class GaussianSettled(GaussianExact):
         share = self.coupling.factor(longer) / longer  # max(1, length / step) for the default coupling
         score_density = share * reducible[:used] / length[:used] / step
         floor_density = share * floor[:used] / step
+        start_density = share * (0.0 if untrained is None else untrained[:used]) / step
         if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
-            score_density[last - 1] += score_density[last]
-            floor_density[last - 1] += floor_density[last]
+            for density in (score_density, floor_density, start_density):
+                density[last - 1] += density[last]
         lengths = self.coupling.lengths(table)
         first = Coefficients(
             table,
@@ -82,19 +83,31 @@ class GaussianSettled(GaussianExact):
             trace=self.spectrum.trace,
             band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
+            final_untrained=None if untrained is None or self.terminal != "denoise" else float(untrained[last]),
         )
         tables = []
         for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
-            score, floor_rows = (spread(density[:last], positive, table) for density in (score_density, floor_density))
-            tables.append(replace(first, score=score, floor=floor_rows / lengths))
+            densities = (score_density, floor_density, start_density)
+            score, floor_rows, start = (spread(density[:last], positive, table) for density in densities)
+            known = None if untrained is None else start / lengths
+            tables.append(replace(first, score=score, floor=floor_rows / lengths, untrained=known))
         return tables
 
     def node_errors(self, sigmas: Array) -> NodeErrors:
         """What an error of each positive node's denoiser adds to the error of the output (section 4.2)."""
-        return NodeErrors(*self._node_errors(sigmas))
+        positive = sigmas[sigmas > 0]
+        start = self._start(float(positive[0]))
+        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
+        return self._contracted(positive, sensitivity)
+
+    def _contracted(self, positive: Array, sensitivity: Array) -> NodeErrors:
+        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
+        reducible, floor, untrained = self._node_variances(positive)
+        start = None if untrained is None else (kernel * untrained).sum(axis=1)
+        return NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1), start)
 
     def node_errors_gradient(self, sigmas: Array, weights: NodeErrors) -> Array:
-        """(P,) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k, in O(K B).
+        """(P,) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k + u_k U_k, in O(K B).
 
         The sum is s' T s with s = d std / d W and T diagonal. With v = T s held, its derivative through s is twice
         that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
@@ -107,10 +120,7 @@ class GaussianSettled(GaussianExact):
         positive = sigmas[sigmas > 0]
         start = self._start(float(positive[0]))
         sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
-        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
-        reducible, floor = self._node_variances(positive)
-        errors = NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1))
-        return errors, lambda weights: self._slope(sigmas, sensitivity, weights)
+        return self._contracted(positive, sensitivity), lambda weights: self._slope(sigmas, sensitivity, weights)
 
     def _slope(self, sigmas: Array, sensitivity: Array, weights: NodeErrors) -> Array:
         positive = sigmas[sigmas > 0]
@@ -127,45 +137,45 @@ class GaussianSettled(GaussianExact):
         local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
-    def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
-        """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
-        positive = sigmas[sigmas > 0]
-        start = self._start(float(positive[0]))
-        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
-        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
-        reducible, floor = self._node_variances(positive)
-        return (kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1)
-
     def _start(self, top: float) -> Array:
         lam = self.bands.eigenvalues
         return top**2 + (lam if self.start == "marginal" else np.zeros(lam.size))
 
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
-        reducible, floor = self._node_variances(positive)
-        return np.asarray(weights.reducible[:, None] * reducible + weights.floor[:, None] * floor)
+        reducible, floor, untrained = self._node_variances(positive)
+        found = weights.reducible[:, None] * reducible + weights.floor[:, None] * floor
+        if untrained is not None and weights.untrained is not None:
+            found = found + weights.untrained[:, None] * untrained
+        return np.asarray(found)
 
     def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array]:
         """`_node_variance` with every node a little above, and a little below."""
         above, below = positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)
         if self._plain_training != self.training:
             return self._node_variance(above, weights), self._node_variance(below, weights)
-        twice = NodeErrors(np.tile(weights.reducible, 2), np.tile(weights.floor, 2))
+        start = None if weights.untrained is None else np.tile(weights.untrained, 2)
+        twice = NodeErrors(np.tile(weights.reducible, 2), np.tile(weights.floor, 2), start)
         both = self._node_variance(np.append(above, below), twice)
         return both[: positive.size], both[positive.size :]
 
-    def _node_variances(self, positive: Array) -> tuple[Array, Array]:
-        """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
+    def _node_variances(self, positive: Array) -> tuple[Array, Array, Array | None]:
+        """(P, B) variance of the denoiser's weight at each node per unit A/m, its floor, and its square untrained."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         reducible, floor = self.training.weight_variance(lam, positive)
+        slopes = self.training.untrained_slopes(lam, positive)
+        untrained = None if slopes is None else slopes.T
         plain = self._plain_training
         if plain == self.training:
-            return reducible.T, floor.T
+            return reducible.T, floor.T, untrained
         arguments = (lam, n, positive, float(positive[-1]))
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
         ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
         floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
-        return reducible.T * ratio[:, None], floor.T * floor_ratio[:, None]
+        own, alone = self._untrained_row(positive, float(positive[-1])), plain.untrained(*arguments, **options)
+        if untrained is not None and own is not None and alone is not None:
+            untrained = untrained * _ratio(own / positive**2, alone)[:, None]
+        return reducible.T * ratio[:, None], floor.T * floor_ratio[:, None], untrained
 
     @cached_property
     def _plain_training(self) -> TrainingNoise:

@@ -123,7 +123,8 @@ def audit(
     optimum = stages[int(np.argmin(found))]
     weight = np.asarray(best_density.tables["score_weight"])
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)
+        served = [own + np.asarray(best_density.tables["prior_examples"]) for own in (examples, best_density.examples)]
+        excess = np.where(weight > 0, weight / served[0] - weight / served[1], 0.0)
     names = ("training density", "grid", "stopping point and split")
     return Audit(
         table.levels,
