@@ -10,9 +10,11 @@ from scipy.optimize import brentq
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
+from ..models.coefficients import examples_worth
 from ..models.grid_descent import Cost, NodeErrors
 from ..results.plan import Plan
 from .question import Study
+from .saturation import density_for, saturated
 
 __all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
 
@@ -97,8 +99,14 @@ class HeldExamples:
         return self._sum(logs, self.weights(logs), errors)
 
     def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> float:
-        value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
-        return value + float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
+        return float(self._saturated(weights, errors)[0]) + self._moved(logs)
+
+    def _saturated(self, weights: NodeErrors, errors: NodeErrors) -> tuple[Array, NodeErrors, NodeErrors]:
+        return saturated(weights, errors, ends=bool(final_steps(self.study.model.terminal)))
+
+    def _moved(self, logs: Array) -> float:
+        """What longer or shorter steps take of the budget, at its worth."""
+        return float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
 
     def __call__(self, sigmas: Array) -> tuple[float, Array]:
         """`value` of a grid (K+1,) and its derivatives by log sigma of the positive nodes."""
@@ -110,7 +118,8 @@ class HeldExamples:
         logs = np.log(sigmas[sigmas > 0])
         weights = self.weights(logs)
         value = self._sum(logs, weights, errors)
-        slope = np.array(by_weights(weights))
+        _, tangent, errors = self._saturated(weights, errors)
+        slope = np.array(by_weights(tangent))
         slope[:-1] += self._taken
         slope[1:] -= self._taken
         # the weight of a node depends on it and the next alone, that of the last on the one before: every other at once
@@ -223,10 +232,33 @@ class BestExamples:
         else:
             each[-1] += counted[-1]
         each = np.maximum(each, max(_NO_ERROR * float(each.max(initial=last)), 1e-300))
+        if errors.untrained is not None:
+            return self._beside_prior(logs, errors, (each, price, near), last)
         shares = _shares(each, price, near, last)
         spent = float(price @ shares)
         density = shares * self.money / spent
         return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
+
+    def _beside_prior(
+        self, logs: Array, errors: NodeErrors, terms: tuple[Array, Array, Array], last: float
+    ) -> HeldExamples:
+        """The same where the untrained denoiser is worth some density on each step."""
+        each, price, near = terms
+        assert errors.untrained is not None
+        ones = np.ones(price.size)
+        start = HeldExamples(self.study, logs, ones, ones).weights(logs).floor * errors.untrained
+        worth = examples_worth(each, _of_steps(start, last > 0))
+        final = examples_worth(np.array(last), errors.untrained[-1])
+        density, gain = density_for(each, worth, price, near, np.array(last), final, self.money)
+        most = float(density.max(initial=0.0))
+        return HeldExamples(self.study, logs, 1.0 / np.maximum(density, _LEAST * most), price / -np.diff(logs) * gain)
+
+
+def _of_steps(nodes: Array, ends: bool) -> Array:
+    """(P-1,) from the nodes' (P,): the last one's own, or on the last step with that of the node before."""
+    steps = nodes[:-1].copy()
+    steps[-1] += 0.0 if ends else nodes[-1]
+    return steps
 
 
 def _shares(each: Array, price: Array, near: Array, last: float) -> Array:
