@@ -250,12 +250,8 @@ class ScoreError(Term):
             served = self._served(point)
             floor = floor + np.divide(error, served, out=np.zeros_like(error), where=error > 0)
             error = np.zeros_like(error)
-        alone = None
-        if price is None and c.untrained is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                alone = pooled_price(error, c.coupling.factor(c.kappa / point.steps), self._served(point))
-            alone = np.where(error > 0, alone, 0.0)
-        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling, c.prior_examples, alone))
+        prior = None if c.untrained is None else c.prior_examples
+        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling, prior))
         bound.constant += weight * c.final_floor
         near = self._near(point.examples)
         if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none

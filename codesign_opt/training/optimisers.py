@@ -72,7 +72,7 @@ class AveragedSGD(TrainingNoise):
     intercept: bool = False
     dataset_size: int | None = None
     replacement: bool = True
-    prior: str | None = None
+    prior: str | None = "untrained"
     parameterization: str = "x0"
     sigma_data: float = 0.5
 
@@ -124,7 +124,7 @@ class ConstantStepSGD(TrainingNoise):
     dataset_size: int | None = None
     finite_step: bool = True
     replacement: bool = True
-    prior: str | None = None
+    prior: str | None = "untrained"
 
     def __post_init__(self) -> None:
         self._check_common()
