@@ -15,7 +15,13 @@ from ..basics.errors import NotCertifiedError
 from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
 from ..solvers.conic.solve import ConicSolution
-from . import given_sampler, information_structure, joint_structure, shared_structure  # noqa: F401  they register
+from . import (  # noqa: F401  they register: the later is asked first
+    form_structure,
+    given_sampler,
+    information_structure,
+    joint_structure,
+    shared_structure,
+)  # isort: skip
 from .candidates import badness, bettered, points, repaired, with_nothing
 from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose, refuse_unreachable

@@ -20,7 +20,7 @@ from ..solvers.joint.program import JointProgram
 from .declaration import Declaration
 from .structure import Answer, Structure, register
 
-__all__ = ["JointStructure"]
+__all__ = ["JointStructure", "joint_program"]
 
 
 @register
@@ -63,7 +63,7 @@ class JointStructure(Structure):
         known = [(isinstance(t, (ScoreError, Discretization)) or t.fixed) and t.is_structured for _, t in leaves]
         whole = all(known) and program.only_budgets_and_boxes
         last = scores[0][1].final_prior if scores else 0.0
-        joint = _program(program, table, form, scores, errors)
+        joint = joint_program(program, table, form, scores, errors)
         return cls(joint, whole, tuple(program.budgets), program.spent, last)
 
     def solve(self) -> Answer | None:
@@ -118,16 +118,22 @@ def _coupling_of(form: str) -> Coupling:
     return Settled(np.ones(1)) if form == "settled" else Local(1.0, form=form)
 
 
-def _program(
+def joint_program(
     program: Declaration,
     table: Coefficients,
     form: str,
     scores: list[tuple[float, Coefficients]],
     errors: list[tuple[float, Coefficients]],
+    *,
+    shifted: bool = True,
 ) -> JointProgram:
+    """Score error, discretisation, budgets and level bounds of a declaration as arrays.
+
+    `shifted`: with the examples that the untrained denoiser is worth among those spent; else without them.
+    """
     zero, box, budgets = np.zeros(len(table.levels)), program.box, program.budgets.values()
     weight, score = scores[0] if scores else (0.0, table)
-    prior = score.prior_examples
+    prior = score.prior_examples if shifted else zero
     known = program.spent + prior
     steps_weight, response = (errors[0][0], errors[0][1].step_response) if errors else (0.0, zero[None])
     return JointProgram(
@@ -147,5 +153,5 @@ def _program(
         final_error=weight * score.final_score,
         final_window=score.final_window,
         form=form,
-        final_offset=score.final_prior - float(score.final_window @ prior),
+        final_offset=(score.final_prior if shifted else 0.0) - float(score.final_window @ prior),
     )

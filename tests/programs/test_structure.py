@@ -72,7 +72,7 @@ def test_a_structure_that_does_not_know_the_program_is_passed_over():
 
 
 def test_the_librarys_structures_are_on_the_list():
-    known = {"dual Newton", "water-filling", "Newton in shares", "Newton in shares, split"}
+    known = {"dual Newton", "interior point", "water-filling", "Newton in shares", "Newton in shares, split"}
     assert {kind.method for kind in structure._KINDS} == known
 
 

@@ -1,0 +1,1 @@
+"""Programs with quadratic forms of inverse powers: a primal-dual interior-point method."""

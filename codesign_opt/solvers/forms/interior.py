@@ -1,0 +1,299 @@
+"""Primal-dual interior-point method for programs with quadratic forms, docs/theory.md section 7.4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ...basics.checks import Array, Mask
+from ..joint.newton import solve_joint
+from .newton import NewtonSystem
+from .program import FormProgram
+from .smooth import EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
+
+__all__ = ["FormSolution", "solve_forms"]
+
+_MOST = 40  # iterations: programs take 7 to 20
+_ENOUGH, _RESIDUAL = 1e-10, 1e-7  # of the objective: complementarity; residuals, whose square the proof loses
+_USEFUL = 1e-5  # worse than that no proof is worth trying
+_STALLED = 4  # iterations without a better point, after which a useful one is taken
+_STEP = 0.995  # of the way to the boundary
+_ROOM = 0.02  # of the budgets left free at the start
+_DAMPED = 6  # halvings of a step that leaves larger residuals
+_SNAPPED = 1e-8  # of a bound: nearer than that, with a price, a quantity lies on it
+
+
+@dataclass(frozen=True, eq=False)
+class FormSolution:
+    """A candidate and its multipliers; nothing is proved here.
+
+    Attributes:
+        examples, steps: (L,) all examples T, spent ones included, and steps n.
+        budget_multipliers: (J,).
+        examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
+        iterations: of the method.
+    """
+
+    examples: Array
+    steps: Array
+    budget_multipliers: Array
+    examples_gradient: Array
+    steps_gradient: Array
+    iterations: int
+
+
+def solve_forms(program: FormProgram) -> FormSolution | None:
+    """The optimum to about 1e-11, or None where the method does not get there.
+
+    >>> from codesign_opt.solvers.joint.program import JointProgram
+    >>> row, budget = np.ones((1, 3)), np.array([12.0])
+    >>> joint = JointProgram(np.ones(3), np.zeros(3), np.ones(3), row, 1, row, row, budget)
+    >>> found = solve_forms(FormProgram(joint, steps_form=np.ones((3, 3))))
+    >>> found.examples.round(4), found.steps.round(4)
+    (array([1.558, 1.558, 1.558]), array([2.442, 2.442, 2.442]))
+    """
+    with np.errstate(all="ignore"):
+        started = _start(program)
+        return None if started is None else _Method(program, *started).run()
+
+
+def _start(program: FormProgram) -> tuple[Array, Array, Array] | None:
+    """(examples, steps, budget multipliers) of the separable program that bounds this one from above."""
+    joint, size = program.joint, program.size
+    errors, coherent = joint.errors, np.zeros(size)
+    if program.examples_form is not None:
+        errors = errors + program.examples_form.sum(axis=1)
+    if program.steps_form is not None:
+        coherent = coherent + np.sqrt(np.diagonal(program.steps_form))
+    if program.signed_rows is not None:
+        coherent = coherent + np.linalg.norm(program.signed_rows, axis=0)
+    found = solve_joint(replace(joint, errors=errors, response=coherent[None]), tolerance=1e-6)
+    if found is None:
+        return None
+    spent = np.zeros(size) if joint.spent is None else joint.spent
+    return found.examples + spent, found.steps, found.budget_multipliers
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """z (4, L), slacks and multipliers of the level constraints (G, L) and of the budgets (J,)."""
+
+    z: Array
+    slack: Array
+    multiplier: Array
+    budget_slack: Array
+    budget_multiplier: Array
+
+    def moved(self, step: _State, along: float, across: float) -> _State:
+        """Primal part by `along`, multipliers by `across`."""
+        return _State(
+            self.z + along * step.z,
+            self.slack + along * step.slack,
+            self.multiplier + across * step.multiplier,
+            self.budget_slack + along * step.budget_slack,
+            self.budget_multiplier + across * step.budget_multiplier,
+        )
+
+
+class _Method:
+    """One program's iterations. Units: the objective over its value at the start, budgets over their rooms."""
+
+    def __init__(self, program: FormProgram, examples: Array, steps: Array, prices: Array) -> None:
+        self.joint = joint = program.joint
+        self.program, self.bounds = program, LevelBounds.of(program)
+        self.frozen, self.mask = self.bounds.frozen, self.bounds.mask
+        self.spent = np.zeros(program.size) if joint.spent is None else joint.spent
+        self.borders = np.zeros((joint.budgets.size, 4, program.size))
+        self.borders[:, EXAMPLES] = joint.examples_prices / joint.budgets[:, None]
+        self.borders[:, STEPS] = joint.steps_prices / joint.budgets[:, None]
+        self.used = 1 + self.borders[:, EXAMPLES] @ self.spent  # of the budgets by z, spent examples among its own
+        z = self.bounds.inside(self.spent + (1 - _ROOM) * (examples - self.spent), (1 - _ROOM) * steps)
+        plain = SmoothObjective(program, self.frozen)
+        self.objective = replace(plain, scale=1 / max(plain.value(z), 1e-300))
+        self.begin = self._begin(z, prices)
+
+    def _begin(self, z: Array, prices: Array) -> _State:
+        """Slacks and multipliers of one complementarity."""
+        slack = np.where(self.mask, np.maximum(-self.bounds.values(z), 0.05 * self.bounds.sizes(z)), 1.0)
+        left = np.maximum(1e-3, self.used - (self.borders * z).sum((1, 2)))
+        each = 0.05 / self._count
+        price = np.maximum(prices * self.joint.budgets * self.objective.scale, each / left)
+        return _State(z, slack, np.where(self.mask, each / slack, 0.0), left, price)
+
+    def run(self) -> FormSolution | None:
+        state = best = self.begin
+        least, since, iterations = np.inf, 0, 0
+        for iterations in range(1, _MOST + 1):
+            worst, gap = self._residuals(state)
+            if not np.isfinite(worst + gap):
+                break
+            if gap <= _ENOUGH and worst <= _RESIDUAL:
+                return self._solution(state, iterations)
+            least, since, best = (worst + gap, 0, state) if worst + gap < least else (least, since + 1, best)
+            following = None if since > _STALLED and least <= _USEFUL else self._iterated(state)
+            if following is None:
+                break
+            state = following
+        return self._solution(best, iterations) if least <= _USEFUL else None
+
+    def _residuals(self, state: _State) -> tuple[float, float]:
+        """The largest relative residual, and the complementarity as a share of the objective."""
+        dual, primal, left = self._equations(state)
+        sizes = self.bounds.sizes(state.z)
+        parts = (
+            np.abs(dual * state.z).max(),
+            np.abs(np.where(self.mask, primal / sizes, 0.0)).max(),
+            np.abs(left).max(),
+        )
+        gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
+        return float(max(parts)), gap
+
+    def _equations(self, state: _State) -> tuple[Array, Array, Array]:
+        """Residuals of stationarity (4, L), of the level constraints (8, L) and of the budgets (J,)."""
+        slopes = self.bounds.slopes(state.z)
+        dual = self.objective.gradient(state.z) * ~self.frozen + np.einsum("gl,gql->ql", state.multiplier, slopes)
+        dual += np.tensordot(state.budget_multiplier, self.borders * ~self.frozen, 1)
+        primal = np.where(self.mask, self.bounds.values(state.z) + state.slack, 0.0)
+        left = (self.borders * state.z).sum((1, 2)) - self.used + state.budget_slack
+        return dual, primal, left
+
+    def _iterated(self, state: _State) -> _State | None:
+        """A predictor for the complementarity that can be reached, then a corrected step."""
+        dual, primal, left = self._equations(state)
+        slopes = self.bounds.slopes(state.z)
+        ratio = np.where(self.mask, state.multiplier / state.slack, 0.0)
+        budget_ratio = state.budget_multiplier / state.budget_slack
+        system = self._system(state, slopes, ratio, budget_ratio)
+        solve, mean = system.factored(), self._mean(state)
+        if solve is None:
+            return None
+
+        def step(target: Array, budget_target: Array) -> _State:
+            pull = np.where(self.mask, (target - state.multiplier * (state.slack - primal)) / state.slack, 0.0)
+            budget_pull = (budget_target - state.budget_multiplier * (state.budget_slack - left)) / state.budget_slack
+            side = -dual - np.einsum("gl,gql->ql", pull, slopes) - np.tensordot(budget_pull, self.borders, 1)
+            dz, pulls = solve(side)
+            along, used = np.einsum("gql,ql->gl", slopes, dz), (self.borders * dz).sum((1, 2))
+            return _State(
+                dz,
+                np.where(self.mask, -primal - along, 0.0),
+                np.where(self.mask, pull + ratio * along, 0.0),
+                -left - used,
+                budget_pull + pulls[: budget_pull.size],
+            )
+
+        zero = np.zeros_like(state.slack), np.zeros_like(state.budget_slack)
+        predictor = step(*zero)
+        reach = min(self._reach(state, predictor))
+        ahead = self._mean(state.moved(predictor, reach, reach))
+        # below what is asked for nothing is gained, and slacks so small cost the multipliers their digits
+        centre = max(mean * min(1.0, max(ahead / mean, 0.0)) ** 3, 0.1 * _ENOUGH / self._count)
+        corrected = step(
+            centre - predictor.slack * predictor.multiplier,
+            centre - predictor.budget_slack * predictor.budget_multiplier,
+        )
+        if not np.all(np.isfinite(corrected.z)):
+            return None
+        return self._damped(state, corrected)
+
+    def _system(self, state: _State, slopes: Array, ratio: Array, budget_ratio: Array) -> NewtonSystem:
+        """The Hessian of the Lagrangian, and the constraints' slopes at what a unit of slack costs."""
+        others = np.array([0, 1, 2, 5, 6, 7])  # bounds of examples are not of what serves a level
+        blocks = self.objective.blocks(state.z)
+        blocks[:, STEPS, STEPS] += self.bounds.bends(state.z, state.multiplier)
+        blocks += np.einsum("gl,gql,grl->lqr", ratio[others], slopes[others], slopes[others])
+        own = ratio[3] + ratio[4]
+        if self.program.pooling is None:
+            blocks[:, EXAMPLES, EXAMPLES] += own
+        borders, rates = self.borders, budget_ratio
+        window, rate = self.objective.window, self.objective.window_rate(state.z)
+        if window is not None:
+            border = np.zeros((1, *state.z.shape))
+            border[0, EXAMPLES] = window
+            borders, rates = np.concatenate([borders, border]), np.append(rates, rate)
+        return NewtonSystem(
+            blocks, self.objective.dense(state.z), borders, rates, self.frozen, self.program.pooling, own
+        )
+
+    def _mean(self, state: _State) -> float:
+        products = (state.multiplier * state.slack)[self.mask]
+        return float(products.sum() + state.budget_multiplier @ state.budget_slack) / self._count
+
+    @cached_property
+    def _count(self) -> int:
+        """Number of constraints."""
+        return int(self.mask.sum()) + self.joint.budgets.size
+
+    def _reach(self, state: _State, step: _State) -> tuple[float, float]:
+        """How far the positive quantities stay positive: (primal, dual)."""
+        moving = ~self.frozen
+        moving[EXAMPLES] &= ~self.mask[3]  # their slack says how far
+        along = min(
+            _to_boundary(state.z[moving], step.z[moving], 0.9),
+            _to_boundary(state.slack[self.mask], step.slack[self.mask], _STEP),
+            _to_boundary(state.budget_slack, step.budget_slack, _STEP),
+        )
+        across = min(
+            _to_boundary(state.multiplier[self.mask], step.multiplier[self.mask], _STEP),
+            _to_boundary(state.budget_multiplier, step.budget_multiplier, _STEP),
+        )
+        return along, across
+
+    def _damped(self, state: _State, step: _State) -> _State:
+        """One length for both parts, halved while the residuals grow."""
+        length = min(self._reach(state, step))
+        before = sum(self._residuals(state))
+        for _ in range(_DAMPED):
+            found = state.moved(step, length, length)
+            if sum(self._residuals(found)) <= 2 * before:
+                return found
+            length *= 0.5
+        return found
+
+    def _solution(self, state: _State, iterations: int) -> FormSolution:
+        """Quantities on their bounds where these have a price, and the derivatives of the Lagrangian without bounds."""
+        z, bounds = state.z, self.bounds
+        sizes = bounds.sizes(z)
+        snapped = (state.slack <= _SNAPPED * sizes) & (state.slack / sizes < state.multiplier * sizes)
+        snapped &= self.mask
+        examples = np.where(
+            snapped[3], self.bounds.low_examples, np.where(snapped[4], self.bounds.high_examples, z[EXAMPLES])
+        )
+        steps = np.where(snapped[5], self.bounds.low_steps, np.where(snapped[6], self.bounds.high_steps, z[STEPS]))
+        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
+        examples = np.where(snapped[4], bounds.high_examples, np.where(snapped[3], bounds.low_examples, z[EXAMPLES]))
+        steps = np.where(snapped[6], bounds.high_steps, np.where(snapped[5], bounds.low_steps, z[STEPS]))
+        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
+        examples = np.where(snapped[3] | snapped[4], examples, self.spent + share * (examples - self.spent))
+        steps = np.where(snapped[5] | snapped[6], steps, share * steps)
+        prices = state.budget_multiplier / self.joint.budgets / self.objective.scale
+        pulls = self._pulls(state, examples, steps)
+        costs = prices @ self.joint.examples_prices, prices @ self.joint.steps_prices
+        return FormSolution(examples, steps, prices, costs[0] + pulls[0], costs[1] + pulls[1], iterations)
+
+    def _pulls(self, state: _State, examples: Array, steps: Array) -> tuple[Array, Array]:
+        """(L,) derivatives of the objective by examples and by steps, on levels that do not move, too."""
+        q = self.bounds.q
+        z = self.bounds.exactly(state.z, examples, steps)
+        gradient = self.objective.gradient(z)
+        # steps beyond p = min(n, kappa) serve no score error: p <= n says what a step is worth to it
+        by_steps = gradient[STEPS] - state.multiplier[0] - q * z[STEPS] ** (-q - 1) * gradient[INVERSE]
+        return gradient[EXAMPLES] / self.objective.scale, by_steps / self.objective.scale
+
+    def _affordable(self, examples: Array, steps: Array, free_examples: Mask, free_steps: Mask) -> float:
+        """Share of what lies on no bound that the budgets leave, after the rest was put on its bounds."""
+        joint, share = self.joint, 1.0
+        for row, price, room in zip(joint.examples_prices, joint.steps_prices, joint.budgets, strict=True):
+            bought, paid = row * (examples - self.spent), price * steps
+            free = float(bought @ free_examples + paid @ free_steps)
+            if free > 0:
+                share = min(share, (float(room) - float(bought.sum() + paid.sum()) + free) / free)
+        return share
+
+
+def _to_boundary(values: Array, change: Array, share: float) -> float:
+    """The longest step up to 1 that leaves every value above 1 - share of itself."""
+    falling = change < 0
+    return min(1.0, float(np.min(-share * values[falling] / change[falling], initial=1.0)))
