@@ -17,8 +17,8 @@ __all__ = ["FormProgram"]
 class FormProgram:
     """The joint program with forms: score + sum_jk S_jk (T_j T_k)^(-1/2) + sum_jk H_jk (n_j n_k)^(-q) + |R u|^2.
 
-    score = sum_l (A/(m0 + T) + F) M(kappa/n) + A_r/(m0_r + window . T), u >= n^(-q), T = spent + new examples, under the linear
-    budgets and the level bounds of `joint` (docs/theory.md sections 3.3, 6.3 and 7.4).
+    score = sum_l (A/(m0 + T) + F) M(kappa/n) + A_r/(m0_r + window . T), u >= n^(-q), T = spent + new examples, under
+    the linear budgets and the level bounds of `joint` (docs/theory.md sections 3.3, 6.3 and 7.4).
 
     Args:
         joint: the score error, budgets and bounds; its own `response` is not read.
