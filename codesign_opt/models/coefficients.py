@@ -17,7 +17,7 @@ from ..ingredients.levels import Levels
 
 __all__ = ["Coefficients", "examples_worth"]
 
-_MOST_WORTH = 1e12  # examples that an untrained denoiser may be worth: of more nothing is left to see in the error
+_MOST_WORTH = 1e18  # examples that an untrained denoiser may be worth: of more nothing is left to see in the error
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ class Coefficients:
 
 
 def examples_worth(score: Array, untrained: Array) -> Array:
-    """Examples m0 with score / m0 = untrained error, at most 1e12 of them; 0 where there is no score error."""
+    """Examples m0 with score / m0 = untrained error, at most 1e18 of them; 0 where there is no score error."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         worth = np.where(untrained > 0, score / untrained, np.inf)
     return np.where(score > 0, np.minimum(worth, _MOST_WORTH), 0.0)
