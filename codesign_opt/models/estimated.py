@@ -36,7 +36,8 @@ class EstimatedModel(Model):
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
     pathwise bound of the squared Wasserstein distance, so that all terms have one meaning:
 
-        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2
+        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2; without examples
+                        at most (1 + eta^2)^2 g^2 times the data's variance, the error of answering with the mean
         discretisation  |sum over steps of step^(q+1) epsilon|^2 = sum_b (sum_l R_bl / n_l^q)^2
         truncation      distance between stopping at sigma and going on
 

@@ -158,3 +158,17 @@ def test_records_of_versions_that_knew_no_prior_mean_none():
         co.AveragedSGD(prior="mean")
     with pytest.raises(ValueError, match=r"AveragedSGD\.parameterization"):
         co.AveragedSGD(parameterization="none")
+
+
+def test_a_measured_law_ends_at_the_variance_of_the_data():
+    spectrum, sigma = co.Spectrum.power_law(4, exponent=1.0), np.array([0.1, 1.0, 10.0])
+    model = co.EstimatedModel(
+        sigma, responses=np.array([[0.1, 0.4, 0.2]]), truncation=np.array([1e-4, 1e-2, 1.0]), spectrum=spectrum,
+        sensitivity=np.array([0.5, 0.2, 0.1]), error_variance=np.array([30.0, 300.0, 900.0]),
+    )  # fmt: skip
+    table = model.coefficients(0.1, levels=12)
+    zero, ones = np.zeros(len(table.levels)), np.ones(len(table.levels))
+    plenty, none = (co.ScoreError(table).levels_value(co.Point(m, zero, 1e9 * ones))[0] for m in (1e12 * ones, zero))
+    gain = np.exp(np.interp(np.log(table.sigma), np.log(sigma), np.log([0.5, 0.2, 0.1])))
+    np.testing.assert_allclose(none, table.log_width * 2.7 * gain * spectrum.trace, rtol=1e-12)
+    np.testing.assert_allclose(plenty, table.example_error / 1e12, rtol=1e-6)
