@@ -241,6 +241,7 @@ class Model(ABC):
             table,
             score=table.score * factor,
             floor=table.floor * factor,
+            untrained=None if table.untrained is None else table.untrained * factor,
             response=np.zeros((0, len(table.levels))),
             coupling=Settled(self.coupling.lengths(table.levels), self.coupling.pooling(table.levels)),
             truncation=_leading_bias(table, steps) if bias is None else bias,

@@ -36,7 +36,8 @@ class EstimatedModel(Model):
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
     pathwise bound of the squared Wasserstein distance, so that all terms have one meaning:
 
-        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2
+        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2; without examples
+                        at most (1 + eta^2)^2 g^2 times the data's variance, the error of answering with the mean
         discretisation  |sum over steps of step^(q+1) epsilon|^2 = sum_b (sum_l R_bl / n_l^q)^2
         truncation      distance between stopping at sigma and going on
 
@@ -112,8 +113,9 @@ class EstimatedModel(Model):
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
         stop = number(stop, "stopping_sigma", positive=True)
         table = self.levels_above(stop, levels)
-        score, floor = self._score(table.sigma)
-        last = self._score(np.array([stop]), sensitivity=False) if self.terminal == "denoise" else np.zeros((2, 1))
+        score, floor, untrained = self._score(table.sigma)
+        ends = self.terminal == "denoise"
+        last = self._score(np.array([stop]), sensitivity=False) if ends else np.zeros((3, 1))
         smallest = float(self.spectrum.eigenvalues.min())
         return Coefficients(
             table,
@@ -134,6 +136,8 @@ class EstimatedModel(Model):
             trace=self.spectrum.trace,
             estimation=self.estimation,
             provenance=self.summary(),
+            untrained=untrained if self.trained else None,
+            final_untrained=float(last[2][0]) if self.trained and ends else None,
         )
 
     def response_at(self, sigma: Array) -> Array:
@@ -146,15 +150,19 @@ class EstimatedModel(Model):
         # (sqrt(lambda + sigma^2) - sqrt(lambda))^2 = sigma^4 / (4 lambda) where sigma^2 is small beside lambda
         return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
 
-    def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
-        """Reducible and irreducible score error per unit log sigma at noise levels."""
+    def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array, Array]:
+        """Reducible, irreducible and untrained score error per unit log sigma at noise levels.
+
+        Nothing was measured without examples: a denoiser that answers with the mean is off by the data's variance at
+        most, which ends a law that is infinite there and changes little else (docs/theory.md section 5.6).
+        """
         factor = (1 + self.sampler.eta**2) ** 2 if sensitivity else 1.0
         gain = np.full(sigma.size, factor)
         if sensitivity and self.sensitivity is not None:
             gain = gain * _interpolate(sigma, self.sigma, self.sensitivity)
         rows = (self.error_variance, self.error_floor)
         score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
-        return score, floor
+        return score, floor, gain * self.spectrum.trace
 
     # a concrete grid
 

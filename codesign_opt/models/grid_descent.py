@@ -39,14 +39,16 @@ class GridResiduals(NamedTuple):
 
 
 class NodeErrors(NamedTuple):
-    """Something for the reducible error and the floor of every positive node: amounts, or weights of a sum.
+    """Something for the errors of every positive node: amounts, or weights of a sum.
 
     Args:
-        reducible, floor: (..., P).
+        reducible, floor: (..., P) error per 1/m, and what no example removes.
+        untrained: (..., P) error without any example; None where nothing bounds it.
     """
 
     reducible: Array
     floor: Array
+    untrained: Array | None = None
 
 
 Which = NDArray[np.intp]

@@ -9,9 +9,11 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
+from ..models.coefficients import examples_worth
 from ..models.grid_descent import Cost, NodeErrors, Which, positive_nodes
 from ..results.plan import Plan
 from .question import Study
+from .saturation import density_for, saturated
 
 __all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
 
@@ -97,7 +99,7 @@ class HeldExamples:
         return self._sum(logs, self.weights(logs), errors)
 
     def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> Array:
-        value = (weights.reducible * errors.reducible).sum(axis=-1) + (weights.floor * errors.floor).sum(axis=-1)
+        value = saturated(weights, errors, ends=bool(final_steps(self.study.model.terminal)))[0]
         return np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
 
     def _of(self, which: Which) -> HeldExamples:
@@ -117,7 +119,8 @@ class HeldExamples:
         logs = np.log(positive_nodes(sigmas))
         parts = self._parts(logs)
         value = self._sum(logs, parts.weights, errors)
-        slope = self.study.model.node_errors_slope(sigmas, parts.weights, sensitivity)
+        _, tangent, errors = saturated(parts.weights, errors, ends=parts.ends)
+        slope = self.study.model.node_errors_slope(sigmas, tangent, sensitivity)
         by_step = self._taken + parts.by_step(errors, self.inverse)
         slope[..., :-1] += by_step
         slope[..., 1:] -= by_step
@@ -298,10 +301,33 @@ class BestExamples:
             each[..., -1] += counted[..., -1]
         least = _NO_ERROR * np.maximum(each.max(axis=-1), last)
         each = np.maximum(each, np.maximum(least, 1e-300)[..., None])
+        if errors.untrained is not None:
+            start = parts.weights.floor * errors.untrained
+            priors = _of_steps(start, parts.ends), errors.untrained[..., -1]
+            return self._beside_prior(logs, priors, (each, price, near), last)
         shares = _shares(each, price, near, last)
         spent = (price * shares).sum(axis=-1, keepdims=True)
         density = shares * self.money / spent
         return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
+
+    def _beside_prior(
+        self, logs: Array, priors: tuple[Array, Array], terms: tuple[Array, Array, Array], last: Array
+    ) -> HeldExamples:
+        """The same where the untrained denoiser, of these errors on steps and at the end, is worth some density."""
+        each, price, near = terms
+        worth, final = examples_worth(each, priors[0]), examples_worth(last, priors[1])
+        density, gain = density_for(each, worth, price, near, last, final, self.money)
+        least = _LEAST * density.max(axis=-1, keepdims=True, initial=0.0)
+        return HeldExamples(
+            self.study, logs, 1.0 / np.maximum(density, least), price / -np.diff(logs) * gain[..., None]
+        )
+
+
+def _of_steps(nodes: Array, ends: bool) -> Array:
+    """(..., P-1) from the nodes' (..., P): the last one's own, or on the last step with that of the node before."""
+    steps = nodes[..., :-1].copy()
+    steps[..., -1] += 0.0 if ends else nodes[..., -1]
+    return steps
 
 
 def _shares(each: Array, price: Array, near: Array, last: Array) -> Array:

@@ -203,6 +203,7 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
         costs=there.costs,
         tables={**there.tables, **proved, "program_sigma": plan.levels.sigma},
         final_score=there.final_score,
+        final_prior=there.final_prior,
         provenance=there.provenance,
     )
     return best.put_into(study, moved)
