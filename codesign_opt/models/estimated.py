@@ -36,8 +36,8 @@ class EstimatedModel(Model):
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
     pathwise bound of the squared Wasserstein distance, so that all terms have one meaning:
 
-        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2; without examples
-                        at most (1 + eta^2)^2 g^2 times the data's variance, the error of answering with the mean
+        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2; without
+                        examples that of one example within a correlation length
         discretisation  |sum over steps of step^(q+1) epsilon|^2 = sum_b (sum_l R_bl / n_l^q)^2
         truncation      distance between stopping at sigma and going on
 
@@ -113,9 +113,9 @@ class EstimatedModel(Model):
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
         stop = number(stop, "stopping_sigma", positive=True)
         table = self.levels_above(stop, levels)
-        score, floor, untrained = self._score(table.sigma)
+        score, floor = self._score(table.sigma)
         ends = self.terminal == "denoise"
-        last = self._score(np.array([stop]), sensitivity=False) if ends else np.zeros((3, 1))
+        last = self._score(np.array([stop]), sensitivity=False) if ends else np.zeros((2, 1))
         smallest = float(self.spectrum.eigenvalues.min())
         return Coefficients(
             table,
@@ -136,8 +136,8 @@ class EstimatedModel(Model):
             trace=self.spectrum.trace,
             estimation=self.estimation,
             provenance=self.summary(),
-            untrained=untrained if self.trained else None,
-            final_untrained=float(last[2][0]) if self.trained and ends else None,
+            untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
+            final_untrained=float(last[0][0]) if self.trained and ends else None,
         )
 
     def response_at(self, sigma: Array) -> Array:
@@ -150,19 +150,15 @@ class EstimatedModel(Model):
         # (sqrt(lambda + sigma^2) - sqrt(lambda))^2 = sigma^4 / (4 lambda) where sigma^2 is small beside lambda
         return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
 
-    def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array, Array]:
-        """Reducible, irreducible and untrained score error per unit log sigma at noise levels.
-
-        Nothing was measured without examples: a denoiser that answers with the mean is off by the data's variance at
-        most, which ends a law that is infinite there and changes little else (docs/theory.md section 5.6).
-        """
+    def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
+        """Reducible and irreducible score error per unit log sigma at noise levels."""
         factor = (1 + self.sampler.eta**2) ** 2 if sensitivity else 1.0
         gain = np.full(sigma.size, factor)
         if sensitivity and self.sensitivity is not None:
             gain = gain * _interpolate(sigma, self.sigma, self.sensitivity)
         rows = (self.error_variance, self.error_floor)
         score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
-        return score, floor, gain * self.spectrum.trace
+        return score, floor
 
     # a concrete grid
 

@@ -160,7 +160,7 @@ def test_records_of_versions_that_knew_no_prior_mean_none():
         co.AveragedSGD(parameterization="none")
 
 
-def test_a_measured_law_ends_at_the_variance_of_the_data():
+def test_a_measured_law_ends_at_one_example_within_a_correlation_length():
     spectrum, sigma = co.Spectrum.power_law(4, exponent=1.0), np.array([0.1, 1.0, 10.0])
     model = co.EstimatedModel(
         sigma, responses=np.array([[0.1, 0.4, 0.2]]), truncation=np.array([1e-4, 1e-2, 1.0]), spectrum=spectrum,
@@ -168,7 +168,7 @@ def test_a_measured_law_ends_at_the_variance_of_the_data():
     )  # fmt: skip
     table = model.coefficients(0.1, levels=12)
     zero, ones = np.zeros(len(table.levels)), np.ones(len(table.levels))
-    plenty, none = (co.ScoreError(table).levels_value(co.Point(m, zero, 1e9 * ones))[0] for m in (1e12 * ones, zero))
-    gain = np.exp(np.interp(np.log(table.sigma), np.log(sigma), np.log([0.5, 0.2, 0.1])))
-    np.testing.assert_allclose(none, table.log_width * 2.7 * gain * spectrum.trace, rtol=1e-12)
-    np.testing.assert_allclose(plenty, table.example_error / 1e12, rtol=1e-6)
+    one = table.log_width / 2.7
+    none, doubled = (co.ScoreError(table).levels_value(co.Point(m, zero, 1e9 * ones))[0] for m in (zero, one))
+    np.testing.assert_allclose(none, table.example_error / one, rtol=1e-12)
+    np.testing.assert_allclose(doubled, 0.5 * none, rtol=1e-12)
