@@ -86,7 +86,7 @@ print(plan)
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
 # |   edm                         7.908e-04          12.4
-# |   log_snr                     9.604e-04          15.1
+# |   log_snr                     9.603e-04          15.1
 # | Closest standard settings
 # |   training density: log-normal, P_mean -0.702, P_std 1.580 (score error +1.67 %)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
@@ -153,7 +153,7 @@ for found in (plan, larger):
 # | budget 1,000,000, 37% of it for training: error 6.36e-05
 # |   32 steps to sigma 0.0251
 # |   P_mean = -0.70
-# | budget 2,000,000, 55% of it for training: error 1.86e-05
+# | budget 2,000,000, 56% of it for training: error 1.86e-05
 # |   45 steps to sigma 0.0223
 # |   P_mean = -0.71
 
