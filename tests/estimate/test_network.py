@@ -135,8 +135,8 @@ def history(tmp_path_factory):
 
 
 def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
-    measurement = Measurement(**FINE | {"evaluations": 5_000})
-    asked = {"steps": 6, "levels": 30, "points": 3}
+    measurement = Measurement(levels=5, draws=16, fine_steps=24, evaluations=2_500)
+    asked = {"steps": 4, "levels": 20, "points": 3, "search": (0.05, 0.2)}
     alone, both = (
         co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **prices)
         for prices in ({}, {"prices": co.Prices(example=3.0, evaluation=1.0, images=1_000), "budget": 1e6})

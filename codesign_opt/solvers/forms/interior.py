@@ -11,15 +11,16 @@ from ...basics.checks import Array, Mask
 from ..joint.newton import solve_joint
 from .newton import NewtonSystem
 from .program import FormProgram
-from .smooth import EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
+from .smooth import BOUNDS, EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
 
 __all__ = ["FormSolution", "solve_forms"]
 
 _MOST = 40  # iterations: programs take 7 to 20
-_ENOUGH, _RESIDUAL = 1e-12, 1e-7  # of the objective: complementarity; stationarity, whose square the proof loses
-_MISSED = 1e-10  # of a constraint
+_ENOUGH, _RESIDUAL = 5e-12, 1e-6  # of the objective: complementarity; what the proof loses the square of
+_PLENTY = 1e-10  # of the objective: complementarity where no bound has a price
+_MISSED = 1e-10  # of a bound: a point that breaks one is below the optimum by what it breaks
 _USEFUL = 1e-5  # worse than that no proof is worth trying
-_STALLED = 4  # iterations without a better point, after which a useful one is taken
+_STALLED, _NEAR = 2, 1e-9  # iterations without a better point, after which so good a one is taken
 _STEP = 0.995  # of the way to the boundary
 _ROOM = 0.02  # of the budgets left free at the start
 _DAMPED = 6  # halvings of a step that leaves larger residuals
@@ -130,10 +131,10 @@ class _Method:
             worst, gap = self._residuals(state)
             if not np.isfinite(worst + gap):
                 break
-            if gap <= _ENOUGH and worst <= _RESIDUAL:
+            if gap <= self._enough and worst <= _RESIDUAL:
                 return self._solution(state, iterations)
             least, since, best = (worst + gap, 0, state) if worst + gap < least else (least, since + 1, best)
-            following = None if since > _STALLED and least <= _USEFUL else self._iterated(state)
+            following = None if since > _STALLED and least <= _NEAR else self._iterated(state)
             if following is None:
                 break
             state = following
@@ -143,9 +144,9 @@ class _Method:
         """The largest residual, of feasibility in its own unit, and the complementarity as a share of the objective."""
         dual, primal, left = self._equations(state)
         sizes = self.bounds.sizes(state.z)
-        missed = max(np.abs(np.where(self.mask, primal / sizes, 0.0)).max(), np.abs(left).max())
-        # a point that is not feasible is below the optimum by what it misses: that must be as small as the gap
-        worst = max(np.abs(dual * state.z).max(), missed * (_RESIDUAL / _MISSED))
+        missed = np.abs(np.where(self.mask, primal / sizes, 0.0))
+        kept = max(missed[BOUNDS].max(), np.abs(left).max())  # p and u, which the others are about, are dropped
+        worst = max(np.abs(dual * state.z).max(), missed.max(), kept * (_RESIDUAL / _MISSED))
         gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
         return float(worst), gap
 
@@ -188,7 +189,7 @@ class _Method:
         reach = min(self._reach(state, predictor))
         ahead = self._mean(state.moved(predictor, reach, reach))
         # below what is asked for nothing is gained, and slacks so small cost the multipliers their digits
-        centre = max(mean * min(1.0, max(ahead / mean, 0.0)) ** 3, 0.1 * _ENOUGH / self._count)
+        centre = max(mean * min(1.0, max(ahead / mean, 0.0)) ** 3, 0.1 * self._enough / self._count)
         corrected = step(
             centre - predictor.slack * predictor.multiplier,
             centre - predictor.budget_slack * predictor.budget_multiplier,
@@ -219,6 +220,11 @@ class _Method:
     def _mean(self, state: _State) -> float:
         products = (state.multiplier * state.slack)[self.mask]
         return float(products.sum() + state.budget_multiplier @ state.budget_slack) / self._count
+
+    @cached_property
+    def _enough(self) -> float:
+        """What complementarity is brought to: less where bounds are to be told from what lies near them."""
+        return _ENOUGH if self.mask[BOUNDS].any() else _PLENTY
 
     @cached_property
     def _count(self) -> int:

@@ -14,9 +14,10 @@ import numpy as np
 from ...basics.checks import Array, Mask
 from .program import FormProgram
 
-__all__ = ["EXAMPLES", "INVERSE", "RESOLVED", "STEPS", "LevelBounds", "SmoothObjective"]
+__all__ = ["BOUNDS", "EXAMPLES", "INVERSE", "RESOLVED", "STEPS", "LevelBounds", "SmoothObjective"]
 
 EXAMPLES, RESOLVED, STEPS, INVERSE = _T, _P, _N, _U = range(4)
+BOUNDS = slice(3, 7)  # those of the constraints that are about examples and steps alone
 _NOTHING = 1e-60  # for quantities that serve nothing: a share of them in nothing is nothing
 
 
@@ -185,7 +186,7 @@ class LevelBounds:
             least = 1e-12 * float(values.max(initial=0.0))
             z[quantity] = np.where(frozen[quantity], np.maximum(low, _NOTHING), np.maximum(values, least))
         z[_P] = np.where(frozen[_P], 1.0, 0.9 * np.minimum(z[_N], self.kappa))
-        z[_U] = np.where(frozen[_U], 1.0, 1.05 * z[_N] ** -self.q)
+        z[_U] = np.where(frozen[_U], 1.0, 1.1 * z[_N] ** -self.q)
         return z
 
     def exactly(self, z: Array, examples: Array, steps: Array) -> Array:
