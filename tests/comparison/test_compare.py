@@ -122,7 +122,7 @@ def test_plans_arrays_and_labelled_schedules_take_part():
 
 def test_the_call_of_the_design_runs():
     wanted = [name for name in ("edm", "log_snr", "tangent", "las", "score_optimal") if name in peers.names()]
-    found = compare(gaussian(co.Heun()), peers=wanted, evaluations=[10, 20])
+    found = compare(gaussian(co.Heun()), peers=wanted, evaluations=[6, 10])
     assert set(found.peers) == {"plan", *wanted}
     assert found.share_level() == 1
 
@@ -209,7 +209,7 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
     options = {
         "process": co.EDM(0.01, 20.0),
         "sampler": co.Euler(),
-        "measurement": Measurement(levels=6, draws=16, fine_steps=32, evaluations=1600),
+        "measurement": Measurement(levels=6, draws=8, fine_steps=16, evaluations=1000),
     }
     model = network(denoiser, data, **options)
     found = compare(model, ["edm", "log_snr"], [4], draws=100)

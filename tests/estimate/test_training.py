@@ -63,9 +63,10 @@ def gaussian(number, seed=0, variance=LAMBDA):
 def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
     inside, errors, repeats = np.zeros(2), [], 200 if FULL else 100
+    examples = 50_000 if FULL else 20_000
     for seed in range(repeats):
         sampling = GradientSampling(batch=32, at_once=1024)
-        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], sampling=sampling, seed=seed)
+        found = gradient_noise(model, gaussian(examples, seed), [SIGMA], sampling=sampling, seed=seed)
         value = np.array([found.reducible[0] - fresh, found.step_noise[0] - step])
         inside += np.abs(value) < 1.96 * np.array([found.reducible_error[0], found.step_noise_error[0]])
         errors.append(value)
@@ -392,7 +393,8 @@ def test_pilots_of_a_given_module_write_logs_and_repeat_with_their_seed(tmp_path
 
 def test_averaged_pilots_meet_the_closed_form():
     pilot = SGDPilot(Diagonal(), gaussian(4096), [SIGMA], iterations=200, batch=8, learning_rate=0.2, average=0.9)
-    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], replication=Replication(12, inputs=512))
+    runs = Replication(12 if FULL else 8, inputs=512)
+    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], replication=runs)
     fresh = found.reducible(pilot.examples)
     # a finite step adds (2 - tau h) / (2 - (1 + 2 / beta) tau h), about 5 %
     assert abs(fresh.value[0] - 1.05 * TRUTH["diagonal"][0]) < 3 * fresh.standard_error[0]

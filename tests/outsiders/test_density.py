@@ -34,6 +34,6 @@ def test_a_density_goes_by_its_name_and_an_audit_takes_it():
     law = peers.training_density("pareto", slope=0.5, sigma_min=0.02, sigma_max=20.0)
     np.testing.assert_allclose(law.quantile(np.array([0.0, 1.0])), [0.02, 20.0])
     model, prices = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5)), co.Prices(3.0, 1.0, images=100)
-    grid = peers.schedule("edm").sigmas(10, peers.Evidence.of(model))
+    grid = peers.schedule("edm").sigmas(4, peers.Evidence.of(model))
     run = co.TrainingRun(peers.training_density("pareto"), iterations=100, batch=64)
     assert co.audit(model, prices, sigmas=grid, run=run, levels=24, points=3, polish=False).ratio >= 1

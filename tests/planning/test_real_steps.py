@@ -70,7 +70,7 @@ def obeys(kind, a, model, plan, direction):
         assert np.all(length <= 0.8 * (smallest + high**2) / high * np.exp(2 * plan.levels.log_width.max()))
 
 
-@pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 8, 14))
+@pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 14))
 def test_every_real_step_obeys_and_the_budget_holds(seed):
     kind, a, model, prices, budget, stop, constraints = drawn(seed)
     plan = co.codesign(
@@ -108,7 +108,7 @@ def test_a_budget_with_room_for_the_least_real_grid_alone_is_not_infeasible(term
     cap = co.Cap(lambda s: a * s, "step_size")
     for count, said in ((inside, False), (int(np.ceil(density)), True)):
         budget = 1000.0 * (count + final + 0.5)
-        plan = co.codesign(model, prices, budget, stopping_sigma=stop, constraints=[cap], levels=80)
+        plan = co.codesign(model, prices, budget, stopping_sigma=stop, constraints=[cap], levels=80 if FULL else 40)
         nodes = plan.sigmas[plan.sigmas > 0]
         assert np.all(-np.diff(nodes) <= a * nodes[:-1] * (1 + 1e-9))
         assert any("where it starts" in note for note in plan.notes) == said
