@@ -1,28 +1,38 @@
 """The command line: each command end to end, and bad input in one line with the right exit code."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 
 import codesign_opt
 from codesign_opt.cli import main
 
-pytestmark = pytest.mark.usefixtures("unarranged")  # the pages of this process; `solved` is arranged
+# what this process writes; `solved` is searched for and arranged
+pytestmark = pytest.mark.usefixtures("unarranged", "undescended")
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 QUICK = ["--levels", "40", "--points", "4"]
 
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory):
-    """The folder that `solve --out` writes, made by the installed program's entry in a process of its own."""
+    """The folder that `solve --out` writes, and what it prints; a process of its own is tests/test_wheel.py's too."""
     folder = tmp_path_factory.mktemp("out") / "new" / "folder"
-    command = [sys.executable, "-m", "codesign_opt", "solve", "power_law_64", "--budget", "1e5", *QUICK]
-    done = subprocess.run([*command, "--out", str(folder), "-v"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    words = ["solve", "power_law_64", "--budget", "1e5", *QUICK, "--out", str(folder), "-v"]
+    if FULL:
+        done = subprocess.run([sys.executable, "-m", "codesign_opt", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return folder, done
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as told:
+        assert main(words) == 0
+    return folder, SimpleNamespace(stdout=printed.getvalue(), stderr=told.getvalue())
 
 
 def test_solve_prints_the_plan_and_writes_plan_table_and_page(solved):

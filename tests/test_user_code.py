@@ -12,7 +12,9 @@ import codesign_opt as co
 # where planning by the defaults is tested elsewhere
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 QUICK = {} if FULL else {"levels": 60, "points": 6}
-MEASURED = {} if FULL else {"measurement": co.estimate.Measurement(levels=10, draws=32, evaluations=3_000)}
+MEASURED = (
+    {} if FULL else {"measurement": co.estimate.Measurement(levels=8, draws=32, fine_steps=32, evaluations=4_000)}
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 import codesign_opt as co
 from codesign_opt import peers
@@ -28,6 +29,7 @@ def define():
             return np.where(sigma < self.least, 0.0, self.slope * self.tails(sigma)[1])
 
 
+@pytest.mark.usefixtures("undescended")
 def test_a_density_goes_by_its_name_and_an_audit_takes_it():
     define()
     assert "pareto" in peers.training_densities()

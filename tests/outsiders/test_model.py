@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 import codesign_opt as co
 
@@ -27,6 +28,7 @@ class Widening(co.Model):
         return self.leading_order(sigmas, levels)
 
 
+@pytest.mark.usefixtures("undescended")
 def test_a_model_of_ones_own_is_planned_audited_swept_and_compared():
     parts = co.Spectrum.power_law(8, 1.5), co.EDM(0.01, 20.0), co.Euler()
     known, mine = co.GaussianModel(*parts, terminal="rescale", start="marginal"), Widening(*parts)

@@ -11,6 +11,7 @@ from codesign_opt.modeling.prediction import predict
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+ITERATIONS = 1_000 if FULL else 100
 FAST = {"levels": 60, "points": 5} | ({} if FULL else {"outer_tolerance": 0.1})
 
 
@@ -23,7 +24,7 @@ def model():
 def little_low_noise(model):
     """A run that trains high noise, and what an audit says of it."""
     grid = co.edm_grid(12 if FULL else 6, 0.01, 80.0)
-    run = co.TrainingRun(co.LogNormal(2.0, 0.7), 1000, 64)
+    run = co.TrainingRun(co.LogNormal(2.0, 0.7), ITERATIONS, 64)
     return grid, run, co.audit(model, PRICES, sigmas=grid, run=run, **FAST)
 
 
@@ -31,23 +32,23 @@ def test_the_gap_of_random_schedules_is_the_sum_of_its_parts_and_the_ratio_at_le
     rng = np.random.default_rng(4)
     for terminal in ("denoise", "rescale")[: 2 if FULL else 1]:
         for _ in range(2 if FULL else 1):
-            count = int(rng.integers(5, 20 if FULL else 10))
+            count = int(rng.integers(5, 20 if FULL else 7))
             inner = np.sort(np.exp(rng.uniform(np.log(0.004), np.log(70.0), count)))[::-1]
             grid = np.concatenate([[80.0], inner, [0.0] if terminal == "denoise" else []])
-            run = co.TrainingRun(co.LogNormal(rng.uniform(-2, 1), rng.uniform(0.6, 2.0)), 1000, 64)
+            run = co.TrainingRun(co.LogNormal(rng.uniform(-2, 1), rng.uniform(0.6, 2.0)), ITERATIONS, 64)
             report = co.audit(replace(model, terminal=terminal), PRICES, sigmas=grid, run=run, **FAST)
             assert report.ratio >= 1.0
             assert all(part >= 0 for part in report.gap.values())
             best = report.current["total"] / report.ratio
             assert sum(report.gap.values()) == pytest.approx(report.current["total"] - best, rel=1e-9)
             evaluations = (grid.size - 2) * 2 + 1 if terminal == "denoise" else (grid.size - 1) * 2
-            assert report.budget == pytest.approx(3.0 * 64_000 + 1_000 * evaluations, rel=1e-9)
+            assert report.budget == pytest.approx(3.0 * 64 * ITERATIONS + 1_000 * evaluations, rel=1e-9)
 
 
 def test_the_current_error_is_the_prediction_of_that_schedule(model, little_low_noise):
     grid, run, report = little_low_noise
     table = model.settled(grid, report.levels)
-    mass = np.diff(run.density.mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64_000
+    mass = np.diff(run.density.mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64 * ITERATIONS
     assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
 
 

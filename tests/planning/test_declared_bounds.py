@@ -19,7 +19,7 @@ from codesign_opt.planning.question import Study
 FULL = bool(os.environ.get("CODESIGN_OPT_FULL"))
 SAMPLERS = (co.Euler(), co.Heun(), co.DPMpp2M(), co.Ancestral(0.5), co.EulerMaruyama(1.0))
 LEVELS = 40
-SEARCH = (0.004, 0.2) if FULL else (0.03, 0.05)
+SEARCH = (0.004, 0.2) if FULL else (0.035, 0.045)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +183,20 @@ def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance
     prices, budget, weight, cap = co.Prices(3.0, 1.0, 1000), 1e5, 3e-10, lambda s: 0.4 * s
     asked = {"terms": [Congestion(weight)]} if kind == "term" else {"constraints": [co.Cap(cap, "step_size")]}
     plan = co.codesign(
-        model, prices, budget, levels=LEVELS, points=5, search=SEARCH, outer_tolerance=5e-3, polish=False, **asked
+        model,
+        prices,
+        budget,
+        levels=LEVELS,
+        points=5 if FULL else 3,
+        search=SEARCH,
+        outer_tolerance=5e-3,
+        polish=False,
+        **asked,
     )
     given = {"weight": weight} if kind == "term" else {"cap": cap}
     values = [
         literal(model.coefficients(float(stop), LEVELS), prices, budget, **given)
-        for stop in np.geomspace(*SEARCH, 41 if FULL else 5)
+        for stop in np.geomspace(*SEARCH, 41 if FULL else 3)
     ]
     print(kind, plan.outer["status"], plan.error, plan.outer["lower_bound"], min(values))
     assert plan.outer["lower_bound"] <= min(values) * (1 + 1e-9)
