@@ -16,7 +16,7 @@ from tests.helpers.processes import of_two
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = np.array([1.0, 0.25, 0.01])
-FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000}
+FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000 if FULL else 1_500}
 QUICK = {"measurement": Measurement(**FINE)}
 SHORT = {"points": 3, "levels": 30, "search": (0.02, 0.05)}
 

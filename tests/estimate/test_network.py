@@ -73,7 +73,9 @@ def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
 
 
 def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(data):
-    model = network(perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10))
+    model = network(
+        perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10) if FULL else QUICK["measurement"]
+    )
     plan = co.codesign(model, steps=8, **({"points": 6, "levels": 80} if FULL else {"points": 4, "levels": 30}))
     draws = Draws((12,), 512, 80.0, seed=7, name="other", like=data)
     reference = Reference(perfect(), co.Heun(), draws, 0.002)
@@ -88,11 +90,11 @@ def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(dat
 
 def test_the_budget_of_evaluations_is_kept(data):
     denoiser = Stopping()
-    model = network(denoiser, data)
+    model = network(denoiser, data, **({} if FULL else QUICK))
     co.codesign(
         model, steps=12, **{"points": 4, "levels": 60} if FULL else {"points": 3, "levels": 20, "search": (0.02, 0.05)}
     )
-    assert denoiser.calls <= 5000
+    assert denoiser.calls <= (5000 if FULL else FINE["evaluations"])
 
 
 def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_path):

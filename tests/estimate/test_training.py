@@ -63,10 +63,9 @@ def gaussian(number, seed=0, variance=LAMBDA):
 def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
     inside, errors, repeats = np.zeros(2), [], 200 if FULL else 100
-    examples = 50_000 if FULL else 20_000
     for seed in range(repeats):
         sampling = GradientSampling(batch=32, at_once=1024)
-        found = gradient_noise(model, gaussian(examples, seed), [SIGMA], sampling=sampling, seed=seed)
+        found = gradient_noise(model, gaussian(50_000, seed), [SIGMA], sampling=sampling, seed=seed)
         value = np.array([found.reducible[0] - fresh, found.step_noise[0] - step])
         inside += np.abs(value) < 1.96 * np.array([found.reducible_error[0], found.step_noise_error[0]])
         errors.append(value)
