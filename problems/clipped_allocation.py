@@ -1,8 +1,9 @@
 """Training alone, for a sampler that is given: one convex program whose answer has a closed form.
 
-The error is a sum of s_l / m_l, the budget is linear, and the density has a floor and a cap: the
-examples are clip(sqrt(s / (price multiplier)), floor, cap) (docs/theory.md section 7, P1), which
-`co.waterfill` finds by selection among breakpoints. The declared program must agree with it.
+The error is a sum of s_l / m_l (no prior: the floor keeps every level far from none), the budget is
+linear, and the density has a floor and a cap: the examples are clip(sqrt(s / (price multiplier)),
+floor, cap) (docs/theory.md section 7, P1), which `co.waterfill` finds by selection among breakpoints.
+The declared program must agree with it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def build(
     """Where to train for EDM's grid of `steps`, with `floor` to `cap` examples per unit log sigma."""
     if not 0 < budget < math.inf:
         raise ValueError(f"clipped_allocation.budget is {budget:g}; it must be finite and > 0.")
-    model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), terminal="rescale")
+    training = co.AveragedSGD(prior=None)
+    model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), training=training, terminal="rescale")
     grid = co.edm_grid(steps, 0.002, 80.0, terminal="rescale")
     table = model.settled(grid, levels)
     prices = co.Prices(example=3.0, evaluation=1.0, images=0)

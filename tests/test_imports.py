@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "samplers": "ingredients",
     "training": "ingredients samplers",
     "curves": "ingredients",
-    "exports": "ingredients",
+    "schedulers": "",
+    "exports": "ingredients schedulers",
     "certificate": "ingredients",
     "models": "ingredients samplers training",
     "results": "ingredients certificate exports solvers",
@@ -27,10 +28,10 @@ MAY_IMPORT = {
     "programs": "modeling results solvers certificate models ingredients",
     "peers": "ingredients samplers models",
     "planning": "programs modeling results models solvers certificate training samplers ingredients",
-    "estimate": "models modeling curves samplers exports ingredients solvers",
+    "estimate": "models modeling curves samplers schedulers ingredients solvers",
     "comparison": "planning peers estimate results models samplers ingredients",
     "declared": "planning programs modeling results ingredients",
-    "testbed": "estimate curves exports ingredients",
+    "testbed": "estimate curves schedulers ingredients",
 }
 
 

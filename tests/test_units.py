@@ -31,6 +31,8 @@ def solved(*, examples=1.0, errors=1.0, price=1e-12):
         score=TABLE.score / examples / errors,
         response=TABLE.response / np.sqrt(errors),
         final_score=TABLE.final_score / examples / errors,
+        untrained=TABLE.untrained / errors,
+        final_untrained=TABLE.final_untrained / errors,
     )
     prices = co.Prices(example=PRICES.example * examples, evaluation=1.0, images=10_000)
     term = Congestion(price * examples**1.5 / errors)

@@ -60,38 +60,38 @@ prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 plan = co.codesign(model, prices, budget=1e6)
 print(plan)
 # | Plan: 32 heun steps, sigma 80 to 0.02506, the last one to zero noise
-# | Exact error 6.382e-05: squared Wasserstein-2 distance of samples to data
-# |   = 0.0027 % of the data's total variance; RMS 0.52 % of the data's RMS
+# | Exact error 6.360e-05: squared Wasserstein-2 distance of samples to data
+# |   = 0.00269 % of the data's total variance; RMS 0.519 % of the data's RMS
 # | Error by cause                                           error      share  whole steps
-# |   score            too few training examples         7.576e-05     61.7 %    4.448e-05
-# |   discretization   finite sampler steps              4.585e-05     37.4 %
-# |   truncation       stopping above zero noise         1.052e-06    0.857 %
-# |   last evaluation  denoiser error in the final call  8.150e-08   0.0664 %    3.037e-06
-# |   initial          starting from pure noise          6.437e-09  0.00524 %
-# |   bias             steps, stop and start, exactly                            1.630e-05
-# |   total                                              1.228e-04      100 %    6.382e-05
+# |   score            too few training examples         7.530e-05     61.7 %    4.429e-05
+# |   discretization   finite sampler steps              4.555e-05     37.3 %
+# |   truncation       stopping above zero noise         1.043e-06    0.855 %
+# |   last evaluation  denoiser error in the final call  8.094e-08   0.0664 %    3.024e-06
+# |   initial          starting from pure noise          6.437e-09  0.00528 %
+# |   bias             steps, stop and start, exactly                            1.629e-05
+# |   total                                              1.220e-04      100 %    6.360e-05
 # |   none from floor
-# |   error and share: the program, which stops at sigma 0.004222
-# |   whole steps: final call and earlier levels may add up to 1.405e-05 if correlated
+# |   error and share: the program, which stops at sigma 0.004213
+# |   whole steps: final call and earlier levels may add up to 1.400e-05 if correlated
 # | Budget        price  share
 # |   training  370,000   37 %  123,333 examples at 3 each
 # |   sampling  630,000   63 %  32 steps, 63 evaluations per image
 # | Proof
-# |   proved optimal at the program's stop to 1e-12 (lower bound 1.228e-04), by dual Newton
-# |   the program's best stopping point is sigma 0.004222, optimal over stopping points to
-# |   0.0944 % (40 tried); the exact error of the whole steps is smaller at this one
-# |   this is of the program's leading-order error, 1.228e-04; the error above is exact
+# |   proved optimal at the program's stop to 1e-12 (lower bound 1.220e-04), by dual Newton
+# |   the program's best stopping point is sigma 0.004213, optimal over stopping points to
+# |   0.0921 % (41 tried); the exact error of the whole steps is smaller at this one
+# |   this is of the program's leading-order error, 1.220e-04; the error above is exact
 # | Shadow prices      limit       error  changes per    limit +1 %*
-# |   budget       1,000,000  -2.621e-10  unit of price      -2.15 %
+# |   budget       1,000,000  -2.599e-10  unit of price      -2.15 %
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
-# |   edm                         8.769e-04          13.7
-# |   log_snr                     9.611e-04          15.1
+# |   edm                         7.908e-04          12.4
+# |   log_snr                     9.603e-04          15.1
 # | Closest standard settings
-# |   training density: log-normal, P_mean -0.692, P_std 1.605 (score error +1.7 %)
-# |   sampler grid: EDM's formula with rho 4.63 (bias +3,921 %)
-# | Sigmas  80  38.16  21.5  13.99  9.933  7.476  5.862  4.736  3.914  3.291  …  0.47
-# |         0.3948  0.3269  0.2656  0.2104  0.1619  0.1213  0.08773  0.02506  0
+# |   training density: log-normal, P_mean -0.702, P_std 1.580 (score error +1.67 %)
+# |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
+# | Sigmas  80  37.72  21.27  13.87  9.867  7.436  5.836  4.718  3.901  3.282  …  0.4698
+# |         0.3946  0.3268  0.2655  0.2103  0.1619  0.1213  0.08771  0.02506  0
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
@@ -114,7 +114,7 @@ plt.close("all")
 # %%
 fit = plan.training_density.lognormal()
 print(f"P_mean = {fit.P_mean:.2f}, P_std = {fit.P_std:.2f}, score error {fit.loss:+.1%}")
-# | P_mean = -0.69, P_std = 1.61, score error +1.7%
+# | P_mean = -0.70, P_std = 1.58, score error +1.7%
 
 # %% [markdown]
 # A training loop of your own can follow the plan itself: noise levels for a batch, stratified, and the weight of each.
@@ -122,7 +122,7 @@ print(f"P_mean = {fit.P_mean:.2f}, P_std = {fit.P_std:.2f}, score error {fit.los
 # %%
 sigma, weight = plan.sample_sigmas(256, np.random.default_rng(0))
 print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np.median(sigma):.3g}")
-# | 256 noise levels from 0.0259 to 32.9, median 0.545
+# | 256 noise levels from 0.0259 to 29.2, median 0.54
 
 # %% [markdown]
 # ## What to give the sampler
@@ -133,7 +133,7 @@ print(f"256 noise levels from {sigma.min():.3g} to {sigma.max():.3g}, median {np
 # %%
 first, last = ([f"{level:.3g}" for level in part] for part in (plan.sigmas[:6], plan.sigmas[-6:]))
 print(f"{plan.number_of_steps} steps: {', '.join(first)}, …, {', '.join(last)}")
-# | 32 steps: 80, 38.2, 21.5, 14, 9.93, 7.48, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
+# | 32 steps: 80, 37.7, 21.3, 13.9, 9.87, 7.44, …, 0.21, 0.162, 0.121, 0.0877, 0.0251, 0
 
 # %% [markdown]
 # ## What happens with another budget?
@@ -150,12 +150,12 @@ for found in (plan, larger):
     print(f"budget {spent:,.0f}, {share:.0%} of it for training: error {error:.3g}")
     print(f"  {found.number_of_steps} steps to sigma {found.stopping_sigma:.3g}")
     print(f"  P_mean = {found.training_density.lognormal().P_mean:.2f}")
-# | budget 1,000,000, 37% of it for training: error 6.38e-05
+# | budget 1,000,000, 37% of it for training: error 6.36e-05
 # |   32 steps to sigma 0.0251
-# |   P_mean = -0.69
-# | budget 2,000,000, 56% of it for training: error 1.87e-05
-# |   45 steps to sigma 0.0223
 # |   P_mean = -0.70
+# | budget 2,000,000, 56% of it for training: error 1.86e-05
+# |   45 steps to sigma 0.0223
+# |   P_mean = -0.71
 
 # %% [markdown]
 # ## Is that worth it?

@@ -13,6 +13,7 @@ function is convex.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ from ..ingredients.coupling import Coupling
 
 __all__ = ["InformationPart", "LagrangianBound", "ScorePart", "pooled_price"]
 
+_CLIMBS = 60
 _ROUNDS = 120  # each at least halves the bracket; well-scaled programs take fewer than six
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
@@ -31,11 +33,11 @@ _LARGE = 1e280  # kinks and powers near n = 0 are cut there: inf - inf would be 
 
 @dataclass(frozen=True, eq=False)
 class ScorePart:
-    """(A / (spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
+    """(A / (prior + spent + m) + F) M(kappa / n) on each level; `price` set where m is replaced by pooled examples.
 
-    A pooled part has its own variable z = T (spent + m) per level, coupled by the multiplier `price`
+    A pooled part has its own variable z = prior + T (spent + m) per level, coupled by the multiplier `price`
     (docs/theory.md section 8): it then enters as A M / z + price z, minimised over z >= 0, which is
-    2 sqrt(A M price), and as -price T (spent + m). Any price >= 0 gives a bound.
+    2 sqrt(A M price), and as -price (prior + T (spent + m)). Any price >= 0 gives a bound.
     """
 
     example_error: Array
@@ -44,6 +46,14 @@ class ScorePart:
     kappa: Array
     price: Array | None = None
     pool: Array | None = None
+    prior: Array | None = None
+
+    def before(self, size: int) -> Array:
+        """(L,) examples that count before any is spent."""
+        return np.zeros(size) if self.prior is None else self.prior
+
+
+_Inner = tuple[Array, Array, Array, Array]  # of a part: A, M, the slope of M in n, and the examples of its prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +160,23 @@ class LagrangianBound:
         if tried:
             return max(self._informed(trial) for trial in range(tried))
         worth = [part.price @ part.pool for part in self.parts if part.price is not None and part.pool is not None]
-        if not worth:
-            return self._minimum()
-        pooled = np.sum(worth, axis=0)
+        return self._priced(np.sum(worth, axis=0)) if worth else self._minimum()
+
+    def _priced(self, pooled: Array) -> float:
+        """The best found with prices of pooled examples that make them worth `pooled` (L,)."""
         # the prices of pooled examples as they are, and so much lower that no example is worth more than its price: at
         # the optimum worth and price are equal on every level used, and one rounding too much makes the bound -inf
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(pooled > 0, self.examples_price / pooled, np.inf)
         scales = {float(np.min(ratio[ratio > 1 - share], initial=1.0)) for share in _ROUNDING}
         return max(self._repriced(scale, pooled)._minimum() for scale in {1.0, *scales})
+
+    def steps_slope(self, steps: Array) -> Array:
+        """(L,) slope of each level's function by its steps, at the best examples: what a tight bound of steps costs."""
+        slope = self._at(steps)[1] + self.steps_price
+        for power, coefficient in self.powers:  # those that rise are bounded, not minimised: they are not in _at
+            slope = slope - np.where(coefficient < 0, power * coefficient * steps ** (-power - 1), 0.0)
+        return slope
 
     def _divided(self) -> list[LagrangianBound]:
         """This bound and those of the samplers, each with its share of the price of an example.
@@ -187,7 +205,8 @@ class LagrangianBound:
                 if part.price is not None and part.pool is not None:
                     worth = worth + part.price @ part.pool
                 elif part.price is None:
-                    found = part.example_error * part.coupling.factor(part.kappa / steps) / total**2
+                    served = total + part.before(self.size)
+                    found = part.example_error * part.coupling.factor(part.kappa / steps) / served**2
                     worth = worth + np.where(np.isfinite(found), found, 0.0)
             worth = worth + np.where(self.examples_log > 0, self.examples_log / total, 0.0)
         for told in self.information:
@@ -219,7 +238,8 @@ class LagrangianBound:
         parts = [part if part.price is None else replace(part, price=scale * part.price) for part in self.parts]
         changed = copy(self)
         changed.parts, changed.examples_price = parts, self.examples_price - scale * pooled
-        changed.constant = self.constant - scale * float(pooled @ self.spent)
+        before = sum(float(part.price @ part.before(self.size)) for part in self.parts if part.price is not None)
+        changed.constant = self.constant - scale * (float(pooled @ self.spent) + before)
         return changed
 
     def _minimum(self) -> float:
@@ -352,7 +372,7 @@ class LagrangianBound:
         """
         n = np.maximum(n, 1e-300)
         value, slope = np.zeros(self.size), np.zeros(self.size)
-        weight, inner = np.zeros(self.size), []
+        weight, inner = np.zeros(self.size), list[_Inner]()
         for part in self.parts:
             x = np.minimum(part.kappa / n, _LARGE)
             factor, rate = part.coupling.factor(x), np.minimum(part.coupling.slope(x) * x / n, _LARGE)
@@ -366,39 +386,63 @@ class LagrangianBound:
                 slope = slope - pooled * rate / np.sqrt(np.maximum(factor, 1e-300))
                 continue
             weight = weight + part.example_error * factor
-            inner.append((part.example_error, rate))
+            inner.append((part.example_error, factor, rate, part.before(self.size)))
         for power, coefficient in self.powers:
             term = np.where(coefficient > 0, coefficient * np.minimum(n**-power, _LARGE), 0.0)
             value, slope = value + term, slope - np.minimum(power * term / n, 1e10 * _LARGE)
         if self.has_logs:
             value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
-        m = self._best_examples(weight)
+        m = self._best_examples(weight, inner)
         total = self.spent + m
-        value = value + np.where(weight > 0, weight / total, 0.0)
         value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
         if self.has_logs:
             value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
-        for error, rate in inner:
-            slope = slope - np.where(error > 0, error / total, 0.0) * rate
+        for error, factor, rate, before in inner:
+            left = np.where(error > 0, error / (before + total), 0.0)
+            value, slope = value + np.where(error > 0, left * factor, 0.0), slope - left * rate
         return value, slope
 
-    def _best_examples(self, weight: Array) -> Array:
-        """argmin over the box of weight / (spent + m) - B log(spent + m) + price m."""
+    def _best_examples(self, weight: Array, inner: Sequence[_Inner]) -> Array:
+        """argmin over the box of sum_parts w / (prior + spent + m) - B log(spent + m) + price m."""
         if self.fixed_examples is not None:
             return self.fixed_examples
         low, high = self.examples_box
+        known = [self.spent + before for error, _, _, before in inner if error.any()] or [self.spent]
+        one = not any(np.any(each != known[0]) for each in known[1:])
         best = weight / self.examples_price
-        if self.has_logs:
+        if not one or (self.has_logs and np.any(known[0] != self.spent)):
+            best = self._among(inner)
+        elif self.has_logs:
             half = 0.5 * self.examples_log / self.examples_price  # positive root of price t^2 - B t - weight
-            best = half + np.sqrt(half**2 + best) - self.spent
+            best = half + np.sqrt(half**2 + best) - known[0]
         else:
-            best = np.sqrt(best) - self.spent
+            best = np.sqrt(best) - known[0]
         # without a price: all that the box allows where more is better, the least where it makes no difference
         priced = self.examples_price > 0
         if not priced.all():
             wanted = (weight > 0) | (self.examples_log > 0) | (self.examples_price < 0)
             best = np.where(priced, best, np.where(wanted, high, low))
         return np.minimum(np.maximum(best, low), high)
+
+    def _among(self, inner: Sequence[_Inner]) -> Array:
+        """The root m of sum w / (prior + spent + m)^2 + B / (spent + m) = price, by Newton's method from below.
+
+        The sum falls and is convex: from where a single part alone puts the root it climbs without overshooting.
+        """
+        terms = [(error * factor, self.spent + before) for error, factor, _, before in inner]
+        alone = [np.sqrt(w / self.examples_price) - known for w, known in terms]
+        m = np.max([*alone, self.examples_log / self.examples_price - self.spent, np.zeros(self.size)], axis=0)
+        for _ in range(_CLIMBS):
+            slope = np.where(self.examples_log > 0, self.examples_log / (self.spent + m), 0.0)
+            bend = np.where(self.examples_log > 0, slope / (self.spent + m), 0.0)
+            for w, known in terms:
+                each = np.where(w > 0, w / (known + m) ** 2, 0.0)
+                slope, bend = slope + each, bend + np.where(w > 0, 2 * each / (known + m), 0.0)
+            step = np.where(bend > 0, (slope - self.examples_price) / bend, 0.0)
+            m = m + np.maximum(np.where(np.isfinite(step), step, 0.0), 0.0)
+            if not np.any(step > 1e-15 * m):
+                break
+        return m
 
 
 def pooled_price(example_error: Array, factor: Array, pooled: Array) -> Array:

@@ -12,8 +12,8 @@ import numpy as np
 from ..basics.checks import Array, vector
 from ..basics.wording import aligned
 from ..ingredients.grids import check_grid
+from ..schedulers.scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
 from .pipeline_calls import PipelineCall, pipeline_call
-from .scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
 from .scheduler_trials import call, check_same, inside_range, quiet, released, that_holds, tried, with_changes

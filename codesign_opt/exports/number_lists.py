@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from .noise_table import flow_time
+from ..schedulers.noise_table import flow_time
 from .schedule_files import csv_text, json_text, list_text
 from .targets import PlannedLevels, Target, add_target
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .scheduler_reading import noise_levels, setting
+from ..schedulers.scheduler_reading import noise_levels, setting
 from .scheduler_trials import call, quiet
 
 __all__ = ["PipelineCall", "pipeline_call"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..basics.checks import Array, number
 from ..ingredients.grids import check_grid
-from .noise_table import sigma_of_flow_time
+from ..schedulers.noise_table import sigma_of_flow_time
+from ..schedulers.scheduler_reading import is_scheduler, noise_levels, told_alike, told_beyond
 from .schedule_files import read_file
-from .scheduler_reading import is_scheduler, noise_levels, told_alike, told_beyond
 
 __all__ = ["read_schedule"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from .noise_table import flow_time, sigma_of_flow_time
-from .scheduler_reading import class_names, setting
+from ..schedulers.noise_table import flow_time, sigma_of_flow_time
+from ..schedulers.scheduler_reading import class_names, setting
 from .scheduler_settings import (
     distilled,
     final_type,

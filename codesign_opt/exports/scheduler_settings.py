@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, number
-from .noise_table import FlowShift, NoiseTable
-from .scheduler_reading import class_names, is_flow, setting
+from ..schedulers.noise_table import FlowShift, NoiseTable
+from ..schedulers.scheduler_reading import class_names, is_flow, setting
 
 __all__ = [
     "accepted",

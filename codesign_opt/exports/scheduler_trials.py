@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from .noise_table import flow_time
-from .scheduler_reading import is_flow, noise_levels, setting
+from ..schedulers.noise_table import flow_time
+from ..schedulers.scheduler_reading import is_flow, noise_levels, setting
 from .scheduler_rules import Draft
 from .scheduler_settings import accepted, refusal, table_of, trained_range
 
@@ -124,6 +124,7 @@ def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | Non
     """The scheduler, of a subclass whose set_timesteps sets these levels whatever it is called with.
 
     A class of its own, since pipelines copy their schedulers; named as its parent, since they look at that name.
+    Copies and pickles hold the levels too; what diffusers saves does not, since it keeps the settings alone.
     """
     parent = type(scheduler)
 
@@ -140,7 +141,19 @@ def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | Non
         if len(steps) > 1 and steps[0] == steps[1] and hasattr(self, "set_begin_index"):
             self.set_begin_index(0)  # it looks for the first timestep's second place otherwise, and skips a node
 
-    said = {"set_timesteps": set_timesteps, "__module__": parent.__module__, "__doc__": parent.__doc__}
+    def save_pretrained(self: Any, *given: Any, **named: Any) -> Any:
+        warnings.warn(
+            f"{parent.__name__} is saved without the levels that it holds: diffusers keeps its settings alone. Save "
+            "the plan beside it, and hold its levels again: pipe.scheduler = export.holding(pipe.scheduler).",
+            stacklevel=2,
+        )
+        return parent.save_pretrained(self, *given, **named)
+
+    def reduced(self: Any, protocol: Any) -> Any:
+        return that_holds, (released(self), arguments, listed)
+
+    said: dict[str, Any] = {"set_timesteps": set_timesteps, "save_pretrained": save_pretrained}
+    said |= {"__reduce_ex__": reduced, "__module__": parent.__module__, "__doc__": parent.__doc__}
     scheduler.__class__ = type(parent.__name__, (parent,), {**said, _RELEASED: parent})
     return scheduler
 
@@ -150,8 +163,8 @@ def released(scheduler: Any) -> Any:
     parent = getattr(scheduler, _RELEASED, None)
     if parent is None:
         return scheduler
-    free = copy.deepcopy(scheduler)
-    free.__class__ = parent
+    free = parent.__new__(parent)
+    vars(free).update(copy.deepcopy(vars(scheduler)))
     return free
 
 

@@ -219,7 +219,8 @@ class Term(ABC):
         "score", "floor", "discretization": a level's share of the error by cause; "score_weight": error times
         examples, in its separable bound; "served_weight" and "pooling" (L, L): the same for pooled examples;
         "gain": decrease of the error per example; "information_gain": the same through an information matrix;
-        "bands" (B,): error of each band; "final_window": examples that serve the last evaluation.
+        "bands" (B,): error of each band; "final_window": examples that serve the last evaluation; "prior_examples":
+        those that the untrained denoiser is worth.
         """
         return {}
 

@@ -218,19 +218,31 @@ def merged_level_parts(terms: Sequence[tuple[float, Term]], point: Point) -> Map
     told: dict[str, Array] = {}
     served: list[Array] = []
     pools: list[Array | None] = []
+    priors: list[Array] = []
     for weight, leaf in terms:
         parts = leaf.level_parts(point)
         for name in ("score", "floor", "discretization", "score_weight", "gain", "information_gain"):
             if name in parts:
                 told[name] = told.get(name, 0.0) + weight * parts[name]
-        if "final_window" in parts:
-            told["final_window"] = parts["final_window"]
+        for name in ("final_window", "prior_examples"):
+            if name in parts:
+                told[name] = parts[name]
         if "served_weight" in parts:
             served.append(weight * parts["served_weight"])
             pools.append(parts.get("pooling"))
+            priors.append(parts.get("prior_examples", np.zeros(point.steps.size)))
     if any(pool is not None for pool in pools):
         told["served_weight"] = np.concatenate(served)
+        told["served_prior"] = np.concatenate(priors)
         told["pooling"] = np.vstack([np.eye(point.steps.size) if pool is None else pool for pool in pools])
     elif served:
         told["served_weight"] = np.sum(served, axis=0)
+    if any(np.any(prior != priors[0]) for prior in priors):
+        told["prior_examples"] = one_prior(told["score_weight"], told["score"], point.examples)
     return told
+
+
+def one_prior(weights: Array, errors: Array, examples: Array) -> Array:
+    """(L,) m0 with weights / (m0 + examples) = errors: of terms whose own m0 differ, at these examples."""
+    served = np.divide(weights, errors, out=np.zeros_like(weights), where=errors > 0)
+    return np.maximum(served - examples, 0.0)

@@ -22,11 +22,12 @@ __all__ = ["Compute", "ScoreError", "Smooth", "Steps", "Truncation"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScoreError(Term):
-    """Score error at the end of sampling: sum_l (A_l/m_l + F_l) M(kappa_l/n_l), plus the last evaluation's.
+    """Score error at the end of sampling: sum_l (A_l/(m_l + m0_l) + F_l) M(kappa_l/n_l), plus the last evaluation's.
 
-    Jointly convex in (examples, steps): 1/m, 1/(m n) and their maximum are (docs/theory.md sections
-    6 and 7, equation 6.1; co-design paper, Theorem 1 with the correlation length made explicit).
-    Under "denoise" the last evaluation adds A_r / m_r + F_r with m_r the examples within one
+    m0 are the examples that the untrained denoiser is worth, 0 where it is not known (docs/theory.md section 5.6).
+    Jointly convex in (examples, steps): 1/m, 1/(m n) and their maximum are (sections 6 and 7, equation 6.1;
+    co-design paper, Theorem 1 with the correlation length made explicit).
+    Under "denoise" the last evaluation adds A_r / (m_r + m0_r) + F_r with m_r the examples within one
     correlation length of the stopping point (section 2).
 
     Args:
@@ -69,12 +70,12 @@ class ScoreError(Term):
         with np.errstate(divide="ignore"):  # a level without steps is one on which there is no error
             kappa = c.kappa / design.reference.steps
         pooling = c.coupling.pooling(c.levels)
-        served = total if pooling is None else pooling @ total
+        served = (total if pooling is None else pooling @ total) + c.prior_examples
         served = np.where(served > 0, served, 1.0)
         relative = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
         if pooling is not None:
             relative = pooling @ relative
-        relative = cp.multiply(1 / served, relative)
+        relative = cp.multiply(1 / served, relative + c.prior_examples)
         parts: list[cp.Expression] = []
         on = np.flatnonzero(c.example_error > 0)
         if on.size:
@@ -87,9 +88,10 @@ class ScoreError(Term):
             factor = c.coupling.expression(design.step_variable, kappa)
             parts.append(cp.sum(cp.multiply(c.floor_error, factor)))
         if c.final_score > 0:
-            window = self._window(total)
+            window = self._near(total)
             near = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
-            parts.append(c.final_score / window * cp.inv_pos((c.final_window / window) @ near))
+            serving = (c.final_window / window) @ near + c.final_prior / window
+            parts.append(c.final_score / window * cp.inv_pos(serving))
         total_error: cp.Expression = cp.Constant(c.final_floor)
         for part in parts:
             total_error = total_error + part
@@ -108,8 +110,9 @@ class ScoreError(Term):
             return cp.sum(cp.multiply(weight, coupling.expression(steps, kappa)))
         return cp.sum(cp.multiply(weight, coupling.product(examples, steps, kappa)))
 
-    def _window(self, examples: Array) -> float:
-        return float(self.table.final_window @ examples)
+    def _near(self, examples: Array) -> float:
+        """Examples that serve the last evaluation, with those that the untrained denoiser is worth."""
+        return float(self.table.final_window @ examples) + self.table.final_prior
 
     def levels_value(self, point: Point) -> tuple[Array, Array]:
         """(L,) reducible and (L,) irreducible score error of each level, without the last evaluation's."""
@@ -121,9 +124,9 @@ class ScoreError(Term):
         return self._gains(self._errors(point, served)[0], served)
 
     def _served(self, point: Point) -> Array:
-        """(L,) examples that serve each level."""
+        """(L,) examples that serve each level, with those that the untrained denoiser is worth there."""
         pooling = self.table.coupling.pooling(self.table.levels)
-        return point.examples if pooling is None else pooling @ point.examples
+        return (point.examples if pooling is None else pooling @ point.examples) + self.table.prior_examples
 
     def _errors(self, point: Point, served: Array) -> tuple[Array, Array]:
         c = self.table
@@ -153,7 +156,7 @@ class ScoreError(Term):
         c = self.table
         if c.final_score == 0:
             return 0.0, c.final_floor
-        near = self._window(point.examples)
+        near = self._near(point.examples)
         return (c.final_score / near if near > 0 else np.inf), c.final_floor
 
     def value(self, design: Design, point: Point) -> float:
@@ -176,26 +179,33 @@ class ScoreError(Term):
         pooling, served = c.coupling.pooling(c.levels), self._served(point)
         reducible, floor = self._errors(point, served)
         gain = self._gains(reducible, served)
+        alone = c.prior_examples if pooling is None else 0.0
         told = {
             "score": reducible,
             "floor": floor,
-            # sum of score_weight / m: the error itself, or its separable upper bound where examples are pooled
-            "score_weight": np.where(examples > 0, gain, 0.0) * examples**2,
+            # sum of score_weight / (m + m0): the error itself, or its separable upper bound where examples are pooled
+            "score_weight": np.where(examples + alone > 0, gain, 0.0) * (examples + alone) ** 2,
             "served_weight": self._served_weights(point, reducible, served),
             "final_window": c.final_window,
+            "prior_examples": c.prior_examples,
         }
         if c.final_score > 0:
-            gain = gain + c.final_score / self._window(examples) ** 2 * c.final_window
+            gain = gain + c.final_score / self._near(examples) ** 2 * c.final_window
         return {**told, "gain": gain, **({} if pooling is None else {"pooling": pooling})}
 
     def derivatives(self, design: Design, point: Point) -> Mapping[str, Array]:
-        """By `score`, `floor` (L,), `final_score` and `final_floor` of the table."""
+        """By `score`, `floor` (L,), `final_score` and `final_floor` of the table.
+
+        The untrained denoiser's error is another number of the table, so that m0 moves with the score:
+        d/dA of 1 / (m / A + 1 / E) is m / (m + m0)^2.
+        """
         c, served = self.table, self._served(point)
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = c.coupling.factor(c.kappa / point.steps)
-            score = c.log_width**2 * factor / served
-        near = self._window(point.examples)
-        final = {"final_score": np.array(1 / near if near > 0 else 0.0), "final_floor": np.array(1.0)}
+            score = c.log_width**2 * factor / served * (1 - c.prior_examples / served)
+        near = self._near(point.examples)
+        by_final = (1 - c.final_prior / near) / near if near > 0 else 0.0
+        final = {"final_score": np.array(by_final), "final_floor": np.array(1.0)}
         lengths = c.log_width * c.coupling.lengths(c.levels)
         return {"score": score, "floor": lengths * factor, **(final if c.terminal == "denoise" else {})}
 
@@ -205,7 +215,7 @@ class ScoreError(Term):
         price = None
         if pooling is not None and bound.fixed_examples is None:
             factor = c.coupling.factor(c.kappa / point.steps)
-            price = weight * pooled_price(c.example_error, factor, pooling @ point.examples)
+            price = weight * pooled_price(c.example_error, factor, self._served(point))
         self._add_parts(bound, weight, point, price)
         return True
 
@@ -224,8 +234,8 @@ class ScoreError(Term):
         if dual is None or pooling is None or bound.fixed_examples is not None or not np.all(np.isfinite(dual)):
             return self.add_to(bound, weight, point)
         price, on = np.zeros(len(c.levels)), c.example_error > 0
-        price[on] = np.maximum(dual, 0.0) / (pooling @ design.reference.examples)[on]
-        worth = float(price @ pooling @ point.examples)
+        price[on] = np.maximum(dual, 0.0) / self._served(design.reference)[on]
+        worth = float(price @ self._served(point))
         if not worth > 0:
             return self.add_to(bound, weight, point)
         # the dual counts in the declared objective's unit; price z = A M / z in total sets the scale
@@ -237,17 +247,18 @@ class ScoreError(Term):
         pooling = c.coupling.pooling(c.levels)
         error, floor = weight * c.example_error, weight * c.floor_error
         if pooling is not None and price is None:  # given examples: what serves each level is a number
-            served = pooling @ point.examples
+            served = self._served(point)
             floor = floor + np.divide(error, served, out=np.zeros_like(error), where=error > 0)
             error = np.zeros_like(error)
-        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling))
+        prior = None if c.untrained is None else c.prior_examples
+        bound.parts.append(ScorePart(error, floor, c.coupling, c.kappa, price, pooling, prior))
         bound.constant += weight * c.final_floor
-        near = self._window(point.examples)
+        near = self._near(point.examples)
         if c.final_score > 0 and near > 0:  # A/m_r by its tangent at the candidate; by 0 where there is none
-            slope = -weight * c.final_score / near / near * c.final_window
-            bound.add_linear(
-                2 * weight * c.final_score / near + float(slope @ point.spent), slope, np.zeros(len(c.levels))
-            )
+            rate = weight * c.final_score / near / near
+            slope = -rate * c.final_window
+            known = float(slope @ point.spent) - rate * c.final_prior
+            bound.add_linear(2 * weight * c.final_score / near + known, slope, np.zeros(len(c.levels)))
 
     def __repr__(self) -> str:
         return f"ScoreError({self.table!r})"

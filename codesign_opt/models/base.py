@@ -112,20 +112,26 @@ class Model(ABC):
 
     @property
     def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
-        """`exact_error` of one grid as a sum of squares with its derivatives, for descents of long grids."""
+        """`exact_error` of grids (..., K+1) as a sum of squares with its derivatives, for descents of long grids."""
         return None
 
-    def node_errors(self, sigmas: Array) -> NodeErrors:
-        """What the error of each positive node's denoiser leaves in the output; for models with `exact_residuals`."""
+    def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
+        """(...) `exact_error` of grids (..., K+1), unchecked, and the sensitivity of `exact_residuals` where it is
+        asked for and known; for models with those."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact_values")
+
+    def node_errors(self, sigmas: Array, sensitivity: Array | None = None) -> NodeErrors:
+        """What the error of each positive node's denoiser leaves in the output; for models with `exact_residuals`.
+
+        Args:
+            sigmas: (..., K+1) grids.
+            sensitivity: that of `exact_residuals`, where it is known.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no node_errors")
 
-    def node_errors_gradient(self, sigmas: Array, weights: NodeErrors) -> Array:
+    def node_errors_slope(self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None) -> Array:
         """Derivatives of the weighted sum of `node_errors` by log sigma of the positive nodes; likewise."""
-        raise NotImplementedError(f"{type(self).__name__} has no node_errors_gradient")
-
-    def node_errors_and_slope(self, sigmas: Array) -> tuple[NodeErrors, Callable[[NodeErrors], Array]]:
-        """`node_errors`, and `node_errors_gradient` as a function of the weights; likewise."""
-        return self.node_errors(sigmas), lambda weights: self.node_errors_gradient(sigmas, weights)
+        raise NotImplementedError(f"{type(self).__name__} has no node_errors_slope")
 
     @property
     def title(self) -> str:
@@ -235,6 +241,7 @@ class Model(ABC):
             table,
             score=table.score * factor,
             floor=table.floor * factor,
+            untrained=None if table.untrained is None else table.untrained * factor,
             response=np.zeros((0, len(table.levels))),
             coupling=Settled(self.coupling.lengths(table.levels), self.coupling.pooling(table.levels)),
             truncation=_leading_bias(table, steps) if bias is None else bias,

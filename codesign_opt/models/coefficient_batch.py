@@ -10,6 +10,7 @@ import numpy as np
 from ..basics.checks import Array, Indices, Mask
 from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Bins, Levels
+from .coefficients import examples_worth
 
 __all__ = ["CUTS", "CoefficientBatch", "IntervalRows", "StopLevels", "cut_levels", "least_size"]
 
@@ -145,6 +146,7 @@ class CoefficientBatch:
         final_score, final_floor, truncation, initial: (R,).
         order, evaluations_per_step, terminal: as in Coefficients.
         form: the name of M in the structured solver.
+        untrained, final_untrained: (R, L) and (R,) as in Coefficients; None where not known.
     """
 
     levels: StopLevels
@@ -160,6 +162,8 @@ class CoefficientBatch:
     evaluations_per_step: int
     terminal: str
     form: str
+    untrained: Array | None = None
+    final_untrained: Array | None = None
 
     @property
     def final_steps(self) -> int:
@@ -175,6 +179,22 @@ class CoefficientBatch:
     def floor_error(self) -> Array:
         """(R, L) F_l."""
         return self.levels.log_width * self.lengths * self.floor
+
+    @property
+    def prior_examples(self) -> Array:
+        """(R, L) examples that the untrained denoiser is worth on each level."""
+        if self.untrained is None:
+            return np.zeros(self.levels.used.shape)
+        return examples_worth(self.example_error, self.levels.log_width * self.lengths * self.untrained)
+
+    @property
+    def final_prior(self) -> Array:
+        """(R,) examples that it is worth to the last evaluation."""
+        return (
+            np.zeros(len(self.truncation))
+            if self.final_untrained is None
+            else examples_worth(self.final_score, self.final_untrained)
+        )
 
     @property
     def kappa(self) -> Array:

@@ -15,7 +15,9 @@ from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.evaluations import final_steps
 from ..ingredients.levels import Levels
 
-__all__ = ["Coefficients"]
+__all__ = ["Coefficients", "examples_worth"]
+
+_MOST_WORTH = 1e18  # examples that an untrained denoiser may be worth: of more nothing is left to see in the error
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +27,16 @@ class Coefficients:
     Densities and averages are taken in log sigma, so that the number of levels does not matter:
     with delta the log width, m examples and n steps on a level, kappa = delta / correlation length,
 
-        score error     sum_l (delta^2 score / m + delta length floor) M(kappa / n)
+        score error     sum_l (delta^2 score / (m + m0) + delta length floor) M(kappa / n)
         discretisation  sum_b (sum_l delta^(q+1) |response_bl| / n^q)^2
 
     Args:
         levels: the L bins.
         score: (L,) reducible score error, <a sigma^2>: error times examples per unit log sigma.
         floor: (L,) irreducible score error, <tau b sigma^2>.
+        untrained: (L,) score error of a denoiser that has seen no example, <e0 sigma^2>: it is worth
+            m0 = delta score / (length untrained) examples (section 5.6); None: m0 = 0, and a level
+            without examples has an infinite error.
         response: (B, L) signed rows sqrt(n_b P_b) <sigma^(q+1) l_b>; empty (0, L) for no
             discretisation error.
         order: order q of the sampler.
@@ -42,6 +47,7 @@ class Coefficients:
         initial: E_init, what starting from pure noise costs; reported, part of the error.
         final_score, final_floor: A and F of the denoise map's own error A / m_r + F, where m_r are
             the examples within one correlation length of the stopping point.
+        final_untrained: the same error of an untrained denoiser, which makes it A / (m_r + A / that) + F.
         variance_ratio: (L,) <sigma^2 / v_min>, for trust caps; None where the spectrum is unknown.
         positivity: steps per unit log sigma that positivity needs, as a multiple of
             variance_ratio: 1 + eta^2 for Euler-Maruyama, 0 where there is nothing to impose.
@@ -77,6 +83,8 @@ class Coefficients:
     band_variances: Array | None = None
     estimation: EstimationRecord | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    untrained: Array | None = None
+    final_untrained: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):
@@ -86,6 +94,12 @@ class Coefficients:
         for name in ("score", "floor"):
             value = vector(getattr(self, name), f"Coefficients.{name}", length=size, nonnegative=True)
             put(self, name, value)
+        if self.untrained is not None:
+            value = vector(self.untrained, "Coefficients.untrained", length=size, nonnegative=True)
+            put(self, "untrained", value)
+        if self.final_untrained is not None:
+            final = number(self.final_untrained, "Coefficients.final_untrained", nonnegative=True)
+            put(self, "final_untrained", final)
         response = np.asarray(self.response)
         if response.ndim == 2 and response.shape == (0, size):
             put(self, "response", np.zeros((0, size)))
@@ -148,6 +162,21 @@ class Coefficients:
         return self.log_width * self.coupling.lengths(self.levels) * self.floor
 
     @cached_property
+    def prior_examples(self) -> Array:
+        """(L,) examples m0 that the untrained denoiser is worth on each level; 0 where it is not known."""
+        if self.untrained is None:
+            return np.zeros(len(self.levels))
+        untrained = self.log_width * self.coupling.lengths(self.levels) * self.untrained
+        return examples_worth(self.example_error, untrained)
+
+    @cached_property
+    def final_prior(self) -> float:
+        """Examples that the untrained denoiser is worth to the last evaluation."""
+        if self.final_untrained is None:
+            return 0.0
+        return float(examples_worth(np.array([self.final_score]), np.array([self.final_untrained]))[0])
+
+    @cached_property
     def kappa(self) -> Array:
         """(L,) log width over correlation length: steps below which M exceeds 1."""
         return self.log_width / self.coupling.lengths(self.levels)
@@ -172,3 +201,10 @@ class Coefficients:
             f"{self.levels.edges[-1]:.4g}, {self.response.shape[0]} bands, order {self.order}, "
             f"{self.terminal})"
         )
+
+
+def examples_worth(score: Array, untrained: Array) -> Array:
+    """Examples m0 with score / m0 = untrained error, at most 1e18 of them; 0 where there is no score error."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        worth = np.where(untrained > 0, score / untrained, np.inf)
+    return np.where(score > 0, np.minimum(worth, _MOST_WORTH), 0.0)

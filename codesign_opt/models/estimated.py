@@ -36,7 +36,8 @@ class EstimatedModel(Model):
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
     pathwise bound of the squared Wasserstein distance, so that all terms have one meaning:
 
-        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2
+        score error     a(sigma) sigma^2 = (1 + eta^2)^2 g^2 kappa1,  floor (1 + eta^2)^2 g^2 kappa2; without
+                        examples that of one example within a correlation length
         discretisation  |sum over steps of step^(q+1) epsilon|^2 = sum_b (sum_l R_bl / n_l^q)^2
         truncation      distance between stopping at sigma and going on
 
@@ -113,7 +114,8 @@ class EstimatedModel(Model):
         stop = number(stop, "stopping_sigma", positive=True)
         table = self.levels_above(stop, levels)
         score, floor = self._score(table.sigma)
-        last = self._score(np.array([stop]), sensitivity=False) if self.terminal == "denoise" else np.zeros((2, 1))
+        ends = self.terminal == "denoise"
+        last = self._score(np.array([stop]), sensitivity=False) if ends else np.zeros((2, 1))
         smallest = float(self.spectrum.eigenvalues.min())
         return Coefficients(
             table,
@@ -134,6 +136,8 @@ class EstimatedModel(Model):
             trace=self.spectrum.trace,
             estimation=self.estimation,
             provenance=self.summary(),
+            untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
+            final_untrained=float(last[0][0]) if self.trained and ends else None,
         )
 
     def response_at(self, sigma: Array) -> Array:

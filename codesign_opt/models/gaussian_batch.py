@@ -30,11 +30,12 @@ class GaussianBatch(GaussianParts):
             return None
         edges = self._edges(levels)
         table = StopLevels(edges, stops)
-        score, floor, response = self._batch_rows(table)
+        score, floor, untrained, response = self._batch_rows(table)
         lam, n = self.bands.eigenvalues, self.bands.counts
-        final = (np.zeros(stops.size), np.zeros(stops.size))
+        final, final_untrained = (np.zeros(stops.size), np.zeros(stops.size)), None
         if self.terminal == "denoise":
             final = self.training.last_evaluations(lam, n, stops)
+            final_untrained = self._final_untrained(stops)
         sigma = table.bins.sigma
         lengths = self.coupling.lengths_at(sigma, float(edges[0]), float(edges[-1]))
         return CoefficientBatch(
@@ -51,6 +52,8 @@ class GaussianBatch(GaussianParts):
             evaluations_per_step=self.sampler.evaluations_per_step,
             terminal=self.terminal,
             form=form,
+            untrained=untrained,
+            final_untrained=final_untrained,
         )
 
     def _batch_form(self, stops: Array) -> str | None:
@@ -63,27 +66,28 @@ class GaussianBatch(GaussianParts):
         count = integer(levels, "levels", minimum=2)
         return Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
 
-    def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array]:
-        """(R, L) score and floor and (R, B, L) magnitudes of the response, as in `_rows`."""
+    def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array | None, Array]:
+        """(R, L) score, floor and untrained error and (R, B, L) magnitudes of the response, as in `_rows`."""
         lam, n = self.bands.eigenvalues, self.bands.counts
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         sigma, stops = table.bins.sigma, table.stops
         trained = self.training.at_stops(lam, n, sigma, stops, **options)
+        square, untrained = table.spread(sigma**2), None
         if trained is None:
-            score, floor = (np.zeros(table.used.shape) for _ in range(2))
+            score, floor, start = (np.zeros(table.used.shape) for _ in range(3))
             for r, (on, stop) in enumerate(zip(table.used, stops, strict=True)):
                 at = table.spread(sigma)[r, on]
-                score[r, on] = self.training.reducible(lam, n, at, float(stop), **options)
-                floor[r, on] = self.training.floor(lam, n, at, float(stop), **options)
+                score[r, on] = self.training.reducible(lam, n, at, float(stop), **options) * at**2
+                floor[r, on] = self.training.floor(lam, n, at, float(stop), **options) * at**2
+                row = self._untrained_row(at, float(stop))
+                if row is not None:
+                    start[r, on], untrained = row, start
         else:
-            score, floor = (table.spread(values) for values in trained)
-        square = table.spread(sigma**2)
+            score, floor = (table.spread(values) * square for values in trained[:2])
+            untrained = None if trained[2] is None else table.spread(trained[2]) * square
         local, weight = self._response_at(sigma, stops)
-        return (
-            score * square,
-            floor * square,
-            table.spread_rows(np.abs(local)) * weight[:, :, None] * table.used[:, None],
-        )
+        response = table.spread_rows(np.abs(local)) * weight[:, :, None] * table.used[:, None]
+        return score, floor, untrained, response
 
     def _response_at(self, sigma: Array, stops: Array) -> tuple[Array, Array]:
         """(B, N) signed rows by noise level and (R, B) weights by stopping point, whose product is the response."""
@@ -107,11 +111,13 @@ class GaussianBatch(GaussianParts):
         # levels below `high` exist for some stopping points of the interval only; their errors are >= 0 and left out
         table = self.levels_above(high, levels)
         ends = [self._least_rows(table, low, stop, levels) for stop in (low, high)]
-        score, floor, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
-        final = 0.0
+        score, floor, untrained, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
+        final, final_untrained = 0.0, None
         if self.terminal == "denoise" and _known_monotone(training):
             lam, n = self.bands.eigenvalues, self.bands.counts
             final = min(training.last_evaluation(lam, n, stop)[1] for stop in (low, high))
+        if self.terminal == "denoise":
+            final_untrained = self._least_final_untrained(np.array([low, high]))
         return Coefficients(
             table,
             score=score,
@@ -124,7 +130,22 @@ class GaussianBatch(GaussianParts):
             truncation=self.truncation(low),
             initial=min(self.initial_error(low), self.initial_error(high)),
             final_floor=final,
+            untrained=None if training.prior is None else untrained,
+            final_untrained=None if final_untrained is None else float(final_untrained[0]),
         )
+
+    def _least_final_untrained(self, ends: Array) -> Array | None:
+        """(R,) from (2 R,) ends, low ones first: at most `_final_untrained` anywhere between them.
+
+        Each band's rises with the stopping point, falls, or rises and then falls, unless the skip connection is right
+        on the way: the least is at an end or 0. The mean's rises.
+        """
+        bands = self.bands
+        found = self.training.untrained_output(bands.eigenvalues, bands.counts, ends, bands.mean_power)
+        if found is None:
+            return None
+        roots, mean = (part.reshape(*part.shape[:-1], 2, -1) for part in found)
+        return np.asarray((least_size(roots, axis=1) ** 2).sum(axis=0) + mean.min(axis=0))
 
     def interval_batch(self, lows: Array, highs: Array, levels: int = 200) -> CoefficientBatch | None:
         """`interval_coefficients` of R intervals at once, to rounding; None where only that knows the model.
@@ -142,7 +163,9 @@ class GaussianBatch(GaussianParts):
         trained = self.training.at_stops(lam, n, sigma, ends, eta=self.sampler.eta, terminal=self.terminal)
         if trained is None:  # laws of its own at each stopping point: the caller takes the intervals one by one
             return None
-        score, floor = (rows.least(values * sigma**2) for values in trained)
+        score, floor = (rows.least(values * sigma**2) for values in trained[:2])
+        untrained = None if trained[2] is None else rows.least(trained[2] * sigma**2)
+        final_untrained = self._least_final_untrained(ends) if self.terminal == "denoise" else None
         final = np.zeros((2, ends.size))
         if self.terminal == "denoise":
             final = np.stack(self.training.last_evaluations(lam, n, ends))
@@ -164,6 +187,8 @@ class GaussianBatch(GaussianParts):
             evaluations_per_step=self.sampler.evaluations_per_step,
             terminal=self.terminal,
             form=form,
+            untrained=untrained,
+            final_untrained=final_untrained,
         )
 
     def _weights_are_monotone(self) -> bool:
@@ -175,16 +200,20 @@ class GaussianBatch(GaussianParts):
         means = training.intercept or (self.start == "noise" and bool(np.any(self.spectrum.mean_power > 0)))
         return not (self.terminal == "denoise" and means and 0.5 < power < 1)
 
-    def _least_rows(self, table: Levels, low: float, stop: float, levels: int) -> tuple[Array, Array, Array]:
-        """Magnitudes of `_rows`; on the lowest level, which the stopping point may cut anywhere between `low`
-        and its own lower edge, the least over the representatives that the cut can have."""
+    def _least_rows(self, table: Levels, low: float, stop: float, levels: int) -> tuple[Array, Array, Array, Array]:
+        """Magnitudes of `_rows` and the untrained error (0 without a prior); on the lowest level, which the stopping
+        point may cut anywhere between `low` and its own lower edge, the least over the representatives of the cut."""
         score, floor, response = (np.abs(row).copy() for row in self._rows(table.sigma, stop))
         whole = self.levels_above(min(self.process.sigma_min, low), levels).edges
         start = max(low, float(whole[whole <= table.edges[0]].max(initial=low)))
         cuts = np.maximum(np.sqrt(np.geomspace(start, table.edges[0], CUTS) * table.edges[1]), stop)
         at_cuts = self._rows(cuts, stop)
         score[0], floor[0], response[:, 0] = at_cuts[0].min(), at_cuts[1].min(), least_size(at_cuts[2], axis=-1)
-        return score, floor, response
+        untrained, tried = self._untrained_row(table.sigma, stop), self._untrained_row(cuts, stop)
+        if untrained is None or tried is None:
+            return score, floor, np.zeros(len(table)), response
+        untrained[0] = tried.min()
+        return score, floor, untrained, response
 
 
 def _known_monotone(training: TrainingNoise) -> bool:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.grids import check_grid, edm_grid, log_snr_grid, steps_on_levels
+from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_levels
 from ..ingredients.spectrum import Spectrum
-from ..samplers.affine_steps import Numbers
+from ..samplers.affine_steps import Numbers, unchecked
 from ..samplers.node_gradient import node_gradient
 from ..samplers.terminal import terminal_weight
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .gaussian_parts import BLOCK, GaussianParts
-from .grid_descent import GridResiduals
+from .grid_descent import GridResiduals, positive_nodes
 from .polish import polish_grid
 
 __all__ = ["GaussianExact"]
@@ -69,8 +69,7 @@ class GaussianExact(GaussianParts):
         """
         positive = sigmas[sigmas > 0]
         low, high, steps = float(positive[-1]), float(positive[0]), sigmas.size - 1
-        usual = [family(steps, low, high, terminal=self.terminal) for family in (edm_grid, log_snr_grid)]
-
+        usual = family_grids(steps, low, high, self.terminal).values()
         return min((polish_grid(self.exact_error, start) for start in [sigmas, *usual]), key=lambda p: p.after).sigmas
 
     def band_errors(self, sigmas: Any) -> Array:
@@ -122,8 +121,28 @@ class GaussianExact(GaussianParts):
 
     @property
     def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
-        """`exact_error` of one grid as a sum of squares; None where a step of the sampler sees distant nodes."""
+        """`exact_error` of grids as a sum of squares; None where a step of the sampler sees distant nodes."""
         return self._residuals if self._steps_see_neighbours else None
+
+    def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
+        """(...) `exact_error` of grids that are not checked, and the law's sensitivity to the denoiser's weights."""
+        s = self.bands
+        given = unchecked(sigmas, s.eigenvalues, self._start(sigmas))
+        steps, sensitivity = self.sampler._closed_steps(given), None
+        if sensitive:
+            law, (by_current, by_previous, _) = steps.law_and_gradient(given.initial_variance)
+            sensitivity = self.sampler._pulled_back(given, by_current, by_previous)
+        else:
+            law = steps.law(given.initial_variance)
+        errors = (law.std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts
+        if self.start == "noise":
+            errors = errors + law.amplitude**2 @ s.mean_power
+        return errors, sensitivity
+
+    def _start(self, sigmas: Array) -> Array:
+        """(..., B) variance that grids start from."""
+        lam = self.bands.eigenvalues
+        return sigmas[..., :1] ** 2 + (lam if self.start == "marginal" else np.zeros(lam.size))
 
     @cached_property
     def _steps_see_neighbours(self) -> bool:
@@ -142,27 +161,36 @@ class GaussianExact(GaussianParts):
         """sqrt(n) (std - sqrt(lambda)) of every band, and the error of its mean, with derivatives.
 
         The curvature is that of the leading order: a step of length h in log sigma adds -std l_b (sigma h)^(q+1) to
-        the std of band b, whose second derivative by h the residual multiplies (docs/theory.md section 7.8).
+        the std of band b, whose second derivative by h is (q+1) q / h^2 times that (docs/theory.md section 7.8).
         """
-        s, first = self.bands, float(sigmas[0]) ** 2
-        start = first + (s.eigenvalues if self.start == "marginal" else np.zeros(len(s)))
+        s = self.bands
         shifted = self.start == "noise" and bool(s.mean_power.any())
-        law = node_gradient(self.sampler, sigmas, s.eigenvalues, start, gain=shifted)
+        law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted, by_weight=True)
         root = np.sqrt(s.counts)
         values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
-        positive, q = sigmas[sigmas > 0], self.sampler.order
-        middle, length = np.sqrt(positive[1:] * positive[:-1]), -np.diff(np.log(positive))
-        if self.sampler.error_separates:  # the one written in the library: nothing to check in a descent
-            local = self.sampler.unchecked_local_error(s.eigenvalues[:, None], middle, float(positive[-1]))
-        else:
-            local = self.sampler.local_error(s.eigenvalues, middle, float(positive[-1]))
-        curvature = -((values * root * law.std) @ local) * (q + 1) * q * middle ** (q + 1) * length ** (q - 1)
+        curvature = self._curvature(sigmas, values * root * law.std)
         if shifted:
             assert law.gain_by_node is not None
             mean = np.sqrt(s.mean_power)
-            values = np.concatenate([values, mean * law.gain])
-            by_node = np.concatenate([by_node, mean[:, None] * law.gain_by_node])
-        return GridResiduals(values, by_node, curvature)
+            values = np.concatenate([values, mean * law.gain], axis=-1)
+            by_node = np.concatenate([by_node, mean[:, None] * law.gain_by_node], axis=-2)
+        return GridResiduals(values, by_node, curvature, law.std_by_weight)
+
+    def _curvature(self, sigmas: Array, weights: Array) -> Array:
+        """(..., P-1) minus the sum over bands of weights (..., B) times (l_b (sigma h)^(q+1))'' by h."""
+        lam, q = self.bands.eigenvalues, self.sampler.order
+        logs = np.log(positive_nodes(sigmas))
+        middle, length = np.exp(0.5 * (logs[..., 1:] + logs[..., :-1])), logs[..., :-1] - logs[..., 1:]
+        stops = np.exp(logs[..., -1:])
+        if self.sampler.error_separates:  # the one written in the library: nothing to check in a descent
+            flat, ends = middle.reshape(-1), np.broadcast_to(stops, middle.shape).reshape(-1)
+            local = self.sampler.unchecked_local_error(lam[:, None], flat, ends).reshape(lam.size, *middle.shape)
+            summed = np.einsum("...b,b...k->...k", weights, local)
+        else:
+            rows = zip(middle.reshape(-1, middle.shape[-1]), stops.reshape(-1), strict=True)
+            local = np.array([self.sampler.local_error(lam, row, float(stop)) for row, stop in rows])
+            summed = np.einsum("...b,...bk->...k", weights, local.reshape(*middle.shape[:-1], lam.size, -1))
+        return np.asarray(-summed * (q + 1) * q * middle ** (q + 1) * length ** (q - 1))
 
     @property
     def error_measure(self) -> str:

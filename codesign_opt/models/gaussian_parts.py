@@ -100,9 +100,10 @@ class GaussianParts(Model):
         table = self.levels_above(stop, levels)
         score, floor, response = self._rows(table.sigma, stop)
         lam, n = self.bands.eigenvalues, self.bands.counts
-        final = (0.0, 0.0)
+        final, final_untrained = (0.0, 0.0), None
         if self.terminal == "denoise":
             final = self.training.last_evaluation(lam, n, stop)
+            final_untrained = self._final_untrained(np.array([stop]))
         smallest = float(self.spectrum.eigenvalues.min())
         return Coefficients(
             table,
@@ -123,6 +124,8 @@ class GaussianParts(Model):
             trace=self.spectrum.trace,
             band_variances=self.bands.eigenvalues,
             provenance=self.provenance(),
+            untrained=self._untrained_row(table.sigma, stop),
+            final_untrained=None if final_untrained is None else float(final_untrained[0]),
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -172,6 +175,18 @@ class GaussianParts(Model):
             self.training.floor(lam, n, sigma, stop, **options) * sigma**2,
             weight[:, None] * local,
         )
+
+    def _untrained_row(self, sigma: Array, stop: float) -> Array | None:
+        """e0 sigma^2 at noise levels, as the rows of `_rows`; None where training starts from nothing known."""
+        lam, n, mean = self.bands.eigenvalues, self.bands.counts, self.bands.mean_power
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal, "mean_power": mean}
+        row = self.training.untrained(lam, n, sigma, stop, **options)
+        return None if row is None else row * sigma**2
+
+    def _final_untrained(self, stops: Array) -> Array | None:
+        """(R,) error of the last evaluation by an untrained denoiser; None likewise."""
+        found = self.training.untrained_output(self.bands.eigenvalues, self.bands.counts, stops, self.bands.mean_power)
+        return None if found is None else (found[0] ** 2).sum(axis=0) + found[1]
 
 
 def _in_blocks(function: Callable[[Array], Array], stops: Array, width: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ from ..samplers.node_gradient import node_gradient
 from ..training.base import TrainingNoise
 from .coefficients import Coefficients
 from .gaussian_exact import GaussianExact
-from .grid_descent import NodeErrors
+from .grid_descent import NodeErrors, positive_nodes
 
 __all__ = ["GaussianSettled"]
 
@@ -30,7 +29,7 @@ class GaussianSettled(GaussianExact):
     def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: discrete kernel, exact bias (docs/theory.md section 4).
 
-        The error of node k, max(1, l/g_k) kappa_k (A/(rho l) + F) with g_k its step in log sigma, is
+        The error of node k, max(1, l/g_k) kappa_k (A/(m0 + rho l) + F) with g_k its step in log sigma, is
         spread over the node's step, so that only the examples are left to decide. `truncation` is the
         grid's exact bias, start included.
 
@@ -52,7 +51,7 @@ class GaussianSettled(GaussianExact):
         stop = grid.stopping_sigma
         positive = grid.sigmas[grid.sigmas > 0]
         table = self.levels_above(stop, levels, float(positive[0]))
-        reducible, floor = self._node_errors(grid.sigmas)
+        reducible, floor, untrained = self.node_errors(grid.sigmas)
         log_steps = -np.diff(np.log(positive))
         length = self._lengths_at(positive)
         last = positive.size - 1
@@ -62,9 +61,10 @@ class GaussianSettled(GaussianExact):
         share = self.coupling.factor(longer) / longer  # max(1, length / step) for the default coupling
         score_density = share * reducible[:used] / length[:used] / step
         floor_density = share * floor[:used] / step
+        start_density = share * (0.0 if untrained is None else untrained[:used]) / step
         if used > last:  # Heun's corrector under "rescale" evaluates the last node: its cell is the last step
-            score_density[last - 1] += score_density[last]
-            floor_density[last - 1] += floor_density[last]
+            for density in (score_density, floor_density, start_density):
+                density[last - 1] += density[last]
         lengths = self.coupling.lengths(table)
         first = Coefficients(
             table,
@@ -82,90 +82,90 @@ class GaussianSettled(GaussianExact):
             trace=self.spectrum.trace,
             band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
+            final_untrained=None if untrained is None or self.terminal != "denoise" else float(untrained[last]),
         )
         tables = []
         for spread in (_interpolated if interpolated else _stepwise for interpolated in smooth):
-            score, floor_rows = (spread(density[:last], positive, table) for density in (score_density, floor_density))
-            tables.append(replace(first, score=score, floor=floor_rows / lengths))
+            densities = (score_density, floor_density, start_density)
+            score, floor_rows, start = (spread(density[:last], positive, table) for density in densities)
+            known = None if untrained is None else start / lengths
+            tables.append(replace(first, score=score, floor=floor_rows / lengths, untrained=known))
         return tables
 
-    def node_errors(self, sigmas: Array) -> NodeErrors:
-        """What an error of each positive node's denoiser adds to the error of the output (section 4.2)."""
-        return NodeErrors(*self._node_errors(sigmas))
+    def node_errors(self, sigmas: Array, sensitivity: Array | None = None) -> NodeErrors:
+        """(..., P) what an error of each positive node's denoiser adds to the error of the output (section 4.2)."""
+        positive = positive_nodes(sigmas)
+        if sensitivity is None:
+            start = self._start(sigmas)
+            sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
+        kernel = self.bands.counts * sensitivity[..., : positive.shape[-1], :] ** 2
+        reducible, floor, untrained = self._node_variances(positive)
+        start_error = None if untrained is None else (kernel * untrained).sum(axis=-1)
+        return NodeErrors((kernel * reducible).sum(axis=-1), (kernel * floor).sum(axis=-1), start_error)
 
-    def node_errors_gradient(self, sigmas: Array, weights: NodeErrors) -> Array:
-        """(P,) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k, in O(K B).
+    def node_errors_slope(self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None) -> Array:
+        """(..., P) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k + u_k U_k, in O(K B).
 
         The sum is s' T s with s = d std / d W and T diagonal. With v = T s held, its derivative through s is twice
         that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
         gradients with the denoiser off by plus and minus a little v. T itself is local in the nodes.
         """
-        return self.node_errors_and_slope(sigmas)[1](weights)
-
-    def node_errors_and_slope(self, sigmas: Array) -> tuple[NodeErrors, Callable[[NodeErrors], Array]]:
-        """`node_errors`, and `node_errors_gradient` as a function of the weights, from one sensitivity."""
-        positive = sigmas[sigmas > 0]
-        start = self._start(float(positive[0]))
-        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
-        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
-        reducible, floor = self._node_variances(positive)
-        errors = NodeErrors((kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1))
-        return errors, lambda weights: self._slope(sigmas, sensitivity, weights)
-
-    def _slope(self, sigmas: Array, sensitivity: Array, weights: NodeErrors) -> Array:
-        positive = sigmas[sigmas > 0]
-        lam, n, size = self.bands.eigenvalues, self.bands.counts, positive.size
-        start = self._start(float(positive[0]))
+        lam, n, positive, start = self.bands.eigenvalues, self.bands.counts, positive_nodes(sigmas), self._start(sigmas)
+        if sensitivity is None:
+            sensitivity = self.sampler._sensitivity(unchecked(sigmas, lam, start))
+        size = positive.shape[-1]
         toward = np.zeros_like(sensitivity)
-        toward[:size] = n * self._node_variance(positive, weights) * sensitivity[:size]
-        scale = _SHIFT / np.maximum(np.abs(toward).max(axis=0), 1e-300)
+        toward[..., :size, :] = n * self._node_variance(positive, weights) * sensitivity[..., :size, :]
+        scale = _SHIFT / np.maximum(np.abs(toward).max(axis=-2), 1e-300)
         # both sides as bands of one gradient: short grids cost calls, not numbers
-        both = np.hstack([scale * toward, -scale * toward])
-        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), np.tile(start, 2), both, gain=False).std_by_node
-        through = ((moved[: lam.size] - moved[lam.size :]) / scale[:, None]).sum(axis=0)
+        off = scale[..., None, :] * toward
+        both, twice = np.concatenate([off, -off], axis=-1), np.concatenate([start, start], axis=-1)
+        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), twice, both, gain=False).std_by_node
+        through = ((moved[..., : lam.size, :] - moved[..., lam.size :, :]) / scale[..., None]).sum(axis=-2)
         ahead, behind = self._nearby_variances(positive, weights)
-        local = (n * sensitivity[:size] ** 2 * (ahead - behind)).sum(axis=1) / (2 * _SHIFT)
+        local = (n * sensitivity[..., :size, :] ** 2 * (ahead - behind)).sum(axis=-1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
-    def _node_errors(self, sigmas: Array) -> tuple[Array, Array]:
-        """(K,) squared terminal error per unit A/m and the floor, of each positive node's denoiser."""
-        positive = sigmas[sigmas > 0]
-        start = self._start(float(positive[0]))
-        sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
-        kernel = self.bands.counts * sensitivity[: positive.size] ** 2
-        reducible, floor = self._node_variances(positive)
-        return (kernel * reducible).sum(axis=1), (kernel * floor).sum(axis=1)
-
-    def _start(self, top: float) -> Array:
-        lam = self.bands.eigenvalues
-        return top**2 + (lam if self.start == "marginal" else np.zeros(lam.size))
-
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
-        reducible, floor = self._node_variances(positive)
-        return np.asarray(weights.reducible[:, None] * reducible + weights.floor[:, None] * floor)
+        reducible, floor, untrained = self._node_variances(positive)
+        found = weights.reducible[..., None] * reducible + weights.floor[..., None] * floor
+        if untrained is not None and weights.untrained is not None:
+            found = found + weights.untrained[..., None] * untrained
+        return np.asarray(found)
 
     def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array]:
         """`_node_variance` with every node a little above, and a little below."""
-        above, below = positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)
-        if self._plain_training != self.training:
-            return self._node_variance(above, weights), self._node_variance(below, weights)
-        twice = NodeErrors(np.tile(weights.reducible, 2), np.tile(weights.floor, 2))
-        both = self._node_variance(np.append(above, below), twice)
-        return both[: positive.size], both[positive.size :]
+        near = np.stack([positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)])
+        both = self._node_variance(near, weights)
+        return both[0], both[1]
 
-    def _node_variances(self, positive: Array) -> tuple[Array, Array]:
-        """(P, B) variance of the denoiser's weight at each node per unit A/m, and its floor."""
-        lam, n = self.bands.eigenvalues, self.bands.counts
-        reducible, floor = self.training.weight_variance(lam, positive)
+    def _node_variances(self, positive: Array) -> tuple[Array, Array, Array | None]:
+        """(..., P, B) variance of the weight at each node per unit A/m, its floor, and its square untrained."""
+        lam, flat = self.bands.eigenvalues, positive.reshape(-1)
+        told = (*self.training.weight_variance(lam, flat), self.training.untrained_slopes(lam, flat))
+        reducible, floor, untrained = (
+            None if part is None else part.T.reshape(*positive.shape, lam.size) for part in told
+        )
+        assert reducible is not None
+        assert floor is not None
+        if self._plain_training == self.training:
+            return reducible, floor, untrained
+        beside = [self._beside_plain(each) for each in positive.reshape(-1, positive.shape[-1])]
+        ratios = [np.array(part).reshape(*positive.shape, 1) for part in zip(*beside, strict=True)]
+        return reducible * ratios[0], floor * ratios[1], None if untrained is None else untrained * ratios[2]
+
+    def _beside_plain(self, positive: Array) -> tuple[Array, Array, Array]:
+        """(P,) what off-diagonal errors and intercepts add: the discrete kernel is diagonal, so by their continuous
+        ratio."""
         plain = self._plain_training
-        if plain == self.training:
-            return reducible.T, floor.T
-        arguments = (lam, n, positive, float(positive[-1]))
+        arguments = (self.bands.eigenvalues, self.bands.counts, positive, float(positive[-1]))
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
-        # the discrete kernel is diagonal; off-diagonal errors and intercepts enter by their continuous ratio
-        ratio = _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options))
-        floor_ratio = _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options))
-        return reducible.T * ratio[:, None], floor.T * floor_ratio[:, None]
+        own, alone = self._untrained_row(positive, float(positive[-1])), plain.untrained(*arguments, **options)
+        return (
+            _ratio(self.training.reducible(*arguments, **options), plain.reducible(*arguments, **options)),
+            _ratio(self.training.floor(*arguments, **options), plain.floor(*arguments, **options)),
+            np.ones(positive.size) if own is None or alone is None else _ratio(own / positive**2, alone),
+        )
 
     @cached_property
     def _plain_training(self) -> TrainingNoise:

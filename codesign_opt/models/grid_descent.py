@@ -1,58 +1,73 @@
-"""Descent of a grid's exact error, a sum of squares: damped Newton steps in log sigma (docs/theory.md section 7.8)."""
+"""Descents of grids' exact error, a sum of squares: damped Newton steps in log sigma (docs/theory.md section 7.8)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..basics.checks import Array
 
-__all__ = ["Cost", "DescendedNodes", "Descent", "GridResiduals", "NodeErrors", "descend_nodes"]
+__all__ = ["Cost", "Descent", "Descents", "GridResiduals", "NodeErrors", "Which", "descend_nodes", "positive_nodes"]
 
-_DAMPING, _LEAST, _MOST = 1e-2, 1e-9, 1e9
+_DAMPING, _LEAST, _MOST = 1.0, 1e-9, 1e9
+_TRIED = np.array([1 / 6, 1.0, 6.0])  # dampings of a move, times that of the last
+_HARDER = 216.0  # where none of them wins
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
 _FLOOR = 1e-3  # no step is shorter than this share of the mean step in log sigma
 _PAIRS = 8  # moves whose change of slope corrects the Hessian
 
 
 class GridResiduals(NamedTuple):
-    """A grid's squared error as a sum of squares, with what a Newton step needs.
+    """Squared errors of grids as sums of squares, with what a Newton step needs.
 
     Args:
-        values: (R,) residuals, whose squares sum to the error.
-        by_node: (R, P) derivatives by log sigma of the positive nodes.
-        curvature: (P-1,) sum of residuals times their second derivatives by the length of each step in log sigma.
+        values: (..., R) residuals, whose squares sum to the error.
+        by_node: (..., R, P) derivatives by log sigma of the positive nodes.
+        curvature: (..., P-1) sum of residuals times their second derivatives by the length of each step in log sigma.
+        sensitivity: (..., K+1, B) derivatives of the terminal standard deviations by the denoiser's weights, which
+            costs may ask for; None where they are not known.
     """
 
     values: Array
     by_node: Array
     curvature: Array
+    sensitivity: Array | None = None
 
 
 class NodeErrors(NamedTuple):
-    """Something for the reducible error and the floor of every positive node: amounts, or weights of a sum.
+    """Something for the errors of every positive node: amounts, or weights of a sum.
 
     Args:
-        reducible, floor: (P,).
+        reducible, floor: (..., P) error per 1/m, and what no example removes.
+        untrained: (..., P) error without any example; None where nothing bounds it.
     """
 
     reducible: Array
     floor: Array
+    untrained: Array | None = None
 
 
-Cost = Callable[[Array], tuple[float, Array]]
-"""What a grid (K+1,) costs beside its own error, and the (P,) derivatives by log sigma of its positive nodes."""
+Which = NDArray[np.intp]
+"""(G,) which of the starts grids come from."""
 
 
-class DescendedNodes(NamedTuple):
-    """A grid at a local minimum, its error with what its end costs, and the moves it took."""
+class Cost(Protocol):
+    """What grids (G, K+1) cost beside their own errors; `sensitivity` is that of their law, None where not known."""
 
-    sigmas: Array
-    error: float
-    moves: int
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None) -> Array:
+        """(G,) costs."""
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None) -> tuple[Array, Array]:
+        """(G,) costs, and (G, P) their derivatives by log sigma of the positive nodes."""
+
+
+def positive_nodes(sigmas: Array) -> Array:
+    """(..., P) grids without their last zeros; all or none of them end in one."""
+    return sigmas[..., : sigmas.shape[-1] - int(sigmas[..., -1].min() <= 0)]
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,15 @@ class Descent:
     """What descends, and how far.
 
     Args:
-        residuals: of a grid (K+1,); their squares sum to its error.
-        cost: what the grid costs beside; None where nothing.
+        errors: (G,) of grids (G, K+1), with the sensitivity that the cost asks for, or None.
+        residuals: of such grids; their squares sum to the errors.
+        cost: what the grids cost beside; None where nothing.
         stops: logarithms of the range of the last positive node; None keeps it.
-        moves: the most evaluations.
+        moves: the most moves.
         enough: relative decrease below which two moves in a row end the descent.
     """
 
+    errors: Callable[[Array], tuple[Array, Array | None]]
     residuals: Callable[[Array], GridResiduals]
     cost: Cost | None = None
     stops: tuple[float, float] | None = None
@@ -74,117 +91,202 @@ class Descent:
     enough: float = 1e-8
 
 
-def descend_nodes(sigmas: Array, how: Descent) -> DescendedNodes:
-    """Local minimum of |residuals|^2 plus cost over the nodes below the first; never worse than `sigmas`.
-
-    Newton steps with J'J and the curvature of the steps' own errors for the Hessian, corrected by the slopes of the
-    last moves, damped in relative changes of the steps in log sigma, so that every iterate is a grid.
+def descend_nodes(sigmas: Array, how: Descent) -> tuple[Array, float]:
+    """Local minimum of |residuals|^2 plus cost over the nodes below the first, never worse than `sigmas`; its error.
 
     Args:
         sigmas: (K+1,) descending grid to start from.
         how: what descends.
     """
-    tail, kept = sigmas[sigmas == 0], sigmas[sigmas > 0]
-    logs = np.log(kept) if how.stops is None else _within(np.log(kept), how.stops)
-    free = slice(1, logs.size if how.stops is not None else logs.size - 1)
+    found = Descents(sigmas[None], how)
+    found.go(how.moves)
+    return found.sigmas[0], float(found.errors[0])
 
-    def at(logs: Array) -> _Here:
+
+class Descents:
+    """Descents of several grids of as many steps, each on its own path, that are evaluated together.
+
+    Newton steps with J'J and the curvature of the steps' own errors for the Hessian, corrected by the slopes of the
+    last moves, damped in relative changes of the steps in log sigma, so that every iterate is a grid. Of each move
+    several dampings are tried, which takes errors alone. What short grids cost is calls and not numbers, so that one
+    evaluation of all costs little more than that of one.
+
+    Args:
+        starts: (G, K+1) descending grids.
+        how: what descends.
+    """
+
+    def __init__(self, starts: Array, how: Descent) -> None:
+        nodes = positive_nodes(starts)
+        count, size = nodes.shape
+        self._how, self._first, self._tail = how, nodes[:, :1], starts[:, size:]
+        self._last = nodes[:, -1:] if how.stops is None else None
+        self._logs = np.log(nodes) if how.stops is None else _within(np.log(nodes), how.stops)
+        self._damping, self._small, self._count = np.full(count, _DAMPING), np.zeros(count), np.ones(count)
+        self._pairs = np.zeros((_PAIRS, 2, count, size))  # moves and changes of slope, the oldest first
+        everyone = np.arange(count)
+        self._errors, self._slopes, self._hessians = self._at(everyone, self._logs)
+
+    @property
+    def sigmas(self) -> Array:
+        """(G, K+1) the best grid of each so far."""
+        return self._grids(np.arange(len(self._logs)), self._logs)
+
+    @property
+    def errors(self) -> Array:
+        """(G,) their errors with what they cost."""
+        return self._errors
+
+    def go(self, moves: int, among: Which | None = None) -> None:
+        """Up to so many moves of each, those before counted; of some `among` them, or of all."""
+        chosen = np.arange(len(self._logs)) if among is None else among
+        if self._logs.shape[1] < (3 if self._how.stops is None else 2):
+            return
+        while (active := chosen[self._going(moves)[chosen]]).size:
+            self._move(active)
+
+    def _going(self, moves: int) -> NDArray[np.bool_]:
+        ended = (self._small >= 2) | ~(self._errors > 0) | (self._damping >= _MOST)
+        return np.asarray((self._count < moves) & ~ended)
+
+    def _move(self, active: Which) -> None:
+        """The best of a few damped moves of each, where one wins."""
+        logs, slopes, dampings = self._logs[active], self._slopes[active], self._damping[active, None] * _TRIED
+        hessians = _corrected(self._hessians[active], self._pairs[:, :, active])
+        moves = _moves(_Model(logs, self._errors[active], slopes, hessians), dampings, self._how.stops)
+        tried = logs[:, None] + moves
+        errors = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1])).reshape(
+            dampings.shape
+        )
+        best = np.argmin(errors, axis=1)
+        rows = np.arange(active.size)
+        self._count[active] += 1
+        won = self._errors[active] - errors[rows, best]
+        least = self._how.enough * self._errors[active]
+        down = won > 0
+        move = moves[:, 0]  # the least damped
+        promised = -np.einsum("gp,gp->g", 2 * slopes + np.einsum("gpq,gq->gp", hessians, move), move)
+        self._small[active] = np.where(
+            down,
+            np.where(won < least, self._small[active] + 1, 0),
+            self._small[active] + ((promised >= 0) & (promised < least)),
+        )
+        self._damping[active] = np.where(
+            down, np.maximum(dampings[rows, best], _LEAST), self._damping[active] * _HARDER
+        )
+        if down.any():
+            self._accept(active[down], tried[rows, best][down])
+
+    def _accept(self, which: Which, logs: Array) -> None:
+        errors, slopes, hessians = self._at(which, logs)
+        self._pairs[:-1, :, which] = self._pairs[1:, :, which]
+        self._pairs[-1, 0, which], self._pairs[-1, 1, which] = logs - self._logs[which], slopes - self._slopes[which]
+        self._logs[which], self._errors[which], self._slopes[which] = logs, errors, slopes
+        self._hessians[which] = hessians
+
+    def _grids(self, which: Which, logs: Array) -> Array:
         nodes = np.exp(logs)
-        nodes[0] = kept[0]
-        if how.stops is None:
-            nodes[-1] = kept[-1]
-        return _here(how, np.concatenate([nodes, tail]), logs)
+        nodes[:, :1] = self._first[which]
+        if self._last is not None:
+            nodes[:, -1:] = self._last[which]
+        return np.concatenate([nodes, self._tail[which]], axis=1)
 
-    now, damping, small, count = at(logs), _DAMPING, 0, 1
-    pairs: list[tuple[Array, Array]] = []
-    while count < how.moves and free.stop > free.start and small < 2 and now.error > 0 and damping < _MOST:
-        hessian = _corrected(now.hessian, pairs)
-        move = _move(now, hessian, free, how.stops, damping)
-        found = at(now.logs + move)
-        count += 1
-        promised = -float(2 * now.slope @ move + move @ hessian @ move)
-        if not found.error < now.error:
-            damping *= 8.0
-            small += 0 <= promised < how.enough * now.error
-            continue
-        won = now.error - found.error
-        gain = won / max(promised, 1e-300)
-        damping = max(damping * (0.2 if gain > 0.5 else 1.0 if gain > 0.1 else 4.0), _LEAST)
-        small = small + 1 if won < how.enough * now.error else 0
-        pairs = [*pairs[-_PAIRS + 1 :], (move, found.slope - now.slope)]
-        now = found
-    return DescendedNodes(now.sigmas, now.error, count)
+    def _errors_at(self, which: Which, logs: Array) -> Array:
+        sigmas = self._grids(which, logs)
+        errors, sensitivity = self._how.errors(sigmas)
+        if self._how.cost is not None:
+            errors = errors + self._how.cost.values(sigmas, which, sensitivity)
+        return np.where(np.isfinite(errors), errors, np.inf)
+
+    def _at(self, which: Which, logs: Array) -> tuple[Array, Array, Array]:
+        """(G,) errors, and half their gradients and Hessians by log sigma."""
+        sigmas = self._grids(which, logs)
+        found = self._how.residuals(sigmas)
+        errors = np.einsum("gr,gr->g", found.values, found.values)
+        slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0]
+        if self._how.cost is not None:
+            values, rates = self._how.cost.with_slopes(sigmas, which, found.sensitivity)
+            errors, slopes = errors + values, slopes + 0.5 * rates
+        hessians = np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
+        return np.where(np.isfinite(errors), errors, np.inf), slopes, hessians
 
 
-class _Here(NamedTuple):
-    """A grid with its error, and half the gradient and half the Hessian of that by log sigma."""
+class _Model(NamedTuple):
+    """Quadratic models of errors around grids: (G, P) logs, (G,) errors, half their gradients and Hessians."""
 
-    sigmas: Array
     logs: Array
-    error: float
-    slope: Array
-    hessian: Array
+    errors: Array
+    slopes: Array
+    hessians: Array
 
 
-def _here(how: Descent, sigmas: Array, logs: Array) -> _Here:
-    found = how.residuals(sigmas)
-    error, slope = float(found.values @ found.values), found.by_node.T @ found.values
-    if how.cost is not None:
-        value, rate = how.cost(sigmas)
-        error, slope = error + value, slope + 0.5 * rate
-    hessian = found.by_node.T @ found.by_node + _chain(np.maximum(found.curvature, 0.0))
-    return _Here(sigmas, logs, error if np.isfinite(error) else np.inf, slope, hessian)
-
-
-def _corrected(hessian: Array, pairs: list[tuple[Array, Array]]) -> Array:
-    """BFGS updates by how the slope changed over the last moves: what the model's curvature misses."""
-    corrected = hessian.copy() if pairs else hessian
+def _corrected(hessians: Array, pairs: Array) -> Array:
+    """(G, P, P) after BFGS updates by how the slopes changed over the last moves (N, 2, G, P): what the model's
+    curvature misses."""
+    corrected = hessians
     for move, change in pairs:
-        rise, image = float(move @ change), corrected @ move
-        bend = float(move @ image)
-        if rise > 1e-3 * bend > 0:
-            corrected += change[:, None] * (change / rise)
-            corrected -= image[:, None] * (image / bend)
+        rise, image = np.einsum("gp,gp->g", move, change), np.einsum("gpq,gq->gp", corrected, move)
+        bend = np.einsum("gp,gp->g", move, image)
+        use = (rise > 1e-3 * bend) & (bend > 0)
+        if use.any():
+            over, under = (
+                np.where(use, 1 / np.where(use, rise, 1.0), 0.0),
+                np.where(use, 1 / np.where(use, bend, 1.0), 0.0),
+            )
+            added = change[:, :, None] * (change * over[:, None])[:, None, :]
+            corrected = corrected + added - image[:, :, None] * (image * under[:, None])[:, None, :]
     return corrected
 
 
 def _chain(weights: Array) -> Array:
-    """Sum over steps j of weight_j (x_j - x_{j+1})^2 as a matrix."""
-    size = weights.size + 1
-    matrix = np.zeros((size, size))
-    flat = matrix.reshape(-1)
-    flat[:: size + 1][:-1] += weights
-    flat[:: size + 1][1:] += weights
-    flat[1 :: size + 1] = flat[size :: size + 1] = -weights
-    return matrix
+    """Sum over steps j of weight_j (x_j - x_{j+1})^2 as matrices (..., P, P)."""
+    size = weights.shape[-1] + 1
+    matrix = np.zeros((*weights.shape[:-1], size * size))
+    matrix[..., :: size + 1][..., :-1] += weights
+    matrix[..., :: size + 1][..., 1:] += weights
+    matrix[..., 1 :: size + 1] = matrix[..., size :: size + 1] = -weights
+    return matrix.reshape(*weights.shape[:-1], size, size)
 
 
-def _move(now: _Here, hessian: Array, free: slice, stops: tuple[float, float] | None, damping: float) -> Array:
-    """The damped Newton step, with the end inside its range and every step in log sigma within its limits."""
-    logs = now.logs
-    matrix = hessian + damping * _chain(now.error / (logs[:-1] - logs[1:]) ** 2)
-    matrix.reshape(-1)[:: logs.size + 1] *= 1 + 1e-12  # definite where nodes coincide
-    move = np.zeros(logs.size)
-    move[free] = np.linalg.solve(matrix[free, free], -now.slope[free])
+def _moves(model: _Model, dampings: Array, stops: tuple[float, float] | None) -> Array:
+    """(G, D, P) damped Newton steps, with the end inside its range and every step in log sigma within its limits."""
+    logs, size = model.logs, model.logs.shape[1]
+    steps = logs[:, :-1] - logs[:, 1:]
+    metric = _chain(model.errors[:, None] / steps**2)
+    matrices = model.hessians[:, None] + dampings[..., None, None] * metric[:, None]
+    matrices.reshape(*dampings.shape, -1)[..., :: size + 1] *= 1 + 1e-12  # definite where nodes coincide
+    slopes = np.broadcast_to(model.slopes[:, None], (*dampings.shape, size))
+    free = slice(1, size if stops is not None else size - 1)
+    moves = np.zeros(slopes.shape)
+    moves[..., free] = -np.linalg.solve(matrices[..., free, free], slopes[..., free, None])[..., 0]
     if stops is not None:
-        held = float(np.clip(move[-1], stops[0] - logs[-1], stops[1] - logs[-1]))
-        if held != move[-1]:
-            move[-1], inner = held, slice(1, logs.size - 1)
-            move[inner] = np.linalg.solve(matrix[inner, inner], -(now.slope[inner] + matrix[inner, -1] * held))
-    # each step within its own limits, then all scaled to the same end
-    steps, span = -np.diff(logs), logs[0] - logs[-1] - move[-1]
-    moved = np.clip(steps - np.diff(move), _SHORTEST * steps, steps / _SHORTEST)
-    moved = np.maximum(moved * span / moved.sum(), _FLOOR * span / steps.size)
-    nodes = logs[0] - span * np.append(0.0, np.cumsum(moved)) / moved.sum()
-    nodes[-1] = logs[-1] + move[-1]
+        ends = np.minimum(np.maximum(moves[..., -1], stops[0] - logs[:, -1:]), stops[1] - logs[:, -1:])
+        held = ends != moves[..., -1]
+        if held.any() and size > 2:
+            inner, rest = slice(1, size - 1), matrices[held]
+            right = slopes[held][:, inner] + rest[:, inner, -1] * ends[held][:, None]
+            within = np.zeros((int(held.sum()), size))
+            within[:, inner] = -np.linalg.solve(rest[:, inner, inner], right[..., None])[..., 0]
+            moves[held] = within
+        moves[..., -1] = ends
+    return _limited(logs[:, None], steps[:, None], moves)
+
+
+def _limited(logs: Array, steps: Array, moves: Array) -> Array:
+    """Each step within its own limits, then all scaled to the same end."""
+    span = (logs[..., 0] - logs[..., -1] - moves[..., -1])[..., None]
+    moved = np.minimum(np.maximum(steps + moves[..., :-1] - moves[..., 1:], _SHORTEST * steps), steps / _SHORTEST)
+    moved = np.maximum(moved * span / moved.sum(axis=-1, keepdims=True), _FLOOR * span / steps.shape[-1])
+    share = np.cumsum(moved, axis=-1) / moved.sum(axis=-1, keepdims=True)
+    nodes = np.empty_like(moves)
+    nodes[..., 0], nodes[..., 1:] = logs[..., 0], logs[..., :1] - span * share
+    nodes[..., -1] = logs[..., -1] + moves[..., -1]
     return np.asarray(nodes - logs)
 
 
 def _within(logs: Array, stops: tuple[float, float]) -> Array:
-    """The nodes scaled so that the last lies in its range."""
-    stop = float(np.clip(logs[-1], *stops))
-    if stop == logs[-1]:
-        return logs
-    scaled = logs[0] + (logs - logs[0]) * (stop - logs[0]) / (logs[-1] - logs[0])
-    scaled[-1] = stop
-    return scaled
+    """(G, P) the nodes scaled so that the last lies in its range."""
+    ends = np.clip(logs[:, -1:], *stops)
+    scaled = logs[:, :1] + (logs - logs[:, :1]) * (ends - logs[:, :1]) / (logs[:, -1:] - logs[:, :1])
+    scaled[:, -1:] = ends
+    return np.where(ends == logs[:, -1:], logs, scaled)

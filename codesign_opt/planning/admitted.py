@@ -10,7 +10,7 @@ from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import grid_from_steps
 from ..results.plan import Plan
-from .grid_fit import MOST_STEPS
+from .grid_starts import MOST_STEPS
 from .question import Study
 from .real_steps import INSIDE, RealSteps
 

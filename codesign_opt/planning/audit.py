@@ -42,6 +42,8 @@ class Audit:
         excess_by_level: (L,) score error of the audited density above the best density's at the same
             grid, level by level; negative where it trains more than the best.
         budget: compute of the audited schedule.
+        within: (L,) examples of the run within one correlation length of each level. Where there is less than one, the
+            error is that of an untrained denoiser, or without a prior nothing bounds it (docs/theory.md section 5.6).
     """
 
     levels: Levels
@@ -53,6 +55,7 @@ class Audit:
     gap: dict[str, float]
     excess_by_level: Array
     budget: float
+    within: Array
 
     def __str__(self) -> str:
         return audit_text(self)
@@ -61,7 +64,7 @@ class Audit:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 
-        return audit_plot(self.levels, self.excess_by_level, self.gap, ax)
+        return audit_plot(self.levels, self.excess_by_level, self.gap, ax, untrained=self.within < 1)
 
 
 def audit(
@@ -123,7 +126,8 @@ def audit(
     optimum = stages[int(np.argmin(found))]
     weight = np.asarray(best_density.tables["score_weight"])
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(weight > 0, weight / examples - weight / best_density.examples, 0.0)
+        served = [own + np.asarray(best_density.tables["prior_examples"]) for own in (examples, best_density.examples)]
+        excess = np.where(weight > 0, weight / served[0] - weight / served[1], 0.0)
     names = ("training density", "grid", "stopping point and split")
     return Audit(
         table.levels,
@@ -135,12 +139,17 @@ def audit(
         {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names)},
         excess,
         training + sampling,
+        examples / table.log_width * table.coupling.lengths(table.levels),
     )
 
 
 def _starting_at(model: Model, sigma_max: float) -> Model:
-    """The model with the audited grid's highest level, so that both start at the same noise."""
-    if np.isclose(model.process.sigma_max, sigma_max):
+    """The model that starts where the audited grid does, where that is lower: from above its own start is as good.
+
+    What starting from pure noise costs is in the exact bias of each. A best that had to spend steps above would make
+    the same schedule look the better the higher it starts.
+    """
+    if sigma_max >= model.process.sigma_max * (1 - 1e-9):
         return model
     return model.with_process(EDM(model.process.sigma_min, sigma_max))
 
@@ -177,8 +186,33 @@ def audit_text(audit: Audit) -> str:
         f"{quantity(float(optimum.examples.sum()))} examples",
         *aligned(["Error by cause", "", "today", "best"], rows),
         *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
+        *(line for told in _untrained(audit) for line in wrapped("", told)),
         "Proof of the best",
         f"  {certificate_line(optimum)}",
+        *(line for told in _above(optimum) for line in wrapped("  ", told)),
     ]
     outer = outer_line(optimum)
     return "\n".join(lines + (wrapped("  ", outer) if outer else []))
+
+
+def _untrained(audit: Audit) -> list[str]:
+    """Which levels have fewer than one example, in a sentence."""
+    few, edges = np.flatnonzero(audit.within < 1), audit.levels.edges
+    if not few.size:
+        return []
+    runs = np.split(few, np.flatnonzero(np.diff(few) > 1) + 1)
+    ranges = [f"{quantity(edges[run[0]], 3)} to {quantity(edges[run[-1] + 1], 3)}" for run in runs]
+    there = "that of an untrained denoiser" if np.isfinite(audit.current[TOTAL]) else "without bound"
+    where = f"Fewer than one example within a correlation length at sigma {', '.join(ranges)}"
+    return [f"{where}: the error there is {there}"]
+
+
+def _above(optimum: Plan) -> list[str]:
+    """Why a proved bound lies above the error of the best, where it does."""
+    found = optimum.handed_out.get(TOTAL, np.inf)
+    if not found < optimum.certificate.lower_bound:
+        return []
+    return [
+        f"this bound is of the program, whose discretisation error is to leading order; {quantity(found)} is the exact "
+        "error of whole steps, whose errors partly cancel, and may lie below it"
+    ]

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Mask
 from ..ingredients.levels import Levels
 from ..results.style import BLACK, LEGEND, RED, SIGMA, SKY, new_axes, tick
 
 __all__ = ["audit_plot"]
 
 
-def audit_plot(levels: Levels, excess: Array, gap: Mapping[str, float], ax: Axes | None = None) -> Axes:
+def audit_plot(
+    levels: Levels, excess: Array, gap: Mapping[str, float], ax: Axes | None = None, *, untrained: Mask | None = None
+) -> Axes:
     """Excess error over the optimum per unit of ln sigma; what each change would remove in the legend.
 
     Args:
@@ -22,10 +24,12 @@ def audit_plot(levels: Levels, excess: Array, gap: Mapping[str, float], ax: Axes
         excess: (L,) score error above the best density's, level by level; infinite where nothing was trained.
         gap: excess error that each change removes, by name.
         ax: axes to draw on; new ones unless given.
+        untrained: (L,) levels without a single example within a correlation length.
     """
     ax = new_axes(ax, "Where today's training loses")
-    never = ~np.isfinite(excess)  # levels without a single example: the error there has no bound
-    density = np.where(never, 0.0, excess) / levels.log_width
+    endless = ~np.isfinite(excess)  # levels without a single example or a prior: the error there has no bound
+    never = endless if untrained is None else endless | untrained
+    density = np.where(endless, 0.0, excess) / levels.log_width
     more, less = np.maximum(density, 0), np.minimum(density, 0)
     ax.stairs(more, levels.edges, fill=True, color=RED, alpha=0.5, label="more error than the best density")
     if np.any(less < 0):

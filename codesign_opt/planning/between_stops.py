@@ -46,7 +46,9 @@ def interval_bounds(
         examples = examples - window
     errors = table.example_error if study.trains else np.zeros(size)
     drag = np.matmul(bands[:, None], table.step_response)[:, 0]
-    least = least_of_levels(errors, table.floor_error, table.kappa, drag, table.order, examples, steps, table.form)
+    prior = table.prior_examples if study.trains else np.zeros(size)
+    terms = (errors, prior, table.floor_error, table.kappa, drag)
+    least = least_of_levels(*terms, table.order, examples, steps, table.form)
     return constant + np.where(table.levels.used, least, 0.0).sum(axis=1)
 
 
@@ -64,7 +66,7 @@ def _last_evaluation(
     size = np.maximum(near_examples, np.sqrt(table.final_score / cheapest))
     rate = np.where(on, table.final_score / size**2, 0.0)
     window = table.levels.window(np.full(lows.size, length))
-    return 2 * rate * size, rate[:, None] * window
+    return 2 * rate * size - rate * table.final_prior, rate[:, None] * window
 
 
 def _cheapest_example(study: Study, lows: Array) -> Array:

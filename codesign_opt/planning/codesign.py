@@ -164,6 +164,13 @@ class Search:
         low, high = self.range(study.model)
         return _best_of(study, sweep(study, low, high, tried, self.tell, narrow=narrow), low, high, self.tolerance)
 
+    def unproved(self, study: Study) -> Plan:
+        """The plan that `solve` finds, without a bound between the stopping points: where grids may start."""
+        if self.stopping_sigma is not None:
+            return study.solve(self.stopping_sigma)
+        low, high = self.range(study.model)
+        return _declared_best(study, sweep(study, low, high, self.points, self.tell, narrow=_NARROW))[1]
+
 
 def _refuse_one_stop(study: Study) -> None:
     """A term of shared parameters on the levels of one stopping point has no value at another."""
@@ -188,7 +195,7 @@ def _plan(study: Study, how: Search) -> Plan:
     if how.between is None:  # whole steps may stop anywhere
         low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
     stops = None if how.stopping_sigma is not None else (low, high)
-    plan = hand_out(study, plan, polish=how.polish, stops=stops, solve=lambda asked: how.solve(asked, True))
+    plan = hand_out(study, plan, polish=how.polish, stops=stops, solve=how.unproved)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     return plan

@@ -1,28 +1,29 @@
-"""What a grid leaves with the examples held: an upper bound of what the best examples leave, and its derivatives."""
+"""What grids leave with the examples held: an upper bound of what the best examples leave, and its derivatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
-from ..models.grid_descent import Cost, NodeErrors
+from ..models.coefficients import examples_worth
+from ..models.grid_descent import Cost, NodeErrors, Which, positive_nodes
 from ..results.plan import Plan
 from .question import Study
+from .saturation import density_for, saturated
 
 __all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
-
-Slope = Callable[[NodeErrors], Array]
 
 _LEAST = 1e-9  # of the largest density, where 1 / density is asked for
 _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
 _SHIFT = 1e-6
 _NO_ERROR = 1e-13  # of the largest error of a step: a step without any gets examples for the last evaluation alone
-_INSIDE = 1e-13
+_TURNS, _SOLVED = 60, 1e-11  # of Newton's method for the share of the last evaluation, until its equation holds
+_WIDEST = 60.0  # of the logarithm of that share over the rest
+_LEAP = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,10 @@ class ExamplesCost:
     worth: float = 0.0
 
     def held(self, sigmas: Array) -> HeldExamples:
-        """The examples as so many per unit log sigma on each step of a grid (K+1,)."""
-        logs = np.log(sigmas[sigmas > 0])
+        """The examples as so many per unit log sigma on each step of grids (..., K+1)."""
+        logs = np.log(positive_nodes(sigmas))
         if self.plan is None:
-            return HeldExamples(self.study, logs, np.zeros(logs.size - 1), np.zeros(logs.size - 1))
+            return HeldExamples(self.study, logs, np.zeros_like(logs[..., 1:]), np.zeros_like(logs[..., 1:]))
         edges = np.log(self.plan.levels.edges)
         density = self.scale * self.plan.examples / self.plan.levels.log_width
         inverse = 1.0 / np.maximum(density, _LEAST * float(density.max()))
@@ -53,23 +54,24 @@ class ExamplesCost:
         edges = np.concatenate([[edges[0] - _BELOW], edges])
         inverse = np.concatenate([inverse[:1], inverse])
         until = np.interp(logs, edges, np.concatenate([[0.0], np.cumsum(np.diff(edges) * inverse)]))
-        inverse = (until[:-1] - until[1:]) / (logs[:-1] - logs[1:])
-        middle = 0.5 * (logs[:-1] + logs[1:])
+        inverse = (until[..., :-1] - until[..., 1:]) / (logs[..., :-1] - logs[..., 1:])
+        middle = 0.5 * (logs[..., :-1] + logs[..., 1:])
         price = np.interp(middle, np.log(self.plan.levels.sigma), self.plan.tables["example_price"])
         return HeldExamples(self.study, logs, inverse, self.worth * price)
 
-    def stopping_sigma(self, sigmas: Array, linear: bool) -> float | None:
-        """Where the examples were worked out, far from which they say little; None where there are none."""
+    @property
+    def known_at(self) -> float | None:
+        """The stopping point where the examples were worked out, far from which they say little; None without any."""
         return None if self.plan is None else float(self.plan.levels.edges[0])
 
-    def value(self, sigmas: Array) -> float:
-        """What a grid leaves."""
+    def value(self, sigmas: Array) -> Array:
+        """(...) what grids (..., K+1) leave."""
         return self.held(sigmas).value(sigmas)
 
 
 @dataclass(frozen=True, eq=False)
 class HeldExamples:
-    """What a grid leaves while the density on each step is held, whatever the step's length, and its derivatives.
+    """What grids leave while the density on each step is held, whatever the step's length, and its derivatives.
 
     At the grid that the density is the best for, this touches the error with the best examples from above, with the
     same slope: what longer steps take of the budget counts at the budget's worth. Descending it and settling the
@@ -77,9 +79,9 @@ class HeldExamples:
 
     Args:
         study: the question.
-        logs: (P,) log sigma of the positive nodes where the density is held.
-        inverse: (P-1,) 1 / density on each step.
-        worth: (P-1,) error per example on each step.
+        logs: (..., P) log sigma of the positive nodes where the density is held.
+        inverse: (..., P-1) 1 / density on each step.
+        worth: (..., P-1) error per example on each step.
     """
 
     study: Study
@@ -87,54 +89,49 @@ class HeldExamples:
     inverse: Array
     worth: Array
 
-    def value(self, sigmas: Array) -> float:
-        """The error that the examples and the floor leave, and what the moved steps take of the budget."""
+    def value(self, sigmas: Array) -> Array:
+        """(...) the error that the examples and the floor leave, and what the moved steps take of the budget."""
         return self.of_errors(sigmas, self.study.model.node_errors(sigmas))
 
-    def of_errors(self, sigmas: Array, errors: NodeErrors) -> float:
-        """`value` where the errors of the grid's nodes are known."""
-        logs = np.log(sigmas[sigmas > 0])
+    def of_errors(self, sigmas: Array, errors: NodeErrors) -> Array:
+        """`value` where the errors of the grids' nodes are known."""
+        logs = np.log(positive_nodes(sigmas))
         return self._sum(logs, self.weights(logs), errors)
 
-    def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> float:
-        value = float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
-        return value + float(self._taken @ (np.diff(self.logs) - np.diff(logs)))
+    def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> Array:
+        value = saturated(weights, errors, ends=bool(final_steps(self.study.model.terminal)))[0]
+        return np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
 
-    def __call__(self, sigmas: Array) -> tuple[float, Array]:
-        """`value` of a grid (K+1,) and its derivatives by log sigma of the positive nodes."""
-        return self.with_slope(sigmas, *self.study.model.node_errors_and_slope(sigmas))
+    def _of(self, which: Which) -> HeldExamples:
+        return HeldExamples(self.study, self.logs[which], self.inverse[which], self.worth[which])
 
-    def with_slope(self, sigmas: Array, errors: NodeErrors, by_weights: Slope) -> tuple[float, Array]:
-        """The same where the errors of the grid's nodes are known."""
-        model = self.study.model
-        logs = np.log(sigmas[sigmas > 0])
-        weights = self.weights(logs)
-        value = self._sum(logs, weights, errors)
-        slope = np.array(by_weights(weights))
-        slope[:-1] += self._taken
-        slope[1:] -= self._taken
-        # the weight of a node depends on it and the next alone, that of the last on the one before: every other at once
-        for start in (0, 1):
-            moved = np.arange(logs.size) % 2 == start
-            change = self._changed(logs + _SHIFT * moved, errors, weights)
-            own = change * moved
-            slope += own
-            slope[1:] += (change - own)[:-1]
-            slope[-2] += (change - own)[-1]
-        if final_steps(model.terminal):
-            slope += errors.reducible[-1] * self._last_slope(logs)
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        """(G,) `value` of grids (G, K+1), with those of the held examples that are named."""
+        return self._of(which).of_errors(sigmas, self.study.model.node_errors(sigmas, sensitivity))
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        """The same with (G, P) derivatives by log sigma of the positive nodes."""
+        errors = self.study.model.node_errors(sigmas, sensitivity)
+        return self._of(which).with_slope(sigmas, errors, sensitivity)
+
+    def with_slope(self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        """`value` and its derivatives by log sigma of the positive nodes, where the errors of these are known."""
+        logs = np.log(positive_nodes(sigmas))
+        parts = self._parts(logs)
+        value = self._sum(logs, parts.weights, errors)
+        _, tangent, errors = saturated(parts.weights, errors, ends=parts.ends)
+        slope = self.study.model.node_errors_slope(sigmas, tangent, sensitivity)
+        by_step = self._taken + parts.by_step(errors, self.inverse)
+        slope[..., :-1] += by_step
+        slope[..., 1:] -= by_step
+        slope += parts.by_length(errors, self.inverse)
+        if parts.ends:
+            slope += errors.reducible[..., -1:] * self._last_slope(logs, parts)
         return value, slope
-
-    def _changed(self, logs: Array, errors: NodeErrors, weights: NodeErrors) -> Array:
-        after = self.weights(logs)
-        if final_steps(self.study.model.terminal):  # `_last_slope` has that of the last evaluation
-            after.reducible[-1] = weights.reducible[-1]
-        change = (after.reducible - weights.reducible) * errors.reducible
-        return np.asarray((change + (after.floor - weights.floor) * errors.floor) / _SHIFT)
 
     @property
     def _taken(self) -> Array:
-        """(P-1,) error's worth of the examples per unit log sigma of each step."""
+        """(..., P-1) error's worth of the examples per unit log sigma of each step."""
         return np.divide(self.worth, self.inverse, out=np.zeros_like(self.worth), where=self.inverse > 0)
 
     def weights(self, logs: Array) -> NodeErrors:
@@ -142,39 +139,117 @@ class HeldExamples:
 
         Under "denoise" the last node is the last evaluation, which counts 1 / m_r and 1.
         """
-        model = self.study.model
-        coupling, sigma = model.coupling, np.exp(logs)
-        length = coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))
-        steps = logs[:-1] - logs[1:]
-        longer = np.append(steps, steps[-1]) / length
-        floor = coupling.factor(longer) / longer
-        inverse = np.append(self.inverse, self.inverse[-1]) * floor / length
-        if final_steps(model.terminal):
-            floor[-1] = 1.0
-            inverse[-1] = self._last(logs, float(length[-1]))
-        return NodeErrors(inverse, floor)
+        return self._parts(logs).weights
 
-    def _last(self, logs: Array, length: float) -> float:
-        """1 / m_r, of the examples within one correlation length above the stopping point; 0 where there are none."""
-        overlap = np.minimum(logs[:-1], logs[-1] + length) - np.minimum(logs[1:], logs[-1] + length)
-        near = float(np.divide(overlap, self.inverse, out=np.zeros_like(overlap), where=self.inverse > 0).sum())
-        return 1.0 / near if near > 0 else 0.0
+    def _parts(self, logs: Array) -> _Parts:
+        parts = _parts(self.study, logs, self.inverse)
+        if parts.ends:
+            parts.weights.reducible[..., -1] = self._last(logs, parts.length[..., -1])
+        return parts
 
-    def _last_slope(self, logs: Array) -> Array:
-        """(P,) derivatives of `_last` by the nodes within one correlation length above the stopping point."""
-        sigma = np.exp(logs)
-        end = logs[-1] + float(self.study.model.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))[-1])
+    def _last(self, logs: Array, length: Array) -> Array:
+        """(...) 1 / m_r, of the examples within one correlation length above the stopping point; 0 without any."""
+        overlap = _overlap(logs, length)
+        near = np.divide(overlap, self.inverse, out=np.zeros_like(overlap), where=self.inverse > 0).sum(axis=-1)
+        return np.divide(1.0, near, out=np.zeros_like(near), where=near > 0)
+
+    def _last_slope(self, logs: Array, parts: _Parts) -> Array:
+        """(..., P) derivatives of `_last` by the nodes within one correlation length above the stopping point."""
+        end = logs[..., -1:] + parts.length[..., -1:]
         density = np.divide(1.0, self.inverse, out=np.zeros_like(self.inverse), where=self.inverse > 0)
-        by_node = np.append(density, 0.0) - np.append(0.0, density)
+        by_node = np.zeros_like(logs)
+        by_node[..., :-1] += density
+        by_node[..., 1:] -= density
         by_node[logs >= end] = 0.0
-        reached = np.flatnonzero((logs[:-1] >= end) & (logs[1:] < end))
-        by_node[-1] += float(density[reached].sum())
-        return np.asarray(-(self._last(logs, end - logs[-1]) ** 2) * by_node)
+        reached = (logs[..., :-1] >= end) & (logs[..., 1:] < end)
+        by_node[..., -1] += (density * reached).sum(axis=-1)
+        return np.asarray(-(parts.weights.reducible[..., -1:] ** 2) * by_node)
+
+
+class _Parts(NamedTuple):
+    """Weights of nodes' errors, and what their derivatives are made of: with x the step of a node over its correlation
+    length and phi = M(x) / x, they are phi / (length density) and phi.
+
+    Args:
+        weights: of the nodes.
+        length: (..., P) correlation lengths, and `lengthens` their relative derivatives by log sigma.
+        longer: (..., P) x; the last node shares the step before it.
+        falls: (..., P) d phi / d x.
+        ends: whether the last node is the last evaluation, whose weight does not depend on its step.
+    """
+
+    weights: NodeErrors
+    length: Array
+    lengthens: Array | None
+    longer: Array
+    falls: Array
+    ends: bool
+
+    def by_step(self, errors: NodeErrors, inverse: Array) -> Array:
+        """(..., P-1) derivatives by the lengths of the steps in log sigma."""
+        each = (self._shared(inverse) * errors.reducible + errors.floor) * self.falls / self.length
+        by_step = each[..., :-1].copy()
+        if not self.ends:
+            by_step[..., -1] += each[..., -1]
+        return np.asarray(by_step)
+
+    def by_length(self, errors: NodeErrors, inverse: Array) -> Array | float:
+        """(..., P) derivatives through the correlation lengths, where these depend on sigma."""
+        if self.lengthens is None:
+            return 0.0
+        shared = self._shared(inverse)
+        phi = self.weights.floor
+        each = shared * errors.reducible * (phi + self.falls * self.longer) + errors.floor * self.falls * self.longer
+        slope = -each * self.lengthens
+        if self.ends:
+            slope[..., -1] = 0.0
+        return np.asarray(slope)
+
+    def _shared(self, inverse: Array) -> Array:
+        return np.asarray(_with_last(inverse) / self.length)
+
+
+def _parts(study: Study, logs: Array, inverse: Array) -> _Parts:
+    """The weights of steps, that of a last evaluation left out, and their derivatives."""
+    coupling, ends = study.model.coupling, bool(final_steps(study.model.terminal))
+    length = _lengths(study, logs)
+    lengthens = None
+    if coupling.constant_length is None:
+        lengthens = (np.log(_lengths(study, logs, _SHIFT)) - np.log(length)) / _SHIFT
+    longer = _with_last(logs[..., :-1] - logs[..., 1:]) / length
+    times = coupling.factor(longer)
+    phi = times / longer
+    falls = (coupling.slope(longer) - phi) / longer
+    reducible = _with_last(inverse) * phi / length
+    if ends:
+        phi[..., -1] = 1.0
+    return _Parts(NodeErrors(reducible, phi), length, lengthens, longer, falls, ends)
+
+
+def _lengths(study: Study, logs: Array, above: float = 0.0) -> Array:
+    """(..., P) correlation lengths a little above the nodes of grids."""
+    coupling = study.model.coupling
+    if coupling.constant_length is not None:
+        return np.full_like(logs, coupling.constant_length)
+    rows = np.exp(logs.reshape(-1, logs.shape[-1]))
+    moved = [coupling.lengths_at(row * np.exp(above), float(row[-1]), float(row[0])) for row in rows]
+    return np.array(moved).reshape(logs.shape)
+
+
+def _with_last(steps: Array) -> Array:
+    """(..., P) from (..., P-1): the last node shares the step before it."""
+    return np.concatenate([steps, steps[..., -1:]], axis=-1)
+
+
+def _overlap(logs: Array, length: Array) -> Array:
+    """(..., P-1) the part of each step within a length (...) above the last node, in log sigma."""
+    below = np.minimum(logs, logs[..., -1:] + length[..., None])
+    return np.asarray(below[..., :-1] - below[..., 1:])
 
 
 @dataclass(frozen=True, eq=False)
 class BestExamples:
-    """What a grid leaves with the best examples for it, one density on each step, and its derivatives.
+    """What grids leave with the best examples for them, one density on each step, and its derivatives.
 
     With g_j the error of step j per 1 / density, o_j its part within one correlation length above the stopping point
     and p_j the price of a unit of density on it, least sum_j g_j / rho_j + R / sum_j o_j rho_j with
@@ -189,73 +264,122 @@ class BestExamples:
     study: Study
     money: float
 
-    def value(self, sigmas: Array) -> float:
-        """The least score error and the floor of a grid (K+1,)."""
-        errors = self.study.model.node_errors(sigmas)
+    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
+        """(...) the least score error and the floor of grids (..., K+1)."""
+        errors = self.study.model.node_errors(sigmas, sensitivity)
         return self._best(sigmas, errors).of_errors(sigmas, errors)
 
     def held(self, sigmas: Array) -> Cost:
-        """What descends from a grid: itself, as the best examples are known for any."""
+        """What descends from grids: itself, as the best examples are known for any."""
         return self
 
-    def stopping_sigma(self, sigmas: Array, linear: bool) -> float | None:
-        """Far from where its slope says little; None for the whole range."""
-        return float(sigmas[sigmas > 0][-1]) if linear else None
+    @property
+    def known_at(self) -> None:
+        """None: the best examples are known at every stopping point."""
+        return None
 
-    def __call__(self, sigmas: Array) -> tuple[float, Array]:
-        """`value`, and its derivatives by log sigma of the positive nodes."""
-        errors, by_weights = self.study.model.node_errors_and_slope(sigmas)
-        return self._best(sigmas, errors).with_slope(sigmas, errors, by_weights)
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        """(G,) `value` of grids (G, K+1)."""
+        return self.value(sigmas, sensitivity)
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        """The same with (G, P) derivatives by log sigma of the positive nodes."""
+        errors = self.study.model.node_errors(sigmas, sensitivity)
+        return self._best(sigmas, errors).with_slope(sigmas, errors, sensitivity)
 
     def _best(self, sigmas: Array, errors: NodeErrors) -> HeldExamples:
-        model = self.study.model
-        logs = np.log(sigmas[sigmas > 0])
-        steps, ones = logs[:-1] - logs[1:], np.ones(logs.size - 1)
+        logs = np.log(positive_nodes(sigmas))
+        steps = logs[..., :-1] - logs[..., 1:]
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
-        counted = HeldExamples(self.study, logs, ones, ones).weights(logs).reducible * errors.reducible
-        each, last, near = counted[:-1].copy(), 0.0, np.zeros(steps.size)
-        if final_steps(model.terminal):
-            last = float(errors.reducible[-1])
-            sigma = np.exp(logs)
-            end = logs[-1] + float(model.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))[-1])
-            near = np.minimum(logs[:-1], end) - np.minimum(logs[1:], end)
+        parts = _parts(self.study, logs, np.ones_like(steps))
+        counted = parts.weights.reducible * errors.reducible
+        each, last, near = counted[..., :-1].copy(), np.zeros(logs.shape[:-1]), np.zeros_like(steps)
+        if parts.ends:
+            last, near = errors.reducible[..., -1], _overlap(logs, parts.length[..., -1])
         else:
-            each[-1] += counted[-1]
-        each = np.maximum(each, max(_NO_ERROR * float(each.max(initial=last)), 1e-300))
+            each[..., -1] += counted[..., -1]
+        least = _NO_ERROR * np.maximum(each.max(axis=-1), last)
+        each = np.maximum(each, np.maximum(least, 1e-300)[..., None])
+        if errors.untrained is not None:
+            start = parts.weights.floor * errors.untrained
+            priors = _of_steps(start, parts.ends), errors.untrained[..., -1]
+            return self._beside_prior(logs, priors, (each, price, near), last)
         shares = _shares(each, price, near, last)
-        spent = float(price @ shares)
+        spent = (price * shares).sum(axis=-1, keepdims=True)
         density = shares * self.money / spent
         return HeldExamples(self.study, logs, 1.0 / density, price / steps * (spent / self.money) ** 2)
 
+    def _beside_prior(
+        self, logs: Array, priors: tuple[Array, Array], terms: tuple[Array, Array, Array], last: Array
+    ) -> HeldExamples:
+        """The same where the untrained denoiser, of these errors on steps and at the end, is worth some density."""
+        each, price, near = terms
+        worth, final = examples_worth(each, priors[0]), examples_worth(last, priors[1])
+        density, gain = density_for(each, worth, price, near, last, final, self.money)
+        least = _LEAST * density.max(axis=-1, keepdims=True, initial=0.0)
+        return HeldExamples(
+            self.study, logs, 1.0 / np.maximum(density, least), price / -np.diff(logs) * gain[..., None]
+        )
 
-def _shares(each: Array, price: Array, near: Array, last: float) -> Array:
-    """(P-1,) sqrt(g / (p - tau o)), what the densities are proportional to."""
-    if last <= 0 or not near.any():
+
+def _of_steps(nodes: Array, ends: bool) -> Array:
+    """(..., P-1) from the nodes' (..., P): the last one's own, or on the last step with that of the node before."""
+    steps = nodes[..., :-1].copy()
+    steps[..., -1] += 0.0 if ends else nodes[..., -1]
+    return steps
+
+
+def _shares(each: Array, price: Array, near: Array, last: Array) -> Array:
+    """(..., P-1) sqrt(g / (p - tau o)), what the densities are proportional to.
+
+    With tau = s times the least p / o, log(tau (sum o sqrt(...))^2 / R) is nearly a straight line of slope one in
+    log(s / (1 - s)), from one end to the other: Newton's method, kept between the ends that are known.
+    """
+    if not near.any():
         return np.sqrt(each / price)
-    most = float((price[near > 0] / near[near > 0]).min())
+    ratio = np.divide(price, near, out=np.full_like(price, np.inf), where=near > 0)
+    taken = near * ratio.min(axis=-1, keepdims=True)  # of the price, at the largest tau
+    left = np.maximum(price - taken, 0.0)
+    scale = np.log(ratio.min(axis=-1) / np.maximum(last, 1e-300))
+    at, low, high = np.zeros_like(scale), np.full_like(scale, -_WIDEST), np.full_like(scale, _WIDEST)
+    for _ in range(_TURNS):
+        share, rest = 1 / (1 + np.exp(-at)), 1 / (1 + np.exp(at))
+        prices = left + rest[..., None] * taken
+        roots = near * np.sqrt(each / prices)
+        total = roots.sum(axis=-1)
+        excess = scale + np.log(share) + 2 * np.log(total)
+        solved = np.abs(excess) < _SOLVED
+        if solved.all():
+            break
+        slope = rest + share * rest * (roots * taken / prices).sum(axis=-1) / total
+        low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
+        moved = at - np.minimum(np.maximum(excess / np.maximum(slope, 1e-300), -_LEAP), _LEAP)
+        moved = np.where((moved <= low) | (moved >= high), 0.5 * (low + high), moved)
+        at = np.where(solved, at, moved)
+    found = np.sqrt(each / prices)
+    return np.where(last[..., None] > 0, found, np.sqrt(each / price))
 
-    def at(share: float) -> Array:
-        return np.asarray(np.sqrt(each / (price - share * most * near)))
 
-    def excess(share: float) -> float:
-        return float(np.log(share * most / last) + 2 * np.log(near @ at(share)))
+@dataclass(frozen=True, eq=False)
+class _Along:
+    """Costs c exp(g (x - x0) / c) from values c and slopes g at logs x0, powers of the nodes."""
 
-    if excess(1 - _INSIDE) <= 0:
-        return at(1 - _INSIDE)
-    low = 0.5
-    while excess(low) > 0:
-        low *= 1e-3
-    return at(brentq(excess, low, 1 - _INSIDE, xtol=1e-14, rtol=1e-12))
+    logs: Array
+    at: Array
+    slopes: Array
+
+    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+        steps = np.log(positive_nodes(sigmas)) - self.logs[which]
+        rise = (self.slopes[which] * steps).sum(axis=-1) / self.at[which]
+        return np.asarray(self.at[which] * np.exp(np.clip(rise, -50.0, 50.0)))
+
+    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
+        values = self.values(sigmas, which)
+        return values, self.slopes[which] * (values / self.at[which])[:, None]
 
 
 def along(cost: Cost, sigmas: Array) -> Cost:
-    """A cost from its value c and slope g at one grid: c exp(g (x - x0) / c), powers of the nodes."""
-    value, slope = cost(sigmas)
-    logs = np.log(sigmas[sigmas > 0])
-
-    def moved(grid: Array) -> tuple[float, Array]:
-        ratio = float(np.exp(np.clip(slope @ (np.log(grid[grid > 0]) - logs) / value, -50.0, 50.0)))
-        return value * ratio, slope * ratio
-
-    return moved if value > 0 else cost
+    """A cost from its values and slopes at grids (G, K+1), in powers of the nodes."""
+    values, slopes = cost.with_slopes(sigmas, np.arange(len(sigmas)), None)
+    return _Along(np.log(positive_nodes(sigmas)), values, slopes) if (values > 0).all() else cost

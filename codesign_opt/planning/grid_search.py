@@ -6,19 +6,23 @@ most steps that are allowed: so that a limit chooses among the same grids, and n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf, log
 
 import numpy as np
 
 from ..basics.checks import Array
-from ..ingredients.evaluations import final_steps, least_steps
-from .grid_fit import FEW, MOST_STEPS, GridFit, SearchedGrid
+from ..ingredients.evaluations import final_steps
+from .grid_fit import GridFit, SearchedGrid
+from .grid_starts import FEW, MOST_STEPS
 
 __all__ = ["GridSearch"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
+_TOLD = 8  # fewer steps say nothing of how errors go on
+_ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
@@ -26,6 +30,7 @@ _POOR = 30.0  # times that least after a few moves: such sizes are not descended
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
+_EQUAL = 1.001  # likewise where nothing is trained and more steps hardly leave less
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
@@ -50,7 +55,10 @@ class GridSearch:
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
         most = min(self.cap or MOST_STEPS, MOST_STEPS)
-        if self.costly:
+        if self.costly and self.cap is not None and self.cap <= FEW:
+            if self._every(range(self._least, self.cap + 1)):  # more steps are not worth it: the limit does not bind
+                self._about_the_best()
+        elif self.costly:
             self._up_the_ladder()
             if self._found:
                 self._about_the_best()
@@ -71,8 +79,12 @@ class GridSearch:
         return min(self._found.values(), key=lambda found: found.total)
 
     @property
+    def _trains(self) -> bool:
+        return self.fit.starts.study.trains
+
+    @property
     def _least(self) -> int:
-        return least_steps(self.fit.plan.terminal)
+        return self.fit.starts.least
 
     def _keep(self, found: SearchedGrid | None) -> None:
         """The better of two grids of as many steps; examples that are worked out tell more than expected ones."""
@@ -87,11 +99,10 @@ class GridSearch:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
         if steps in self._found:
             return
-        given = near is not None
         if near is None:
             fewer = [k for k in self._found if k < steps]
             near = self._found[max(fewer)] if fewer else None
-        starts: list[Array] = [] if near is None else self.fit.near(near, steps, climbing=given)
+        starts: list[Array] = [] if near is None else self.fit.near(near, steps)
         known = self._found.values()
         self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
@@ -102,12 +113,15 @@ class GridSearch:
 
         Errors below the rounding of float32 samples are not told apart: the fewest steps that reach it are enough.
         """
-        asked = round(float(self.fit.plan.steps.sum())) + final_steps(self.fit.plan.terminal)
+        plan = self.fit.starts.plan
+        asked = round(float(plan.steps.sum())) + final_steps(plan.terminal)
         wanted = max(self._least, min(most, asked))
-        for k in [*[k for k in _ladder(self._least) if k < wanted], wanted]:
+        for k in [*[k for k in _ladder(self._least) if k < wanted - 1], wanted - 1, wanted]:
+            if k < self._least:
+                continue
             self._try(k)
-            if k <= _FEWEST and k in self._found and self.fit.signed and not self.fit.study.trains:
-                self._keep(self.fit.refined(self._found[k]))  # long descents of few steps find what longer grids keep
+            if k in self._found and (k == wanted - 1 or (k <= _FEWEST and self.fit.signed)) and not self._trains:
+                self._keep(self.fit.refined(self._found[k]))  # long descents of fewer steps find what longer grids keep
             if self._found and self._best.total <= self.fit.rounding:
                 return
 
@@ -115,8 +129,12 @@ class GridSearch:
 
     def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
-        most = min(self.fit.affordable, MOST_STEPS)
+        most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
+        ended = self._every(k for k in range(self._least, FEW + 1) if k <= most)  # as where a limit is one of these
+        if ended and self._best.total <= least:  # else longer grids leave less before any descent
+            return
+        sizes = [k for k in sizes if k > max(self._found, default=0)]
         if self.cap is not None:
             beyond = [k for k in sizes if k > self.cap]
             sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
@@ -125,11 +143,23 @@ class GridSearch:
             self._try(k, hopeless=_POOR * least)
             if k not in self._found:
                 continue
-            found = self._found[k]
-            worse = worse + 1 if found.total > self._best.total else 0
-            spent = found.total - found.bias > self._best.total  # longer grids leave less for training
-            if (k > FEW // 2 and spent) or (k > FEW and worse >= _WORSE):
+            worse = worse + 1 if self._found[k].total > self._best.total else 0
+            if self._spent(k) or worse >= _WORSE:
                 return
+
+    def _every(self, sizes: Iterable[int]) -> bool:
+        """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
+        for k in sizes:
+            self._try(k)
+            if k < _TOLD or k not in self._found:
+                continue
+            if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
+                return True
+        return False
+
+    def _spent(self, steps: int) -> bool:
+        """Whether the examples alone leave more than the best: longer grids leave less for training."""
+        return self._found[steps].total - self._found[steps].bias > self._best.total
 
     def _worth_it(self, sizes: list[int]) -> tuple[list[int], float]:
         """Without those whose starts leave so much that no descent makes up for it; and what the best start leaves."""
@@ -147,8 +177,6 @@ class GridSearch:
         self._refine(MOST_STEPS)
         if self._best.steps > FEW:
             self._between()
-        else:
-            self._few()
         self._refine(MOST_STEPS, apart=0.0)
         self._climb()
         for _ in range(_REARRANGED):
@@ -163,7 +191,9 @@ class GridSearch:
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
-            above = min([k for k in self._found if k > best], default=min(int(self.fit.affordable), 2 * best) + 1)
+            above = min(
+                [k for k in self._found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1
+            )
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
@@ -175,23 +205,15 @@ class GridSearch:
             for k in sorted(wanted):
                 self._try(k, self._best, alone=True)
 
-    def _few(self) -> None:
-        """Every number of few steps about the best, whose errors wobble with it, each from one less."""
-        best = self._best.steps
-        for k in range(max(self._least, best // 2), best + 3):
-            if best - 1 <= k <= best and k in self._found and k - 1 in self._found:  # found from far fewer
-                start = self.fit.near(self._found[k - 1], k)
-                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
-            self._try(k, alone=abs(k - best) > 2)
-
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
-        ranked = self._allowed(most)[: None if self.fit.study.trains else 1]
+        ranked = self._allowed(most)
+        near, apart = (_NEAR, apart) if self._trains else (_EQUAL, 0.0)
         chosen: list[SearchedGrid] = []
         enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
-            if other and len(chosen) < enough and found.total <= _NEAR * ranked[0].total:
+            if other and len(chosen) < enough and found.total <= near * ranked[0].total:
                 chosen.append(found)
         for found in chosen:
             if not found.refined:
@@ -204,7 +226,7 @@ class GridSearch:
             for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
                 before = self._best
                 k = before.steps + less * stride
-                if self._least <= k <= self.fit.affordable:
+                if self._least <= k <= self.fit.starts.affordable:
                     start = self.fit.near(before, k)
                     self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
                 better = self._best.total <= before.total * (1 - _STEEP)

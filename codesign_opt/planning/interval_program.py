@@ -104,7 +104,7 @@ def _lowered(study: Study, table: Coefficients, low: float, high: float) -> Inte
     window = levels.overlap(low, top) / levels.log_width
     window[:_BELOW] = 1.0
     known = {field.name: getattr(table, field.name) for field in fields(Coefficients)}
-    rows = {name: free(known[name]) for name in ("score", "floor", "response")}
+    rows = {name: free(known[name]) for name in ("score", "floor", "response", "untrained") if known[name] is not None}
     last = study.table(low).final_score
     return IntervalCoefficients(
         **{**known, **rows, "levels": levels, "variance_ratio": None, "final_score": last, "window": window}

@@ -96,6 +96,11 @@ class Study:
         """(L,) examples already spent, or None."""
         return self.run.examples_on(table.levels) if self.run is not None and self.trains else None
 
+    def _known(self, table: Coefficients) -> Array | None:
+        """(L,) examples already spent and those that the untrained denoiser is worth, or None."""
+        spent, prior = self.spent(table), table.prior_examples
+        return spent if not prior.any() else prior if spent is None else spent + prior
+
     def problem(self, stopping_sigma: float) -> Problem:
         """The declared program at one stopping point."""
         table = self.table(stopping_sigma)
@@ -190,10 +195,11 @@ class Study:
             limits.example_prices,
             limits.step_prices,
             limits.left,
-            spent=self.spent(table),
+            spent=self._known(table),
             final_error=table.final_score,
             final_window=table.final_window,
             form=form,
+            final_offset=table.final_prior - float(table.final_window @ table.prior_examples),
         )
 
     def tables(self, stops: Array) -> CoefficientBatch | None:
@@ -208,10 +214,11 @@ class Study:
     def batch(self, table: CoefficientBatch) -> JointBatch:
         """The programs at many stopping points, as `program` gives them one by one."""
         levels, limits = table.levels, self.budgets.of_batch(table)
-        spent = np.zeros(levels.used.shape)
+        spent = prior = table.prior_examples
         if self.run is not None and self.trains:
+            spent = prior.copy()
             for r, used in enumerate(levels.used):
-                spent[r, used] = self.run.examples_on(levels.levels(r))
+                spent[r, used] += self.run.examples_on(levels.levels(r))
         free = ~levels.used[:, None]
         return JointBatch(
             used=levels.used,
@@ -227,6 +234,7 @@ class Study:
             final_error=table.final_score,
             final_window=table.final_window,
             form=table.form,
+            final_offset=table.final_prior - (table.final_window * prior).sum(axis=1),
         )
 
     def solve(self, stopping_sigma: float, start: Plan | None = None) -> Plan:

@@ -21,7 +21,7 @@ __all__ = ["Settled", "settle"]
 
 _SETTLED_GAP = 1e-3
 _OF_EXAMPLES = (  # tables that are those of the settled examples, and of the program's steps
-    "score_weight", "served_weight", "pooling", "final_window", "marginal_gain",
+    "score_weight", "served_weight", "pooling", "final_window", "marginal_gain", "prior_examples", "served_prior",
     "example_price", "examples_low", "examples_high",
 )  # fmt: skip
 _SUMMED, _OF_STEPS = ("score", "floor", "discretization"), ("information_gain", "step_price", "steps_low", "steps_high")
@@ -79,6 +79,7 @@ class Settled:
             attempts=(*plan.attempts, *found.attempts),
             notes=(*plan.notes, *unproved, *study.model.warnings(table, found.examples)),
             final_score=table.final_score,
+            final_prior=table.final_prior,
             examples_gap=gap,
         )
 

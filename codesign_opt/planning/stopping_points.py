@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -123,7 +123,7 @@ def _batched(study: Study, sigmas: Array) -> list[Stop | None]:
     }  # fmt: skip
     parts = np.stack(list(kinds.values()), axis=1).tolist()
     gaps = (found.value - found.lower_bound).tolist()
-    near = (batch.final_window * (found.examples + batch.spent)).sum(axis=1)
+    near = (batch.final_window * (found.examples + batch.spent)).sum(axis=1) + batch.final_offset
     prices = np.maximum(found.budget_multipliers, 1e-300)
     stops: list[Stop | None] = []
     for r, sigma in enumerate(sigmas.tolist()):
@@ -183,7 +183,7 @@ def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> 
     }
     # a budget that the structured solver found slack has multiplier 0 and starts no logarithm
     prices = np.maximum(found.budget_multipliers, 1e-300)
-    near = float(table.final_window @ point.examples)
+    near = float(table.final_window @ point.examples) + table.final_prior
     return Stop(table.stopping_sigma, error, record, prices, found.band_multipliers, near)
 
 
@@ -200,7 +200,7 @@ def from_plan(plan: Plan) -> Stop:
     }
     prices = [-float(plan.shadow_prices[name]) for name in (COMPUTE, STEPS) if name in plan.shadow_prices]
     bands = 2 * np.sqrt(np.asarray(plan.tables.get("bands", np.empty(0))))
-    near = float(np.asarray(plan.tables["final_window"]) @ plan.examples)
+    near = float(np.asarray(plan.tables["final_window"]) @ plan.examples) + plan.final_prior
     return Stop(plan.stopping_sigma, plan.error, record, np.maximum(prices, 1e-300), bands, near, plan)
 
 
@@ -307,7 +307,8 @@ def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | Non
     bound = LagrangianBound(
         size, np.zeros(size) if spent is None else spent, fixed_examples=None if study.trains else np.ones(size)
     )
-    bound.parts.append(ScorePart(table.example_error, table.floor_error, table.coupling, table.kappa))
+    errors = (table.example_error, table.floor_error)
+    bound.parts.append(ScorePart(*errors, table.coupling, table.kappa, prior=table.prior_examples))
     bound.powers.append((float(table.order), near.bands @ table.step_response))
     bound.constant += table.truncation + table.initial + table.final_floor - float(near.bands @ near.bands) / 4
     _add_budgets(bound, study, table, near)
@@ -320,9 +321,9 @@ def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | Non
 def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficients, a: float, near: Stop) -> None:
     """The last evaluation's A / m_r by its tangent: at least 2 A / N - A m_r / N^2 for every N > 0.
 
-    A rises with the stopping point: taken at `a`. m_r lies within the examples from `a` to one correlation
-    length above the interval; those below the table's levels are left out, which is lower as long as an
-    example there costs more than the tangent gives for it.
+    A rises with the stopping point: taken at `a`. m_r is what the untrained denoiser is worth and examples from `a` to
+    one correlation length above the interval; those below the table's levels are left out, which is lower as long as
+    an example there costs more than the tangent gives for it.
     """
     length = table.coupling.constant_length
     if not study.trains or near.near_examples <= 0 or length is None or study.prices is None:
@@ -339,7 +340,8 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
         return levels.overlap(a, top) / levels.log_width
 
     spent = study.spent(whole)
-    bound.constant += 2 * whole.final_score / size
+    worth = replace(whole, final_untrained=table.final_untrained).final_prior
+    bound.constant += 2 * whole.final_score / size - rate * worth
     bound.constant -= 0.0 if spent is None else rate * float(window(whole.levels) @ spent)
     bound.add_linear(0.0, -rate * window(table.levels), np.zeros(len(table.levels)))
 

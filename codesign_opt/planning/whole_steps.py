@@ -20,11 +20,14 @@ from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.plan import Plan
 from .admitted import Admitted
-from .grid_fit import FLOAT32, MOST_STEPS, GridFit, SearchedGrid
+from .grid_fit import FLOAT32, GridFit, SearchedGrid
 from .grid_search import GridSearch
+from .grid_starts import MOST_STEPS, GridStarts
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
+from .trained_fit import BestExamplesFit, SettledFit, closed
+from .untrained_fit import UntrainedFit
 
 __all__ = ["hand_out"]
 
@@ -58,7 +61,7 @@ def hand_out(
         plan: its certified program's plan; with `sigmas` where the grid is given.
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
-        solve: the certified plan of another question, asked the same way; None where none is asked.
+        solve: the plan of another question, asked the same way, at its best stopping point; None where none is asked.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
@@ -126,7 +129,14 @@ def _searched(
     cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
     asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
-    return _settled(study, GridSearch(GridFit(asked, program, stops), cap, costly).grids())
+    return _settled(study, GridSearch(_fit(GridStarts(asked, program, stops)), cap, costly).grids())
+
+
+def _fit(starts: GridStarts) -> GridFit:
+    """What finds the best grid of one number of steps."""
+    if not starts.study.trains:
+        return UntrainedFit(starts)
+    return BestExamplesFit(starts) if closed(starts.study, starts.plan.levels) else SettledFit(starts)
 
 
 def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
@@ -193,6 +203,7 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
         costs=there.costs,
         tables={**there.tables, **proved, "program_sigma": plan.levels.sigma},
         final_score=there.final_score,
+        final_prior=there.final_prior,
         provenance=there.provenance,
     )
     return best.put_into(study, moved)

@@ -28,6 +28,7 @@ from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
+from .floor_prices import with_floor_prices
 from .needs import check_open, unreachable
 from .proof import certify, raised, relative_gap, valued
 from .reference import first_reference
@@ -100,7 +101,7 @@ def solve_declared(
             break
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
-    return best, attempts
+    return best if best is None else with_floor_prices(best), attempts
 
 
 def _attempt(

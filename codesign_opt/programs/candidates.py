@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..basics.checks import Array
 from ..certificate.verdict import Certificate
 from ..modeling.design import Point
 from ..modeling.own_variables import own_variables
@@ -41,18 +42,26 @@ def with_nothing(compiled: Compiled, point: Point) -> list[Point]:
     A solver keeps away from zero, and relative to rows through zero next to nothing is as much as anything.
     """
     new, spent, design = point.new_examples, point.spent, compiled.design
+    known = spent + _prior(compiled)
     if design.fixed_examples or not np.any(new > 0):
         return []
     least = np.maximum(compiled.box.examples_low - spent, 0.0)
-    if not np.any((new > 0) & (spent > 0)):
+    if not np.any((new > 0) & (known > 0)):
         nothing = Point(least, spent, point.steps, point.samplings)
         theirs = [leaf.expression for leaf in compiled.leaves if not leaf.term.scales_itself]
         if not theirs or own_variables(theirs, design):  # a value that is a program of its own takes its time
             return []
         return [nothing] if _objective_at(compiled, nothing) <= _objective_at(compiled, point) else []
-    few = (spent > 0) & (new < _ROUNDING * np.maximum(new.max(), spent))
-    rounded = [np.where(some, least, new) for some in (spent > 0, few)]
+    few = (known > 0) & (new < _ROUNDING * np.maximum(new.max(), known))
+    rounded = [np.where(some, least, new) for some in (known > 0, few)]
     return [Point(examples, spent, point.steps, point.samplings) for examples in rounded if np.any(examples != new)]
+
+
+def _prior(compiled: Compiled) -> Array:
+    """(L,) examples that the untrained denoiser is worth on each level to all score errors, 0 where to none."""
+    terms = [part for leaf in compiled.leaves for part in (leaf.term, *leaf.term.components())]
+    tables = [table for term in terms if (table := term.coefficients) is not None and table.score.any()]
+    return np.min([table.prior_examples for table in tables], axis=0) if tables else np.zeros(len(compiled.design))
 
 
 def _objective_at(compiled: Compiled, point: Point) -> float:

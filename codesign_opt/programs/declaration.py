@@ -183,7 +183,9 @@ class Declaration:
 
     def recentred(self, point: Point) -> Point:
         """`point` as the next reference; given quantities stay as they are."""
-        return recentred(point, fixed_examples=not self.decides_examples, fixed_steps=not self.decides_steps)
+        prior = None if self.table is None else self.table.prior_examples
+        fixed = {"fixed_examples": not self.decides_examples, "fixed_steps": not self.decides_steps}
+        return recentred(point, prior=prior, **fixed)
 
 
 def refuse_unspent(name: str, examples: Array, spent: Array, levels: Levels) -> None:

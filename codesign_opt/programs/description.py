@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
+from ..modeling.composition import one_prior
 from ..modeling.constraints import Constraint
 from ..modeling.samplings import OfSampling
 from ..results.deferred import Deferred
@@ -165,7 +166,7 @@ def _tables(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> 
     zero = np.zeros(size)
     tables: dict[str, Array] = {
         "score": zero, "floor": zero, "discretization": zero, "score_weight": zero, "final_window": zero,
-        "information_gain": zero,
+        "information_gain": zero, "prior_examples": zero,
     }  # fmt: skip
     told = [(weight, leaf.level_parts(point)) for weight, leaf in solved.compiled.terms]
     gain = zero
@@ -173,15 +174,22 @@ def _tables(solved: Solved, compute: tuple[Any, Array, Array, float] | None) -> 
         for name in _SHARES:
             if name in parts:
                 tables[name] = tables[name] + weight * parts[name]
-        if "final_window" in parts:
-            tables["final_window"] = parts["final_window"]
+        for name in ("final_window", "prior_examples"):
+            if name in parts:
+                tables[name] = parts[name]
         if "bands" in parts:
             tables["bands"] = weight * parts["bands"]
         if "gain" in parts:
             gain = gain + weight * parts["gain"]
+    priors = [parts["prior_examples"] for _, parts in told if "prior_examples" in parts]
+    if any(np.any(prior != priors[0]) for prior in priors):
+        tables["prior_examples"] = one_prior(tables["score_weight"], tables["score"], point.examples)
     if any("pooling" in parts for _, parts in told):  # the reducible error itself, sum w / (T m)
         served = [(weight, parts) for weight, parts in told if "served_weight" in parts]
         tables["served_weight"] = np.concatenate([weight * parts["served_weight"] for weight, parts in served])
+        tables["served_prior"] = np.concatenate(
+            [parts.get("served_prior", parts.get("prior_examples", zero)) for _, parts in served]
+        )
         tables["pooling"] = np.vstack([parts.get("pooling", np.eye(size)) for _, parts in served])
     tables["example_price"], tables["step_price"] = (np.ones(size), zero) if compute is None else compute[1:3]
     tables["examples_low"], tables["examples_high"] = box.examples_low, box.examples_high
@@ -212,6 +220,7 @@ def _of_the_table(program: Declaration) -> dict[str, Any]:
         return {}
     return {
         "final_score": table.final_score,
+        "final_prior": table.final_prior,
         "sampler": table.sampler,
         "evaluations_per_step": table.evaluations_per_step,
         "trace": table.trace,

@@ -64,12 +64,13 @@ class FormStructure(Structure):
         examples = [w * leaf.form for w, leaf in forms if isinstance(leaf, CoherentScore)]
         steps = [w * leaf.gram for w, leaf in grams if leaf.majorised]
         steps += [w * _square(leaf) for w, leaf in leaves if isinstance(leaf, Discretization)]
-        joint = joint_program(program, table, form, scores, [])
+        joint = joint_program(program, table, form, scores, [], shifted=False)
         if not program.decides_steps:
             given = np.zeros(len(table.levels)) if program.steps is None else program.steps
             joint = replace(joint, steps_low=given, steps_high=given)
         rows = np.concatenate(signed) if signed else None
-        stated = FormProgram(joint, _sum(examples), _sum(steps), rows, pooling)
+        prior = (scores[0][1].prior_examples, scores[0][1].final_prior) if scores else (None, 0.0)
+        stated = FormProgram(joint, _sum(examples), _sum(steps), rows, pooling, *prior)
         return cls(stated, tuple(program.budgets), program.spent, JointStructure.read(program))
 
     def solve(self) -> Answer | None:

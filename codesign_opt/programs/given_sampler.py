@@ -28,7 +28,8 @@ class SettledStructure(Structure):
     """Score error for a sampler that is given, under one budget that examples enter: P1 of docs/theory.md section 7.
 
     Without a last evaluation this is water-filling. With one, an example's price falls by its use there:
-    T = max(e, t sqrt(W / (c - theta w))) with e spent examples, and theta solves one increasing equation.
+    T = max(e, t sqrt(W / (c - theta w))) with e the examples spent and those that the untrained denoiser is worth, and
+    theta solves one increasing equation.
 
     Attributes:
         weight: (L,) W, reducible error times examples, steps included.
@@ -38,6 +39,7 @@ class SettledStructure(Structure):
         final_error, window: A_r and w of the last evaluation.
         spent: (L,).
         steps: (L,).
+        prior, final_prior: (L,) examples that the untrained denoiser is worth, and to the last evaluation.
     """
 
     method: ClassVar[str] = "water-filling"
@@ -50,6 +52,8 @@ class SettledStructure(Structure):
     window: Array
     spent: Array
     steps: Array
+    prior: Array
+    final_prior: float
     whole: bool = True
 
     @classmethod
@@ -67,6 +71,7 @@ class SettledStructure(Structure):
         return cls(
             weight * table.example_error * factor, price, room, name, others,
             weight * table.final_score, table.final_window, program.spent, program.steps,
+            table.prior_examples, table.final_prior,
         )  # fmt: skip
 
     def solve(self) -> Answer | None:
@@ -78,14 +83,15 @@ class SettledStructure(Structure):
             return None
         point = Point(new, self.spent, self.steps)
         with np.errstate(divide="ignore", invalid="ignore"):
-            gain = np.where(self.weight > 0, self.weight / point.examples**2, 0.0)
+            gain = np.where(self.weight > 0, self.weight / (point.examples + self.prior) ** 2, 0.0)
         if self.final_error > 0:
-            gain = gain + self.final_error / float(self.window @ point.examples) ** 2 * self.window
+            near = float(self.window @ point.examples) + self.final_prior
+            gain = gain + self.final_error / near**2 * self.window
         multipliers = {self.name: eta, **dict.fromkeys(self.others, 0.0)}
         return Answer(point, multipliers, eta * self.price - gain, np.zeros(new.size))
 
     def _filled(self) -> tuple[Array, float]:
-        found = waterfill(self.weight, self.price, self.room, spent=self.spent)
+        found = waterfill(self.weight, self.price, self.room, spent=self.spent + self.prior)
         return found.examples, float(found.multiplier)
 
     def _windowed(self) -> tuple[Array, float]:
@@ -98,24 +104,26 @@ class SettledStructure(Structure):
         def short(theta: float) -> float:
             return float(np.sqrt(theta) * (self.window @ shape(theta)) - np.sqrt(self.final_error))
 
-        if np.any(self.spent > 0):
+        if np.any(self.spent + self.prior > 0) or self.final_prior > 0:
             return self._windowed_above(shape, ceiling)
         rates = shape(brentq(short, 0.0, ceiling, xtol=1e-300, rtol=1e-15))
         scale = self.room / float(self.price @ rates)
         return scale * rates, scale**-2.0
 
     def _windowed_above(self, shape: Callable[[float], Array], ceiling: float) -> tuple[Array, float]:
-        """The same where spent examples are a floor: t is one number, too, and falls as theta grows."""
+        """The same where some examples are known: t is one number, too, and falls as theta grows."""
+        known = self.spent + self.prior
+        beside = self.final_prior - float(self.window @ self.prior)
 
         def short(theta: float) -> float:
             rates = shape(theta)
-            scale = _scale(rates, self.price, self.spent, self.room)
-            whole = np.maximum(rates, self.spent / scale)
-            return float(np.sqrt(theta) * (self.window @ whole) - np.sqrt(self.final_error))
+            scale = _scale(rates, self.price, known, self.room)
+            near = self.window @ np.maximum(rates, known / scale) + beside / scale
+            return float(np.sqrt(theta) * near - np.sqrt(self.final_error))
 
         rates = shape(brentq(short, 0.0, ceiling, xtol=1e-300, rtol=1e-15))
-        scale = _scale(rates, self.price, self.spent, self.room)
-        return np.maximum(scale * rates - self.spent, 0.0), scale**-2.0
+        scale = _scale(rates, self.price, known, self.room)
+        return np.maximum(scale * rates - known, 0.0), scale**-2.0
 
 
 def _scale(rates: Array, price: Array, spent: Array, room: float) -> float:

@@ -32,7 +32,8 @@ class JointStructure(Structure):
         program: for the solver.
         whole: False where the problem has further terms or constraints.
         names: names of the bounds behind the program's budgets, in order.
-        spent: (L,) examples already spent.
+        spent: (L,) examples already spent; those of `program` count what the untrained denoiser is worth, too.
+        final_prior: examples that it is worth to the last evaluation.
     """
 
     method: ClassVar[str] = "dual Newton"
@@ -40,6 +41,7 @@ class JointStructure(Structure):
     whole: bool
     names: tuple[str, ...]
     spent: Array
+    final_prior: float = 0.0
 
     @classmethod
     def read(cls, program: Declaration) -> JointStructure | None:
@@ -60,7 +62,9 @@ class JointStructure(Structure):
             return None
         known = [(isinstance(t, (ScoreError, Discretization)) or t.fixed) and t.is_structured for _, t in leaves]
         whole = all(known) and program.only_budgets_and_boxes
-        return cls(joint_program(program, table, form, scores, errors), whole, tuple(program.budgets), program.spent)
+        last = scores[0][1].final_prior if scores else 0.0
+        joint = joint_program(program, table, form, scores, errors)
+        return cls(joint, whole, tuple(program.budgets), program.spent, last)
 
     def solve(self) -> Answer | None:
         found = solve_joint(self.program)
@@ -80,13 +84,13 @@ class JointStructure(Structure):
         near = 0.0 if p.final_window is None else float(p.final_window @ point.examples)
         if p.final_error == 0 or near <= 0 or nu <= 0:
             return point
-        total = point.examples * (np.sqrt(p.final_error / nu) / near)
-        return Point(total - point.spent, point.spent, point.steps)
+        wanted = float(np.sqrt(p.final_error / nu)) - self.final_prior
+        return point if wanted <= 0 else Point(point.examples * (wanted / near) - point.spent, point.spent, point.steps)
 
     def _gradients(self, found: JointSolution, point: Point) -> tuple[Array, Array]:
         """Derivative of the Lagrangian by each level's examples and steps, the level bounds left out."""
         p = self.program
-        eta, total = found.budget_multipliers, point.examples
+        eta, total = found.budget_multipliers, found.examples + (0.0 if p.spent is None else p.spent)
         with np.errstate(divide="ignore", invalid="ignore"):
             x = p.kappa / point.steps
             factor, slope = _coupling_of(p.form).factor(x), _coupling_of(p.form).slope(x)
@@ -103,7 +107,9 @@ def _stand_in(term: CoherentScore) -> Coefficients:
     """A table whose score error is the coherent one's separable upper bound."""
     table = term.table
     zero = np.zeros(len(table.levels))
-    return replace(table, score=term.separable / table.log_width**2, floor=zero, final_score=0.0, final_floor=0.0)
+    return replace(
+        table, score=term.separable / table.log_width**2, floor=zero, final_score=0.0, final_floor=0.0, untrained=None
+    )
 
 
 def _coupling_of(form: str) -> Coupling:
@@ -118,10 +124,17 @@ def joint_program(
     form: str,
     scores: list[tuple[float, Coefficients]],
     errors: list[tuple[float, Coefficients]],
+    *,
+    shifted: bool = True,
 ) -> JointProgram:
-    """Score error, discretisation, budgets and level bounds of a declaration as arrays."""
+    """Score error, discretisation, budgets and level bounds of a declaration as arrays.
+
+    `shifted`: with the examples that the untrained denoiser is worth among those spent; else without them.
+    """
     zero, box, budgets = np.zeros(len(table.levels)), program.box, program.budgets.values()
     weight, score = scores[0] if scores else (0.0, table)
+    prior = score.prior_examples if shifted else zero
+    known = program.spent + prior
     steps_weight, response = (errors[0][0], errors[0][1].step_response) if errors else (0.0, zero[None])
     return JointProgram(
         weight * score.example_error,
@@ -132,12 +145,13 @@ def joint_program(
         np.array([b.example for b in budgets]),
         np.array([b.step for b in budgets]),
         np.array([b.room for b in budgets]),
-        spent=program.spent if np.any(program.spent > 0) else None,
-        examples_low=box.examples_low if np.any(box.examples_low > 0) else None,
-        examples_high=box.examples_high if np.any(np.isfinite(box.examples_high)) else None,
+        spent=known if np.any(known > 0) else None,
+        examples_low=box.examples_low + prior if np.any(box.examples_low > 0) else None,
+        examples_high=box.examples_high + prior if np.any(np.isfinite(box.examples_high)) else None,
         steps_low=box.steps_low if np.any(box.steps_low > 0) else None,
         steps_high=box.steps_high if np.any(np.isfinite(box.steps_high)) else None,
         final_error=weight * score.final_score,
         final_window=score.final_window,
         form=form,
+        final_offset=(score.final_prior if shifted else 0.0) - float(score.final_window @ prior),
     )

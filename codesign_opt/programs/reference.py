@@ -13,6 +13,7 @@ from .budget import Budget
 __all__ = ["first_reference", "positive", "recentred", "step_shape"]
 
 _DEFAULT_STEPS = 20.0
+_OF_PRIOR = 1e-2
 
 
 def first_reference(
@@ -43,10 +44,18 @@ def first_reference(
     return Point(positive(examples), spent, positive(steps))
 
 
-def recentred(point: Point, *, fixed_examples: bool = False, fixed_steps: bool = False) -> Point:
-    """The same point as a reference: levels at zero get a small positive unit; what is fixed stays."""
+def recentred(
+    point: Point, *, prior: Array | None = None, fixed_examples: bool = False, fixed_steps: bool = False
+) -> Point:
+    """The same point as a reference: levels at zero get a small positive unit; what is fixed stays.
+
+    Beside what the untrained denoiser is worth (L,) examples change something in amounts of its size.
+    """
+    examples = point.new_examples
+    if prior is not None and not fixed_examples:
+        examples = np.maximum(examples, _OF_PRIOR * np.minimum(prior, float(np.max(examples))))
     return Point(
-        point.new_examples if fixed_examples else positive(point.new_examples),
+        point.new_examples if fixed_examples else positive(examples),
         point.spent,
         point.steps if fixed_steps else positive(point.steps),
         {name: positive(steps) for name, steps in point.samplings.items()},

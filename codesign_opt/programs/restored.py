@@ -70,9 +70,13 @@ def with_worth(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         return None
     if bound.information or bound.has_logs or any(part.price is not None for part in bound.parts):
         return None
+    before = [part.before(len(compiled.design)) for part in bound.parts]
+    if any(np.any(prior != before[0]) for prior in before):
+        return None
     with np.errstate(all="ignore"):
         gains = [part.example_error * part.coupling.factor(part.kappa / point.steps) for part in bound.parts]
         wanted = np.sqrt(np.sum([np.zeros(len(compiled.design)), *gains], axis=0) / bound.examples_price) - point.spent
+        wanted = wanted - (before[0] if before else 0.0)
     examples = np.where(np.isfinite(wanted) & (wanted > 0), np.clip(wanted, *bound.examples_box), point.new_examples)
     sizes = [float(np.max(np.abs(y) * row.size)) for row, y in zip(compiled.rows, multipliers, strict=True)]
     binding = {

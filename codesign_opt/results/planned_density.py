@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,7 +15,29 @@ from ..basics.checks import Array, integer
 from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.levels import Levels
 
-__all__ = ["LogNormalFit", "TrainingDensity"]
+__all__ = ["LogNormalFit", "Prior", "TrainingDensity"]
+
+
+class Prior(NamedTuple):
+    """Examples that the untrained denoiser is worth (docs/theory.md section 5.6).
+
+    Attributes:
+        levels: (L,) beside those of each level.
+        served: (R,) beside those that serve each row of `pooling`.
+        final: beside those near the stopping point.
+    """
+
+    levels: Array
+    served: Array
+    final: float
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Array], final: float) -> Prior | None:
+        """From a plan's tables; None where they say nothing of it, as those of versions before 0.2.0."""
+        if "prior_examples" not in tables:
+            return None
+        levels = np.asarray(tables["prior_examples"])
+        return cls(levels, np.asarray(tables.get("served_prior", levels)), final)
 
 
 class LogNormalFit(NamedTuple):
@@ -45,6 +68,7 @@ class TrainingDensity(SigmaDensity):
         served_weights, pooling: where examples teach neighbouring levels (docs/theory.md section 6.3): the reducible
             score error is sum served_weights / (pooling @ m), (R,) and (R, L), and `score_weights` only its separable
             upper bound; None where every level has its own examples.
+        prior: examples that count beside all these; None: none.
     """
 
     levels: Levels
@@ -55,6 +79,7 @@ class TrainingDensity(SigmaDensity):
     prices: Array
     served_weights: Array | None = None
     pooling: Array | None = None
+    prior: Prior | None = None
 
     def __call__(self, sigma: Any) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
@@ -107,21 +132,22 @@ class TrainingDensity(SigmaDensity):
 
     def score_error(self, examples: Array) -> float:
         """Reducible score error of another allocation at the plan's grid."""
-        weights, served = self.score_weights, examples
+        prior = Prior(np.zeros(examples.size), np.zeros(1), 0.0) if self.prior is None else self.prior
+        weights, served = self.score_weights, examples + prior.levels
         if self.pooling is not None and self.served_weights is not None:
-            weights, served = self.served_weights, self.pooling @ examples
+            weights, served = self.served_weights, self.pooling @ examples + prior.served
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(weights > 0, weights / served, 0.0)
         final = 0.0
         if self.final_score > 0:
-            near = float(self.final_window @ examples)
+            near = float(self.final_window @ examples) + prior.final
             final = self.final_score / near if near > 0 else np.inf
         return float(terms.sum() + final)
 
     def lognormal(self) -> LogNormalFit:
         """The log-normal density with the smallest score error at the plan's training price.
 
-        Minimises sum s_l / m_l over P_mean and P_std, with the number of examples set by the price;
+        Minimises sum s_l / (m_l + m0_l) over P_mean and P_std, with the number of examples set by the price;
         the loss is relative to the plan's own score error. Where examples teach neighbouring levels, m_l are those
         that serve a level: the plan itself then leaves out levels that a trained network needs, its log-normal
         does not, and did best in docs/theory.md section 6.3.

@@ -17,13 +17,13 @@ from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
-from .planned_density import TrainingDensity
+from .planned_density import Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
 
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities", "samplings")  # fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior")  # fields that files of version 2 may lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,9 @@ class PlanRecord:
         fits: one-number summaries (rho of the grid, log-normal of the density) and what they cost.
         attempts: what the solver was asked and what it answered.
         notes: warnings a reader should see.
-        final_score: A of the last evaluation's error A / m_r, m_r the examples near the stopping point (section 6).
+        final_score: A of the last evaluation's error A / (m_r + m0), m_r the examples near the stopping point (6).
+        final_prior: m0, the examples that the untrained denoiser is worth there (section 5.6); of each level they are
+            `tables["prior_examples"]`.
         sampler: name and settings of the sampler; empty where unknown.
         evaluations_per_step: calls of the denoiser in a step of the sampler; None where unknown.
         bias: how the error of the grid that is handed out is known: "exact", "measured" or "predicted".
@@ -105,6 +107,7 @@ class PlanRecord:
     attempts: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     final_score: float = 0.0
+    final_prior: float = 0.0
     sampler: Mapping[str, Any] = field(default_factory=dict)
     evaluations_per_step: int | None = None
     bias: str = "exact"
@@ -134,6 +137,7 @@ class PlanRecord:
         if self.evaluations_per_step is not None:
             integer(self.evaluations_per_step, "Plan.evaluations_per_step", minimum=1)
         number(self.final_score, "Plan.final_score", nonnegative=True)
+        number(self.final_prior, "Plan.final_prior", nonnegative=True)
         if not isinstance(self.error, (int, float)) or np.isnan(self.error):
             raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
 
@@ -154,6 +158,7 @@ class PlanRecord:
             self.tables["example_price"],
             self.tables.get("served_weight"),
             self.tables.get("pooling"),
+            Prior.of(self.tables, self.final_prior),
         )
 
     def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
@@ -175,8 +180,12 @@ class PlanRecord:
         if total is not None:
             total = integer(total, "Plan.integer_examples.total", minimum=0)
             plan = spent + self.new_examples * (total / (self.new_examples.sum() or 1.0))
-        errors = separable_errors(density.score_weights, density.final_score, density.final_window, plan)
-        whole, loss = round_examples(errors, density.prices, self.new_examples, spent=spent, total=total)
+        alone = density.prior is not None and density.pooling is None  # the bound of pooled examples has none
+        prior = density.prior.levels if density.prior is not None and alone else np.zeros(plan.size)
+        final = (density.final_score, density.final_window)
+        beside = self.final_prior - float(density.final_window @ prior)
+        errors = separable_errors(density.score_weights, *final, plan + prior, beside)
+        whole, loss = round_examples(errors, density.prices, self.new_examples, spent=spent + prior, total=total)
         joint = density.final_score > 0 or density.pooling is not None
         before = density.score_error(plan) if joint else 0.0
         if 0 < before < np.inf and np.isfinite(loss):

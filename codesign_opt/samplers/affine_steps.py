@@ -253,8 +253,8 @@ def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any)
 
 
 def unchecked(sigmas: Array, eigenvalues: Array, initial_variance: Array) -> Inputs:
-    """`prepare` for one grid and the optimal denoiser, for descents, which ask often and on grids of their own."""
-    return Inputs(sigmas[:, None], _optimal(eigenvalues, sigmas), initial_variance)
+    """`prepare` for grids and the optimal denoiser, for descents, which ask often and on grids of their own."""
+    return Inputs(sigmas[..., None], _optimal(eigenvalues, sigmas), initial_variance)
 
 
 def _as_batch(rows: Numbers, batch: tuple[int, ...]) -> Numbers:

@@ -114,8 +114,8 @@ class Sampler(ABC):
         stop = number(stopping_sigma, "stopping_sigma", positive=True)
         return self.unchecked_local_error(lam, level, stop)
 
-    def unchecked_local_error(self, lam: Array, level: Array, stop: float) -> Array:
-        """`local_error` of checked arguments, the variances as (B, 1)."""
+    def unchecked_local_error(self, lam: Array, level: Array, stop: float | Array) -> Array:
+        """`local_error` of checked arguments, the variances as (B, 1), the stopping points one or (L,)."""
         local = self.leading_error(lam, level)
         if self.eta == 0.0:
             return local
@@ -368,3 +368,7 @@ class Sampler(ABC):
             std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
+
+    def _pulled_back(self, given: Inputs, by_current: Numbers, by_previous: Numbers | None) -> Numbers | None:
+        """`_sensitivity` from the gradient (..., K, B) of the std by the steps; None where it does not tell."""
+        return None

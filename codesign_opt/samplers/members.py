@@ -45,6 +45,9 @@ class _Adjoint(Sampler):
 
     def _sensitivity(self, given: Inputs) -> Numbers:
         by_current, by_previous, _ = self._closed_steps(given).gradient(given.initial_variance)
+        return self._pulled_back(given, by_current, by_previous)
+
+    def _pulled_back(self, given: Inputs, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
         ends = given.to_zero[..., None]
         between = with_last(by_current, ends, 0.0)
         by_previous = None if by_previous is None else with_last(by_previous, ends, 0.0)

@@ -16,19 +16,21 @@ _NUDGE = 1e-30
 
 
 class NodeGradient(NamedTuple):
-    """Terminal law of one grid, and its derivatives by the logarithms of the positive nodes.
+    """Terminal law of grids, and its derivatives by the logarithms of the positive nodes.
 
     Args:
-        std: (B,) standard deviations, data units.
-        gain: (B,) absolute multiplier of the mean.
-        std_by_node: (B, P) derivatives by log sigma of the P positive nodes; the start's own variance is held.
+        std: (..., B) standard deviations, data units.
+        gain: (..., B) absolute multiplier of the mean.
+        std_by_node: (..., B, P) derivatives by log sigma of the P positive nodes; the start's own variance is held.
         gain_by_node: the same of the gain; None where it is not asked for.
+        std_by_weight: (..., K+1, B) derivatives by the denoiser's weights; None where they are not asked for.
     """
 
     std: Array
     gain: Array
     std_by_node: Array
     gain_by_node: Array | None
+    std_by_weight: Array | None = None
 
 
 def node_gradient(
@@ -39,6 +41,7 @@ def node_gradient(
     offset: Array | None = None,
     *,
     gain: bool = True,
+    by_weight: bool = False,
 ) -> NodeGradient:
     """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
 
@@ -48,10 +51,12 @@ def node_gradient(
 
     Args:
         sampler: any whose step k sees no other nodes.
-        sigmas: (K+1,) grid.
-        eigenvalues, initial_variance: (B,) squared data units; not checked, since descents ask often.
-        offset: (K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
+        sigmas: (..., K+1) grids, all with or all without a last zero.
+        eigenvalues: (B,) squared data units; not checked, since descents ask often.
+        initial_variance: (..., B) likewise.
+        offset: (..., K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
         gain: whether the derivatives of the mean's multiplier are asked for.
+        by_weight: whether those of the std by the weights are, which the steps' gradient holds too.
 
     >>> from codesign_opt.samplers.members import Euler
     >>> found = node_gradient(Euler(), np.array([2.0, 1.0, 0.5]), np.array([1.0]), np.array([5.0]))
@@ -60,23 +65,33 @@ def node_gradient(
     """
     grid, lam = np.asarray(sigmas, dtype=np.float64), np.asarray(eigenvalues, dtype=np.float64)
     seen = 2 + sampler.memory
-    colours = np.arange(grid.size) % seen == np.arange(seen)[:, None]
+    size = grid.shape[-1]
+    colours = np.arange(size) % seen == np.arange(seen)[:, None]
+    colours = colours.reshape(seen, *(1,) * (grid.ndim - 1), size)
     nodes = (grid * (1 + 1j * _NUDGE * colours))[..., None]
-    weights = lam / _nonzero(lam + nodes**2) + (0.0 if offset is None else offset)
+    variance = lam + nodes**2
+    weights = lam / (_nonzero(variance) if lam.min() <= 0 else variance)
+    if offset is not None:
+        weights += offset
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
     current, previous, noise = (None if part is None else part[0].real for part in _parts(moved))
     assert current is not None
     steps = AffineSteps(current, previous, noise)
     law, by_steps = steps.law_and_gradient(initial_variance)
     std_by_node = _by_node(by_steps, moved)
-    positive = int(np.count_nonzero(grid > 0))
+    positive = size - int(grid[..., -1].min() <= 0)
     gain_by_node = None
     if gain and steps.noise is None:
-        gain_by_node = std_by_node[:, :positive] / np.sqrt(initial_variance)[:, None]  # std = |amplitude| sqrt(start)
+        root = np.sqrt(initial_variance)[..., None]
+        gain_by_node = std_by_node[..., :positive] / root  # std = |amplitude| sqrt(start)
     elif gain:
         of_mean = AffineSteps(steps.current).gradient(np.ones_like(initial_variance))
-        gain_by_node = _by_node(of_mean, moved)[:, :positive]
-    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[:, :positive], gain_by_node)
+        gain_by_node = _by_node(of_mean, moved)[..., :positive]
+    std_by_weight = None
+    if by_weight:
+        held = Inputs(grid[..., None], weights[0].real, initial_variance)
+        std_by_weight = sampler._pulled_back(held, by_steps[0], by_steps[1])
+    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
 
 
 def _parts(steps: AffineSteps) -> tuple[Numbers, Numbers | None, Numbers | None]:
@@ -88,12 +103,10 @@ def _nonzero(variance: Numbers) -> Numbers:
 
 
 def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
-    """(B, K+1) the chain rule, from adjoints (K, B) of the steps and their parts moved one colour at a time."""
-    total: Array = np.zeros(np.shape(moved.current))
-    for adjoint, part in zip(by_steps, _parts(moved), strict=True):
-        if adjoint is not None and part is not None:
-            total += adjoint * part.imag
-    total /= _NUDGE
+    """(..., B, K+1) the chain rule, from adjoints (..., K, B) of steps and their parts moved one colour at a time."""
+    pairs = zip(by_steps, _parts(moved), strict=True)
+    terms = [adjoint * part.imag for adjoint, part in pairs if adjoint is not None and part is not None]
+    total = np.moveaxis(sum(terms[1:], terms[0]), -2, 1)  # (colours, K, ..., B)
     seen, count = total.shape[:2]
     result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)
@@ -101,4 +114,5 @@ def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: Af
         first = max(0, back - 1)
         rows = total[(step + 1 - back) % seen, step]
         result[first + 1 - back : count + 1 - back] += rows[first:]
-    return result.T
+    result /= _NUDGE
+    return np.moveaxis(result, 0, -1)

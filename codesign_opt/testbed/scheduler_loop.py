@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..exports.noise_table import NoiseTable
-from ..exports.scheduler_reading import class_names, is_flow, noise_levels, setting
+from ..schedulers.noise_table import NoiseTable
+from ..schedulers.scheduler_reading import class_names, is_flow, noise_levels, setting
 
 __all__ = ["run_scheduler"]
 

@@ -2,7 +2,8 @@
 
 The score error at noise level sigma has variance A / m + F: A falls with the m examples seen there, F is the
 floor of a constant step or of a finite data set. Contracted with the sensitivity kernel they are the a(sigma)
-and tau b(sigma) of the score term, int max(gamma, l) <K, A / (rho l) + F> d sigma (section 6).
+and tau b(sigma) of the score term, int max(gamma, l) <K, A / (rho l) + F> d sigma (section 6). With the untrained
+denoiser as prior, a / m becomes a / (m + a / e0), e0 the contracted error of that denoiser (section 5.6).
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from .lower_bounds import dataset_floor as _dataset_floor
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 from .sgd_variance import WeightNoise, fresh_noise
 from .terminal_error import output_data_error, output_error, terminal_error
+from .untrained import UntrainedPrior, kernel_arguments
 
 __all__ = ["TRAINING_NOISES", "TrainingNoise"]
 
 TRAINING_NOISES: Registry[type[TrainingNoise]] = Registry("TrainingNoise.type", "TrainingNoise")
 
 
-class TrainingNoise(ABC):
+class TrainingNoise(UntrainedPrior, ABC):
     """Error that training leaves in the score, by noise level: reducible A / m and floor F.
 
     Subclasses are frozen dataclasses with the fields `matrix` ("diagonal": eigenvectors known; "full"),
     `intercept` (the mean is learned too), `dataset_size` (N images; None: every example is fresh) and
     `replacement`, and say only what the optimiser leaves. The data are centred: an intercept is about the
-    mean.
+    mean. Those with a field `prior` may start from the untrained denoiser of their `parameterization`.
     """
 
     matrix: str
@@ -105,7 +107,7 @@ class TrainingNoise(ABC):
         >>> AveragedSGD().reducible([1.0], [1.0], [1.0], 0.5, terminal="rescale")
         array([0.3125])
         """
-        lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
         # asked for its check alone: a rate that is unstable at some level has no A / m either
         self._stationary(lam, n if self.matrix == "full" else None, level)
         fresh = fresh_noise(lam, level)
@@ -142,7 +144,7 @@ class TrainingNoise(ABC):
         >>> AveragedSGD().floor([1.0], [1.0], [1.0], 0.5)
         array([0.])
         """
-        lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
         # all regressors of a full matrix add to the noise of one output, so that their number counts; in a diagonal one
         # every weight is alone
         noise = self._stationary(lam, n if self.matrix == "full" else None, level)
@@ -159,18 +161,19 @@ class TrainingNoise(ABC):
 
     def at_stops(
         self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
-    ) -> tuple[Array, Array] | None:
-        """`reducible` and `floor` for R stopping points at once, (R, L) each, at levels above the lowest of them.
+    ) -> tuple[Array, Array, Array | None] | None:
+        """`reducible`, `floor` and `untrained` for R stopping points at once, (R, L) each, at levels above the lowest.
 
         Of a diagonal matrix alone every band's part is a function of the level times one of the stopping
         point, P_b v_b(sigma_r)^(2 eta^2); None for all else.
         """
         # a subclass with a law of its own is asked at each stopping point: this sum would bypass it
         kind = type(self)
-        own = kind.reducible is not TrainingNoise.reducible or kind.floor is not TrainingNoise.floor
+        laws = ("reducible", "floor", "untrained")
+        own = any(getattr(kind, law) is not getattr(TrainingNoise, law) for law in laws)
         if own or self.matrix != "diagonal" or self.intercept or self.dataset_size is not None:
             return None
-        lam, n, level, options = _arguments(eigenvalues, counts, sigma, eta, terminal)
+        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
         noise = self._stationary(lam, None, level)
         lowest = float(stops.min())
         v = lam[:, None] + level**2
@@ -183,7 +186,9 @@ class TrainingNoise(ABC):
         least = terminal_weight(lam, lowest, terminal)
         weight = np.divide(weight, least, out=np.zeros_like(weight), where=least > 0)
         score = weight @ (unit * lam[:, None] * level**2 / v**2)
-        return score, np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
+        floor = np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
+        slopes = self.untrained_slopes(lam, level)
+        return score, floor, None if slopes is None else weight @ (unit * slopes)
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
         """Variance of the denoiser's slope in the diagonal model: Var W_b = A / m + F.
@@ -261,7 +266,7 @@ class TrainingNoise(ABC):
         (0.75, 0.0)
         """
         stop = np.array([number(stopping_sigma, "stopping_sigma", positive=True)])
-        lam, n, _, _ = _arguments(eigenvalues, counts, stop, 0.0, "denoise")
+        lam, n, _, _ = kernel_arguments(eigenvalues, counts, stop, 0.0, "denoise")
         full = self.matrix == "full"
         noise = self._stationary(lam, n if full else None, stop)
         sigma, unit = float(stop[0]), fresh_noise(lam, stop)
@@ -291,7 +296,7 @@ class TrainingNoise(ABC):
         if changed or self.matrix != "diagonal" or self.dataset_size is not None:
             own = np.array([self.last_evaluation(eigenvalues, counts, float(stop)) for stop in stops])
             return own[:, 0], own[:, 1]
-        lam, n, level, _ = _arguments(eigenvalues, counts, stops, 0.0, "denoise")
+        lam, n, level, _ = kernel_arguments(eigenvalues, counts, stops, 0.0, "denoise")
         noise = self._stationary(lam, None, level)
         v = lam[:, None] + level**2
         row = lam[:, None] * level**2 / v
@@ -348,6 +353,8 @@ class TrainingNoise(ABC):
         cls: Any = TRAINING_NOISES.find(data.get("type"))
         kind = cls.__name__
         values = {k: v for k, v in data.items() if k != "type"}
+        if "prior" not in values and any(f.name == "prior" for f in fields(cls)):
+            values["prior"] = None  # versions before 0.2.0 knew A / m alone
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"{kind} has no field {', '.join(map(repr, unknown))}.")
@@ -365,6 +372,7 @@ class TrainingNoise(ABC):
 
     def _check_common(self) -> None:
         choice(self.matrix, f"{self.name}.matrix", MATRICES)
+        self._check_prior(self.name)
         for flag in ("intercept", "replacement"):
             object.__setattr__(self, flag, check_flag(getattr(self, flag), f"{self.name}.{flag}"))
         if self.dataset_size is not None:
@@ -378,15 +386,6 @@ class TrainingNoise(ABC):
 
     def _data_bound(self, lam: Array, n: Array, level: Array, stop: float, options: dict[str, Any]) -> Array:
         return cramer_rao_score_error(lam, n, level, stop, matrix=self.matrix, intercept=self.intercept, **options)
-
-
-def _arguments(
-    eigenvalues: Any, counts: Any, sigma: Any, eta: Any, terminal: Any
-) -> tuple[Array, Array, Array, dict[str, Any]]:
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-    n = vector(counts, "counts", length=lam.size, positive=True)
-    level = vector(sigma, "sigma", positive=True)
-    return lam, n, level, {"eta": number(eta, "eta", nonnegative=True), "terminal": terminal}
 
 
 def _plain(value: Any, sigma: Any, name: str) -> Any:

@@ -56,6 +56,10 @@ class AveragedSGD(TrainingNoise):
         dataset_size: number of images N; None: every example is fresh.
         replacement: with a data set, whether each level draws its images independently (as when the noise
             level of an image is drawn afresh at every visit); False: whole passes at every level.
+        prior: "untrained" (before the first example the denoiser is that of a network of output 0, which is worth m0
+            examples: A / (m + m0)) or None (A / m, infinite where a level has no examples).
+        parameterization, sigma_data: what that denoiser is, c_skip x: "x0" knows the mean alone; as in
+            `ConstantStepSGD`.
 
     Raises:
         ValueError: a field is out of its range.
@@ -68,6 +72,9 @@ class AveragedSGD(TrainingNoise):
     intercept: bool = False
     dataset_size: int | None = None
     replacement: bool = True
+    prior: str | None = "untrained"
+    parameterization: str = "x0"
+    sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
         self._check_common()
@@ -95,7 +102,7 @@ class ConstantStepSGD(TrainingNoise):
         weight: omega on the denoising loss, a positive number or a function of sigma (omega_F = omega
             c_out^2); None: the plain loss of the parameterisation.
         sigma_data: standard deviation of the data per dimension, for "edm", data units, > 0.
-        matrix, intercept, dataset_size, replacement: as in `AveragedSGD`.
+        matrix, intercept, dataset_size, replacement, prior: as in `AveragedSGD`.
         finite_step: False for the formulas of the limit tau -> 0 (an unstable rate is refused all the same).
 
     Raises:
@@ -117,6 +124,7 @@ class ConstantStepSGD(TrainingNoise):
     dataset_size: int | None = None
     finite_step: bool = True
     replacement: bool = True
+    prior: str | None = "untrained"
 
     def __post_init__(self) -> None:
         self._check_common()
@@ -125,12 +133,6 @@ class ConstantStepSGD(TrainingNoise):
         object.__setattr__(self, "batch", integer(self.batch, "ConstantStepSGD.batch", minimum=1))
         flag = check_flag(self.finite_step, "ConstantStepSGD.finite_step")
         object.__setattr__(self, "finite_step", flag)
-        data = number(self.sigma_data, "ConstantStepSGD.sigma_data", positive=True)
-        object.__setattr__(self, "sigma_data", data)
-        try:
-            Parameterization(self.parameterization, self.sigma_data)
-        except ValueError as error:
-            raise ValueError(str(error).replace("Parameterization.name", "ConstantStepSGD.parameterization")) from None
         if self.weight is not None and not callable(self.weight):
             value = number(self.weight, "ConstantStepSGD.weight", positive=True)
             object.__setattr__(self, "weight", value)

@@ -15,13 +15,15 @@ def test_least_of_levels_is_a_bound_and_sharp(form, order):
     kappa = np.exp(rng.normal(0, 2, 40))
     errors[::5], floors[::3], floors[::10], errors[::10] = 0.0, 0.0, 0.0, 0.0
     steps[1::4] = (order * drag / kappa ** (order + 1))[1::4] * 1.001  # minima at and near the kink
-    bounds = least_of_levels(errors, floors, kappa, drag, order, examples, steps, form)
+    prior = np.exp(rng.normal(0, 3, 40)) * (np.arange(40) % 3 > 0)
+    bounds = least_of_levels(errors, prior, floors, kappa, drag, order, examples, steps, form)
     for i in range(40):
 
         def value(logs, i=i):
             n = np.exp(logs)
             factor = kappa[i] / n if form == "per_step" else max(1.0, kappa[i] / n)
-            least = 2 * np.sqrt(errors[i] * factor * examples[i]) + floors[i] * factor
+            total = max(np.sqrt(errors[i] * factor / examples[i]), prior[i], 1e-300)
+            least = errors[i] * factor / total + examples[i] * (total - prior[i]) + floors[i] * factor
             return least + drag[i] / n**order + steps[i] * n
 
         kink = float(np.log(kappa[i]))
@@ -39,15 +41,15 @@ def test_levels_without_a_bound_are_nan_and_leave_the_others_alone():
         np.array([1.0, 1.0, 0.0, 1.0]),
         np.array([1.0, 1.0, 1.0, -1.0]),
     )
-    bounds = least_of_levels(one, 0 * one, one, drag, 1, examples, steps, "max")
+    bounds = least_of_levels(one, 0 * one, 0 * one, one, drag, 1, examples, steps, "max")
     assert np.isnan(bounds).tolist() == [False, True, True, True]
     assert bounds[0] == pytest.approx(4.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("form", ["max", "per_step"])
 def test_many_intervals_at_once_are_each_of_them(form):
-    errors, floors, kappa, drag, examples, steps = np.exp(np.random.default_rng(1).normal(0, 3, (6, 5, 8)))
-    whole = least_of_levels(errors, floors, kappa, drag, 2, examples, steps, form)
+    errors, prior, floors, kappa, drag, examples, steps = np.exp(np.random.default_rng(1).normal(0, 3, (7, 5, 8)))
+    whole = least_of_levels(errors, prior, floors, kappa, drag, 2, examples, steps, form)
     for r in range(5):
-        alone = least_of_levels(errors[r], floors[r], kappa[r], drag[r], 2, examples[r], steps[r], form)
+        alone = least_of_levels(errors[r], prior[r], floors[r], kappa[r], drag[r], 2, examples[r], steps[r], form)
         np.testing.assert_allclose(whole[r], alone, rtol=1e-14)

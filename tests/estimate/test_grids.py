@@ -233,3 +233,20 @@ def test_a_start_that_is_read_only_and_too_dear_for_differences_is_descended():
     start.setflags(write=False)
     found = descend_grid(solution, held_out, [start], rules=DescentRules(gradient="autograd"), budget=600)
     assert found.held_out.mean.value < found.held_out_before.mean.value
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.0005, 0.003])
+def test_differences_are_as_wide_as_the_rounding_of_the_answers_asks_for(grain):
+    """Answers on a grid of spacing g are off by g / sqrt(12)."""
+    gain = torch.linspace(0.2, 1.0, 500, dtype=torch.float64)
+
+    def denoiser(x, sigma):
+        return gain * x if grain == 0 else torch.round(gain * x / grain) * grain
+
+    draws = Draws((500,), 4, 20.0, like=gain)
+    reference = Reference(denoiser, co.Heun(), draws, 0.05)
+    states = torch.randn(4000, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2**0.5
+    truth = grain / 12**0.5 / float((gain * states).square().mean()) ** 0.5
+    runs = GridRuns(reference, reference, Ledger(None, {}), autograd=False)
+    assert runs.nudge == (0.01 if grain == 0 else pytest.approx(8 * truth**0.5, rel=0.1))
+    assert runs.rounds == (grain > 0)

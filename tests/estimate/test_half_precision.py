@@ -8,12 +8,17 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.estimate import (
+    DescentRules,
+    Draws,
     GradientSampling,
     Lanczos,
     Measurement,
+    Reference,
     check_denoiser,
+    descend_grid,
     from_prediction,
     gradient_noise,
+    measured_error,
     network,
     spectrum,
 )
@@ -97,14 +102,23 @@ def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data)
     np.testing.assert_allclose(found[telling], strong[telling], rtol=0.06)
 
 
-@pytest.mark.skipif(not FULL, reason="two plans from many draws: a minute")
-def test_a_plan_for_a_bfloat16_network_is_that_of_the_full_one(data):
-    """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed."""
+@pytest.mark.skipif(not FULL, reason="six plans from many draws: three minutes")
+def test_plans_for_a_bfloat16_network_are_those_of_the_full_one(data):
+    """Levels within 1 % of the range of log sigma, each planned from its own measurements, of one seed.
+
+    With 16 steps the error of the grid, 4e-6, comes near what the network rounds, 3e-6 of its output: levels were
+    up to 6 % apart (of another seed, 3 %), and the error on the full network up to 3.5 times as much.
+    """
     many = {"levels": 12, "draws": 256, "fine_steps": 32, "evaluations": 20_000}
-    options = {"steps": 8, "points": 6, "levels": 80}
-    plans = [co.codesign(measured(kind, data, **many), **options) for kind in (torch.float32, torch.bfloat16)]
-    full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
-    np.testing.assert_allclose(half, full, atol=0.01 * (full.max() - full.min()))
+    models = [measured(kind, data, **many) for kind in (torch.float32, torch.bfloat16)]
+    for steps in (4, 8, 16):
+        plans = [co.codesign(model, steps=steps, points=6, levels=80) for model in models]
+        full, half = (np.log(plan.sigmas[plan.sigmas > 0]) for plan in plans)
+        apart = float(np.abs(half - full).max() / (full.max() - full.min()))
+        errors = [float(models[0].probe.errors(plan.sigmas).mean.value) for plan in plans]
+        print(f"{steps} steps: levels {apart:.2%} of the range apart, errors {errors[1] / errors[0]:.3f} of the full's")
+        assert apart < (0.01 if steps < 16 else 0.1)
+        assert errors[1] < (1.02 if steps < 16 else 5.0) * errors[0]
 
 
 @pytest.mark.parametrize("half", HALF)
@@ -112,3 +126,21 @@ def test_schedules_in_half_precision_are_read_as_their_numbers(half):
     given = torch.tensor([14.0, 2.5, 0.25, 0.0]).to(half)
     np.testing.assert_array_equal(co.read_schedule(given), [14.0, 2.5, 0.25, 0.0])
     np.testing.assert_array_equal(co.Spectrum.from_eigenvalues(given[1:3]).eigenvalues, [2.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("gradient", "steps", "budget"), [("differences", 8, 1500), *([("autograd", 10, 2500)] if FULL else [])]
+)
+def test_descents_of_half_precision_networks_end_as_low_as_those_of_the_full_one(gradient, steps, budget):
+    """Differences that drown in the network's rounding ended the first at 2.2 times, the second at 1.6 times."""
+    start, found = co.log_snr_grid(steps, 0.05, 19.0), {}
+    for kind in (torch.float32, torch.bfloat16):
+        net = from_prediction(Velocity().to(kind), "flow", co.FlowMatching())
+        draws, held_out = (Draws((6,), 24, 19.0, name=name) for name in ("descent", "held out"))
+        reference, rules = Reference(net, co.Heun(), draws, 0.05, steps=32), DescentRules(patience=5, gradient=gradient)
+        found[kind] = descend_grid(reference, held_out, [start], rules=rules, budget=budget, free_stop=False).sigmas
+    full = from_prediction(Velocity(), "flow", co.FlowMatching())
+    judge = Reference(full, co.Heun(), Draws((6,), 128, 19.0, name="judge"), 0.05, steps=64)
+    most, full_error, half_error = (float(measured_error(judge, grid).mean.value) for grid in (start, *found.values()))
+    assert full_error < 0.3 * most
+    assert half_error < 1.1 * full_error

@@ -11,7 +11,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.exports import export, read_schedule
-from codesign_opt.exports.noise_table import FlowShift, NoiseTable, flow_time, sigma_of_flow_time
+from codesign_opt.schedulers.noise_table import FlowShift, NoiseTable, flow_time, sigma_of_flow_time
 from codesign_opt.testbed import circle8
 
 GRIDS = {

@@ -1,6 +1,7 @@
 """What an export proposes for a pipeline: held against every installed pipeline, and against what real ones run."""
 
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -164,6 +165,22 @@ def test_a_held_schedule_survives_copies_and_gives_way_to_the_next_plan(exports)
         again.set_timesteps(timesteps=[5, 3])
         np.testing.assert_allclose(read_schedule(again), shorter.used, rtol=1e-5)
         np.testing.assert_allclose(read_schedule(shorter.apply(shorter.configured(held))), shorter.used, rtol=1e-5)
+
+
+def test_a_held_schedule_survives_a_pickle_and_says_that_diffusers_saves_its_settings_alone(exports, tmp_path):
+    for given, scheduler in exports.values():
+        held = given.holding(scheduler)
+        read = pickle.loads(pickle.dumps(held))
+        read.set_timesteps(3)
+        np.testing.assert_allclose(read_schedule(read), given.used, rtol=1e-5)
+        with pytest.warns(UserWarning, match="saved without the levels that it holds"):
+            held.save_pretrained(tmp_path)
+        loaded = type(scheduler).from_pretrained(tmp_path)
+        loaded.set_timesteps(50)
+        assert len(loaded.timesteps) == 50
+        again = given.holding(loaded)
+        again.set_timesteps(50)
+        np.testing.assert_allclose(read_schedule(again), given.used, rtol=1e-5)
 
 
 def test_equal_first_timesteps_skip_no_node():

@@ -103,7 +103,7 @@ def objective(p, total, n):
                 if p.response[b, l] > 0:
                     sums[b] += p.response[b, l] / n[l] ** p.order
         if p.final_error > 0:
-            value += p.final_error / float(p.final_window @ total)
+            value += p.final_error / (float(p.final_window @ total) + p.final_offset)
         return float(value + sums @ sums)
 
 
@@ -120,7 +120,7 @@ def independent_bound(p, found):
         bound.add_linear(-float(eta * budget), eta * c, eta * k)
     if p.final_error > 0:
         nu = found.window_multiplier
-        constant = 2 * np.sqrt(p.final_error * nu) - nu * float(p.final_window @ spent)
+        constant = 2 * np.sqrt(p.final_error * nu) - nu * (float(p.final_window @ spent) + p.final_offset)
         bound.add_linear(constant, -nu * p.final_window, np.zeros(p.size))
     with np.errstate(all="ignore"):
         return bound.value()

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -29,35 +30,51 @@ class Anything(types.ModuleType):
 
 def load_all(patch):
     """Every class of pipelines that can be loaded, by name; `patch` is a pytest.MonkeyPatch."""
-    import sys
-
-    import diffusers.loaders as loaders
-
-    if importlib.util.find_spec("transformers") is None:
-        patch.setitem(sys.modules, "transformers", Anything("transformers"))
+    _without_transformers(patch)
     found = {}
     for path in sorted(FOLDER.rglob("pipeline_*.py")):
         if "deprecated" not in path.parts:
-            found |= _classes(path, loaders, patch)
+            found |= _classes(path, patch)
     return found
 
 
-def _classes(path, loaders, patch):
+def load(path, name, patch):
+    """One class of a file, by the file's path in the package."""
+    _without_transformers(patch)
+    return getattr(loaded(f"diffusers.{path.replace('/', '.')}", patch), name)
+
+
+def _without_transformers(patch):
+    if "transformers" not in sys.modules and importlib.util.find_spec("transformers") is None:
+        patch.setitem(sys.modules, "transformers", Anything("transformers"))
+
+
+def _classes(path, patch):
     name = ".".join(("diffusers.pipelines", *path.relative_to(FOLDER).with_suffix("").parts))
-    for _ in range(12):
+    module = loaded(name, patch)
+    if module is None:
+        return {}
+    kinds = [k for k in vars(module).values() if inspect.isclass(k) and k.__module__ == name]
+    return {k.__name__: k for k in kinds if issubclass(k, diffusers.DiffusionPipeline) and "__call__" in dir(k)}
+
+
+def loaded(name, patch):
+    """A module of diffusers, with empty classes for what it wants of packages that are not there; None if it can't."""
+    for _ in range(30):
         try:
-            module = importlib.import_module(name)
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("transformers."):
+                return None
+            patch.setitem(sys.modules, error.name, Anything(error.name))
         except ImportError as error:
-            absent = re.search(r"cannot import name '(\w+)' from 'diffusers\.loaders'", str(error))
+            absent = re.search(r"cannot import name '(\w+)' from '(diffusers\.[\w.]+)'", str(error))
             if absent is None:
-                return {}
-            patch.setattr(loaders, absent[1], type(absent[1], (), {}), raising=False)
+                return None
+            patch.setattr(sys.modules[absent[2]], absent[1], type(absent[1], (), {}), raising=False)
         except Exception:  # looks into a package that is not there
-            return {}
-        else:
-            kinds = [k for k in vars(module).values() if inspect.isclass(k) and k.__module__ == name]
-            return {k.__name__: k for k in kinds if issubclass(k, diffusers.DiffusionPipeline) and "__call__" in dir(k)}
-    return {}
+            return None
+    return None
 
 
 class Watched:

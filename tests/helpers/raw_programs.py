@@ -30,7 +30,7 @@ class Raw:
         self.m0 = np.maximum(root / root.sum(), 1e-4 / size) * 0.6 * BUDGET / 3.0
         self.n0 = np.full(size, STEPS / size) if steps is None else steps
         if around is not None:
-            self.m0 = np.maximum(around.new.value, 1e-6 * around.new.value.max())
+            self.m0 = np.maximum(around.new.value, 1e-2 * around.new.value.max())
             self.n0 = self.n0 if steps is not None else np.maximum(around.steps.value, 1e-6 * around.steps.value.max())
         self.x = cp.Variable(size, nonneg=True)
         self.y = cp.Variable(size, nonneg=True) if steps is None else cp.Constant(np.ones(size))
@@ -40,17 +40,22 @@ class Raw:
         self.steps = cp.multiply(self.n0, self.y)
 
     def score(self, table):
-        """sum_l (A_l / m_l + F_l) max(1, kappa_l / n_l) + A_r / m_r + F_r."""
-        share = cp.multiply(1 / (self.m0 + self.spent), self.examples)
-        weight = table.example_error / (self.m0 + self.spent)
+        """sum_l (A_l / (m_l + p_l) + F_l) max(1, kappa_l / n_l) + A_r / (m_r + p_r) + F_r, p = A / E untrained."""
+        width, length = table.log_width, table.coupling.log_width
+        prior, final = (0.0 if table.untrained is None else width * table.score / (length * table.untrained)), 0.0
+        if table.final_untrained is not None and table.final_score > 0:
+            final = table.final_score / table.final_untrained
+        known = self.m0 + self.spent + prior
+        share = cp.multiply(1 / known, self.examples + prior)
+        weight = table.example_error / known
         kappa = table.kappa / self.n0
         product = cp.exp(-cp.log(share) - cp.log(self.y))
         reducible = cp.maximum(cp.inv_pos(share), cp.multiply(kappa, product))
         floor = cp.maximum(1.0, cp.multiply(kappa, cp.inv_pos(self.y)))
         found = cp.sum(cp.multiply(weight, reducible)) + table.floor_error @ floor + table.final_floor
         if table.final_score > 0:
-            near = float(table.final_window @ (self.m0 + self.spent))
-            found = found + table.final_score / near * cp.inv_pos(table.final_window @ self.examples / near)
+            near = float(table.final_window @ (self.m0 + self.spent)) + final
+            found = found + table.final_score / near * cp.inv_pos((table.final_window @ self.examples + final) / near)
         return found
 
     def discretization(self, table):

@@ -104,9 +104,10 @@ class Invoice(co.Term):
 def test_a_cost_model_of_ones_own_is_met_and_a_discount_is_refused_by_name():
     steps = np.full(len(TABLE.levels), 5.0)
     plan = co.Problem(co.ScoreError(TABLE), [Invoice(1e-3, 1.5) <= 1e4], steps=steps).solve()
-    # stationarity, with one multiplier for all levels: A / m^2 = y 1.5 price (m / delta)^(1/2)
-    width, gain = TABLE.log_width, TABLE.example_error * np.maximum(1, TABLE.kappa / steps) / plan.examples**2
-    gain = gain + TABLE.final_score / (TABLE.final_window @ plan.examples) ** 2 * TABLE.final_window
+    # stationarity, with one multiplier for all levels: A / (m + m0)^2 = y 1.5 price (m / delta)^(1/2)
+    width, served = TABLE.log_width, plan.examples + TABLE.prior_examples
+    gain = TABLE.example_error * np.maximum(1, TABLE.kappa / steps) / served**2
+    gain = gain + TABLE.final_score / (TABLE.final_window @ plan.examples + TABLE.final_prior) ** 2 * TABLE.final_window
     ratio = gain / (1.5e-3 * np.sqrt(plan.examples / width))
     np.testing.assert_allclose(ratio, -plan.shadow_prices["Invoice"], rtol=1e-3)
     with pytest.raises(co.ConvexityError, match="Invoice"):

@@ -11,7 +11,7 @@ import pytest
 import codesign_opt as co
 
 FULL = bool(os.environ.get("CODESIGN_OPT_FULL"))
-MODEL = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
+MODEL = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), training=co.AveragedSGD(prior=None))
 PRICES = co.Prices(3.0, 1.0, 1_000)
 FINE = replace(MODEL.coefficients(0.01, 40), final_score=0.0)
 QUICK = replace(

@@ -31,7 +31,10 @@ class Widening(co.Model):
 @pytest.mark.usefixtures("undescended")
 def test_a_model_of_ones_own_is_planned_audited_swept_and_compared():
     parts = co.Spectrum.power_law(8, 1.5), co.EDM(0.01, 20.0), co.Euler()
-    known, mine = co.GaussianModel(*parts, terminal="rescale", start="marginal"), Widening(*parts)
+    known, mine = (
+        co.GaussianModel(*parts, co.AveragedSGD(prior=None), terminal="rescale", start="marginal"),
+        Widening(*parts),
+    )
     few = {"prices": co.Prices(3, 1, 100), "levels": 30, "points": 4}
     plans = [co.codesign(model, budget=1e5, **few) for model in (known, mine, replace(mine, growth=3.0))]
     errors = [min(stop["error"] for stop in plan.curve) for plan in plans]  # of the programs, before whole steps

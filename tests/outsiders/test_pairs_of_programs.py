@@ -183,8 +183,9 @@ def test_coherent_errors_under_caps_and_a_budget_are_the_same_quadratic_form_by_
 
 def test_prices_that_are_functions_of_sigma_beside_caps_are_paid_level_by_level():
     table = co.GaussianModel(
-        co.Spectrum.power_law(8, exponent=1.5), process=co.EDM(0.01, 20.0), sampler=co.Euler(), terminal="rescale"
-    ).coefficients(0.01, 12)
+        co.Spectrum.power_law(8, exponent=1.5), process=co.EDM(0.01, 20.0), sampler=co.Euler(), terminal="rescale",
+        training=co.AveragedSGD(prior=None),
+    ).coefficients(0.01, 12)  # fmt: skip
     prices = co.Prices(example=lambda s: 2 + s / (1 + s), evaluation=lambda s: 1.0 + 0.5 / (1 + s), images=1_000)
     example = table.levels.average(prices.example)
     step = 1_000 * table.levels.average(prices.evaluation)

@@ -68,6 +68,45 @@ def test_where_the_run_trains_too_little_the_excess_is_positive(little_low_noise
     assert report.gap["training density"] > 0.5 * report.current["total"]
 
 
+def test_levels_without_examples_are_named_and_cost_what_the_untrained_denoiser_does(model, little_low_noise):
+    grid, run, report = little_low_noise
+    few = report.within < 1
+    assert few.any()
+    told = " ".join(str(report).split())
+    assert f"{report.levels.edges[few.argmin()]:.3g}" in told
+    assert "the error there is that of an untrained denoiser" in told
+    assert np.isfinite(report.current["total"])
+    # all of the excess is there, where nothing more than the mean is known
+    errors = model.settled(grid, report.levels)
+    none = predict(model, grid, np.zeros(len(report.levels)), table=errors)
+    assert report.current["score"] <= none["score"]
+    assert none["score"] == pytest.approx(float((errors.log_width * 2.7 * errors.untrained).sum()), rel=1e-9)
+    old = co.audit(replace(model, training=co.AveragedSGD(prior=None)), PRICES, sigmas=grid, run=run, **FAST)
+    assert old.ratio > 1e3 * report.ratio
+
+
+def test_a_bound_above_the_best_error_says_why(little_low_noise):
+    _, _, report = little_low_noise
+    assert report.optimum.certificate.lower_bound > report.optimum.handed_out["total"]
+    assert "this bound is of the program, whose discretisation error is to leading order" in " ".join(
+        str(report).split()
+    )
+
+
+@pytest.mark.parametrize("kind", ["one step", "steps in proportion"] if FULL else ["one step"])
+def test_grids_that_start_in_pure_noise_are_audited_alike_however_high_they_start(model, kind):
+    run, ratios, errors = co.TrainingRun(co.LogNormal(-1.2, 1.2), 400, 256), [], []
+    euler = model.with_sampler(co.Euler())
+    for start in (1e3, 1e6) if not FULL else (1e2, 1e3, 1e4, 1e5, 1e6):
+        head = [start] if kind == "one step" else np.geomspace(start, 80.0, 2 + int(np.log(start / 80.0)))[:-1]
+        report = co.audit(euler, PRICES, sigmas=np.r_[head, co.edm_grid(12, 0.01, 80.0)], run=run, **FAST)
+        ratios.append(report.ratio)
+        errors.append(report.current["total"])
+    np.testing.assert_allclose(errors, errors[0], rtol=1e-2)
+    if kind == "one step":  # more steps would buy the best more
+        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-2)
+
+
 def test_a_grid_of_the_other_terminal_map_is_refused(model):
     run = co.TrainingRun(co.LogNormal(), 1000, 64)
     with pytest.raises(ValueError, match="terminal"):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.optimize import minimize
 
 import codesign_opt as co
 from codesign_opt.basics.wording import quantity
-from codesign_opt.models.grid_descent import Descent, NodeErrors, descend_nodes
+from codesign_opt.models.grid_descent import Descent, Descents, NodeErrors, descend_nodes
 from codesign_opt.planning.examples_cost import BestExamples, ExamplesCost
 from codesign_opt.planning.question import Study
 from codesign_opt.planning.settling import settle
@@ -119,11 +120,11 @@ def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_dif
         grid = co.edm_grid(steps, 0.01, 80.0, terminal=terminal)
         settled = settle(study, grid, even=True)
         best = BestExamples(study, settled.examples.costs["training"])
-        total, slope = best(grid)
+        (total,), (slope,) = best.with_slopes(grid[None], np.arange(1))
         # no level straddles two steps: the program's examples are a little better, near the last evaluation alone
         assert 1 - 1e-9 < total / (settled.total - settled.handed_out["bias"]) < 1.001
         nodes = np.eye(grid.size)[1 : np.count_nonzero(grid)]
-        found = [(best.value(grid * np.exp(1e-5 * e)) - best.value(grid * np.exp(-1e-5 * e))) / 2e-5 for e in nodes]
+        found = (best.value(grid * np.exp(1e-5 * nodes)) - best.value(grid * np.exp(-1e-5 * nodes))) / 2e-5
         np.testing.assert_allclose(slope[1:], found, atol=2e-4 * np.abs(found).max())
 
 
@@ -167,7 +168,10 @@ def test_gradient_by_the_nodes_is_that_of_a_complex_step_of_the_law(sampler, tai
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
-@pytest.mark.parametrize("training", [co.AveragedSGD(), co.ConstantStepSGD(1e-5, 16, parameterization="x0")])
+@pytest.mark.parametrize("training", [
+    co.AveragedSGD(prior=None), co.AveragedSGD(prior="untrained", parameterization="edm", sigma_data=0.3),
+    co.ConstantStepSGD(1e-5, 16, parameterization="x0"),
+])  # fmt: skip
 def test_gradient_of_the_score_error_is_that_of_finite_differences(sampler, training):
     spectrum = co.Spectrum.power_law(16, exponent=1.5)
     for terminal in ("denoise", "rescale"):
@@ -175,7 +179,7 @@ def test_gradient_of_the_score_error_is_that_of_finite_differences(sampler, trai
         grid = co.edm_grid(9, 0.01, 80.0, terminal=terminal)
         size = int(np.count_nonzero(grid))
         rng = np.random.default_rng(1)
-        weights = NodeErrors(rng.uniform(0.5, 2.0, size), rng.uniform(0.5, 2.0, size))
+        weights = NodeErrors(*rng.uniform(0.5, 2.0, (3, size)))
 
         def moved(k, shift, grid=grid):
             result = grid.copy()
@@ -184,18 +188,20 @@ def test_gradient_of_the_score_error_is_that_of_finite_differences(sampler, trai
 
         def value(grid, model=model, weights=weights):
             errors = model.node_errors(grid)
-            return float(weights.reducible @ errors.reducible + weights.floor @ errors.floor)
+            known = zip(weights, errors, strict=True)
+            return sum(float(weight @ error) for weight, error in known if error is not None)
 
-        slope = model.node_errors_gradient(grid, weights)
+        slope = model.node_errors_slope(grid, weights)
         found = [(value(moved(k, 1e-5)) - value(moved(k, -1e-5))) / 2e-5 for k in range(1, size)]
         np.testing.assert_allclose(slope[1:], found, atol=1e-6 * np.abs(found).max())
         study = Study(model, co.Prices(3.0, 1.0, 1000), 1e6, None, None, (), (), 100, 1e-6)
         settled = settle(study, grid, even=True)
         worth = settled.reducible / settled.examples.costs["training"]
-        held = ExamplesCost(study, settled.examples, 1.0, worth).held(grid)
-        total, slope = held(grid)
+        held = ExamplesCost(study, settled.examples, 1.0, worth).held(grid[None])
+        (total,), (slope,) = held.with_slopes(grid[None], np.arange(1))
         assert total == pytest.approx(settled.total - settled.handed_out["bias"], rel=3e-3)
-        found = [(held.value(moved(k, 1e-5)) - held.value(moved(k, -1e-5))) / 2e-5 for k in range(1, size)]
+        above, below = (np.array([moved(k, shift) for k in range(1, size)]) for shift in (1e-5, -1e-5))
+        found = (held.value(above) - held.value(below)) / 2e-5
         np.testing.assert_allclose(slope[1:], found, atol=1e-4 * np.abs(found).max())
 
 
@@ -244,12 +250,33 @@ def test_nodes_are_within_two_percent_of_free_descents_from_random_starts(cell):
 def test_descended_nodes_are_never_worse_and_move_the_end_within_its_range():
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun())
     grid = co.edm_grid(8, 0.01, 80.0)
-    held = descend_nodes(grid, Descent(model.exact_residuals))
-    assert held.sigmas[-2] == 0.01
-    free = descend_nodes(grid, Descent(model.exact_residuals, stops=(np.log(0.005), np.log(0.03))))
-    assert 0.005 * (1 - 1e-12) <= free.sigmas[-2] <= 0.03 * (1 + 1e-12)
-    assert float(model.wasserstein2(free.sigmas)) <= held.error <= float(model.wasserstein2(grid))
-    assert held.error == pytest.approx(float(model.wasserstein2(held.sigmas)), rel=1e-9)
+    held, error = descend_nodes(grid, Descent(model.exact_values, model.exact_residuals))
+    assert held[-2] == 0.01
+    free, _ = descend_nodes(
+        grid, Descent(model.exact_values, model.exact_residuals, stops=(np.log(0.005), np.log(0.03)))
+    )
+    assert 0.005 * (1 - 1e-12) <= free[-2] <= 0.03 * (1 + 1e-12)
+    assert float(model.wasserstein2(free)) <= error <= float(model.wasserstein2(grid))
+    assert error == pytest.approx(float(model.wasserstein2(held)), rel=1e-9)
+
+
+def test_descents_made_together_are_those_made_alone():
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.DPMpp2M())
+    study = Study(model, co.Prices(3.0, 1.0, 1000), 1e6, None, None, (), (), 100, 1e-6)
+    starts = np.array([family(8, 0.01, 80.0) for family in (co.edm_grid, co.log_snr_grid)])
+    how = Descent(
+        partial(model.exact_values, sensitive=True),
+        model.exact_residuals,
+        BestExamples(study, 1e5),
+        (np.log(0.005), np.log(0.03)),
+    )
+    together = Descents(starts, how)
+    together.go(6, np.array([0]))
+    together.go(12)
+    for k, start in enumerate(starts):
+        alone, error = descend_nodes(start, replace(how, moves=12))
+        np.testing.assert_allclose(together.sigmas[k], alone, rtol=1e-6)
+        assert together.errors[k] == pytest.approx(error, rel=1e-9)
 
 
 def test_grids_that_the_question_does_not_admit_are_not_handed_out():

@@ -93,15 +93,18 @@ def test_prediction_of_a_grid_is_that_of_scalar_loops_and_finite_differences(kin
     grid, nodes = plan.sigmas, plan.sigmas[plan.sigmas > 0]
     truth = wasserstein2(kind, grid, spectrum.eigenvalues, spectrum.counts, spectrum.mean_power)
     assert plan.handed_out["bias"] == pytest.approx(truth, rel=1e-10)
-    # the score: max(1, length/step) kappa_k A / (rho length) at a constant density
+    # the score: max(1, length/step) / (rho length / (kappa_k A) + 1 / (kappa_k D)) at a constant density, D the squared
+    # slope that a denoiser of output 0 lacks
     density = 1e5
     table = m.settled(grid, 60)
     parts = predict(m, grid, density * table.log_width, 60)
     log_steps = -np.diff(np.log(nodes))
-    total = np.zeros(nodes.size)
+    total, start = np.zeros(nodes.size), np.zeros(nodes.size)
     for lam, n in zip(spectrum.eigenvalues, spectrum.counts, strict=True):
         kappa = responses(kind, list(grid), float(lam))[: nodes.size] ** 2
         total += n * kappa * lam * nodes**2 / (lam + nodes**2) ** 2 / (density * 1.5)
+        start += n * kappa * (lam / (lam + nodes**2)) ** 2
+    total = 1 / (1 / total + 1 / start)
     score = float(np.sum(np.maximum(1.0, 1.5 / log_steps) * total[:-1]))
     assert parts["score"] == pytest.approx(score, rel=1e-5)
     assert parts["last evaluation"] == pytest.approx(total[-1], rel=1e-5)

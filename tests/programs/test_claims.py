@@ -19,8 +19,9 @@ FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 SLOW = {"shares", "share_floor_and_cap", "user_sums", "monotone_floor_and_cap"}
 LIKE_ANOTHER = {"floor_and_budget", "steps_and_step_size", "ball_and_cap"}  # rows of the same kinds
 TABLE = co.GaussianModel(
-    co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
-).coefficients(levels=60)
+    co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun(),
+    training=co.AveragedSGD(prior=None),  # every level needs examples
+).coefficients(levels=60)  # fmt: skip
 S, D = co.ScoreError(TABLE), co.Discretization(TABLE)
 PRICES = co.Prices(3.0, 1.0, 10_000)
 BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
@@ -87,7 +88,9 @@ def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_i
 
 def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
     """Zero is admitted by them all, and the error is infinite there."""
-    coarse = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun()).coefficients(levels=16)
+    coarse = co.GaussianModel(
+        co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
+    ).coefficients(levels=16)
     cases = (
         ([co.Share(0.3, 0.001, 0.02), co.Share(0.3, 0.02, 1), co.Share(0.3, 1, 100)], "Share"),
         ([co.Share(0.0, 0.01, 0.1)], "Share"),

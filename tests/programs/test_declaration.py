@@ -46,9 +46,11 @@ def test_a_bounded_term_on_another_samplers_table_is_refused_too():
 
 def test_several_classes_on_one_sampler_are_one_program():
     """Tables that differ in their errors alone: the sum is that of one table with the summed error."""
-    other = replace(HEUN, score=2 * HEUN.score, truncation=0.5, final_score=2 * HEUN.final_score)
+    names = ("score", "final_score", "untrained", "final_untrained")
+    twice, thrice = ({name: times * getattr(HEUN, name) for name in names} for times in (2, 3))
+    other = replace(HEUN, truncation=0.5, **twice)
     both = co.Problem(co.ScoreError(HEUN) + co.ScoreError(other) + co.Discretization(HEUN), BUDGET).solve()
-    once = replace(HEUN, score=3 * HEUN.score, final_score=3 * HEUN.final_score)
+    once = replace(HEUN, **thrice)
     summed = co.Problem(co.ScoreError(once) + co.Discretization(HEUN), BUDGET).solve()
     assert both.error == pytest.approx(summed.error + HEUN.final_floor, rel=1e-6)
 

@@ -66,26 +66,29 @@ def test_the_method_is_proved_and_nothing_declared_is_below_it(seed):
             declared = problem.solve(method="declared")
             assert found.error <= declared.error * (1 + 1e-7)
             assert found.certificate.lower_bound <= declared.error * (1 + 1e-12)
-            for name in ("Compute", "Steps"):
-                if name in declared.shadow_prices:
-                    price = declared.shadow_prices[name]
-                    assert found.shadow_prices[name] == pytest.approx(price, rel=1e-3, abs=1e-6 * abs(found.error))
+            limits = {c.name: c.limit if hasattr(c, "limit") else c.value for c in problem.constraints}
+            for name, price in declared.shadow_prices.items():
+                resolved = 1e-3 * found.error / limits[name]  # a conic solver's own are no better than that
+                assert found.shadow_prices[name] == pytest.approx(price, rel=1e-2, abs=resolved)
 
 
-@pytest.mark.parametrize("seed", [1, 4, 11, 23])
-def test_prices_of_level_bounds_are_finite_differences(seed):
+@pytest.mark.parametrize("method", ["auto", "declared"])
+@pytest.mark.parametrize("seed", [*range(60)] if FULL else [1, 4, 11, 23])
+def test_prices_of_level_bounds_are_finite_differences(seed, method):
     """Also of a floor of the steps under a signed Gram matrix, which bounds what longer steps could cancel."""
     objective, constraints, spent = random_problem(seed)
     plan = bounded(objective, constraints, spent, co.Problem(objective, constraints, spent=spent).solve())
-    found = plan.solve()
+    found, error = plan.solve(method=method), plan.solve().error
     for bound in plan.constraints[len(constraints) :]:
         others = [c for c in plan.constraints if c is not bound]
-        error = [
+        lower, higher = (
             co.Problem(objective, [*others, replace(bound, value=bound.value * factor)], spent=spent).solve().error
-            for factor in (1 + 1e-4, 1 - 1e-4)
-        ]
-        slope = (error[0] - error[1]) / (2e-4 * bound.value)
-        assert found.shadow_prices[bound.name] == pytest.approx(slope, rel=1e-3, abs=1e-6 * error[0] / bound.value)
+            for factor in (1 - 1e-4, 1 + 1e-4)
+        )
+        slopes = ((error - lower) / (1e-4 * bound.value), (higher - error) / (1e-4 * bound.value))
+        # the optimum is convex in a limit: its price lies between the slopes to both sides
+        resolved = (1e-5 if method == "auto" else 1e-3) * error / bound.value + 1e-3 * max(np.abs(slopes))
+        assert slopes[0] - resolved <= found.shadow_prices[bound.name] <= slopes[1] + resolved
 
 
 @pytest.mark.parametrize("coupling", [co.Transfer(0.6), co.Local(2.0)])

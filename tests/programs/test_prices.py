@@ -30,6 +30,9 @@ TOTAL = float(M.sum())
 SCORE = FREE.breakdown["score"] + FREE.breakdown["last evaluation"]
 
 
+BENT = ("trust cap", "stability cap")  # a level begins to train between 1 and 1.002 times the limit
+
+
 def user(row):
     return lambda x: [*BUDGET, co.named("user", lambda d: row(d, x))]
 
@@ -93,7 +96,7 @@ def priced(plan):
 @pytest.mark.parametrize("case", CASES if FULL else [case for case in CASES if case not in LIKE_ANOTHER])
 def test_prices_are_finite_differences_of_what_was_written(case):
     rows, x = CASES[case]
-    step = 2e-3 * abs(x)
+    step = (5e-4 if case in BENT else 2e-3) * abs(x)
     plan, up, down = (solved(rows(value)) for value in (x, x + step, x - step))
     slope = (up.error - down.error) / (2 * step)
     assert abs(slope * x) > 1e-5 * plan.error, "the constraint does not bind: nothing is tested"

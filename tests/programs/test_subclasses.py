@@ -114,7 +114,7 @@ def test_a_helper_replaced_behind_the_expression_counts_as_another_expression():
         def _reducible(self, *given):
             return 3.0 * super()._reducible(*given)
 
-    tripled = replace(TABLE, score=3 * TABLE.score)
+    tripled = replace(TABLE, score=3 * TABLE.score, untrained=3 * TABLE.untrained)
     plan = co.Problem(Longer(TABLE), BUDGET, steps=np.full(SIZE, 9.0 / SIZE)).solve(tolerance=1e-2)
     truth = co.Problem(co.ScoreError(tripled), BUDGET, steps=np.full(SIZE, 9.0 / SIZE)).solve()
     assert plan.error == pytest.approx(truth.error, rel=1e-2)
@@ -180,7 +180,7 @@ def test_an_own_m_of_a_coupling_is_solved_as_stated():
     assert Doubled(2.7).known_form is None
     doubled = replace(TABLE, coupling=Doubled(2.7))
     plan = co.Problem(co.ScoreError(doubled) + co.Discretization(doubled), BUDGET).solve()
-    errors = replace(TABLE, score=2 * TABLE.score, floor=2 * TABLE.floor)
+    errors = replace(TABLE, score=2 * TABLE.score, floor=2 * TABLE.floor, untrained=2 * TABLE.untrained)
     truth = co.Problem(co.ScoreError(errors) + co.Discretization(TABLE), BUDGET).solve()
     assert plan.error == pytest.approx(truth.error, rel=1e-6)
 

@@ -259,7 +259,7 @@ def test_audit_text_lists_causes_gap_and_proof(plan: co.Plan, full: co.Plan) -> 
     gap = {"training density": 1e-4, "grid": 1e-3, "stopping point and split": 4e-4}
     audit = SimpleNamespace(
         levels=plan.levels, sigmas=plan.sigmas, examples=plan.examples, current=current, optimum=full,
-        ratio=2.5, gap=gap, excess_by_level=plan.tables["score"], budget=1e6,
+        ratio=2.5, gap=gap, excess_by_level=plan.tables["score"], budget=1e6, within=plan.examples,
     )  # fmt: skip
     text = audit_text(audit)
     assert text.startswith("Audit: today's schedule makes 2.5 times the error")

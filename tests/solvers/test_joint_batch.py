@@ -71,6 +71,7 @@ def one(program_batch: JointBatch, r: int) -> JointProgram:
         b.errors[r, on], b.floors[r, on], b.kappa[r, on], b.response[r][:, on], b.order,
         b.examples_prices[r][:, on], b.steps_prices[r][:, on], b.budgets[r], spent=b.spent[r, on],
         final_error=float(b.final_error[r]), final_window=b.final_window[r, on], form=b.form,
+        final_offset=0.0 if b.final_offset is None else float(b.final_offset[r]),
     )  # fmt: skip
 
 

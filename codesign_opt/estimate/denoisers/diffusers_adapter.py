@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...exports.scheduler_reading import class_names, told_alike, told_beyond
+from ...schedulers.scheduler_reading import class_names, told_alike, told_beyond
 from ..draws.precision import full, network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
 from .model_families import REFUSED, ModelFamily, family_of, own_family

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...exports.scheduler_reading import class_names, setting
+from ...schedulers.scheduler_reading import class_names, setting
 from .reading import Levels
 
 __all__ = ["REFUSED_SCHEDULERS", "SCHEDULERS", "SchedulerClock", "scheduler_clock"]
@@ -245,8 +245,10 @@ def _wuerstchen(scheduler: Any) -> SchedulerClock:
         share = (start / (1 + sigma.to(torch.float64) ** 2)).clamp(0, 1)
         t = ((1 + shift) * torch.acos(share.sqrt()) * 2 / math.pi - shift).clamp(min=0)
         if scaler > 1:
-            return 1 - (1 - t) ** (1 / scaler)
-        return t ** (1 / scaler) if scaler < 1 else t
+            t = 1 - (1 - t) ** (1 / scaler)
+        elif scaler < 1:
+            t = t ** (1 / scaler)
+        return torch.where(share <= (1 + 1e-9) * start * 1e-4, 1.0, t)  # its first time, at the level that it clamps to
 
     def level(kept: float) -> float:
         return math.sqrt((1 - kept) / kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...ingredients.grids import check_grid
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked
 from ..draws.statistics import squares
-from ..draws.streams import my_share, sum_over_processes
+from ..draws.streams import agreed, my_share, normal, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.run import BrownianPath, run, trajectory
 from .grid_error import batches_of_run, residual
@@ -25,6 +25,8 @@ __all__ = ["GridRuns", "differentiable"]
 
 _AUTOGRAD = 4  # runs in one backward pass: forward, forward again call by call, and backward for two
 _NUDGE = 0.01  # of the shorter neighbouring step, for forward differences
+_SHAKE = 2.0**-9  # of the states, to find what a network rounds: more than a number of half precision resolves
+_ROUNDED = 5e-5  # relative rounding of a network that differences must be kept from
 
 
 class _Again(torch.autograd.Function):
@@ -56,6 +58,21 @@ class GridRuns:
     batches: int = 0
     number: int = 0
 
+    @cached_property
+    def nudge(self) -> float:
+        """Share of a step that differences go by: wider where the network rounds, as in half precision.
+
+        A difference over h errs by the rounding over h, and, to both sides, by a power of h.
+        """
+        found = self.ledger.item("rounding", lambda: {"share": np.array([_rounding(self.reference)])})
+        share = float(agreed(found["share"])[0])
+        return _NUDGE if share < _ROUNDED else min(0.5, 8 * share**0.5)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether differences go to both sides, and by more than a little."""
+        return self.nudge > _NUDGE
+
     def cost(self, grid: Array) -> int:
         """Calls of one run on the descended draws; as many per chunk on the others."""
         one = batches_of_run(self.reference.sampler, grid.size - 1, check_grid(grid).terminal)
@@ -71,7 +88,8 @@ class GridRuns:
         sampler, terminal = self.reference.sampler, check_grid(grid).terminal
         tails = sum(batches_of_run(sampler, steps, terminal) for steps in range(1, grid.size))
         memory = int((grid > 0).sum()) if sampler.memory else 0
-        return self.reference.draws.chunks * (tails + memory) + self.cost(grid)
+        sides = 2 if self.rounds else 1
+        return self.reference.draws.chunks * (sides * tails + memory) + self.cost(grid)
 
     def slope_cost(self, grid: Array) -> int:
         return _AUTOGRAD * self.cost(grid) if self.autograd else self.differences_cost(grid)
@@ -106,7 +124,7 @@ class GridRuns:
         return self._sum("slope", int((grid > 0).sum()) - 1, self._items("slope", self.reference, compute))
 
     def differences(self, grid: Array, weights: Array) -> tuple[Array, Array]:
-        """The same derivative by forward differences, and the Gauss-Newton matrix (nodes, nodes)."""
+        """The same derivative by differences, and the Gauss-Newton matrix (nodes, nodes)."""
         self.batches += self.differences_cost(grid)
 
         def compute(chunk: int) -> dict[str, Any]:
@@ -163,16 +181,28 @@ class GridRuns:
             outputs = [(float(s), solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
         columns = []
         for k in range(1, positive.size):
-            nudge = _NUDGE * float(gaps[k - 1 : k + 1].min())
-            moved = grid[k - 1 :].copy()
-            moved[1] *= np.exp(nudge)
-            end = run(*act, moved, states[k - 1], noise, before=outputs[: k - 1])
-            columns.append((end - states[-1]).flatten(1).double() / nudge)
+            nudge, ends = self.nudge * float(gaps[k - 1 : k + 1].min()), [states[-1]]
+            for side in (-1, 1) if self.rounds else (1,):
+                moved = grid[k - 1 :].copy()
+                moved[1] *= np.exp(side * nudge)
+                ends.append(run(*act, moved, states[k - 1], noise, before=outputs[: k - 1]))
+            columns.append((ends[-1] - ends[-2]).flatten(1).double() / ((len(ends) - 1) * nudge))
         slopes = torch.stack(columns)
         own = torch.as_tensor(weights[solution.draws.rows(chunk)]).to(slopes.device)
         rest = (states[-1] - self.fine(solution, chunk)).flatten(1).double()
         both = torch.cat([slopes, rest[None]])
         return 2 * torch.einsum("knp,n,lnp->kl", slopes, own, both).cpu().numpy()
+
+
+@torch.no_grad()
+def _rounding(reference: Reference) -> float:
+    """Relative rounding of the network's answers: second differences over tiny moves, small for smooth functions."""
+    draws = reference.draws
+    sigma = float((reference.stopping_sigma * draws.sigma_max) ** 0.5)
+    x = normal(draws.seed, "rounding", shape=(4, *draws.shape), like=draws.like) * (1 + sigma**2) ** 0.5
+    low, middle, high = (reference.denoiser((1 + k * _SHAKE) * x, sigma).double() for k in (-1, 0, 1))
+    size = float(middle.square().mean())
+    return (float((low - 2 * middle + high).square().mean()) / (6 * size)) ** 0.5 if size > 0 else 0.0
 
 
 def differentiable(denoiser: Denoiser, draws: Draws) -> bool:

@@ -16,13 +16,14 @@ from .smooth import EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
 __all__ = ["FormSolution", "solve_forms"]
 
 _MOST = 40  # iterations: programs take 7 to 20
-_ENOUGH, _RESIDUAL = 1e-10, 1e-7  # of the objective: complementarity; residuals, whose square the proof loses
+_ENOUGH, _RESIDUAL = 1e-12, 1e-7  # of the objective: complementarity; stationarity, whose square the proof loses
+_MISSED = 1e-10  # of a constraint
 _USEFUL = 1e-5  # worse than that no proof is worth trying
 _STALLED = 4  # iterations without a better point, after which a useful one is taken
 _STEP = 0.995  # of the way to the boundary
 _ROOM = 0.02  # of the budgets left free at the start
 _DAMPED = 6  # halvings of a step that leaves larger residuals
-_SNAPPED = 1e-8  # of a bound: nearer than that, with a price, a quantity lies on it
+_SNAPPED = 1e-6  # of a bound: nearer than that, with a price, a quantity lies on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +140,14 @@ class _Method:
         return self._solution(best, iterations) if least <= _USEFUL else None
 
     def _residuals(self, state: _State) -> tuple[float, float]:
-        """The largest relative residual, and the complementarity as a share of the objective."""
+        """The largest residual, of feasibility in its own unit, and the complementarity as a share of the objective."""
         dual, primal, left = self._equations(state)
         sizes = self.bounds.sizes(state.z)
-        parts = (
-            np.abs(dual * state.z).max(),
-            np.abs(np.where(self.mask, primal / sizes, 0.0)).max(),
-            np.abs(left).max(),
-        )
+        missed = max(np.abs(np.where(self.mask, primal / sizes, 0.0)).max(), np.abs(left).max())
+        # a point that is not feasible is below the optimum by what it misses: that must be as small as the gap
+        worst = max(np.abs(dual * state.z).max(), missed * (_RESIDUAL / _MISSED))
         gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
-        return float(max(parts)), gap
+        return float(worst), gap
 
     def _equations(self, state: _State) -> tuple[Array, Array, Array]:
         """Residuals of stationarity (4, L), of the level constraints (8, L) and of the budgets (J,)."""
@@ -262,12 +261,10 @@ class _Method:
             snapped[3], self.bounds.low_examples, np.where(snapped[4], self.bounds.high_examples, z[EXAMPLES])
         )
         steps = np.where(snapped[5], self.bounds.low_steps, np.where(snapped[6], self.bounds.high_steps, z[STEPS]))
-        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
-        examples = np.where(snapped[4], bounds.high_examples, np.where(snapped[3], bounds.low_examples, z[EXAMPLES]))
-        steps = np.where(snapped[6], bounds.high_steps, np.where(snapped[5], bounds.low_steps, z[STEPS]))
-        share = self._affordable(examples, steps, ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6])
-        examples = np.where(snapped[3] | snapped[4], examples, self.spent + share * (examples - self.spent))
-        steps = np.where(snapped[5] | snapped[6], steps, share * steps)
+        free_examples, free_steps = ~snapped[3] & ~snapped[4], ~snapped[5] & ~snapped[6]
+        shares = self._affordable(examples, steps, free_examples, free_steps)
+        examples = np.where(free_examples, self.spent + shares[0] * (examples - self.spent), examples)
+        steps = np.where(free_steps, shares[1] * steps, steps)
         prices = state.budget_multiplier / self.joint.budgets / self.objective.scale
         pulls = self._pulls(state, examples, steps)
         costs = prices @ self.joint.examples_prices, prices @ self.joint.steps_prices
@@ -282,15 +279,20 @@ class _Method:
         by_steps = gradient[STEPS] - state.multiplier[0] - q * z[STEPS] ** (-q - 1) * gradient[INVERSE]
         return gradient[EXAMPLES] / self.objective.scale, by_steps / self.objective.scale
 
-    def _affordable(self, examples: Array, steps: Array, free_examples: Mask, free_steps: Mask) -> float:
-        """Share of what lies on no bound that the budgets leave, after the rest was put on its bounds."""
-        joint, share = self.joint, 1.0
+    def _affordable(self, examples: Array, steps: Array, free_examples: Mask, free_steps: Mask) -> tuple[float, float]:
+        """Shares of examples and steps on no bound that the budgets leave, after the rest was put on its bounds.
+
+        The quantity that a budget pays more for gives way: the other would lose as much of another budget for nothing.
+        """
+        joint, shares = self.joint, [1.0, 1.0]
         for row, price, room in zip(joint.examples_prices, joint.steps_prices, joint.budgets, strict=True):
             bought, paid = row * (examples - self.spent), price * steps
-            free = float(bought @ free_examples + paid @ free_steps)
-            if free > 0:
-                share = min(share, (float(room) - float(bought.sum() + paid.sum()) + free) / free)
-        return share
+            free = float(bought @ free_examples), float(paid @ free_steps)
+            most = int(free[1] > free[0])
+            if free[most] > 0:
+                excess = float(bought.sum() + paid.sum()) - float(room)
+                shares[most] = min(shares[most], 1.0 - excess / free[most])
+        return shares[0], shares[1]
 
 
 def _to_boundary(values: Array, change: Array, share: float) -> float:

@@ -17,8 +17,8 @@ __all__ = ["FormProgram"]
 class FormProgram:
     """The joint program with forms: score + sum_jk S_jk (T_j T_k)^(-1/2) + sum_jk H_jk (n_j n_k)^(-q) + |R u|^2.
 
-    score = sum_l (A/T + F) M(kappa/n) + A_r/(window . T), u >= n^(-q), T = spent + new examples, under the linear
-    budgets and the level bounds of `joint` (docs/theory.md sections 3.3, 6.3 and 7.4).
+    score = sum_l (A/(m0 + T) + F) M(kappa/n) + A_r/(m0_r + window . T), u >= n^(-q), T = spent + new examples, under
+    the linear budgets and the level bounds of `joint` (docs/theory.md sections 3.3, 6.3 and 7.4).
 
     Args:
         joint: the score error, budgets and bounds; its own `response` is not read.
@@ -26,6 +26,7 @@ class FormProgram:
         steps_form: (L, L) H >= 0 entrywise, symmetric; None: none.
         signed_rows: (B, L) R of any sign; None: none. Then steps are relaxed to n >= u^(-1/q).
         pooling: (L, L) K >= 0, where K T examples serve the levels of the score error in the place of T; None: T.
+        prior, final_prior: (L,) m0 and m0_r (docs/theory.md section 5.6); None: 0.
     """
 
     joint: JointProgram
@@ -33,6 +34,8 @@ class FormProgram:
     steps_form: Array | None = None
     signed_rows: Array | None = None
     pooling: Array | None = None
+    prior: Array | None = None
+    final_prior: float = 0.0
 
     @property
     def size(self) -> int:

@@ -29,8 +29,14 @@ class SmoothObjective:
     scale: float = 1.0
 
     def _served(self, examples: Array) -> Array:
-        """(L,) examples that serve each level."""
-        return examples if self.program.pooling is None else self.program.pooling @ examples
+        """(L,) examples that serve each level, with those that the untrained denoiser is worth."""
+        served = examples if self.program.pooling is None else self.program.pooling @ examples
+        return served if self.program.prior is None else served + self.program.prior
+
+    def _near(self, z: Array) -> float:
+        """The same for the last evaluation."""
+        assert self.window is not None
+        return float(self.window @ z[_T]) + self.program.final_prior
 
     def _score(self, z: Array) -> tuple[Array, Array, Array, Array]:
         """(A/T + F) and the factor of p with two derivatives, on levels that steps resolve; A/T alone elsewhere."""
@@ -61,14 +67,14 @@ class SmoothObjective:
         if self.program.signed_rows is not None:
             total += float(np.sum((self._rows @ z[_U]) ** 2))
         if self.window is not None:
-            total += self.program.joint.final_error / float(self.window @ z[_T])
+            total += self.program.joint.final_error / self._near(z)
         return self.scale * total
 
     def window_rate(self, z: Array) -> float:
         """Second derivative of the last evaluation's error by the examples in its window."""
         if self.window is None:
             return 0.0
-        return 2 * self.scale * self.program.joint.final_error / float(self.window @ z[_T]) ** 3
+        return 2 * self.scale * self.program.joint.final_error / self._near(z) ** 3
 
     def _power(self, z: Array, quantity: int, power: float) -> Array:
         needs = self.program.needs_examples if quantity == _T else self.program.needs_steps
@@ -88,7 +94,7 @@ class SmoothObjective:
         if program.signed_rows is not None:
             gradient[_U] = 2 * (self._rows @ z[_U]) @ self._rows
         if self.window is not None:
-            gradient[_T] -= joint.final_error / float(self.window @ z[_T]) ** 2 * self.window
+            gradient[_T] -= joint.final_error / self._near(z) ** 2 * self.window
         return self.scale * gradient
 
     def blocks(self, z: Array) -> Array:
@@ -213,7 +219,9 @@ class LevelBounds:
     @cached_property
     def _blows_up(self) -> Mask:
         """(L,) levels whose error is infinite without examples of their own, so that no bound keeps them positive."""
+        prior = self.program.prior
         own = (self.program.joint.errors > 0) & (self.program.pooling is None)
+        own = own if prior is None else own & (prior <= 0)
         form = self.program.examples_form
         return own if form is None else own | (np.diagonal(form) > 0)
 

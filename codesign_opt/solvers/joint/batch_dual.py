@@ -33,6 +33,7 @@ class JointBatch:
         spent: (R, L).
         final_error, final_window: (R,) and (R, L).
         form: "max" or "per_step".
+        final_offset: (R,); 0 unless given.
     """
 
     used: Mask
@@ -48,6 +49,7 @@ class JointBatch:
     final_error: Array
     final_window: Array
     form: str
+    final_offset: Array | None = None
 
     def take(self, rows: Indices) -> JointBatch:
         """Some of the members."""
@@ -95,7 +97,8 @@ class BatchDual(Dual):
         )  # fmt: skip
         levels.rest(batch.used)  # every level that a member uses responds
         prices = (batch.examples_prices[:, active], batch.steps_prices[:, active])
-        final = (batch.final_error, batch.final_window) if windowed else None
+        offset = 0.0 if batch.final_offset is None else batch.final_offset
+        final = (batch.final_error, batch.final_window, offset) if windowed else None
         super().__init__(levels, batch.errors, batch.response, prices, batch.budgets[:, active], batch.spent, final)
 
     def state(self, theta: Array) -> BatchState:

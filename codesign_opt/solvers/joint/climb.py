@@ -54,7 +54,7 @@ def climb(dual: LevelDual, tolerance: float, best: JointSolution | None, thetas:
 
 
 def _best_window(dual: LevelDual, theta: Array) -> State | None:
-    """The state at these p and eta with the best nu: where window . T = sqrt(A_r / nu), by guarded false position.
+    """The state at these p and eta with the best nu: where near = sqrt(A_r / nu), by guarded false position.
 
     Where caps or a dominant last evaluation make the examples a step function of nu, Newton's method cannot.
     """
@@ -111,7 +111,7 @@ def _between(dual: LevelDual, first: State, second: State) -> State:
         return first
     total = first.levels.total + weight * (second.levels.total - first.levels.total)
     cost = first.cost + weight * (second.cost - first.cost)
-    return replace(first, levels=replace(first.levels, total=total), cost=cost, near=dual.window @ total)
+    return replace(first, levels=replace(first.levels, total=total), cost=cost, near=dual.near(total))
 
 
 def _missing(dual: LevelDual, state: State) -> float:

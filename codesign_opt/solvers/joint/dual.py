@@ -3,7 +3,7 @@
 docs/theory.md section 7.4. For multipliers p_b of the band sums, eta_j of the budgets and nu of the examples near
 the stopping point, the Lagrangian is a sum over levels (closed_forms.py) and of
 
-    - p_b^2 / 4 (the square's tangent),   - eta_j budget_j,   2 sqrt(A_r nu) (the tangent of A_r / (window . T)),
+    - p_b^2 / 4 (the square's tangent),   - eta_j budget_j,   2 sqrt(A_r nu) (the tangent of A_r / near),
 
 concave and once continuously differentiable in (p, eta, nu). `Dual` holds for one program, arrays (L,), and for R
 programs of one shape, arrays (R, L); LevelDual is the one program, with bounds of single levels.
@@ -50,7 +50,7 @@ class State:
     Attributes:
         theta, p, eta, nu, share, ceiling_slope: as in Multipliers.
         levels: the minimisers, (..., L).
-        sums, cost, near: (..., B) S_b, (..., J) cost, (...) window . T.
+        sums, cost, near: (..., B) S_b, (..., J) cost, (...) window . T + offset.
         value: (...) dual value without the constant part of the objective.
     """
 
@@ -73,7 +73,7 @@ class State:
 
     @property
     def slopes(self) -> Array:
-        """(..., D) what each multiplier weighs: S_b, cost_j and, with a window, window . T."""
+        """(..., D) what each multiplier weighs: S_b, cost_j and, with a window, near."""
         return _joined(self.sums, self.cost, self.near, self.theta)
 
 
@@ -101,7 +101,7 @@ class Dual:
         prices: (..., J, L) of examples and of steps in the budgets that may have a multiplier.
         budget: (..., J).
         spent: (..., L).
-        final: the last evaluation's error (...) and its window (..., L), or None.
+        final: the last evaluation's error (...), its window (..., L) and what serves it beside (...), or None.
     """
 
     def __init__(
@@ -112,13 +112,14 @@ class Dual:
         prices: tuple[Array, Array],
         budget: Array,
         spent: Array,
-        final: tuple[Any, Array] | None,
+        final: tuple[Any, Array, Any] | None,
     ) -> None:
         self.levels, self.errors, self.r, self.budget, self.spent = levels, errors, response, budget, spent
         self.c, self.k = prices
         self.q, self.bands = levels.order, response.shape[-2]
         self.final_error: Any = 0.0 if final is None else final[0]
         self.window: Array | None = None if final is None else final[1]
+        self.offset: Any = 0.0 if final is None else final[2]
         self._none = np.zeros(budget.shape[:-1])
         # of the logarithms themselves in the residual: log p_b in 2 S_b / p_b, half of log nu in sqrt(A_r / nu)
         own = [1.0] * self.bands + [0.0] * budget.shape[-1]
@@ -187,9 +188,14 @@ class Dual:
         value = value + (dot(m.p, sums) - 0.25 * dot(m.p, m.p) + dot(m.eta, cost - self.budget))
         near = self._none
         if self.window is not None:
-            near = dot(self.window, levels.total)
+            near = self.near(levels.total)
             value = value + 2 * np.sqrt(self.final_error * m.nu) - m.nu * near
         return State(*m, levels, sums, cost, near, value)
+
+    def near(self, total: Array) -> Any:
+        """(...) examples that serve the last evaluation."""
+        assert self.window is not None
+        return dot(self.window, total) + self.offset
 
     def band_sums(self, power: Array) -> Array:
         """(..., B) S_b. One program's by numpy's pairwise sum, the most exact; for many its summands are too many."""
@@ -262,7 +268,7 @@ class Dual:
         bands = weigh(self.r, levels.power(safe))
         last = np.zeros(score.shape)
         if self.window is not None:
-            near = dot(self.window, total)
+            near = self.near(total)
             last = np.where(near > 0, self.final_error / near, np.inf)
         value = score + dot(levels.floors, excess) + dot(bands, bands) + last
         constant = 0.0 if levels.form == "per_step" else levels.floors.sum(axis=-1)
@@ -295,7 +301,9 @@ class LevelDual(Dual):
         self.n_low = zero if p.steps_low is None else p.steps_low
         self.n_high = np.full(p.size, np.inf) if p.steps_high is None else p.steps_high
         bare = None if errors is None else (errors > 0) & (p.errors == 0)
-        final = (p.final_error, p.final_window) if p.final_error > 0 and p.final_window is not None else None
+        final = None
+        if p.final_error > 0 and p.final_window is not None:
+            final = (p.final_error, p.final_window, p.final_offset)
         levels = LevelForms(
             p.form, int(p.order), self.a, p.floors, p.kappa, self.low,
             high=None if p.examples_high is None else self.high, steps_low=p.steps_low, steps_high=p.steps_high,

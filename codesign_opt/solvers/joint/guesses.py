@@ -55,7 +55,7 @@ def guess_of(dual: Dual, bands: Array, etas: Array) -> Array:
         price, levels = mix(etas, dual.c), dual.levels
         total = np.maximum(np.sqrt(levels.errors / np.maximum(price, _TINY)), levels.low)
         total = total if levels.high is None else np.minimum(total, levels.high)
-        near = np.maximum(dot(dual.window, total), 1e-140)
+        near = np.maximum(dual.near(total), 1e-140)
         nu = np.minimum(np.maximum(dual.final_error / near**2, 1e-280), 1e280)
         if dual.open is None:  # the last entry is then log nu itself
             place = np.log(nu)

@@ -15,10 +15,10 @@ FORMS = ("max", "per_step", "settled", "p4")
 
 @dataclass(frozen=True, eq=False)
 class JointProgram:
-    """min sum_l (A/T + F) M(kappa/n) + A_r/(window . T) + sum_b (sum_l R_bl n^-q)^2 under linear budgets.
+    """min sum_l (A/T + F) M(kappa/n) + A_r/(window . T + offset) + sum_b (sum_l R_bl n^-q)^2 under linear budgets.
 
-    T = spent + new examples. Budgets: examples_prices[j] . new + steps_prices[j] . n <= budgets[j].
-    docs/theory.md section 7, P3 (P2 where nothing is trained), on L levels, B bands, J budgets.
+    T = spent + new examples, spent with what counts like it (docs/theory.md section 5.6). Budgets: examples_prices[j] .
+    new + steps_prices[j] . n <= budgets[j]. Section 7, P3 (P2 where nothing is trained); L levels, B bands, J budgets.
 
     Args:
         errors, floors, kappa: (L,) A, F and kappa of the score term, >= 0.
@@ -30,6 +30,7 @@ class JointProgram:
         spent: (L,) examples already spent.
         examples_low, examples_high, steps_low, steps_high: (L,) bounds of T and n; +inf is no cap.
         final_error, final_window: the last evaluation's A_r and (L,) window >= 0.
+        final_offset: what serves it beside, perhaps negative: window . T + offset > 0 at every design.
 
     Raises:
         ValueError: a field that is NaN, negative or of another shape, by name.
@@ -51,12 +52,14 @@ class JointProgram:
     final_error: float = 0.0
     final_window: Array | None = None
     form: str = "max"
+    final_offset: float = 0.0
 
     def __post_init__(self) -> None:
         choice(self.form, "JointProgram.form", FORMS)
         if isinstance(self.order, bool) or self.order < 1 or self.order != int(self.order):
             raise ValueError(f"JointProgram.order is {self.order}; a whole number >= 1 is needed.")
         number(self.final_error, "JointProgram.final_error", nonnegative=True)
+        number(self.final_offset, "JointProgram.final_offset")
         size, count = np.size(self.errors), np.size(self.budgets)
         shapes = {
             "errors": (size,), "floors": (size,), "kappa": (size,), "response": (len(self.response), size),

@@ -66,17 +66,17 @@ def round_examples(
     return whole, after / before - 1 if 0 < before < np.inf and after < np.inf else float(after > before)
 
 
-def separable_errors(errors: Array, final: float, window: Array, plan: Array) -> Array:
-    """(L,) errors a with sum a_l / m_l >= sum_l s_l / m_l + final / (window . m), equal at the plan.
+def separable_errors(errors: Array, final: float, window: Array, plan: Array, beside: float = 0.0) -> Array:
+    """(L,) errors a with sum a_l / m_l >= sum_l s_l / m_l + final / (window . m + beside), of equal slope at the plan.
 
     By Cauchy-Schwarz (w . p)^2 <= (w . m)(sum_l w_l p_l^2 / m_l) for every m, so that a_l = s_l + final w_l
     p_l^2 / (w . p)^2 bounds the last evaluation's error from above, with its value and slope at the plan p
-    (docs/theory.md section 7, P1).
+    (docs/theory.md section 7, P1); with what serves it `beside` up to a constant.
 
     >>> separable_errors(np.array([1.0, 4.0]), 8.0, np.array([1.0, 0.0]), np.array([2.0, 4.0])).tolist()
     [9.0, 4.0]
     """
-    near = float(window @ plan)
+    near = float(window @ plan) + beside
     return errors + final * window * (plan / near) ** 2 if final > 0 and near > 0 else errors
 
 

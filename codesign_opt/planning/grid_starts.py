@@ -1,0 +1,142 @@
+"""Where descents of grids may start, what sampling with them costs, and which the question admits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..basics.checks import Array
+from ..ingredients.evaluations import final_steps, least_steps
+from ..ingredients.grids import ended, family_grids, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.levels import Levels
+from ..results.plan import Plan
+from .node_moves import between
+from .question import Study
+
+__all__ = ["FEW", "MOST_STEPS", "GridStarts", "stop_of"]
+
+MOST_STEPS = 10_000  # no grid is longer: beyond, steps change nothing and the exact law takes minutes
+FEW = 16  # steps up to which stopping points far from the program's are starts too
+_STOPS = 5
+_SCATTERED, _SPREADS = 1024, (0.7, 1.5)  # grids of random lengths, whose logarithms spread so, half of them each
+_NOTHING = 1e-9  # of the budget: what is left is rounding
+_MOST_SPENT = 0.98  # of the budget, by the longest grid
+
+
+@dataclass(frozen=True, eq=False)
+class GridStarts:
+    """Grids of a question around its certified plan.
+
+    Args:
+        study: the question.
+        plan: the certified program's plan.
+        stops: range of the stopping point; None where it is given.
+    """
+
+    study: Study
+    plan: Plan
+    stops: tuple[float, float] | None
+
+    @property
+    def top(self) -> float:
+        """The highest noise level of every grid."""
+        return float(self.plan.levels.edges[-1])
+
+    @property
+    def least(self) -> int:
+        """The fewest steps of a grid."""
+        return least_steps(self.plan.terminal)
+
+    def usual(self, steps: int, stop: float | None = None) -> list[Array]:
+        """The program's density and the usual families, stopping where the program does unless said."""
+        plan = self.plan
+        own = grid_from_steps(plan.levels, plan.steps, steps, terminal=plan.terminal)
+        at = plan.stopping_sigma if stop is None else stop
+        families = family_grids(steps, at, self.top, plan.terminal).values()
+        return [grid for grid in (own, *families) if self.admits(grid)]
+
+    def of(self, steps: int) -> list[Array]:
+        """The usual grids, and for few steps families that stop elsewhere."""
+        starts = self.usual(steps)
+        if self.stops is not None and steps <= FEW:
+            far = [
+                log_snr_grid(steps, s, self.top, terminal=self.plan.terminal) for s in np.geomspace(*self.stops, _STOPS)
+            ]
+            starts += [grid for grid in far if self.admits(grid)]
+        return starts
+
+    def scattered(self, steps: int) -> list[Array]:
+        """Grids of random step lengths: few steps whose errors may cancel have many minima."""
+        count = steps - final_steps(self.plan.terminal)
+        if steps > FEW or count < 2:
+            return []
+        rng = np.random.default_rng(steps)
+        spreads = np.resize(_SPREADS, (_SCATTERED, 1))
+        lengths = np.exp(spreads * rng.normal(size=(_SCATTERED, count)))
+        low, high = self.stops or (self.plan.stopping_sigma, self.plan.stopping_sigma)
+        spans = np.log(self.top / (low * (high / low) ** rng.uniform(size=_SCATTERED)))
+        shares = np.cumsum(lengths, axis=1) / lengths.sum(axis=1, keepdims=True)
+        nodes = self.top * np.exp(-np.insert(shares, 0, 0.0, axis=1) * spans[:, None])
+        nodes[:, -1] = self.plan.stopping_sigma if self.stops is None else nodes[:, -1]
+        grids = [ended(each, self.plan.terminal) for each in nodes]
+        return [grid for grid in grids if self.admits(grid)]
+
+    def program_grid(self) -> Array:
+        """As many steps as the program's, or fewer where the budget then leaves nothing."""
+        count = max(self.least, int(float(self.plan.steps.sum()) + final_steps(self.plan.terminal) + 1e-6))
+        if self.study.steps is not None:
+            count = min(count, int(self.study.steps))
+        return grid_from_steps(self.plan.levels, self.plan.steps, min(count, MOST_STEPS), terminal=self.plan.terminal)
+
+    # what the question admits
+
+    def admits(self, sigmas: Array) -> bool:
+        """Whether the question's constraints admit a grid."""
+        return self.study.admits(sigmas)
+
+    def admissible(self, start: Array, found: Array) -> Array:
+        """The descended grid, or as much of the way to it as the constraints admit."""
+        if self.admits(found):
+            return found
+        share, width, best = 0.0, 1.0, start
+        for _ in range(12):
+            width *= 0.5
+            trial = between(start, found, share + width)
+            if self.admits(trial):
+                share, best = share + width, trial
+        return best
+
+    # money
+
+    def money(self, sigmas: Array) -> float:
+        """What the grid leaves for training; 1 where nothing is trained."""
+        if not self.study.trains:
+            return 1.0
+        assert self.study.budget is not None
+        left = self.study.budget - self._price(sigmas)
+        return left if left > _NOTHING * self.study.budget else 0.0
+
+    @property
+    def affordable(self) -> float:
+        """The most steps that leave something for training."""
+        if not self.study.trains:
+            return np.inf
+        price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self.top, terminal=self.plan.terminal)) / 64
+        assert self.study.budget is not None
+        return np.inf if price <= 0 else max(_MOST_SPENT * self.study.budget / price, self.least)
+
+    def _price(self, sigmas: Array) -> float:
+        """Price of sampling with a grid."""
+        prices, model = self.study.prices, self.study.model
+        assert prices is not None
+        levels = Levels.log_uniform(stop_of(sigmas), float(sigmas[0]), 100)
+        steps = steps_on_levels(levels, sigmas)
+        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
+        last = final_steps(model.terminal) * prices.final_price(stop_of(sigmas))
+        return float(each @ steps) + last
+
+
+def stop_of(sigmas: Array) -> float:
+    """The last positive node."""
+    return float(sigmas[sigmas > 0][-1])
