@@ -65,6 +65,7 @@ def test_1b_one_side_only(model, prices):
     assert trained.certificate.optimal
 
 
+@pytest.mark.usefixtures("undescended")  # the search for grids is test_1's and the audits' of tests/planning
 def test_1c_audit_and_a_run_already_made(model, prices):
     grid = co.edm_grid(18, 0.002, 80.0)
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log="loss.csv")
