@@ -164,6 +164,10 @@ class Search:
         low, high = self.range(study.model)
         return _best_of(study, sweep(study, low, high, tried, self.tell, narrow=narrow), low, high, self.tolerance)
 
+    def proved(self, study: Study) -> Plan:
+        """The plan that a question of its own has, before it is handed out."""
+        return self.solve(study, True)
+
     def unproved(self, study: Study) -> Plan:
         """The plan that `solve` finds, without a bound between the stopping points: where grids may start."""
         if self.stopping_sigma is not None:
@@ -195,7 +199,7 @@ def _plan(study: Study, how: Search) -> Plan:
     if how.between is None:  # whole steps may stop anywhere
         low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
     stops = None if how.stopping_sigma is not None else (low, high)
-    plan = hand_out(study, plan, polish=how.polish, stops=stops, solve=how.unproved)
+    plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     return plan
@@ -210,12 +214,12 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
     if probe is None:
         return study, how.solve(study, True)
     plan, moved = how.solve(study, False), np.inf
-    rounds, grid = 0, _whole(plan)
+    rounds, grid = 0, _sampled(study, how, plan)
     while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
         probe = study.model.probe or probe
         plan, before, rounds = how.solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
-        grid = _whole(plan)
+        grid = _sampled(study, how, plan)
         moved = _moved(grid, before)
         how.tell(
             f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma"
@@ -224,6 +228,13 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
         plan = how.solve(study, True)
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
+
+
+def _sampled(study: Study, how: Search, plan: Plan) -> Array:
+    """The grid whose steps are measured: that of the sampler alone, so that a budget beside it changes nothing."""
+    if not study.trains or study.terms or study.constraints:
+        return _whole(plan)
+    return _whole(how.solve(study.alone(_whole(plan).size - 1), False))
 
 
 def _moved(grid: Array, before: Array) -> float:

@@ -101,6 +101,10 @@ class Study:
         spent, prior = self.spent(table), table.prior_examples
         return spent if not prior.any() else prior if spent is None else spent + prior
 
+    def alone(self, steps: int) -> Study:
+        """The question for the sampler alone, with the most steps of this one, or with so many."""
+        return replace(self, prices=None, budget=None, run=None, steps=steps if self.steps is None else self.steps)
+
     def problem(self, stopping_sigma: float) -> Problem:
         """The declared program at one stopping point."""
         table = self.table(stopping_sigma)

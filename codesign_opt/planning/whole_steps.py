@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from .settling import Settled, settle
 from .trained_fit import BestExamplesFit, SettledFit, closed
 from .untrained_fit import UntrainedFit
 
-__all__ = ["hand_out"]
+__all__ = ["Ask", "hand_out"]
 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
@@ -46,13 +45,23 @@ _READ_AT_THE_START = (
 )
 
 
+class Ask(Protocol):
+    """Another question, asked the same way, at its best stopping point."""
+
+    def proved(self, study: Study) -> Plan:
+        """Its plan."""
+
+    def unproved(self, study: Study) -> Plan:
+        """Its plan without a bound between the stopping points."""
+
+
 def hand_out(
     study: Study,
     plan: Plan,
     *,
     polish: bool | None,
     stops: tuple[float, float] | None = None,
-    solve: Callable[[Study], Plan] | None = None,
+    ask: Ask | None = None,
 ) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
@@ -61,7 +70,7 @@ def hand_out(
         plan: its certified program's plan; with `sigmas` where the grid is given.
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
-        solve: the plan of another question, asked the same way, at its best stopping point; None where none is asked.
+        ask: other questions the same way; None where none is asked.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
@@ -69,7 +78,7 @@ def hand_out(
         settled = settle(study, given)
         found = [] if settled is None else [settled]
     else:
-        found, notes = _found(study, plan, polish, stops, solve)
+        found, notes = _found(study, plan, polish, stops, ask)
     if not found:
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
@@ -102,16 +111,16 @@ def _found(
     plan: Plan,
     polish: bool | None,
     stops: tuple[float, float] | None,
-    solve: Callable[[Study], Plan] | None,
+    ask: Ask | None,
 ) -> tuple[list[Settled], list[str]]:
     """Grids that may be handed out, settled, and what is to be said of them."""
     limits = study.real_steps(plan.levels)
     if limits is None and polish is not False and _searches(study):
-        found, polish = _searched(study, plan, stops, solve), False
+        found, polish = _searched(study, plan, stops, ask), False
         if found:
             return found, [f"{study.model.sampler.name}: {_SIGNED}"] if study.model.sampler.signed else []
     for reading in (INSIDE,) if limits is None else (INSIDE, START):
-        found = _around(study, plan, Admitted(study, plan, limits, reading), polish)
+        found = _around(study, plan, Admitted(study, plan, limits, reading), polish, ask)
         if found:
             return found, [_READ_AT_THE_START] if reading == START else []
     return [], []
@@ -122,13 +131,11 @@ def _searches(study: Study) -> bool:
     return study.model.exact_residuals is not None and not study.terms and not study.budgets.per_level
 
 
-def _searched(
-    study: Study, plan: Plan, stops: tuple[float, float] | None, solve: Callable[[Study], Plan] | None
-) -> list[Settled]:
+def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: Ask | None) -> list[Settled]:
     """The best grids of the search with their examples."""
     cap = None if study.steps is None else int(study.steps)
     costly = study.trains and study.prices is not None and study.prices.images > 0
-    asked, program = _without_the_cap(study, plan, solve) if costly else (study, plan)
+    asked, program = _without_the_cap(study, plan, ask) if costly else (study, plan)
     return _settled(study, GridSearch(_fit(GridStarts(asked, program, stops)), cap, costly).grids())
 
 
@@ -151,24 +158,31 @@ def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
     return settled
 
 
-def _without_the_cap(study: Study, plan: Plan, solve: Callable[[Study], Plan] | None) -> tuple[Study, Plan]:
+def _without_the_cap(study: Study, plan: Plan, ask: Ask | None) -> tuple[Study, Plan]:
     """The question and its program without the most steps: what is found must not depend on these."""
-    if solve is None or study.steps is None:
+    if ask is None or study.steps is None:
         return study, plan
     free = replace(study, steps=None)
     try:
-        return free, solve(free)
+        return free, ask.unproved(free)
     except CodesignError:
         return study, plan
 
 
-def _around(study: Study, plan: Plan, admitted: Admitted, polish: bool | None) -> list[Settled]:
+def _around(study: Study, plan: Plan, admitted: Admitted, polish: bool | None, ask: Ask | None) -> list[Settled]:
     """Grids of the program's density with whole steps around its count, settled, and what they descend to."""
     grids = admitted.grids()
     found = [settled for grid in grids if (settled := settle(study, grid)) is not None]
     if not found:
         return []
-    free_stop = not study.trains and plan.outer.get("status") != "given"
+    free_stop = plan.outer.get("status") != "given"
+    if study.trains and study.model.probe is not None and ask is not None and not (study.terms or study.constraints):
+        # what is measured is the sampler's error: its grids are those that the sampler alone would have
+        asked = study.alone(min(found, key=lambda each: each.total).sigmas.size - 1)
+        grids = Admitted(asked, ask.proved(asked), None).grids()
+        found += [settled for grid in grids if (settled := settle(study, grid)) is not None]
+    elif study.trains:
+        free_stop = False
     if admitted.limits is not None:  # descents take seconds and seldom keep every limit: the best alone is descended
         grids, free_stop = [min(found, key=lambda each: each.total).sigmas], False
     for grid in grids:

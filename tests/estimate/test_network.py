@@ -125,18 +125,34 @@ def test_a_plan_goes_on_too(data, tmp_path):
     np.testing.assert_array_equal(plan.sigmas, truth.sigmas)
 
 
-def test_training_needs_a_log_and_gives_prices_something_to_buy(data, tmp_path):
-    # a log that a perfect recorder would write: floor + kappa1 / m with kappa1 / floor = 100 examples
-    edges = np.geomspace(0.002, 80.0, 13)
-    with (tmp_path / "loss.csv").open("w") as file:
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """A log that a perfect recorder would write: floor + kappa1 / m with kappa1 / floor = 100 examples."""
+    edges, log = np.geomspace(0.002, 80.0, 13), tmp_path_factory.mktemp("log") / "loss.csv"
+    with log.open("w") as file:
         file.write("examples,sigma,loss\n")
         for row in range(40):
             for low, high in pairwise(edges):
                 sigma = np.sqrt(low * high)
                 floor, seen = (LAM * sigma**2 / (LAM + sigma**2)).sum(), 100 * (row + 0.5) * 2.7 / np.log(high / low)
                 file.write(f"100,{sigma:.6g},{floor * (1 + 100 / seen):.8g}\n")
-    run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
-    history = TrainingHistory(run, other=lambda x, s: 0.9 * x)
+    run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=log)
+    return TrainingHistory(run, other=lambda x, s: 0.9 * x)
+
+
+def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
+    measurement = Measurement(**FINE | {"evaluations": 5_000})
+    asked = {"steps": 6, "levels": 30, "points": 3}
+    alone, both = (
+        co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **prices)
+        for prices in ({}, {"prices": co.Prices(example=3.0, evaluation=1.0, images=1_000), "budget": 1e6})
+    )
+    np.testing.assert_array_equal(both.sigmas, alone.sigmas)
+    assert both.handed_out["bias"] == alone.handed_out["bias"]
+    assert both.handed_out["score"] > 0
+
+
+def test_training_needs_a_log_and_gives_prices_something_to_buy(data, history):
     model = network(perfect(), data, training=history, measurement=Measurement(**FINE | {"evaluations": 5_000}), seed=1)
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
