@@ -3,6 +3,8 @@
 A class that a test or an example of a docstring defines goes by its name there alone.
 """
 
+import gc
+import importlib
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -32,6 +34,21 @@ def unarranged(monkeypatch):
         return save(figure, *arguments, **{**options, "dpi": 50})
 
     monkeypatch.setattr(Figure, "savefig", saved)
+
+
+@pytest.fixture
+def undescended(monkeypatch):
+    """Grids are handed out as the program's steps fall: the search for better ones is most of a small plan's time."""
+    if os.environ.get("CODESIGN_OPT_FULL") == "1":
+        return
+    planning = importlib.import_module("codesign_opt.planning.codesign")
+    hand_out = planning.hand_out
+    monkeypatch.setattr(planning, "hand_out", lambda *given, polish, **asked: hand_out(*given, polish=False, **asked))
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays: no collection of garbage has to look through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

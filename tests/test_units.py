@@ -1,5 +1,6 @@
 """A user's nonlinear term in any unit is certified, and the unit changes nothing."""
 
+import os
 from dataclasses import dataclass, replace
 
 import cvxpy as cp
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 TABLE = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5)).coefficients(levels=100)
@@ -48,7 +51,7 @@ def solved(*, examples=1.0, errors=1.0, price=1e-12):
 BASE = solved().error
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12] if FULL else [1e-12, 1e12])
 @pytest.mark.parametrize("quantity", ["examples", "errors"])
 def test_the_unit_of_examples_or_of_the_error_changes_nothing(quantity, unit):
     plan = solved(**{quantity: unit})
@@ -57,7 +60,7 @@ def test_the_unit_of_examples_or_of_the_error_changes_nothing(quantity, unit):
     assert plan.error * scale == pytest.approx(BASE, rel=1e-6)
 
 
-@pytest.mark.parametrize("price", [1e-24, 1e-18, 1e-8, 1e-6, 1.0])
+@pytest.mark.parametrize("price", [1e-24, 1e-18, 1e-8, 1e-6, 1.0] if FULL else [1e-24, 1e-8])
 def test_a_price_over_24_decades_is_certified(price):
     plan = solved(price=price)
     assert plan.certificate.relative_gap <= 1e-6

@@ -10,7 +10,11 @@ import pytest
 import codesign_opt as co
 
 # where planning by the defaults is tested elsewhere
-QUICK = {} if os.environ.get("CODESIGN_OPT_FULL") == "1" else {"levels": 60, "points": 6}
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+QUICK = {} if FULL else {"levels": 60, "points": 6}
+MEASURED = (
+    {} if FULL else {"measurement": co.estimate.Measurement(levels=8, draws=32, fine_steps=32, evaluations=4_000)}
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +65,18 @@ def test_1b_one_side_only(model, prices):
     assert trained.certificate.optimal
 
 
+@pytest.mark.usefixtures("undescended")  # the search for grids is test_1's and the audits' of tests/planning
 def test_1c_audit_and_a_run_already_made(model, prices):
     grid = co.edm_grid(18, 0.002, 80.0)
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log="loss.csv")
-    report = co.audit(model, prices, sigmas=grid, run=run, **QUICK)
+    loose = QUICK | ({} if FULL else {"outer_tolerance": 0.1})
+    report = co.audit(model, prices, sigmas=grid, run=run, **loose)
     assert report.ratio >= 1.0
     assert sum(report.gap.values()) == pytest.approx(report.current["total"] * (1 - 1 / report.ratio))
-    plan = co.codesign(model, prices, budget=5e6, run=run, **QUICK)
+    budget = 5e6 if FULL else 1e6
+    plan = co.codesign(model, prices, budget=budget, run=run, **QUICK)
     assert np.all(plan.examples >= plan.new_examples)
-    assert plan.error < co.codesign(model, prices, budget=5e6, polish=False, **QUICK).error
+    assert plan.error < co.codesign(model, prices, budget=budget, polish=False, **QUICK).error
 
 
 def test_2_own_cost_model(model):
@@ -125,7 +132,9 @@ def test_5_a_network_instead_of_a_gaussian(prices, tmp_path):
                 best = (eigenvalues * sigma**2 / (eigenvalues + sigma**2)).sum()
                 file.write(f"1000,{sigma:.6g},{best * (1 + 0.5 / (row + 0.5)):.8g}\n")
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=2_000, batch=256, log=tmp_path / "loss.csv")
-    estimated = co.estimate.network(denoiser, data, process=co.EDM(), sampler=co.Heun(), training=run, seed=0)
+    estimated = co.estimate.network(
+        denoiser, data, process=co.EDM(), sampler=co.Heun(), training=run, seed=0, **MEASURED
+    )
     plan = co.codesign(estimated, prices, budget=1e6, **QUICK)
     assert plan.certificate.optimal
     assert plan.costs["training"] + plan.costs["sampling"] == pytest.approx(1e6, rel=1e-5)

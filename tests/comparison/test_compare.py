@@ -122,7 +122,7 @@ def test_plans_arrays_and_labelled_schedules_take_part():
 
 def test_the_call_of_the_design_runs():
     wanted = [name for name in ("edm", "log_snr", "tangent", "las", "score_optimal") if name in peers.names()]
-    found = compare(gaussian(co.Heun()), peers=wanted, evaluations=[10, 20])
+    found = compare(gaussian(co.Heun()), peers=wanted, evaluations=[6, 10])
     assert set(found.peers) == {"plan", *wanted}
     assert found.share_level() == 1
 

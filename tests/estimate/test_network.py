@@ -1,5 +1,6 @@
 """estimate.network: from a denoiser, data and a log to a plan; interrupted, resumed, and refused by name."""
 
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from codesign_opt.estimate import (
 )
 from codesign_opt.testbed import LinearDenoiser
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = co.Spectrum.power_law(12, exponent=1.5).eigenvalues
 FINE = {"levels": 8, "draws": 32, "fine_steps": 32, "evaluations": 2_500}
 QUICK = {"measurement": Measurement(**FINE), "seed": 1}
@@ -71,8 +73,10 @@ def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
 
 
 def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(data):
-    model = network(perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10))
-    plan = co.codesign(model, steps=8, points=6, levels=80)
+    model = network(
+        perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10) if FULL else QUICK["measurement"]
+    )
+    plan = co.codesign(model, steps=8, **({"points": 6, "levels": 80} if FULL else {"points": 4, "levels": 30}))
     draws = Draws((12,), 512, 80.0, seed=7, name="other", like=data)
     reference = Reference(perfect(), co.Heun(), draws, 0.002)
     ours = measured_error(reference, plan.sigmas)
@@ -86,9 +90,11 @@ def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(dat
 
 def test_the_budget_of_evaluations_is_kept(data):
     denoiser = Stopping()
-    model = network(denoiser, data)
-    co.codesign(model, steps=12, points=4, levels=60)
-    assert denoiser.calls <= 5000
+    model = network(denoiser, data, **({} if FULL else QUICK))
+    co.codesign(
+        model, steps=12, **{"points": 4, "levels": 60} if FULL else {"points": 3, "levels": 20, "search": (0.02, 0.05)}
+    )
+    assert denoiser.calls <= (5000 if FULL else FINE["evaluations"])
 
 
 def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_path):
@@ -108,7 +114,7 @@ def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_p
 
 def test_a_plan_goes_on_too(data, tmp_path):
     truth = co.codesign(network(perfect(), data, **QUICK), steps=6, points=3, levels=30, search=(0.02, 0.03))
-    for stop in (500, 700, None):
+    for stop in (500, 700, None) if FULL else (600, None):
         denoiser = Stopping(stop)
         try:
             plan = co.codesign(

@@ -392,7 +392,8 @@ def test_pilots_of_a_given_module_write_logs_and_repeat_with_their_seed(tmp_path
 
 def test_averaged_pilots_meet_the_closed_form():
     pilot = SGDPilot(Diagonal(), gaussian(4096), [SIGMA], iterations=200, batch=8, learning_rate=0.2, average=0.9)
-    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], replication=Replication(12, inputs=512))
+    runs = Replication(12 if FULL else 8, inputs=512)
+    found = replicated_runs(pilot, gaussian(512, 5), [SIGMA], replication=runs)
     fresh = found.reducible(pilot.examples)
     # a finite step adds (2 - tau h) / (2 - (1 + 2 / beta) tau h), about 5 %
     assert abs(fresh.value[0] - 1.05 * TRUTH["diagonal"][0]) < 3 * fresh.standard_error[0]

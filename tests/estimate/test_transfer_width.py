@@ -1,5 +1,7 @@
 """How far training at one noise level reaches others: widths with calibrated standard errors."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from codesign_opt.estimate.training_errors.transfer import (
     teaching_shares,
 )
 from tests.helpers.known_errors import covered
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 LEVELS = co.Levels.log_uniform(np.exp(-3.0), np.exp(3.0), 24)
 
@@ -25,14 +29,14 @@ def test_transfer_width_of_pilots_is_found_with_calibrated_standard_errors():
     level_cost = np.exp(rng.standard_normal(24))
     truth = level_cost / (densities @ kernel_matrix(0.6, LEVELS).T)
     plain, known = [], []
-    for repeat in range(200):
+    for repeat in range(repeats := 200 if FULL else 100):
         errors = truth * np.exp(0.2 * rng.standard_normal((2, 24)))
         plain.append(TransferKernel.from_pilots(errors, densities, LEVELS))
         if repeat < 20:
             known.append(TransferKernel.from_pilots(errors, densities, LEVELS, standard_errors=0.2 * truth))
     width, error = np.array([(k.width, k.standard_error) for k in plain]).T
     assert 0.90 <= covered(width, error, 0.6) <= 0.99
-    assert width.mean() == pytest.approx(0.6, abs=3.5 * width.std() / np.sqrt(200) + 0.005)
+    assert width.mean() == pytest.approx(0.6, abs=3.5 * width.std() / np.sqrt(repeats) + 0.005)
     assert np.mean([k.standard_error for k in known]) == pytest.approx(width.std(), rel=0.25)
     noise = np.exp(0.2 * rng.standard_normal((8, 2, 24)))
     repeated = TransferKernel.from_pilots(truth * noise, densities, LEVELS)

@@ -14,6 +14,10 @@ from tests.helpers.raw_programs import KINDS, budgets, by_hand, least, own, tabl
 LEVELS = (60, 200, 400) if os.environ.get("CODESIGN_OPT_FULL") == "1" else (60,)
 TABLES = {size: tables(size) for size in LEVELS}
 SIZE = 60
+LIKE_ANOTHER = (  # of the same rows as another kind
+    "worst of scores and the mean discretization", "worst of a mean and another", "turnover", "soft price",
+    "soft floor", "divergence of shapes",
+)  # fmt: skip
 
 
 def options(size, case):
@@ -35,7 +39,7 @@ def check(kind, size, case):
 
 
 @pytest.mark.parametrize("size", LEVELS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if len(LEVELS) > 1 or kind not in LIKE_ANOTHER])
 def test_a_composed_term_is_certified_and_is_the_optimum_of_a_program_written_by_hand(kind, size):
     assert check(kind, size, "free") > -1e-6  # by hand it is no worse either, where both are decided
 
@@ -52,7 +56,7 @@ def test_so_it_is_with_spent_examples_and_with_given_steps(kind, case):
 @pytest.mark.parametrize("kind", ["worst of five", "turnover", "divergence of shapes", "soft floor"])
 def test_the_number_of_levels_does_not_matter(kind):
     errors = []
-    for size in (100, 200, 400) if len(LEVELS) > 1 else (60, 90):
+    for size in (100, 200, 400) if len(LEVELS) > 1 else (40, 60):
         made = TABLES.get(size) or tables(size)
         errors.append(co.Problem(KINDS[kind][0](made), budgets()).solve().error)
     assert np.ptp(errors) <= 1e-3 * errors[-1]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 import codesign_opt as co
 
@@ -27,13 +28,14 @@ class Widening(co.Model):
         return self.leading_order(sigmas, levels)
 
 
+@pytest.mark.usefixtures("undescended")
 def test_a_model_of_ones_own_is_planned_audited_swept_and_compared():
     parts = co.Spectrum.power_law(8, 1.5), co.EDM(0.01, 20.0), co.Euler()
     known, mine = (
         co.GaussianModel(*parts, co.AveragedSGD(prior=None), terminal="rescale", start="marginal"),
         Widening(*parts),
     )
-    few = {"prices": co.Prices(3, 1, 100), "levels": 50, "points": 4}
+    few = {"prices": co.Prices(3, 1, 100), "levels": 30, "points": 4}
     plans = [co.codesign(model, budget=1e5, **few) for model in (known, mine, replace(mine, growth=3.0))]
     errors = [min(stop["error"] for stop in plan.curve) for plan in plans]  # of the programs, before whole steps
     assert abs(errors[1] / errors[0] - 1) < 1e-3 < errors[2] / errors[1] - 1.5

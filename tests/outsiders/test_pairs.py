@@ -34,6 +34,7 @@ def test_a_coupling_and_a_sampler_of_ones_own_are_planned_with_on_a_network_and_
     np.testing.assert_array_equal(again.coefficients(0.05, 40).kappa, trained.coefficients(0.05, 40).kappa)
 
 
+@pytest.mark.usefixtures("undescended")
 def test_a_model_of_ones_own_goes_on_from_a_run_at_prices_that_are_functions_of_sigma():
     model = Widening(co.Spectrum.power_law(8, 1.5), co.EDM(0.01, 20.0), co.Euler(), growth=1.0)
     prices = co.Prices(example=lambda s: 2 + s / (1 + s), evaluation=lambda s: 1.0 + (s < 1), images=100)

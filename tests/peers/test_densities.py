@@ -188,10 +188,11 @@ def test_importance_weights_keep_the_expected_loss_of_another_density():
     assert found == pytest.approx(0.8**2 + 0.5**2, rel=2e-3)
 
 
+@pytest.mark.usefixtures("undescended")
 def test_an_audit_takes_a_peers_density():
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5))
     prices = co.Prices(example=3.0, evaluation=1.0, images=100)
-    grid = peers.schedule("edm").sigmas(10, peers.Evidence.of(model))
+    grid = peers.schedule("edm").sigmas(4, peers.Evidence.of(model))
     run = co.TrainingRun(density=peers.training_density("laplace"), iterations=100, batch=64)
     assert co.audit(model, prices, sigmas=grid, run=run, levels=24, points=3, polish=False).ratio >= 1
 

@@ -1,5 +1,6 @@
 """Bounds over intervals of stopping points: all at once against one by one, and against solves inside."""
 
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from codesign_opt.planning.between_stops import interval_bounds
 from codesign_opt.planning.stopping_points import _interval_bound, _interval_bounds, _nearest, bound_between, sweep
 from tests.planning.test_codesign import STUDIES, study
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LOW, HIGH = 0.002, 0.2
 BATCHED = [name for name in STUDIES if name not in ("spent", "full matrix")]  # the others have no batch
 
@@ -40,7 +42,7 @@ def test_tables_of_all_intervals_are_those_of_each(name):
 def test_bounds_of_all_intervals_are_those_of_each_and_below_every_solve_inside(name):
     found, rng = study(name, 60), np.random.default_rng(5)
     stops = [s for s in sweep(found, LOW, HIGH, 8, lambda text: None) if s.failure is None]
-    intervals = [*random_intervals(7, 20), *((a.sigma, b.sigma) for a, b in pairwise(stops))]
+    intervals = [*random_intervals(7, 20 if FULL else 6), *((a.sigma, b.sigma) for a, b in pairwise(stops))]
     near = _nearest(stops, intervals)
     values = _interval_bounds(found, intervals, near)
     assert values is not None

@@ -49,7 +49,7 @@ def test_no_stopping_point_of_a_dense_scan_lies_below_the_bound(name):
     stops = sweep(found, low, high, 8, lambda text: None)
     bound, _ = bound_between(found, stops, 1e-3)
     best = min(s.error for s in stops)
-    dense = [s.error for s in sweep(found, low, high, 200, lambda text: None)]
+    dense = [s.error for s in sweep(found, low, high, 200 if FULL else 60, lambda text: None)]
     print(f"{name}: best {best:.6e}, bound gap {1 - bound / best:.2e}, dense scan {min(dense):.6e}")
     assert min(dense) >= bound * (1 - 1e-9)
     assert best <= min(dense) * (1 + 1e-3)
@@ -105,7 +105,7 @@ def test_an_optimum_at_the_end_of_the_search_says_so():
 def test_spent_examples_cost_nothing_and_never_hurt():
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     fresh = co.codesign(m, prices, budget, **PROGRAM)
-    for density in (co.LogNormal(-1.2, 1.2), fresh.training_density):
+    for density in (co.LogNormal(-1.2, 1.2), fresh.training_density)[: 2 if FULL else 1]:
         run = co.TrainingRun(density, 300, 64)
         more = co.codesign(m, prices, budget, run=run, **PROGRAM)
         assert more.error < fresh.error
@@ -147,7 +147,7 @@ def test_a_given_grid_is_kept_and_steps_are_obeyed():
     trained = co.codesign(m, prices, budget, sigmas=grid, levels=80)
     np.testing.assert_array_equal(trained.sigmas, grid)
     assert trained.costs["training"] == pytest.approx(budget - 1_000 * 17, rel=1e-6)
-    both = co.codesign(m, prices, budget, steps=9, **SMALL)
+    both = co.codesign(m, prices, budget, steps=9, **PROGRAM)
     assert both.number_of_steps == 9
     assert both.error >= co.codesign(m, prices, budget, **PROGRAM).error
 
@@ -164,7 +164,8 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 1.0]) >= 20_000)
     free = co.codesign(m, prices, budget, **PROGRAM)
-    plan = co.codesign(m, prices, budget, constraints=[floor], **PROGRAM, **LOOSE)
+    small = PROGRAM if FULL else PROGRAM | {"levels": 30, "points": 4}
+    plan = co.codesign(m, prices, budget, constraints=[floor], **small, **LOOSE)
     assert plan.examples[plan.levels.sigma < 1.0].sum() >= 20_000 * (1 - 1e-6)
     assert free.examples[free.levels.sigma < 1.0].sum() < 20_000
     assert plan.error > free.error
@@ -174,7 +175,8 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
 def test_a_stability_cap_holds_for_euler_maruyama():
     m = model(sampler=co.EulerMaruyama(1.0), process=co.EDM(0.02, 20.0))
     cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 60)).constraints(d))
-    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **(SMALL if FULL else PROGRAM | LOOSE))
+    quick = {"levels": 60, "points": 3, "search": (0.02, 0.06), "polish": False, "outer_tolerance": 0.5}
+    plan = co.codesign(m, PRICES, 1e6 if FULL else 2e5, constraints=[cap], **(SMALL if FULL else quick))
     assert plan.certificate.optimal
     needed = m.sampler.minimum_steps(m.spectrum.eigenvalues, 20.0, plan.stopping_sigma).density
     assert plan.steps.sum() >= needed * (1 - 1e-3)
@@ -193,8 +195,8 @@ def test_every_process_is_planned_in_its_own_range(process):
 @pytest.mark.parametrize("coupling", [co.Local(lambda s: 1.5 + np.tanh(np.log(s))), co.Local(2.7, form="p4"),
                                       co.PerLevel(np.geomspace(0.002, 80.0, 9))])  # fmt: skip
 def test_every_coupling_is_planned_and_handed_out(coupling):
-    budget, loose = (1e5, {}) if FULL else (1.5e4, LOOSE)
-    plan = co.codesign(model(coupling=coupling), PRICES, budget, **SMALL, **loose)
+    budget, loose = (1e5, {}) if FULL else (1.5e4, LOOSE | {"levels": 30, "points": 4})
+    plan = co.codesign(model(coupling=coupling), PRICES, budget, **SMALL | loose)
     assert plan.certificate.optimal
     assert plan.handed_out["total"] <= plan.error
     assert plan.costs["training"] + plan.costs["sampling"] <= budget * (1 + 1e-9)
@@ -246,10 +248,10 @@ def test_exponent_of_the_stopping_point_in_the_step_size_under_a_correlation_len
 
 
 @pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=["euler", "heun"])
-@pytest.mark.parametrize("steps", [2, 3, 5, 9])
+@pytest.mark.parametrize("steps", [2, 3, 5, 9] if FULL else [2, 5])
 def test_few_steps_are_never_worse_than_the_usual_grids_with_their_stopping_point_scanned(sampler, steps):
     found = co.GaussianModel(co.Spectrum.power_law(32, exponent=1.5), sampler=sampler)
-    plan = co.codesign(found, steps=steps, levels=80, points=8)
+    plan = co.codesign(found, steps=steps, levels=80, points=8 if FULL else 5)
     scanned = min(
         float(found.wasserstein2(family(steps, stop, 80.0)))
         for stop in np.geomspace(0.002, 20.0, 40)

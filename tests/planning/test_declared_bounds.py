@@ -19,7 +19,7 @@ from codesign_opt.planning.question import Study
 FULL = bool(os.environ.get("CODESIGN_OPT_FULL"))
 SAMPLERS = (co.Euler(), co.Heun(), co.DPMpp2M(), co.Ancestral(0.5), co.EulerMaruyama(1.0))
 LEVELS = 40
-SEARCH = (0.004, 0.2) if FULL else (0.02, 0.06)
+SEARCH = (0.004, 0.2) if FULL else (0.035, 0.045)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +103,12 @@ def drawn(seed, kinds=kinds):
     return Study(model, co.Prices(example, 1.0, 1000), budget, None, run, constraints, terms, LEVELS, 1e-6)
 
 
-@pytest.mark.parametrize("seed", range(60) if FULL else (0, 1, 6))
+@pytest.mark.parametrize("seed", range(60) if FULL else (0, 6))
 def test_no_program_inside_an_interval_is_below_its_bound(seed):
     _checked(drawn(seed), seed)
 
 
-@pytest.mark.parametrize("seed", range(66) if FULL else (0, 1, 8))
+@pytest.mark.parametrize("seed", range(66) if FULL else (1, 8))
 def test_no_program_with_terms_made_of_others_is_below_its_bound(seed):
     missing = _checked(drawn(seed, composed), seed)
     assert not any("nested" in each for each in missing)
@@ -182,11 +182,21 @@ def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance
     model = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5))
     prices, budget, weight, cap = co.Prices(3.0, 1.0, 1000), 1e5, 3e-10, lambda s: 0.4 * s
     asked = {"terms": [Congestion(weight)]} if kind == "term" else {"constraints": [co.Cap(cap, "step_size")]}
-    plan = co.codesign(model, prices, budget, levels=LEVELS, points=5, search=SEARCH, outer_tolerance=5e-3, **asked)
+    plan = co.codesign(
+        model,
+        prices,
+        budget,
+        levels=LEVELS,
+        points=5 if FULL else 3,
+        search=SEARCH,
+        outer_tolerance=5e-3,
+        polish=False,
+        **asked,
+    )
     given = {"weight": weight} if kind == "term" else {"cap": cap}
     values = [
         literal(model.coefficients(float(stop), LEVELS), prices, budget, **given)
-        for stop in np.geomspace(*SEARCH, 41 if FULL else 5)
+        for stop in np.geomspace(*SEARCH, 41 if FULL else 3)
     ]
     print(kind, plan.outer["status"], plan.error, plan.outer["lower_bound"], min(values))
     assert plan.outer["lower_bound"] <= min(values) * (1 + 1e-9)
@@ -200,7 +210,7 @@ def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance
 
 def test_what_is_missing_from_the_bound_is_named():
     model, prices = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5)), co.Prices(3.0, 1.0, 1000)
-    small = {"levels": LEVELS, "points": 3, "search": (0.02, 0.06), "polish": False}
+    small = {"levels": LEVELS if FULL else 24, "points": 3, "search": (0.03, 0.04), "polish": False}
     plan = co.codesign(model, prices, 1e5, terms=[Anonymous(3e-10)], **small)
     assert 0 < plan.outer["lower_bound"] < plan.error
     assert plan.outer["status"].startswith("best of")

@@ -70,7 +70,7 @@ def obeys(kind, a, model, plan, direction):
         assert np.all(length <= 0.8 * (smallest + high**2) / high * np.exp(2 * plan.levels.log_width.max()))
 
 
-@pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 8, 14))
+@pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 14))
 def test_every_real_step_obeys_and_the_budget_holds(seed):
     kind, a, model, prices, budget, stop, constraints = drawn(seed)
     plan = co.codesign(
@@ -91,7 +91,7 @@ def test_caps_of_half_sigma_with_a_budget_give_27_to_29_steps():
     nodes = plan.sigmas[plan.sigmas > 0]
     assert 27 <= plan.number_of_steps <= 29
     assert np.all(-np.diff(nodes) <= 0.5 * nodes[1:])
-    free = co.codesign(model, prices, 1e5, stopping_sigma=0.02)
+    free = co.codesign(model, prices, 1e5, stopping_sigma=0.02, polish=None if FULL else False)
     assert np.any(-np.diff(free.sigmas[free.sigmas > 0]) > 0.5 * free.sigmas[free.sigmas > 0][:-1]), "the cap binds"
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e5 * (1 + 1e-9)
 
@@ -108,7 +108,8 @@ def test_a_budget_with_room_for_the_least_real_grid_alone_is_not_infeasible(term
     cap = co.Cap(lambda s: a * s, "step_size")
     for count, said in ((inside, False), (int(np.ceil(density)), True)):
         budget = 1000.0 * (count + final + 0.5)
-        plan = co.codesign(model, prices, budget, stopping_sigma=stop, constraints=[cap], levels=80)
+        quick = {"levels": 80} if FULL else {"levels": 40, "polish": False}
+        plan = co.codesign(model, prices, budget, stopping_sigma=stop, constraints=[cap], **quick)
         nodes = plan.sigmas[plan.sigmas > 0]
         assert np.all(-np.diff(nodes) <= a * nodes[:-1] * (1 + 1e-9))
         assert any("where it starts" in note for note in plan.notes) == said

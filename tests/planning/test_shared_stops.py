@@ -58,13 +58,12 @@ def test_the_bound_of_a_single_stopping_point_is_its_certified_error():
 @pytest.mark.parametrize("terminal", ["rescale", "denoise"])
 def test_the_search_over_stopping_points_is_proved_optimal(terminal):
     model, term = shared_gains(terminal=terminal)
-    plan = co.codesign(
-        model, PRICES, 1e5, terms=[term], levels=60, points=4, search=(0.002, 0.02), polish=False
-    )  # fmt: skip
+    search = (0.002, 0.02) if FULL else (0.004, 0.01)
+    plan = co.codesign(model, PRICES, 1e5, terms=[term], levels=60, points=4, search=search, polish=False)
     assert plan.outer["status"] == "optimal"
     assert plan.breakdown["InformationError"] > 0
     study = Study(model, PRICES, 1e5, None, None, (), [term], 60, 1e-6)
-    for stop in np.geomspace(0.0021, 0.019, 6):
+    for stop in np.geomspace(1.05 * search[0], 0.95 * search[1], 6 if FULL else 3):
         assert _solve(study, stop, None).error >= plan.outer["lower_bound"] * (1 - 1e-9)
     assert plan.handed_out["InformationError"] > 0
     assert plan.handed_out["score"] == 0
@@ -120,7 +119,7 @@ def test_constraints_beside_shared_parameters_are_bounded_by_programs_of_interva
     for low, width in ((0.004, 0.2), (0.005, 0.01)):
         high = low * np.exp(width)
         bound = interval_program(study, low, high, near).problem.solve().certificate.lower_bound
-        inside = [study.solve(stop).error for stop in np.geomspace(low, high, 3)]
+        inside = [study.solve(stop).error for stop in np.geomspace(low, high, 3 if FULL else 2)]
         assert bound <= min(inside) * (1 + 1e-9)
         assert bound >= min(inside) * (1 - 8 * width)
 
@@ -129,7 +128,7 @@ def test_the_search_is_proved_optimal_beside_a_floor():
     model, term = shared_gains(levels=20, terminal="denoise")
     plan = co.codesign(
         model, PRICES, 1e5, terms=[term], constraints=[co.Floor(300.0, low=0.1, high=1.0)], levels=20, points=3,
-        search=(0.004, 0.005), polish=False, outer_tolerance=3e-3,
+        search=(0.004 if FULL else 0.0045, 0.005), polish=False, outer_tolerance=3e-3,
     )  # fmt: skip
     assert plan.outer["status"] == "optimal"
     assert plan.outer["lower_bound"] <= plan.error

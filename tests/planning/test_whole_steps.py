@@ -28,7 +28,7 @@ def digits():
 def test_exact_distance_on_digits_beats_the_better_of_edm_and_log_snr(digits, sampler, promised, terminal):
     m = co.GaussianModel(digits, co.EDM(STOP, HIGH), sampler, terminal=terminal, start="marginal")
     own = co.GaussianModel(digits, co.EDM(STOP, HIGH), sampler, terminal=terminal, start="marginal")
-    for steps in (8, 10, 15, 20, 40) if FULL else (8, 15, 40):
+    for steps in (8, 10, 15, 20, 40) if FULL else (8, 40):
         plan = co.codesign(m, steps=steps, stopping_sigma=STOP)
         assert plan.sigmas.size == steps + 1
         assert plan.sigmas[0] == HIGH
@@ -70,8 +70,10 @@ def free_descent(error, steps, terminal, low, high, seeds):
     return best
 
 
-@pytest.mark.parametrize("terminal", ["rescale", "denoise"])
-@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()])
+MATRIX = [(sampler, terminal) for sampler in (co.Euler(), co.Heun()) for terminal in ("rescale", "denoise")]
+
+
+@pytest.mark.parametrize(("sampler", "terminal"), MATRIX if FULL else MATRIX[::3])
 @pytest.mark.parametrize("steps", [8, 15] if FULL else [8])
 def test_polished_grid_is_within_one_percent_of_a_free_descent_from_20_random_starts(digits, sampler, terminal, steps):
     m = co.GaussianModel(digits.in_bands(12), co.EDM(STOP, HIGH), sampler, terminal=terminal, start="marginal")
@@ -164,7 +166,7 @@ def test_rho_fit_finds_no_better_exponent_by_brute_force(digits):
     assert found.loss > 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(4) if FULL else (0, 1))
 def test_what_is_handed_out_is_the_prediction_on_its_own_levels_which_no_step_straddles(seed, tmp_path):
     rng = np.random.default_rng(seed)
     model = co.GaussianModel(
@@ -173,7 +175,7 @@ def test_what_is_handed_out_is_the_prediction_on_its_own_levels_which_no_step_st
         terminal=("denoise", "rescale")[seed % 2],
     )  # fmt: skip
     run = co.TrainingRun(co.LogNormal(), 10, 64) if seed == 1 else None
-    plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 3e4, run=run, levels=60, points=5)
+    plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 3e4, run=run, levels=60, points=5, outer_tolerance=0.1)
     plan.save(tmp_path / "plan.json")
     back = co.Plan.load(tmp_path / "plan.json")
     parts = predict(model, back.sigmas, back.examples, back.levels)

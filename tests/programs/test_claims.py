@@ -17,6 +17,7 @@ from tests.helpers.infeasible import KINDS, complaint
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 SLOW = {"shares", "share_floor_and_cap", "user_sums", "monotone_floor_and_cap"}
+LIKE_ANOTHER = {"floor_and_budget", "steps_and_step_size", "ball_and_cap"}  # rows of the same kinds
 TABLE = co.GaussianModel(
     co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun(),
     training=co.AveragedSGD(prior=None),  # every level needs examples
@@ -26,13 +27,13 @@ PRICES = co.Prices(3.0, 1.0, 10_000)
 BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
 
 
-@pytest.mark.parametrize("kind", KINDS if FULL else [*sorted(set(KINDS) - SLOW), "shares"])
+@pytest.mark.parametrize("kind", KINDS if FULL else [*sorted(set(KINDS) - SLOW - LIKE_ANOTHER), "shares"])
 def test_conflicts_are_named_with_the_amounts_of_closed_forms_and_remedies_solve(kind):
     for seed in range(25) if FULL else (8,):  # six levels
         assert complaint(KINDS[kind](np.random.default_rng(100 + seed))) is None, (kind, seed)
 
 
-@pytest.mark.parametrize("kind", KINDS if FULL else sorted(set(KINDS) - SLOW)[::3])
+@pytest.mark.parametrize("kind", KINDS if FULL else sorted(set(KINDS) - SLOW)[::5])
 def test_a_thin_feasible_set_is_never_refuted(kind):
     """Each conflict relaxed by a thousandth more than it needs: whatever else happens, nothing is proved empty."""
     for seed in range(8) if FULL else range(1):
@@ -60,7 +61,7 @@ def test_feasible_programs_far_from_their_first_reference_are_solved():
     assert plan.examples[1::2].sum() >= 3e5 * (1 - 1e-6)
 
 
-@pytest.mark.parametrize("levels", [20, 120])
+@pytest.mark.parametrize("levels", [20, 120] if FULL else [20, 60])
 def test_amounts_do_not_depend_on_the_number_of_levels(levels):
     table = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5)).coefficients(levels=levels)
     terms = co.ScoreError(table) + co.Discretization(table)
@@ -90,13 +91,14 @@ def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
     coarse = co.GaussianModel(
         co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
     ).coefficients(levels=16)
-    for rows, name in (
+    cases = (
         ([co.Share(0.3, 0.001, 0.02), co.Share(0.3, 0.02, 1), co.Share(0.3, 1, 100)], "Share"),
-        ([co.named("none", lambda d: cp.sum(d.examples[:5]) <= 0)], "none"),
         ([co.Share(0.0, 0.01, 0.1)], "Share"),
+        ([co.named("none", lambda d: cp.sum(d.examples[:5]) <= 0)], "none"),
         ([co.Cap(0.0, high=0.1)], r"Cap\(density, to 0.1\)"),
         ([co.Cap(0.0, "steps", high=0.1)], r"Cap\(steps, to 0.1\)"),
-    ):
+    )
+    for rows, name in cases if FULL else cases[::2]:
         with pytest.raises(co.InfeasibleError, match=f"{name}.*leave.* no (examples|steps) at sigma"):
             co.Problem(co.ScoreError(coarse) + co.Discretization(coarse), [*BUDGETS, *rows]).solve()
 
@@ -126,7 +128,7 @@ def test_what_nothing_limits_is_named_with_its_levels():
 
     table = co.GaussianModel(
         co.Spectrum.power_law(16, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
-    ).coefficients(levels=20)
+    ).coefficients(levels=20 if FULL else 12)
     errors, centres = co.ScoreError(table) + co.Discretization(table), table.sigma
     below = rf"{centres[0]:.3g} to {centres[centres <= 1.0][-1]:.3g}"
     training = co.Compute(co.Prices(3.0, 1.0, 1), part="training") <= 1e6

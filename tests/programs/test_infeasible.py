@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import cvxpy as cp
@@ -12,6 +13,8 @@ import codesign_opt as co
 from codesign_opt.basics.errors import InfeasibleError
 from tests.helpers.declared import named_budget
 from tests.helpers.programs import Joint
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 pytestmark = pytest.mark.usefixtures("declared_programs_only")
 
@@ -94,7 +97,7 @@ def test_two_user_constraints_that_exclude_each_other_are_both_named():
     assert "budget" not in found
 
 
-@pytest.mark.parametrize("seed", [0, 1, 11])
+@pytest.mark.parametrize("seed", [0, 1, 11] if FULL else [0, 11])
 def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed):
     rng = np.random.default_rng(seed)
     size = int(rng.choice([6, 12, 30]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import cvxpy as cp
@@ -10,6 +11,7 @@ import pytest
 
 import codesign_opt as co
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 TABLE = co.GaussianModel(
     co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
 ).coefficients(levels=30)
@@ -71,6 +73,11 @@ CASES = {
     "user, divergence": (user(lambda d, x: cp.sum(cp.kl_div(d.examples / TOTAL, np.full(30, 1 / 30))) <= x), 0.1),
 }  # fmt: skip
 
+LIKE_ANOTHER = {
+    "floor, examples in a range", "floor, step density", "cap, examples", "cap, step density", "share, steps",
+    "user >=", "user, number >= sum", "user, a <= b + x", "user, squares", "trust cap",
+}  # fmt: skip
+
 
 def solved(rows):
     for tolerance in (1e-9, 1e-8, 1e-7, 1e-6):
@@ -86,7 +93,7 @@ def priced(plan):
     return next((p for name, p in plan.shadow_prices.items() if name != "Compute"), plan.shadow_prices["Compute"])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES if FULL else [case for case in CASES if case not in LIKE_ANOTHER])
 def test_prices_are_finite_differences_of_what_was_written(case):
     rows, x = CASES[case]
     step = (5e-4 if case in BENT else 2e-3) * abs(x)

@@ -8,8 +8,12 @@ from tests.helpers.extensions import extensions
 from tests.helpers.raw_user_programs import Plain
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
-SLOW = () if FULL else ("max of 3", "max of 8", "log-sum-exp")
-NAMES = [name for name in extensions(Plain(30)) if name not in SLOW]
+SLOW = ("max of 3", "max of 8", "log-sum-exp")
+LIKE_ANOTHER = (  # a cone or a power that another name has too
+    "L1 turnover", "group lasso", "maximum of two stages", "kl", "power -0.5", "power -0.75", "power -1.0",
+    "largest density", "squares",
+)  # fmt: skip
+NAMES = [name for name in extensions(Plain(30)) if FULL or name not in SLOW + LIKE_ANOTHER]
 PLAIN = {size: Plain(size) for size in ((60, 200, 400) if FULL else (16,))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from itertools import combinations
 
@@ -15,6 +16,8 @@ from codesign_opt.modeling.design import Box, Design, Point
 from codesign_opt.programs.compiled import Compiled
 from codesign_opt.programs.restored import restored
 from codesign_opt.programs.scaling import rows_of
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 LEVELS = co.Levels.log_uniform(0.01, 10.0, 6)
 
@@ -106,7 +109,7 @@ def test_the_nearest_point_that_meets_linear_rows_is_found(seed):
     np.testing.assert_allclose(moved, least, rtol=1e-6, atol=1e-8 * np.abs(least).max())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 25, 28, 38])
+@pytest.mark.parametrize("seed", [0, 1, 25, 28, 38] if FULL else [0, 25])
 def test_the_cheapest_plan_for_a_target_meets_it_as_its_author_counts(seed):
     """A target of powers of sums beside floors: pieces of such a row come to many times its limit."""
     rng = np.random.default_rng(seed)
@@ -130,7 +133,7 @@ def test_the_cheapest_plan_for_a_target_meets_it_as_its_author_counts(seed):
     assert (error(plan.examples, plan.steps) - target) / target <= 1e-7
 
 
-@pytest.mark.parametrize("seed", [0, 7, 18, 24, 36])
+@pytest.mark.parametrize("seed", [0, 7, 18, 24, 36] if FULL else [0, 18])
 def test_beside_a_row_that_takes_nearly_all_of_the_budget_the_rest_is_right(seed):
     """Then steps decide the error, by Hoelder's inequality in closed form, and examples elsewhere hardly matter."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -245,9 +246,16 @@ def titles(figure: plt.Figure) -> list[str]:
     return [ax.get_title(loc="left") for ax in figure.axes]
 
 
-def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan) -> None:
+@pytest.fixture(scope="module")
+def page(full: co.Plan) -> plt.Figure:
+    """The drawn page of a plan with everything."""
     figure = full.plot()
     figure.canvas.draw()
+    return figure
+
+
+def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan, page: plt.Figure) -> None:
+    figure = page
     title = figure.get_suptitle()
     assert title.startswith("Spend ")
     assert f"sample in {full.number_of_steps} steps" in title
@@ -264,9 +272,8 @@ def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan) -> None:
     assert figure.get_size_inches().tolist() == pytest.approx([14.1, 8.4])
 
 
-def test_page_panels_do_not_overlap(full: co.Plan) -> None:
-    figure = full.plot()
-    figure.canvas.draw()
+def test_page_panels_do_not_overlap(page: plt.Figure) -> None:
+    figure = page
     boxes = [ax.get_tightbbox() for ax in figure.axes]
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
@@ -308,6 +315,7 @@ def test_given_axes_and_figures_are_used(plan: co.Plan) -> None:
     assert plt.get_fignums() == [figure.number, other.number]
 
 
+@pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="tests/test_imports.py asks the same")
 def test_importing_the_library_does_not_load_matplotlib() -> None:
     code = "import sys, codesign_opt as co; co.Plan; co.report if 0 else 0; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

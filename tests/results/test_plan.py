@@ -1,6 +1,7 @@
 """Plans as files, as sampling distributions, and as whole numbers; densities against SciPy and brute force."""
 
 import json
+import os
 from dataclasses import fields
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.stats import kstest, norm
 import codesign_opt as co
 from codesign_opt.ingredients.densities import examples_of
 from codesign_opt.results.planned_density import TrainingDensity
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 PRICES = co.Prices(example=3.0, evaluation=1.0, images=1_000)
 
@@ -253,7 +256,7 @@ def test_no_lognormal_found_by_brute_force_has_a_smaller_error(model):
 
 
 def test_a_plan_without_reducible_error_has_no_lognormal(model):
-    plan = co.codesign(model, steps=8, stopping_sigma=0.02, levels=40)
+    plan = co.codesign(model, steps=8, stopping_sigma=0.02, levels=40, polish=False)
     with pytest.raises(ValueError, match="score error"):
         plan.training_density.lognormal()
 

@@ -178,7 +178,7 @@ def test_comparison_keeps_its_runs_and_writes_table_and_figure(tmp_path, monkeyp
     pytest.importorskip("skimage")
     pytest.importorskip("matplotlib")
     small = {
-        "iterations": 12,
+        "iterations": 6,
         "batch": 32,
         "longer": 2,
         "width": 16,

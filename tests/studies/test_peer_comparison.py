@@ -1,6 +1,7 @@
 """The testbed's worlds, the classifier behind the Fréchet distance, and the table of all peers, on small copies."""
 
 import csv
+import os
 from dataclasses import replace
 
 import matplotlib
@@ -23,7 +24,10 @@ from codesign_opt.testbed.networks.classifier import Classifier, feature_distanc
 from problems.studies.peer_comparison import compare_peers, gaussian_worlds, write_comparison
 from problems.studies.worlds import DenoiserWorld, mixture_world
 
-QUICK = {"draws": 32, "evaluations": 1500, "levels": 6}
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+QUICK = {"draws": 32, "evaluations": 1500, "levels": 6} | (
+    {} if FULL else {"levels": 4, "fine_steps": 32, "evaluations": 1200}
+)
 
 
 @pytest.fixture(scope="module")
