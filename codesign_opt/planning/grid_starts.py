@@ -21,7 +21,8 @@ FEW = 16  # steps up to which stopping points far from the program's are starts 
 _STOPS = 5
 _SCATTERED, _SPREADS = 1024, (0.7, 1.5)  # grids of random lengths, whose logarithms spread so, half of them each
 _NOTHING = 1e-9  # of the budget: what is left is rounding
-_MOST_SPENT = 0.98  # of the budget, by the longest grid
+_MOST_SPENT = 0.999  # of the budget, by the longest grid
+_COUNTED = 64  # steps of the grid that says what a step costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +123,14 @@ class GridStarts:
         """The most steps that leave something for training."""
         if not self.study.trains:
             return np.inf
-        price = self._price(log_snr_grid(64, self.plan.stopping_sigma, self.top, terminal=self.plan.terminal)) / 64
         assert self.study.budget is not None
-        return np.inf if price <= 0 else max(_MOST_SPENT * self.study.budget / price, self.least)
+        two, many = (
+            self._price(log_snr_grid(count, self.plan.stopping_sigma, self.top, terminal=self.plan.terminal))
+            for count in (self.least, _COUNTED)
+        )
+        price = (many - two) / (_COUNTED - self.least)  # the last step to zero noise is cheaper than others
+        left = _MOST_SPENT * self.study.budget - two
+        return np.inf if price <= 0 else self.least + max(left / price, 0.0)
 
     def _price(self, sigmas: Array) -> float:
         """Price of sampling with a grid."""

@@ -320,3 +320,14 @@ def test_what_is_proved_stays_that_of_the_program_where_the_whole_steps_stop_els
     loaded = co.Plan.load(plan.save(tmp_path / "plan.json"))
     assert str(loaded) == str(plan)
     assert loaded.program_stopping_sigma == plan.program_stopping_sigma
+
+
+def test_the_longest_grid_that_leaves_anything_for_training_is_tried():
+    """The last step to zero noise takes one evaluation, others two: nine of them are five steps, not four."""
+    model = co.GaussianModel(
+        co.Spectrum.power_law(4, exponent=2.576), process=co.EDM(0.003035, 0.8674), sampler=co.Heun(), start="mean"
+    )
+    prices = co.Prices(example=0.15, evaluation=1.0, images=7_400)
+    free, limited = (co.codesign(model, prices, 1.014 * 9 * 7_400, steps=steps, levels=60) for steps in (None, 5))
+    assert limited.number_of_steps == 5
+    assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
