@@ -21,6 +21,7 @@ import numpy as np
 
 from ..basics.checks import Array, Mask
 from ..ingredients.coupling import Coupling
+from .bracket import Bracket
 
 __all__ = ["InformationPart", "LagrangianBound", "ScorePart", "pooled_price"]
 
@@ -71,29 +72,6 @@ class InformationPart:
     overlap: Array
     prior: Array
     gains: Array
-
-
-@dataclass(frozen=True, eq=False)
-class _Bracket:
-    """(L,) bounds a <= b of the minimisers in log n: slopes in log n at both, and the value at a."""
-
-    a: Array
-    b: Array
-    value: Array
-    slope_a: Array
-    slope_b: Array
-
-    def with_probe(self, probe: Array, value: Array, slope: Array) -> _Bracket:
-        """Narrowed by the slope at one point inside each."""
-        within = (probe >= self.a) & (probe <= self.b)
-        falls, rises = within & (slope < 0), within & (slope >= 0)
-        return _Bracket(
-            np.where(falls, probe, self.a),
-            np.where(rises, probe, self.b),
-            np.where(falls, value, self.value),
-            np.where(falls, slope, self.slope_a),
-            np.where(rises, slope, self.slope_b),
-        )
 
 
 @dataclass(eq=False)
@@ -315,7 +293,7 @@ class LagrangianBound:
         left = np.where(slope > 0, slope * np.where(n <= bottom * (1 + 1e-12), n - low, 0.0), 0.0)
         return value + self.steps_price * n + right - left
 
-    def _round(self, bracket: _Bracket) -> _Bracket:
+    def _round(self, bracket: Bracket) -> Bracket:
         """Two probes at and beyond the secant's root; the middle where they did not halve the bracket.
 
         The root of a secant through a curved slope lies on the same side time after time, so that the other end would
@@ -337,7 +315,7 @@ class LagrangianBound:
             bracket = self._narrowed(bracket, 0.5 * (bracket.a + bracket.b))
         return bracket
 
-    def _narrowed(self, bracket: _Bracket, probe: Array) -> _Bracket:
+    def _narrowed(self, bracket: Bracket, probe: Array) -> Bracket:
         return bracket.with_probe(probe, *self._in_log(np.clip(probe, bracket.a, bracket.b)))
 
     def _in_log(self, logs: Array) -> tuple[Array, Array]:
@@ -346,7 +324,7 @@ class LagrangianBound:
         value, slope = self._at(n)
         return value + self.steps_price * n, (slope + self.steps_price) * n
 
-    def _bracket(self, low: Array, high: Array) -> _Bracket:
+    def _bracket(self, low: Array, high: Array) -> Bracket:
         """Steps below and above the minimiser: from those of the powers alone, then grown (high where none is)."""
         with np.errstate(all="ignore"):
             alone = [(q * d / self.steps_price) ** (1 / (q + 1)) for q, d in self.powers]
@@ -363,7 +341,7 @@ class LagrangianBound:
         top = np.minimum(high, top)
         a, b = np.log(np.maximum(low, np.minimum(below, top))), np.log(np.maximum(top, low))
         value, slope_a = self._in_log(a)
-        return _Bracket(a, b, value, slope_a, self._in_log(b)[1])
+        return Bracket(a, b, value, slope_a, self._in_log(b)[1])
 
     def _at(self, n: Array, safe: Mask | None = None) -> tuple[Array, Array]:
         """Level functions without the price of steps, minimised over m, and their slopes in n.
