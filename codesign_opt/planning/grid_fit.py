@@ -91,6 +91,11 @@ class GridFit(ABC):
     def enough(self) -> float:
         """Relative decrease below which two moves in a row end a descent."""
 
+    @property
+    def added(self) -> int:
+        """Nodes that are added or taken away one by one; 0 where grids of another number are not started from so."""
+        return 0
+
     @abstractmethod
     def effort(self, steps: int) -> Effort:
         """How much is done for one number of steps."""
@@ -114,7 +119,10 @@ class GridFit(ABC):
 
     def near(self, found: SearchedGrid, steps: int) -> list[Array]:
         """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
-        return [resized(found.sigmas, steps)]
+        starts = [resized(found.sigmas, steps)]
+        if self.added and found.steps <= DESCENDED and abs(steps - found.steps) <= self.added:
+            starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
+        return starts
 
     def rearranged(self, found: SearchedGrid) -> SearchedGrid:
         """The grid, or a better one that nodes of it elsewhere lead to."""

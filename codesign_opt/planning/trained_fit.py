@@ -48,17 +48,15 @@ class BestExamplesFit(GridFit):
     def enough(self) -> float:
         return _ENOUGH
 
+    @property
+    def added(self) -> int:
+        return _ADDED
+
     def effort(self, steps: int) -> Effort:
         return Effort(3, 2, 0) if steps <= FEW else Effort(2, 1, 0)
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> BestExamples:
         return BestExamples(self.starts.study, self.starts.money(sigmas))
-
-    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
-        starts = super().near(found, steps)
-        if found.steps <= DESCENDED and abs(steps - found.steps) <= _ADDED:
-            starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
-        return starts
 
     def refined(self, found: SearchedGrid) -> SearchedGrid:
         if found.steps > DESCENDED:

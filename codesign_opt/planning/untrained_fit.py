@@ -31,6 +31,10 @@ class UntrainedFit(GridFit):
     def enough(self) -> float:
         return _ENOUGH
 
+    @property
+    def added(self) -> int:
+        return _ADDED
+
     def effort(self, steps: int) -> Effort:
         return _FEW_STEPS if steps <= FEW else _MANY_STEPS
 
@@ -43,12 +47,6 @@ class UntrainedFit(GridFit):
         grids = self.starts.scattered(steps) if self.signed else []
         some, rest = grids[:_SOME], self.scored(grids[_SOME:], None)
         return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:_SCREENED]]
-
-    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
-        starts = super().near(found, steps)
-        if found.steps <= DESCENDED and abs(steps - found.steps) <= _ADDED:
-            starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
-        return starts
 
     def refined(self, found: SearchedGrid) -> SearchedGrid:
         return replace(self._refined(found), refined=True)
