@@ -117,8 +117,12 @@ class Model(ABC):
 
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
         """(...) `exact_error` of grids (..., K+1), unchecked, and the sensitivity of `exact_residuals` where it is
-        asked for and known; for models with those."""
-        raise NotImplementedError(f"{type(self).__name__} has no exact_values")
+        asked for and known; for models with those, which may know a shorter way."""
+        residuals = self.exact_residuals
+        if residuals is None:
+            raise NotImplementedError(f"{type(self).__name__} has no exact_residuals")
+        found = residuals(sigmas)
+        return np.asarray((found.values**2).sum(axis=-1)), found.sensitivity if sensitive else None
 
     def node_errors(self, sigmas: Array, sensitivity: Array | None = None) -> NodeErrors:
         """What the error of each positive node's denoiser leaves in the output; for models with `exact_residuals`.

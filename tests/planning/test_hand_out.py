@@ -331,3 +331,13 @@ def test_the_longest_grid_that_leaves_anything_for_training_is_tried():
     free, limited = (co.codesign(model, prices, 1.014 * 9 * 7_400, steps=steps, levels=60) for steps in (None, 5))
     assert limited.number_of_steps == 5
     assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("start", ["marginal", "noise"])
+def test_errors_of_grids_follow_from_their_residuals_where_a_model_states_no_shorter_way(start):
+    model = co.GaussianModel(co.Spectrum.power_law(6, exponent=1.5), sampler=co.Heun(), start=start)
+    grids = np.stack([co.edm_grid(7, 0.01, 80.0), co.log_snr_grid(7, 0.01, 80.0)])
+    values, sensitivity = co.Model.exact_values(model, grids, sensitive=True)
+    np.testing.assert_allclose(values, model.exact_values(grids)[0], rtol=1e-10)
+    np.testing.assert_allclose(values, [float(model.exact_error(grid)) for grid in grids], rtol=1e-10)
+    np.testing.assert_allclose(sensitivity, model.exact_values(grids, sensitive=True)[1], rtol=1e-10)
