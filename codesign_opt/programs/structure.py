@@ -14,12 +14,12 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, Indices
+from ..basics.checks import Array
 from ..modeling.design import Design, Point
 from .declaration import Declaration
 from .rows import Row, jacobians
 
-__all__ = ["Answer", "Structure", "register", "structure_of"]
+__all__ = ["Answer", "Structure", "box_multipliers", "register", "structure_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +43,43 @@ class Answer:
         """Multipliers of the declared rows: the budgets', and the gradients where a level bound is tight."""
         if any(row.bound is None for row in rows):
             design.set(self.point)
-        pulls: list[tuple[Array, int, Indices | None]] = []
-        holding = np.zeros((2, len(design)))
-        for row in rows:
-            if row.bound is not None or row.levels is None:
-                pulls.append((np.array([self.budget_multipliers[row.name]]), 0, None))
-                continue
-            # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
-            slopes = jacobians(row.stated, design)
-            tight = np.abs(np.ravel(np.asarray(row.stated.value))) <= 1e-9 * row.size
-            pull = -np.ravel(self.examples_gradient @ slopes[0] + self.steps_gradient @ slopes[1])
-            pull = np.where(tight, np.maximum(pull, 0.0), 0.0)
-            quantity = int(abs(slopes[0]).sum() == 0)  # 0: examples, 1: steps
-            np.add.at(holding[quantity], row.levels[pull > 0], 1.0)
-            pulls.append((pull, quantity, row.levels))
-        # bounds that coincide on a level hold it together: each pays its share, and the whole is paid once
+        boxes = box_multipliers(rows, design, self.examples_gradient, self.steps_gradient)
         return [
-            pull if levels is None else pull / np.maximum(holding[quantity][levels], 1.0)
-            for pull, quantity, levels in pulls
+            np.array([self.budget_multipliers[row.name]]) if box is None else box
+            for row, box in zip(rows, boxes, strict=True)
         ]
+
+
+def box_multipliers(
+    rows: Sequence[Row], design: Design, by_examples: Array, by_steps: Array, tight: float = 1e-9
+) -> list[Array | None]:
+    """Multipliers of level bounds from the derivatives of the Lagrangian without them; None for other rows.
+
+    Args:
+        rows: with their variables at the candidate.
+        design: of the rows.
+        by_examples, by_steps: (L,) derivatives.
+        tight: share of a row's size within which a bound holds its level.
+    """
+    pulls: list[tuple[Array, int] | None] = []
+    holding = np.zeros((2, len(design)))
+    for row in rows:
+        if row.bound is not None or row.levels is None:
+            pulls.append(None)
+            continue
+        # an entry bounds one level: its slope is +1 or -1 there, and its multiplier minus the gradient over it
+        slopes = jacobians(row.stated, design)
+        held = np.abs(np.ravel(np.asarray(row.stated.value))) <= tight * row.size
+        pull = -np.ravel(by_examples @ slopes[0] + by_steps @ slopes[1])
+        pull = np.where(held, np.maximum(pull, 0.0), 0.0)
+        quantity = int(abs(slopes[0]).sum() == 0)  # 0: examples, 1: steps
+        np.add.at(holding[quantity], row.levels[pull > 0], 1.0)
+        pulls.append((pull, quantity))
+    # bounds that coincide on a level hold it together: each pays its share, and the whole is paid once
+    return [
+        None if found is None else found[0] / np.maximum(holding[found[1]][row.levels], 1.0)
+        for row, found in zip(rows, pulls, strict=True)
+    ]
 
 
 class Structure(ABC):

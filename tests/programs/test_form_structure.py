@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -89,6 +90,26 @@ def test_prices_of_level_bounds_are_finite_differences(seed, method):
         # the optimum is convex in a limit: its price lies between the slopes to both sides
         resolved = (3e-4 if method == "auto" else 1e-3) * error / bound.value + 1e-3 * max(np.abs(slopes))
         assert slopes[0] - resolved <= found.shadow_prices[bound.name] <= slopes[1] + resolved
+
+
+# the kinked row of seed 11 is refused with the term's advice: there longer steps, which cancel errors, break it
+@pytest.mark.parametrize(("rough", "seed"), [(cp.norm1, 23), (cp.sum_squares, 11), (cp.sum_squares, 23)])
+def test_floors_beside_a_row_of_the_users_own_are_certified_and_priced(seed, rough):
+    objective, constraints, spent = random_problem(seed)
+    plan = co.Problem(objective, constraints, spent=spent).solve()
+    unit = float(plan.steps.mean())
+    limit = 0.7 * float(np.asarray(rough(np.diff(plan.steps) / unit).value))
+    smooth = co.named("smooth", lambda d: rough(cp.diff(d.steps) / unit) <= limit)
+    floor = Floor(0.3 * unit, "steps")
+    found, lower, higher = (
+        co.Problem(objective, [*constraints, smooth, replace(floor, value=floor.value * factor)], spent=spent).solve()
+        for factor in (1.0, 1 - 1e-3, 1 + 1e-3)
+    )
+    assert found.certificate.optimal
+    resolved = 2e-3 * found.error / floor.value
+    slopes = (found.error - lower.error) / (1e-3 * floor.value), (higher.error - found.error) / (1e-3 * floor.value)
+    if rough is cp.sum_squares:
+        assert slopes[0] - resolved <= found.shadow_prices["Floor(steps)"] <= slopes[1] + resolved
 
 
 @pytest.mark.parametrize("coupling", [co.Transfer(0.6), co.Local(2.0)])
