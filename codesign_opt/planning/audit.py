@@ -18,8 +18,9 @@ from ..ingredients.training_run import TrainingRun
 from ..modeling.prediction import predict
 from ..models.base import Model, check_model
 from ..models.coefficients import Coefficients
+from ..results.cause_words import cause_cells
 from ..results.plan import Plan
-from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
+from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
 
