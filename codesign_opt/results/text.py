@@ -12,7 +12,7 @@ from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
 from .cause_words import cause_cells, clip
-from .headline import evaluations_per_image, handed_parts, handed_total, headline
+from .headline import evaluations_per_image, handed_parts, handed_total, headline, learner
 from .level_table import planned_training
 from .samplers_text import samplers_lines
 
@@ -218,7 +218,8 @@ def _proof(plan: PlanRecord) -> list[str]:
     outer = outer_line(plan)
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
-        said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above is {plan.bias}"
+        known = "counts the whole steps exactly" if learner(plan) else f"is {plan.bias}"
+        said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above {known}"
         lines += wrapped("  ", said)
     return lines
 
@@ -313,7 +314,7 @@ def _fits(plan: PlanRecord) -> list[str]:
     if rho:
         text = f"sampler grid: EDM's formula with rho {quantity(rho['rho'], 3)}"
         if rho["rho"] > 99:
-            text = "sampler grid: equal steps in log-SNR (EDM's formula with rho without bound)"
+            text = "sampler grid: equal steps in log-SNR (EDM's formula, rho without bound)"
         lines.append(f"  {text}" + _loss(rho, "bias"))
     return ["Closest standard settings", *lines] if lines else []
 
