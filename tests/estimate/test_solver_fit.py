@@ -1,4 +1,4 @@
-"""Fitted multistep solvers: each program against least squares of its own, derivatives, gains on unseen draws, kills."""
+"""Fitted multistep solvers: programs against least squares of their own, derivatives, gains on unseen draws, kills."""
 
 from __future__ import annotations
 
