@@ -15,7 +15,7 @@ import numpy as np
 
 from ..basics.checks import Array, number, vector
 from ..basics.registry import Registry
-from .affine_steps import AffineSteps, Inputs, Numbers, TerminalLaw, prepare
+from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
@@ -369,6 +369,6 @@ class Sampler(ABC):
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
 
-    def _pulled_back(self, given: Inputs, by_current: Numbers, by_previous: Numbers | None) -> Numbers | None:
-        """`_sensitivity` from the gradient (..., K, B) of the std by the steps; None where it does not tell."""
+    def _pulled_back(self, given: Inputs, by_steps: StepGradient) -> Numbers | None:
+        """`_sensitivity` from the gradient of the std by the steps; None where it does not tell."""
         return None

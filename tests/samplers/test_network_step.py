@@ -124,8 +124,8 @@ def test_a_sampler_without_a_step_is_refused_by_the_method_to_write():
 
 
 def test_memory_and_noise_together_have_no_law_here():
-    with pytest.raises(ValueError, match="previous and noise"):
-        co.AffineSteps(np.ones((2, 1)), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="earlier and noise"):
+        co.AffineSteps(np.ones((2, 1)), [np.ones((2, 1))], np.ones((2, 1)))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=["denoise", "rescale"])
