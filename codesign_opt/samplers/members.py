@@ -18,14 +18,20 @@ from ..ingredients.grids import Grid, check_grid
 from .adjoint import Adjoint, pad_after, pad_before, ratios
 from .affine_steps import AffineSteps, Numbers, StepGradient, TerminalLaw
 from .base import MinimumSteps, Sampler
+from .exponential import DEIS, IPNDM, AdamsBashforth, DPMpp3M
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+from .unipc import UniPC
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "DEIS",
+    "IPNDM",
+    "AdamsBashforth",
     "Ancestral",
     "DPMpp2M",
+    "DPMpp3M",
     "Euler",
     "EulerMaruyama",
     "Grid",
@@ -33,6 +39,7 @@ __all__ = [
     "MinimumSteps",
     "Sampler",
     "TerminalLaw",
+    "UniPC",
     "check_grid",
 ]
 

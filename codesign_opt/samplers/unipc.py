@@ -1,0 +1,101 @@
+"""UniPC: a predictor whose every step is corrected with the output of the next, at no further call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, ClassVar
+
+from numpy.polynomial import Polynomial
+
+from ..basics.checks import boolean, choice
+from .exponential import lowered, solver_order
+from .interpolants import interpolation_error, lagrange_weights, rising_moments
+from .multistep import OUTPUT_RATES, WEIGHT, Multistep, Row, places_before
+
+__all__ = ["UniPC"]
+
+
+@dataclass(frozen=True)
+class UniPC(Multistep):
+    """UniPC of data prediction: the polynomial through the last p outputs predicts, one more node corrects.
+
+    The denoiser is asked at the predicted state x_k, and D_k then corrects x_k before it predicts x_{k+1}. Both start
+    from the corrected state before, so that the correction is a combination of D_k, ..., D_{k-p}: on predicted states
+    the method is a multistep one with p outputs of memory, of order p + 1. The state that leaves the last step is
+    predicted. Source: Zhao et al., UniPC (2023), algorithms 1 and 2 and B(h) = h ("bh1") or exp(h) - 1 ("bh2"), which
+    differ where the weight 1/2 stands for an exact one: in predictors of order 2, correctors of order 1. As diffusers'
+    UniPCMultistepScheduler with predict_x0; docs/theory.md section 2.
+
+    Args:
+        solver_order: p, 2 or 3.
+        solver_type: "bh1" or "bh2".
+        lower_order_final: whether no step has a higher order than steps are left, itself and that to zero counted in.
+
+    Raises:
+        ValueError: a field that is none of these.
+
+    >>> UniPC(2).order, UniPC(2).memory
+    (3, 2)
+    """
+
+    solver_order: int = 2
+    solver_type: str = "bh2"
+    lower_order_final: bool = True
+    name: ClassVar[str] = "unipc"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "solver_order", solver_order(self.solver_order, "UniPC.solver_order", (2, 3)))
+        put(self, "solver_type", choice(self.solver_type, "UniPC.solver_type", ("bh1", "bh2")))
+        put(self, "lower_order_final", boolean(self.lower_order_final, "UniPC.lower_order_final"))
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        """`solver_order` + 1."""
+        return self.solver_order + 1
+
+    @property
+    def memory(self) -> int:  # type: ignore[override]
+        """`solver_order`: the corrector goes one node further back than the predictor."""
+        return self.solver_order
+
+    def _relative_error(self) -> Polynomial:
+        p = self.solver_order
+        nodes = [-float(j) for j in range(p)]
+        predicted = -interpolation_error(nodes) * OUTPUT_RATES[p]
+        if p == 2:  # 1/2 and (1 - exp(-h)) / (2h) against (h - 1 + exp(-h)) / h^2 = 1/2 - h/6
+            predicted = predicted + (1 / 6 if self.solver_type == "bh1" else -1 / 12) * OUTPUT_RATES[1]
+        # the corrector's own error, and that of the state at which its outputs are taken
+        return -interpolation_error([1.0, *nodes]) * OUTPUT_RATES[p + 1] + WEIGHT * predicted
+
+    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
+        decay = levels[0] / levels[1]
+        order = lowered(self.solver_order, levels, left, self.lower_order_final)
+        outputs = [lengths[0] * weight for weight in self._predictor(lengths, decay, order)]
+        if len(lengths) == 1:
+            return Row(decay, outputs)
+        before = lowered(self.solver_order, levels[1:], left + 1, self.lower_order_final)
+        correction = [decay * lengths[1] * weight for weight in self._correction(levels[1:], lengths[1:], before)]
+        return Row(decay, [a + b for a, b in zip_longest(outputs, correction, fillvalue=0.0)])
+
+    def _predictor(self, lengths: Sequence[Any], decay: Any, order: int) -> list[Any]:
+        """Weights of D_k, D_{k-1}, ... over the step's length."""
+        moments = rising_moments(lengths[0], decay, order)
+        if order == 2:
+            moments[1] = self._half(moments)
+        return lagrange_weights(places_before(lengths, order), moments)
+
+    def _correction(self, levels: Sequence[Any], lengths: Sequence[Any], order: int) -> list[Any]:
+        """Weights of D_{k+1}, D_k, ... in the corrected state minus the predicted one, over the step's length."""
+        decay = levels[0] / levels[1]
+        moments = rising_moments(lengths[0], decay, order + 1)
+        if order == 1:
+            moments[1] = self._half(moments)
+        corrected = lagrange_weights([1.0, *places_before(lengths, order)], moments)
+        predicted = self._predictor(lengths, decay, order)
+        return [corrected[0], *(a - b for a, b in zip(corrected[1:], predicted, strict=True))]
+
+    def _half(self, moments: Sequence[Any]) -> Any:
+        return moments[0] / 2 if self.solver_type == "bh2" else 0.5
