@@ -219,6 +219,9 @@ def _of_grid(grid: Array) -> Maker:
 
 
 def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
+    if sampler.own_levels is not None:
+        return _of_grid(sampler.own_levels)
+
     def make(steps: int) -> Array:
         return cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
 
@@ -298,6 +301,7 @@ class _Cell:
         for label, make in makers.items():
             try:
                 sigmas, used = self._largest(make)
+                self.sampler.check_levels(sigmas)
             except ValueError as error:
                 if label == "plan":
                     raise

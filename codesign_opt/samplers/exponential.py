@@ -128,8 +128,8 @@ class IPNDM(Multistep):
     prediction="epsilon": x' = x + (s' - s) sum_j b_j (x_{k-j} - D_{k-j})/sigma_{k-j};
     prediction="x0": x' = (s'/s) x + (1 - s'/s) sum_j b_j D_{k-j}; b = 1; 3/2, -1/2; 23/12, -16/12, 5/12; 55/24, ... as
     more are known. The weights hold on steps equal in sigma (in 1/sigma for x0) and on no others: elsewhere the method
-    is of order 2, whatever `solver_order`. Source: Zhang and Chen (2023), section 3 and appendix, after Liu et al., PNDM
-    (2022), equation 9; docs/theory.md section 2.
+    is of order 2, whatever `solver_order`. Source: Zhang and Chen (2023), section 3 and appendix, after Liu et al.,
+    PNDM (2022), equation 9; docs/theory.md section 2.
 
     Args:
         solver_order: slopes or outputs used, 3 or 4.
@@ -176,6 +176,7 @@ class AdamsBashforth(Multistep):
 
     w integrates the polynomial through the last `solver_order` derivatives dx/d(-log sigma) = D - x. Nothing is
     integrated exactly, so that steps longer than 1 in log sigma (6/11 for order 3, 3/10 for order 4) make noise grow.
+    Until as many derivatives are known, the polynomial through the outputs known is integrated exactly instead.
     Source: Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I, section III.1 and III.5;
     docs/theory.md section 2.
 
@@ -212,8 +213,12 @@ class AdamsBashforth(Multistep):
 
     def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
         order = lowered(self.solver_order, levels, left, False)
-        weights = lagrange_weights(places_before(lengths, order), adams_moments(order))
-        own = [lengths[0] * weight for weight in weights]
+        places = places_before(lengths, order)
+        if order < self.solver_order:
+            decay = levels[0] / levels[1]
+            weights = lagrange_weights(places, rising_moments(lengths[0], decay, order))
+            return Row(decay, [lengths[0] * weight for weight in weights])
+        own = [lengths[0] * weight for weight in lagrange_weights(places, adams_moments(order))]
         return Row(1 - own[0], own, [-weight for weight in own[1:]])
 
 

@@ -19,7 +19,9 @@ from .adjoint import Adjoint, pad_after, pad_before, ratios
 from .affine_steps import AffineSteps, Numbers, StepGradient, TerminalLaw
 from .base import MinimumSteps, Sampler
 from .exponential import DEIS, IPNDM, AdamsBashforth, DPMpp3M
+from .linear_multistep import LinearMultistep
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+from .raised import DPMpp2S, HeunChurn
 from .unipc import UniPC
 
 if TYPE_CHECKING:
@@ -31,11 +33,14 @@ __all__ = [
     "AdamsBashforth",
     "Ancestral",
     "DPMpp2M",
+    "DPMpp2S",
     "DPMpp3M",
     "Euler",
     "EulerMaruyama",
     "Grid",
     "Heun",
+    "HeunChurn",
+    "LinearMultistep",
     "MinimumSteps",
     "Sampler",
     "TerminalLaw",

@@ -111,7 +111,7 @@ def _by_node(by_steps: StepGradient, moved: AffineSteps) -> Array:
     seen, count = total.shape[:2]
     result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)
-    for back in range(seen):  # step k sees the node k + 1 - back in the colour of that node
+    for back in range(min(seen, count + 1)):  # step k sees the node k + 1 - back in the colour of that node
         first = max(0, back - 1)
         rows = total[(step + 1 - back) % seen, step]
         result[first + 1 - back : count + 1 - back] += rows[first:]
