@@ -10,16 +10,11 @@ from numpy.polynomial import Polynomial
 
 from ..basics.checks import boolean, choice, integer
 from .interpolants import adams_moments, falling_moments, interpolation_error, lagrange_weights, rates, rising_moments
-from .multistep import OUTPUT_RATES, WEIGHT, Multistep, Row, places_before
+from .multistep import OUTPUT_RATES, WEIGHT, Multistep, Near, Row
 
-__all__ = ["DEIS", "IPNDM", "AdamsBashforth", "DPMpp3M", "lowered", "solver_order"]
+__all__ = ["DEIS", "IPNDM", "AdamsBashforth", "DPMpp3M", "solver_order"]
 
 _CARRY = Polynomial([1, -1])  # 1 - W, what the noise makes of the state
-
-
-def lowered(most: int, levels: Sequence[Any], left: int, final: bool) -> int:
-    """Order of a step: as many outputs as there are, and near the end, where asked, no more than steps to go."""
-    return min(most, len(levels) - 1, left + 1 if final else most)
 
 
 def solver_order(value: Any, name: str, known: Sequence[int]) -> int:
@@ -62,13 +57,13 @@ class DPMpp3M(Multistep):
     def _relative_error(self) -> Polynomial:
         return -OUTPUT_RATES[2] / 12  # the term t^2 h^2 D'' / 2 has I_2 / 2 = 1/6 in place of 1/3
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        order = lowered(3, levels, left, self.lower_order_final)
-        decay = levels[0] / levels[1]
-        moments = rising_moments(lengths[0], decay, 3)
+    def _moments(self, length: Any, decay: Any) -> Sequence[Any]:
+        return rising_moments(length, decay, 3)
+
+    def _row(self, near: Near) -> Row:
+        order, moments = near.order(3, self.lower_order_final), near.moments[0]
         used = [moments[:1], [moments[0], moments[0] / 2], [*moments[:2], moments[2] / 2]][order - 1]
-        weights = lagrange_weights(places_before(lengths, order), used)
-        return Row(decay, [lengths[0] * weight for weight in weights])
+        return Row(near.decay, [near.lengths[0] * weight for weight in lagrange_weights(near.places(order), used)])
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,13 @@ class DEIS(Multistep):
         slope = rates(Polynomial([1]), -WEIGHT, self.order)[self.order]  # eps = x (1 - W)/sigma, (log eps)' = -W
         return interpolation_error([-float(j) for j in range(self.order)]) * _CARRY * slope
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        order = lowered(self.solver_order, levels, left, self.lower_order_final)
-        moments = falling_moments(lengths[0], levels[0] / levels[1], order)
-        weights = lagrange_weights(places_before(lengths, order), moments)
-        return _slopes([-levels[1] * lengths[0] * weight for weight in weights], levels)
+    def _moments(self, length: Any, decay: Any) -> Sequence[Any]:
+        return falling_moments(length, decay, self.solver_order)
+
+    def _row(self, near: Near) -> Row:
+        order = near.order(self.solver_order, self.lower_order_final)
+        weights = lagrange_weights(near.places(order), near.moments[0][:order])
+        return _slopes([-near.levels[1] * near.lengths[0] * weight for weight in weights], near.levels)
 
 
 @dataclass(frozen=True)
@@ -161,13 +158,12 @@ class IPNDM(Multistep):
         # both miss h^3 / 12 of a first derivative: that of D, W (1 - W) x, and that of -sigma eps, its opposite
         return OUTPUT_RATES[1] / 12 if self.prediction == "epsilon" else -OUTPUT_RATES[1] / 12
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        order = lowered(self.solver_order, levels, left, False)
+    def _row(self, near: Near) -> Row:
+        order = near.order(self.solver_order, False)
         weights = lagrange_weights([-float(j) for j in range(order)], adams_moments(order))
         if self.prediction == "epsilon":
-            return _slopes([(levels[0] - levels[1]) * weight for weight in weights], levels)
-        decay = levels[0] / levels[1]
-        return Row(decay, [(1 - decay) * weight for weight in weights])
+            return _slopes([(near.levels[0] - near.levels[1]) * weight for weight in weights], near.levels)
+        return Row(near.decay, [(1 - near.decay) * weight for weight in weights])
 
 
 @dataclass(frozen=True)
@@ -211,14 +207,16 @@ class AdamsBashforth(Multistep):
         state = rates(Polynomial([1]), -_CARRY, self.order + 1)[self.order + 1]
         return -interpolation_error([-float(j) for j in range(self.order)]) * state
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        order = lowered(self.solver_order, levels, left, False)
-        places = places_before(lengths, order)
-        if order < self.solver_order:
-            decay = levels[0] / levels[1]
-            weights = lagrange_weights(places, rising_moments(lengths[0], decay, order))
-            return Row(decay, [lengths[0] * weight for weight in weights])
-        own = [lengths[0] * weight for weight in lagrange_weights(places, adams_moments(order))]
+    def _moments(self, length: Any, decay: Any) -> Sequence[Any]:
+        return rising_moments(length, decay, self.solver_order - 1)
+
+    def _row(self, near: Near) -> Row:
+        order = near.order(self.solver_order, False)
+        starts = order < self.solver_order
+        moments = near.moments[0][:order] if starts else adams_moments(order)
+        own = [near.lengths[0] * weight for weight in lagrange_weights(near.places(order), moments)]
+        if starts:
+            return Row(near.decay, own)
         return Row(1 - own[0], own, [-weight for weight in own[1:]])
 
 

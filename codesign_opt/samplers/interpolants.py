@@ -5,7 +5,7 @@ Everything here takes numbers of any kind that know arithmetic: arrays, complex 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import factorial
 from typing import Any
 
@@ -30,16 +30,23 @@ def rising_moments(length: Any, decay: Any, count: int) -> list[Any]:
     >>> [round(float(m), 6) for m in rising_moments(np.array(2.0), np.exp(-2.0), 2)]
     [0.432332, 0.283834]
     """
-    near = length.real < 1
-    forward, last = [(1 - decay) / length], 1 - length / (count + _TERMS)
-    for m in range(1, count):
-        forward.append((1 - m * forward[-1]) / length)
-    for m in range(count + _TERMS - 1, count, -1):
-        last = 1 - length / m * last
-    backward = [last / count]
-    for m in range(count - 1, 0, -1):
-        backward.append((1 - length * backward[-1]) / m)
-    return _chosen(near, backward[::-1], forward)
+
+    def forward() -> list[Any]:
+        found = [(1 - decay) / length]
+        for m in range(1, count):
+            found.append((1 - m * found[-1]) / length)
+        return found
+
+    def backward() -> list[Any]:
+        last = 1 - length / (count + _TERMS)
+        for m in range(count + _TERMS - 1, count, -1):
+            last = 1 - length / m * last
+        found = [last / count]
+        for m in range(count - 1, 0, -1):
+            found.append((1 - length * found[-1]) / m)
+        return found[::-1]
+
+    return _chosen(length.real < 1, backward, forward)
 
 
 def falling_moments(length: Any, decay: Any, count: int) -> list[Any]:
@@ -51,16 +58,23 @@ def falling_moments(length: Any, decay: Any, count: int) -> list[Any]:
     >>> [round(float(m), 6) for m in falling_moments(np.array(2.0), np.exp(-2.0), 2)]
     [0.432332, 0.148499]
     """
-    near = length.real < 1
-    forward, last = [(1 - decay) / length], 1 + length / (count + _TERMS)
-    for m in range(1, count):
-        forward.append((m * forward[-1] - decay) / length)
-    for m in range(count + _TERMS - 1, count, -1):
-        last = 1 + length / m * last
-    backward = [decay * last / count]
-    for m in range(count - 1, 0, -1):
-        backward.append((length * backward[-1] + decay) / m)
-    return _chosen(near, backward[::-1], forward)
+
+    def forward() -> list[Any]:
+        found = [(1 - decay) / length]
+        for m in range(1, count):
+            found.append((m * found[-1] - decay) / length)
+        return found
+
+    def backward() -> list[Any]:
+        last = 1 + length / (count + _TERMS)
+        for m in range(count + _TERMS - 1, count, -1):
+            last = 1 + length / m * last
+        found = [decay * last / count]
+        for m in range(count - 1, 0, -1):
+            found.append((length * found[-1] + decay) / m)
+        return found[::-1]
+
+    return _chosen(length.real < 1, backward, forward)
 
 
 def adams_moments(count: int) -> list[float]:
@@ -68,8 +82,13 @@ def adams_moments(count: int) -> list[float]:
     return [1 / (m + 1) for m in range(count)]
 
 
-def _chosen(near: Any, ones: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    return [near * one + ~near * other for one, other in zip(ones, others, strict=True)]
+def _chosen(near: Any, short: Callable[[], list[Any]], long: Callable[[], list[Any]]) -> list[Any]:
+    """Moments of short steps by one way and of long ones by another, only what is needed worked out."""
+    if near.all():
+        return short()
+    if not near.any():
+        return long()
+    return [near * one + ~near * other for one, other in zip(short(), long(), strict=True)]
 
 
 def lagrange_weights(places: Sequence[Any], moments: Sequence[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from numpy.polynomial import Polynomial
 from ..basics.checks import Array, matrix, vector
 from ..ingredients.grids import check_grid
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
-from .multistep import Multistep, Row
+from .multistep import Multistep, Near, Row
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class LinearMultistep(Multistep):
         outputs = [column[:, None] for column in self.c.T]
         return Row(self.a[:, None], outputs, [np.zeros((self.a.size, 1))] * self.memory)
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
+    def _row(self, near: Near) -> Row:
         raise AssertionError("the rows are given")
 
     def _relative_error(self) -> Polynomial:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +25,7 @@ from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Multistep", "Row", "places_before"]
+__all__ = ["OUTPUT_RATES", "WEIGHT", "Multistep", "Near", "Row"]
 
 WEIGHT = Polynomial([0, 1])
 OUTPUT_RATES = rates(WEIGHT, Polynomial([-1, 1]), 4)
@@ -45,18 +46,55 @@ class Row(NamedTuple):
     earlier: Sequence[Any] = ()
 
 
+class Near(NamedTuple):
+    """What a step sees of its grid; entries as in `Row`.
+
+    Args:
+        levels: where it goes, where it starts, and the nodes before, as many as are remembered.
+        lengths: of the step and those before it in log sigma, log(levels[1] / levels[0]) first.
+        moments: of the same steps, what the sampler's `_moments` says of each.
+        left: steps that follow.
+    """
+
+    levels: Sequence[Any]
+    lengths: Sequence[Any]
+    moments: Sequence[Sequence[Any]]
+    left: int
+
+    @property
+    def decay(self) -> Any:
+        """exp(-length), what of the noise is left."""
+        return self.levels[0] / self.levels[1]
+
+    def order(self, most: int, final: bool) -> int:
+        """Order of the step: as many outputs as there are; near the end, if `final`, no more than steps to go."""
+        return min(most, len(self.lengths), self.left + 1 if final else most)
+
+    def places(self, count: int) -> list[Any]:
+        """Where the last `count` nodes stand: the step's start at 0, its end at 1, the nodes before below 0."""
+        places: list[Any] = [0.0]
+        reach: Any = 0.0
+        for length in self.lengths[1:count]:
+            reach = reach + length
+            places.append(-reach / self.lengths[0])
+        return places
+
+    @property
+    def before(self) -> Near:
+        """What the step before saw, as far as this one remembers."""
+        return Near(self.levels[1:], self.lengths[1:], self.moments[1:], self.left + 1)
+
+
 class Multistep(Adjoint):
     """A linear multistep sampler, its coefficients a function of the noise levels."""
 
     @abstractmethod
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        """Coefficients of a step.
+    def _row(self, near: Near) -> Row:
+        """Coefficients of a step."""
 
-        Args:
-            levels: where it goes, where it starts, and the nodes before, as many as are remembered.
-            lengths: of the step and those before it in log sigma, log(levels[1] / levels[0]) first.
-            left: steps that follow.
-        """
+    def _moments(self, length: Any, decay: Any) -> Sequence[Any]:
+        """What of the coefficients depends on one step alone: integrals of 1, s, s^2, ..."""
+        return ()
 
     @abstractmethod
     def _relative_error(self) -> Polynomial:
@@ -65,17 +103,14 @@ class Multistep(Adjoint):
     @property
     def signed(self) -> bool:
         """Whether the local error changes sign with sigma: whether its polynomial in W does on (0, 1)."""
-        values = self._over_carry()(np.linspace(0, 1, 4001)[1:-1])
+        values = _over_carry(self)(np.linspace(0, 1, 4001)[1:-1])
         return bool(values.min() < 0 < values.max())
 
     def leading_error(self, lam: Array, sigma: Array) -> Array:
         """docs/theory.md section 3, the row of this sampler: after steps of equal length in log sigma."""
         variance = lam + sigma**2
         share = sigma**2 / variance  # 1 - W, without cancellation at low noise
-        return -share * self._over_carry()(lam / variance) / sigma ** (self.order + 1)
-
-    def _over_carry(self) -> Polynomial:
-        return self._relative_error() // Polynomial([1, -1])  # 1 - W divides it: exact data would make no error
+        return -share * _over_carry(self)(lam / variance) / sigma ** (self.order + 1)
 
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """docs/theory.md section 2, the row of this sampler."""
@@ -107,10 +142,17 @@ class Multistep(Adjoint):
         """Coefficients (..., K, 1) of all steps: alike ones together, the few at both ends apart."""
         count, memory = sigma.shape[-2] - 1, self._remembered(sigma)
         lengths = np.log(sigma[..., :-1, :] / sigma[..., 1:, :])
+        moments = self._moments(lengths, sigma[..., 1:, :] / sigma[..., :-1, :])
         filled = np.zeros((2 * memory + 2, *sigma.shape[:-2], count, 1), sigma.dtype)
         for first, end, used, left in self._alike(count):
-            near = [sigma[..., first + 1 - back : end + 1 - back, :] for back in range(used + 2)]
-            row = self._row(near, [lengths[..., first - back : end - back, :] for back in range(used + 1)], left)
+            steps = [slice(first - back, end - back) for back in range(used + 1)]
+            near = Near(
+                [sigma[..., first + 1 : end + 1, :], *(sigma[..., step, :] for step in steps)],
+                [lengths[..., step, :] for step in steps],
+                [[values[..., step, :] for values in moments] for step in steps],
+                left,
+            )
+            row = self._row(near)
             filled[0][..., first:end, :] = row.carry
             for back, values in enumerate(row.outputs):
                 filled[1 + back][..., first:end, :] = values
@@ -139,9 +181,15 @@ class Multistep(Adjoint):
     ) -> torch.Tensor:
         """The same coefficients, of the state and of the denoiser's output here and at the nodes remembered."""
         clean, before = denoiser(x, levels.high), memory[::-1]
-        near = [levels.low, levels.high, *(past.step.high for past in before)]
-        lengths = [levels.log_ratio, *(past.step.log_ratio for past in before)]
-        row = self._row(near, lengths, levels.place.left)
+        steps = [levels, *(past.step for past in before)]
+        row = self._row(
+            Near(
+                [levels.low, *(step.high for step in steps)],
+                [step.log_ratio for step in steps],
+                [self._moments(step.log_ratio, step.low / step.high) for step in steps[:2]],
+                levels.place.left,
+            )
+        )
         moved = row.carry.to(x.dtype) * x
         for weight, output in zip(row.outputs, [clean, *(past.output for past in before)], strict=False):
             moved = moved + weight.to(x.dtype) * output
@@ -150,15 +198,7 @@ class Multistep(Adjoint):
         return moved
 
 
-def places_before(lengths: Sequence[Any], count: int) -> list[Any]:
-    """Where the last `count` nodes stand: the step's start at 0, its end at 1, the nodes before below 0.
-
-    >>> places_before([1.0, 2.0, 0.5], 3)
-    [0.0, -2.0, -2.5]
-    """
-    places: list[Any] = [0.0]
-    reach: Any = 0.0
-    for length in lengths[1:count]:
-        reach = reach + length
-        places.append(-reach / lengths[0])
-    return places
+@lru_cache(maxsize=64)
+def _over_carry(sampler: Multistep) -> Polynomial:
+    """Its error over 1 - W, which divides it: without noise left no step errs."""
+    return sampler._relative_error() // Polynomial([1, -1])

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from numpy.polynomial import Polynomial
 
 from ..basics.checks import boolean, choice
-from .exponential import lowered, solver_order
+from .exponential import solver_order
 from .interpolants import interpolation_error, lagrange_weights, rising_moments
-from .multistep import OUTPUT_RATES, WEIGHT, Multistep, Row, places_before
+from .multistep import OUTPUT_RATES, WEIGHT, Multistep, Near, Row
 
 __all__ = ["UniPC"]
 
@@ -70,32 +70,31 @@ class UniPC(Multistep):
         # the corrector's own error, and that of the state at which its outputs are taken
         return -interpolation_error([1.0, *nodes]) * OUTPUT_RATES[p + 1] + WEIGHT * predicted
 
-    def _row(self, levels: Sequence[Any], lengths: Sequence[Any], left: int) -> Row:
-        decay = levels[0] / levels[1]
-        order = lowered(self.solver_order, levels, left, self.lower_order_final)
-        outputs = [lengths[0] * weight for weight in self._predictor(lengths, decay, order)]
-        if len(lengths) == 1:
-            return Row(decay, outputs)
-        before = lowered(self.solver_order, levels[1:], left + 1, self.lower_order_final)
-        correction = [decay * lengths[1] * weight for weight in self._correction(levels[1:], lengths[1:], before)]
-        return Row(decay, [a + b for a, b in zip_longest(outputs, correction, fillvalue=0.0)])
+    def _moments(self, length: Any, decay: Any) -> Sequence[Any]:
+        return rising_moments(length, decay, self.solver_order + 1)
 
-    def _predictor(self, lengths: Sequence[Any], decay: Any, order: int) -> list[Any]:
+    def _row(self, near: Near) -> Row:
+        order = near.order(self.solver_order, self.lower_order_final)
+        outputs = [near.lengths[0] * weight for weight in self._predictor(near, order)]
+        if len(near.lengths) == 1:
+            return Row(near.decay, outputs)
+        correction = [near.decay * near.lengths[1] * weight for weight in self._correction(near.before)]
+        return Row(near.decay, [a + b for a, b in zip_longest(outputs, correction, fillvalue=0.0)])
+
+    def _predictor(self, near: Near, order: int) -> list[Any]:
         """Weights of D_k, D_{k-1}, ... over the step's length."""
-        moments = rising_moments(lengths[0], decay, order)
-        if order == 2:
-            moments[1] = self._half(moments)
-        return lagrange_weights(places_before(lengths, order), moments)
+        return lagrange_weights(near.places(order), self._used(near.moments[0], order, 2))
 
-    def _correction(self, levels: Sequence[Any], lengths: Sequence[Any], order: int) -> list[Any]:
+    def _correction(self, near: Near) -> list[Any]:
         """Weights of D_{k+1}, D_k, ... in the corrected state minus the predicted one, over the step's length."""
-        decay = levels[0] / levels[1]
-        moments = rising_moments(lengths[0], decay, order + 1)
-        if order == 1:
-            moments[1] = self._half(moments)
-        corrected = lagrange_weights([1.0, *places_before(lengths, order)], moments)
-        predicted = self._predictor(lengths, decay, order)
+        order = near.order(self.solver_order, self.lower_order_final)
+        places = [1.0, *near.places(order)]
+        corrected = lagrange_weights(places, self._used(near.moments[0], order + 1, 2 if order == 1 else 0))
+        predicted = self._predictor(near, order)
         return [corrected[0], *(a - b for a, b in zip(corrected[1:], predicted, strict=True))]
 
-    def _half(self, moments: Sequence[Any]) -> Any:
-        return moments[0] / 2 if self.solver_type == "bh2" else 0.5
+    def _used(self, moments: Sequence[Any], count: int, halved: int) -> Sequence[Any]:
+        """The first moments, the second one rounded to B(h)/2 where there are `halved` of them."""
+        if count != halved:
+            return moments[:count]
+        return [moments[0], moments[0] / 2 if self.solver_type == "bh2" else 0.5]
