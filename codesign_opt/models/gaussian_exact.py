@@ -130,8 +130,8 @@ class GaussianExact(GaussianParts):
         given = unchecked(sigmas, s.eigenvalues, self._start(sigmas))
         steps, sensitivity = self.sampler._closed_steps(given), None
         if sensitive:
-            law, (by_current, by_previous, _) = steps.law_and_gradient(given.initial_variance)
-            sensitivity = self.sampler._pulled_back(given, by_current, by_previous)
+            law, by_steps = steps.law_and_gradient(given.initial_variance)
+            sensitivity = self.sampler._pulled_back(given, by_steps)
         else:
             law = steps.law(given.initial_variance)
         errors = (law.std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts

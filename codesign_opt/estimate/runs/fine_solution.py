@@ -18,6 +18,7 @@ from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
 from ...samplers.base import Sampler
 from ...samplers.members import Heun
+from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..denoisers.same_denoiser import SAME, check_same_denoiser
 from ..draws.statistics import Estimate, squares
@@ -277,7 +278,13 @@ class FinePath:
     def _advance(self, nodes: Array, x: torch.Tensor, noise: BrownianPath) -> torch.Tensor:
         if nodes.size < 2:
             return x
-        return run(self.reference.denoiser, self.reference.fine, nodes, x, noise)
+        return run(self.reference.denoiser, self.reference.fine, nodes, x, noise, place=self.place)
+
+    @property
+    def place(self) -> Place:
+        """That of any step: fine samplers are the same at the end, and share something among all steps at most."""
+        count = self.grid().size - 1
+        return Place(count, count)
 
     def _noise(self, chunk: int) -> BrownianPath:
         return self.reference.draws.noise(chunk, self.reference.stopping_sigma)
