@@ -44,8 +44,8 @@ class Measurement:
     levels: int = 12
     images: int = 2048
     draws: int = 64
-    fine_steps: int = 64
-    rest_steps: int = 16
+    fine_steps: int = 32
+    rest_steps: int = 8
     evaluations: int = 5000
     seconds: float | None = None
     chunk: int = 64
