@@ -19,10 +19,10 @@ from ..runs.fine_solution import Reference, gathered, mean_of_draws
 from ..runs.run import run
 from .grid_error import GridErrors, batches_of_run, objective_of, starting_at
 
-__all__ = ["ENOUGH", "StatedErrors"]
+__all__ = ["ENOUGH", "HEAVY", "StatedErrors"]
 
 ENOUGH = 0.03  # of an error, that may be the fine solution's own
-_HEAVY = 0.1  # relative standard error from which on more draws are taken
+HEAVY = 0.1  # relative standard error from which on more draws are taken
 _CHECKED = 4  # one chunk of draws in so many is held against finer and coarser solutions too
 _REMAINS = 1 / 3  # of a difference of two solutions, behind the finer: distances fall to a quarter or less per halving
 _DOUBLINGS = 3
@@ -57,13 +57,18 @@ class StatedErrors:
         half = self._solution(0, self.reference.steps // 2)
         return self.reference.draws.chunks * self.reference.path().calls() + self.checked * half.path().calls()
 
-    def cost_of_refining(self) -> int:
-        """Of a fine solution of twice the steps."""
-        return self.checked * self._solution(0, 2 * self.reference.steps).path().calls()
+    def cost(self, sigmas: Array, grids: int) -> int:
+        """Of stating the errors of so many grids of as many steps, on the least number of draws."""
+        return self.reference.draws.chunks * grids * self._calls(sigmas)
 
-    def cost_of_runs(self, sigmas: Array) -> int:
-        """Of a run of one grid on the least number of draws."""
-        return self.reference.draws.chunks * self._calls(sigmas)
+    def reserve(self, sigmas: Array, grids: int, *, heavy: bool) -> int:
+        """Of one finer fine solution, and of twice the draws where the tail is heavy."""
+        finer = self.checked * (self._solution(0, 2 * self.reference.steps).path().calls() + self._calls(sigmas))
+        return finer + heavy * self._cost_of_set(sigmas, grids)
+
+    def _cost_of_set(self, sigmas: Array, grids: int) -> int:
+        """Of as many draws more."""
+        return self.reference.draws.chunks * (self.reference.path().calls() + grids * self._calls(sigmas))
 
     # what is measured
 
@@ -109,11 +114,10 @@ class StatedErrors:
 
     def _needed(self, grid: Array, objective: str, levels: list[int], budget: int, grids: int) -> int:
         """How many sets of draws: 1, 2 or 4, as the tail asks for and the budget allows."""
-        price = self.reference.draws.chunks * (self.reference.path().calls() + grids * self._calls(grid))
-        sets = 1
+        price, sets = self._cost_of_set(grid, grids), 1
         while sets < 4:
             found = self._measured(grid, levels, sets).corrected(objective)
-            if float(found.standard_error) <= _HEAVY * float(found.value) or sets * price > budget:
+            if float(found.standard_error) <= HEAVY * float(found.value) or sets * price > budget:
                 break
             sets, budget = 2 * sets, budget - sets * price
         return sets
