@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,9 +40,7 @@ def fine_to_data(samples: torch.Tensor, examples: torch.Tensor) -> NetworkFloor 
     gaussian = _jackknifed(lambda i, j: turned.distance(outputs.without(i), held.without(j)))
     pairs = _Pairs.of(one, two)
     energy = _jackknifed(pairs.energy)
-    return NetworkFloor(
-        *gaussian, *energy, samples=len(one), examples=len(two), bands=turned.edges.size - 1
-    )  # fmt: skip
+    return NetworkFloor(*gaussian, *energy, samples=len(one), examples=len(two), bands=turned.edges.size - 1)
 
 
 def _jackknifed(value: Callable[[int | None, int | None], float]) -> tuple[float, float]:
@@ -56,16 +54,16 @@ def _jackknifed(value: Callable[[int | None, int | None], float]) -> tuple[float
 
 
 class _Moments(NamedTuple):
-    """(G,) counts, (G, d) sums and (G, d) sums of squares of groups, in the principal directions; (G,) squared norms."""
+    """Of groups: (G,) sizes, (G, k) sums and sums of squares in the principal directions, (G,) squared norms."""
 
-    count: Array
+    size: Array
     first: Array
     second: Array
     norms: Array
 
     def without(self, group: int | None) -> _Moments:
         """All groups but one as a single group."""
-        keep = np.arange(self.count.size) != (-1 if group is None else group)
+        keep = np.arange(self.size.size) != (-1 if group is None else group)
         return _Moments(*(np.asarray(part[keep].sum(axis=0)) for part in self))
 
 
@@ -74,7 +72,7 @@ class _Bands(NamedTuple):
 
     centre: Array
     axes: Array
-    edges: Array
+    edges: Any
     dimension: int
 
     @classmethod
@@ -82,7 +80,7 @@ class _Bands(NamedTuple):
         centre = examples.mean(axis=0)
         axes = np.linalg.svd(examples - centre, full_matrices=False)[2].T
         count = min(axes.shape[1], len(examples) - 1)
-        edges = np.unique(np.minimum(np.r_[0, 2 ** np.arange(0, np.ceil(np.log2(count)) + 1)], count)).astype(int)
+        edges = np.unique(np.minimum(np.r_[0, 2 ** np.arange(int(np.ceil(np.log2(count))) + 1)], count))
         return cls(centre, axes[:, :count], edges, examples.shape[1])
 
     def moments(self, rows: Array) -> _Moments:
@@ -94,7 +92,7 @@ class _Bands(NamedTuple):
 
     def distance(self, one: _Moments, two: _Moments) -> float:
         """sum over bands n_b (sqrt(s_b) - sqrt(v_b))^2 and the squared distance of the means."""
-        means = [part.first / part.count for part in (one, two)]
+        means = [part.first / part.size for part in (one, two)]
         total = float(np.sum((means[0] - means[1]) ** 2))
         sides = [self._variances(part, mean) for part, mean in zip((one, two), means, strict=True)]
         counts = np.append(np.diff(self.edges), self.dimension - self.edges[-1])
@@ -103,9 +101,9 @@ class _Bands(NamedTuple):
 
     def _variances(self, part: _Moments, mean: Array) -> Array:
         """(bands,) summed variance in each band, the last what lies outside of all directions."""
-        scale = float(part.count / (part.count - 1))
-        inside = np.add.reduceat(scale * (part.second / part.count - mean**2), self.edges[:-1])
-        whole = scale * float(part.norms / part.count - mean @ mean)
+        scale = float(part.size / (part.size - 1))
+        inside = np.add.reduceat(scale * (part.second / part.size - mean**2), self.edges[:-1])
+        whole = scale * float(part.norms / part.size - mean @ mean)
         return np.append(inside, max(whole - float(inside.sum()), 0.0))
 
 

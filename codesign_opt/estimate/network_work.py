@@ -33,8 +33,8 @@ from .runs.fine_solution import Draws, Reference
 from .runs.step_rule import StepRule
 from .spectra.result import SpectrumEstimate
 from .steps.probe import NetworkProbe
-from .steps.stated_error import StatedErrors
 from .steps.responses import Responses, calls_of_responses, calls_of_truncation, step_responses, truncation_error
+from .steps.stated_error import StatedErrors
 
 __all__ = ["MeasuredSampling", "NetworkWork", "Sampling"]
 

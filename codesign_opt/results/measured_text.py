@@ -14,14 +14,14 @@ from .level_table import planned_training
 if TYPE_CHECKING:
     from .record import PlanRecord
 
-__all__ = ["measured_headline", "measured_lines"]
+__all__ = ["error_lines", "measured_headline", "measured_lines"]
 
-_WIDTH = 88
-_HEAVY = 0.2  # share of the largest hundredth of the draws from which on the tail is called heavy
+_WIDTH, _NAME = 88, 30
+_HEAVY = 0.2  # share of the largest hundredth of the draws from which on their tail is called heavy
 
 
 def measured_headline(plan: PlanRecord, said: MeasuredError, total: float) -> list[str]:
-    """The error to quote, with its standard error and over the data's variance; what is no sampler's error beside it."""
+    """The error to quote, with its standard error and over the data's variance, and what it consists of."""
     kind = "squared distance of outputs to a fine solution, same noise"
     whole = abs(total - said.value) <= 1e-12 * abs(total)
     amount = f"{quantity(said.value)} ± {quantity(said.standard_error, 2)}"
@@ -37,23 +37,27 @@ def measured_headline(plan: PlanRecord, said: MeasuredError, total: float) -> li
     return [line for text in lines for line in _wrapped(text, "  ")]
 
 
+def error_lines(plan: PlanRecord) -> list[str]:
+    """What the number to quote rests on and stands beside: draws, fine solution, prediction, the network's floor."""
+    lines = [] if plan.measured is None else _of_error(plan, plan.measured)
+    floor = None if plan.estimation is None else plan.estimation.floor
+    return lines + ([] if floor is None else _of_floor(floor))
+
+
 def measured_lines(plan: PlanRecord) -> list[str]:
-    """How the error was measured and what it stands beside: draws, fine solution, prediction, floor, cost."""
-    said, own = plan.estimation, plan.measured
-    lines = [] if own is None else _of_error(plan, own)
+    """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
+    said = plan.estimation
     if said is None:
-        return ["Measured, not exact", *lines] if lines else []
-    if said.floor is not None:
-        lines += _of_floor(said.floor)
+        return []
+    lines = []
     if causes.SIGNED_GRAM in plan.breakdown:
         lines.append("  discretization: Gram matrix of responses to single steps, with its signs")
     if causes.POSITIVE_GRAM in plan.breakdown:
         lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
     if said.denoiser and said.draws is not None:
-        name = said.denoiser if len(said.denoiser) <= 30 else said.denoiser[:29] + "…"
-        lines.append(
-            f"  on {name}: responses on {quantity(said.draws)} draws, fine solution of {quantity(said.fine_steps)} steps"
-        )
+        draws, fine = quantity(said.draws), quantity(said.fine_steps)
+        name = said.denoiser if len(said.denoiser) <= _NAME else said.denoiser[: _NAME - 1] + "…"
+        lines.append(f"  on {name}: {draws} draws against a fine solution of {fine} steps")
     lines += [f"  {line}" for line in said.denoiser_check]
     if calls := said.model_evaluations:
         more = "" if said.plan_evaluations is None else f" and {said.plan_evaluations:,} for this plan"
@@ -61,9 +65,8 @@ def measured_lines(plan: PlanRecord) -> list[str]:
     if planned_training(plan) and said.correlation_assumed:
         lines.append("  correlation length of training errors: assumed, not measured")
     if planned_training(plan) and (notes := said.training_notes):
-        lines += textwrap.wrap(
-            notes[0], _WIDTH, initial_indent="  learning curves: ", subsequent_indent=" " * 19, max_lines=2
-        )
+        head = "  learning curves: "
+        lines += textwrap.wrap(notes[0], _WIDTH, initial_indent=head, subsequent_indent=" " * len(head), max_lines=2)
         lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
     return ["Measured, not exact", *lines] if lines else []
 
@@ -89,19 +92,24 @@ def _of_error(plan: PlanRecord, said: MeasuredError) -> list[str]:
 
 def _of_floor(floor: NetworkFloor) -> list[str]:
     """The fine solution's own distance to the data, and what follows from it."""
-    amount = (
-        f"  floor: the fine solution itself is {quantity(floor.gaussian, 3)} ± "
-        f"{quantity(floor.gaussian_standard_error, 2)} from the data (Gaussian W2² in {floor.bands} bands; energy "
-        f"distance {quantity(floor.energy, 3)} ± {quantity(floor.energy_standard_error, 2)}; {floor.samples:,} samples, "
-        f"{floor.examples:,} examples)"
+    amount, energy = (
+        f"{quantity(value, 3)} ± {quantity(error, 2)}"
+        for value, error in (
+            (floor.gaussian, floor.gaussian_standard_error),
+            (floor.energy, floor.energy_standard_error),
+        )
+    )
+    text = (
+        f"  floor: the fine solution itself is {amount} from the data (Gaussian W2² in {floor.bands} bands; energy "
+        f"distance {energy}; {floor.samples:,} samples, {floor.examples:,} examples)"
     )
     follows = (
         ": more steps or a better grid cannot help below this: it is the network's own error"
         if floor.seen
         else ": too little to be told from nothing with so many samples"
     )
-    return _wrapped(amount + follows, "    ")
+    return _wrapped(text + follows, "    ")
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="", subsequent_indent=indent, drop_whitespace=True) if text else []
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent)

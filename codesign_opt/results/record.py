@@ -24,7 +24,7 @@ from .sampler_plan import SamplerPlan
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "measured")  # fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "measured")  # that files of version 2 may lack
 
 
 @dataclass(frozen=True, eq=False)

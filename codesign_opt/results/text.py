@@ -13,7 +13,7 @@ from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
 from ..ingredients.evaluations import evaluations
 from .level_table import planned_training
-from .measured_text import measured_headline, measured_lines
+from .measured_text import error_lines, measured_headline, measured_lines
 from .samplers_text import samplers_lines
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def plan_text(plan: PlanRecord) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        _headline, measured_lines, _causes, samplers_lines, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        _headline, error_lines, _causes, samplers_lines, measured_lines, _budget, _proof, _shadow_prices, _peers, _fits,
+        _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
 

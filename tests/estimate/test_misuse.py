@@ -16,7 +16,7 @@ from tests.helpers.processes import of_two
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = np.array([1.0, 0.25, 0.01])
-FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000 if FULL else 1_500}
+FINE = {"levels": 6, "draws": 8, "fine_steps": 8, "rest_steps": 4, "evaluations": 2_000 if FULL else 1_500}
 QUICK = {"measurement": Measurement(**FINE)}
 SHORT = {"points": 3, "levels": 30, "search": (0.02, 0.05)}
 
@@ -282,7 +282,7 @@ def test_levels_without_anything_to_train_are_said():
     nan = float("nan")
     curves = co.LearningCurves(sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, nan, nan)
     data = torch.randn((200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    measurement = Measurement(levels=8, draws=8, fine_steps=16)
+    measurement = Measurement(levels=8, draws=8, fine_steps=8)
     model = network(LinearDenoiser(np.ones(3)), data, training=curves, measurement=measurement)
     assert "kappa1 is 0 at sigma" in model.provenance["training_notes"][0]
     assert "smoothing" in model.provenance["training_notes"][0]

@@ -78,7 +78,7 @@ def test_denoisers_that_differ_at_low_noise_alone_are_told_apart(tmp_path):
 
 
 def test_a_network_resumed_under_another_name_measures_nothing_again_its_accuracy_neither(tmp_path):
-    said, size = [], {"levels": 8, "draws": 8, "fine_steps": 16, "evaluations": 3_000}
+    said, size = [], {"levels": 8, "draws": 8, "fine_steps": 8, "evaluations": 3_000}
     options = {"seed": 1, "folder": tmp_path}
 
     def clean(x, sigma):

@@ -125,7 +125,8 @@ class StatedErrors:
     def _measured(self, grid: Array, levels: list[int], sets: int = 1) -> _Measured:
         """Squared distances to the fine solution on all draws, and to each one of `levels` on the first."""
         grid, base, draws = starting_at(agreed(grid), self.reference), self.reference.steps, self.reference.draws
-        whole, parts = [], {level: {} for level in levels}  # type: dict[int, dict[int, torch.Tensor]]
+        whole: list[Array] = []
+        parts: dict[int, dict[int, torch.Tensor]] = {level: {} for level in levels}
         for number in range(sets):
             own: dict[int, torch.Tensor] = {}
             for chunk in my_share(draws.chunks):
@@ -169,7 +170,7 @@ class StatedErrors:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Errors of one grid on all draws against the fine solution of `base` steps, and on some against each of several."""
+    """Errors of one grid: on all draws against the fine solution of `base` steps, on some against each of several."""
 
     every: GridErrors
     base: int
