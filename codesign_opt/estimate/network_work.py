@@ -157,19 +157,14 @@ class NetworkWork:
 
     def measured(self, first: torch.Tensor, data: Any) -> MeasuredSampling:
         """The fine solution's own accuracy and distance to the data, truncation and responses at the nodes."""
-        accuracy = self.counted("accuracy", self.said.accuracy)
-        floor = self.counted("floor", partial(self.floor, first, data))
+        accuracy, samples = self.counted("fine solution", lambda: (self.said.accuracy(), self.said.samples()))
+        count = min(self.measurement.images, examples_at_hand(data, first))
+        examples = example_draws(data, first, count, seed=self.reference.draws.seed, like=torch.zeros(()))
         truncation = partial(truncation_error, self.reference, self.nodes, folder=self.place("truncation"))
         place = self.place("responses/first")
         responses = partial(step_responses, self.rest, self.nodes, self.first_steps, folder=place)
         found = self.counted("truncation", truncation), self.counted("responses", responses)
-        return MeasuredSampling(accuracy, floor, *found)
-
-    def floor(self, first: torch.Tensor, data: Any) -> NetworkFloor | None:
-        """The distance of the fine solution, on the draws that errors are said of, to examples of the data."""
-        count = min(self.measurement.images, examples_at_hand(data, first))
-        examples = example_draws(data, first, count, seed=self.reference.draws.seed, like=torch.zeros(()))
-        return fine_to_data(self.said.samples(), examples)
+        return MeasuredSampling(accuracy, fine_to_data(samples, examples), *found)
 
     def provenance(self, found: MeasuredSampling) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""

@@ -22,7 +22,7 @@ _HEAVY = 0.2  # share of the largest hundredth of the draws from which on their 
 
 def measured_headline(plan: PlanRecord, said: MeasuredError, total: float) -> list[str]:
     """The error to quote, with its standard error and over the data's variance, and what it consists of."""
-    kind = "squared distance of outputs to a fine solution, same noise"
+    kind = "squared distance to a fine solution, same noise"
     whole = abs(total - said.value) <= 1e-12 * abs(total)
     amount = f"{quantity(said.value)} ± {quantity(said.standard_error, 2)}"
     if whole:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array
+from ...basics.ledger import Ledger
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import MeasuredError
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import agreed, my_share
-from ..runs.fine_solution import Reference, gathered, mean_of_draws
+from ..runs.fine_solution import Draws, Reference, gathered, mean_of_draws
 from ..runs.run import run
 from .grid_error import GridErrors, batches_of_run, objective_of, starting_at
 
@@ -44,6 +45,7 @@ class StatedErrors:
     reference: Reference
     folder: Path | None = None
     _ends: dict[tuple[int, int, int], torch.Tensor] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[int, int], Ledger] = field(default_factory=dict, repr=False)
 
     @property
     def checked(self) -> int:
@@ -63,7 +65,7 @@ class StatedErrors:
 
     def reserve(self, sigmas: Array, grids: int, *, heavy: bool) -> int:
         """Of one finer fine solution, and of twice the draws where the tail is heavy."""
-        finer = self.checked * (self._solution(0, 2 * self.reference.steps).path().calls() + self._calls(sigmas))
+        finer = self.checked * self._solution(0, 2 * self.reference.steps).path().calls()
         return finer + heavy * self._cost_of_set(sigmas, grids)
 
     def _cost_of_set(self, sigmas: Array, grids: int) -> int:
@@ -95,42 +97,46 @@ class StatedErrors:
             objective: what is said of the draws.
             budget: batches for finer fine solutions, then for more draws where the tail is heavy.
         """
-        plan = next(iter(grids.values()))
-        levels, budget = self._refined(plan, objective, budget)
-        sets = self._needed(plan, objective, levels, budget, len(grids))
-        found = {name: self._measured(grid, levels, sets) for name, grid in grids.items()}
-        first = next(iter(found.values()))
-        return {name: each.said(first, objective) for name, each in found.items()}
+        name, plan = next(iter(grids.items()))
+        runs = _Runs(self.reference, starting_at(agreed(plan), self.reference))
+        levels, budget = self._refined(runs, objective, budget)
+        sets = self._needed(runs, objective, levels, budget, len(grids))
+        first = self._measured(runs, levels, sets)
+        found = {name: first.said(first, objective)}
+        for name, grid in list(grids.items())[1:]:
+            other = _Runs(self.reference, starting_at(agreed(grid), self.reference))
+            found[name] = self._measured(other, levels, sets).said(first, objective)
+        return found
 
-    def _refined(self, grid: Array, objective: str, budget: int) -> tuple[list[int], int]:
+    def _refined(self, runs: _Runs, objective: str, budget: int) -> tuple[list[int], int]:
         """Steps of the fine solutions, the last fine enough for this grid or as fine as the budget allows."""
         levels = [self.reference.steps // 2, self.reference.steps]
         for _ in range(_DOUBLINGS):
-            price = self.checked * (self._solution(0, 2 * levels[-1]).path().calls() + self._calls(grid))
-            if self._measured(grid, levels).fine_share(objective) <= ENOUGH or price > budget:
+            price = self.checked * self._solution(0, 2 * levels[-1]).path().calls()
+            if self._measured(runs, levels).fine_share(objective) <= ENOUGH or price > budget:
                 break
             levels, budget = [*levels, 2 * levels[-1]], budget - price
         return levels, budget
 
-    def _needed(self, grid: Array, objective: str, levels: list[int], budget: int, grids: int) -> int:
+    def _needed(self, runs: _Runs, objective: str, levels: list[int], budget: int, grids: int) -> int:
         """How many sets of draws: 1, 2 or 4, as the tail asks for and the budget allows."""
-        price, sets = self._cost_of_set(grid, grids), 1
+        price, sets = self._cost_of_set(runs.grid, grids), 1
         while sets < 4:
-            found = self._measured(grid, levels, sets).corrected(objective)
+            found = self._measured(runs, levels, sets).corrected(objective)
             if float(found.standard_error) <= HEAVY * float(found.value) or sets * price > budget:
                 break
             sets, budget = 2 * sets, budget - sets * price
         return sets
 
-    def _measured(self, grid: Array, levels: list[int], sets: int = 1) -> _Measured:
+    def _measured(self, runs: _Runs, levels: list[int], sets: int = 1) -> _Measured:
         """Squared distances to the fine solution on all draws, and to each one of `levels` on the first."""
-        grid, base, draws = starting_at(agreed(grid), self.reference), self.reference.steps, self.reference.draws
+        base, draws = self.reference.steps, self.reference.draws
         whole: list[Array] = []
         parts: dict[int, dict[int, torch.Tensor]] = {level: {} for level in levels}
         for number in range(sets):
             own: dict[int, torch.Tensor] = {}
             for chunk in my_share(draws.chunks):
-                output = self._output(number, grid, chunk)
+                output = runs.output(self._solution(number, base).draws, chunk)
                 own[chunk] = squares(output - self._end(number, base, chunk))
                 for level in levels if number == 0 and chunk < self.checked else []:
                     parts[level][chunk] = squares(output - self._end(0, level, chunk))
@@ -142,18 +148,10 @@ class StatedErrors:
     def _calls(self, sigmas: Array) -> int:
         return batches_of_run(self.reference.sampler, sigmas.size - 1, check_grid(sigmas).terminal)
 
-    @torch.no_grad()
-    def _output(self, number: int, grid: Array, chunk: int) -> torch.Tensor:
-        reference = self._solution(number, self.reference.steps)
-        noise = reference.draws.noise(chunk, reference.stopping_sigma)
-        return run(reference.denoiser, reference.sampler, grid, reference.draws.start(chunk), noise).cpu()
-
     def _end(self, number: int, steps: int, chunk: int) -> torch.Tensor:
         key = (number, steps, chunk)
         if key not in self._ends:
-            solution = self._solution(number, steps)
-            place = None if self.folder is None else self.folder / f"{solution.draws.name}, {steps} steps"
-            ledger = solution.items_in(place, {"what": "fine solution of stated errors"})
+            solution, ledger = self._solution(number, steps), self._ledger(number, steps)
 
             def compute() -> dict[str, Any]:
                 return {"end": solution.terminal_states(chunk).cpu().numpy()}
@@ -161,11 +159,37 @@ class StatedErrors:
             self._ends[key] = torch.as_tensor(ledger.item(f"chunk{chunk}", compute)["end"])
         return self._ends[key]
 
+    def _ledger(self, number: int, steps: int) -> Ledger:
+        """Where a fine solution is kept; its denoiser is asked once whether it is the one that was there."""
+        if (number, steps) not in self._kept:
+            solution = self._solution(number, steps)
+            place = None if self.folder is None else self.folder / f"{solution.draws.name}, {steps} steps"
+            self._kept[number, steps] = solution.items_in(place, {"what": "fine solution of stated errors"})
+        return self._kept[number, steps]
+
     def _solution(self, number: int, steps: int) -> Reference:
         """The fine solution of so many steps on one set of draws."""
         draws = self.reference.draws
         draws = draws if number == 0 else replace(draws, name=f"{draws.name} {number}")
         return replace(self.reference, steps=max(steps, 2), draws=draws)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Outputs of one grid, each run made once."""
+
+    reference: Reference
+    grid: Array
+    _made: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @torch.no_grad()
+    def output(self, draws: Draws, chunk: int) -> torch.Tensor:
+        """(n, *shape) on the CPU."""
+        key, known = (draws.name, chunk), self.reference
+        if key not in self._made:
+            noise = draws.noise(chunk, known.stopping_sigma)
+            self._made[key] = run(known.denoiser, known.sampler, self.grid, draws.start(chunk), noise).cpu()
+        return self._made[key]
 
 
 @dataclass(frozen=True, eq=False)
