@@ -9,6 +9,7 @@ from ..basics import causes
 from ..basics.wording import percent, quantity
 from ..ingredients.measured_error import OBJECTIVES, MeasuredError
 from ..ingredients.network_floor import NetworkFloor
+from .cause_words import clip
 from .level_table import planned_training
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["error_lines", "measured_headline", "measured_lines"]
 
-_WIDTH, _NAME = 88, 30
+_WIDTH = 88
 _HEAVY = 0.2  # share of the largest hundredth of the draws from which on their tail is called heavy
 
 
@@ -56,8 +57,7 @@ def measured_lines(plan: PlanRecord) -> list[str]:
         lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
     if said.denoiser and said.draws is not None:
         draws, fine = quantity(said.draws), quantity(said.fine_steps)
-        name = said.denoiser if len(said.denoiser) <= _NAME else said.denoiser[: _NAME - 1] + "…"
-        lines.append(f"  on {name}: {draws} draws against a fine solution of {fine} steps")
+        lines.append(f"  on {clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
     lines += [f"  {line}" for line in said.denoiser_check]
     if calls := said.model_evaluations:
         more = "" if said.plan_evaluations is None else f" and {said.plan_evaluations:,} for this plan"

@@ -24,7 +24,8 @@ from .sampler_plan import SamplerPlan
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "measured")  # that files of version 2 may lack
+# fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ class PlanRecord:
         program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
+        speaks_of: which learner the training holds for, as a phrase; empty where nothing is said of it.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
         provenance: where the numbers come from, for people: nothing is computed from it.
         constraints: "value", "limit" and "slack" of every constraint, by name, in its author's units; of one with
@@ -122,6 +124,7 @@ class PlanRecord:
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
+    speaks_of: str = ""
     measured: MeasuredError | None = None
 
     def __post_init__(self) -> None:
