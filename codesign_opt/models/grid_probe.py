@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..basics.checks import Array
+from ..ingredients.measured_error import MeasuredError
 
 __all__ = ["GridProbe", "MeasuredMean"]
 
@@ -30,13 +32,23 @@ class GridProbe(Protocol):
 
     @property
     def affords_response(self) -> bool:
-        """Whether measuring the responses once more leaves more than that for a descent."""
+        """Whether measuring the responses once more leaves half as much again for the rest."""
 
     def after_response(self) -> GridProbe:
         """The probe with what one measurement of responses took gone from its budget."""
 
+    @property
+    def objective(self) -> str:
+        """What is lowered, compared and said of the errors of draws."""
+
+    def with_objective(self, objective: str) -> GridProbe:
+        """The same probe for another one."""
+
     def error(self, sigmas: Array) -> MeasuredMean:
-        """Squared distance of the grid's output to a fine solution under the same noise, draws held out."""
+        """The objective of squared distances of the grid's output to a fine solution, on draws that choose by it."""
+
+    def stated(self, grids: Mapping[str, Array]) -> dict[str, MeasuredError]:
+        """What is said of grids by name, the first of which is a plan's, on draws that chose nothing."""
 
     def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
         """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""

@@ -30,7 +30,7 @@ from .whole_steps import hand_out
 __all__ = ["codesign"]
 
 _TRIES = 4
-_ROUNDS, _STILL = 2, 0.1  # measuring responses at the plan's steps: at most so often, or until it moves less
+_ROUNDS, _STILL = 2, 0.3  # measuring responses at the plan's steps: at most so often, or until it moves less
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 
 
@@ -50,6 +50,7 @@ def codesign(
     constraints: Sequence[Any] = (),
     terms: Sequence[Term] = (),
     polish: bool | None = None,
+    objective: str | None = None,
     tolerance: float = 1e-6,
     outer_tolerance: float = 1e-3,
     progress: Progress = None,
@@ -81,6 +82,9 @@ def codesign(
             design, since the levels change with the stopping point.
         polish: descend the exact error of the grid; by default wherever the model knows it. False keeps the
             program's density and stopping point.
+        objective: of a measured model, what grids are descended, compared and quoted by: the "mean" of the errors of
+            draws, the mean "trimmed" of the largest tenth, or their "geometric" mean, that of a typical draw; the
+            model's own unless given. The program that is proved is of the mean.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
         progress: True for a line on stderr per stopping point, or a function of a text.
@@ -98,7 +102,9 @@ def codesign(
     >>> plan.sigmas.size, plan.certificate.optimal
     (11, True)
     """
-    least = 1 if samplers is not None else least_steps(check_model(model, "codesign").terminal)
+    model = check_model(model, "codesign")
+    model = model if objective is None else model.with_objective(objective)
+    least = 1 if samplers is not None else least_steps(model.terminal)
     steps = None if steps is None else integer(steps, "steps", minimum=least)
     study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
     how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress))

@@ -18,6 +18,7 @@ from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
+from ..ingredients.measured_error import MeasuredError
 from .planned_density import Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
 
@@ -25,7 +26,7 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of")
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,7 @@ class PlanRecord:
         sensitivities: derivative of the optimum by each coefficient, by the name of the table's field or price:
             `score`, `floor`, `example price`, `evaluation price` (L,), `final_score`, `images` and so on; by the
             logarithm of the response of each band (B,) and of each level (L,).
+        measured: of a grid whose error was measured, that error on draws that chose nothing: the number to quote.
         samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
             then, and `sigmas` is None.
     """
@@ -124,6 +126,7 @@ class PlanRecord:
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
     speaks_of: str = ""
+    measured: MeasuredError | None = None
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -235,7 +238,7 @@ class PlanRecord:
                 value = value.edges
             elif isinstance(value, Certificate):
                 value = value.to_dict()
-            elif isinstance(value, EstimationRecord):
+            elif isinstance(value, (EstimationRecord, MeasuredError)):
                 value = asdict(value)
             elif item.name == "samplings":
                 value = {name: each.to_dict() for name, each in value.items()}
@@ -271,6 +274,8 @@ class PlanRecord:
             record[name] = tuple(record[name])
         if record["estimation"] is not None:
             record["estimation"] = EstimationRecord.from_dict(record["estimation"])
+        if record.get("measured") is not None:
+            record["measured"] = MeasuredError.from_dict(record["measured"])
         return cls(**record)
 
 

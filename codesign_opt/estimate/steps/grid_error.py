@@ -14,6 +14,7 @@ import torch
 from ...basics.checks import Array, choice
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
+from ...ingredients.measured_error import OBJECTIVES
 from ...samplers.base import Sampler
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share
@@ -29,7 +30,8 @@ _TRIMMED = 0.1
 class GridErrors:
     """Squared terminal distances of one grid to the fine solution under the same noise, summed over dimensions.
 
-    They are heavy tailed (docs/theory.md section 3): the geometric mean stands beside the mean.
+    They are heavy tailed (docs/theory.md section 3): the geometric mean stands beside the mean, and standard errors
+    of the mean count what no draw has shown yet (section 3.5).
 
     >>> errors = GridErrors(np.array([1.0, 4.0]))
     >>> float(errors.mean.value), round(float(errors.geometric_mean.value), 12)
@@ -40,8 +42,28 @@ class GridErrors:
 
     @property
     def mean(self) -> Estimate:
-        """Arithmetic mean over draws."""
-        return mean_of_draws(self.errors)
+        """Arithmetic mean over draws; its standard error with that of the unseen tail, 2 max / n less mean / n."""
+        found, count = mean_of_draws(self.errors), self.errors.size
+        unseen = (2 * self.errors.max(initial=0.0) - found.value) / count
+        return Estimate(found.value, np.hypot(found.standard_error, unseen), count)
+
+    @property
+    def trimmed_mean(self) -> Estimate:
+        """Mean without the largest tenth; its standard error that of the draws with these cut down (Winsorised)."""
+        cut = np.quantile(self.errors, 1 - _TRIMMED)
+        spread = mean_of_draws(np.minimum(self.errors, cut)).standard_error / (1 - _TRIMMED)
+        return Estimate(np.asarray(objective_of("trimmed")(self.errors)[0]), spread, self.errors.size)
+
+    def of(self, objective: str) -> Estimate:
+        """The statistic of that name, see `objective_of`."""
+        if objective == "mean":
+            return self.mean
+        return self.trimmed_mean if objective == "trimmed" else self.geometric_mean
+
+    def share_of_largest(self, count: int) -> float:
+        """What share of the sum the largest so many draws carry."""
+        total = float(self.errors.sum())
+        return float(np.sort(self.errors)[-count:].sum()) / total if total > 0 else 0.0
 
     @property
     def geometric_mean(self) -> Estimate:
@@ -49,10 +71,12 @@ class GridErrors:
         logs = mean_of_draws(np.log(np.maximum(self.errors, 1e-300)))
         return Estimate(np.exp(logs.value), np.exp(logs.value) * logs.standard_error, logs.count)
 
-    def ratio(self, other: GridErrors) -> Estimate:
-        """Mean error over another grid's on the same draws, with the standard error of paired draws."""
-        rest = self.errors - (ratio := self.errors.mean() / other.errors.mean()) * other.errors
-        return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / other.errors.mean(), rest.size)
+    def ratio(self, other: GridErrors, objective: str = "mean") -> Estimate:
+        """Statistic of the errors over that of another grid's on the same draws, with the error of paired draws."""
+        (own, mine), (theirs, other_s) = (objective_of(objective)(each.errors) for each in (self, other))
+        ratio = own / theirs
+        rest = self.errors * mine / theirs - ratio * other.errors * other_s / theirs  # to first order in the errors
+        return Estimate(np.asarray(ratio), mean_of_draws(rest * rest.size).standard_error, rest.size)
 
     def __repr__(self) -> str:
         return f"GridErrors(mean {self.mean!r}, geometric mean {self.geometric_mean!r}, {self.errors.size} draws)"
@@ -123,7 +147,7 @@ def objective_of(name: str) -> Callable[[Array], tuple[float, Array]]:
     >>> round(value, 12), slope.round(12).tolist()
     (2.0, [1.0, 0.25])
     """
-    choice(name, "objective", ("mean", "geometric", "trimmed"))
+    choice(name, "objective", OBJECTIVES)
 
     def mean(errors: Array) -> tuple[float, Array]:
         return float(errors.mean()), np.full(errors.size, 1 / errors.size)
