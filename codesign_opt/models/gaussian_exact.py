@@ -122,7 +122,7 @@ class GaussianExact(GaussianParts):
     @property
     def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
         """`exact_error` of grids as a sum of squares; None where a step of the sampler sees distant nodes."""
-        return self._residuals if self._steps_see_neighbours else None
+        return self._residuals if self.sampler.own_levels is None and self._steps_see_neighbours else None
 
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
         """(...) `exact_error` of grids that are not checked, and the law's sensitivity to the denoiser's weights."""

@@ -128,7 +128,7 @@ class Study:
             obeying: whether the grid's real steps were found to obey (`admits`): the limits of a density, which
                 whole steps keep on the average alone, are then not asked of its levels once more.
         """
-        asked = self.step_constraints(table.stopping_sigma).rest if obeying else self.constraints
+        asked = self.step_constraints(table.stopping_sigma).rest if obeying and self.constraints else self.constraints
         return self.declare([ScoreError(table), Truncation(table)], table, steps=steps, constraints=asked)
 
     def declare(
@@ -258,7 +258,8 @@ def settled_levels(model: Model, sigmas: Array, levels: int, *, own: bool) -> in
         levels: number of levels over the whole range.
         own: whether they may be others than the program's.
     """
-    if not own or model.exact_residuals is None:
+    exact = model.exact_residuals if model.sampler.own_levels is None else model.exact_error
+    if not own or exact is None:
         return levels
     nodes = sigmas[sigmas > 0]
     low = min(model.process.sigma_min, float(nodes[-1]))

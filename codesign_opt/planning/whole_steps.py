@@ -257,7 +257,8 @@ def _compared(plan: Plan, peers: Peers) -> dict[str, dict[str, float]]:
 
 def _peers(study: Study, plan: Plan) -> Peers:
     """Named schedules with the same steps, range and training price; on a measured model EDM's own range, too."""
-    if plan.sigmas is None or study.terms:  # a peer has no value of the user's terms to compare
+    # a peer has no value of the user's terms to compare, and none of a sampler that runs on its own levels alone
+    if plan.sigmas is None or study.terms or study.model.sampler.own_levels is not None:
         return {}
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
@@ -284,7 +285,7 @@ def _peer_examples(study: Study, plan: Plan, name: str, table: Coefficients) -> 
 
 def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
     fits: dict[str, dict[str, float]] = {}
-    error = study.model.exact_error
+    error = study.model.exact_error if study.model.sampler.own_levels is None else None
     if error is not None and plan.sigmas is not None and plan.sigmas.size > 3:
         found = rho_fit(error, plan.sigmas)
         fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}

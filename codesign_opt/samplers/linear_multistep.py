@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LinearMultistep"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearMultistep(Multistep):
     """A multistep sampler of given coefficients: x_{k+1} - m = a_k (x_k - m) + sum_j c_{k,j} (D_{k-j} - m).
 
@@ -67,15 +67,18 @@ class LinearMultistep(Multistep):
                 f"LinearMultistep.c is {given[step[0], back[0]]:g} at index ({step[0]}, {back[0]}), of an output "
                 f"{back[0]} before step {step[0]}, where there is none; it must be 0."
             )
-        put(self, "levels", levels)
-        put(self, "a", vector(self.a, "LinearMultistep.a", length=steps))
-        put(self, "c", given)
         mean = np.asarray(self.mean, dtype=np.float64)
         if not np.all(np.isfinite(mean)):
             raise ValueError("LinearMultistep.mean is not finite; give the data's mean, a number or an array.")
-        put(self, "mean", mean)
-        for part in (self.levels, self.a, self.c, self.mean):
-            part.setflags(write=False)
+        parts = {"levels": levels, "a": vector(self.a, "LinearMultistep.a", length=steps), "c": given, "mean": mean}
+        for name, part in parts.items():
+            own = part.copy()  # the caller's may be written to
+            own.setflags(write=False)
+            put(self, name, own)
+
+    def __repr__(self) -> str:
+        nodes = f"{self.levels[0]:g} to {self.levels[self.levels > 0][-1]:g}{' and 0' if self.levels[-1] == 0 else ''}"
+        return f"LinearMultistep({self.a.size} steps, {self.c.shape[1]} outputs a step, sigma {nodes})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LinearMultistep) and self.to_dict() == other.to_dict()

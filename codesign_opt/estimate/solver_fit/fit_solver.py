@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...basics.checks import Array, choice, integer
+from ...samplers.linear_multistep import LinearMultistep
 from ..runs.fine_solution import Draws, Reference
 from ..steps.grid_error import GridErrors, objective_of, starting_at
 from .joint import JointFit, Unknowns
@@ -30,6 +31,7 @@ class FitRules:
         history: outputs of the denoiser that a step takes, h >= 1; 1 is a step of Euler's kind.
         moves: "both", "coefficients" or "levels".
         objective: "mean", "geometric" or "trimmed", see `objective_of`.
+        free_stop: whether the last positive level moves with the others.
 
     Raises:
         ValueError: a field out of its range, by name.
@@ -41,6 +43,7 @@ class FitRules:
     history: int = 3
     moves: str = "both"
     objective: str = "mean"
+    free_stop: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", integer(self.history, "FitRules.history", minimum=1))
@@ -50,7 +53,7 @@ class FitRules:
     @property
     def unknowns(self) -> Unknowns:
         """Which numbers move."""
-        return Unknowns(self.moves != "levels", self.moves != "coefficients")
+        return Unknowns(self.moves != "levels", self.moves != "coefficients", self.free_stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +61,7 @@ class FittedSolver:
     """Levels and coefficients with the smallest held-out error that a fit met.
 
     Attributes:
-        levels: (K+1,) noise levels.
-        a, c: (K,) and (K, h), x_{k+1} = a_k x_k + sum_j c_kj D_{k-j}; every row sums to one.
+        solver: its levels and coefficients, x_{k+1} = a_k x_k + sum_j c_kj D_{k-j}; every row sums to one.
         start: (K+1,) the grid that the fit came from.
         held_out, held_out_before: errors on the held-out draws of the solver, and of the two-step solver on `start`.
             The choice was made on them: report the error on other draws.
@@ -69,9 +71,7 @@ class FittedSolver:
         reason: why the joint fit stopped.
     """
 
-    levels: Array
-    a: Array
-    c: Array
+    solver: LinearMultistep
     start: Array
     held_out: GridErrors
     held_out_before: GridErrors
@@ -85,11 +85,24 @@ class FittedSolver:
         """Held-out error over that before the fit, at most 1."""
         return float(self.held_out.mean.value / self.held_out_before.mean.value)
 
+    @property
+    def numbers(self) -> int:
+        """Free coefficients and levels of the solver."""
+        history, steps = self.solver.c.shape[1], self.solver.a.size
+        return sum(1 + min(history - 1, k) for k in range(steps)) + int((self.solver.levels > 0).sum()) - 1
+
+    @property
+    def record(self) -> dict[str, float]:
+        """What a plan keeps of the fit."""
+        return {
+            "history": float(self.solver.c.shape[1]), "numbers": float(self.numbers), "gain": self.gain,
+            "programs": float(self.programs), "gap": self.gap, "evaluations": float(self.batches),
+        }  # fmt: skip
+
     def __repr__(self) -> str:
-        numbers = sum(1 + min(self.c.shape[1] - 1, k) for k in range(self.a.size)) + self.a.size - 1
         return (
-            f"FittedSolver({self.a.size} steps, {numbers} numbers, held-out error {self.gain:.3g} of the start's, "
-            f"{self.batches} batches, {self.programs} quadratic programs proved to {self.gap:.0e}, stopped: "
+            f"FittedSolver({self.solver.a.size} steps, {self.numbers} numbers, held-out error {self.gain:.3g} of the "
+            f"start's, {self.batches} batches, {self.programs} quadratic programs proved to {self.gap:.0e}, stopped: "
             f"{self.reason})"
         )
 
@@ -138,7 +151,7 @@ def fit_solver(
         "held_out": held_out.describe(),
         "starts": [grid.tolist() for grid in grids],
     }
-    question |= {"history": rules.history, "moves": rules.moves, "objective": rules.objective}
+    question |= asdict(rules)
     ledger = reference.items_in(folder, question)
     inner = np.unique(np.concatenate([grid[1:-1] for grid in grids]))
     runs, others = (RowRuns(each, inner, ledger) for each in (reference, reference.with_draws(held_out)))
@@ -150,7 +163,8 @@ def fit_solver(
     rows, reason = work.joint.fit(best.rows)
     first = min(tried, key=lambda found: work.value(found.before))
     return FittedSolver(
-        rows.levels, rows.a, rows.c, best.grid, GridErrors(others.errors(rows)), GridErrors(first.before),
+        LinearMultistep(rows.levels, rows.a, rows.c), best.grid,
+        GridErrors(others.errors(rows)), GridErrors(first.before),
         work.joint.spent, len(work.joint.gaps), max(work.joint.gaps, default=0.0), reason,
     )  # fmt: skip
 

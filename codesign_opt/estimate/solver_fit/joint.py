@@ -31,10 +31,16 @@ _SHORTEST = 0.25  # of a step in log sigma that a move leaves
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Which numbers of the rows move: their coefficients, their inner levels, or both."""
+    """Which numbers of the rows move: their coefficients, their levels below the first, or both.
+
+    Args:
+        coefficients, levels: whether those move.
+        stop: whether the last positive level moves with the others.
+    """
 
     coefficients: bool = True
     levels: bool = True
+    stop: bool = True
 
     def count(self, rows: Rows) -> int:
         """Numbers that move."""
@@ -44,8 +50,8 @@ class Unknowns:
         return 1 + rows.reach(k) if self.coefficients else 0
 
     def moving(self, rows: Rows) -> int:
-        """Levels that move: all positive ones but the first."""
-        return int((rows.levels > 0).sum()) - 1 if self.levels else 0
+        """Levels that move: all positive ones but the first, and the last where that is held."""
+        return int((rows.levels > 0).sum()) - 1 - (not self.stop) if self.levels else 0
 
     def applied(self, rows: Rows, move: Array) -> Rows | None:
         """The rows after a move; None where its levels would come too near to each other."""
@@ -58,7 +64,8 @@ class Unknowns:
         if not self.moving(rows):
             return rows
         logs = np.log(rows.levels[rows.levels > 0])
-        after = logs[1:] + move[at:]
+        after = logs[1:].copy()
+        after[: move.size - at] += move[at:]
         if np.any(-np.diff(np.concatenate([logs[:1], after])) < _SHORTEST * -np.diff(logs)):
             return None
         return rows.moved(after)
