@@ -11,7 +11,8 @@ from ..basics.wording import Progress
 __all__ = ["Measurement"]
 
 _LEAST = {
-    "levels": 4, "images": 32, "draws": 2, "fine_steps": 4, "rest_steps": 4, "evaluations": 1, "chunk": 1,
+    "levels": 4, "images": 32, "draws": 2, "fine_steps": 4, "rest_steps": 4, "evaluations": 1,
+    "fit_evaluations": 1, "chunk": 1,
 }  # fmt: skip
 
 
@@ -32,6 +33,7 @@ class Measurement:
         evaluations: batch evaluations (calls of the denoiser with up to `chunk` states) of the measurement and one
             plan for a number of steps: up to two more measurements of the responses, the choice among grids and
             what is said of them, and a descent, which gets what the rest leaves.
+        fit_evaluations: batch evaluations of one fit of a solver (`codesign(..., solver="fit")`), beside those.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
@@ -50,6 +52,7 @@ class Measurement:
     fine_steps: int = 32
     rest_steps: int = 8
     evaluations: int = 6000
+    fit_evaluations: int = 5000
     seconds: float | None = None
     chunk: int = 64
     device: Any = None

@@ -316,6 +316,7 @@ class NetworkWork:
             self.said,
             budget=self.left(budget),
             round_cost=again,
+            fit_budget=self.measurement.fit_evaluations,
             objective=objective,
             folder=self.folder,
             tell=self.tell,

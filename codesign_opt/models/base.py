@@ -23,7 +23,7 @@ from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
-from .grid_probe import GridProbe
+from .grid_probe import FittedSteps, GridProbe
 
 __all__ = ["Model", "check_model"]
 
@@ -177,9 +177,27 @@ class Model(ABC):
         """Whether `bias` of this grid is measured on a denoiser."""
         return False
 
-    def stated(self, grids: Mapping[str, Array]) -> Mapping[str, MeasuredError]:
-        """What is said of grids by name, the first of which is a plan's; of those alone that are measured."""
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> Mapping[str, MeasuredError]:
+        """What is said of grids by name, the first of which is a plan's; of those alone that are measured.
+
+        Args:
+            grids: (K+1,) noise levels by name.
+            samplers: of those that another sampler than the model's runs on.
+        """
         return {}
+
+    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+        """A multistep sampler of as many steps as the grid has, its coefficients and levels fitted to a denoiser.
+
+        Raises:
+            ValueError: there is no denoiser to fit it to, or the grid's sampler takes another number of calls.
+        """
+        raise ValueError(
+            f"codesign: solver='fit' needs a live denoiser, and {self.title} has none; give an estimate.network. "
+            "Coefficients fitted to a spectrum alone fail on networks."
+        )
 
     def with_objective(self, objective: str) -> Model:
         """The same model, for another statistic of measured errors.

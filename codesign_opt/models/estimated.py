@@ -23,7 +23,7 @@ from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
 from .base import Model
 from .coefficients import Coefficients
-from .grid_probe import GridProbe
+from .grid_probe import FittedSteps, GridProbe
 
 __all__ = ["EstimatedModel"]
 
@@ -226,11 +226,24 @@ class EstimatedModel(Model):
         """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""
         return self.probe is not None and self.probe.affords(sigmas)
 
-    def stated(self, grids: Mapping[str, Array]) -> Mapping[str, MeasuredError]:
+    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+        """A multistep sampler fitted to the denoiser, from this grid and usual ones (docs/theory.md section 7.11)."""
+        if self.probe is None:
+            return super().fitted(sigmas, history)
+        if self.sampler.stochastic or self.sampler.evaluations_per_step > 1:
+            raise ValueError(
+                "codesign: solver='fit' fits one call of the denoiser a step to the probability-flow ODE, and the "
+                f"model was measured for {self.sampler!r}; measure it for DPMpp2M() or Euler()."
+            )
+        return self.probe.fitted(sigmas, history)
+
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> Mapping[str, MeasuredError]:
         """What is said of the grids that are measured, on draws that chose nothing; nothing where the first is not."""
         measured = {name: grid for name, grid in grids.items() if self.measures(grid)}
         first = next(iter(grids), None)
-        return self.probe.stated(measured) if self.probe is not None and first in measured else {}
+        return self.probe.stated(measured, samplers) if self.probe is not None and first in measured else {}
 
     def with_objective(self, objective: str) -> Model:
         """The same model, whose grids lower another statistic of the errors of draws.

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from ..basics.checks import Array
 from ..ingredients.measured_error import MeasuredError
+from ..samplers.base import Sampler
+from ..samplers.linear_multistep import LinearMultistep
 
-__all__ = ["GridProbe", "MeasuredMean"]
+__all__ = ["FittedSteps", "GridProbe", "MeasuredMean"]
 
 
 class MeasuredMean(Protocol):
@@ -19,6 +21,16 @@ class MeasuredMean(Protocol):
 
     @property
     def standard_error(self) -> Any: ...
+
+
+class FittedSteps(Protocol):
+    """A sampler that was fitted, with what a plan keeps of the fit."""
+
+    @property
+    def solver(self) -> LinearMultistep: ...
+
+    @property
+    def record(self) -> dict[str, float]: ...
 
 
 class GridProbe(Protocol):
@@ -47,8 +59,16 @@ class GridProbe(Protocol):
     def error(self, sigmas: Array) -> MeasuredMean:
         """The objective of squared distances of the grid's output to a fine solution, on draws that choose by it."""
 
-    def stated(self, grids: Mapping[str, Array]) -> dict[str, MeasuredError]:
-        """What is said of grids by name, the first of which is a plan's, on draws that chose nothing."""
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> dict[str, MeasuredError]:
+        """What is said of grids by name, the first of which is a plan's, on draws that chose nothing.
+
+        `samplers` are those of the grids that another sampler than the probe's runs on.
+        """
+
+    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+        """A multistep sampler of as many steps, of which it keeps so many outputs, fitted from this grid on."""
 
     def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
         """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""

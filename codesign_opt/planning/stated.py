@@ -13,15 +13,42 @@ from ..ingredients.grids import family_grids
 from ..ingredients.measured_error import MeasuredError
 from ..models.base import Model
 from ..results.plan import Plan
+from ..samplers.base import Sampler
 
-__all__ = ["FULL_RANGE", "stated"]
+__all__ = ["FULL_RANGE", "stated", "stated_with_solver"]
 
 FULL_RANGE = "edm, full range"  # EDM's grid down to the process's end, beside that which ends where the plan does
 _ENOUGH = 0.03  # of an error, that may be the fine solution's own without a word
 _FAMILIES = {"edm": "EDM's grid", "log_snr": "the log-SNR grid"}
 
 
-def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool) -> Plan:
+def stated_with_solver(model: Model, plan: Plan, peers: dict[str, Array], history: int) -> Plan:
+    """The plan with a multistep sampler fitted from its grid on, which is a peer then, and the errors of all.
+
+    Args:
+        model: with a live denoiser.
+        plan: with the grid and the sampler that the fit begins with.
+        peers: grids of as many steps.
+        history: outputs that a step of the fitted sampler takes.
+
+    Raises:
+        ValueError: the model has no live denoiser, or its sampler takes more than one evaluation a step.
+    """
+    if plan.sigmas is None:
+        return plan
+    found = model.fitted(plan.sigmas, history)
+    before = f"{model.sampler.name}, its own plan"
+    moved = replace(
+        plan,
+        sigmas=found.solver.levels,
+        sampler=found.solver.to_dict(),
+        fits={**plan.fits, "solver": found.record},
+        peers={**plan.peers, before: plan.handed_out},
+    )
+    return stated(model, moved, {**peers, before: plan.sigmas}, given=True, solver=found.solver)
+
+
+def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool, solver: Sampler | None = None) -> Plan:
     """The plan with the errors of its grid and of its peers as they are on draws that chose nothing.
 
     Args:
@@ -29,10 +56,11 @@ def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool) ->
         plan: its `handed_out` and `peers` hold what grids were chosen by.
         peers: their grids.
         given: whether the grid was given, so that there was no descent.
+        solver: what runs on the plan's grid; the model's sampler unless given.
     """
     if plan.sigmas is None:
         return plan
-    found = dict(model.stated({"plan": plan.sigmas, **peers}))
+    found = dict(model.stated({"plan": plan.sigmas, **peers}, {} if solver is None else {"plan": solver}))
     own = found.pop("plan", None)
     if own is None:
         said = f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted"

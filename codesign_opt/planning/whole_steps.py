@@ -25,7 +25,7 @@ from .grid_starts import MOST_STEPS, GridStarts
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
-from .stated import FULL_RANGE, stated
+from .stated import FULL_RANGE, stated, stated_with_solver
 from .trained_fit import BestExamplesFit, SettledFit, closed
 from .untrained_fit import UntrainedFit
 
@@ -65,6 +65,7 @@ def hand_out(
     polish: bool | None,
     stops: tuple[float, float] | None = None,
     ask: Ask | None = None,
+    history: int | None = None,
 ) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
@@ -74,6 +75,7 @@ def hand_out(
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
         ask: other questions the same way; None where none is asked.
+        history: of a multistep sampler that is fitted to the denoiser from that grid on; None where none is.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
@@ -101,6 +103,8 @@ def hand_out(
     elif _rounded(study, handed):
         notes.append(_ROUNDED)
     handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
+    if history is not None:
+        return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, history)
     if study.model.exact_error is not None:
         return handed
     return stated(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, given=given is not None)

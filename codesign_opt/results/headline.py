@@ -100,5 +100,7 @@ def _error(plan: PlanRecord, *, predicted: bool = False) -> list[str]:
 
 
 def _sampler_name(plan: PlanRecord) -> str:
-    """The sampler as a word before "steps", with a space."""
+    """The sampler as words before "steps", with a space."""
+    if plan.solver is not None:
+        return "fitted multistep "
     return f"{plan.sampler.get('name', 'sampler')} "

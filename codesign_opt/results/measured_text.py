@@ -58,6 +58,7 @@ def measured_lines(plan: PlanRecord) -> list[str]:
     if said.denoiser and said.draws is not None:
         draws, fine = quantity(said.draws), quantity(said.fine_steps)
         lines.append(f"  on {clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
+    lines += _of_solver(plan)
     lines += [f"  {line}" for line in said.denoiser_check]
     if calls := said.model_evaluations:
         more = "" if said.plan_evaluations is None else f" and {said.plan_evaluations:,} for this plan"
@@ -69,6 +70,20 @@ def measured_lines(plan: PlanRecord) -> list[str]:
         lines += textwrap.wrap(notes[0], _WIDTH, initial_indent=head, subsequent_indent=" " * len(head), max_lines=2)
         lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
     return ["Measured, not exact", *lines] if lines else []
+
+
+def _of_solver(plan: PlanRecord) -> list[str]:
+    """How many numbers a fitted solver has, what they gained, and what of that is proved."""
+    fit = plan.fits.get("solver")
+    if fit is None:
+        return []
+    text = (
+        f"  solver: {fit['numbers']:.0f} numbers fitted, {fit['history']:.0f} outputs a step; its squared error is "
+        f"{quantity(fit['gain'], 3)} of that of its best start, on draws that chose it; {fit['programs']:.0f} "
+        f"quadratic programs, each solved to {max(fit['gap'], 1e-16):.0e} (certified), their sequence is local; "
+        f"{fit['evaluations']:,.0f} batch evaluations"
+    )
+    return _wrapped(text, "    ")
 
 
 def _of_error(plan: PlanRecord, said: MeasuredError) -> list[str]:

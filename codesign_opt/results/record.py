@@ -19,6 +19,7 @@ from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
+from ..samplers.linear_multistep import LinearMultistep
 from .planned_density import Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
 
@@ -152,6 +153,13 @@ class PlanRecord:
     def number_of_steps(self) -> int:
         """K, the number of steps of the handed-out grid (0 where no sampler was planned)."""
         return 0 if self.sigmas is None else self.sigmas.size - 1
+
+    @property
+    def solver(self) -> LinearMultistep | None:
+        """The multistep sampler that was fitted to the denoiser; None where a stock sampler runs on `sigmas`."""
+        if self.sampler.get("name") != LinearMultistep.name:
+            return None
+        return LinearMultistep(*(self.sampler[part] for part in ("levels", "a", "c", "mean")))
 
     @cached_property
     def training_density(self) -> TrainingDensity:

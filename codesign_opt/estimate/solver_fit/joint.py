@@ -137,7 +137,11 @@ class JointFit:
         if self.unknowns.coefficients:
             one += sum((1 + rows.reach(k)) * (count - 1 - k) for k in range(count))
         one += sum(count - k for k in range(1, 1 + self.unknowns.moving(rows)))
-        return chunks * (2 * count + one) + self.held_out.draws.chunks * count
+        return chunks * (count + one) + self.trial_cost(rows)
+
+    def trial_cost(self, rows: Rows) -> int:
+        """Calls of one trial: a run on both sets of draws."""
+        return rows.steps * (self.runs.draws.chunks + self.held_out.draws.chunks)
 
     def _step(self, now: _State, damping: float, number: int) -> tuple[_State | None, float]:
         """One accepted step, kept in the ledger, and the damping that the next one begins with."""
@@ -154,6 +158,8 @@ class JointFit:
         gram, slope = self._linearised(now.rows, weights / value)
         gaps, result = [], {"levels": np.zeros(0), "damping": damping}
         for _ in range(_TRIES):
+            if self.spent + self.trial_cost(now.rows) > self.budget:
+                break
             step = damped_step(gram, slope, damping)
             gaps.append(step.relative_gap)
             rows = self.unknowns.applied(now.rows, step.move)

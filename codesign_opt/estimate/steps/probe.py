@@ -14,10 +14,12 @@ import torch
 from ...basics.checks import Array, choice
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import OBJECTIVES, MeasuredError
+from ...samplers.base import Sampler
 from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.step_rule import StepRule
+from ..solver_fit.fit_solver import FitRules, FittedSolver, fit_solver
 from .grid_descent import DescentRules, descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .responses import step_responses
@@ -49,6 +51,7 @@ class NetworkProbe:
         budget: batch evaluations of one plan: measuring responses again, a descent, the choice among grids, and what is
             said of the chosen one and of others.
         round_cost: what measuring the responses again takes of it.
+        fit_budget: batch evaluations of one fit of a solver, beside that budget.
         objective: what is lowered, compared and said of the errors of draws.
         folder: where finished items are kept; None for memory.
         tell: what to do with a line of progress.
@@ -62,6 +65,7 @@ class NetworkProbe:
     said: StatedErrors
     budget: int = 2000
     round_cost: int = 0
+    fit_budget: int = 5000
     objective: str = "mean"
     folder: Path | None = None
     tell: Callable[[str], None] = print
@@ -107,12 +111,32 @@ class NetworkProbe:
         """The objective of the squared distances to the fine solution, with its standard error, to choose by."""
         return self.errors(sigmas).of(self.objective)
 
-    def stated(self, grids: Mapping[str, Array]) -> dict[str, MeasuredError]:
+    def fitted(self, sigmas: Array, history: int) -> FittedSolver:
+        """A multistep sampler fitted from this grid and usual ones, on twice the draws that a grid descends."""
+        sigmas = self._checked(sigmas)
+        positive = sigmas[sigmas > 0]
+        low, high, terminal = float(positive[-1]), float(positive[0]), self.reference.terminal
+        starts = [sigmas, *usual_grids(sigmas.size - 1, high, stops=[low], terminal=terminal)]
+        draws = self.reference.draws
+        found = fit_solver(
+            self.reference.with_draws(replace(draws, count=2 * draws.count, name="fit")),
+            self.held_out,
+            starts,
+            rules=FitRules(history, objective=self.objective, free_stop=False),
+            budget=self.fit_budget,
+            folder=self._place(f"fit of history {history}", sigmas),
+        )
+        self.tell(f"fit of {sigmas.size - 1} steps: {found!r}")
+        return found
+
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> dict[str, MeasuredError]:
         """What is said of grids, the first of which is a plan's: on draws that chose nothing."""
         checked = {name: self._checked(grid) for name, grid in grids.items()}
         plan = next(iter(checked.values()))
         reserve = self.said.reserve(plan, len(checked), heavy=self._heavy(plan))
-        found = self.said.state(checked, self.objective, reserve)
+        found = self.said.state(checked, self.objective, reserve, samplers or {})
         for name, each in found.items():
             self.tell(f"{name}: {each.value:.4g} +- {each.standard_error:.2g}, {each.draws} draws")
         return found

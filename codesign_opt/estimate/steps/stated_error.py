@@ -14,6 +14,7 @@ from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import MeasuredError
+from ...samplers.base import Sampler
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import agreed, my_share
 from ..runs.fine_solution import Draws, Reference, gathered, mean_of_draws
@@ -89,24 +90,29 @@ class StatedErrors:
         }
         return mean_of_draws(gathered(draws, parts)[: draws.rows(self.checked - 1).stop])
 
-    def state(self, grids: Mapping[str, Array], objective: str, budget: int) -> dict[str, MeasuredError]:
+    def state(
+        self, grids: Mapping[str, Array], objective: str, budget: int, samplers: Mapping[str, Sampler]
+    ) -> dict[str, MeasuredError]:
         """The errors of grids, the first one's deciding how finely and on how many draws.
 
         Args:
             grids: by name; each starts where the draws do.
             objective: what is said of the draws.
             budget: batches for finer fine solutions, then for more draws where the tail is heavy.
+            samplers: of the grids that another sampler than the reference's runs on.
         """
         name, plan = next(iter(grids.items()))
-        runs = _Runs(self.reference, starting_at(agreed(plan), self.reference))
+        runs = self._runs(plan, samplers.get(name))
         levels, budget = self._refined(runs, objective, budget)
         sets = self._needed(runs, objective, levels, budget, len(grids))
         first = self._measured(runs, levels, sets)
         found = {name: first.said(first, objective)}
         for name, grid in list(grids.items())[1:]:
-            other = _Runs(self.reference, starting_at(agreed(grid), self.reference))
-            found[name] = self._measured(other, levels, sets).said(first, objective)
+            found[name] = self._measured(self._runs(grid, samplers.get(name)), levels, sets).said(first, objective)
         return found
+
+    def _runs(self, grid: Array, sampler: Sampler | None) -> _Runs:
+        return _Runs(self.reference, starting_at(agreed(grid), self.reference), sampler or self.reference.sampler)
 
     def _refined(self, runs: _Runs, objective: str, budget: int) -> tuple[list[int], int]:
         """Steps of the fine solutions, the last fine enough for this grid or as fine as the budget allows."""
@@ -180,6 +186,7 @@ class _Runs:
 
     reference: Reference
     grid: Array
+    sampler: Sampler
     _made: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @torch.no_grad()
@@ -188,7 +195,7 @@ class _Runs:
         key, known = (draws.name, chunk), self.reference
         if key not in self._made:
             noise = draws.noise(chunk, known.stopping_sigma)
-            self._made[key] = run(known.denoiser, known.sampler, self.grid, draws.start(chunk), noise).cpu()
+            self._made[key] = run(known.denoiser, self.sampler, self.grid, draws.start(chunk), noise).cpu()
         return self._made[key]
 
 
