@@ -25,7 +25,7 @@ class Measurement:
         images: examples, drawn evenly from the data, on which checkpoints are compared and to which the distance of
             the fine solution is measured.
         draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many choose
-            among grids, twice as many measure what is said of the chosen one, and half serve for responses and
+            among grids, four times as many measure what is said of the chosen one, and half serve for responses and
             sensitivities. Where few of them decide, the second and the last two are doubled as the budget allows.
         fine_steps: of the fine solution that errors are measured against, four calls each (Runge-Kutta of order 4);
             for what is said of a plan they are doubled until at most 3 % of it is their own error.

@@ -43,13 +43,13 @@ def network(
     where the usual mistakes are seen (`check_denoiser`, docs/theory.md section 1.5).
 
     Measured, in this order: the spectrum of the data; the fine solution, its own accuracy and its distance to the
-    data, which no grid can mend (section 3.5: twice `draws` outputs, which what is said of plans needs anyway; held
-    out, if `data` are); what stopping early costs (docs/theory.md section 2); the responses to one coarse step at
-    every level and their Gram matrix (3.3); with a second denoiser, the correlation length of the errors (section 6);
-    with `training`, learning curves (section 5) and the sensitivity of the output to an error at every level
-    (section 4). `codesign` measures the responses again at its own plan's steps, descends the measured error of the
-    final grid, and says its error on draws that chose nothing. Every finished item is kept in `folder`: the same call
-    goes on.
+    data, which no grid can mend (section 3.5: of four times `draws` outputs, which what is said of plans needs
+    anyway; held out, if `data` are); what stopping early costs (docs/theory.md section 2); the responses to one coarse
+    step at every level and their Gram matrix (3.3); with a second denoiser, the correlation length of the errors
+    (section 6); with `training`, learning curves (section 5) and the sensitivity of the output to an error at every
+    level (section 4). `codesign` measures the responses again at its own plan's steps, descends the measured error of
+    the final grid, and says its error on draws that chose nothing. Every finished item is kept in `folder`: the same
+    call goes on.
 
     Args:
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.

@@ -39,7 +39,7 @@ from .steps.stated_error import StatedErrors
 __all__ = ["MeasuredSampling", "NetworkWork", "Sampling"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
-_SAID = 2  # times the draws of a descent, on which the errors of grids are said
+_SAID = 4  # times the draws of a descent, on which the errors of grids are said
 
 
 @dataclass(frozen=True)

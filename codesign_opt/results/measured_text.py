@@ -59,7 +59,7 @@ def measured_lines(plan: PlanRecord) -> list[str]:
         draws, fine = quantity(said.draws), quantity(said.fine_steps)
         lines.append(f"  on {clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
     lines += _of_solver(plan)
-    lines += [f"  {line}" for line in said.denoiser_check]
+    lines += [part for line in said.denoiser_check for part in _wrapped_whole(f"  {line}")]
     if calls := said.model_evaluations:
         more = "" if said.plan_evaluations is None else f" and {said.plan_evaluations:,} for this plan"
         lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
@@ -128,3 +128,8 @@ def _of_floor(floor: NetworkFloor) -> list[str]:
 
 def _wrapped(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent=indent)
+
+
+def _wrapped_whole(line: str) -> list[str]:
+    """A line as it is where it fits, since its columns may be a table's."""
+    return [line] if len(line) <= _WIDTH else _wrapped(line, "    ")

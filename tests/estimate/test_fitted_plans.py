@@ -16,7 +16,7 @@ from codesign_opt.estimate.runs.run import run
 from codesign_opt.testbed import circle8
 
 MIXTURE, PROCESS = circle8(), co.EDM(0.02, 20.0)
-MEASUREMENT = co.estimate.Measurement(levels=8, draws=32, evaluations=3000, fit_evaluations=2500)
+MEASUREMENT = co.estimate.Measurement(levels=6, draws=24, evaluations=1500, fit_evaluations=1200)
 
 
 def measured(sampler: co.Sampler) -> co.EstimatedModel:

@@ -134,8 +134,7 @@ class NetworkProbe:
     ) -> dict[str, MeasuredError]:
         """What is said of grids, the first of which is a plan's: on draws that chose nothing."""
         checked = {name: self._checked(grid) for name, grid in grids.items()}
-        plan = next(iter(checked.values()))
-        reserve = self.said.reserve(plan, len(checked), heavy=self._heavy(plan))
+        reserve = self._reserve(next(iter(checked.values())))
         found = self.said.state(checked, self.objective, reserve, samplers or {})
         for name, each in found.items():
             self.tell(f"{name}: {each.value:.4g} +- {each.standard_error:.2g}, {each.draws} draws")
@@ -199,8 +198,15 @@ class NetworkProbe:
         """What is left of the budget behind the choice among grids of as many steps and what is said of them."""
         one = batches_of_run(self.reference.sampler, sigmas.size - 1, check_grid(sigmas).terminal)
         choice = self.choosing.chunks * (self.reference.path().calls() + (_GRIDS + 1) * one)
-        reserve = self.said.reserve(sigmas, _GRIDS, heavy=self._heavy(sigmas))
-        return max(0, self.budget - choice - self.said.cost(sigmas, _GRIDS) - reserve)
+        return max(0, self.budget - choice - self.said.cost(sigmas, _GRIDS + 1) - self._reserve(sigmas))
+
+    def _reserve(self, sigmas: Array) -> int:
+        """What finer fine solutions and more draws may take: found once for a number of steps, at most a third."""
+        key = f"{self.objective}, {sigmas.size - 1} steps".encode()
+        if key not in self._known:
+            asked = self.said.reserve(sigmas, _GRIDS, self.objective, heavy=self._heavy(sigmas))
+            self._known[key] = min(asked, self.budget // 3)
+        return int(self._known[key])
 
     def _heavy(self, sigmas: Array) -> bool:
         """Whether few of the draws decide, so that more of them shall be said of."""

@@ -19,14 +19,14 @@ from ..draws.statistics import Estimate, squares
 from ..draws.streams import agreed, my_share
 from ..runs.fine_solution import Draws, Reference, gathered, mean_of_draws
 from ..runs.run import run
-from .grid_error import GridErrors, batches_of_run, objective_of, starting_at
+from .grid_error import GridErrors, batches_of_run, starting_at
 
 __all__ = ["ENOUGH", "HEAVY", "StatedErrors"]
 
 ENOUGH = 0.03  # of an error, that may be the fine solution's own
 HEAVY = 0.1  # relative standard error from which on more draws are taken
 _CHECKED = 4  # one chunk of draws in so many is held against finer and coarser solutions too
-_REMAINS = 1 / 3  # of a difference of two solutions, behind the finer: distances fall to a quarter or less per halving
+_FALLS, _OWN_FALLS = 1 / 4, 1 / 2  # to what share the error's changes fall per doubling at least, also where draws part
 _DOUBLINGS = 3
 
 
@@ -64,10 +64,15 @@ class StatedErrors:
         """Of stating the errors of so many grids of as many steps, on the least number of draws."""
         return self.reference.draws.chunks * grids * self._calls(sigmas)
 
-    def reserve(self, sigmas: Array, grids: int, *, heavy: bool) -> int:
-        """Of one finer fine solution, and of twice the draws where the tail is heavy."""
-        finer = self.checked * self._solution(0, 2 * self.reference.steps).path().calls()
-        return finer + heavy * self._cost_of_set(sigmas, grids)
+    def reserve(self, sigmas: Array, grids: int, objective: str, *, heavy: bool) -> int:
+        """Of finer solutions, one at least, that a grid with a fourth of this error asks for; more draws if heavy."""
+        levels = [self.reference.steps // 2, self.reference.steps]
+        share = 2 * self._measured(self._runs(sigmas), levels, 0).fine_share(objective)
+        finer, price = 2 * levels[-1], self.checked * self._solution(0, 2 * levels[-1]).path().calls()
+        while share * _FALLS > ENOUGH and finer < levels[-1] * 2**_DOUBLINGS:
+            finer, share = 2 * finer, share * _FALLS
+            price += self.checked * self._solution(0, finer).path().calls()
+        return price + heavy * self._cost_of_set(sigmas, grids)
 
     def _cost_of_set(self, sigmas: Array, grids: int) -> int:
         """Of as many draws more."""
@@ -111,9 +116,6 @@ class StatedErrors:
             found[name] = self._measured(self._runs(grid, samplers.get(name)), levels, sets).said(first, objective)
         return found
 
-    def _runs(self, grid: Array, sampler: Sampler | None) -> _Runs:
-        return _Runs(self.reference, starting_at(agreed(grid), self.reference), sampler or self.reference.sampler)
-
     def _refined(self, runs: _Runs, objective: str, budget: int) -> tuple[list[int], int]:
         """Steps of the fine solutions, the last fine enough for this grid or as fine as the budget allows."""
         levels = [self.reference.steps // 2, self.reference.steps]
@@ -135,13 +137,13 @@ class StatedErrors:
         return sets
 
     def _measured(self, runs: _Runs, levels: list[int], sets: int = 1) -> _Measured:
-        """Squared distances to the fine solution on all draws, and to each one of `levels` on the first."""
+        """Squared distances to the fine solution on sets of draws (0: the first), to all `levels` on the first."""
         base, draws = self.reference.steps, self.reference.draws
         whole: list[Array] = []
         parts: dict[int, dict[int, torch.Tensor]] = {level: {} for level in levels}
-        for number in range(sets):
+        for number in range(max(sets, 1)):
             own: dict[int, torch.Tensor] = {}
-            for chunk in my_share(draws.chunks):
+            for chunk in my_share(draws.chunks if sets else self.checked):
                 output = runs.output(self._solution(number, base).draws, chunk)
                 own[chunk] = squares(output - self._end(number, base, chunk))
                 for level in levels if number == 0 and chunk < self.checked else []:
@@ -149,7 +151,12 @@ class StatedErrors:
             whole.append(gathered(draws, own))
         some = draws.rows(self.checked - 1).stop
         checked = {level: GridErrors(gathered(draws, part)[:some]) for level, part in parts.items()}
-        return _Measured(GridErrors(np.concatenate(whole)), base, checked)
+        whole = whole if sets else [checked[base].errors]
+        falls = _OWN_FALLS if self.reference.sampler.stochastic else _FALLS
+        return _Measured(GridErrors(np.concatenate(whole)), base, checked, falls / (1 - falls))
+
+    def _runs(self, sigmas: Array, sampler: Sampler | None = None) -> _Runs:
+        return _Runs(self.reference, starting_at(agreed(sigmas), self.reference), sampler or self.reference.sampler)
 
     def _calls(self, sigmas: Array) -> int:
         return batches_of_run(self.reference.sampler, sigmas.size - 1, check_grid(sigmas).terminal)
@@ -206,52 +213,55 @@ class _Measured:
     every: GridErrors
     base: int
     checked: Mapping[int, GridErrors]
+    remains: float
 
     def corrected(self, objective: str) -> Estimate:
-        """The statistic on all draws, with what the finest solution changes of it on some."""
+        """The statistic on all draws, with what the finest solution changes of it on some; or on these alone."""
         found, finest = self.every.of(objective), max(self.checked)
         if finest == self.base:
             return found
-        shift = self._difference(finest, self.base, objective)
-        value = found.value + shift.value
-        return Estimate(value, np.hypot(found.standard_error, shift.standard_error), found.count)
+        shift, alone = self.checked[finest].difference(self.checked[self.base], objective), self.checked[finest]
+        error = np.hypot(found.standard_error, shift.standard_error)
+        if self._alone(objective):
+            return alone.of(objective)
+        return Estimate(found.value + shift.value, error, found.count)
+
+    def _alone(self, objective: str) -> bool:
+        """Whether so much changes that the draws of the finest solution alone know more than all with a correction."""
+        finest = self.checked[max(self.checked)]
+        shift = finest.difference(self.checked[self.base], objective).standard_error
+        error = np.hypot(self.every.of(objective).standard_error, shift)
+        return bool(finest.of(objective).standard_error <= error) and max(self.checked) != self.base
 
     def fine_share(self, objective: str) -> float:
-        """What share of the statistic the finest solution's own error can be: a third of what its last doubling did.
+        """What share of the statistic the finest solution's own error can be: what remains of its last doubling.
 
         With two standard errors of that, since signs may cancel.
         """
         before, finest = sorted(self.checked)[-2:]
-        change = self._difference(finest, before, objective)
+        change = self.checked[finest].difference(self.checked[before], objective)
         value = float(self.corrected(objective).value)
-        size = _REMAINS * (abs(float(change.value)) + 2 * float(change.standard_error))
-        return size / value if value > 0 else 0.0
+        size = self.remains * (abs(float(change.value)) + 2 * float(change.standard_error))
+        return size / value if value > 0 else np.inf if size > 0 else 0.0
 
     def said(self, first: _Measured, objective: str) -> MeasuredError:
         """In numbers, beside the errors that ratios are to."""
         value, mean = (self.corrected(name) for name in (objective, "mean"))
-        count = self.every.errors.size
-        largest = max(1, round(count / 100))
-        base = float(first.corrected(objective).value)
-        spread = self.every.ratio(first.every, objective).standard_error if base > 0 else 0.0
+        own, theirs = (
+            each.checked[max(each.checked)] if first._alone(objective) else each.every for each in (self, first)
+        )
+        largest, base = max(1, round(own.errors.size / 100)), float(first.corrected(objective).value)
         return MeasuredError(
             value=max(float(value.value), 0.0),
             standard_error=float(value.standard_error),
-            draws=count,
+            draws=own.errors.size,
             objective=objective,
             mean=max(float(mean.value), 0.0),
             mean_standard_error=float(mean.standard_error),
             largest=largest,
-            largest_share=self.every.share_of_largest(largest),
+            largest_share=own.share_of_largest(largest),
             fine_steps=max(self.checked),
             fine_share=self.fine_share(objective),
             ratio=max(float(value.value), 0.0) / base if base > 0 else 1.0,
-            ratio_standard_error=float(spread),
+            ratio_standard_error=float(own.ratio(theirs, objective).standard_error) if base > 0 else 0.0,
         )
-
-    def _difference(self, level: int, other: int, objective: str) -> Estimate:
-        """The statistic against one fine solution less that against another, with the error of paired draws."""
-        one, two = self.checked[level].errors, self.checked[other].errors
-        (value, slope), (less, _) = objective_of(objective)(one), objective_of(objective)(two)
-        spread = mean_of_draws((one - two) * slope * one.size).standard_error  # to first order in the difference
-        return Estimate(np.asarray(value - less), spread, one.size)
