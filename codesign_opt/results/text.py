@@ -195,7 +195,7 @@ def _at_end(plan: PlanRecord) -> str:
 
 
 def _proof(plan: PlanRecord) -> list[str]:
-    lines = ["Proof", f"  {certificate_line(plan)}"]
+    lines = ["Proof", *wrapped("  ", certificate_line(plan))]
     outer = outer_line(plan)
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
