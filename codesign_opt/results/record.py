@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number
+from ..basics.files import write_whole
 from ..certificate.verdict import Certificate
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
@@ -202,10 +203,7 @@ class PlanRecord:
         """Write the plan as JSON (schema version inside); returns the path."""
         target = Path(path)
         text = json.dumps(_to_json(self.to_dict()), indent=1, allow_nan=False)
-        scratch = target.with_name(target.name + ".part")  # an interrupted save leaves the old file whole
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(target)
-        return target
+        return write_whole(target, text)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
