@@ -26,7 +26,8 @@ class Measurement:
             the fine solution is measured.
         draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many choose
             among grids, four times as many measure what is said of the chosen one, and half serve for responses and
-            sensitivities. Where few of them decide, the second and the last two are doubled as the budget allows.
+            sensitivities. Where few draws decide, a descent and what is said take up to four times as many, as the
+            budget allows.
         fine_steps: of the fine solution that errors are measured against, four calls each (Runge-Kutta of order 4);
             for what is said of a plan they are doubled until at most 3 % of it is their own error.
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.

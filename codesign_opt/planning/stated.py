@@ -15,7 +15,7 @@ from ..models.base import Model
 from ..results.plan import Plan
 from ..samplers.base import Sampler
 
-__all__ = ["FULL_RANGE", "stated", "stated_with_solver"]
+__all__ = ["FULL_RANGE", "said_of", "stated", "stated_with_solver"]
 
 FULL_RANGE = "edm, full range"  # EDM's grid down to the process's end, beside that which ends where the plan does
 _ENOUGH = 0.03  # of an error, that may be the fine solution's own without a word
@@ -70,6 +70,12 @@ def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool, so
     others = {name: _peer(parts, found.get(name), total) for name, parts in plan.peers.items()}
     notes = [note for note in (None if given else _usual(plan.sigmas, plan.terminal), _coarse(own)) if note]
     return replace(plan, bias="measured", measured=own, handed_out=handed, peers=others, notes=(*notes, *plan.notes))
+
+
+def said_of(model: Model, sigmas: Array, parts: Mapping[str, float]) -> dict[str, float]:
+    """A given grid's errors by cause, where they are measured as on the draws that plans are said of."""
+    own = model.stated({"grid": sigmas}).get("grid")
+    return dict(parts) if own is None else _with_bias(parts, own)
 
 
 def _with_bias(parts: Mapping[str, float], said: MeasuredError) -> dict[str, float]:
