@@ -16,6 +16,7 @@ from ..modeling import Compute, Floor, ScoreError, Smooth, WorstCase
 from ..models.pilot import WIDTH_ACCURACY, PilotEvidence, spread_of
 from ..programs.problem import Problem
 from ..results.plan import Plan
+from ..results.planned_density import SPIKE
 
 __all__ = ["PilotDensity", "pilot_density"]
 
@@ -23,7 +24,6 @@ _FLOOR = 0.1  # of the present density, kept on every level
 _ROUGHNESS = 0.01  # of the present error, what the present density would pay for its slopes
 _LEAST_SPREAD = 0.5  # of the present density's standard deviation, the narrowest that is planned
 _STEP = 0.1  # of P_mean and P_std: more digits no pilot has
-_NARROWEST = 0.3
 _MEANS = (-3.0, 1.6)
 _STDS = 2.4
 _BEYOND = 1.5  # standard errors of what was left at high noise
@@ -178,7 +178,7 @@ class _Question:
     @cached_property
     def least_std(self) -> float:
         """The narrowest log-normal that is planned."""
-        return max(_NARROWEST, _LEAST_SPREAD * spread_of(self.present))
+        return max(SPIKE, _LEAST_SPREAD * spread_of(self.present))
 
     def best_lognormal(self) -> LogNormal:
         """Of all log-normals, to a tenth, that are not too narrow, and of the present one, the least worst case."""
