@@ -37,7 +37,7 @@ def smooth_errors_left(sigma: Array, value: Array, error: Array, sigma_data: flo
         left, (L,) > 0, and the standard deviation of its logarithm, (L,).
 
     Raises:
-        ValueError: arrays of different length; no value is two standard errors above zero.
+        ValueError: arrays of different length; no value is above zero.
 
     >>> sigma = np.array([0.1, 0.3, 1.0, 3.0])
     >>> left, spread = smooth_errors_left(sigma, usual_shape(sigma, 0.5), np.array([1e-3, 1e-3, 1e-3, 5.0]), 0.5)
@@ -47,9 +47,9 @@ def smooth_errors_left(sigma: Array, value: Array, error: Array, sigma_data: flo
     at = np.log(vector(sigma, "sigma", positive=True, ascending=True))
     found, spread = vector(value, "value", length=at.size), vector(error, "error", length=at.size, positive=True)
     shape = usual_shape(np.exp(at), number(sigma_data, "sigma_data", positive=True))
-    clear = found > 2 * spread
+    clear = found > 0
     if not clear.any():
-        raise ValueError("no error left is two standard errors above zero, so that nothing is said of training.")
+        raise ValueError("no error left is above zero: the loss fell nowhere, so that nothing is said of training.")
     roots = _WANDERS * np.sqrt(np.diff(at))
 
     def residuals(u: Array) -> Array:

@@ -99,8 +99,9 @@ def pilot_density(
 
     a convex one, proved optimal by the certificate; its minimum is at most 1, since the present density is feasible.
     Whatever T says, a spike pays for the levels that it leaves out by the narrowest width, the floor keeps every level
-    alive, and roughness costs at its scale. `lognormal` solves the same worst case over log-normals of P_std not below
-    half the present density's, nor below 0.3 at all: no pilot has seen what training does there.
+    alive, and roughness costs at its scale. `lognormal` solves the same worst case over log-normals that keep the floor
+    where the pilot trained, with P_std not below half the present density's, nor below 0.3 at all: no pilot has seen
+    what training does there.
 
     Args:
         evidence: from `estimate.pilot`.
@@ -109,7 +110,7 @@ def pilot_density(
         floor: part of the present density that stays on every level, in (0, 1).
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range; no log-normal keeps the floor of a present density that is none.
         NotCertifiedError: the program could not be proved.
 
     >>> import codesign_opt as co
@@ -119,7 +120,7 @@ def pilot_density(
     >>> pilot = co.PilotEvidence(sigma, left, 0.02 * left, gain, run, 1.2, co.Spectrum.power_law(16, exponent=1.5))
     >>> found = pilot_density(pilot)
     >>> found.lognormal, found.gain < 1, found.plan.certificate.optimal
-    (LogNormal(mean=-0.8, std=0.8), True, True)
+    (LogNormal(mean=-1.0, std=1.0), True, True)
     """
     share = number(floor, "pilot_density: floor", positive=True)
     if share >= 1:
@@ -189,7 +190,15 @@ class _Question:
             tried.append(self.present)
         levels = self.evidence.levels
         shares = np.array([density.on_levels(levels) for density in tried])
-        return tried[int(np.argmin(np.max(list(self.ratios(shares).values()), axis=0)))]
+        trained = (levels.sigma >= self.evidence.sigma[0]) & (levels.sigma <= self.evidence.sigma[-1])
+        kept = np.all(shares[:, trained] >= self.floor * (self.today / self.today.sum())[trained], axis=1)
+        worst = np.where(kept, np.max(list(self.ratios(shares).values()), axis=0), np.inf)
+        if not kept.any():
+            raise ValueError(
+                f"pilot_density: no log-normal keeps {self.floor:.0%} of {self.present!r} where the pilot trained; "
+                "give a smaller floor, or a log-normal as the present density."
+            )
+        return tried[int(np.argmin(worst))]
 
     def guards(self, plan: Plan, best: LogNormal) -> tuple[str, ...]:
         """What every guard does to the answer."""
@@ -202,8 +211,10 @@ class _Question:
             text = "binds nowhere"
         rough = float(plan.breakdown.get("Smooth", 0.0))
         narrow = "binds" if best.std <= self.least_std + 1e-9 else "does not bind"
+        ratio = best.per_log_sigma(self.evidence.sigma) / self.present.per_log_sigma(self.evidence.sigma)
         return (
             f"guard: a floor of {self.floor:.0%} of the present density {text}",
+            f"guard: the log-normal keeps {ratio.min():.0%} of it wherever the pilot trained",
             f"guard: roughness costs {rough:.3f}",
             f"guard: P_std is at least {self.least_std:.2g}, which {narrow}",
         )

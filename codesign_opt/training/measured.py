@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, choice, number, vector
+from ..basics.files import write_whole
 from ..ingredients.coupling import Coupling
 from ..ingredients.spectrum import Spectrum
 from .base import TrainingNoise
@@ -191,11 +192,8 @@ class Measured(TrainingNoise):
         return tuple(sorted(name.removesuffix(".json") for name in files if name.endswith(".json")))
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON, all at once."""
-        target = Path(path)
-        scratch = target.with_name(f".{target.name}.part")
-        scratch.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        return scratch.replace(target)
+        """Write as JSON, whole or not at all."""
+        return write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def scaled(self, sigma_data: float) -> Measured:
         """The law for data of another standard deviation: a network that scales its inputs by it learns alike.

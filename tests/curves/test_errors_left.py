@@ -33,6 +33,6 @@ def test_levels_without_a_word_follow_their_neighbours_and_not_a_straight_line()
     assert found[-1] == pytest.approx(0.1, rel=0.05)
 
 
-def test_nothing_above_its_scatter_is_refused():
-    with pytest.raises(ValueError, match="two standard errors above zero"):
-        smooth_errors_left(np.array([0.1, 1.0]), np.array([0.1, -0.2]), np.array([0.1, 0.1]), 0.5)
+def test_losses_that_fell_nowhere_are_refused():
+    with pytest.raises(ValueError, match="the loss fell nowhere"):
+        smooth_errors_left(np.array([0.1, 1.0]), np.array([-0.1, -0.2]), np.array([0.1, 0.1]), 0.5)

@@ -20,7 +20,7 @@ from ...models.pilot import PilotEvidence, spread_of, widest_shown
 from ...samplers.base import Sampler
 from ...samplers.members import Heun
 from ..denoisers.denoiser import Denoiser
-from ..draws.streams import first_of, rademacher
+from ..draws.streams import first_of, normal, rademacher
 from ..runs.fine_solution import Draws, Reference
 from ..training_history import TrainingHistory
 from .checkpoint_curve import checkpoint_errors, error_left
@@ -34,10 +34,10 @@ __all__ = ["PilotSampling", "pilot"]
 
 _LENGTH = 2.7
 _LEAST_SHARE = 0.01  # of the examples within one correlation length: where a run trained less it extrapolates
-_USUAL_WIDTH = 1.0  # of the pilot's standard deviation, where nothing tells it: measured were 0.9 to 1.2 of 1.2
+_USUAL_WIDTH = 0.7  # of the pilot's standard deviation, where nothing tells it: measured are 0.5 to 1.0
 _GROWTH = (1.5, 4.0)
 _WIDTH_IMAGES = 1024
-_ONE_DRAW = 0.25
+_FREEDOM_IMAGES = 512
 _UNKNOWN = 10.0  # times the largest error left: where a log tells nothing
 
 
@@ -127,7 +127,7 @@ def pilot(
         found = None
     else:
         found = checkpoint_errors(past.other, own, images, kept, images=min(len(images), _WIDTH_IMAGES), seed=seed)
-        value, error = _from_checkpoints(past, own, images, kept, found, seed)
+        value, error = _from_checkpoints(past, own, images, kept, seed)
     left, spread = smooth_errors_left(kept.sigma, value, error, spectrum.sigma_data)
     width, measured, told = _width(found, run)
     gain = np.maximum(sensitivity(fine, kept.sigma, direction=direction).gain.value, 0.0)
@@ -214,18 +214,37 @@ def _from_log(run: TrainingRun, table: Levels, kept: Levels) -> tuple[Array, Arr
 
 
 def _from_checkpoints(
-    history: TrainingHistory, final: Denoiser, images: torch.Tensor, kept: Levels, pair: ErrorGram, seed: int
+    history: TrainingHistory, final: Denoiser, images: torch.Tensor, kept: Levels, seed: int
 ) -> tuple[Array, Array]:
     """(L,) loss that the pair gained, on common images and noise, and its standard error.
 
-    One pair is one draw of the errors of training: beside the scatter over images a quarter of the squared distance of
-    the two, half of which is the error of each where they are as good as independent.
+    One pair is one draw of the errors of training. As independent errors, each half of the squared distance d of the
+    two, they differ in size by d / sqrt(k), k their degrees of freedom (a chi^2 of k has a relative variance of 2 / k):
+    that is added to the scatter over images, which all share the draw (docs/theory.md section 6.3).
     """
     assert history.growth is not None
     found = error_left(history.other, final, images, kept.sigma, growth=history.growth, seed=seed)
-    per_group = min(len(images), _WIDTH_IMAGES) // len(pair.units)
-    apart = np.diagonal(pair.gram) / kept.log_width**2 / per_group
-    return found.value, np.hypot(found.standard_error, _ONE_DRAW * apart)
+    distance, freedom = _distance(Denoiser.of(history.other), final, images[:_FREEDOM_IMAGES], kept.sigma, seed)
+    return found.value, np.hypot(found.standard_error, distance / np.sqrt(freedom) / (history.growth - 1))
+
+
+@torch.no_grad()
+def _distance(earlier: Denoiser, final: Denoiser, images: torch.Tensor, sigma: Array, seed: int) -> tuple[Array, Array]:
+    """(L,) mean squared distance of two denoisers, and the participation ratio of their difference over images.
+
+    (tr K)^2 / tr K^2 of K_ij, the products of the differences at images i and j: 1 for the same shift at all images, as
+    many as there are images where each errs its own way.
+    """
+    noise = normal(seed, "pilot", shape=tuple(images.shape), like=images)
+    found = []
+    for level in sigma:
+        noisy = images + float(level) * noise
+        apart = (earlier(noisy, float(level)) - final(noisy, float(level))).double().flatten(1)
+        products = apart @ apart.T
+        total, squared = float(products.trace()), float(products.square().sum())
+        found.append((total / len(images), total**2 / max(squared, 1e-300)))
+    distance, freedom = np.array(found).T
+    return distance, np.maximum(freedom, 1.0)
 
 
 def _width(pair: ErrorGram | None, run: TrainingRun) -> tuple[float, float | None, list[str]]:
