@@ -124,7 +124,7 @@ class PilotExperiment:
     def start(self) -> Tensor:
         return SIGMA_MAX * normal(0, "starts", shape=(self.draws, self.images.shape[1]), like=self.images)
 
-    def initial(self, seed: int) -> nn.Module:
+    def initial(self, seed: int) -> co.testbed.MLP:
         """The untrained network of a seed; the caller's random state stays as it is."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

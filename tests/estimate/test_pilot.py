@@ -15,35 +15,35 @@ QUICK = co.estimate.PilotSampling(levels=24, images=1024, draws=8, steps=8)
 MIXTURE = co.testbed.grid8()
 
 
-def wrong_by(width, size=0.05, seed=0, *, common=False):
+def wrong_by(width, size=0.05, seed=0, *, waves=6.0):
     """The exact denoiser with an error whose squared correlation over log sigma is a Gaussian of this width.
 
-    Of the usual shape, sigma^2 / (sigma^2 + 1) in square; the same at all points (`common`) or waves over the plane.
+    Of the usual shape, sigma^2 / (sigma^2 + 1) in square; of so many waves over the plane, 0: the same at all points.
     """
     rng = np.random.default_rng(seed)
     centres = torch.from_numpy(np.arange(-9.0, 8.0, 0.25 * width))
     field = torch.from_numpy(rng.standard_normal((len(centres), 2)))
-    turn = torch.from_numpy(6 * rng.standard_normal((len(centres), 2)))
+    turn = torch.from_numpy(waves * rng.standard_normal((len(centres), 2)))
     phase = torch.from_numpy(rng.uniform(0, 6.28, len(centres)))
 
     def denoiser(x, sigma):
         level = sigma[:, None].double()
-        waves = 1.0 if common else torch.sin(x.double() / (1 + level) @ turn.T + phase)
+        shape = torch.sin(x.double() / (1 + level) @ turn.T + phase) if waves else 1.0
         bumps = torch.exp(-0.5 * ((level.log() - centres) / width) ** 2)  # correlation exp(-d^2 / 4 w^2)
         scale = size * math.sqrt(2 * 0.25 / math.sqrt(math.pi)) * level / (1 + level**2).sqrt()
-        return MIXTURE(x, sigma) + (scale * (bumps * waves) @ field).to(x)
+        return MIXTURE(x, sigma) + (scale * (bumps * shape) @ field).to(x)
 
     return denoiser
 
 
-def pilot(width=0.6, run=RUN, common=False, **options):
-    history = co.estimate.TrainingHistory(run, other=wrong_by(width, common=common), growth=2.0)
+def pilot(width=0.6, run=RUN, waves=6.0, **options):
+    history = co.estimate.TrainingHistory(run, other=wrong_by(width, waves=waves), growth=2.0)
     given = {"weights": "raw", "sampling": QUICK} | options
     return co.estimate.pilot(MIXTURE, MIXTURE.sample(1024), history, **given)
 
 
 def test_width_and_errors_left_are_those_that_were_put_in():
-    assert pilot(0.6, common=True).width == pytest.approx(0.6, rel=0.15)
+    assert pilot(0.6, waves=2.0).width == pytest.approx(0.6, rel=0.3)
     found = pilot(0.6)
     assert found.measured_width == found.width
     # levels with a hundredth of the examples within a correlation length, and no others
@@ -59,12 +59,12 @@ def test_width_and_errors_left_are_those_that_were_put_in():
 
 
 def test_a_width_that_no_pilot_can_show_is_cut_off_and_said():
-    found = pilot(20.0, common=True)
+    found = pilot(20.0, waves=0.0)
     assert found.measured_width > 1.83
     assert found.width == pytest.approx(1.2 * math.sqrt(1 / 0.3 - 1))
     assert "wider than a pilot" in found.notes[0]
     wider = co.TrainingRun(co.LogNormal(-1.2, 2.4), iterations=1000, batch=128)
-    assert pilot(20.0, run=wider, common=True).width > found.width
+    assert pilot(20.0, run=wider, waves=0.0).width > found.width
 
 
 def test_a_density_follows_from_it():
