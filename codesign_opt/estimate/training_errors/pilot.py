@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from .sensitivity import Direction, difference_of, sensitivity
 from .slope_errors import examples_within
 from .transfer import TransferKernel
 
-__all__ = ["PilotSampling", "pilot"]
+__all__ = ["PilotSampling", "as_shown", "pilot", "trained_at"]
 
 _LENGTH = 2.7
 _LEAST_SHARE = 0.01  # of the examples within one correlation length: where a run trained less it extrapolates
@@ -117,7 +117,7 @@ def pilot(
     images = sampled_images(data, asked.images, seed=seed, like=first)
     spectrum = Spectrum.from_samples(images.flatten(1).double().cpu().numpy())
     table = Levels.log_uniform(path.sigma_min, path.sigma_max, asked.levels)
-    kept = _trained_at(run, table)
+    kept = trained_at(run, table)
     own = Denoiser.of(denoiser)
     draws = Draws(tuple(first.shape[1:]), asked.draws, path.sigma_max, seed=seed, like=first)
     fine = Reference(own, sampler or Heun(), draws, path.sigma_min, steps=asked.steps)
@@ -183,13 +183,13 @@ def _check_weights(weights: str, ema: float | None, history: TrainingHistory, ru
         )
 
 
-def _trained_at(run: TrainingRun, table: Levels) -> Levels:
+def trained_at(run: TrainingRun, table: Levels) -> Levels:
     """The levels at which the run trained, neighbours of each other."""
     seen = np.flatnonzero(examples_within(run, table.sigma, _LENGTH) >= _LEAST_SHARE * run.examples)
     if seen.size < 4:
         raise ValueError(
-            f"pilot: the run trained at {seen.size} of {len(table)} noise levels; a pilot needs a density that covers "
-            "the range, such as co.LogNormal(-1.2, 1.2)."
+            f"the run trained at {seen.size} of {len(table)} noise levels, too few to say where to train; give a pilot "
+            "a density that covers the range, such as co.LogNormal(-1.2, 1.2)."
         )
     return Levels(table.edges[seen[0] : seen[-1] + 2])
 
@@ -253,14 +253,24 @@ def _width(pair: ErrorGram | None, run: TrainingRun) -> tuple[float, float | Non
     if pair is None:
         usual = _USUAL_WIDTH * spread
         return usual, None, [f"the transfer width is taken as {usual:.2g}; an earlier checkpoint would tell it."]
-    found, most = TransferKernel.from_errors(pair), widest_shown(spread)
-    if found.width <= most:
-        return found.width, found.width, []
+    found = TransferKernel.from_errors(pair)
+    shown, told = as_shown(found, run)
+    return shown.width, found.width, told
+
+
+def as_shown(kernel: TransferKernel, run: TrainingRun) -> tuple[TransferKernel, list[str]]:
+    """A measured kernel, no wider than a pilot of this density can show (`widest_shown`), and what to say of it."""
+    if not isinstance(run.density, SigmaDensity):
+        return kernel, []
+    spread = spread_of(run.density)
+    most = widest_shown(spread)
+    if kernel.width <= most:
+        return kernel, []
     told = (
-        f"the transfer width came out as {found.width:.2f}, wider than a pilot whose density has a standard "
-        f"deviation of {spread:.2g} can tell from any other: taken as {most:.2f}."
+        f"the transfer width came out as {kernel.width:.2f}, wider than a pilot whose density has a standard deviation "
+        f"of {spread:.2g} can tell from any other: taken as {most:.2f}."
     )
-    return most, found.width, [told]
+    return replace(kernel, width=most), [told]
 
 
 def _spread_by_data(spectrum: Spectrum, images: torch.Tensor, seed: int) -> Direction:
