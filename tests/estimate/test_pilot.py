@@ -9,6 +9,9 @@ import codesign_opt as co
 
 torch = pytest.importorskip("torch")
 
+from codesign_opt.estimate.denoisers.denoiser import Denoiser  # noqa: E402
+from codesign_opt.estimate.training_errors.pilot import distance_of  # noqa: E402
+
 DENSITY = co.LogNormal(-1.2, 1.2)
 RUN = co.TrainingRun(DENSITY, iterations=1000, batch=128)
 QUICK = co.estimate.PilotSampling(levels=24, images=1024, draws=8, steps=8)
@@ -90,6 +93,27 @@ def test_averages_that_share_iterates_are_refused_and_so_are_pairs_that_are_none
         co.estimate.pilot(MIXTURE, MIXTURE.sample(256), None, weights="raw")
     with pytest.raises(ValueError, match="neither a log nor an earlier checkpoint"):
         co.estimate.pilot(MIXTURE, MIXTURE.sample(256), RUN, weights="raw", sampling=QUICK)
+
+
+def test_sizes_of_independent_errors_differ_as_their_degrees_of_freedom_say():
+    # errors a x with Gaussian coefficients a in so many directions: 2 d^2 / k by simulation, k by the ratio
+    rng, images = np.random.default_rng(0), torch.eye(8, dtype=torch.float64)
+    for rank in (1, 4, 8):
+        draws = rng.standard_normal((4000, 2, rank)) ** 2
+        differ = (draws[:, 0].sum(1) - draws[:, 1].sum(1)).std()
+        distance = (draws[:, 0].sum(1) + draws[:, 1].sum(1)).mean()  # of independent errors: the sum of their squares
+        spread = torch.diag(torch.tensor([1.0] * rank + [0.0] * (8 - rank), dtype=torch.float64))
+        # at the unit vectors without noise the differences have the covariance `spread`
+        found, freedom = distance_of(
+            Denoiser.of(lambda x, sigma: x),
+            Denoiser.of(lambda x, sigma, s=spread: x + x @ s),
+            images,
+            np.array([1e-9]),
+            0,
+        )
+        assert found[0] == pytest.approx(rank / 8)
+        assert freedom[0] == pytest.approx(rank)
+        assert differ == pytest.approx(distance / np.sqrt(freedom[0]), rel=0.1)
 
 
 def logged(path, ema=0.0, examples=128_000):

@@ -30,7 +30,7 @@ from .sensitivity import Direction, difference_of, sensitivity
 from .slope_errors import examples_within
 from .transfer import TransferKernel
 
-__all__ = ["PilotSampling", "as_shown", "pilot", "trained_at"]
+__all__ = ["PilotSampling", "as_shown", "distance_of", "pilot", "trained_at"]
 
 _LENGTH = 2.7
 _LEAST_SHARE = 0.01  # of the examples within one correlation length: where a run trained less it extrapolates
@@ -224,12 +224,14 @@ def _from_checkpoints(
     """
     assert history.growth is not None
     found = error_left(history.other, final, images, kept.sigma, growth=history.growth, seed=seed)
-    distance, freedom = _distance(Denoiser.of(history.other), final, images[:_FREEDOM_IMAGES], kept.sigma, seed)
+    distance, freedom = distance_of(Denoiser.of(history.other), final, images[:_FREEDOM_IMAGES], kept.sigma, seed)
     return found.value, np.hypot(found.standard_error, distance / np.sqrt(freedom) / (history.growth - 1))
 
 
 @torch.no_grad()
-def _distance(earlier: Denoiser, final: Denoiser, images: torch.Tensor, sigma: Array, seed: int) -> tuple[Array, Array]:
+def distance_of(
+    earlier: Denoiser, final: Denoiser, images: torch.Tensor, sigma: Array, seed: int
+) -> tuple[Array, Array]:
     """(L,) mean squared distance of two denoisers, and the participation ratio of their difference over images.
 
     (tr K)^2 / tr K^2 of K_ij, the products of the differences at images i and j: 1 for the same shift at all images, as
