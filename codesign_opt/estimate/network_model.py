@@ -63,9 +63,9 @@ def network(
             checkpoints, the learning rate. Without it only the sampler is planned.
         coupling: correlation length of the errors; measured where the history has a second denoiser, else Local().
             "transfer": `Transfer` with that length and the width, measured too, in which examples teach neighbouring
-            levels; with prices, take the log-normal of the plan (`plan.training_density.lognormal()`), since such a
-            plan itself leaves out levels that are only taught by their neighbours. Give it with the history's
-            `growth`: at high noise logs hold too few losses.
+            levels, read where the run trained. Such a plan leaves out levels that are only taught by their neighbours:
+            for a training density take `estimate.pilot` and `pilot_density`, which guard against that. Give it with the
+            history's `growth`: at high noise logs hold too few losses.
         objective: what grids are descended, compared and quoted by, unless `codesign` asks for another: the "mean" of
             the errors of draws, the mean "trimmed" of the largest tenth, or their "geometric" mean, that of a typical
             draw. Squared errors have heavy tails, and a few draws may decide the mean.

@@ -18,6 +18,7 @@ from ..models.base import Model
 from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.plan import Plan
+from ..results.planned_density import SPIKE
 from .admitted import Admitted
 from .grid_fit import FLOAT32, GridFit, SearchedGrid
 from .grid_search import GridSearch
@@ -294,6 +295,8 @@ def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
         found = rho_fit(error, plan.sigmas)
         fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}
     if study.trains and np.any(plan.tables["score_weight"] > 0):
-        normal = plan.training_density.lognormal()
-        fits["lognormal"] = normal._asdict()
+        density = plan.training_density
+        normal = density.closest_lognormal()
+        if density.pooling is None or normal.P_std >= SPIKE:  # `lognormal` says why it refuses a spike
+            fits["lognormal"] = normal._asdict()
     return fits
