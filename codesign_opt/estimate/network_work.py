@@ -61,6 +61,7 @@ class Sampling:
         if not isinstance(self.sampler, Sampler):
             raise ValueError(f"network: sampler is {self.sampler!r}; a Sampler is needed, such as co.Heun().")
         self.sampler.check_network_step()
+        self.sampler.check_plannable()
         choice(self.terminal, "network: terminal", ("denoise", "rescale"))
 
 

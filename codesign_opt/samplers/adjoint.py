@@ -24,11 +24,8 @@ class Adjoint(Sampler):
 
     def _pulled_back(self, given: Inputs, by_steps: StepGradient) -> Numbers:
         ends = given.to_zero[..., None]
-        between = StepGradient(
-            with_last(by_steps.by_current, ends, 0.0),
-            tuple(with_last(rows, ends, 0.0) for rows in by_steps.by_earlier),
-            by_steps.by_noise,
-        )
+        earlier = tuple(with_last(rows, ends, 0.0) for rows in by_steps.by_earlier) if by_steps.by_earlier else ()
+        between = StepGradient(with_last(by_steps.by_current, ends, 0.0), earlier, by_steps.by_noise)
         result = self._by_weight(given.positive, given.weights, between)
         # the last step to zero is D(sigma_{K-1})
         result[..., -2, :] += np.where(ends, by_steps.by_current[..., -1, :], 0.0)

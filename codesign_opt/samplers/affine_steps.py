@@ -97,8 +97,10 @@ class AffineSteps:
     noise: Numbers | None = None
 
     def __post_init__(self) -> None:
+        if not self.earlier:
+            return
         object.__setattr__(self, "earlier", tuple(self.earlier))
-        if self.earlier and self.noise is not None:
+        if self.noise is not None:
             raise ValueError("AffineSteps has earlier and noise; the law of a sampler with both is not known here.")
 
     @property

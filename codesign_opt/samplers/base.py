@@ -107,6 +107,19 @@ class Sampler(ABC):
             "fit coefficients for other levels."
         )
 
+    def check_plannable(self) -> None:
+        """Refuse a sampler with levels of its own where noise levels are to be planned.
+
+        Raises:
+            ValueError: it has `own_levels`.
+        """
+        if self.own_levels is not None:
+            raise ValueError(
+                f"{self.name} has no order in the step, so that nothing plans its noise levels by a local error: plan "
+                "the grid with a stock sampler, such as co.DPMpp2M(), and fit coefficients on it; with these, give "
+                "sigmas=sampler.levels."
+            )
+
     @property
     def error_separates(self) -> bool:
         """Whether `local_error` is a function of the level times one of the stopping point: the one written here."""

@@ -119,11 +119,8 @@ class LinearMultistep(Multistep):
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "linear_multistep has no order in the step, so that nothing plans its noise levels by a local error: plan "
-            "the grid with a stock sampler, such as co.DPMpp2M(), and fit coefficients on it; with these, give "
-            "sigmas=sampler.levels."
-        )
+        self.check_plannable()
+        raise AssertionError("it has levels of its own")
 
     def coefficient_gradient(
         self, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None

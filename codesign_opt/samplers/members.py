@@ -1,7 +1,8 @@
 """The samplers: how each one acts on Gaussian data, exactly and to leading order in the step.
 
 Every class holds one row of the two tables of docs/theory.md: the action on a band (section 2) and
-the local error (section 3), and the same action as a step on a network. Names are those of k-diffusion.
+the local error (section 3), and the same action as a step on a network. Names are those of k-diffusion. The multistep
+samplers and those with calls between nodes, in files of their own, are members too.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import codesign_opt as co
-from codesign_opt.estimate import run
+from codesign_opt.estimate import Draws, Reference, measured_error, network, run
 from codesign_opt.estimate.runs.run import trajectory
 from tests.helpers.literal_samplers import edm_grid
 
@@ -116,6 +116,20 @@ def test_a_run_on_a_network_has_the_law_about_the_mean_of_the_data():
     np.testing.assert_allclose((out - centre)[0], sampler.terminal_law(GRID, LAM).amplitude, rtol=1e-11)
 
 
+def test_its_error_on_a_network_is_measured_on_its_own_levels():
+    sampler, spread = drawn(9, mean=0.0), torch.as_tensor(LAM)
+    like = torch.zeros((), dtype=torch.float64)
+
+    def linear(x, sigma):
+        return x * spread / (spread + sigma[:, None] ** 2)
+
+    reference = Reference(linear, sampler, Draws((3,), 400, 20.0, like=like), 0.05, steps=400)
+    found = measured_error(reference, GRID).mean
+    fine = LAM / np.sqrt((LAM + 0.05**2) * (LAM + 400.0))
+    exact = float(((sampler.terminal_law(GRID, LAM).amplitude - fine) ** 2).sum() * 400.0)
+    assert abs(float(found.value) - exact) < 4 * float(found.standard_error)
+
+
 def test_numbers_survive_json_exactly_and_make_equal_samplers():
     sampler = drawn(4, mean=np.array([0.1, 0.2]))
     again = co.Sampler.from_dict(json.loads(json.dumps(sampler.to_dict())))
@@ -170,6 +184,7 @@ def test_programs_that_need_a_local_error_refuse_it_with_what_to_do_instead():
         lambda: own.coefficients(),
         lambda: co.codesign(own, steps=6),
         lambda: own.sampler.local_error([1.0], [1.0], 0.1),
+        lambda: network(lambda x, s: 1 / 0, torch.ones(9, 4), sampler=drawn(8)),
         lambda: co.codesign(model(co.Euler()), steps=6, samplers=[drawn(8)]),
     ):
         with pytest.raises(ValueError, match=r"has no order in the step.*plan the grid with a stock sampler"):
