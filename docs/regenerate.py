@@ -78,6 +78,24 @@ def limit_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def solvers_table(path: Path) -> str:
+    """Errors of fitted solvers over those of the plans that they begin with, one row per network."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = sorted({int(row["steps"]) for row in rows})
+    lines = [f"| network | {' | '.join(f'{count} steps' for count in counts)} | evaluations | seconds |"]
+    lines.append("|---" * (len(counts) + 3) + "|")
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = {int(row["steps"]): row for row in rows if row["network"] == network}
+        cells = [
+            f"{float(own[c]['ratio']):.3g} ± {float(own[c]['ratio_error']):.2g}" if c in own else "" for c in counts
+        ]
+        spent = ", ".join(f"{int(own[c]['fit_evaluations']):,}" for c in counts if c in own)
+        seconds = ", ".join(f"{float(own[c]['fit_seconds']):.0f}" for c in counts if c in own)
+        lines.append(f"| {network.replace('_', ' ')} | {' | '.join(cells)} | {spent} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
 def pilots_table(path: Path) -> str:
     """Realised errors of the densities planned from pilots, one row per data set and kind of evidence."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -161,6 +179,7 @@ def _reasons(title: str, refused: dict[str, str]) -> str:
 _TABLES = {
     "network_plans": functools.partial(plans_table, ROOT / "docs" / "figures" / "network_plans.csv"),
     "network_limit": functools.partial(limit_table, ROOT / "docs" / "figures" / "network_limit.csv"),
+    "fitted_solvers": functools.partial(solvers_table, ROOT / "docs" / "figures" / "fitted_solvers.csv"),
     "pilot_densities": functools.partial(pilots_table, ROOT / "docs" / "figures" / "pilot_densities.csv"),
     "measured_training": functools.partial(measured_table, ROOT / "docs" / "figures" / "measured_training.csv"),
     "model_families": families_table,

@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     _plans_arguments(commands)
     _density_arguments(commands)
     _pilot_arguments(commands)
+    _solver_arguments(commands)
     _peers_arguments(commands)
     las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
     las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
@@ -58,6 +59,13 @@ def _plans_arguments(commands: Any) -> None:
     for parser in (plans, limit):
         parser.add_argument("--samplers", type=_words, default=["euler", "heun", "dpmpp_2m"], help="with commas")
         parser.add_argument("--steps", type=_whole, default=[5, 8, 12, 18, 30], help="with commas (5,8,12,18,30)")
+
+
+def _solver_arguments(commands: Any) -> None:
+    parser = _command(commands, "solvers", _solvers, "multistep solvers fitted to small networks, against their plans")
+    parser.add_argument("--data", type=_words, default=["photo_patches", "digits", "grid8"], help="with commas")
+    parser.add_argument("--steps", type=_whole, default=[5, 8, 12], help="with commas (5,8,12)")
+    parser.add_argument("--history", type=int, default=3, help="outputs that a step takes (3)")
 
 
 def _density_arguments(commands: Any) -> None:
@@ -163,6 +171,19 @@ def _density(options: argparse.Namespace) -> int:
     if options.pilot_seed != 100:
         name += f"_pilot{options.pilot_seed}"
     print("written:", ", ".join(str(path) for path in report.save(options.out, name)))
+    return 0
+
+
+def _solvers(options: argparse.Namespace) -> int:
+    from .fitted_solvers import fitted_solvers
+    from .network_plans import write_rows
+
+    rows = []
+    for row in fitted_solvers(
+        data=options.data, steps=options.steps, history=options.history, cache=options.cache, progress=_teller()
+    ):
+        rows.append(row)
+        write_rows(rows, options.out / "fitted_solvers.csv")  # what is finished, so far
     return 0
 
 
