@@ -86,6 +86,8 @@ def _pilot_arguments(commands: Any) -> None:
     parser.add_argument("--data", type=_words, default=["photo_patches", "digits", "clothes"], help="with commas")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every density (3)")
     parser.add_argument("--pilots", type=int, default=5, help="pilots on each data set (5)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (0)")
+    parser.add_argument("--first-pilot", type=int, default=100, help="seed of the first pilot (100)")
     calibrate = _command(
         commands, "calibrate", _calibrate, "training laws of the standard networks that come with the library"
     )
@@ -189,13 +191,16 @@ def _solvers(options: argparse.Namespace) -> int:
 
 def _pilots(options: argparse.Namespace) -> int:
     from .pilot_experiment import PilotExperiment
-    from .pilot_report import PILOTS, compare_pilots
+    from .pilot_report import compare_pilots
 
     folder = co.testbed.cache_folder(options.cache) / "testbed" / "pilots"
     experiments = [PilotExperiment(name, folder=folder, progress=_teller()) for name in options.data]
-    report = compare_pilots(experiments, seeds=range(options.seeds), pilots=PILOTS[: options.pilots])
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    pilots = range(options.first_pilot, options.first_pilot + options.pilots)
+    report = compare_pilots(experiments, seeds=seeds, pilots=pilots)
     print(report)
-    print("written:", report.save(options.out))
+    name = "pilot_densities" if not options.first_seed else f"pilot_densities_seeds{seeds[0]}-{seeds[-1]}"
+    print("written:", report.save(options.out, name))
     return 0
 
 
