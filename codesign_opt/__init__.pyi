@@ -75,11 +75,14 @@ from .models.base import Model as Model
 from .models.coefficients import Coefficients as Coefficients
 from .models.estimated import EstimatedModel as EstimatedModel
 from .models.gaussian import GaussianModel as GaussianModel
+from .models.pilot import PilotEvidence as PilotEvidence
 from .planning.audit import Audit as Audit
 from .planning.audit import audit as audit
 from .planning.codesign import codesign as codesign
 from .planning.frontier import Frontier as Frontier
 from .planning.frontier import frontier as frontier
+from .planning.pilot_density import PilotDensity as PilotDensity
+from .planning.pilot_density import pilot_density as pilot_density
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .programs.problem import Problem as Problem
@@ -101,6 +104,7 @@ from .samplers.members import LinearMultistep as LinearMultistep
 from .samplers.members import Sampler as Sampler
 from .samplers.members import UniPC as UniPC
 from .solvers.waterfill.fill import waterfill as waterfill
+from .training.measured import Measured as Measured
 from .training.optimisers import AveragedSGD as AveragedSGD
 from .training.optimisers import ConstantStepSGD as ConstantStepSGD
 from .training.shared import SharedTraining as SharedTraining

@@ -24,6 +24,7 @@ from ..results.plan import Plan
 from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
+from .stated import said_of
 
 __all__ = ["Audit", "audit", "audit_text"]
 
@@ -35,7 +36,7 @@ class Audit:
     Attributes:
         levels: the levels.
         sigmas, examples: what was audited.
-        current: its predicted error by cause (exact bias, discrete score kernel).
+        current: its predicted error by cause (exact bias, discrete score kernel; on a network its measured bias).
         optimum: the certified plan with the same compute.
         ratio: current error over the optimum's.
         gap: excess error removed by each change in turn: the training density at the same grid and
@@ -107,7 +108,7 @@ def audit(
         low, high = table.levels.edges[0], table.levels.edges[-1]
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
-    current = predict(model, grid, examples, table=table)
+    current = said_of(model, grid, predict(model, grid, examples, table=table))
     same_range = _starting_at(model, float(grid[0]))
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     stages = [best_density]

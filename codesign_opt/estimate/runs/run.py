@@ -6,22 +6,55 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ...samplers.base import Sampler
-from ...samplers.network_step import Place, Remembered, SigmaStep
+from ...basics.checks import Array
+from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
 
-__all__ = ["BrownianPath", "asked_levels", "run", "trajectory"]
+__all__ = ["BrownianPath", "SteppedSampler", "asked_levels", "run", "trajectory"]
 
 _CELLS = 16_384
 
 Before = tuple[float, torch.Tensor, torch.Tensor]
 """A node before a run's start, the state there and the denoiser's output."""
+
+
+class SteppedSampler(Protocol):
+    """What a run asks of a sampler: every `Sampler` has it, and the method of fine solutions."""
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Calls of the denoiser in a step."""
+
+    @property
+    def memory(self) -> int:
+        """Former outputs that a step asks for."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step draws noise."""
+
+    @property
+    def own_levels(self) -> Array | None:
+        """The only noise levels it has steps on, the last to zero among them; None: any."""
+
+    def check_network_step(self) -> None:
+        """Raises where it has no step on networks."""
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """The states at the lower level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +123,7 @@ class BrownianPath:
 
 def run(
     denoiser: Denoiser | Any,
-    sampler: Sampler,
+    sampler: SteppedSampler,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
@@ -127,7 +160,7 @@ def run(
 
 def trajectory(
     denoiser: Denoiser | Any,
-    sampler: Sampler,
+    sampler: SteppedSampler,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
@@ -158,7 +191,7 @@ def trajectory(
 
 
 @torch.no_grad()
-def asked_levels(sampler: Sampler, sigmas: Any) -> list[float]:
+def asked_levels(sampler: SteppedSampler, sigmas: Any) -> list[float]:
     """Noise levels at which a sampler asks the denoiser along a grid, in order: nodes, or levels between them.
 
     >>> from codesign_opt import Heun
