@@ -21,6 +21,7 @@ from ..models.coefficients import Coefficients
 from ..programs.form_structure import form_program
 from ..programs.problem import Problem
 from ..results.plan import Plan
+from ..samplers.members import Euler
 from ..solvers.forms.program import FormProgram
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
@@ -149,7 +150,10 @@ class Study:
     def step_constraints(self, stopping_sigma: float) -> StepConstraints:
         """What the constraints ask of real steps at one stopping point, and what else they ask."""
         if stopping_sigma not in self._step_constraints:
-            declared = self.problem(stopping_sigma).declaration
+            # a sampler of given coefficients has no program of its own; what is asked of steps is the same for any
+            own = self.model.sampler.own_levels is not None
+            study = replace(self, model=self.model.with_sampler(Euler())) if own else self
+            declared = study.problem(stopping_sigma).declaration
             asked = step_constraints(self.constraints, declared.design(declared.neutral))
             self._step_constraints[stopping_sigma] = asked
         return self._step_constraints[stopping_sigma]

@@ -199,6 +199,9 @@ def test_training_is_planned_audited_and_compared_on_its_own_grid(tmp_path):
     ours, theirs = (co.codesign(m, prices, 1e4, sigmas=GRID) for m in (own, stock))
     assert ours.error == pytest.approx(theirs.error, rel=1e-9)
     np.testing.assert_array_equal(ours.sigmas, GRID)
+    floor = [co.named("low", lambda design: design.examples[:40].sum() >= 900.0), co.Steps() <= 8]
+    ours, theirs = (co.codesign(m, prices, 1e4, sigmas=GRID, constraints=floor, levels=80) for m in (own, stock))
+    assert ours.error == pytest.approx(theirs.error, rel=1e-6)
     assert co.Sampler.from_dict(co.Plan.load(ours.save(tmp_path / "plan.json")).sampler) == euler
     run_made = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=100, batch=16)
     audits = [co.audit(m, prices, sigmas=GRID, run=run_made, levels=60) for m in (own, stock)]

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import codesign_opt as co
+from codesign_opt.estimate import run
 
 LAM, TOP, STOP = np.array([4.0, 0.25, 0.01]), 1e4, 0.05  # so high that first steps of lower order do not show
 TRUE = np.sqrt((LAM + STOP**2) / (LAM + TOP**2))
@@ -94,3 +96,31 @@ def test_local_error_of_three_m_is_that_of_half_a_second_difference():
     w = LAM / (LAM + 1.0)
     found = co.DPMpp3M(**FREE).local_error(LAM, [1.0], 0.01)[:, 0]
     np.testing.assert_allclose(found, w * (1 - w) * (1 - 3 * w) / 12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "path", "order"),
+    [
+        (co.IPNDM(3, "epsilon"), np.linspace, 3),
+        (co.IPNDM(4, "epsilon"), np.linspace, 4),
+        (co.IPNDM(3, "x0"), lambda a, b, n: 1 / np.linspace(1 / a, 1 / b, n), 3),
+        (co.IPNDM(4, "x0"), lambda a, b, n: 1 / np.linspace(1 / a, 1 / b, n), 4),
+        (co.IPNDM(4, "epsilon"), np.geomspace, 2),
+        (co.IPNDM(4, "x0"), np.geomspace, 2),
+        (co.DEIS(3, lower_order_final=False), np.linspace, 3),
+    ],
+    ids=repr,
+)
+def test_equal_weights_have_their_full_order_on_equal_steps_alone(sampler, path, order):
+    """One step from exact states and outputs at the nodes before: its error is of one order more."""
+    lam, errors = 0.7, []
+
+    def exact(sigma):
+        return torch.full((1, 1), np.sqrt(lam + sigma**2), dtype=torch.float64)
+
+    for half in (4, 8):
+        nodes = path(1.0, 0.8, 4 * half + 1)[-5:]
+        before = [(s, exact(s), lam / (lam + s**2) * exact(s)) for s in nodes[:3]]
+        out = run(lambda x, s: x * lam / (lam + s[:, None] ** 2), sampler, nodes[3:], exact(nodes[3]), before=before)
+        errors.append(abs(float(out - exact(nodes[4]))))
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order + 1, abs=0.35)
