@@ -223,8 +223,11 @@ def _of_grid(grid: Array) -> Maker:
 
 
 def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
+    if sampler.own_levels is not None:
+        return _of_grid(sampler.own_levels)
+
     def make(steps: int) -> Array:
-        return cache.item(f"plan/{_tag(sampler)}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
+        return cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
 
     return make
 
@@ -257,11 +260,6 @@ def _sampler(value: Sampler | str) -> Sampler:
     return sampler
 
 
-def _tag(sampler: Sampler) -> str:
-    """A name for files: the sampler with its parameters."""
-    return "-".join([sampler.name, *(f"{value:g}" for value in vars(sampler).values())])
-
-
 @dataclass(frozen=True, eq=False)
 class _Cache:
     """Finished parts of cells: plans, and errors of grids by what the grid is."""
@@ -284,7 +282,7 @@ class _Cache:
         digest = hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
 
         def part(seed: int) -> dict[str, Any]:
-            return self.item(f"errors/{_tag(sampler)}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))
+            return self.item(f"errors/{sampler.tag}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))
 
         parts = [part(seed) for seed in self.seeds]
         found = {"errors": np.concatenate([part["errors"] for part in parts])}
@@ -307,6 +305,7 @@ class _Cell:
         for label, make in makers.items():
             try:
                 sigmas, used = self._largest(make)
+                self.sampler.check_levels(sigmas)
             except ValueError as error:
                 if label == "plan":
                     raise

@@ -21,6 +21,7 @@ from ..models.coefficients import Coefficients
 from ..programs.form_structure import form_program
 from ..programs.problem import Problem
 from ..results.plan import Plan
+from ..samplers.members import Euler
 from ..solvers.forms.program import FormProgram
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
@@ -130,7 +131,7 @@ class Study:
             obeying: whether the grid's real steps were found to obey (`admits`): the limits of a density, which
                 whole steps keep on the average alone, are then not asked of its levels once more.
         """
-        asked = self.step_constraints(table.stopping_sigma).rest if obeying else self.constraints
+        asked = self.step_constraints(table.stopping_sigma).rest if obeying and self.constraints else self.constraints
         return self.declare([ScoreError(table), Truncation(table)], table, steps=steps, constraints=asked)
 
     def declare(
@@ -149,7 +150,10 @@ class Study:
     def step_constraints(self, stopping_sigma: float) -> StepConstraints:
         """What the constraints ask of real steps at one stopping point, and what else they ask."""
         if stopping_sigma not in self._step_constraints:
-            declared = self.problem(stopping_sigma).declaration
+            # a sampler of given coefficients has no program of its own; what is asked of steps is the same for any
+            own = self.model.sampler.own_levels is not None
+            study = replace(self, model=self.model.with_sampler(Euler())) if own else self
+            declared = study.problem(stopping_sigma).declaration
             asked = step_constraints(self.constraints, declared.design(declared.neutral))
             self._step_constraints[stopping_sigma] = asked
         return self._step_constraints[stopping_sigma]
@@ -273,7 +277,8 @@ def settled_levels(model: Model, sigmas: Array, levels: int, *, own: bool) -> in
         levels: number of levels over the whole range.
         own: whether they may be others than the program's.
     """
-    if not own or model.exact_residuals is None:
+    exact = model.exact_residuals if model.sampler.own_levels is None else model.exact_error
+    if not own or exact is None:
         return levels
     nodes = sigmas[sigmas > 0]
     low = min(model.process.sigma_min, float(nodes[-1]))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..basics.checks import Array
-from .affine_steps import AffineSteps, Inputs, Numbers
+from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient
 from .base import Sampler
 
 __all__ = ["NodeGradient", "node_gradient"]
@@ -74,9 +75,8 @@ def node_gradient(
     if offset is not None:
         weights += offset
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
-    current, previous, noise = (None if part is None else part[0].real for part in _parts(moved))
-    assert current is not None
-    steps = AffineSteps(current, previous, noise)
+    noise = None if moved.noise is None else moved.noise[0].real
+    steps = AffineSteps(moved.current[0].real, [rows[0].real for rows in moved.earlier], noise)
     law, by_steps = steps.law_and_gradient(initial_variance)
     std_by_node = _by_node(by_steps, moved)
     positive = size - int(grid[..., -1].min() <= 0)
@@ -90,27 +90,28 @@ def node_gradient(
     std_by_weight = None
     if by_weight:
         held = Inputs(grid[..., None], weights[0].real, initial_variance)
-        std_by_weight = sampler._pulled_back(held, by_steps[0], by_steps[1])
+        std_by_weight = sampler._pulled_back(held, by_steps)
     return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
 
 
-def _parts(steps: AffineSteps) -> tuple[Numbers, Numbers | None, Numbers | None]:
-    return steps.current, steps.previous, steps.noise
+def _parts(current: Numbers, earlier: Sequence[Numbers], noise: Numbers | None) -> list[Numbers]:
+    return [current, *earlier] if noise is None else [current, *earlier, noise]
 
 
 def _nonzero(variance: Numbers) -> Numbers:
     return np.where(variance == 0, 1.0, variance)
 
 
-def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
+def _by_node(by_steps: StepGradient, moved: AffineSteps) -> Array:
     """(..., B, K+1) the chain rule, from adjoints (..., K, B) of steps and their parts moved one colour at a time."""
-    pairs = zip(by_steps, _parts(moved), strict=True)
-    terms = [adjoint * part.imag for adjoint, part in pairs if adjoint is not None and part is not None]
+    held = moved.noise if by_steps.by_noise is not None else None
+    pairs = zip(_parts(*by_steps), _parts(moved.current, moved.earlier, held), strict=True)
+    terms = [adjoint * part.imag for adjoint, part in pairs]
     total = np.moveaxis(sum(terms[1:], terms[0]), -2, 1)  # (colours, K, ..., B)
     seen, count = total.shape[:2]
     result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)
-    for back in range(seen):  # step k sees the node k + 1 - back in the colour of that node
+    for back in range(min(seen, count + 1)):  # step k sees the node k + 1 - back in the colour of that node
         first = max(0, back - 1)
         rows = total[(step + 1 - back) % seen, step]
         result[first + 1 - back : count + 1 - back] += rows[first:]

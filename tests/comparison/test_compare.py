@@ -166,7 +166,7 @@ def estimated():
         data,
         process=co.EDM(0.01, 20.0),
         sampler=co.Euler(),
-        measurement=Measurement(levels=6, draws=16, fine_steps=32, evaluations=1500),
+        measurement=Measurement(levels=6, draws=16, fine_steps=16, evaluations=1500),
     )
 
 
@@ -209,7 +209,7 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
     options = {
         "process": co.EDM(0.01, 20.0),
         "sampler": co.Euler(),
-        "measurement": Measurement(levels=6, draws=16, fine_steps=32, evaluations=1600),
+        "measurement": Measurement(levels=6, draws=16, fine_steps=16, evaluations=1600),
     }
     model = network(denoiser, data, **options)
     found = compare(model, ["edm", "log_snr"], [4], draws=100)

@@ -93,7 +93,7 @@ def measured(half, data, **measurement):
 
 
 def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data):
-    few = {"levels": 8, "draws": 64, "fine_steps": 32, "evaluations": 2_500}
+    few = {"levels": 8, "draws": 64, "fine_steps": 16, "evaluations": 2_500}
     full, half = measured(torch.float32, data, **few), measured(torch.bfloat16, data, **few)
     np.testing.assert_allclose(half.sigma, full.sigma, rtol=1e-6)
     found, strong = (np.sqrt((model.responses**2).sum(axis=0)) for model in (half, full))
@@ -109,7 +109,7 @@ def test_plans_for_a_bfloat16_network_are_those_of_the_full_one(data):
     With 16 steps the error of the grid, 4e-6, comes near what the network rounds, 3e-6 of its output: levels were
     up to 6 % apart (of another seed, 3 %), and the error on the full network up to 3.5 times as much.
     """
-    many = {"levels": 12, "draws": 256, "fine_steps": 32, "evaluations": 20_000}
+    many = {"levels": 12, "draws": 256, "fine_steps": 16, "evaluations": 20_000}
     models = [measured(kind, data, **many) for kind in (torch.float32, torch.bfloat16)]
     for steps in (4, 8, 16):
         plans = [co.codesign(model, steps=steps, points=6, levels=80) for model in models]

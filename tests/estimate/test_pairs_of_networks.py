@@ -15,7 +15,7 @@ from tests.helpers.schedulers import OWN_WARNINGS, diffusers
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 pytestmark = [pytest.mark.filterwarnings(words) for words in OWN_WARNINGS]
 LAM, PROCESS = torch.linspace(0.2, 3.0, 6), co.FlowMatching(t_min=0.02, t_max=0.95)
-FEW = {"levels": 6, "draws": 16, "chunk": 8, "fine_steps": 16, "evaluations": 3_000}
+FEW = {"levels": 6, "draws": 16, "chunk": 8, "fine_steps": 8, "evaluations": 3_000}
 
 
 class Velocity(torch.nn.Module):

@@ -13,12 +13,13 @@ import torch
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...ingredients.grids import check_grid
+from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked
 from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, normal, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
-from ..runs.run import BrownianPath, run, trajectory
+from ..runs.run import Before, BrownianPath, run, trajectory
 from .grid_error import batches_of_run, residual
 
 __all__ = ["GridRuns", "differentiable"]
@@ -176,16 +177,17 @@ class GridRuns:
         gaps, noise = -np.diff(np.log(positive)), self._noise(chunk)
         act = (solution.denoiser, solution.sampler)
         states = trajectory(*act, grid, solution.draws.start(chunk), noise)
-        outputs: list[tuple[float, torch.Tensor]] = []
+        outputs: list[Before] = []
         if solution.sampler.memory:
-            outputs = [(float(s), solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
+            outputs = [(float(s), x, solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
         columns = []
         for k in range(1, positive.size):
             nudge, ends = self.nudge * float(gaps[k - 1 : k + 1].min()), [states[-1]]
             for side in (-1, 1) if self.rounds else (1,):
                 moved = grid[k - 1 :].copy()
                 moved[1] *= np.exp(side * nudge)
-                ends.append(run(*act, moved, states[k - 1], noise, before=outputs[: k - 1]))
+                place = Place(grid.size - 1, moved.size - 2)
+                ends.append(run(*act, moved, states[k - 1], noise, before=outputs[: k - 1], place=place))
             columns.append((ends[-1] - ends[-2]).flatten(1).double() / ((len(ends) - 1) * nudge))
         slopes = torch.stack(columns)
         own = torch.as_tensor(weights[solution.draws.rows(chunk)]).to(slopes.device)
