@@ -153,6 +153,11 @@ class Model(ABC):
         """Squared distance between the solution that a measured error is held against and one of half its steps."""
         return 0.0
 
+    @property
+    def rounded_error(self) -> float:
+        """Squared distance that a network's rounding of its answers alone makes; 0 where nothing is measured."""
+        return 0.0
+
     def coefficient_batch(self, stops: Array, levels: int = 200) -> CoefficientBatch | None:
         """`coefficients` at R stopping points at once; None where they come one by one."""
         return None

@@ -185,6 +185,11 @@ class EstimatedModel(Model):
         return self.estimation.fine_accuracy
 
     @property
+    def rounded_error(self) -> float:
+        """Squared distance that the network's rounding alone makes: the square of its share, times the variance."""
+        return 0.0 if self.probe is None else self.probe.rounding**2 * self.spectrum.trace
+
+    @property
     def error_measure(self) -> str:
         """What errors of grids are.
 

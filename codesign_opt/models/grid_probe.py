@@ -74,5 +74,9 @@ class GridProbe(Protocol):
         """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""
 
     @property
+    def rounding(self) -> float:
+        """Relative rounding of the denoiser's answers, some 1e-7 in float32 and .002 in bfloat16."""
+
+    @property
     def calls(self) -> int:
         """Batches that the denoiser was asked for so far."""

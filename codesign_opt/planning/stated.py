@@ -68,7 +68,8 @@ def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool, so
     handed = _with_bias(plan.handed_out, own)
     total = handed[TOTAL]
     others = {name: _peer(parts, found.get(name), total) for name, parts in plan.peers.items()}
-    notes = [note for note in (None if given else _usual(plan.sigmas, plan.terminal), _coarse(own)) if note]
+    told = (None if given else _usual(plan.sigmas, plan.terminal), _coarse(own), _rounded(model, own))
+    notes = [note for note in told if note]
     return replace(plan, bias="measured", measured=own, handed_out=handed, peers=others, notes=(*notes, *plan.notes))
 
 
@@ -104,6 +105,16 @@ def _usual(sigmas: Array, terminal: str) -> str | None:
         if np.allclose(grid, sigmas, rtol=1e-9):
             return f"descent found nothing better: this is {_FAMILIES[name]}, with its last level at sigma {low:.4g}"
     return None
+
+
+def _rounded(model: Model, said: MeasuredError) -> str | None:
+    """That the network's own rounding is larger than the error, where it is."""
+    if said.value >= model.rounded_error:
+        return None
+    return (
+        f"the network rounds its answers by more ({model.rounded_error:.2g}) than the grid errs ({said.value:.2g}): "
+        "below that it tells no grids apart; plan on network.float(), which loses nothing, for those of exact answers"
+    )
 
 
 def _coarse(said: MeasuredError) -> str | None:

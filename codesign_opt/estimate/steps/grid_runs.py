@@ -22,7 +22,7 @@ from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.run import Before, BrownianPath, run, trajectory
 from .grid_error import batches_of_run, residual
 
-__all__ = ["GridRuns", "differentiable"]
+__all__ = ["GridRuns", "differentiable", "rounding_of"]
 
 _AUTOGRAD = 4  # runs in one backward pass: forward, forward again call by call, and backward for two
 _NUDGE = 0.01  # of the shorter neighbouring step, for forward differences
@@ -65,7 +65,7 @@ class GridRuns:
 
         A difference over h errs by the rounding over h, and, to both sides, by a power of h.
         """
-        found = self.ledger.item("rounding", lambda: {"share": np.array([_rounding(self.reference)])})
+        found = self.ledger.item("rounding", lambda: {"share": np.array([rounding_of(self.reference)])})
         share = float(agreed(found["share"])[0])
         return _NUDGE if share < _ROUNDED else min(0.5, 8 * share**0.5)
 
@@ -197,7 +197,8 @@ class GridRuns:
 
 
 @torch.no_grad()
-def _rounding(reference: Reference) -> float:
+@torch.no_grad()
+def rounding_of(reference: Reference) -> float:
     """Relative rounding of the network's answers: second differences over tiny moves, small for smooth functions."""
     draws = reference.draws
     sigma = float((reference.stopping_sigma * draws.sigma_max) ** 0.5)

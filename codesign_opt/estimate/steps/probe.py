@@ -22,6 +22,7 @@ from ..runs.step_rule import StepRule
 from ..solver_fit.fit_solver import FitRules, FittedSolver, fit_solver
 from .grid_descent import DescentRules, descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
+from .grid_runs import rounding_of
 from .responses import step_responses
 from .stated_error import HEAVY, StatedErrors
 
@@ -69,7 +70,7 @@ class NetworkProbe:
     objective: str = "mean"
     folder: Path | None = None
     tell: Callable[[str], None] = print
-    _known: dict[bytes, Any] = field(default_factory=dict, repr=False)
+    _known: dict[bytes | str, Any] = field(default_factory=dict, repr=False)
 
     def respond(self, sigmas: Array) -> tuple[Array, Array]:
         """(M,) ascending levels and (B, M) rows, measured at the step sizes of this grid."""
@@ -145,6 +146,13 @@ class NetworkProbe:
         terminal = check_grid(sigmas).terminal
         one = self.choosing.chunks * batches_of_run(self.reference.sampler, sigmas.size - 1, terminal)
         return one <= max(self.budget // 8, self.choosing.chunks * _ALWAYS)
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding of the denoiser's answers."""
+        if "rounding" not in self._known:
+            self._known["rounding"] = float(agreed(np.array([rounding_of(self.reference)]))[0])
+        return float(self._known["rounding"])
 
     @property
     def calls(self) -> int:
