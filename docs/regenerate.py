@@ -91,7 +91,7 @@ def solvers_table(path: Path) -> str:
             f"{float(own[c]['ratio']):.3g} ± {float(own[c]['ratio_error']):.2g}" if c in own else "" for c in counts
         ]
         spent = ", ".join(f"{int(own[c]['fit_evaluations']):,}" for c in counts if c in own)
-        seconds = ", ".join(f"{float(own[c]['fit_seconds']):.0f}" for c in counts if c in own)
+        seconds = ", ".join(f"{float(own[c]['seconds']):.0f}" for c in counts if c in own)
         lines.append(f"| {network.replace('_', ' ')} | {' | '.join(cells)} | {spent} | {seconds} |")
     return "\n".join(lines) + "\n"
 

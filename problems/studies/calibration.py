@@ -70,13 +70,13 @@ def sigma_data(images: Tensor) -> float:
 
 def _clothes() -> Tensor:
     images = torch.from_numpy(co.testbed.fashion_mnist("train")[0][:14_000])
-    return torch.nn.functional.avg_pool2d(images, 2).flatten(1).contiguous()
+    return torch.nn.functional.avg_pool2d(images, 4).flatten(1).contiguous()
 
 
 NETWORKS = {
     "mlp_digits": Network("a perceptron of 3 x 128 units on 8 x 8 digits", co.testbed.digits),
     "mlp_photo_patches": Network("a perceptron of 3 x 128 units on 8 x 8 photo patches", co.testbed.photo_patches),
-    "mlp_fashion_mnist": Network("a perceptron of 3 x 128 units on Fashion-MNIST, 14 x 14 pixels", _clothes),
+    "mlp_fashion_mnist": Network("a perceptron of 3 x 128 units on Fashion-MNIST, 7 x 7 pixels", _clothes),
 }
 
 

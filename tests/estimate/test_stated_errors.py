@@ -19,7 +19,7 @@ from codesign_opt.testbed import Mixture, cached, circle8, clusters4, grid8
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 DOUBLE = torch.zeros((), dtype=torch.float64)
-FEW = Measurement(levels=5, draws=64, fine_steps=16, evaluations=6_000 if FULL else 3_500)
+FEW = Measurement(levels=5, draws=64, fine_steps=32 if FULL else 16, evaluations=6_000 if FULL else 3_500)
 SHORT = {"points": 3, "levels": 30}
 
 

@@ -138,5 +138,8 @@ def test_networks_trained_as_planned_err_as_predicted(name):
     pytest.importorskip("torch")
     from problems.studies.calibration import predicted_and_realised
 
-    found = predicted_and_realised(name, 1e6)
+    try:
+        found = predicted_and_realised(name, 1e6)
+    except FileNotFoundError as absent:
+        pytest.skip(str(absent))
     assert 0.5 <= found["ratio"] <= 2.0, found
