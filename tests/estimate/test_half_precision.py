@@ -109,7 +109,7 @@ def test_plans_for_a_bfloat16_network_are_those_of_the_full_one_until_it_rounds(
     """Each planned from its own measurements, of one seed; what the grids leave is measured on the full network.
 
     At 4 and 8 steps levels are within 1 % of the range of log sigma and errors within 2 %. At 16 steps the full
-    network's descent goes on to 2e-7 of the variance. The other rounds by 4e-6 of it and ends at 4e-6 to 3e-5, its
+    network's descent goes on to 2e-7 of the variance. The other rounds by 2e-7 of it and ends at 4e-6 to 3e-5, its
     levels 17 to 26 % of the range apart (three runs): no bound on levels holds there, and none is asked.
     """
     many = {"levels": 12, "draws": 256, "chunk": 256, "fine_steps": 48, "evaluations": 20_000}
