@@ -18,7 +18,7 @@ from ..samplers.base import Sampler
 __all__ = ["FULL_RANGE", "said_of", "stated", "stated_with_solver"]
 
 FULL_RANGE = "edm, full range"  # EDM's grid down to the process's end, beside that which ends where the plan does
-_NEAR_ROUNDING = 0.005  # of a grid's error: descents of a bfloat16 network ended at up to 110 times its rounding
+_NEAR_ROUNDING = 0.005  # of a grid's error: descents of a bfloat16 network ended at up to 110 times that
 _ENOUGH = 0.03  # of an error, that may be the fine solution's own without a word
 _FAMILIES = {"edm": "EDM's grid", "log_snr": "the log-SNR grid"}
 
