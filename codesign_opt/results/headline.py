@@ -18,8 +18,8 @@ __all__ = ["evaluations_per_image", "handed_parts", "handed_total", "headline", 
 
 # A spectrum tells how a linear denoiser learns; what a plan for another learner takes, in two lines of 88 columns.
 _OTHER_LEARNERS = (
-    "how another learner's errors fall is not known here: for a network, measure it with",
-    "estimate.network(denoiser, data, training=log), or state its law in GaussianModel",
+    "how another learner's errors fall is not known here: measure yours with",
+    "estimate.network(denoiser, data, training=log), or give its law, training=co.Measured",
 )
 
 

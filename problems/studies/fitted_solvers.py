@@ -16,7 +16,6 @@ from codesign_opt.estimate.draws.statistics import squares
 from codesign_opt.estimate.runs.fine_solution import Reference
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.estimate.steps.grid_error import GridErrors
-from codesign_opt.samplers.base import Sampler
 
 __all__ = ["DATA", "STEPS", "fitted_solvers"]
 
@@ -95,7 +94,7 @@ def _compared(
 
 
 @torch.no_grad()
-def _errors(fine: Reference, sampler: Sampler, sigmas: Array, ends: list[torch.Tensor]) -> GridErrors:
+def _errors(fine: Reference, sampler: co.Sampler, sigmas: Array, ends: list[torch.Tensor]) -> GridErrors:
     starts = [fine.draws.start(chunk) for chunk in range(fine.draws.chunks)]
     found = [squares(run(fine.denoiser, sampler, sigmas, x) - end) for x, end in zip(starts, ends, strict=True)]
     return GridErrors(np.concatenate([part.numpy() for part in found]))
