@@ -120,7 +120,8 @@ def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_dif
         grid = co.edm_grid(steps, 0.01, 80.0, terminal=terminal)
         settled = settle(study, grid, even=True)
         best = BestExamples(study, settled.examples.costs["training"])
-        (total,), (slope,) = best.with_slopes(grid[None], np.arange(1))
+        found = best.of(grid[None], np.arange(1))
+        (total,), (slope,) = found.values, found.slopes(np.arange(1))
         # no level straddles two steps: the program's examples are a little better, near the last evaluation alone
         assert 1 - 1e-9 < total / (settled.total - settled.handed_out["bias"]) < 1.001
         nodes = np.eye(grid.size)[1 : np.count_nonzero(grid)]
@@ -198,7 +199,8 @@ def test_gradient_of_the_score_error_is_that_of_finite_differences(sampler, trai
         settled = settle(study, grid, even=True)
         worth = settled.reducible / settled.examples.costs["training"]
         held = ExamplesCost(study, settled.examples, 1.0, worth).held(grid[None])
-        (total,), (slope,) = held.with_slopes(grid[None], np.arange(1))
+        found = held.of(grid[None], np.arange(1))
+        (total,), (slope,) = found.values, found.slopes(np.arange(1))
         assert total == pytest.approx(settled.total - settled.handed_out["bias"], rel=3e-3)
         above, below = (np.array([moved(k, shift) for k in range(1, size)]) for shift in (1e-5, -1e-5))
         found = (held.value(above) - held.value(below)) / 2e-5
