@@ -52,6 +52,7 @@ class GridSearch:
     cap: int | None = None
     costly: bool = False
     _found: dict[int, SearchedGrid] = field(default_factory=dict)
+    _finished: set[int] = field(default_factory=set)
 
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
@@ -68,8 +69,7 @@ class GridSearch:
         else:
             self._up_to(most)
             self._refine(most)
-        for found in self._allowed(most)[:1]:
-            self._keep(self.fit.finished(found))
+        self._finish(most)
         return self._allowed(most)
 
     def _allowed(self, most: int) -> list[SearchedGrid]:
@@ -191,12 +191,18 @@ class GridSearch:
                 break
             self._climb()
         for _ in range(_CLIMBS):  # what a limit of one step fewer would find must not be better
-            best = self._best
-            if best.steps - 1 < self._least:
+            self._finish(MOST_STEPS)
+            best = self._best.steps
+            if best > self._least:
+                self._limited(best - 1)
+            if self._best.steps == best:
                 return
-            self._limited(best.steps - 1)
-            if self._best.steps == best.steps:
-                return
+
+    def _finish(self, most: int) -> None:
+        """The best of so many steps at most as it is handed out."""
+        while (found := self._allowed(most)[:1]) and found[0].steps not in self._finished:
+            self._finished.add(found[0].steps)
+            self._keep(self.fit.finished(found[0]))
 
     def _between(self) -> None:
         """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
@@ -267,6 +273,7 @@ class GridSearch:
             if k >= self._least:
                 self._try(k, alone=k < most)
         self._refine(most)
+        self._finish(most)
 
 
 def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:
