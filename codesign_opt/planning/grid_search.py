@@ -192,10 +192,10 @@ class GridSearch:
             self._climb()
         for _ in range(_CLIMBS):  # what a limit of one step fewer would find must not be better
             self._finish(MOST_STEPS)
-            best = self._best.steps
-            if best > self._least:
-                self._limited(best - 1)
-            if self._best.steps == best:
+            steps = self._best.steps
+            if steps > self._least:
+                self._limited(steps - 1)
+            if self._best.steps == steps:
                 return
 
     def _finish(self, most: int) -> None:

@@ -150,7 +150,16 @@ def test_more_steps_never_leave_more(sampler, start, stop):
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+class Unstated(co.Heun):
+    """A sampler whose steps are its own, so that what Heun states of their derivatives is not asked."""
+
+    name = "unstated"
+
+    def affine_steps(self, sigma, weights):
+        return super().affine_steps(sigma, weights**1.1)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, Unstated(), co.Ancestral(1.7)], ids=lambda s: s.name)
 @pytest.mark.parametrize("tail", [[0.0], []], ids=["denoise", "rescale"])
 def test_gradient_by_the_nodes_is_that_of_a_complex_step_of_the_law(sampler, tail):
     rng = np.random.default_rng(0)
