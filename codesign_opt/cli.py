@@ -245,7 +245,8 @@ def _frontier(options: argparse.Namespace) -> int:
         _save_text(folder / "frontier.txt", str(found))
         for value, plan in zip(found.values, found.plans, strict=True):
             if plan is not None:
-                plan.save(folder / f"plan_{found.axis}_{value:g}.json")
+                # all digits of the value: plans of neighbouring budgets never share a name
+                _save_plan(plan, folder / f"plan_{found.axis}_{repr(float(value)).removesuffix('.0')}.json")
         _draw(folder / "frontier.png", lambda: found.plot().figure)
     return 0 if any(plan is not None for plan in found.plans) else 1
 
@@ -396,9 +397,15 @@ def _folder(path: Path | None) -> Path | None:
 def _write(folder: Path, plan: co.Plan, *, copy: bool = True) -> None:
     """plan.json, the table of levels, and the page of figures."""
     if copy:
-        plan.save(folder / "plan.json")
+        _save_plan(plan, folder / "plan.json")
     _save_text(folder / "plan.txt", f"{plan}\n\n{plan.table(len(plan.levels))}")
     _draw(folder / "page.png", plan.plot)
+
+
+def _save_plan(plan: co.Plan, path: Path) -> None:
+    if path.exists():
+        _tell(f"{PROG}: {path} is replaced")
+    plan.save(path)
 
 
 def _save_text(path: Path, text: str) -> None:

@@ -59,8 +59,11 @@ prices = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 # %%
 plan = co.codesign(model, prices, budget=1e6)
 print(plan)
-# | Plan: 32 heun steps, sigma 80 to 0.02506, the last one to zero noise
-# | Exact error 6.360e-05: squared Wasserstein-2 distance of samples to data
+# | Plan for a linear denoiser fitted by least squares:
+# |   32 heun steps, sigma 80 to 0.02506, the last one to zero noise
+# |   how another learner's errors fall is not known here: for a network, measure it with
+# |   estimate.network(denoiser, data, training=log), or state its law in GaussianModel
+# | Predicted error 6.360e-05: squared Wasserstein-2 distance of samples to data
 # |   = 0.00269 % of the data's total variance; RMS 0.519 % of the data's RMS
 # | Error by cause                                           error      share  whole steps
 # |   score            too few training examples         7.530e-05     61.7 %    4.429e-05
@@ -80,7 +83,8 @@ print(plan)
 # |   proved optimal at the program's stop to 1e-12 (lower bound 1.220e-04), by dual Newton
 # |   the program's best stopping point is sigma 0.004213, optimal over stopping points to
 # |   0.0921 % (41 tried); the exact error of the whole steps is smaller at this one
-# |   this is of the program's leading-order error, 1.220e-04; the error above is exact
+# |   this is of the program's leading-order error, 1.220e-04; the error above counts the
+# |   whole steps exactly
 # | Shadow prices      limit       error  changes per    limit +1 %*
 # |   budget       1,000,000  -2.599e-10  unit of price      -2.15 %
 # |   * change of the part of the error that the design can change

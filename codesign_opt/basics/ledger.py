@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .files import replacing, write_whole
 
 __all__ = ["Ledger"]
 
@@ -49,7 +49,7 @@ class Ledger:
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            _replace(path, json.dumps(self.question, indent=1).encode())
+            write_whole(path, json.dumps(self.question, indent=1))
             return
         for name in sorted({*kept, *self.question}):
             if kept.get(name) != self.question.get(name):
@@ -79,14 +79,8 @@ class Ledger:
         else:
             path = self._path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.savez(file, **values)  # type: ignore[arg-type]
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            with replacing(path) as file:
+                np.savez(file, **values)  # type: ignore[arg-type]
 
     def item(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> Item:
         """The stored item, or the computed one, stored."""
@@ -99,10 +93,3 @@ class Ledger:
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name}.npz"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.checks import Array
+from ..basics.files import write_whole
 from ..basics.wording import aligned, quantity
 
 if TYPE_CHECKING:
@@ -151,10 +153,9 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> Path:
         """All rows with their grids, six digits."""
-        target = Path(path)
-        with target.open("w", newline="", encoding="utf-8") as file:
-            write_rows(file, self.rows)
-        return target
+        text = io.StringIO(newline="")
+        write_rows(text, self.rows)
+        return write_whole(path, text.getvalue())
 
     def table(self) -> str:
         """Aligned text: one line per schedule and cell, errors with standard errors, ranks."""

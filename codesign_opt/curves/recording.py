@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import warnings
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer, number
+from ..basics.files import locked, write_whole
 from ..ingredients.levels import Levels
 from ..ingredients.log_file import log_rows
 from ..ingredients.training_run import read_log
@@ -26,6 +26,7 @@ LOG_COLUMNS = (
     "ema",
 )  # fmt: skip
 _FLUSH = 32  # batches kept where they were made, so that a device is not waited for at every step
+_LARGEST = 1e150  # of a loss: its square has a number
 _OPTIONS = ("run", "learning_rate", "batch", "averaged", "ema", "windows_per_doubling")
 _SUMS = ("count", "log_sigma", "loss", "square")
 
@@ -115,12 +116,10 @@ class LevelStatistics:
         Raises:
             ValueError: the file has rows that were not written by a `LevelStatistics`.
         """
-        file = Path(path)
-        kept = [row for row in _existing(file) if row["run"] != self.run] if file.exists() else []
-        text = _text(kept + self.rows(), json_lines=file.suffix in (".jsonl", ".json"))
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
+        file, own = Path(path), self.rows()
+        with locked(file):  # another run may save into it
+            kept = [row for row in _existing(file) if row["run"] != self.run] if file.exists() else []
+            write_whole(file, _text(kept + own, json_lines=file.suffix in (".jsonl", ".json")))
 
     @classmethod
     def resume(cls, path: str | Path, levels: Any, **options: Any) -> LevelStatistics:
@@ -183,12 +182,13 @@ class LevelStatistics:
     def _add(self, index: int, rate: float | None, batch: int, sigma: Array, loss: Array) -> None:
         window = self._window(index, rate, batch)
         window.end += loss.size
-        good = np.isfinite(loss)
+        # pure noise (flow matching at t = 1) has no finite level; what a sum overflows with can't be read back
+        good = np.isfinite(sigma) & (loss < _LARGEST)
         if not good.all():
             self.rejected += int((~good).sum())
             warnings.warn(
-                f"LevelStatistics.record: {int((~good).sum())} losses are not finite, the first at sigma = "
-                f"{float(sigma[~good][0]):.3g} around example {window.end}; they are left out.",
+                f"LevelStatistics.record: {int((~good).sum())} noise levels or losses are not finite, the first at "
+                f"sigma = {float(sigma[~good][0]):.3g} around example {window.end}; they are left out.",
                 stacklevel=4,
             )
             sigma, loss = sigma[good], loss[good]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from ..basics.checks import Array, vector
+from ..basics.files import write_whole
 from ..basics.wording import aligned, quantity
 from .error_law import ErrorLaw, TrainingErrors
 
@@ -107,9 +107,7 @@ class LearningCurves(TrainingErrors):
             key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in asdict(self).items()
         }
         text = json.dumps({"codesign_opt": "LearningCurves", **values}, indent=1)
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        temporary.write_text(text.replace("NaN", "null"), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, text.replace("NaN", "null"))
 
     @classmethod
     def load(cls, path: str | Path) -> LearningCurves:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
+from ..basics.files import write_whole
 from ..ingredients.grids import check_grid
 
 __all__ = ["csv_text", "json_text", "list_text", "read_file", "write_text"]
@@ -63,11 +64,7 @@ def list_text(values: Any) -> str:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a whole file or none: an interrupted write leaves the old one."""
-    target = Path(path)
-    scratch = target.with_name(target.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(target)
-    return target
+    return write_whole(path, text)
 
 
 def read_file(path: str | Path) -> Array:

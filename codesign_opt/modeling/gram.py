@@ -193,6 +193,20 @@ class GramDiscretization(Term):
             constraints.append(u[held] <= low[held] ** -order)
         return size**2 * cp.sum_squares((rows / size) @ u), constraints
 
+    def floor_prices(self, design: Design, auxiliary: Sequence[cp.Constraint]) -> Array:
+        """(L,) price per step that `u <= low^(-q)`, a constraint of the term's own, keeps of lower bounds on steps.
+
+        Per unit of the declared objective, from the dual values of its last solution.
+        """
+        prices, order = np.zeros(len(design)), float(self.table.order)
+        if len(auxiliary) < 2 or design.steps_low is None:
+            return prices
+        on = np.flatnonzero(self._used)
+        held = on[design.steps_low[on] > 0]
+        low, unit = design.steps_low[held], design.reference.steps[held]
+        prices[held] = np.maximum(auxiliary[1].dual_value, 0.0) * order * (low / unit) ** (-order - 1) / unit
+        return prices
+
     def recovered(self, design: Design, point: Point, auxiliary: Sequence[cp.Constraint]) -> Point:
         """Fewer steps where the solved u exceeds n^(-q): at an optimum that only happens where steps cost nothing.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, matrix, number, vector
+from ..basics.files import replacing
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
@@ -286,10 +287,8 @@ class EstimatedModel(Model):
             "provenance": dict(self.provenance),
             "estimation": asdict(self.estimation),
         }
-        scratch = target.with_name(target.name + ".part")
-        with scratch.open("wb") as file:
+        with replacing(target) as file:
             np.savez(file, record=np.array(json.dumps(record, default=str)), **arrays)
-        scratch.replace(target)
         return target
 
     @classmethod

@@ -122,6 +122,7 @@ class GaussianParts(Model):
             positivity=self.sampler.positivity,
             sampler=self.sampler.to_dict(),
             trace=self.spectrum.trace,
+            speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
             provenance=self.provenance(),
             untrained=self._untrained_row(table.sigma, stop),

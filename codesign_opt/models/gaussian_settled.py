@@ -80,6 +80,7 @@ class GaussianSettled(GaussianExact):
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
             sampler=self.sampler.to_dict(),
             trace=self.spectrum.trace,
+            speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
             final_untrained=None if untrained is None or self.terminal != "denoise" else float(untrained[last]),

@@ -18,8 +18,10 @@ from ..ingredients.training_run import TrainingRun
 from ..modeling.prediction import predict
 from ..models.base import Model, check_model
 from ..models.coefficients import Coefficients
+from ..results.cause_words import cause_cells
+from ..results.headline import learner
 from ..results.plan import Plan
-from ..results.text import cause_cells, certificate_line, outer_line, share_of, wrapped
+from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
 
@@ -177,9 +179,12 @@ def audit_text(audit: Audit) -> str:
     rows.append([TOTAL, "", quantity(now[TOTAL]), quantity(best.get(TOTAL))])
     optimum = audit.optimum
     whole = sum(audit.gap.values())
+    whose = learner(optimum)
     gaps = [[name, quantity(value), share_of(value, whole)] for name, value in audit.gap.items()]
     lines = [
-        f"Audit: today's schedule makes {quantity(audit.ratio, 3)} times the error that its compute allows",
+        *([f"Audit for {whose}:"] if whose else []),
+        f"{'' if whose else 'Audit: '}today's schedule makes {quantity(audit.ratio, 3)} times the error that its "
+        "compute allows",
         f"  {audit.sigmas.size - 1:,} steps to sigma {quantity(audit.sigmas[audit.sigmas > 0][-1])}, "
         f"{quantity(float(audit.examples.sum()))} examples, compute {quantity(audit.budget)}",
         f"  best: {optimum.number_of_steps:,} steps to sigma {quantity(optimum.stopping_sigma)}, "

@@ -13,6 +13,7 @@ from ..basics.checks import Array, vector
 from ..basics.errors import CodesignError
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
+from ..results.headline import learner
 from ..results.plan import Plan
 from .codesign import codesign
 
@@ -85,7 +86,8 @@ class Frontier:
 
     def __str__(self) -> str:
         head = f"{self.axis:>12}  {'error':>10}  {'training':>8}  {'steps':>5}  {'stop sigma':>10}"
-        lines = [head]
+        whose = next((learner(plan) for plan in self.plans if plan is not None), "")
+        lines = [f"Frontier for {whose}", head] if whose else [head]
         for i, value in enumerate(self.values):
             if self.plans[i] is None:
                 lines.append(f"{value:12,.4g}  {self.failures.get(i, 'no plan')}")

@@ -101,7 +101,7 @@ def solve_declared(
             break
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
         _explain(program, best, reference, nearest, diagnosed)
-    return best if best is None else with_floor_prices(best), attempts
+    return best if best is None else with_floor_prices(best, solver), attempts
 
 
 def _attempt(

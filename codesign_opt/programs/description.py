@@ -225,5 +225,6 @@ def _of_the_table(program: Declaration) -> dict[str, Any]:
         "evaluations_per_step": table.evaluations_per_step,
         "trace": table.trace,
         "estimation": table.estimation,
+        "speaks_of": table.speaks_of,
         "provenance": {**table.provenance, "order": table.order, "coupling": table.coupling.to_dict()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array, number
 from ..basics.errors import CodesignError
+from ..basics.files import write_whole
 from ..modeling.algebra import Bound
 from ..modeling.constraints import as_named
 from ..results.plan import Plan
@@ -63,11 +65,11 @@ class Sweep:
         """The table as a file, full digits, a line for every value; returns the path."""
         rows, target = self._rows(), Path(path)
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with target.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        return target
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        return write_whole(target, text.getvalue())
 
     def plot(self, ax: Any = None) -> Any:
         """The optimum against the values; returns the matplotlib Axes."""

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..basics.wording import percent, quantity
+from .headline import evaluations_per_image, handed_total, relative_error
 from .style import tick
-from .text import certificate_line, evaluations_per_image, handed_total, outer_line, relative_error
+from .text import certificate_line, outer_line
 
 if TYPE_CHECKING:
     from .record import PlanRecord

@@ -19,6 +19,7 @@ from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import percent
 from ..ingredients.densities import LogNormal
+from .headline import handed_parts
 from .level_table import planned_training
 from .page import draw_page
 from .style import (
@@ -42,7 +43,6 @@ from .style import (
     short_name,
     tick,
 )
-from .text import handed_parts
 
 if TYPE_CHECKING:
     from .record import PlanRecord

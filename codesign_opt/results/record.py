@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..basics.checks import Array, choice, integer, number
+from ..basics.files import write_whole
 from ..certificate.verdict import Certificate
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
@@ -23,7 +24,8 @@ from .sampler_plan import SamplerPlan
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior")  # fields that files of version 2 may lack
+# fields that files of version 2 may lack
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class PlanRecord:
         program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
+        speaks_of: which learner the training holds for, as a phrase; empty where nothing is said of it.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
         provenance: where the numbers come from, for people: nothing is computed from it.
         constraints: "value", "limit" and "slack" of every constraint, by name, in its author's units; of one with
@@ -120,6 +123,7 @@ class PlanRecord:
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
+    speaks_of: str = ""
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -196,10 +200,7 @@ class PlanRecord:
         """Write the plan as JSON (schema version inside); returns the path."""
         target = Path(path)
         text = json.dumps(_to_json(self.to_dict()), indent=1, allow_nan=False)
-        scratch = target.with_name(target.name + ".part")  # an interrupted save leaves the old file whole
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(target)
-        return target
+        return write_whole(target, text)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

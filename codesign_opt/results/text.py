@@ -11,35 +11,18 @@ import numpy as np
 from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity, signed
-from ..ingredients.evaluations import evaluations
+from .cause_words import cause_cells, clip
+from .headline import evaluations_per_image, handed_parts, handed_total, headline, learner
 from .level_table import planned_training
 from .samplers_text import samplers_lines
 
 if TYPE_CHECKING:
     from .record import PlanRecord
 
-__all__ = [
-    "CAUSES", "cause_cells", "certificate_line", "evaluations_per_image", "handed_parts", "handed_total", "outer_line",
-    "plan_text", "relative_error", "share_of", "wrapped",
-]  # fmt: skip
+__all__ = ["certificate_line", "outer_line", "plan_text", "share_of", "wrapped"]
 
 WIDTH = 88
 _MOST = 5  # rows of shadow prices, peers and extra causes before the rest is counted
-
-# What each part of the error is, for a reader who has not read docs/theory.md.
-CAUSES = {
-    causes.DISCRETIZATION: "finite sampler steps",
-    causes.SCORE: "too few training examples",
-    causes.FLOOR: "training noise that stays",
-    causes.LAST_EVALUATION: "denoiser error in the final call",
-    causes.TRUNCATION: "stopping above zero noise",
-    causes.INITIAL: "starting from pure noise",
-    causes.BIAS: "steps, stop and start, exactly",
-    causes.INFORMATION: "too few training examples",
-    causes.SIGNED_GRAM: "finite sampler steps, signed",
-    causes.POSITIVE_GRAM: "finite sampler steps, upper model",
-    causes.COHERENT_SCORE: "too few training examples",
-}
 
 
 def plan_text(plan: PlanRecord) -> str:
@@ -55,66 +38,9 @@ def plan_text(plan: PlanRecord) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        _headline, _causes, samplers_lines, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        headline, _causes, samplers_lines, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
-
-
-def handed_total(plan: PlanRecord) -> float | None:
-    """Error of the handed-out grid of whole steps; None where it was not computed."""
-    total = plan.handed_out.get(causes.TOTAL, plan.handed_out.get("error"))
-    return None if total is None else float(total)
-
-
-def handed_parts(plan: PlanRecord) -> dict[str, float]:
-    """The handed-out grid's error by cause, without totals and without bounds on what is left out."""
-    return {name: float(value) for name, value in plan.handed_out.items() if name not in causes.NOT_CAUSES}
-
-
-def evaluations_per_image(plan: PlanRecord) -> int | None:
-    """Calls of the denoiser for one image with the handed-out grid; None where the sampler is unknown."""
-    if plan.sigmas is None or plan.evaluations_per_step is None:
-        return None
-    return evaluations(plan.number_of_steps, plan.evaluations_per_step, plan.terminal)
-
-
-def relative_error(plan: PlanRecord, error: float) -> float | None:
-    """An error relative to the data's total variance, where that is known."""
-    return error / plan.trace if plan.trace else None
-
-
-def _headline(plan: PlanRecord) -> list[str]:
-    if plan.sigmas is None:
-        low, high = plan.levels.edges[0], plan.levels.edges[-1]
-        planned = f"training on {len(plan.levels)} noise levels, sigma {quantity(low)} to {quantity(high)}"
-        first = f"Plan: {planned}; " + (f"{len(plan.samplings)} samplers" if plan.samplings else "no sampler planned")
-    else:
-        last = ", the last one to zero noise" if plan.terminal == "denoise" else ""
-        first = (
-            f"Plan: {plan.number_of_steps:,} {_sampler_name(plan)}steps, sigma {quantity(plan.sigmas[0])} to "
-            f"{quantity(plan.stopping_sigma)}{last}"
-        )
-    kind = "squared Wasserstein-2 distance of samples to data" if plan.estimation is None else plan.estimation.error
-    if plan.sigmas is None:
-        kind = "mean squared error of the outputs of interest"
-    if plan.samplings:
-        kind = "weighted squared distances of the samplers"
-    own = [name for name in plan.breakdown if _cause(name, plan) not in CAUSES]
-    if own:
-        return [first, f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
-    total = handed_total(plan)
-    said = plan.error if total is None else total
-    how = "Predicted" if total is None or plan.bias == "predicted" else plan.bias.capitalize()
-    lines = [first, f"{how} error {quantity(said)}: {kind}"]
-    relative = relative_error(plan, said)
-    if relative is not None:
-        root = percent(abs(relative) ** 0.5)
-        lines.append(f"  = {percent(relative)} of the data's total variance; RMS {root} of the data's RMS")
-    return lines
-
-
-def _sampler_name(plan: PlanRecord) -> str:
-    return f"{plan.sampler.get('name', 'sampler')} "
 
 
 def _causes(plan: PlanRecord) -> list[str]:
@@ -141,20 +67,6 @@ def _causes(plan: PlanRecord) -> list[str]:
     return lines
 
 
-def cause_cells(name: str, plan: PlanRecord) -> list[str]:
-    """A cause of error as the first two cells of a row: its short name and what it is."""
-    short = "discretization" if name.startswith("discretization (") else _clip(name, 20)
-    if name == causes.BIAS and plan.bias != "exact":
-        return [short, f"steps, stop and start, {plan.bias}"]
-    return [short, CAUSES.get(_cause(name, plan), "term of this problem")]
-
-
-def _cause(name: str, plan: PlanRecord) -> str:
-    """The cause behind a part of the error, without the name of the sampler whose it is."""
-    sampler, _, rest = name.partition(": ")
-    return rest if sampler in plan.samplings else name
-
-
 def _measured(plan: PlanRecord) -> list[str]:
     """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
     said = plan.estimation
@@ -167,7 +79,7 @@ def _measured(plan: PlanRecord) -> list[str]:
         lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
     if said.denoiser and said.draws is not None:
         draws, fine = quantity(said.draws), quantity(said.fine_steps)
-        lines.append(f"  on {_clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
+        lines.append(f"  on {clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
     lines += [f"  {line}" for line in said.denoiser_check]
     if calls := said.model_evaluations:
         own = said.plan_evaluations
@@ -306,7 +218,8 @@ def _proof(plan: PlanRecord) -> list[str]:
     outer = outer_line(plan)
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
-        said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above is {plan.bias}"
+        known = "counts the whole steps exactly" if learner(plan) else f"is {plan.bias}"
+        said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above {known}"
         lines += wrapped("  ", said)
     return lines
 
@@ -329,18 +242,18 @@ def _shadow_row(plan: PlanRecord, name: str, value: Any) -> list[str]:
     limit = quantity(plan.costs.get(f"{name}: limit"))
     if np.ndim(value):
         amount, unit = _largest(plan, name, np.asarray(value, dtype=np.float64))
-        return [_clip(name, 26), limit, amount, unit, ""]
+        return [clip(name, 26), limit, amount, unit, ""]
     elasticity = plan.elasticities.get(name)
     levels = plan.tables.get(f"shadow price of {name}")
     if levels is not None:
         change = "" if elasticity is None else signed(elasticity, "%")
         slack = not value or (elasticity is not None and abs(elasticity) < 1e-9)
         where = "(binds nowhere)" if slack else _held_range(plan, levels)
-        return [_clip(name, 26), limit, "0" if slack else signed(float(value)), where, "" if slack else change]
+        return [clip(name, 26), limit, "0" if slack else signed(float(value)), where, "" if slack else change]
     if elasticity is not None and abs(elasticity) < 1e-9:
-        return [_clip(name, 26), limit, "0", "(not binding)", ""]
+        return [clip(name, 26), limit, "0", "(not binding)", ""]
     change = "" if elasticity is None else signed(elasticity, "%")
-    return [_clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
+    return [clip(name, 26), limit, signed(float(value)), _unit(plan, name), change]
 
 
 def _held_range(plan: PlanRecord, prices: Array) -> str:
@@ -381,7 +294,7 @@ def _peers(plan: PlanRecord) -> list[str]:
         error = _peer_error(record)
         ratio = quantity(record.get("ratio", error / own if own else None), 3)
         calls = [f"{quantity(record[key])} {key}" for key in ("steps", "evaluations") if key in record]
-        rows.append([_clip(name), quantity(error), ratio, ", ".join(calls)])
+        rows.append([clip(name), quantity(error), ratio, ", ".join(calls)])
     lines = aligned(["Same prices, other schedules", "error", "error / plan", ""], rows, left=(0, 3))
     return lines + ([f"  … and {len(found) - _MOST} worse ones in plan.peers"] if len(found) > _MOST else [])
 
@@ -401,7 +314,7 @@ def _fits(plan: PlanRecord) -> list[str]:
     if rho:
         text = f"sampler grid: EDM's formula with rho {quantity(rho['rho'], 3)}"
         if rho["rho"] > 99:
-            text = "sampler grid: equal steps in log-SNR (EDM's formula with rho without bound)"
+            text = "sampler grid: equal steps in log-SNR (EDM's formula, rho without bound)"
         lines.append(f"  {text}" + _loss(rho, "bias"))
     return ["Closest standard settings", *lines] if lines else []
 
@@ -436,7 +349,3 @@ def wrapped(head: str, text: str, most: int | None = None) -> list[str]:
         return []
     indent = " " * len(head)
     return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, max_lines=most)
-
-
-def _clip(name: str, width: int = 30) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"

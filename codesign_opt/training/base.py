@@ -54,6 +54,16 @@ class TrainingNoise(UntrainedPrior, ABC):
         """Class name, the `type` of `to_dict`."""
         return type(self).__name__
 
+    @property
+    def speaks_of(self) -> str:
+        """What learns like this, as a phrase: what a plan that counts on it holds for, and what it does not.
+
+        >>> from codesign_opt.training.optimisers import AveragedSGD
+        >>> AveragedSGD().speaks_of
+        'a linear denoiser fitted by least squares'
+        """
+        return "a linear denoiser fitted by least squares"
+
     @abstractmethod
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> WeightNoise | None:
         """Variance that the optimiser itself never averages out; None: none. Raises when it diverges."""

@@ -154,6 +154,10 @@ class ConstantStepSGD(TrainingNoise):
         return omega * form.c_in(level) ** 2, omega
 
     @property
+    def speaks_of(self) -> str:
+        return "a linear denoiser trained by SGD with a constant step"
+
+    @property
     def final_floor_is_monotone(self) -> bool:
         return self.weight is None  # a weight of one's own may rise and fall with sigma
 

@@ -33,6 +33,10 @@ class SharedTraining(TrainingNoise):
         return self
 
     @property
+    def speaks_of(self) -> str:
+        return "networks with the stated shared parameters"
+
+    @property
     def final_floor_is_monotone(self) -> bool:
         return True  # there is none
 

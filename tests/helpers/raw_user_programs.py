@@ -43,10 +43,17 @@ class Plain:
         """The optimal value; `terms` and `rows` are functions of examples and steps as expressions.
 
         Variables and objective are counted in their own first answers, then anew: a level that gets a thousandth of
-        the average is otherwise solved to few digits.
+        the average is otherwise solved to few digits. Where the solver gives no number, in another unit of the error.
         """
+        for unit in (100.0, 1.0, 1e4):
+            value = self._raw(terms, rows, score, rounds, unit)
+            if np.isfinite(value):
+                break
+        return value
+
+    def _raw(self, terms, rows, score, rounds, unit):
         size = len(self.width)
-        examples, steps, unit, value = np.full(size, N / size), np.full(size, K / size), 100.0, np.nan
+        examples, steps, value = np.full(size, N / size), np.full(size, K / size), np.nan
         for _ in range(rounds):
             x, y = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)
             m, n = cp.multiply(examples, x), cp.multiply(steps, y)

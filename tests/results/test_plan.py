@@ -83,11 +83,10 @@ def test_an_interrupted_save_leaves_the_old_file(plan, tmp_path, monkeypatch):
     path = plan.save(tmp_path / "plan.json")
     before = path.read_bytes()
 
-    def half(self, text, **options):
-        self.write_bytes(text[: len(text) // 2].encode())
+    def full(handle):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pathlib.Path.write_text", half)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         plan.save(path)
     monkeypatch.undo()

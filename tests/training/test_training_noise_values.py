@@ -24,6 +24,7 @@ from codesign_opt.training.optimisers import (
     least_squares_variance,
 )
 from codesign_opt.training.sensitivity_kernel import diagonal_kernel
+from codesign_opt.training.shared import SharedTraining
 from tests.helpers.training_noise import COUNTS, LAM, SIGMA, STOP
 
 NAN, INF = float("nan"), float("inf")
@@ -212,3 +213,10 @@ def test_formula_functions_refuse_bad_numbers_by_name():
     for bad in ([2.0, 1.0], [1.0, NAN], [0.0, 1.0], [True, True], [1.0]):
         with pytest.raises(ValueError, match=r"TabulatedWeight\."):
             TabulatedWeight(bad, [1.0, 1.0])
+
+
+def test_every_training_says_in_one_phrase_what_it_speaks_of():
+    # a plan prints it behind "holds for": no capital, no full stop, and training by another law says another thing
+    said = [training.speaks_of for training in (AveragedSGD(), ConstantStepSGD(1e-3, 64), SharedTraining())]
+    assert len(set(said)) == len(said)
+    assert all(phrase[0].islower() and not phrase.endswith(".") and "\n" not in phrase for phrase in said)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.checks import integer
+from ...basics.files import replacing
 from ...estimate.draws.statistics import Estimate
 from ...estimate.draws.streams import seeded
 from ..data.fashion_mnist import fashion_mnist
@@ -123,9 +124,8 @@ class _State:
         content = {
             "iteration": self.iteration, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(content, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            torch.save(content, file)
 
     def load(self, content: dict[str, Any]) -> None:
         self.iteration = content["iteration"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.checks import integer, number
+from ...basics.files import replacing
 from ...curves.recording import LevelStatistics
 from ...estimate.draws.streams import seeded
 from ...ingredients.densities import LogNormal
@@ -358,6 +359,5 @@ def _initial(model: nn.Module) -> str:
 
 def _save(content: Any, path: Path) -> None:
     """Write completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        torch.save(content, file)
