@@ -20,7 +20,6 @@ from .grid_starts import FEW, MOST_STEPS
 __all__ = ["GridSearch"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
-_BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
@@ -138,9 +137,6 @@ class GridSearch:
         if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
         sizes = [k for k in sizes if k > max(self._found, default=0)]
-        if self.cap is not None:
-            beyond = [k for k in sizes if k > self.cap]
-            sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
         worse = 0
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
@@ -205,13 +201,24 @@ class GridSearch:
             self._keep(self.fit.finished(found[0]))
 
     def _between(self) -> None:
-        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
+        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known.
+
+        A neighbour from elsewhere, which may lie in a worse valley, is descended once more from the grid of the best.
+        """
+        told = {self._best.steps}
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
             above = min(
                 [k for k in self._found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1
             )
+            untold = {k for k in (below, above) if k in self._found} - told
+            told |= untold
+            for k in sorted(untold):
+                start = self.fit.near(self._best, k)
+                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+            if self._best.steps != best:
+                continue
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
@@ -221,6 +228,7 @@ class GridSearch:
                 return
             for k in sorted(wanted):
                 self._try(k, self._best, alone=True)
+                told.add(k)
 
     def _inside(self, below: int, best: int, above: int) -> set[int]:
         """Where the parabola through three errors has its bottom, or halfway to the farther neighbour of the best."""
