@@ -133,7 +133,8 @@ class GridSearch:
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
-        ended = self._every(few, (_POOR if self.fit.signed else _NEAR) * least)  # as where a limit is one of these
+        # as where a limit is one of these; errors that cancel lead each size to the next
+        ended = self._every(few, inf if self.fit.signed else _NEAR * least)
         if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
         sizes = [k for k in sizes if k > max(self._found, default=0)]

@@ -344,6 +344,18 @@ def test_the_longest_grid_that_leaves_anything_for_training_is_tried():
     assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
 
 
+def test_no_half_of_the_steps_leaves_less_over_many_decades():
+    """Usual starts of 91 steps end in a valley so poor that the sizes below it were never tried: 90 were handed out."""
+    model = co.GaussianModel(
+        co.Spectrum.from_bands([1.388, 0.7514, 0.005484], [23, 4, 57]),
+        process=co.EDM(0.0026, 6.2e6), sampler=co.Heun(), start="mean",
+    )  # fmt: skip
+    prices = co.Prices(example=1.96, evaluation=1.0, images=130)
+    free, limited = (co.codesign(model, prices, 2.8354e5, steps=k, levels=40, points=5) for k in (None, 45))
+    assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
+    assert free.number_of_steps < 70
+
+
 @pytest.mark.parametrize("start", ["marginal", "noise"])
 def test_errors_of_grids_follow_from_their_residuals_where_a_model_states_no_shorter_way(start):
     model = co.GaussianModel(co.Spectrum.power_law(6, exponent=1.5), sampler=co.Heun(), start=start)
