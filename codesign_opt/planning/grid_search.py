@@ -25,6 +25,7 @@ _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone 
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
+_FAR = 1.5  # times the most steps that are allowed: what lies about longer grids is not handed out
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
@@ -62,7 +63,7 @@ class GridSearch:
             self._refine(self.cap)
         elif self.costly:
             self._up_the_ladder()
-            if self._found:
+            if self._found and (self.cap is None or self._best.steps <= _FAR * self.cap):
                 self._about_the_best()
             self._at_the_cap()
         else:
