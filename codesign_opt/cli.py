@@ -144,7 +144,7 @@ def _compare_arguments(commands: Any) -> None:
     parser.add_argument(
         "--evaluations", type=_numbers, default=[10, 20, 40], metavar="N,M,…", help="per image (10,20,40)"
     )
-    parser.add_argument("--samplers", metavar="A,B,…", help="euler, heun, dpmpp_2m (the problem's own)")
+    parser.add_argument("--samplers", metavar="A,B,…", help="euler, heun, dpmpp_2m, unipc, … (the problem's own)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, its figure and finished cells")
     parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr")
 

@@ -6,7 +6,9 @@ python docs/regenerate.py           rewrite README.md, docs/figures and the outp
 python docs/regenerate.py --check   exit 1 where an output is not what the code prints today
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
-problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores).
+problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores);
+those of pilots and of measured training laws from `... pilots --out docs/figures` and `... measured --out docs/figures`
+(some minutes each).
 """
 
 from __future__ import annotations
@@ -76,6 +78,56 @@ def limit_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def solvers_table(path: Path) -> str:
+    """Errors of fitted solvers over those of the plans that they begin with, one row per network."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = sorted({int(row["steps"]) for row in rows})
+    lines = [f"| network | {' | '.join(f'{count} steps' for count in counts)} | evaluations | seconds |"]
+    lines.append("|---" * (len(counts) + 3) + "|")
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = {int(row["steps"]): row for row in rows if row["network"] == network}
+        cells = [
+            f"{float(own[c]['ratio']):.3g} ± {float(own[c]['ratio_error']):.2g}" if c in own else "" for c in counts
+        ]
+        spent = ", ".join(f"{int(own[c]['fit_evaluations']):,}" for c in counts if c in own)
+        seconds = ", ".join(f"{float(own[c]['seconds']):.0f}" for c in counts if c in own)
+        lines.append(f"| {network.replace('_', ' ')} | {' | '.join(cells)} | {spent} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
+def pilots_table(path: Path) -> str:
+    """Realised errors of the densities planned from pilots, one row per data set and kind of evidence."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| data | weights, evidence | P_mean | P_std | error over EDM's default | over the best of 15 |"]
+    lines.append("|---" * 6 + "|")
+    for data, kind, source in dict.fromkeys((row["data"], row["weights"], row["source"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["weights"], row["source"]) == (data, kind, source)]
+        means, stds, default, best = (
+            sorted(float(row[name]) for row in own) for name in ("P_mean", "P_std", "to_default", "to_best")
+        )
+        middle = len(own) // 2
+        lines.append(
+            f"| {data.replace('_', ' ')} | {kind}, {source} | {means[0]:.1f} to {means[-1]:.1f} | {stds[0]:.1f} to "
+            f"{stds[-1]:.1f} | {default[middle]:.3f}, at most {default[-1]:.3f} | {best[middle]:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def measured_table(path: Path) -> str:
+    """Distances predicted with measured training laws, and those of networks trained and sampled as planned."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| network | examples | steps | predicted | realised | ratio |", "|---" * 6 + "|"]
+    for row in rows:
+        lines.append(
+            f"| `{row['network']}` | {int(row['examples']):,} | {row['steps']} | {row['predicted']} | "
+            f"{row['realised']} | {float(row['ratio']):.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def families_table() -> str:
     """How each class of networks of the installed diffusers is called, one line a row of the table in the code."""
     import diffusers
@@ -127,6 +179,9 @@ def _reasons(title: str, refused: dict[str, str]) -> str:
 _TABLES = {
     "network_plans": functools.partial(plans_table, ROOT / "docs" / "figures" / "network_plans.csv"),
     "network_limit": functools.partial(limit_table, ROOT / "docs" / "figures" / "network_limit.csv"),
+    "fitted_solvers": functools.partial(solvers_table, ROOT / "docs" / "figures" / "fitted_solvers.csv"),
+    "pilot_densities": functools.partial(pilots_table, ROOT / "docs" / "figures" / "pilot_densities.csv"),
+    "measured_training": functools.partial(measured_table, ROOT / "docs" / "figures" / "measured_training.csv"),
     "model_families": families_table,
     "refused_networks": refused_networks_table,
     "schedulers": schedulers_table,

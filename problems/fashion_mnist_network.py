@@ -40,7 +40,7 @@ def build(
         training: measure what training gains too, from two checkpoints of the run, and plan with prices.
         budget, images: with `training`; in evaluations of the denoiser, 1e6 and 10,000 unless given.
         draws, progress: of the measurement, as in `estimate.network`.
-        evaluations: batch evaluations of the measurement; 5,000, or 10,000 with `training`, unless given.
+        evaluations: batch evaluations of the measurement; 6,000, or 10,000 with `training`, unless given.
 
     Raises:
         ValueError: a budget or images without `training`, whose gain is not measured then.
@@ -58,7 +58,7 @@ def build(
         ) from None
     network, data = co.testbed.cached(_NETWORK, folder=cache), recipe.data()
     if evaluations is None:
-        evaluations = 10_000 if training else 5_000
+        evaluations = 10_000 if training else 6_000
     asked: dict[str, Any] = {
         "measurement": co.estimate.Measurement(evaluations=evaluations, draws=draws, progress=progress)
     }

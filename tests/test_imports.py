@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "exports": "ingredients schedulers",
     "certificate": "ingredients",
     "models": "ingredients samplers training",
-    "results": "ingredients certificate exports solvers",
+    "results": "ingredients certificate exports solvers samplers",
     "modeling": "ingredients models certificate solvers",
     "programs": "modeling results solvers certificate models ingredients",
     "peers": "ingredients samplers models",

@@ -13,7 +13,7 @@ import codesign_opt as co
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 QUICK = {} if FULL else {"levels": 60, "points": 6}
 MEASURED = (
-    {} if FULL else {"measurement": co.estimate.Measurement(levels=8, draws=32, fine_steps=32, evaluations=4_000)}
+    {} if FULL else {"measurement": co.estimate.Measurement(levels=8, draws=32, fine_steps=16, evaluations=4_000)}
 )
 
 

@@ -61,8 +61,8 @@ plan = co.codesign(model, prices, budget=1e6)
 print(plan)
 # | Plan for a linear denoiser fitted by least squares:
 # |   32 heun steps, sigma 80 to 0.02506, the last one to zero noise
-# |   how another learner's errors fall is not known here: for a network, measure it with
-# |   estimate.network(denoiser, data, training=log), or state its law in GaussianModel
+# |   how another learner's errors fall is not known here: measure yours with
+# |   estimate.network(denoiser, data, training=log), or give its law, training=co.Measured
 # | Predicted error 6.360e-05: squared Wasserstein-2 distance of samples to data
 # |   = 0.00269 % of the data's total variance; RMS 0.519 % of the data's RMS
 # | Error by cause                                           error      share  whole steps

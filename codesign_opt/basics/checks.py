@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Indices", "Mask", "choice", "integer", "matrix", "number", "vector"]
+__all__ = ["Array", "Indices", "Mask", "boolean", "choice", "integer", "matrix", "number", "vector"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -112,6 +112,13 @@ def choice(value: Any, name: str, options: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in listed:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, listed))}.")
     return value
+
+
+def boolean(value: Any, name: str) -> bool:
+    """Return `value` when it is True or False, or raise ValueError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+    return bool(value)
 
 
 def _array(value: Any, name: str, ndim: int, hint: str) -> Array:

@@ -29,6 +29,7 @@ _CLIMBS = 60
 _ROUNDS = 120  # each at least halves the bracket; well-scaled programs take fewer than six
 _ROUNDING = (1e-2, 1e-4, 1e-6)  # an example worth more than its price by a larger share is one that a cap holds back
 _SPAN = 1e-25  # the bracket starts this far below a number of steps at which the function rises already
+_BESIDE = 4 * np.finfo(float).eps  # of a logarithm: its exponential is surely to one side
 _LARGE = 1e280  # kinks and powers near n = 0 are cut there: inf - inf would be NaN, where the sign is all that matters
 
 
@@ -276,8 +277,10 @@ class LagrangianBound:
         # where a coupling may have its kink, from both sides: many minimisers lie exactly there, and the jump of the
         # slope closes the bracket at once, which secants, blind to jumps, would only halve
         for part in self.parts:
-            for edge in (part.kappa, part.kappa * (1 - 2e-16)):
-                bracket = self._narrowed(bracket, np.log(np.maximum(edge, 1e-300)))
+            kink = np.log(np.maximum(part.kappa, 1e-300))
+            beside = _BESIDE * np.maximum(np.abs(kink), 1.0)
+            for edge in (kink + beside, kink - beside):
+                bracket = self._narrowed(bracket, edge)
         for _ in range(_ROUNDS):
             value, slope, n, end = bracket.value, bracket.slope_a, np.exp(bracket.a), np.exp(bracket.b)
             # what the bracket leaves open, summed: levels of a small value need not be exact. Slopes are in log n

@@ -53,7 +53,7 @@ def compare(
             the testbed's.
         peers: names of `peers.names()`, Schedule values, Plans, grids as arrays, or a dict of them by
             label; all known schedules unless given. A Plan or an array takes part in the cells whose
-            number of steps it has.
+            evaluations pay for it and for no step more.
         evaluations: allowed per image, one or more numbers.
         samplers: Sampler values or names such as "euler", "heun", "dpmpp_2m"; the model's own unless given.
         seeds: of the draws; those of all seeds are put together.
@@ -117,8 +117,12 @@ def compare(
 Maker = Callable[[int], Array]
 
 
-class _OtherSteps(ValueError):
-    """A grid that is given has another number of steps than the cell."""
+class _Given(ValueError):
+    """A grid is given, and has another number of steps than was asked for."""
+
+    def __init__(self, sigmas: Array) -> None:
+        super().__init__(f"it has {_steps(sigmas.size - 1)}")
+        self.sigmas = sigmas
 
 
 def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, Any], bool]:
@@ -212,15 +216,18 @@ def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> Maker:
 def _of_grid(grid: Array) -> Maker:
     def make(steps: int) -> Array:
         if grid.size - 1 != steps:
-            raise _OtherSteps(f"it has {grid.size - 1} steps, not {steps}")
+            raise _Given(grid)
         return grid
 
     return make
 
 
 def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
+    if sampler.own_levels is not None:
+        return _of_grid(sampler.own_levels)
+
     def make(steps: int) -> Array:
-        return cache.item(f"plan/{_tag(sampler)}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
+        return cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
 
     return make
 
@@ -253,11 +260,6 @@ def _sampler(value: Sampler | str) -> Sampler:
     return sampler
 
 
-def _tag(sampler: Sampler) -> str:
-    """A name for files: the sampler with its parameters."""
-    return "-".join([sampler.name, *(f"{value:g}" for value in vars(sampler).values())])
-
-
 @dataclass(frozen=True, eq=False)
 class _Cache:
     """Finished parts of cells: plans, and errors of grids by what the grid is."""
@@ -280,7 +282,7 @@ class _Cache:
         digest = hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
 
         def part(seed: int) -> dict[str, Any]:
-            return self.item(f"errors/{_tag(sampler)}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))
+            return self.item(f"errors/{sampler.tag}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))
 
         parts = [part(seed) for seed in self.seeds]
         found = {"errors": np.concatenate([part["errors"] for part in parts])}
@@ -303,6 +305,7 @@ class _Cell:
         for label, make in makers.items():
             try:
                 sigmas, used = self._largest(make)
+                self.sampler.check_levels(sigmas)
             except ValueError as error:
                 if label == "plan":
                     raise
@@ -319,7 +322,10 @@ class _Cell:
         few = f"{self.limit} evaluations are too few for {_steps(least)} of {self.sampler.name}"
         if most < least:
             raise ValueError(few)
-        sigmas = make(most)
+        try:
+            sigmas = make(most)
+        except _Given as given:
+            return self._fitting(given.sigmas)
         used = self.world.cost(self.sampler, sigmas)
         if used <= self.limit:
             return sigmas, used
@@ -327,7 +333,10 @@ class _Cell:
         low, high = least, most - 1
         while low <= high:
             middle = (low + high + 1) // 2
-            sigmas = make(middle)
+            try:
+                sigmas = make(middle)
+            except _Given as given:
+                return self._fitting(given.sigmas)
             used = self.world.cost(self.sampler, sigmas)
             if used <= self.limit:
                 best, low = (sigmas, used), middle + 1
@@ -336,6 +345,14 @@ class _Cell:
         if best is None:
             raise ValueError(few)
         return best
+
+    def _fitting(self, sigmas: Array) -> tuple[Array, float]:
+        """A given grid that the evaluations pay for, and one step more, at what its dearest step costs, not."""
+        used, each = self.world.cost(self.sampler, sigmas), self.sampler.evaluations_per_step
+        guided = used > evaluations_of(sigmas.size - 1, each, self.world.terminal)
+        if not used <= self.limit < used + each * (2 if guided else 1):
+            raise ValueError(f"it has {_steps(sigmas.size - 1)}, which take {used:g}")
+        return sigmas, used
 
 
 def _steps(count: int) -> str:

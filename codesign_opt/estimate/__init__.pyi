@@ -66,6 +66,8 @@ from .training_errors.error_coupling import error_gram as error_gram
 from .training_errors.gradient_noise import GradientNoise as GradientNoise
 from .training_errors.gradient_noise import GradientSampling as GradientSampling
 from .training_errors.gradient_noise import gradient_noise as gradient_noise
+from .training_errors.pilot import PilotSampling as PilotSampling
+from .training_errors.pilot import pilot as pilot
 from .training_errors.pilots import SGDPilot as SGDPilot
 from .training_errors.replicated_runs import ReplicatedRuns as ReplicatedRuns
 from .training_errors.replicated_runs import Replication as Replication
@@ -73,5 +75,7 @@ from .training_errors.replicated_runs import replicated_runs as replicated_runs
 from .training_errors.sensitivity import OutputSensitivity as OutputSensitivity
 from .training_errors.sensitivity import difference_of as difference_of
 from .training_errors.sensitivity import sensitivity as sensitivity
+from .training_errors.slope_errors import SlopeErrors as SlopeErrors
+from .training_errors.slope_errors import slope_errors as slope_errors
 from .training_errors.transfer import TransferKernel as TransferKernel
 from .training_history import TrainingHistory as TrainingHistory

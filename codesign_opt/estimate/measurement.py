@@ -11,7 +11,8 @@ from ..basics.wording import Progress
 __all__ = ["Measurement"]
 
 _LEAST = {
-    "levels": 4, "images": 32, "draws": 2, "fine_steps": 4, "rest_steps": 4, "evaluations": 1, "chunk": 1,
+    "levels": 4, "images": 32, "draws": 2, "fine_steps": 4, "rest_steps": 4, "evaluations": 1,
+    "fit_evaluations": 1, "chunk": 1,
 }  # fmt: skip
 
 
@@ -21,14 +22,19 @@ class Measurement:
 
     Args:
         levels: noise levels M of the measurement.
-        images: examples, drawn evenly from the data, on which checkpoints are compared.
-        draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many
-            measure the result, and half of them serve for responses and sensitivities.
-        fine_steps: of the fine solution that errors are measured against (Heun's method).
+        images: examples, drawn evenly from the data, on which checkpoints are compared and to which the distance of
+            the fine solution is measured.
+        draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many choose
+            among grids, four times as many measure what is said of the chosen one, and half serve for responses and
+            sensitivities. Where few draws decide, a descent and what is said take up to four times as many, as the
+            budget allows.
+        fine_steps: of the fine solution that errors are measured against, four calls each (Runge-Kutta of order 4);
+            for what is said of a plan they are doubled until at most 3 % of it is their own error.
         rest_steps: of the fine run behind a coarse step, where only a difference of two such runs counts.
         evaluations: batch evaluations (calls of the denoiser with up to `chunk` states) of the measurement and one
-            plan for a number of steps: up to two more measurements of the responses, and a descent, which gets
-            what the rest leaves.
+            plan for a number of steps: up to two more measurements of the responses, the choice among grids and
+            what is said of them, and a descent, which gets what the rest leaves.
+        fit_evaluations: batch evaluations of one fit of a solver (`codesign(..., solver="fit")`), beside those.
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
@@ -44,9 +50,10 @@ class Measurement:
     levels: int = 12
     images: int = 2048
     draws: int = 64
-    fine_steps: int = 64
-    rest_steps: int = 16
-    evaluations: int = 5000
+    fine_steps: int = 32
+    rest_steps: int = 8
+    evaluations: int = 6000
+    fit_evaluations: int = 5000
     seconds: float | None = None
     chunk: int = 64
     device: Any = None

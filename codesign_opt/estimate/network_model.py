@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..basics.checks import choice
 from ..ingredients.coupling import Coupling
 from ..ingredients.estimation_record import EstimationRecord
+from ..ingredients.measured_error import OBJECTIVES
 from ..ingredients.process import Process
 from ..models.estimated import EstimatedModel
 from ..samplers.base import Sampler
@@ -29,6 +31,7 @@ def network(
     terminal: str = "denoise",
     training: Any = None,
     coupling: Coupling | str | None = None,
+    objective: str = "mean",
     measurement: Measurement | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -39,12 +42,14 @@ def network(
     Before anything is measured on it, the denoiser is held against what the spectrum of the data allows, and refused
     where the usual mistakes are seen (`check_denoiser`, docs/theory.md section 1.5).
 
-    Measured, in this order: the spectrum of the data; the fine solution and its own accuracy; what
-    stopping early costs (docs/theory.md section 2); the responses to one coarse step at every level and
-    their Gram matrix (3.4); with a second denoiser, the correlation length of the errors (section 6); with
-    `training`, learning curves (section 5) and the sensitivity of the output to an error at every level
-    (section 4). `codesign` measures the responses again at its own plan's steps and descends the
-    measured error of the final grid. Every finished item is kept in `folder`: the same call goes on.
+    Measured, in this order: the spectrum of the data; the fine solution, its own accuracy and its distance to the
+    data, which no grid can mend (section 3.5: of four times `draws` outputs, which what is said of plans needs
+    anyway; held out, if `data` are); what stopping early costs (docs/theory.md section 2); the responses to one coarse
+    step at every level and their Gram matrix (3.3); with a second denoiser, the correlation length of the errors
+    (section 6); with `training`, learning curves (section 5) and the sensitivity of the output to an error at every
+    level (section 4). `codesign` measures the responses again at its own plan's steps, descends the measured error of
+    the final grid, and says its error on draws that chose nothing. Every finished item is kept in `folder`: the same
+    call goes on.
 
     Args:
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
@@ -58,9 +63,12 @@ def network(
             checkpoints, the learning rate. Without it only the sampler is planned.
         coupling: correlation length of the errors; measured where the history has a second denoiser, else Local().
             "transfer": `Transfer` with that length and the width, measured too, in which examples teach neighbouring
-            levels; with prices, take the log-normal of the plan (`plan.training_density.lognormal()`), since such a
-            plan itself leaves out levels that are only taught by their neighbours. Give it with the history's
-            `growth`: at high noise logs hold too few losses.
+            levels, read where the run trained. Such a plan leaves out levels that are only taught by their neighbours:
+            for a training density take `estimate.pilot` and `pilot_density`, which guard against that. Give it with the
+            history's `growth`: at high noise logs hold too few losses.
+        objective: what grids are descended, compared and quoted by, unless `codesign` asks for another: the "mean" of
+            the errors of draws, the mean "trimmed" of the largest tenth, or their "geometric" mean, that of a typical
+            draw. Squared errors have heavy tails, and a few draws may decide the mean.
         measurement: how finely, at what cost, and on which device; see `Measurement`.
         seed: of all draws.
         folder: where finished items are kept.
@@ -87,6 +95,7 @@ def network(
     history.check(coupling, data)
     law = history.law()  # a log without a fall is refused before anything is measured
     first, data = first_of(data)
+    choice(objective, "network: objective", OBJECTIVES)
     asked = Measurement() if measurement is None else measurement
     work = NetworkWork.prepared(denoiser, first, sampling, asked, seed, folder)
     trained = TrainingWork(work, history, law, coupling, data)
@@ -99,7 +108,7 @@ def network(
     work.tell(f"spectrum: {found!r}")
     said = work.check_denoiser(first, data, measured).lines if check else []
     work.check_same(history.other)
-    sampled = work.measured()
+    sampled = work.measured(first, data)
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
     said = [*said, *(f"denoiser: {note}" for note in work.denoiser.notes)]  # what its adapter found out
@@ -116,6 +125,6 @@ def network(
         standard_errors={"truncation": sampled.truncation.standard_error, **learned.standard_errors},
         provenance={**record, "dimension": found.dimension},
         estimation=EstimationRecord.from_record(record),
-        probe=work.probe(evaluations),
+        probe=work.probe(evaluations, objective),
         **learned.rows,
     )

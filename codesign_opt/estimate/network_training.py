@@ -11,10 +11,12 @@ import numpy as np
 from ..basics.checks import Array
 from ..curves.error_law import ErrorLaw
 from ..ingredients.coupling import Coupling, Local, Transfer
+from ..ingredients.levels import Levels
 from .denoisers.denoiser import Denoiser
 from .network_work import NetworkWork
 from .training_errors.checkpoint_pair import CheckpointPair, sampled_images
 from .training_errors.error_coupling import Starts, error_gram
+from .training_errors.pilot import as_shown, trained_at
 from .training_errors.sensitivity import calls_of_pairs, difference_of, sensitivity
 from .training_errors.served_examples import as_served, law_of_left
 from .training_errors.transfer import TransferKernel
@@ -80,7 +82,7 @@ class TrainingWork:
             directions = 0 if pair is None else work.rest.draws.chunks * nodes.size
             work.expected["sensitivity"] = calls_of_pairs(work.rest, nodes) + directions
         if pair is not None and self.coupling == "transfer":
-            work.expected["transfer width"] = pair.calls_of_width(_WIDTH_LEVELS)
+            work.expected["transfer width"] = pair.calls_of_width(len(self._trained_levels()))
         if pair is not None and self.history.growth is not None:
             work.expected["errors left"] = pair.calls_of_left(nodes.size)
 
@@ -105,19 +107,28 @@ class TrainingWork:
         read = partial(sampled_images, self.data, images, seed=draws.seed, like=draws.like)
         return CheckpointPair(Denoiser.of(other), work.denoiser, read, images, draws.seed, work.place("checkpoints"))
 
+    def _trained_levels(self) -> Levels:
+        """Where the run trained: elsewhere its errors are alike because nothing told them apart (section 6.3)."""
+        process, run = self.work.sampling.process, self.history.run
+        assert run is not None
+        return trained_at(run, Levels.log_uniform(process.sigma_min, process.sigma_max, _WIDTH_LEVELS))
+
     def _measured_coupling(self) -> tuple[Coupling, TransferKernel | None]:
         """The coupling that was given, or a measured one: correlation length, and width of the transfer."""
         if isinstance(self.coupling, Coupling):
             return self.coupling, None
-        pair, process = self._pair, self.work.sampling.process
+        pair = self._pair
         if pair is None:
             return Local(), None
         local = self._correlation_length()
         if self.coupling is None:
             return local, None
-        width = partial(pair.width, process.sigma_min, process.sigma_max, _WIDTH_LEVELS)
-        kernel: TransferKernel = self.work.counted("transfer width", width)
-        self.work.tell(repr(kernel))
+        at, run = self._trained_levels(), self.history.run
+        width = partial(pair.width, float(at.edges[0]), float(at.edges[-1]), len(at))
+        measured: TransferKernel = self.work.counted("transfer width", width)
+        assert run is not None  # the history was checked
+        kernel, told = as_shown(measured, run)
+        self.work.tell("; ".join([repr(measured), *told]))
         return Transfer(kernel.width, local.log_width, local.form), kernel
 
     def _correlation_length(self) -> Local:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..basics.checks import Array, choice
 from ..basics.ledger import Ledger
 from ..basics.wording import teller
 from ..ingredients.grids import edm_grid
+from ..ingredients.network_floor import NetworkFloor
 from ..ingredients.process import EDM, Process
 from ..samplers.base import Sampler
 from ..samplers.members import Heun
@@ -25,19 +26,20 @@ from .denoisers.denoiser_check import MOST_CALLS, checked
 from .denoisers.pure import check_alone, check_pure
 from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.statistics import Estimate
-from .draws.streams import agreed, example_draws, normal
+from .draws.streams import agreed, example_draws, examples_at_hand, normal
+from .fine_to_data import fine_to_data
 from .measurement import Measurement
 from .runs.fine_solution import Draws, Reference
 from .runs.step_rule import StepRule
 from .spectra.result import SpectrumEstimate
-from .steps.grid_error import batches_of_run
 from .steps.probe import NetworkProbe
 from .steps.responses import Responses, calls_of_responses, calls_of_truncation, step_responses, truncation_error
+from .steps.stated_error import StatedErrors
 
 __all__ = ["MeasuredSampling", "NetworkWork", "Sampling"]
 
 _FIRST_STEPS = 18  # EDM's number of steps: where responses are measured before a plan exists
-_LONGEST_REPORT = 60  # batch evaluations of one run that is reported
+_SAID = 4  # times the draws of a descent, on which the errors of grids are said
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Sampling:
         if not isinstance(self.sampler, Sampler):
             raise ValueError(f"network: sampler is {self.sampler!r}; a Sampler is needed, such as co.Heun().")
         self.sampler.check_network_step()
+        self.sampler.check_plannable()
         choice(self.terminal, "network: terminal", ("denoise", "rescale"))
 
 
@@ -68,11 +71,13 @@ class MeasuredSampling:
 
     Attributes:
         accuracy: squared distance of the fine solution to the one of half its steps.
+        floor: distance of the fine solution to the data; None for too few of either.
         truncation: (M,) what stopping at each node costs.
         responses: to one coarse step at each node.
     """
 
     accuracy: Estimate
+    floor: NetworkFloor | None
     truncation: Estimate
     responses: Responses
 
@@ -85,6 +90,7 @@ class NetworkWork:
         denoiser: what is measured.
         reference: the fine solution, on the draws that a grid descends.
         rest: the same with fewer steps on fewer draws, behind coarse steps.
+        said: fine solutions on the draws that errors are said of.
         sampling: process (cut to the levels the network knows), sampler and last step.
         measurement: how finely.
         folder: where finished items are kept; None for memory.
@@ -94,6 +100,7 @@ class NetworkWork:
     denoiser: Denoiser
     reference: Reference
     rest: Reference
+    said: StatedErrors
     sampling: Sampling
     measurement: Measurement
     folder: Path | None
@@ -126,7 +133,9 @@ class NetworkWork:
         place = None if folder is None else Path(folder)
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-        return cls(wrapped, fine, rest, sampling, measurement, place)
+        report = replace(start, count=_SAID * draws, name="report")
+        said = StatedErrors(fine.with_draws(report), None if place is None else place / "said")
+        return cls(wrapped, fine, rest, said, sampling, measurement, place)
 
     # places and words
 
@@ -147,13 +156,16 @@ class NetworkWork:
 
     # what is measured of the sampler
 
-    def measured(self) -> MeasuredSampling:
-        """The fine solution's own accuracy, truncation and responses at the nodes."""
-        accuracy = self.counted("accuracy", partial(self.reference.accuracy, folder=self.place("accuracy")))
+    def measured(self, first: torch.Tensor, data: Any) -> MeasuredSampling:
+        """The fine solution's own accuracy and distance to the data, truncation and responses at the nodes."""
+        accuracy, samples = self.counted("fine solution", lambda: (self.said.accuracy(), self.said.samples()))
+        count = min(self.measurement.images, examples_at_hand(data, first))
+        examples = example_draws(data, first, count, seed=self.reference.draws.seed, like=torch.zeros(()))
         truncation = partial(truncation_error, self.reference, self.nodes, folder=self.place("truncation"))
         place = self.place("responses/first")
         responses = partial(step_responses, self.rest, self.nodes, self.first_steps, folder=place)
-        return MeasuredSampling(accuracy, self.counted("truncation", truncation), self.counted("responses", responses))
+        found = self.counted("truncation", truncation), self.counted("responses", responses)
+        return MeasuredSampling(accuracy, fine_to_data(samples, examples), *found)
 
     def provenance(self, found: MeasuredSampling) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
@@ -165,6 +177,7 @@ class NetworkWork:
             "draws": self.measurement.draws,
             "fine_steps": self.measurement.fine_steps,
             "fine_accuracy": float(found.accuracy.value),
+            "floor": None if found.floor is None else asdict(found.floor),
             "evaluations": dict(self.expected),
             "gram_standard_error": float(np.max(gram.standard_error) / max(np.max(gram.value), 1e-300)),
         }
@@ -255,8 +268,7 @@ class NetworkWork:
         """Batch evaluations of the sampler's parts, known beforehand: a call that goes on plans with as many."""
         if check:
             self.expected["denoiser check"] = MOST_CALLS  # at most, until it was made
-        half = replace(self.reference, steps=self.reference.steps // 2)
-        self.expected["accuracy"] = self.reference.path().calls() + half.path().calls()
+        self.expected["fine solution"] = self.said.cost_of_ends()
         self.expected["truncation"] = calls_of_truncation(self.reference, self.nodes)
         self.expected["responses"] = calls_of_responses(self.rest, self.nodes, self.first_steps)
 
@@ -275,10 +287,8 @@ class NetworkWork:
         return evaluations
 
     def left(self, evaluations: int) -> int:
-        """What measuring again and a descent may take: all but the model and the final report."""
-        fine = batches_of_run(self.reference.fine, self.reference.steps, self.sampling.terminal)
-        report = self.reference.draws.chunks * (fine + 4 * _LONGEST_REPORT)
-        return max(0, evaluations - sum(self.expected.values()) - report)
+        """What a plan may take: all but the model."""
+        return max(0, evaluations - sum(self.expected.values()))
 
     def _evaluations_within(self, seconds: float) -> int:
         ledger = Ledger(self.place("budget"), {"seconds": seconds})
@@ -294,10 +304,21 @@ class NetworkWork:
             self.denoiser(x, self.reference.draws.sigma_max)
         return max((time.monotonic() - start) / 3, 1e-9)
 
-    def probe(self, budget: int) -> NetworkProbe:
+    def probe(self, budget: int, objective: str = "mean") -> NetworkProbe:
         """The live measurement that a plan asks, with what is left of the evaluations."""
-        held_out, report = (replace(self.reference.draws, name=name) for name in ("held out", "report"))
-        again, place = int(1.1 * self.expected["responses"]), self.folder
+        held_out, choosing = (replace(self.reference.draws, name=name) for name in ("held out", "choosing"))
+        again = int(1.1 * self.expected["responses"])
         return NetworkProbe(
-            self.reference, self.rest, self.nodes, held_out, report, self.left(budget), again, place, self.tell
+            self.reference,
+            self.rest,
+            self.nodes,
+            held_out,
+            choosing,
+            self.said,
+            budget=self.left(budget),
+            round_cost=again,
+            fit_budget=self.measurement.fit_evaluations,
+            objective=objective,
+            folder=self.folder,
+            tell=self.tell,
         )

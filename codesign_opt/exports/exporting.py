@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ingredients.grids import check_grid
-from . import diffusers_export, number_lists  # noqa: F401  they enter their targets
+from . import diffusers_export, number_lists, solver_loop  # noqa: F401  they enter their targets
 from .schedule_files import write_text
 from .targets import EXPORT_TARGETS, PlannedLevels, Target, targets
 
@@ -19,11 +19,12 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         diffusers    DiffusersExport: arguments for the scheduler, lines for a pipeline, rounding, apply(scheduler)
         k-diffusion  (K+1,) torch tensor, float32: the `sigmas` of every sample_* function
         comfyui      list of K+1 numbers: SIGMAS, with its trailing 0
-        json, csv    text with every digit, the number of steps and the terminal map
+        json, csv    text with every digit, the number of steps and the terminal map; "json" has a fitted solver, too
+        python       text of a module with sample(denoiser, x), for fitted solvers (`Plan.solver`) and Euler's method
 
     Args:
         schedule: a Plan, or (K+1,) descending noise levels sigma_t / s_t whose last may be 0.
-        target: one of the five above, or a name of one's own (`add_target`).
+        target: one of the six above, or a name of one's own (`add_target`).
         scheduler: the diffusers scheduler that will be used (for "diffusers" alone).
         path: file to write as well: JSON for "diffusers" and "json", CSV, else numbers between commas.
         options: those of the target; an option of another target may be None or False.
@@ -46,6 +47,12 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
     """
     wanted = EXPORT_TARGETS.find(target)
     levels = _levels(schedule)
+    if levels.own_steps and not wanted.takes_solver:
+        able = ", ".join(repr(name) for name in targets() if EXPORT_TARGETS.find(name).takes_solver)
+        raise ValueError(
+            f"export: the plan's steps are those of a solver fitted to its denoiser, and {target!r} takes noise levels "
+            f"alone, which another sampler would make little of; export it to one of {able}."
+        )
     value, text = _written(wanted, levels, options if scheduler is None else {"scheduler": scheduler, **options})
     if path is not None:
         write_text(path, text)

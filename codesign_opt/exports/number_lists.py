@@ -27,7 +27,8 @@ def _comfyui(levels: PlannedLevels, flow: bool = False) -> tuple[list[float], st
 
 
 def _json(levels: PlannedLevels) -> tuple[str, str]:
-    text = json_text(levels.sigmas)
+    solver = dict(levels.sampler) if levels.own_steps else None
+    text = json_text(levels.sigmas, solver)
     return text, text
 
 
@@ -65,7 +66,7 @@ def _distinct(levels: Array, what: str, precision: str, rounded: Any = None) -> 
 for _target in (
     Target("k-diffusion", ("flow",), _k_diffusion),
     Target("comfyui", ("flow",), _comfyui),
-    Target("json", (), _json),
+    Target("json", (), _json, takes_solver=True),
     Target("csv", (), _csv),
 ):
     add_target(_target)

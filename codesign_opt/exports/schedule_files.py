@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ KIND = "codesign_opt.schedule"
 SCHEMA_VERSION = 1
 
 
-def json_text(sigmas: Array) -> str:
+def json_text(sigmas: Array, solver: Mapping[str, Any] | None = None) -> str:
     """The grid as JSON: kind, schema version, number of steps, terminal map, and sigmas with every digit.
+
+    With the record of a multistep sampler of its own, where one belongs to it: `Sampler.from_dict` reads that back.
 
     >>> json.loads(json_text(np.array([2.0, 1.0, 0.0])))["steps"]
     2
@@ -35,7 +38,7 @@ def json_text(sigmas: Array) -> str:
         "steps": grid.sigmas.size - 1,
         "terminal": grid.terminal,
         "sigmas": grid.sigmas.tolist(),
-    }
+    } | ({} if solver is None else {"solver": dict(solver)})
     return json.dumps(record, indent=1) + "\n"
 
 

@@ -24,6 +24,11 @@ class PlannedLevels:
     sigmas: Array
     sampler: Mapping[str, Any]
 
+    @property
+    def own_steps(self) -> bool:
+        """Whether the levels belong to coefficients of their own, as a fitted solver's do."""
+        return "a" in self.sampler and "c" in self.sampler
+
 
 @dataclass(frozen=True)
 class Target:
@@ -34,6 +39,8 @@ class Target:
         options: keyword arguments of `export` that have a meaning for it.
         write: function of PlannedLevels and of those options that are given, by keyword; returns what `export`
             returns and the text of its file.
+        takes_solver: whether it can run, or keeps, the coefficients of a fitted multistep solver; another is refused
+            its plans, since the levels alone are worth little under another sampler.
 
     Raises:
         ValueError: a name that is no text, options that are no texts, a `write` that cannot be called.
@@ -42,6 +49,7 @@ class Target:
     name: str
     options: tuple[str, ...]
     write: Callable[..., tuple[Any, str]]
+    takes_solver: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, (tuple, list)) or not all(isinstance(name, str) for name in self.options):

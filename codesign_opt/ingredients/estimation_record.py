@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .network_floor import NetworkFloor
+
 __all__ = ["EstimationRecord"]
 
 
@@ -25,6 +27,7 @@ class EstimationRecord:
         training_notes: what the learning curves leave open.
         denoiser_check: how the denoiser did against what the data's spectrum allows: the verdict, then the table of
             levels; empty where it was not checked.
+        floor: how far the fine solution is from the data, which no grid can mend; None where it was not measured.
     """
 
     error: str = "mean squared distance of outputs to a fine solution, same noise"
@@ -37,6 +40,7 @@ class EstimationRecord:
     correlation_assumed: bool = False
     training_notes: tuple[str, ...] = ()
     denoiser_check: tuple[str, ...] = ()
+    floor: NetworkFloor | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> EstimationRecord:
@@ -56,15 +60,21 @@ class EstimationRecord:
             correlation_assumed=record.get("correlation_length") == "assumed",
             training_notes=tuple(map(str, record.get("training_notes") or ())),
             denoiser_check=tuple(map(str, record.get("denoiser_check") or ())),
+            floor=_floor(record),
         )
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> EstimationRecord:
         """What `dataclasses.asdict` gave, from a file."""
         notes, checked = tuple(record["training_notes"]), tuple(record.get("denoiser_check", ()))  # since 0.2.0
-        return cls(**{**record, "training_notes": notes, "denoiser_check": checked})
+        return cls(**{**record, "training_notes": notes, "denoiser_check": checked, "floor": _floor(record)})
 
     @property
     def model_evaluations(self) -> int:
         """Batch evaluations of the denoiser for the model, all parts together."""
         return sum(self.evaluations.values())
+
+
+def _floor(record: Mapping[str, Any]) -> NetworkFloor | None:
+    found = record.get("floor")  # since 0.2.0
+    return None if found is None else NetworkFloor.from_dict(found)

@@ -73,7 +73,7 @@ class CoherentScore(Term):
                 f"CoherentScore.gram has {gram[lost[0], lost[0]]:g} on its diagonal at level {lost[0]}, whose row is "
                 "not zero; no Gram matrix has that."
             )
-        if self.table.coupling.pooling(self.table.levels) is not None:
+        if self.table.pooling is not None:
             raise ValueError(
                 f"CoherentScore.table pools examples over levels ({type(self.table.coupling).__name__}); put what "
                 "levels share into `gram` and use Local."

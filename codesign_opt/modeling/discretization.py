@@ -48,6 +48,11 @@ class Discretization(Term):
     def coefficients(self) -> Coefficients:
         return self.table
 
+    @property
+    def cause(self) -> str:
+        """What its error is called among a plan's parts."""
+        return DISCRETIZATION
+
     def expression(self, design: Design) -> cp.Expression:
         c = self.table
         with np.errstate(divide="ignore", invalid="ignore"):  # a level without steps is one on which there is no error
@@ -80,7 +85,7 @@ class Discretization(Term):
         return self.value(design, point) if design.fixed_steps else 0.0
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {DISCRETIZATION: self.value(design, point)}
+        return {self.cause: self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         addends = self._addends(point)

@@ -80,6 +80,11 @@ class GramDiscretization(Term):
         return f"GramDiscretization({self.model})"
 
     @property
+    def cause(self) -> str:
+        """What its error is called among a plan's parts."""
+        return POSITIVE_GRAM if self.majorised else SIGNED_GRAM
+
+    @property
     def majorised(self) -> bool:
         return self.model == "positive"
 
@@ -145,7 +150,7 @@ class GramDiscretization(Term):
         return _RESOLUTION * float(alone @ alone)
 
     def parts(self, design: Design, point: Point) -> dict[str, float]:
-        return {POSITIVE_GRAM if self.model == "positive" else SIGNED_GRAM: self.value(design, point)}
+        return {self.cause: self.value(design, point)}
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         return {"discretization": self.levels_value(point)}

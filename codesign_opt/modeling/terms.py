@@ -69,7 +69,7 @@ class ScoreError(Term):
         total = design.reference.examples
         with np.errstate(divide="ignore"):  # a level without steps is one on which there is no error
             kappa = c.kappa / design.reference.steps
-        pooling = c.coupling.pooling(c.levels)
+        pooling = c.pooling
         served = (total if pooling is None else pooling @ total) + c.prior_examples
         served = np.where(served > 0, served, 1.0)
         relative = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
@@ -125,7 +125,7 @@ class ScoreError(Term):
 
     def _served(self, point: Point) -> Array:
         """(L,) examples that serve each level, with those that the untrained denoiser is worth there."""
-        pooling = self.table.coupling.pooling(self.table.levels)
+        pooling = self.table.pooling
         return (point.examples if pooling is None else pooling @ point.examples) + self.table.prior_examples
 
     def _errors(self, point: Point, served: Array) -> tuple[Array, Array]:
@@ -148,7 +148,7 @@ class ScoreError(Term):
         c = self.table
         with np.errstate(divide="ignore", invalid="ignore"):
             per_served = np.where(c.example_error > 0, reducible / served, 0.0)
-        pooling = c.coupling.pooling(c.levels)
+        pooling = c.pooling
         return per_served if pooling is None else np.asarray(per_served @ pooling)
 
     def final_value(self, point: Point) -> tuple[float, float]:
@@ -176,7 +176,7 @@ class ScoreError(Term):
 
     def level_parts(self, point: Point) -> Mapping[str, Array]:
         c, examples = self.table, point.examples
-        pooling, served = c.coupling.pooling(c.levels), self._served(point)
+        pooling, served = c.pooling, self._served(point)
         reducible, floor = self._errors(point, served)
         gain = self._gains(reducible, served)
         alone = c.prior_examples if pooling is None else 0.0
@@ -211,7 +211,7 @@ class ScoreError(Term):
 
     def add_to(self, bound: LagrangianBound, weight: float, point: Point) -> bool:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
+        pooling = c.pooling
         price = None
         if pooling is not None and bound.fixed_examples is None:
             factor = c.coupling.factor(c.kappa / point.steps)
@@ -229,7 +229,7 @@ class ScoreError(Term):
     ) -> bool:
         """With the price of pooled examples from the dual of z <= T m: it is exact to more digits than the point."""
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
+        pooling = c.pooling
         dual = auxiliary[0].dual_value if auxiliary else None
         if dual is None or pooling is None or bound.fixed_examples is not None or not np.all(np.isfinite(dual)):
             return self.add_to(bound, weight, point)
@@ -244,7 +244,7 @@ class ScoreError(Term):
 
     def _add_parts(self, bound: LagrangianBound, weight: float, point: Point, price: Array | None) -> None:
         c = self.table
-        pooling = c.coupling.pooling(c.levels)
+        pooling = c.pooling
         error, floor = weight * c.example_error, weight * c.floor_error
         if pooling is not None and price is None:  # given examples: what serves each level is a number
             served = self._served(point)

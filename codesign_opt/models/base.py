@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -14,6 +14,7 @@ from ..basics.checks import Array, choice, integer
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
 from ..ingredients.levels import Levels
+from ..ingredients.measured_error import OBJECTIVES, MeasuredError
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers
@@ -22,7 +23,7 @@ from .coefficient_batch import CoefficientBatch
 from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
-from .grid_probe import GridProbe
+from .grid_probe import FittedSteps, GridProbe
 
 __all__ = ["Model", "check_model"]
 
@@ -152,6 +153,11 @@ class Model(ABC):
         """Squared distance between the solution that a measured error is held against and one of half its steps."""
         return 0.0
 
+    @property
+    def rounded_error(self) -> float:
+        """Squared distance that a network's rounding of its answers alone makes; 0 where nothing is measured."""
+        return 0.0
+
     def coefficient_batch(self, stops: Array, levels: int = 200) -> CoefficientBatch | None:
         """`coefficients` at R stopping points at once; None where they come one by one."""
         return None
@@ -175,6 +181,41 @@ class Model(ABC):
     def measures(self, sigmas: Array) -> bool:
         """Whether `bias` of this grid is measured on a denoiser."""
         return False
+
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> Mapping[str, MeasuredError]:
+        """What is said of grids by name, the first of which is a plan's; of those alone that are measured.
+
+        Args:
+            grids: (K+1,) noise levels by name.
+            samplers: of those that another sampler than the model's runs on.
+        """
+        return {}
+
+    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+        """A multistep sampler of as many steps as the grid has, its coefficients and levels fitted to a denoiser.
+
+        Raises:
+            ValueError: there is no denoiser to fit it to, or the grid's sampler takes another number of calls.
+        """
+        raise ValueError(
+            f"codesign: solver='fit' needs a live denoiser, and {self.title} has none; give an estimate.network. "
+            "Coefficients fitted to a spectrum alone fail on networks."
+        )
+
+    def with_objective(self, objective: str) -> Model:
+        """The same model, for another statistic of measured errors.
+
+        Raises:
+            ValueError: errors are not those of draws here, and another statistic than their mean is asked for.
+        """
+        if choice(objective, "objective", OBJECTIVES) != "mean":
+            raise ValueError(
+                f"objective is {objective!r}, but the errors of {self.title} are not measured draw by draw; leave it "
+                "out, or give an estimate.network."
+            )
+        return self
 
     def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
         """A grid of as many steps with smaller error; the same array where the model knows no better."""

@@ -184,6 +184,11 @@ class Coefficients:
         return self.log_width / self.coupling.lengths(self.levels)
 
     @cached_property
+    def pooling(self) -> Array | None:
+        """(L, L) examples that serve each level per example of each; None where a level serves itself alone."""
+        return self.coupling.pooling(self.levels)
+
+    @cached_property
     def step_response(self) -> Array:
         """(B, L) magnitudes R_bl of the rows of the discretisation error (equation 3.1)."""
         return np.abs(self.response) * self.log_width ** (self.order + 1)
@@ -194,7 +199,7 @@ class Coefficients:
         length = float(self.coupling.lengths(self.levels)[0])
         low = self.stopping_sigma
         window = self.levels.overlap(low, low * np.exp(min(length, 600.0))) / self.log_width
-        pooling = self.coupling.pooling(self.levels)
+        pooling = self.pooling
         return window if pooling is None else window @ pooling
 
     def __repr__(self) -> str:

@@ -17,12 +17,13 @@ from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
+from ..ingredients.measured_error import MeasuredError
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
 from .base import Model
 from .coefficients import Coefficients
-from .grid_probe import GridProbe
+from .grid_probe import FittedSteps, GridProbe
 
 __all__ = ["EstimatedModel"]
 
@@ -184,6 +185,11 @@ class EstimatedModel(Model):
         return self.estimation.fine_accuracy
 
     @property
+    def rounded_error(self) -> float:
+        """Squared distance that the network's rounding alone makes: the square of its share, times the variance."""
+        return 0.0 if self.probe is None else self.probe.rounding**2 * self.spectrum.trace
+
+    @property
     def error_measure(self) -> str:
         """What errors of grids are.
 
@@ -211,7 +217,11 @@ class EstimatedModel(Model):
         return replace(self, sampler=sampler)
 
     def bias(self, sigmas: Any) -> float:
-        """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted."""
+        """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted.
+
+        Measured on the draws that grids are chosen by, in the statistic of the probe's objective; what is said of the
+        chosen one is `stated`, on others.
+        """
         grid = check_grid(sigmas).sigmas
         if self.probe is None or not self.measures(grid):
             return self.predicted_bias(grid)
@@ -220,6 +230,35 @@ class EstimatedModel(Model):
     def measures(self, sigmas: Array) -> bool:
         """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""
         return self.probe is not None and self.probe.affords(sigmas)
+
+    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+        """A multistep sampler fitted to the denoiser, from this grid and usual ones (docs/theory.md section 7.11)."""
+        if self.probe is None:
+            return super().fitted(sigmas, history)
+        if self.sampler.stochastic or self.sampler.evaluations_per_step > 1:
+            raise ValueError(
+                "codesign: solver='fit' fits one call of the denoiser a step to the probability-flow ODE, and the "
+                f"model was measured for {self.sampler!r}; measure it for DPMpp2M() or Euler()."
+            )
+        return self.probe.fitted(sigmas, history)
+
+    def stated(
+        self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None
+    ) -> Mapping[str, MeasuredError]:
+        """What is said of the grids that are measured, on draws that chose nothing; nothing where the first is not."""
+        measured = {name: grid for name, grid in grids.items() if self.measures(grid)}
+        first = next(iter(grids), None)
+        return self.probe.stated(measured, samplers) if self.probe is not None and first in measured else {}
+
+    def with_objective(self, objective: str) -> Model:
+        """The same model, whose grids lower another statistic of the errors of draws.
+
+        Raises:
+            ValueError: the model was read from a file and another statistic than the mean is asked for.
+        """
+        if self.probe is None:
+            return super().with_objective(objective)
+        return replace(self, probe=self.probe.with_objective(objective))
 
     def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
         """A grid of as many steps with smaller measured error; the same grid without a probe.

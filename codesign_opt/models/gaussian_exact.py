@@ -122,7 +122,7 @@ class GaussianExact(GaussianParts):
     @property
     def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
         """`exact_error` of grids as a sum of squares; None where a step of the sampler sees distant nodes."""
-        return self._residuals if self._steps_see_neighbours else None
+        return self._residuals if self.sampler.own_levels is None and self._steps_see_neighbours else None
 
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
         """(...) `exact_error` of grids that are not checked, and the law's sensitivity to the denoiser's weights."""
@@ -130,8 +130,8 @@ class GaussianExact(GaussianParts):
         given = unchecked(sigmas, s.eigenvalues, self._start(sigmas))
         steps, sensitivity = self.sampler._closed_steps(given), None
         if sensitive:
-            law, (by_current, by_previous, _) = steps.law_and_gradient(given.initial_variance)
-            sensitivity = self.sampler._pulled_back(given, by_current, by_previous)
+            law, by_steps = steps.law_and_gradient(given.initial_variance)
+            sensitivity = self.sampler._pulled_back(given, by_steps)
         else:
             law = steps.law(given.initial_variance)
         errors = (law.std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts

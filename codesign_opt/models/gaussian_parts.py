@@ -42,6 +42,8 @@ class GaussianParts(Model):
         self.check_parts()
         if not isinstance(self.training, TrainingNoise):
             raise ValueError(f"{type(self).__name__}.training is {self.training!r}; a TrainingNoise is needed.")
+        counted = self.training.within(self.coupling, self.process.sigma_min, self.process.sigma_max)
+        object.__setattr__(self, "training", counted)
         choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))
 
     @cached_property

@@ -24,6 +24,7 @@ from ..results.plan import Plan
 from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
+from .stated import said_of
 
 __all__ = ["Audit", "audit", "audit_text"]
 
@@ -35,7 +36,7 @@ class Audit:
     Attributes:
         levels: the levels.
         sigmas, examples: what was audited.
-        current: its predicted error by cause (exact bias, discrete score kernel).
+        current: its predicted error by cause (exact bias, discrete score kernel; on a network its measured bias).
         optimum: the certified plan with the same compute.
         ratio: current error over the optimum's.
         gap: excess error removed by each change in turn: the training density at the same grid and
@@ -107,22 +108,25 @@ def audit(
         low, high = table.levels.edges[0], table.levels.edges[-1]
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
-    current = predict(model, grid, examples, table=table)
+    current = said_of(model, grid, predict(model, grid, examples, table=table))
     same_range = _starting_at(model, float(grid[0]))
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
-    count = grid.size - 1
-    best_grid = codesign(
-        same_range,
-        prices,
-        training + sampling,
-        steps=count,
-        stopping_sigma=table.stopping_sigma,
-        levels=levels,
-        **shared,
-    )
-    optimum = codesign(same_range, prices, training + sampling, levels=levels, **options)
+    stages = [best_density]
+    if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
+        stop = table.stopping_sigma
+        stages.append(
+            codesign(
+                same_range,
+                prices,
+                training + sampling,
+                steps=grid.size - 1,
+                stopping_sigma=stop,
+                levels=levels,
+                **shared,
+            )
+        )
+        stages.append(codesign(same_range, prices, training + sampling, levels=levels, **options))
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
-    stages = [best_density, best_grid, optimum]
     found = [stage.handed_out[TOTAL] for stage in stages]
     errors = np.minimum.accumulate([current[TOTAL], *found])
     optimum = stages[int(np.argmin(found))]
@@ -138,7 +142,7 @@ def audit(
         current,
         optimum,
         float(errors[0] / errors[-1]),
-        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names)},
+        {name: float(errors[i] - errors[i + 1]) for i, name in enumerate(names[: len(stages)])},
         excess,
         training + sampling,
         examples / table.log_width * table.coupling.lengths(table.levels),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import Array, choice, integer, number, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import evaluations, final_steps, least_steps, steps_within
@@ -30,7 +30,7 @@ from .whole_steps import hand_out
 __all__ = ["codesign"]
 
 _TRIES = 4
-_ROUNDS, _STILL = 2, 0.1  # measuring responses at the plan's steps: at most so often, or until it moves less
+_ROUNDS, _STILL = 2, 0.3  # measuring responses at the plan's steps: at most so often, or until it moves less
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 
 
@@ -50,6 +50,9 @@ def codesign(
     constraints: Sequence[Any] = (),
     terms: Sequence[Term] = (),
     polish: bool | None = None,
+    objective: str | None = None,
+    solver: str | None = None,
+    history: int = 3,
     tolerance: float = 1e-6,
     outer_tolerance: float = 1e-3,
     progress: Progress = None,
@@ -81,6 +84,12 @@ def codesign(
             design, since the levels change with the stopping point.
         polish: descend the exact error of the grid; by default wherever the model knows it. False keeps the
             program's density and stopping point.
+        objective: of a measured model, what grids are descended, compared and quoted by: the "mean" of the errors of
+            draws, the mean "trimmed" of the largest tenth, or their "geometric" mean, that of a typical draw; the
+            model's own unless given. The program that is proved is of the mean.
+        solver: "fit": of a measured model, a multistep sampler whose coefficients and inner levels are fitted to the
+            denoiser, from the plan's grid on (docs/theory.md section 7.11): `plan.solver`. One evaluation a step.
+        history: outputs of the denoiser that a step of it takes.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
         progress: True for a line on stderr per stopping point, or a function of a text.
@@ -98,10 +107,13 @@ def codesign(
     >>> plan.sigmas.size, plan.certificate.optimal
     (11, True)
     """
-    least = 1 if samplers is not None else least_steps(check_model(model, "codesign").terminal)
+    model = check_model(model, "codesign")
+    model = model if objective is None else model.with_objective(objective)
+    least = 1 if samplers is not None else least_steps(model.terminal)
     steps = None if steps is None else integer(steps, "steps", minimum=least)
+    fit = _history(solver, history, (sigmas, samplers, constraints))
     study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
-    how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress))
+    how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress), fit)
     if sigmas is None:
         return _plan(study, how) if samplers is None else _choose_sampler(study, samplers, how)
     if samplers is not None:
@@ -109,6 +121,20 @@ def codesign(
     if steps is not None or stopping_sigma is not None:
         raise ValueError("codesign: sigmas is given, so that steps and stopping_sigma follow from it; leave them out.")
     return _train_only(study, check_grid(sigmas).sigmas)
+
+
+def _history(solver: str | None, history: int, others: tuple[Any, Any, Any]) -> int | None:
+    """Outputs that a fitted solver takes in a step; None where none is asked for."""
+    history = integer(history, "history", minimum=1)
+    if solver is None:
+        return None
+    choice(solver, "solver", ("fit",))
+    for name, other in zip(("sigmas", "samplers", "constraints"), others, strict=True):
+        if other is not None and len(other):
+            raise ValueError(
+                f"codesign: solver='fit' chooses levels and coefficients itself, and {name} is given too; leave it out."
+            )
+    return history
 
 
 @dataclass(frozen=True)
@@ -121,6 +147,7 @@ class Search:
         points, tolerance: points of the first sweep; relative gap over all stopping points that counts as optimal.
         polish: whether to descend the exact error of the grid; None where few steps decide.
         tell: takes a line of text per stopping point.
+        history: of a multistep sampler that is fitted to the denoiser; None where the grid's own sampler stays.
     """
 
     stopping_sigma: float | None
@@ -129,6 +156,7 @@ class Search:
     tolerance: float
     polish: bool | None
     tell: Callable[[str], None]
+    history: int | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -199,7 +227,7 @@ def _plan(study: Study, how: Search) -> Plan:
     if how.between is None:  # whole steps may stop anywhere
         low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
     stops = None if how.stopping_sigma is not None else (low, high)
-    plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how)
+    plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how, history=how.history)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     return plan

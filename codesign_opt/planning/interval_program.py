@@ -58,7 +58,7 @@ def interval_program(study: Study, low: float, high: float, near: Plan | None = 
     found = study.model.interval_coefficients(low, high, study.levels)
     if found is None:
         return IntervalProgram(None, ("the model knows no coefficients below those of an interval",))
-    if found.coupling.pooling(found.levels) is not None:
+    if found.pooling is not None:
         return IntervalProgram(None, ("a coupling that pools examples has no bound over an interval",))
     table = _lowered(study, study.without_training(found), low, high)
     parts: list[tuple[float, Term]] = [(1.0, ScoreError(table)), (1.0, Truncation(table))]

@@ -18,8 +18,11 @@ from ..modeling.parameters import settled
 from ..models.base import Model, check_model
 from ..models.coefficient_batch import CoefficientBatch
 from ..models.coefficients import Coefficients
+from ..programs.form_structure import form_program
 from ..programs.problem import Problem
 from ..results.plan import Plan
+from ..samplers.members import Euler
+from ..solvers.forms.program import FormProgram
 from ..solvers.joint.batch import JointBatch
 from ..solvers.joint.program import JointProgram
 from .budgets import Budgets
@@ -110,7 +113,7 @@ class Study:
         table = self.table(stopping_sigma)
         return self.declare([ScoreError(table), self.discretization(table), Truncation(table)], table)
 
-    def discretization(self, table: Coefficients) -> Term:
+    def discretization(self, table: Coefficients) -> Discretization | GramDiscretization:
         """Magnitudes of bands, or a measured Gram matrix: with its signs where only steps are planned."""
         if not table.measured:
             return Discretization(table)
@@ -128,7 +131,7 @@ class Study:
             obeying: whether the grid's real steps were found to obey (`admits`): the limits of a density, which
                 whole steps keep on the average alone, are then not asked of its levels once more.
         """
-        asked = self.step_constraints(table.stopping_sigma).rest if obeying else self.constraints
+        asked = self.step_constraints(table.stopping_sigma).rest if obeying and self.constraints else self.constraints
         return self.declare([ScoreError(table), Truncation(table)], table, steps=steps, constraints=asked)
 
     def declare(
@@ -147,7 +150,10 @@ class Study:
     def step_constraints(self, stopping_sigma: float) -> StepConstraints:
         """What the constraints ask of real steps at one stopping point, and what else they ask."""
         if stopping_sigma not in self._step_constraints:
-            declared = self.problem(stopping_sigma).declaration
+            # a sampler of given coefficients has no program of its own; what is asked of steps is the same for any
+            own = self.model.sampler.own_levels is not None
+            study = replace(self, model=self.model.with_sampler(Euler())) if own else self
+            declared = study.problem(stopping_sigma).declaration
             asked = step_constraints(self.constraints, declared.design(declared.neutral))
             self._step_constraints[stopping_sigma] = asked
         return self._step_constraints[stopping_sigma]
@@ -184,11 +190,24 @@ class Study:
 
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
-        form = table.coupling.solver_form(table.levels)
-        if self.terms or self.constraints or form is None or table.measured:
+        form = table.coupling.known_form
+        if form is None or table.measured or table.pooling is not None:
             return None
+        offset = table.final_prior - float(table.final_window @ table.prior_examples)
+        return self._joint(table, form, self._known(table), offset)
+
+    def forms(self, table: Coefficients) -> FormProgram | None:
+        """The same program for the solver of quadratic forms; None where it has none, or holds other parts."""
+        form, pooling = table.coupling.known_form, table.pooling
+        joint = None if form is None else self._joint(table, form, self.spent(table), 0.0)
+        if joint is None or not (table.measured or pooling is not None):
+            return None
+        return form_program(joint, [(1.0, ScoreError(table)), (1.0, self.discretization(table))], pooling)
+
+    def _joint(self, table: Coefficients, form: str, spent: Array | None, offset: float) -> JointProgram | None:
+        """Score error, discretisation and budgets; None beside terms and constraints, and without room."""
         limits = self.budgets.of(table)
-        if limits.left.min() <= 0:
+        if self.terms or self.constraints or limits.left.min() <= 0:
             return None
         return JointProgram(
             table.example_error,
@@ -199,11 +218,11 @@ class Study:
             limits.example_prices,
             limits.step_prices,
             limits.left,
-            spent=self._known(table),
+            spent=spent,
             final_error=table.final_score,
             final_window=table.final_window,
             form=form,
-            final_offset=table.final_prior - float(table.final_window @ table.prior_examples),
+            final_offset=offset,
         )
 
     def tables(self, stops: Array) -> CoefficientBatch | None:
@@ -258,7 +277,8 @@ def settled_levels(model: Model, sigmas: Array, levels: int, *, own: bool) -> in
         levels: number of levels over the whole range.
         own: whether they may be others than the program's.
     """
-    if not own or model.exact_residuals is None:
+    exact = model.exact_residuals if model.sampler.own_levels is None else model.exact_error
+    if not own or exact is None:
         return levels
     nodes = sigmas[sigmas > 0]
     low = min(model.process.sigma_min, float(nodes[-1]))

@@ -22,6 +22,7 @@ from ..solvers.joint.batch import ENOUGH, solve_batch
 from ..solvers.joint.newton import JointSolution, solve_joint
 from .between_stops import interval_bounds
 from .budgets import COMPUTE, STEPS
+from .form_stops import FormStop, solved_forms
 from .question import Study
 from .shared_stops import add_shared, shared_terms
 
@@ -149,6 +150,9 @@ def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
         found = solve_joint(program, start=start) or solve_joint(program)
         if found is not None and found.relative_gap <= study.tolerance:
             return _from_structure(study, table, found)
+    forms = solved_forms(study, table)
+    if forms is not None:
+        return _from_forms(study, table, forms)
     try:
         plan = study.solve(sigma, None if near is None else near.plan)
     except (InfeasibleError, NotCertifiedError, EmptySelectionError) as error:
@@ -160,31 +164,47 @@ def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
 def _from_structure(study: Study, table: Coefficients, found: JointSolution) -> Stop:
     spent = study.spent(table)
     point = Point(found.examples, np.zeros(len(table.levels)) if spent is None else spent, found.steps)
-    score, disc = ScoreError(table), Discretization(table)
-    reducible, floor = score.levels_value(point)
-    last, last_floor = score.final_value(point)
-    parts = {
-        SCORE: float(reducible.sum()),
-        FLOOR: float(floor.sum()),
-        LAST_EVALUATION: last + last_floor,
-        DISCRETIZATION: float((disc.band_sums(point) ** 2).sum()),
-        TRUNCATION: table.truncation,
-        INITIAL: table.initial,
-    }
-    error = sum(parts.values())
-    record = {
-        "stopping_sigma": table.stopping_sigma,
-        "error": error,
-        "lower_bound": error - found.value + found.lower_bound,
-        "relative_gap": found.relative_gap,
-        "status": "solved",  # by the solver's own bound; the plan that is handed out gets the certificate
-        "method": "dual Newton",
-        **parts,
-    }
+    disc = Discretization(table)
+    parts = _errors(table, point, (disc.cause, float((disc.band_sums(point) ** 2).sum())))
+    record = _proved(table, parts, (found.value - found.lower_bound, found.relative_gap), "dual Newton")
     # a budget that the structured solver found slack has multiplier 0 and starts no logarithm
     prices = np.maximum(found.budget_multipliers, 1e-300)
     near = float(table.final_window @ point.examples) + table.final_prior
-    return Stop(table.stopping_sigma, error, record, prices, found.band_multipliers, near)
+    return Stop(table.stopping_sigma, record["error"], record, prices, found.band_multipliers, near)
+
+
+def _from_forms(study: Study, table: Coefficients, found: FormStop) -> Stop:
+    parts = _errors(table, found.point, (found.cause, found.discretization))
+    record = _proved(table, parts, (found.gap, found.relative_gap), found.method)
+    return Stop(table.stopping_sigma, record["error"], record, np.maximum(found.prices, 1e-300), np.empty(0))
+
+
+def _errors(table: Coefficients, point: Point, steps: tuple[str, float]) -> dict[str, float]:
+    """By cause; `steps` is what the error of finite steps is called, and how large it is."""
+    score = ScoreError(table)
+    reducible, floor = score.levels_value(point)
+    return {
+        SCORE: float(reducible.sum()),
+        FLOOR: float(floor.sum()),
+        LAST_EVALUATION: sum(score.final_value(point)),
+        steps[0]: steps[1],
+        TRUNCATION: table.truncation,
+        INITIAL: table.initial,
+    }
+
+
+def _proved(table: Coefficients, parts: Mapping[str, float], gaps: tuple[float, float], method: str) -> dict[str, Any]:
+    """What is proved at a stopping point, by its gap and relative gap; the plan handed out gets the certificate."""
+    error = sum(parts.values())
+    return {
+        "stopping_sigma": table.stopping_sigma,
+        "error": error,
+        "lower_bound": error - gaps[0],
+        "relative_gap": gaps[1],
+        "status": "solved",
+        "method": method,
+        **parts,
+    }
 
 
 def from_plan(plan: Plan) -> Stop:
@@ -299,7 +319,7 @@ def _interval_bounds(study: Study, intervals: list[tuple[float, float]], near: l
 
 def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | None:
     table = study.model.interval_coefficients(a, b, study.levels)
-    if table is None or table.coupling.pooling(table.levels) is not None:
+    if table is None or table.pooling is not None:
         return None
     table = study.without_training(table)
     size = len(table.levels)

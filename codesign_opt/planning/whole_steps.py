@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..basics.causes import BIAS, TOTAL
+from ..basics.causes import TOTAL
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
@@ -18,6 +18,7 @@ from ..models.base import Model
 from ..models.coefficients import Coefficients
 from ..models.polish import rho_fit
 from ..results.plan import Plan
+from ..results.planned_density import SPIKE
 from .admitted import Admitted
 from .grid_fit import FLOAT32, GridFit, SearchedGrid
 from .grid_search import GridSearch
@@ -25,10 +26,13 @@ from .grid_starts import MOST_STEPS, GridStarts
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
+from .stated import FULL_RANGE, stated, stated_with_solver
 from .trained_fit import BestExamplesFit, SettledFit, closed
 from .untrained_fit import UntrainedFit
 
 __all__ = ["Ask", "hand_out"]
+
+Peers = dict[str, tuple[Array, dict[str, float]]]  # by name: the grid, and its error by cause
 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
@@ -62,6 +66,7 @@ def hand_out(
     polish: bool | None,
     stops: tuple[float, float] | None = None,
     ask: Ask | None = None,
+    history: int | None = None,
 ) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
@@ -71,6 +76,7 @@ def hand_out(
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
         ask: other questions the same way; None where none is asked.
+        history: of a multistep sampler that is fitted to the denoiser from that grid on; None where none is.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
@@ -86,10 +92,11 @@ def hand_out(
         )
     handed = _placed(study, plan, min(found, key=lambda each: each.total))
     if given is None:
-        handed, beside = _with_peers(study, plan, handed)
+        handed, peers, beside = _with_peers(study, plan, handed)
         notes += beside
     else:
-        handed = replace(handed, peers=_compared(handed, _peers(study, handed)))
+        peers = _peers(study, handed)
+    handed = replace(handed, peers=_compared(handed, peers))
     if plan.steps.sum() > MOST_STEPS:
         notes.append(
             f"the program asks for {plan.steps.sum():,.0f} steps; a grid of {handed.number_of_steps:,} is handed out"
@@ -97,7 +104,11 @@ def hand_out(
     elif _rounded(study, handed):
         notes.append(_ROUNDED)
     handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
-    return handed if study.model.exact_error is not None else _measured(study.model, handed)
+    if history is not None:
+        return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, history)
+    if study.model.exact_error is not None:
+        return handed
+    return stated(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, given=given is not None)
 
 
 def _rounded(study: Study, plan: Plan) -> bool:
@@ -223,13 +234,15 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
     return best.put_into(study, moved)
 
 
-def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]]:
-    """The plan beside its peers; a peer that is better is taken, with the best examples for its grid."""
+def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, Peers, list[str]]:
+    """The plan, its peers and notes; a peer that is better is taken, with the best examples for its grid."""
     notes = []
     peers = _peers(study, handed)
     for name, (grid, parts) in list(peers.items()):
         if parts[TOTAL] >= handed.handed_out[TOTAL] * _BETTER:
             continue
+        if name == FULL_RANGE and plan.outer.get("status") == "given":
+            continue  # it stops elsewhere than was asked for
         tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, START) else []
         better = min((f for f in tried if f is not None), key=lambda f: f.total, default=None)
         if better is not None and better.total < handed.handed_out[TOTAL]:
@@ -238,38 +251,25 @@ def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, list[str]
             # its grid, with the best examples that the constraints allow, leaves more: it breaks them
             notes.append(f"{name} would leave {parts[TOTAL]:.3g}, but does not meet the constraints")
             del peers[name]
-    return replace(handed, peers=_compared(handed, peers)), notes
+    return handed, peers, notes
 
 
-def _compared(plan: Plan, peers: dict[str, tuple[Array, dict[str, float]]]) -> dict[str, dict[str, float]]:
+def _compared(plan: Plan, peers: Peers) -> dict[str, dict[str, float]]:
     """The peers' errors with their ratio to the plan's."""
     own = plan.handed_out[TOTAL]
     return {name: {**p, "ratio": p[TOTAL] / own if own > 0 else np.inf} for name, (_, p) in peers.items()}
 
 
-def _measured(model: Model, plan: Plan) -> Plan:
-    """Whether the bias of a grid that has no exact law was measured or predicted, and what stands in the way."""
-    if plan.sigmas is None:
-        return plan
-    measured, notes = model.measures(plan.sigmas), []
-    fine = model.fine_accuracy
-    if measured and plan.handed_out[BIAS] < fine:
-        notes.append(
-            f"the grid is as near the fine solution ({plan.handed_out[BIAS]:.2g}) as that is to one of half its "
-            f"steps ({fine:.2g}): errors this small tell nothing; measure again with more fine_steps"
-        )
-    if not measured and model.probe is not None:
-        notes.append(f"a grid of {plan.number_of_steps:,} steps is too long to measure: its error is predicted")
-    return replace(plan, bias="measured" if measured else "predicted", notes=(*notes, *plan.notes))
-
-
-def _peers(study: Study, plan: Plan) -> dict[str, tuple[Array, dict[str, float]]]:
-    """Named schedules with the same steps, range and training price: their grids and errors."""
-    if plan.sigmas is None or study.terms:  # a peer has no value of the user's terms to compare
+def _peers(study: Study, plan: Plan) -> Peers:
+    """Named schedules with the same steps, range and training price; on a measured model EDM's own range, too."""
+    # a peer has no value of the user's terms to compare, and none of a sampler that runs on its own levels alone
+    if plan.sigmas is None or study.terms or study.model.sampler.own_levels is not None:
         return {}
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
-    grids = family_grids(steps, low, high, plan.terminal)
+    grids, bottom = family_grids(steps, low, high, plan.terminal), study.model.process.sigma_min
+    if study.model.probe is not None and bottom < low * (1 - 1e-6):
+        grids[FULL_RANGE] = family_grids(steps, bottom, high, plan.terminal)["edm"]
     result = {}
     for name, grid in grids.items():
         table = study.model.settled(grid, study.levels_of(grid))
@@ -282,7 +282,7 @@ def _peer_examples(study: Study, plan: Plan, name: str, table: Coefficients) -> 
     """(L,) examples of a peer's usual density on its own levels, at the price of the plan's."""
     assert study.prices is not None
     densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": table.log_width}
-    share = examples_of(densities[name], table.levels, 1.0)
+    share = examples_of(densities["edm" if name == FULL_RANGE else name], table.levels, 1.0)
     spent, price = study.spent(table), study.prices.example_price(table.levels)
     bought = float(np.asarray(plan.tables["example_price"]) @ plan.new_examples) / float(price @ share)
     return bought * share if spent is None else spent + bought * share
@@ -290,11 +290,13 @@ def _peer_examples(study: Study, plan: Plan, name: str, table: Coefficients) -> 
 
 def _fits(study: Study, plan: Plan) -> dict[str, dict[str, float]]:
     fits: dict[str, dict[str, float]] = {}
-    error = study.model.exact_error
+    error = study.model.exact_error if study.model.sampler.own_levels is None else None
     if error is not None and plan.sigmas is not None and plan.sigmas.size > 3:
         found = rho_fit(error, plan.sigmas)
         fits["rho"] = {"rho": found.rho, "error": found.error, "loss": found.loss}
     if study.trains and np.any(plan.tables["score_weight"] > 0):
-        normal = plan.training_density.lognormal()
-        fits["lognormal"] = normal._asdict()
+        density = plan.training_density
+        normal = density.closest_lognormal()
+        if density.pooling is None or normal.P_std >= SPIKE:  # `lognormal` says why it refuses a spike
+            fits["lognormal"] = normal._asdict()
     return fits

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array
+from ..modeling.algebra import Term
 from ..modeling.coherent import CoherentScore
 from ..modeling.design import Point
 from ..modeling.discretization import Discretization
@@ -15,11 +17,12 @@ from ..modeling.gram import GramDiscretization
 from ..modeling.terms import ScoreError
 from ..solvers.forms.interior import solve_forms
 from ..solvers.forms.program import FormProgram
+from ..solvers.joint.program import JointProgram
 from .declaration import Declaration
 from .joint_structure import JointStructure, joint_program
 from .structure import Answer, Structure, register
 
-__all__ = ["FormStructure"]
+__all__ = ["FormStructure", "form_program"]
 
 
 @register
@@ -50,7 +53,7 @@ class FormStructure(Structure):
         table = program.table
         if table is None or not program.only_budgets_and_boxes:
             return None
-        pooling, form = table.coupling.pooling(table.levels), table.coupling.known_form
+        pooling, form = table.pooling, table.coupling.known_form
         if (not forms and pooling is None) or form is None:
             return None
         known = (ScoreError, CoherentScore, Discretization, GramDiscretization)
@@ -59,18 +62,11 @@ class FormStructure(Structure):
         scores = [(w, leaf.table) for w, leaf in leaves if isinstance(leaf, ScoreError)]
         if len(scores) > 1:
             return None
-        grams = [(w, leaf) for w, leaf in forms if isinstance(leaf, GramDiscretization)]
-        signed = [np.sqrt(w) * leaf.rows for w, leaf in grams if not leaf.majorised]
-        examples = [w * leaf.form for w, leaf in forms if isinstance(leaf, CoherentScore)]
-        steps = [w * leaf.gram for w, leaf in grams if leaf.majorised]
-        steps += [w * _square(leaf) for w, leaf in leaves if isinstance(leaf, Discretization)]
         joint = joint_program(program, table, form, scores, [], shifted=False)
         if not program.decides_steps:
             given = np.zeros(len(table.levels)) if program.steps is None else program.steps
             joint = replace(joint, steps_low=given, steps_high=given)
-        rows = np.concatenate(signed) if signed else None
-        prior = (scores[0][1].prior_examples, scores[0][1].final_prior) if scores else (None, 0.0)
-        stated = FormProgram(joint, _sum(examples), _sum(steps), rows, pooling, *prior)
+        stated = form_program(joint, leaves, pooling)
         return cls(stated, tuple(program.budgets), program.spent, JointStructure.read(program))
 
     def solve(self) -> Answer | None:
@@ -80,6 +76,31 @@ class FormStructure(Structure):
         point = Point(np.maximum(found.examples - self.spent, 0.0), self.spent, found.steps)
         prices = dict(zip(self.names, map(float, found.budget_multipliers), strict=True))
         return Answer(point, prices, found.examples_gradient, found.steps_gradient)
+
+
+def form_program(joint: JointProgram, leaves: Iterable[tuple[float, Term]], pooling: Array | None) -> FormProgram:
+    """The program for the solver: score error, budgets and bounds as they are stated, and the forms of the leaves.
+
+    Args:
+        joint: with examples spent alone; its response is not read.
+        leaves: (weight, term), at most one of them a score error.
+        pooling: (L, L) that of the coupling, or None.
+    """
+    signed, examples, steps = list[Array](), list[Array](), list[Array]()
+    prior, last = None, 0.0
+    for weight, leaf in leaves:
+        if isinstance(leaf, CoherentScore):
+            examples.append(weight * leaf.form)
+        elif isinstance(leaf, GramDiscretization) and leaf.majorised:
+            steps.append(weight * leaf.gram)
+        elif isinstance(leaf, GramDiscretization):
+            signed.append(np.sqrt(weight) * leaf.rows)
+        elif isinstance(leaf, Discretization):
+            steps.append(weight * _square(leaf))
+        elif isinstance(leaf, ScoreError):
+            prior, last = leaf.table.prior_examples, leaf.table.final_prior
+    rows = np.concatenate(signed) if signed else None
+    return FormProgram(joint, _sum(examples), _sum(steps), rows, pooling, prior, last)
 
 
 def _square(term: Discretization) -> Array:

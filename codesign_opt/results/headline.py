@@ -9,6 +9,7 @@ from ..basics.wording import percent, quantity
 from ..ingredients.evaluations import evaluations
 from .cause_words import CAUSES, cause_of
 from .level_table import planned_training
+from .measured_text import measured_headline
 
 if TYPE_CHECKING:
     from .record import PlanRecord
@@ -17,8 +18,8 @@ __all__ = ["evaluations_per_image", "handed_parts", "handed_total", "headline", 
 
 # A spectrum tells how a linear denoiser learns; what a plan for another learner takes, in two lines of 88 columns.
 _OTHER_LEARNERS = (
-    "how another learner's errors fall is not known here: for a network, measure it with",
-    "estimate.network(denoiser, data, training=log), or state its law in GaussianModel",
+    "how another learner's errors fall is not known here: measure yours with",
+    "estimate.network(denoiser, data, training=log), or give its law, training=co.Measured",
 )
 
 
@@ -86,6 +87,8 @@ def _error(plan: PlanRecord, *, predicted: bool = False) -> list[str]:
     if own:
         return [f"Objective {quantity(plan.error)}, which counts {', '.join(own)} too"]
     total = handed_total(plan)
+    if plan.measured is not None and total is not None:
+        return measured_headline(plan, plan.measured, total)
     said = plan.error if total is None else total
     how = "Predicted" if predicted or total is None or plan.bias == "predicted" else plan.bias.capitalize()
     lines = [f"{how} error {quantity(said)}: {kind}"]
@@ -97,5 +100,7 @@ def _error(plan: PlanRecord, *, predicted: bool = False) -> list[str]:
 
 
 def _sampler_name(plan: PlanRecord) -> str:
-    """The sampler as a word before "steps", with a space."""
+    """The sampler as words before "steps", with a space."""
+    if plan.solver is not None:
+        return "fitted multistep "
     return f"{plan.sampler.get('name', 'sampler')} "

@@ -50,6 +50,8 @@ def page_title(plan: PlanRecord) -> tuple[str, str]:
     total = plan.error if total is None else total
     relative = relative_error(plan, total)
     error = f"error {tick(total)}"
+    if plan.measured is not None:
+        error += f" ± {tick(plan.measured.standard_error)}, measured"
     if relative is not None:
         error += f" ({percent(relative)} of the data's variance)"
     spending = plan.costs.get("training", 0.0) + plan.costs.get("sampling", 0.0)

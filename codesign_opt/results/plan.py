@@ -36,7 +36,7 @@ class Plan(PlanRecord):
         return plan_page(self, figure)
 
     def export(self, target: str, scheduler: Any = None, *, path: str | Path | None = None, **options: Any) -> Any:
-        """The sampler's noise levels for another program: "diffusers", "k-diffusion", "comfyui", "json" or "csv".
+        """The levels for another program: "diffusers", "k-diffusion", "comfyui", "json", "csv" or "python".
 
         Args:
             target, scheduler, path, options: as in `codesign_opt.exports.export`; "diffusers" needs the scheduler.

@@ -15,7 +15,9 @@ from ..basics.checks import Array, integer
 from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.levels import Levels
 
-__all__ = ["LogNormalFit", "Prior", "TrainingDensity"]
+__all__ = ["SPIKE", "LogNormalFit", "Prior", "TrainingDensity"]
+
+SPIKE = 0.3  # P_std below which a log-normal planned with a transfer kernel is refused
 
 
 class Prior(NamedTuple):
@@ -153,8 +155,21 @@ class TrainingDensity(SigmaDensity):
         does not, and did best in docs/theory.md section 6.3.
 
         Raises:
-            ValueError: the plan has no reducible score error, so that no density is better than another.
+            ValueError: the plan has no reducible score error, so that no density is better than another; where examples
+                teach neighbouring levels, a spike: P_std below 0.3.
         """
+        found = self.closest_lognormal()
+        if self.pooling is not None and found.P_std < SPIKE:
+            raise ValueError(
+                f"training_density.lognormal: P_std comes out as {found.P_std:.2g}. By the plan's transfer kernel one "
+                "noise level teaches all others, so that nothing stands against a spike; no run has shown that "
+                "(docs/theory.md section 6.3). Plan the density with co.pilot_density(co.estimate.pilot(...)), or add "
+                "co.Floor and co.Smooth."
+            )
+        return found
+
+    def closest_lognormal(self) -> LogNormalFit:
+        """`lognormal`, a spike or not."""
         price = float(self.prices @ self.examples)
         own = self.score_error(self.examples)
         if own <= 0:

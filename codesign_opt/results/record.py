@@ -18,6 +18,8 @@ from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
+from ..ingredients.measured_error import MeasuredError
+from ..samplers.linear_multistep import LinearMultistep
 from .planned_density import Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
 
@@ -25,7 +27,7 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of")
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,7 @@ class PlanRecord:
         sensitivities: derivative of the optimum by each coefficient, by the name of the table's field or price:
             `score`, `floor`, `example price`, `evaluation price` (L,), `final_score`, `images` and so on; by the
             logarithm of the response of each band (B,) and of each level (L,).
+        measured: of a grid whose error was measured, that error on draws that chose nothing: the number to quote.
         samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
             then, and `sigmas` is None.
     """
@@ -124,6 +127,7 @@ class PlanRecord:
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
     speaks_of: str = ""
+    measured: MeasuredError | None = None
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -149,6 +153,13 @@ class PlanRecord:
     def number_of_steps(self) -> int:
         """K, the number of steps of the handed-out grid (0 where no sampler was planned)."""
         return 0 if self.sigmas is None else self.sigmas.size - 1
+
+    @property
+    def solver(self) -> LinearMultistep | None:
+        """The multistep sampler that was fitted to the denoiser; None where a stock sampler runs on `sigmas`."""
+        if self.sampler.get("name") != LinearMultistep.name:
+            return None
+        return LinearMultistep(*(self.sampler[part] for part in ("levels", "a", "c", "mean")))
 
     @cached_property
     def training_density(self) -> TrainingDensity:
@@ -235,7 +246,7 @@ class PlanRecord:
                 value = value.edges
             elif isinstance(value, Certificate):
                 value = value.to_dict()
-            elif isinstance(value, EstimationRecord):
+            elif isinstance(value, (EstimationRecord, MeasuredError)):
                 value = asdict(value)
             elif item.name == "samplings":
                 value = {name: each.to_dict() for name, each in value.items()}
@@ -271,6 +282,8 @@ class PlanRecord:
             record[name] = tuple(record[name])
         if record["estimation"] is not None:
             record["estimation"] = EstimationRecord.from_dict(record["estimation"])
+        if record.get("measured") is not None:
+            record["measured"] = MeasuredError.from_dict(record["measured"])
         return cls(**record)
 
 

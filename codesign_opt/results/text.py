@@ -14,6 +14,7 @@ from ..basics.wording import aligned, percent, quantity, signed
 from .cause_words import cause_cells, clip
 from .headline import evaluations_per_image, handed_parts, handed_total, headline, learner
 from .level_table import planned_training
+from .measured_text import error_lines, measured_lines
 from .samplers_text import samplers_lines
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def plan_text(plan: PlanRecord) -> str:
     Plan: 5 sampler steps, sigma 10 to 0.01, the last one to zero noise
     """
     groups = (
-        headline, _causes, samplers_lines, _measured, _budget, _proof, _shadow_prices, _peers, _fits, _sigmas, _notes,
+        headline, error_lines, _causes, samplers_lines, measured_lines, _budget, _proof, _shadow_prices, _peers, _fits,
+        _sigmas, _notes,
     )  # fmt: skip
     return "\n".join(line for group in groups for line in group(plan))
 
@@ -56,41 +58,19 @@ def _causes(plan: PlanRecord) -> list[str]:
     rows += [[*cause_cells(name, plan), "", "", quantity(handed[name])] for name in extra]
     rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
     columns = ["error", "share"] + (["whole steps"] if plan.handed_out else [])
+    if plan.measured is not None:  # what was measured leads; the program's leading order is named so
+        rows = [[*row[:2], row[4], *row[2:4]] for row in rows]
+        columns = ["whole steps", "leading order", "share"]
     lines = aligned(["Error by cause", "", *columns], rows)
     zero = [name for name in plan.breakdown if name not in shown]
     lines += wrapped("  none from ", ", ".join(zero))
     if plan.handed_out and plan.program_stopping_sigma is not None:
-        lines.append(f"  error and share: the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
+        column = "error" if plan.measured is None else "leading order"
+        lines.append(f"  {column} and share: the program, which stops at sigma {quantity(plan.program_stopping_sigma)}")
     cross = plan.handed_out.get(causes.CROSS_TERM)
     if cross:
         lines.append(f"  whole steps: final call and earlier levels may add up to {quantity(cross)} if correlated")
     return lines
-
-
-def _measured(plan: PlanRecord) -> list[str]:
-    """For a model measured on a denoiser: what the discretisation stands for, and what measuring cost."""
-    said = plan.estimation
-    if said is None:
-        return []
-    lines = []
-    if causes.SIGNED_GRAM in plan.breakdown:
-        lines.append("  discretization: Gram matrix of responses to single steps, with its signs")
-    if causes.POSITIVE_GRAM in plan.breakdown:
-        lines.append("  discretization: upper model, Gram matrix of responses without its negative entries")
-    if said.denoiser and said.draws is not None:
-        draws, fine = quantity(said.draws), quantity(said.fine_steps)
-        lines.append(f"  on {clip(said.denoiser)}: {draws} draws against a fine solution of {fine} steps")
-    lines += [f"  {line}" for line in said.denoiser_check]
-    if calls := said.model_evaluations:
-        own = said.plan_evaluations
-        more = "" if own is None else f" and {own:,} for this plan"
-        lines.append(f"  batch evaluations of the denoiser: {calls:,} for the model{more}")
-    if planned_training(plan) and said.correlation_assumed:
-        lines.append("  correlation length of training errors: assumed, not measured")
-    if planned_training(plan) and (notes := said.training_notes):
-        lines += wrapped("  learning curves: ", notes[0], 2)
-        lines += [f"  … and {len(notes) - 1} more in plan.provenance['training_notes']"] if len(notes) > 1 else []
-    return ["Measured, not exact", *lines] if lines else []
 
 
 def share_of(value: float, total: float) -> str:
@@ -204,17 +184,18 @@ def _over_stops(plan: PlanRecord) -> str:
 def _at_end(plan: PlanRecord) -> str:
     if not plan.outer.get("at_end"):
         return ""
-    low, high = plan.outer.get("low"), plan.outer.get("high")
+    low, high, moved = plan.outer.get("low"), plan.outer.get("high"), plan.program_stopping_sigma
+    widen = ": widen it" if moved is None else ""  # whole steps that stop elsewhere are not held by that end
     if low is None or high is None:
-        return "; at the end of the searched range: widen it"
-    stop = plan.stopping_sigma if plan.program_stopping_sigma is None else plan.program_stopping_sigma
+        return f"; at the end of the searched range{widen}"
+    stop = plan.stopping_sigma if moved is None else moved
     nearer = stop**2 < float(low) * float(high)
     which, end = ("low", low) if nearer else ("high", high)
-    return f"; at the {which} end of the searched range (sigma {quantity(end)}): widen it"
+    return f"; at the {which} end of the searched range (sigma {quantity(end)}){widen}"
 
 
 def _proof(plan: PlanRecord) -> list[str]:
-    lines = ["Proof", f"  {certificate_line(plan)}"]
+    lines = ["Proof", *wrapped("  ", certificate_line(plan))]
     outer = outer_line(plan)
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
@@ -294,9 +275,19 @@ def _peers(plan: PlanRecord) -> list[str]:
         error = _peer_error(record)
         ratio = quantity(record.get("ratio", error / own if own else None), 3)
         calls = [f"{quantity(record[key])} {key}" for key in ("steps", "evaluations") if key in record]
-        rows.append([clip(name), quantity(error), ratio, ", ".join(calls)])
+        spread = record.get("ratio_standard_error")
+        ratio += "" if spread is None else f" ± {quantity(spread, 2)}"
+        rows.append([clip(peer_name(name, plan)), quantity(error), ratio, ", ".join(calls)])
     lines = aligned(["Same prices, other schedules", "error", "error / plan", ""], rows, left=(0, 3))
     return lines + ([f"  … and {len(found) - _MOST} worse ones in plan.peers"] if len(found) > _MOST else [])
+
+
+def peer_name(name: str, plan: PlanRecord) -> str:
+    """A peer's name, with the range that it stands for where another range stands beside it.
+
+    "edm" ends where the plan does; "edm, full range" where the process does.
+    """
+    return f"{name}, the plan's range" if f"{name}, full range" in plan.peers else name
 
 
 def _peer_error(record: Mapping[str, float]) -> float:

@@ -1,12 +1,13 @@
 """Affine recursions of samplers on Gaussian data: the law they end in, and its gradient.
 
-A sampler acts on one band of the rescaled state by an affine map with two terms of memory at most
-(docs/theory.md section 2). Everything here is exact, costs O(K B), works on leading batch axes, and
-stays analytic in complex inputs, so that a complex step differentiates it to machine precision.
+A sampler acts on one band of the rescaled state by an affine map of the state and of a few before it
+(docs/theory.md section 2). Everything here is exact, costs O(K B) per state remembered, works on leading batch
+axes, and stays analytic in complex inputs, so that a complex step differentiates it to machine precision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array, vector
 
-__all__ = ["AffineSteps", "StepSlopes", "TerminalLaw", "denoiser_weights"]
+__all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
 
 _NARROW = 256  # numbers of a row up to which calls cost more than arithmetic
 
@@ -65,28 +66,42 @@ class TerminalLaw:
         return np.sqrt(self.variance)
 
 
+class StepGradient(NamedTuple):
+    """Derivatives (..., K, B) of a terminal std by what `AffineSteps` holds, of the same shapes; None without noise."""
+
+    by_current: Numbers
+    by_earlier: tuple[Numbers, ...]
+    by_noise: Numbers | None
+
+
 @dataclass(frozen=True, eq=False)
 class AffineSteps:
-    """K affine steps of every band: x_{k+1} = current_k x_k + previous_k x_{k-1} + sqrt(noise_k) z.
+    """K affine steps of every band: x_{k+1} = current_k x_k + sum_j earlier_{j,k} x_{k-j} + sqrt(noise_k) z.
 
-    `previous` and `noise` are None where a sampler has no memory, no noise; never both are given.
+    `earlier` is empty where a sampler has no memory, `noise` None where it has none; never both are given.
 
     Args:
         current: (..., K, B) multipliers of x_k.
-        previous: (..., K, B) multipliers of x_{k-1}; the first is not used.
+        earlier: for j = 1, 2, ... the (..., K, B) multipliers of x_{k-j}; those of states before x_0 are not used.
         noise: (..., K, B) or (..., K, 1) variances of the injected noise, squared data units.
 
     >>> AffineSteps(np.array([[0.5], [0.1]])).law(np.array([4.0])).std.round(12).tolist()
     [0.1]
+    >>> three = np.ones((3, 1))  # Fibonacci's numbers 1, 1, 2, 3
+    >>> AffineSteps(three, [three]).law(np.array([1.0])).amplitude.tolist()
+    [3.0]
     """
 
     current: Numbers
-    previous: Numbers | None = None
+    earlier: Sequence[Numbers] = ()
     noise: Numbers | None = None
 
     def __post_init__(self) -> None:
-        if self.previous is not None and self.noise is not None:
-            raise ValueError("AffineSteps has previous and noise; the law of a sampler with both is not known here.")
+        if not self.earlier:
+            return
+        object.__setattr__(self, "earlier", tuple(self.earlier))
+        if self.noise is not None:
+            raise ValueError("AffineSteps has earlier and noise; the law of a sampler with both is not known here.")
 
     @property
     def count(self) -> int:
@@ -104,57 +119,50 @@ class AffineSteps:
             return self
         here = to_zero[..., None]
         current = with_last(self.current, here, output)
-        previous = None if self.previous is None else with_last(self.previous, here, 0.0)
+        earlier = [with_last(rows, here, 0.0) for rows in self.earlier]
         noise = None if self.noise is None else with_last(self.noise, here, 0.0)
-        return AffineSteps(current, previous, noise)
+        return AffineSteps(current, earlier, noise)
 
     def law(self, initial_variance: Numbers) -> TerminalLaw:
         """Exact terminal law from a start of the given variance (..., B)."""
-        if self.previous is None:
-            amplitude = np.multiply.reduce(self.current, axis=-2)
-        else:
-            amplitude = self._amplitudes()[..., -1, :]
+        amplitude = self._amplitudes()[..., -1, :] if self.earlier else np.multiply.reduce(self.current, axis=-2)
         if self.noise is None:
             return TerminalLaw(amplitude, amplitude**2 * initial_variance)
         return TerminalLaw(amplitude, self._variances(initial_variance)[..., -1, :])
 
-    def law_and_gradient(
-        self, initial_variance: Numbers
-    ) -> tuple[TerminalLaw, tuple[Numbers, Numbers | None, Numbers | None]]:
+    def law_and_gradient(self, initial_variance: Numbers) -> tuple[TerminalLaw, StepGradient]:
         """`law` and `gradient`, which share what of the start is in every state, or its variances."""
         if self.noise is None:
             path = self._amplitudes()
             last = path[..., -1, :]
             law = TerminalLaw(last, last**2 * initial_variance)
-            return law, (*self._gradient_without_noise(initial_variance, path), None)
+            return law, self._gradient_without_noise(initial_variance, path)
         variances = self._variances(initial_variance)
-        by_current, by_noise = self._gradient_with_noise(variances)
         amplitude = np.multiply.reduce(self.current, axis=-2)
-        return TerminalLaw(amplitude, variances[..., -1, :]), (by_current, None, by_noise)
+        return TerminalLaw(amplitude, variances[..., -1, :]), self._gradient_with_noise(variances)
 
-    def gradient(self, initial_variance: Numbers) -> tuple[Numbers, Numbers | None, Numbers | None]:
-        """(d std / d current, d std / d previous, d std / d noise) of the terminal std, by reverse accumulation.
+    def gradient(self, initial_variance: Numbers) -> StepGradient:
+        """Derivatives of the terminal std by current, earlier and noise, by reverse accumulation.
 
         At std = 0, where the std has a kink, the derivative in the direction of growth is returned; by the noise,
         where that is infinite, 0.
         """
         if self.noise is None:
-            return (*self._gradient_without_noise(initial_variance, self._amplitudes()), None)
-        by_current, by_noise = self._gradient_with_noise(self._variances(initial_variance))
-        return by_current, None, by_noise
+            return self._gradient_without_noise(initial_variance, self._amplitudes())
+        return self._gradient_with_noise(self._variances(initial_variance))
 
     def _amplitudes(self) -> Numbers:
         """(..., K+1, B) multiplier of x_0 in x_k."""
-        if self.previous is None:
+        if not self.earlier:
             first = np.ones_like(self.current[..., :1, :])
             return np.concatenate([first, np.cumprod(self.current, axis=-2)], axis=-2)
-        current, previous = _steps(self.current), _steps(self.previous)
-        path = _rows(self.count + 1, current[0], previous[0])
+        current, earlier = _steps(self.current), [_steps(rows) for rows in self.earlier]
+        path = _rows(self.count + 1, current[0], *(rows[0] for rows in earlier))
         path[0] = 1.0
         for k in range(self.count):
             np.multiply(current[k], path[k], out=path[k + 1])
-            if k > 0:
-                path[k + 1] += previous[k] * path[k - 1]
+            for back, rows in enumerate(earlier[:k], 1):
+                path[k + 1] += rows[k] * path[k - back]
         return _as_steps(path)
 
     def _variances(self, initial_variance: Numbers) -> Numbers:
@@ -172,27 +180,29 @@ class AffineSteps:
             path[k + 1] += noise[k]
         return _as_steps(path)
 
-    def _gradient_without_noise(self, initial_variance: Numbers, path: Numbers) -> tuple[Numbers, Numbers | None]:
+    def _gradient_without_noise(self, initial_variance: Numbers, path: Numbers) -> StepGradient:
         # std = |amplitude| sqrt(V_0); the sign is that of the real part, so complex steps pass through
         sign = np.where(path[..., -1, :].real < 0, -1.0, 1.0)
         last = sign * np.sqrt(initial_variance)
-        if self.previous is None:
+        if not self.earlier:
             later = np.concatenate([last[..., None, :], self.current[..., :0:-1, :]], axis=-2)
-            return np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], None
-        current, previous = _steps(self.current), _steps(self.previous)
-        adjoint = _rows(self.count, last, current[0], previous[0])  # of x_1, ..., x_K
+            return StepGradient(np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], (), None)
+        current, earlier = _steps(self.current), [_steps(rows) for rows in self.earlier]
+        adjoint = _rows(self.count, last, current[0], *(rows[0] for rows in earlier))  # of x_1, ..., x_K
         adjoint[-1] = last
         for k in range(self.count - 1, 0, -1):
             np.multiply(current[k], adjoint[k], out=adjoint[k - 1])
-            if k + 1 < self.count:
-                adjoint[k - 1] += previous[k + 1] * adjoint[k + 1]
+            for back, rows in enumerate(earlier[: self.count - 1 - k], 1):
+                adjoint[k - 1] += rows[k + back] * adjoint[k + back]
         response = _as_steps(adjoint)
-        by_current = response * path[..., :-1, :]
-        by_previous = np.zeros_like(by_current)
-        by_previous[..., 1:, :] = response[..., 1:, :] * path[..., :-2, :]
-        return by_current, by_previous
+        by_current, by_earlier = response * path[..., :-1, :], []
+        for back in range(1, len(earlier) + 1):
+            rows = np.zeros_like(by_current)
+            rows[..., back:, :] = response[..., back:, :] * path[..., : -1 - back, :]
+            by_earlier.append(rows)
+        return StepGradient(by_current, tuple(by_earlier), None)
 
-    def _gradient_with_noise(self, variances: Numbers) -> tuple[Numbers, Numbers]:
+    def _gradient_with_noise(self, variances: Numbers) -> StepGradient:
         # of s_{k+1} = sqrt((m_k s_k)^2 + noise_k): d s_{k+1}/d m_k = c_k s_k, d s_{k+1}/d s_k = c_k m_k
         std = np.sqrt(variances)
         after = std[..., 1:, :]
@@ -202,7 +212,7 @@ class AffineSteps:
         later[..., 1:, :] = (cosine * self.current)[..., :0:-1, :]
         response = np.cumprod(later, axis=-2)[..., ::-1, :]
         by_noise = np.where(vanishes, 0.0, response / np.where(vanishes, 1.0, 2 * after))
-        return response * cosine * std[..., :-1, :], by_noise
+        return StepGradient(response * cosine * std[..., :-1, :], (), by_noise)
 
 
 Parts = tuple[Any, Any, Any]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..basics.checks import Array, number, vector
 from ..basics.registry import Registry
-from .affine_steps import AffineSteps, Inputs, Numbers, StepSlopes, TerminalLaw, prepare
+from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
@@ -81,6 +81,44 @@ class Sampler(ABC):
     def positivity(self) -> float:
         """1 + eta^2 for Euler-Maruyama with eta > 0, else 0 (docs/theory.md section 3)."""
         return 0.0
+
+    @property
+    def own_levels(self) -> Array | None:
+        """(K+1,) the only noise levels that the sampler runs on, the last step to zero its own; None for any levels."""
+        return None
+
+    def check_levels(self, sigmas: Any) -> None:
+        """Refuse noise levels that are not `own_levels`, to a relative 1e-9; samplers of any levels refuse none.
+
+        Raises:
+            ValueError: other levels, by the first that differs.
+        """
+        own, given = self.own_levels, np.real(sigmas)
+        if own is None or (given.shape[-1:] == own.shape and np.all(np.abs(given - own) <= 1e-9 * own)):
+            return
+        if given.shape[-1:] != own.shape:
+            said = f"sigmas has {given.shape[-1]} levels, the sampler {own.size}"
+        else:
+            rows = given.reshape(-1, own.size)
+            row, k = np.argwhere(np.abs(rows - own) > 1e-9 * own)[0]
+            said = f"sigmas is {rows[row, k]:g} at index {k}, the sampler's level is {own[k]:g}"
+        raise ValueError(
+            f"{self.name}: its coefficients belong to its own noise levels and {said}; give sigmas=sampler.levels, or "
+            "fit coefficients for other levels."
+        )
+
+    def check_plannable(self) -> None:
+        """Refuse a sampler with levels of its own where noise levels are to be planned.
+
+        Raises:
+            ValueError: it has `own_levels`.
+        """
+        if self.own_levels is not None:
+            raise ValueError(
+                f"{self.name} has no order in the step, so that nothing plans its noise levels by a local error: plan "
+                "the grid with a stock sampler, such as co.DPMpp2M(), and fit coefficients on it; with these, give "
+                "sigmas=sampler.levels."
+            )
 
     @property
     def error_separates(self) -> bool:
@@ -252,6 +290,16 @@ class Sampler(ABC):
         """
         return {"name": self.name, **vars(self)}
 
+    @property
+    def tag(self) -> str:
+        """Name and parameters in one word, for files.
+
+        >>> from codesign_opt.samplers.members import Ancestral
+        >>> Ancestral(eta=0.5).tag
+        'euler_ancestral-0.5'
+        """
+        return "-".join([self.name, *(f"{v}" if isinstance(v, str) else f"{v:g}" for v in vars(self).values())])
+
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Sampler:
         """The sampler that `to_dict` wrote.
@@ -380,6 +428,6 @@ class Sampler(ABC):
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
 
-    def _pulled_back(self, given: Inputs, by_current: Numbers, by_previous: Numbers | None) -> Numbers | None:
-        """`_sensitivity` from the gradient (..., K, B) of the std by the steps; None where it does not tell."""
+    def _pulled_back(self, given: Inputs, by_steps: StepGradient) -> Numbers | None:
+        """`_sensitivity` from the gradient of the std by the steps; None where it does not tell."""
         return None

@@ -1,7 +1,8 @@
 """The samplers: how each one acts on Gaussian data, exactly and to leading order in the step.
 
 Every class holds one row of the two tables of docs/theory.md: the action on a band (section 2) and
-the local error (section 3), and the same action as a step on a network. Names are those of k-diffusion.
+the local error (section 3), and the same action as a step on a network. Names are those of k-diffusion. The multistep
+samplers and those with calls between nodes, in files of their own, are members too.
 """
 
 from __future__ import annotations
@@ -15,48 +16,41 @@ import numpy as np
 
 from ..basics.checks import Array, number
 from ..ingredients.grids import Grid, check_grid
-from .affine_steps import AffineSteps, Inputs, Numbers, StepSlopes, TerminalLaw, with_last
+from .adjoint import Adjoint, pad_after, pad_before, ratios
+from .affine_steps import AffineSteps, Numbers, StepGradient, StepSlopes, TerminalLaw
 from .base import MinimumSteps, Sampler
+from .exponential import DEIS, IPNDM, AdamsBashforth, DPMpp3M
+from .linear_multistep import LinearMultistep
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+from .raised import DPMpp2S, HeunChurn
+from .unipc import UniPC
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "DEIS",
+    "IPNDM",
+    "AdamsBashforth",
     "Ancestral",
     "DPMpp2M",
+    "DPMpp2S",
+    "DPMpp3M",
     "Euler",
     "EulerMaruyama",
     "Grid",
     "Heun",
+    "HeunChurn",
+    "LinearMultistep",
     "MinimumSteps",
     "Sampler",
     "TerminalLaw",
+    "UniPC",
     "check_grid",
 ]
 
 
-class _Adjoint(Sampler):
-    """Samplers whose sensitivity is their own recursion gone back, in real and complex numbers, O(K B)."""
-
-    @abstractmethod
-    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
-        """Pull a gradient by the steps (..., K, B) back to the weights (..., K+1, B)."""
-
-    def _sensitivity(self, given: Inputs) -> Numbers:
-        by_current, by_previous, _ = self._closed_steps(given).gradient(given.initial_variance)
-        return self._pulled_back(given, by_current, by_previous)
-
-    def _pulled_back(self, given: Inputs, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
-        ends = given.to_zero[..., None]
-        between = with_last(by_current, ends, 0.0)
-        by_previous = None if by_previous is None else with_last(by_previous, ends, 0.0)
-        result = self._by_weight(given.positive, given.weights, between, by_previous)
-        result[..., -2, :] += np.where(ends, by_current[..., -1, :], 0.0)  # the last step to zero is D(sigma_{K-1})
-        return result
-
-
-class _OneEvaluation(_Adjoint):
+class _OneEvaluation(Adjoint):
     """Samplers whose mean step is carry x + (1 - carry) D(x)."""
 
     @abstractmethod
@@ -87,8 +81,8 @@ class _OneEvaluation(_Adjoint):
         by_weight = (1 - self._carry(sigma)) * weight_slopes[..., :-1, :]
         return StepSlopes((by_weight - by_ratio, None, opening), (by_ratio, None, closing))
 
-    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
-        return _pad_after(by_current * (1 - self._carry(sigma)))
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
+        return pad_after(by_steps.by_current * (1 - self._carry(sigma)))
 
 
 @dataclass(frozen=True)
@@ -106,10 +100,10 @@ class Euler(_OneEvaluation):
         return lam / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
-        return _ratio(sigma)
+        return ratios(sigma)
 
     def _carry_slope(self, sigma: Array) -> Array:
-        return _ratio(sigma)
+        return ratios(sigma)
 
     def step(
         self,
@@ -124,7 +118,7 @@ class Euler(_OneEvaluation):
 
 
 @dataclass(frozen=True)
-class Heun(_Adjoint):
+class Heun(Adjoint):
     """Heun's method in sigma, the sampler of EDM: Euler, then the mean of both slopes. Order 2.
 
     >>> bool((Heun().local_error([1.0], [0.1, 1.0, 10.0], 0.01) < 0).all())  # it grows
@@ -156,17 +150,17 @@ class Heun(_Adjoint):
         closing = by_ratio - 0.5 * (1 - inverse) * predicted * weight_slopes[..., 1:, :]
         return StepSlopes((opening, None, None), (closing, None, None))
 
-    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
         ratio, before, after, inverse = self._parts(sigma, weights)
         predicted = ratio + (1 - ratio) * before
         by_before = 0.5 * (1 - ratio) * (1 + (1 - inverse) * (1 - after))
         by_after = -0.5 * (1 - inverse) * predicted
         # D(sigma_k) corrects step k - 1 and predicts step k
-        return _pad_after(by_current * by_before) + _pad_before(by_current * by_after)
+        return pad_after(by_steps.by_current * by_before) + pad_before(by_steps.by_current * by_after)
 
     @staticmethod
     def _parts(sigma: Numbers, weights: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        ratio = _ratio(sigma)
+        ratio = ratios(sigma)
         return ratio, weights[..., :-1, :], weights[..., 1:, :], 1 / ratio
 
     def step(
@@ -187,7 +181,7 @@ class Heun(_Adjoint):
 
 
 @dataclass(frozen=True)
-class DPMpp2M(_Adjoint):
+class DPMpp2M(Adjoint):
     """DPM-Solver++(2M): exponential integrator in log sigma, D extrapolated from two nodes. Order 2.
 
     The first step and a last step to 0 have no extrapolation, as in k-diffusion. Its local error
@@ -215,11 +209,11 @@ class DPMpp2M(_Adjoint):
         by_here, by_earlier = self._slopes(sigma)
         earlier = np.zeros_like(weights[..., :-1, :] + by_earlier)
         earlier[..., 1:, :] = by_earlier[..., 1:, :] * weights[..., :-2, :]
-        return AffineSteps(_ratio(sigma) + by_here * weights[..., :-1, :], previous=earlier)
+        return AffineSteps(ratios(sigma) + by_here * weights[..., :-1, :], [earlier])
 
     def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes:
         """Derivatives of `affine_steps`: with h the length of the step in log sigma and g that of the one before."""
-        ratio, here, (by_here, by_earlier) = _ratio(sigma), weights[..., :-1, :], self._slopes(sigma)
+        ratio, here, (by_here, by_earlier) = ratios(sigma), weights[..., :-1, :], self._slopes(sigma)
         length = -np.log(ratio)
         extra_by_length, extra_by_before = np.zeros_like(length), np.zeros_like(length)
         extra_by_length[..., 1:, :] = 0.5 / length[..., :-1, :]
@@ -239,17 +233,16 @@ class DPMpp2M(_Adjoint):
             (current_before, previous_before + by_earlier * earlier_slope, None),
         )
 
-    def _by_weight(self, sigma: Numbers, weights: Numbers, by_current: Numbers, by_previous: Numbers | None) -> Numbers:
-        assert by_previous is not None
+    def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
         by_here, by_earlier = self._slopes(sigma)
-        used = by_current * by_here
-        used[..., :-1, :] += by_previous[..., 1:, :] * by_earlier[..., 1:, :]  # D_k serves steps k and k + 1
-        return _pad_after(used)
+        used = by_steps.by_current * by_here
+        used[..., :-1, :] += by_steps.by_earlier[0][..., 1:, :] * by_earlier[..., 1:, :]  # D_k serves steps k and k + 1
+        return pad_after(used)
 
     @staticmethod
     def _slopes(sigma: Numbers) -> tuple[Numbers, Numbers]:
         """(..., K, 1) factors of D and of the D before it; the second is 0 in the first step."""
-        ratio = _ratio(sigma)
+        ratio = ratios(sigma)
         log_step = -np.log(ratio)
         extra = np.zeros_like(log_step)
         extra[..., 1:, :] = log_step[..., 1:, :] / (2 * log_step[..., :-1, :])
@@ -302,24 +295,24 @@ class Ancestral(_OneEvaluation):
 
     def _carry(self, sigma: Numbers) -> Numbers:
         # written so that eta = 1 gives ratio^2 with no cancellation: sqrt must stay analytic at a tiny ratio
-        ratio = _ratio(sigma)
+        ratio = ratios(sigma)
         kept = (1 - self.eta**2) + self.eta**2 * ratio**2
         return ratio * np.sqrt(np.where(kept.real > 0, kept, 0.0))
 
     def _carry_slope(self, sigma: Array) -> Array:
-        ratio = _ratio(sigma)
+        ratio = ratios(sigma)
         kept = (1 - self.eta**2) + self.eta**2 * ratio**2
         root = np.sqrt(np.where(kept > 0, kept, np.inf))
         return np.where(kept > 0, ratio * root, 0.0) + self.eta**2 * ratio**3 / root
 
     def _noise_slopes(self, sigma: Array) -> tuple[Array, Array]:
-        ratio, square = _ratio(sigma), sigma[..., 1:, :] ** 2
+        ratio, square = ratios(sigma), sigma[..., 1:, :] ** 2
         share = self.eta**2 * (1 - ratio**2)
         opening = 2 * self.eta**2 * square * ratio**2 * (share < 1)
         return opening, 2 * square * np.where(share < 1, share, 1.0) - opening
 
     def _noise(self, sigma: Numbers) -> Numbers:
-        share = self.eta**2 * (1 - _ratio(sigma) ** 2)
+        share = self.eta**2 * (1 - ratios(sigma) ** 2)
         return sigma[..., 1:, :] ** 2 * np.where(share.real < 1, share, 1.0)
 
     def step(
@@ -378,10 +371,10 @@ class EulerMaruyama(_OneEvaluation):
         return (lam - noise * sigma**2) / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
-        return (1 + self.eta**2) * _ratio(sigma) - self.eta**2  # so written, eta = 0 cancels nothing
+        return (1 + self.eta**2) * ratios(sigma) - self.eta**2  # so written, eta = 0 cancels nothing
 
     def _carry_slope(self, sigma: Array) -> Array:
-        return (1 + self.eta**2) * _ratio(sigma)
+        return (1 + self.eta**2) * ratios(sigma)
 
     def _noise_slopes(self, sigma: Array) -> tuple[Array, Array]:
         before, after = sigma[..., :-1, :], sigma[..., 1:, :]
@@ -406,17 +399,3 @@ class EulerMaruyama(_OneEvaluation):
         up = (2 * eta2 * levels.high * (levels.high - levels.low)).sqrt()
         drawn = noise.draw(levels.high, levels.low, x)
         return mixed(x, clean, (1 + eta2) * ratio - eta2) + up.to(x.dtype) * drawn
-
-
-def _ratio(sigma: Numbers) -> Numbers:
-    return sigma[..., 1:, :] / sigma[..., :-1, :]
-
-
-def _pad_after(steps: Numbers) -> Numbers:
-    """(..., K, B) to (..., K+1, B): node k opens step k."""
-    return np.concatenate([steps, np.zeros_like(steps[..., :1, :])], axis=-2)
-
-
-def _pad_before(steps: Numbers) -> Numbers:
-    """(..., K, B) to (..., K+1, B): node k+1 closes step k."""
-    return np.concatenate([np.zeros_like(steps[..., :1, :]), steps], axis=-2)

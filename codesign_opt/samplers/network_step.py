@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DenoiserCall", "NoisePath", "Remembered", "SigmaStep", "mixed"]
+__all__ = ["DenoiserCall", "NoisePath", "Place", "Remembered", "SigmaStep", "mixed"]
 
 DenoiserCall = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """(x, sigma) -> x0: (N, *shape) states and one noise level for all of them."""
+
+
+class Place(NamedTuple):
+    """Where a step stands: its whole grid has `steps`, the last to zero counted in, and `left` of them follow."""
+
+    steps: int
+    left: int
+
+
+_ALONE = Place(1, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +36,13 @@ class SigmaStep:
     Attributes:
         high, low: float64 tensors without axes, data units; gradients pass through them to the grid. Take them to the
             dtype of the states (`.to(x.dtype)`) before they meet. `high` of a step before the run's start is a number.
+            `low` is 0 only for samplers with levels of their own.
+        place: of the step in its grid, for samplers that change near the end or share something among all steps.
     """
 
     high: Any
     low: torch.Tensor
+    place: Place = _ALONE
 
     @cached_property
     def log_ratio(self) -> torch.Tensor:
@@ -38,10 +51,14 @@ class SigmaStep:
 
 
 class Remembered(NamedTuple):
-    """A former step and the denoiser's output (N, *shape) at its start, the first that the sampler asked for in it."""
+    """A former step, and at its start the denoiser's output, the first that the sampler asked for, and the state.
+
+    Both are (N, *shape).
+    """
 
     step: SigmaStep
     output: torch.Tensor
+    state: torch.Tensor
 
 
 class NoisePath(Protocol):

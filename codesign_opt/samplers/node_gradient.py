@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array
 from ..basics.inheritance import stale
-from .affine_steps import AffineSteps, Inputs, Numbers, Parts, StepSlopes, with_last
+from .affine_steps import AffineSteps, Inputs, Numbers, Parts, StepGradient, StepSlopes, with_last
 from .base import Sampler
 
 __all__ = ["NodeGradient", "node_gradient"]
@@ -83,11 +83,11 @@ def node_gradient(
         gain_by_node = by_nodes(of_mean)[..., :positive]
     std_by_weight = None
     if by_weight:
-        std_by_weight = sampler._pulled_back(held, by_steps[0], by_steps[1])
+        std_by_weight = sampler._pulled_back(held, by_steps)
     return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
 
 
-_ByNodes = Callable[[Parts], Array]
+_ByNodes = Callable[[StepGradient], Array]
 """(..., B, K+1) the chain rule, from adjoints (..., K, B) of steps."""
 
 
@@ -129,7 +129,7 @@ def _closed(parts: Parts | None, here: NDArray[np.bool_], last: Parts) -> Parts 
     return current, previous, noise
 
 
-def _chained(slopes: StepSlopes, by_steps: Parts) -> Array:
+def _chained(slopes: StepSlopes, by_steps: StepGradient) -> Array:
     """The derivatives of every step by its nodes, summed at these."""
     opening, closing, before = (None if parts is None else _weighed(by_steps, parts) for parts in slopes)
     assert opening is not None
@@ -143,8 +143,9 @@ def _chained(slopes: StepSlopes, by_steps: Parts) -> Array:
     return np.moveaxis(result, -2, -1)
 
 
-def _weighed(by_steps: Parts, parts: Parts) -> Array:
-    pairs = zip(by_steps, parts, strict=True)
+def _weighed(by_steps: StepGradient, parts: Parts) -> Array:
+    before = by_steps.by_earlier[0] if by_steps.by_earlier else None
+    pairs = zip((by_steps.by_current, before, by_steps.by_noise), parts, strict=True)
     terms = [adjoint * part for adjoint, part in pairs if adjoint is not None and part is not None]
     return np.asarray(sum(terms[1:], terms[0]))
 
@@ -162,29 +163,30 @@ def _by_colours(
     if offset is not None:
         weights += offset
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
-    current, previous, noise = (None if part is None else part[0].real for part in _parts(moved))
-    assert current is not None
+    noise = None if moved.noise is None else moved.noise[0].real
+    steps = AffineSteps(moved.current[0].real, [rows[0].real for rows in moved.earlier], noise)
     held = Inputs(grid[..., None], weights[0].real, initial_variance)
-    return held, AffineSteps(current, previous, noise), lambda by_steps: _by_node(by_steps, moved)
+    return held, steps, lambda by_steps: _by_node(by_steps, moved)
 
 
-def _parts(steps: AffineSteps) -> tuple[Numbers, Numbers | None, Numbers | None]:
-    return steps.current, steps.previous, steps.noise
+def _parts(current: Numbers, earlier: Sequence[Numbers], noise: Numbers | None) -> list[Numbers]:
+    return [current, *earlier] if noise is None else [current, *earlier, noise]
 
 
 def _nonzero(variance: Numbers) -> Numbers:
     return np.where(variance == 0, 1.0, variance)
 
 
-def _by_node(by_steps: tuple[Numbers, Numbers | None, Numbers | None], moved: AffineSteps) -> Array:
+def _by_node(by_steps: StepGradient, moved: AffineSteps) -> Array:
     """(..., B, K+1) the chain rule, from adjoints (..., K, B) of steps and their parts moved one colour at a time."""
-    pairs = zip(by_steps, _parts(moved), strict=True)
-    terms = [adjoint * part.imag for adjoint, part in pairs if adjoint is not None and part is not None]
+    held = moved.noise if by_steps.by_noise is not None else None
+    pairs = zip(_parts(*by_steps), _parts(moved.current, moved.earlier, held), strict=True)
+    terms = [adjoint * part.imag for adjoint, part in pairs]
     total = np.moveaxis(sum(terms[1:], terms[0]), -2, 1)  # (colours, K, ..., B)
     seen, count = total.shape[:2]
     result = np.zeros((count + 1, *total.shape[2:]))
     step = np.arange(count)
-    for back in range(seen):  # step k sees the node k + 1 - back in the colour of that node
+    for back in range(min(seen, count + 1)):  # step k sees the node k + 1 - back in the colour of that node
         first = max(0, back - 1)
         rows = total[(step + 1 - back) % seen, step]
         result[first + 1 - back : count + 1 - back] += rows[first:]

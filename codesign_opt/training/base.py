@@ -17,6 +17,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, number, vector
 from ..basics.registry import Registry
+from ..ingredients.coupling import Coupling
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
 from ..samplers.terminal import terminal_weight
 from .lower_bounds import MATRICES, check_flag, cramer_rao_intercept, cramer_rao_score_error, cramer_rao_variance
@@ -71,6 +72,11 @@ class TrainingNoise(UntrainedPrior, ABC):
     def plain(self) -> TrainingNoise:
         """The same training of a diagonal matrix without intercept."""
         return replace(self, matrix="diagonal", intercept=False)  # type: ignore[type-var]
+
+    def within(self, coupling: Coupling, low: float, high: float) -> TrainingNoise:
+        """The same training for a model with this coupling on a range of noise levels; itself unless it was measured
+        with examples counted within a length of its own."""
+        return self
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
         """Reasons to distrust A / m + F at some levels; none unless the subclass knows its burn-in.

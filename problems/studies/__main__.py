@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     _plans_arguments(commands)
     _density_arguments(commands)
+    _pilot_arguments(commands)
+    _solver_arguments(commands)
     _peers_arguments(commands)
     las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
     las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
@@ -59,6 +61,13 @@ def _plans_arguments(commands: Any) -> None:
         parser.add_argument("--steps", type=_whole, default=[5, 8, 12, 18, 30], help="with commas (5,8,12,18,30)")
 
 
+def _solver_arguments(commands: Any) -> None:
+    parser = _command(commands, "solvers", _solvers, "multistep solvers fitted to small networks, against their plans")
+    parser.add_argument("--data", type=_words, default=["photo_patches", "digits", "grid8"], help="with commas")
+    parser.add_argument("--steps", type=_whole, default=[5, 8, 12], help="with commas (5,8,12)")
+    parser.add_argument("--history", type=int, default=3, help="outputs that a step takes (3)")
+
+
 def _density_arguments(commands: Any) -> None:
     parser = _command(commands, "density", _density, "a training density planned from one pilot against 15 lognormals")
     parser.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
@@ -68,6 +77,26 @@ def _density_arguments(commands: Any) -> None:
     parser.add_argument("--fixed", help='the best of other seeds to compare with, such as "lognormal -0.2 1.2"')
     parser.add_argument("--compare", nargs="+", metavar="NAME", help="which of the 15 (all)")
     parser.add_argument("--rules", nargs="+", metavar="NAME", help="which rules (all)")
+
+
+def _pilot_arguments(commands: Any) -> None:
+    parser = _command(
+        commands, "pilots", _pilots, "densities planned from pilots by the safe route, trained, sampled and compared"
+    )
+    parser.add_argument("--data", type=_words, default=["photo_patches", "digits", "clothes"], help="with commas")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every density (3)")
+    parser.add_argument("--pilots", type=int, default=5, help="pilots on each data set (5)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (0)")
+    parser.add_argument("--first-pilot", type=int, default=100, help="seed of the first pilot (100)")
+    calibrate = _command(
+        commands, "calibrate", _calibrate, "training laws of the standard networks that come with the library"
+    )
+    measured = _command(
+        commands, "measured", _measured, "distances predicted with those laws against networks trained as planned"
+    )
+    for one in (calibrate, measured):
+        one.add_argument("--networks", type=_words, help="which, with commas (all)")
+    measured.add_argument("--budgets", type=_whole, default=[1_000_000], help="evaluations, with commas (1000000)")
 
 
 def _peers_arguments(commands: Any) -> None:
@@ -144,6 +173,56 @@ def _density(options: argparse.Namespace) -> int:
     if options.pilot_seed != 100:
         name += f"_pilot{options.pilot_seed}"
     print("written:", ", ".join(str(path) for path in report.save(options.out, name)))
+    return 0
+
+
+def _solvers(options: argparse.Namespace) -> int:
+    from .fitted_solvers import fitted_solvers
+    from .network_plans import write_rows
+
+    rows = []
+    for row in fitted_solvers(
+        data=options.data, steps=options.steps, history=options.history, cache=options.cache, progress=_teller()
+    ):
+        rows.append(row)
+        write_rows(rows, options.out / "fitted_solvers.csv")  # what is finished, so far
+    return 0
+
+
+def _pilots(options: argparse.Namespace) -> int:
+    from .pilot_experiment import PilotExperiment
+    from .pilot_report import compare_pilots
+
+    folder = co.testbed.cache_folder(options.cache) / "testbed" / "pilots"
+    experiments = [PilotExperiment(name, folder=folder, progress=_teller()) for name in options.data]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    pilots = range(options.first_pilot, options.first_pilot + options.pilots)
+    report = compare_pilots(experiments, seeds=seeds, pilots=pilots)
+    print(report)
+    name = "pilot_densities" if not options.first_seed else f"pilot_densities_seeds{seeds[0]}-{seeds[-1]}"
+    print("written:", report.save(options.out, name))
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from .calibration import NETWORKS, calibrate
+
+    place = Path(co.__file__).parent / "training" / "calibrations"
+    for name in options.networks or NETWORKS:
+        print(calibrate(name, place, progress=_teller()).source)
+    print(f"written: {place}")
+    return 0
+
+
+def _measured(options: argparse.Namespace) -> int:
+    from .calibration import NETWORKS, predicted_and_realised, write_rows
+
+    rows = []
+    for name in options.networks or NETWORKS:
+        for budget in options.budgets:
+            rows.append(predicted_and_realised(name, budget))
+            print(rows[-1], flush=True)
+    print("written:", write_rows(rows, options.out / "measured_training.csv"))
     return 0
 
 

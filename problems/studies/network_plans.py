@@ -216,7 +216,7 @@ class _Test:
 
     def __init__(self, denoiser: Any, sampler: Any, folder: Path) -> None:
         draws = co.estimate.Draws((1, 28, 28), _TEST, _TOP, 1, "test", chunk=32)
-        self.reference = co.estimate.Reference(denoiser, sampler, draws, _STOP, steps=128)
+        self.reference = co.estimate.Reference(denoiser, sampler, draws, _STOP, steps=64)
         ledger = co.estimate.Ledger(folder, {"solution": "ODE", "draws": draws.describe()})
         self.ledger = co.estimate.Ledger(folder / sampler.name, {"draws": draws.describe()})
         self.ends = [

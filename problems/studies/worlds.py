@@ -54,7 +54,7 @@ class DenoiserWorld:
     process: co.Process = field(default_factory=co.EDM)
     draws: int = 1024
     chunk: int = 64
-    fine_steps: int = 128
+    fine_steps: int = 64
     terminal: str = "denoise"
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     plan_options: Mapping[str, Any] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def mixture_world(
     name: str,
     *,
     draws: int = 20_000,
-    fine_steps: int = 256,
+    fine_steps: int = 128,
     plan_options: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     progress: Progress = None,

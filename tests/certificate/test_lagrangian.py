@@ -65,3 +65,15 @@ def test_a_power_that_rises_is_taken_at_the_least_number_of_steps():
     truth = (4 / n - 3 / n**2 + n).min()
     assert bound.value() == pytest.approx(4.0 - 3 / 1.5**2, rel=1e-12)  # min of 4 / n + n, and -3 / n^2 at the floor
     assert bound.value() <= truth
+
+
+def test_brackets_close_at_kinks_at_once_whatever_their_logarithms_round_to(monkeypatch):
+    rounds, plain = [], LagrangianBound._round
+    monkeypatch.setattr(LagrangianBound, "_round", lambda self, bracket: rounds.append(1) or plain(self, bracket))
+    kappa = np.exp(np.linspace(-9, 9, 300))
+    bound = LagrangianBound(300, np.zeros(300))
+    bound.parts.append(ScorePart(np.zeros(300), np.ones(300), co.Local(1.0), kappa))
+    bound.add_logarithms(0.0, np.zeros(300), np.full(300, 1e-3))  # the kink is the minimiser, logarithms bend the rest
+    bound.add_linear(0.0, np.zeros(300), 0.4 / kappa)
+    np.testing.assert_allclose(bound.value(), np.sum(1.4 - 1e-3 * np.log(kappa)), rtol=1e-12)
+    assert len(rounds) <= 8  # halving brackets down to the kink's rounding took 40

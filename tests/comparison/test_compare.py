@@ -166,7 +166,7 @@ def estimated():
         data,
         process=co.EDM(0.01, 20.0),
         sampler=co.Euler(),
-        measurement=Measurement(levels=6, draws=16, fine_steps=32, evaluations=1500),
+        measurement=Measurement(levels=6, draws=16, fine_steps=16, evaluations=1500),
     )
 
 
@@ -209,7 +209,7 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
     options = {
         "process": co.EDM(0.01, 20.0),
         "sampler": co.Euler(),
-        "measurement": Measurement(levels=6, draws=16, fine_steps=32, evaluations=1600),
+        "measurement": Measurement(levels=6, draws=16, fine_steps=16, evaluations=1600),
     }
     model = network(denoiser, data, **options)
     found = compare(model, ["edm", "log_snr"], [4], draws=100)
@@ -219,6 +219,17 @@ def test_guidance_costs_two_evaluations_inside_its_interval():
         assert row.used == levels.size + inside.sum() <= 4
         assert row.steps < 4  # what an unguided denoiser would have
     assert found.row("plan", "euler", 4).level
+    held = {f"{steps} steps": co.edm_grid(steps, 0.01, 20.0) for steps in (2, 3, 4, 5)}
+    beside = compare(model, held, [4, 6], draws=20, plan=False)
+    taken = {(row.peer, row.evaluations) for row in beside.rows}
+    for name, grid in held.items():
+        levels = calls_of(co.Euler(), grid)
+        inside = int(((levels >= low) & (levels <= high)).sum())
+        used = levels.size + inside
+        for limit in (4, 6):  # it is paid for, and one step more, at what its dearest takes, is not
+            assert ((name, limit) in taken) == (used <= limit < used + (2 if inside else 1))
+    assert len(taken) >= 2
+    assert any("which take" in note for note in beside.notes)
 
 
 def test_a_model_from_a_file_is_refused(estimated, tmp_path):

@@ -9,13 +9,15 @@ import codesign_opt as co  # noqa: E402
 from codesign_opt.estimate import ErrorGram, Measurement, TrainingHistory, TransferKernel, network  # noqa: E402
 from codesign_opt.estimate.denoisers.denoiser import Denoiser  # noqa: E402
 from codesign_opt.estimate.training_errors.checkpoint_pair import CheckpointPair, sampled_images  # noqa: E402
+from codesign_opt.estimate.training_errors.pilot import trained_at  # noqa: E402
 from codesign_opt.estimate.training_errors.served_examples import as_served, served_per_log_sigma  # noqa: E402
+from codesign_opt.models.pilot import widest_shown  # noqa: E402
 from codesign_opt.testbed import LinearDenoiser  # noqa: E402
 
 LAM = np.array([1.0, 0.5, 0.2, 0.1])
 OFF = np.diag([0.1, 0.06, 0.05, 0.02])
 RUN = co.TrainingRun(co.LogNormal(-0.5, 1.3), iterations=500, batch=200)
-FINE = {"levels": 8, "draws": 16, "fine_steps": 32, "evaluations": 20_000}
+FINE = {"levels": 8, "draws": 16, "fine_steps": 16, "evaluations": 20_000}
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +104,13 @@ def test_the_width_of_a_pair_is_that_of_its_exact_correlation_and_its_calls_are_
 
 def test_network_measures_transfer_and_the_error_left_as_their_closed_forms(data):
     model = of_pair(data, growth=3.0, images=4_000)
-    levels = co.Levels.log_uniform(0.002, 80.0, 24)
+    levels = trained_at(RUN, co.Levels.log_uniform(0.002, 80.0, 24))
     s, off = levels.sigma, np.diag(OFF)
     gram = (off**2 * (LAM + s[:, None, None] * s[None, :, None])).sum(axis=2)
     truth = TransferKernel.from_errors(ErrorGram(levels, np.stack([gram, gram])))
     assert isinstance(model.coupling, co.Transfer)
-    assert abs(model.coupling.transfer - truth.width) < 3 * model.provenance["transfer_width_error"]
+    shown = min(truth.width, widest_shown(RUN.density.std))  # no pilot of this density can tell it from wider ones
+    assert abs(model.coupling.transfer - shown) < 3 * model.provenance["transfer_width_error"]
     assert model.provenance["transfer_width_error"] < 0.1 * truth.width
     length = float(model.coupling.lengths_at(np.array([1.0]), 0.002, 80.0)[0])
     served = served_per_log_sigma(RUN, model.coupling, model.sigma, 0.002, 80.0)

@@ -30,7 +30,7 @@ from tests.helpers.planted_mistakes import (
 )
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
-FINE = {"levels": 6, "draws": 8, "fine_steps": 16, "rest_steps": 8, "evaluations": 2_000 if FULL else 1_500}
+FINE = {"levels": 6, "draws": 8, "fine_steps": 8, "rest_steps": 4, "evaluations": 2_000 if FULL else 1_500}
 LAM = np.arange(1, 17.0) ** -1.5
 
 

@@ -94,7 +94,7 @@ def test_what_the_adapter_found_out_stands_with_the_check():
 
     table = diffusers.DDIMScheduler()
     data = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
-    few = co.estimate.Measurement(levels=6, draws=32, fine_steps=24, evaluations=1_500)
+    few = co.estimate.Measurement(levels=6, draws=32, fine_steps=12, evaluations=1_500)
     process = co.EDM(sigma_min=0.05, sigma_max=20.0)
     model = co.estimate.network(from_diffusers(noise, table), data, process=process, measurement=few)
     said = "denoiser: the first 6 of 12 channels count, the others are a learned variance"

@@ -36,14 +36,14 @@ def mixture(x, sigma):
     return share @ centres + (0.3**2 / total) * (x - share @ centres)
 
 
-def problem(sampler, denoiser=None, dims=4, count=64, chunk=32, steps=64, stop=STOP, **options):
+def problem(sampler, denoiser=None, dims=4, count=64, chunk=32, steps=32, stop=STOP, **options):
     draws = [Draws((dims,), count, TOP, name=name, chunk=chunk, like=DOUBLE) for name in ("descent", "held out")]
     return Reference(denoiser or linear(), sampler, draws[0], stop, steps=steps, **options), draws[1]
 
 
 @pytest.mark.parametrize("sampler", ODE, ids=repr)
 def test_the_measured_error_is_the_exact_one_of_the_affine_law_within_three_standard_errors(sampler):
-    solution, _ = problem(sampler, count=400, chunk=400, steps=200)
+    solution, _ = problem(sampler, count=400, chunk=400, steps=60)
     grid = co.edm_grid(7, 0.05, TOP)
     found = measured_error(solution, grid).mean
     fine = np.sqrt(LAM**2 / (LAM + STOP**2) / (LAM + TOP**2))
@@ -107,7 +107,7 @@ def test_descent_on_the_digits_spectrum_reaches_the_minimum_of_the_exact_expecte
     lam = co.Spectrum.from_samples(load_digits().data / 16 * 2 - 1).eigenvalues
     sampler, steps = co.Euler(), 8
     draws = [Draws((lam.size,), 512, 80.0, name=name, chunk=512, like=DOUBLE) for name in ("descent", "held out")]
-    solution = Reference(linear(lam), sampler, draws[0], 0.002, steps=64)
+    solution = Reference(linear(lam), sampler, draws[0], 0.002, steps=32)
     starts = [co.edm_grid(steps, 0.03, 80.0), co.log_snr_grid(steps, 0.03, 80.0)]
     found = descend_grid(solution, draws[1], starts, budget=5000)
     fine = np.sqrt(lam**2 / (lam + 0.002**2) / (lam + 80.0**2))
@@ -148,7 +148,7 @@ def test_held_out_draws_stop_the_descent_that_overfits():
     # few draws to descend: their own error goes on falling, the returned grid is the best held out
     draws = [Draws((2,), n, TOP, name=name, chunk=64, like=DOUBLE) for n, name in ((2, "descent"), (64, "held out"))]
     solution = Reference(mixture, co.Heun(), draws[0], STOP)
-    found = descend_grid(solution, draws[1], usual_grids(8, TOP, stops=(0.05,)), budget=4000)
+    found = descend_grid(solution, draws[1], usual_grids(8, TOP, stops=(0.05,)), budget=6000)
     assert found.held_out.mean.value <= found.held_out_before.mean.value
     assert found.reason != "budget"
 
@@ -172,7 +172,7 @@ class Killed(Exception):
 
 
 def test_a_descent_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
-    solution, held_out = problem(co.DPMpp2M(), steps=12, count=16, chunk=16)
+    solution, held_out = problem(co.DPMpp2M(), steps=6, count=16, chunk=16)
     starts = usual_grids(4, TOP, stops=(0.05,))
     whole = descend_grid(solution, held_out, starts)
     rng, calls = np.random.default_rng(0), [0]
@@ -184,7 +184,7 @@ def test_a_descent_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
         return linear()(x, sigma)
 
     fragile.__name__ = solution.denoiser.name
-    broken, _ = problem(co.DPMpp2M(), fragile, steps=12, count=16, chunk=16)
+    broken, _ = problem(co.DPMpp2M(), fragile, steps=6, count=16, chunk=16)
     kills, found = 0, None
     while found is None:
         calls[0] = int(rng.integers(27, 60))

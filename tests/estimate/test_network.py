@@ -21,7 +21,7 @@ from codesign_opt.testbed import LinearDenoiser
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 LAM = co.Spectrum.power_law(12, exponent=1.5).eigenvalues
-FINE = {"levels": 8, "draws": 32, "fine_steps": 32, "evaluations": 2_500}
+FINE = {"levels": 8, "draws": 32, "fine_steps": 16, "evaluations": 2_500}
 QUICK = {"measurement": Measurement(**FINE), "seed": 1}
 
 
@@ -94,7 +94,7 @@ def test_the_budget_of_evaluations_is_kept(data):
     co.codesign(
         model, steps=12, **{"points": 4, "levels": 60} if FULL else {"points": 3, "levels": 20, "search": (0.02, 0.05)}
     )
-    assert denoiser.calls <= (5000 if FULL else FINE["evaluations"])
+    assert denoiser.calls <= (6000 if FULL else FINE["evaluations"])
 
 
 def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_path):
@@ -141,7 +141,7 @@ def history(tmp_path_factory):
 
 
 def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
-    measurement = Measurement(levels=5, draws=16, fine_steps=24, evaluations=2_500)
+    measurement = Measurement(levels=5, draws=16, fine_steps=12, evaluations=3_500)
     asked = {"steps": 4, "levels": 20, "points": 3, "search": (0.05, 0.2)}
     alone, both = (
         co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **prices)
@@ -153,13 +153,23 @@ def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, hi
 
 
 def test_training_needs_a_log_and_gives_prices_something_to_buy(data, history):
-    model = network(perfect(), data, training=history, measurement=Measurement(**FINE | {"evaluations": 5_000}), seed=1)
+    few = Measurement(**FINE | {"evaluations": 5_000})
+    model = network(perfect(), data, training=history, measurement=few, objective="trimmed", seed=1)
     assert model.trained
     assert model.provenance["correlation_length"] == "measured or given"
     prices = co.Prices(example=3.0, evaluation=1.0, images=1_000)
     plan = co.codesign(model, prices, 1e6, stopping_sigma=0.02, levels=30, polish=False)
     assert plan.certificate.optimal
     assert plan.breakdown["score"] > 0
+    assert plan.measured.objective == "trimmed"  # of the sampler's error; that of training stays a mean
+    assert plan.handed_out["bias"] == plan.measured.value
+    rest = sum(plan.handed_out[name] for name in ("score", "floor", "last evaluation"))
+    assert plan.handed_out["total"] == pytest.approx(plan.measured.value + rest, rel=1e-12)
+    assert "of the sampler, measured, and" in str(plan)
+    grid = co.edm_grid(8, 0.02, 80.0)
+    audit = co.audit(model, prices, sigmas=grid, run=co.TrainingRun(co.LogNormal(-1.2, 1.2), 500, 256), levels=30,
+                     polish=False, stopping_sigma=0.02)  # fmt: skip
+    assert audit.current["bias"] == model.stated({"grid": grid})["grid"].value
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e6 * (1 + 1e-6)
 
 

@@ -21,7 +21,7 @@ from codesign_opt.testbed import LinearDenoiser
 
 LAM = np.array([1.0, 0.5, 0.2, 0.1])
 SCATTER = np.array([0.1, 0.06, 0.05, 0.02])  # of the denoiser's weights over runs
-QUICK = Measurement(levels=6, draws=8, fine_steps=16, rest_steps=8)
+QUICK = Measurement(levels=6, draws=8, fine_steps=8, rest_steps=4)
 RUN = co.TrainingRun(co.LogNormal(-0.5, 1.3), iterations=500, batch=200)
 
 

@@ -98,7 +98,7 @@ class Loop:
 
     def __init__(self, network, scheduler, patch, plain=False):
         self.steps, self.plain = [], plain
-        self._asked, self._inside = [], False
+        self._asked, self._inside, self._begun = [], False, 0
         self._names = inspect.signature(network.forward)
         self._hook = network.register_forward_pre_hook(self._called, with_kwargs=True)
         patch.setattr(type(scheduler), "step", self._watched(type(scheduler).step))
@@ -137,7 +137,11 @@ class Loop:
 
     def _started(self, scheduler, out, t, sample):
         """x, sigma and the clean data of a step about to be made, by the scheduler's own tables and step."""
-        name, i = type(scheduler).__name__, len(self.steps)
+        name = type(scheduler).__name__
+        if not self.steps:  # a loop that begins with an image begins in the middle
+            told = torch.as_tensor(scheduler.timesteps).double() == torch.as_tensor(t).double().flatten()[0]
+            self._begun = int(told.long().argmax())
+        i = self._begun + len(self.steps)
         other = copy.deepcopy(scheduler)
         if name == "SCMScheduler":  # its states are sigma_data (cos(t) x0 + sin(t) z)
             spread, t = scheduler.config.sigma_data, t.double().flatten()[0]

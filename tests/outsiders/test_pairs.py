@@ -20,7 +20,7 @@ from tests.results.test_saved_plans import FOLDER, NAMES
 def test_a_coupling_and_a_sampler_of_ones_own_are_planned_with_on_a_network_and_read_again(tmp_path):
     lam = co.Spectrum.power_law(6, exponent=1.5).eigenvalues
     data = torch.as_tensor(np.random.default_rng(0).normal(size=(300, 6)) * lam**0.5)
-    small = Measurement(levels=6, draws=8, fine_steps=16, evaluations=1_500)
+    small = Measurement(levels=6, draws=8, fine_steps=8, evaluations=1_500)
     model = network(LinearDenoiser(lam), data, sampler=Ralston(), coupling=Added(1.5), measurement=small)
     best = lam * model.sigma[:, None] ** 2 / (lam + model.sigma[:, None] ** 2)
     trained = replace(model, sensitivity=np.ones(6), error_variance=best.sum(1))

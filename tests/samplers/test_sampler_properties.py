@@ -148,7 +148,7 @@ def test_samplers_are_values_that_survive_a_round_trip():
     for sampler in SAMPLERS:
         assert Sampler.from_dict(sampler.to_dict()) == sampler
     assert Ancestral(0.5) != Ancestral(0.6)
-    with pytest.raises(ValueError, match=r"Sampler.name is 'ddpm'; it must be one of 'euler'"):
+    with pytest.raises(ValueError, match=r"Sampler.name is 'ddpm'; it must be one of .*'euler'"):
         Sampler.from_dict({"name": "ddpm"})
     with pytest.raises(ValueError, match="Sampler heun has no parameter eta"):
         Sampler.from_dict({"name": "heun", "eta": 1.0})

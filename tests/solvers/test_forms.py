@@ -12,6 +12,7 @@ import pytest
 from codesign_opt.solvers.forms.interior import solve_forms
 from codesign_opt.solvers.forms.newton import NewtonSystem
 from codesign_opt.solvers.forms.program import FormProgram
+from codesign_opt.solvers.forms.steps_alone import steps_alone
 from codesign_opt.solvers.joint.program import JointProgram
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
@@ -213,3 +214,52 @@ def test_a_system_that_is_not_positive_definite_is_refused():
     blocks = np.tile(np.diag([1.0, 1.0, -2.0, 1.0]), (3, 1, 1))
     none = np.zeros((0, 4, 3))
     assert NewtonSystem(blocks, {2: np.eye(3)}, none, np.zeros(0), np.zeros((4, 3), dtype=bool)).factored() is None
+
+
+def signed_steps(seed):
+    """Signed rows under a budget of steps alone: rows that agree to rows that all but cancel, prices of their own."""
+    rng = np.random.default_rng(seed)
+    size, count = int(rng.integers(2, 9)), int(rng.integers(1, 6))
+    rows = (rng.normal(size=(count, size)) + rng.uniform(0, 2)) * 10 ** rng.uniform(-3, 3, size)
+    none, prices = np.zeros(size), 10 ** rng.uniform(-1, 1, (1, size))
+    joint = JointProgram(
+        none, none, np.ones(size), np.zeros((0, size)), int(rng.integers(1, 4)), 0 * prices, prices,
+        10 ** rng.uniform(0, 3, 1),
+    )  # fmt: skip
+    return FormProgram(joint, signed_rows=rows)
+
+
+def test_signed_rows_under_a_budget_of_steps_end_where_no_other_steps_are_better():
+    """By duality of its own arithmetic: c = 2 R'p > 0 at p = R u proves steps with n ~ (c/a)^(1/(q+1)) optimal."""
+    taken = 0
+    for seed in range(60):
+        program = signed_steps(seed)
+        found = steps_alone(program)
+        if found is None:  # errors that cancel altogether, or the steps of a level that only cancels others
+            continue
+        taken += 1
+        joint, q = program.joint, float(program.joint.order)
+        prices, budget = joint.steps_prices[0], float(joint.budgets[0])
+        u = found.steps**-q
+        np.testing.assert_allclose(prices @ found.steps, budget, rtol=1e-12)
+        p = program.signed_rows @ u
+        c = 2 * p @ program.signed_rows
+        assert np.all(c > 0)
+        least = np.sum((c * prices**q) ** (1 / (q + 1))) ** (q + 1) / budget**q  # of c.u, by Hölder's inequality
+        assert least - p @ p >= (1 - 1e-9) * (p @ p), seed  # a lower bound that the candidate's |p|^2 meets
+        paid, worth = found.budget_multipliers[0] * prices * found.steps, q * c * u
+        np.testing.assert_allclose(paid, worth, rtol=0, atol=1e-6 * paid.sum())
+    assert taken >= 30
+
+
+def test_steps_alone_and_the_interior_point_method_agree(monkeypatch):
+    for seed in range(12):
+        program = signed_steps(seed)
+        found = solve_forms(program)
+        monkeypatch.setattr("codesign_opt.solvers.forms.interior.steps_alone", lambda program: None)
+        other = solve_forms(program)
+        monkeypatch.undo()
+        if other is not None:
+            errors = [float(np.sum((program.signed_rows @ each.steps**-float(program.joint.order)) ** 2))
+                      for each in (found, other)]  # fmt: skip
+            assert errors[0] <= (1 + 1e-7) * errors[1], seed

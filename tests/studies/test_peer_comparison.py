@@ -26,7 +26,7 @@ from problems.studies.worlds import DenoiserWorld, mixture_world
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 QUICK = {"draws": 32, "evaluations": 1500, "levels": 6} | (
-    {} if FULL else {"levels": 4, "fine_steps": 32, "evaluations": 1200}
+    {} if FULL else {"levels": 4, "fine_steps": 16, "evaluations": 1200}
 )
 
 

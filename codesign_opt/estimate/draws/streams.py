@@ -19,6 +19,8 @@ __all__ = [
     "Stream",
     "agreed",
     "batches",
+    "example_draws",
+    "examples_at_hand",
     "first_of",
     "my_share",
     "normal",
@@ -170,7 +172,7 @@ def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
         for start in range(0, whole.shape[0], batch):
             yield whole[start : start + batch]
         return
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple)):
+    if _indexed(data):
         for start in range(0, len(data), batch):
             yield torch.stack([_first(data[i]) for i in range(start, min(start + batch, len(data)))])
         return
@@ -201,8 +203,7 @@ def example_draws(data: Any, first: torch.Tensor, count: int, *, seed: int, like
     >>> example_draws(torch.arange(6.0)[:, None], torch.zeros(1, 1), 4, seed=0, like=torch.zeros(())).shape
     torch.Size([4, 1])
     """
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
-    size = len(data) if indexed else first.shape[0]
+    indexed, size = _indexed(data), examples_at_hand(data, first)
     rounds = [torch.randperm(size, generator=seeded(seed, "examples", turn)) for turn in range(-(-count // size))]
     rows = torch.cat(rounds)[:count]
     if not indexed:
@@ -212,6 +213,15 @@ def example_draws(data: Any, first: torch.Tensor, count: int, *, seed: int, like
     else:
         drawn = torch.stack([_first(data[int(row)]) for row in rows])
     return drawn.to(like.device, like.dtype)
+
+
+def examples_at_hand(data: Any, first: torch.Tensor) -> int:
+    """From how many examples `example_draws` draws."""
+    return len(data) if _indexed(data) else int(first.shape[0])
+
+
+def _indexed(data: Any) -> bool:
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
 
 
 def _called(data: Callable[[], Any]) -> Any:

@@ -17,17 +17,18 @@ from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
 from ...samplers.base import Sampler
-from ...samplers.members import Heun
+from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..denoisers.same_denoiser import SAME, check_same_denoiser
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share, normal, sum_over_processes
-from .run import BrownianPath, run
+from .run import BrownianPath, SteppedSampler, run
+from .runge_kutta import RungeKutta
 
 __all__ = ["Draws", "FinePath", "Reference", "gathered", "mean_of_draws"]
 
 _RHO = 7.0
-_PARTS = 6
+_OWN_PARTS = 6  # small steps of a stochastic sampler in a coarse one that is held against them
 _ASKED = 4  # levels at which a folder's denoiser is asked whether it is this one
 
 
@@ -99,8 +100,8 @@ class Draws:
 class Reference:
     """The sampler's own limit of small steps, with what the estimators of section 3 share.
 
-    ODE samplers have the probability-flow ODE as their limit, here by Heun's method; a stochastic
-    sampler runs itself on small steps of the same noise path. docs/theory.md section 3, "Any denoiser".
+    ODE samplers have the probability-flow ODE as their limit, here by the classical Runge-Kutta method; a stochastic
+    sampler runs itself on small steps of the same noise path. docs/theory.md sections 3.3 and 3.5.
 
     Args:
         denoiser: Denoiser or callable (x, sigma) -> x0.
@@ -108,7 +109,8 @@ class Reference:
         draws: starts and noise.
         stopping_sigma: last positive noise level of the fine solution, data units.
         terminal: "denoise" (a last step to zero) or "rescale".
-        steps: of the fine solution, equal in sigma^(1/7); nodes asked for are put in between.
+        steps: of the fine solution, of four calls each and equal in sigma^(1/7); nodes asked for are put in between. A
+            stochastic sampler takes as many calls on steps of its own.
 
     Raises:
         ValueError: a malformed field, a stopping point that is not below the start, or a sampler without a step on
@@ -127,7 +129,7 @@ class Reference:
     draws: Draws
     stopping_sigma: float
     terminal: str = "denoise"
-    steps: int = 64
+    steps: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "denoiser", Denoiser.of(self.denoiser))
@@ -146,15 +148,27 @@ class Reference:
             )
 
     @property
-    def fine(self) -> Sampler:
+    def fine(self) -> SteppedSampler:
         """The one-step method of the fine solution."""
-        return self.sampler if self.sampler.stochastic else Heun()
+        return self.sampler if self.sampler.stochastic else RungeKutta()
+
+    @property
+    def small_steps(self) -> int:
+        """Steps of that method: as many calls for every sampler."""
+        return -(-self.steps * RungeKutta.evaluations_per_step // self.fine.evaluations_per_step)
+
+    @property
+    def parts(self) -> int:
+        """Least steps of that method in a coarse step: one has a few per cent of the error of an order up to 2."""
+        if self.sampler.stochastic:
+            return _OWN_PARTS
+        return 1 if self.sampler.order <= 2 else 2
 
     def path(self, levels: Any = (), coarse: Any = ()) -> FinePath:
         """The fine solution through given noise levels, in any order, between stop and start.
 
         `coarse` are pairs (high, low) of those levels with a coarse step between, which is compared
-        with this solution: it is made of at least six steps there.
+        with this solution: it takes at least as many steps there as tell its error from theirs.
         """
         return FinePath(self, _inside(levels, self), np.asarray(coarse, dtype=np.float64).reshape(-1, 2))
 
@@ -243,7 +257,7 @@ class FinePath:
         whole = _place(self.reference.draws.sigma_max) - _place(self.reference.stopping_sigma)
         over = (self.coarse[:, 0] >= high * (1 - 1e-9)) & (self.coarse[:, 1] <= low * (1 + 1e-9))
         extents = _place(self.coarse[over, 0]) - _place(self.coarse[over, 1])
-        return max(self.reference.steps / whole, _PARTS / float(extents.min(initial=np.inf)))
+        return max(self.reference.small_steps / whole, self.reference.parts / float(extents.min(initial=np.inf)))
 
     def leg(self, number: int) -> Array:
         """Nodes of one leg: 0 from the start to levels[0], and so on; one node where both ends are the same."""
@@ -277,7 +291,13 @@ class FinePath:
     def _advance(self, nodes: Array, x: torch.Tensor, noise: BrownianPath) -> torch.Tensor:
         if nodes.size < 2:
             return x
-        return run(self.reference.denoiser, self.reference.fine, nodes, x, noise)
+        return run(self.reference.denoiser, self.reference.fine, nodes, x, noise, place=self.place)
+
+    @property
+    def place(self) -> Place:
+        """That of any step: fine samplers are the same at the end, and share something among all steps at most."""
+        count = self.grid().size - 1
+        return Place(count, count)
 
     def _noise(self, chunk: int) -> BrownianPath:
         return self.reference.draws.noise(chunk, self.reference.stopping_sigma)

@@ -6,19 +6,55 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ...samplers.base import Sampler
-from ...samplers.network_step import Remembered, SigmaStep
+from ...basics.checks import Array
+from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
 
-__all__ = ["BrownianPath", "asked_levels", "run", "trajectory"]
+__all__ = ["BrownianPath", "SteppedSampler", "asked_levels", "run", "trajectory"]
 
 _CELLS = 16_384
+
+Before = tuple[float, torch.Tensor, torch.Tensor]
+"""A node before a run's start, the state there and the denoiser's output."""
+
+
+class SteppedSampler(Protocol):
+    """What a run asks of a sampler: every `Sampler` has it, and the method of fine solutions."""
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Calls of the denoiser in a step."""
+
+    @property
+    def memory(self) -> int:
+        """Former outputs that a step asks for."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step draws noise."""
+
+    @property
+    def own_levels(self) -> Array | None:
+        """The only noise levels it has steps on, the last to zero among them; None: any."""
+
+    def check_network_step(self) -> None:
+        """Raises where it has no step on networks."""
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """The states at the lower level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +123,13 @@ class BrownianPath:
 
 def run(
     denoiser: Denoiser | Any,
-    sampler: Sampler,
+    sampler: SteppedSampler,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,
-    before: Sequence[tuple[float, torch.Tensor]] = (),
+    before: Sequence[Before] = (),
+    place: Place | None = None,
 ) -> torch.Tensor:
     """The sampler's output from states `x` at sigmas[0]: docs/theory.md section 2, on any denoiser.
 
@@ -103,7 +140,9 @@ def run(
         x: (N, *shape) states in x / s.
         noise: path of the injected noise, for samplers that have some.
         before: for a run that goes on from the middle of a grid: the nodes before sigmas[0], descending, each with
-            the denoiser's output there, of which a multistep sampler remembers the last; others ignore them.
+            the state and the denoiser's output there, of which a multistep sampler remembers the last; others ignore
+            them.
+        place: of the first step in a grid that `sigmas` is a part of; that of a whole grid unless given.
 
     Returns:
         (N, *shape), differentiable in `x` and, where `sigmas` is a tensor, in the grid.
@@ -116,17 +155,18 @@ def run(
     >>> run(lambda x, sigma: x / (1 + sigma[:, None] ** 2), Euler(), [2.0, 1.0, 0.0], torch.ones(1, 1)).item()
     0.3
     """
-    return trajectory(denoiser, sampler, sigmas, x, noise, before=before)[-1]
+    return trajectory(denoiser, sampler, sigmas, x, noise, before=before, place=place)[-1]
 
 
 def trajectory(
     denoiser: Denoiser | Any,
-    sampler: Sampler,
+    sampler: SteppedSampler,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,
-    before: Sequence[tuple[float, torch.Tensor]] = (),
+    before: Sequence[Before] = (),
+    place: Place | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
     levels = sigmas if torch.is_tensor(sigmas) else np.array(sigmas, dtype=np.float64)  # plans are read-only
@@ -137,20 +177,21 @@ def trajectory(
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
     asked, memory, states = _FirstOutput(Denoiser.of(denoiser)), _begun(before, grid[0], sampler.memory), [x]
-    for high, low in pairwise(grid):
-        if float(low.detach()) == 0:  # the last step to zero is the plain denoiser
+    first = Place(grid.numel() - 1, grid.numel() - 2) if place is None else place
+    for number, (high, low) in enumerate(pairwise(grid)):
+        if float(low.detach()) == 0 and sampler.own_levels is None:  # the last step to zero is the plain denoiser
             states.append(asked(states[-1], high))
             continue
-        step = SigmaStep(high, low)
+        step = SigmaStep(high, low, first._replace(left=first.left - number))
         states.append(sampler.step(asked, states[-1], step, memory, noise))
         output = asked.taken()
         if sampler.memory and output is not None:
-            memory = [*memory, Remembered(step, output)][-sampler.memory :]
+            memory = [*memory, Remembered(step, output, states[-2])][-sampler.memory :]
     return states
 
 
 @torch.no_grad()
-def asked_levels(sampler: Sampler, sigmas: Any) -> list[float]:
+def asked_levels(sampler: SteppedSampler, sigmas: Any) -> list[float]:
     """Noise levels at which a sampler asks the denoiser along a grid, in order: nodes, or levels between them.
 
     >>> from codesign_opt import Heun
@@ -187,9 +228,10 @@ class _FirstOutput:
         return output
 
 
-def _begun(before: Sequence[tuple[float, torch.Tensor]], start: torch.Tensor, count: int) -> list[Remembered]:
+def _begun(before: Sequence[Before], start: torch.Tensor, count: int) -> list[Remembered]:
     """What a sampler remembers of the steps from the nodes before a run's start."""
     kept = before[max(len(before) - count, 0) :]
-    ends = [*(start.new_tensor(node) for node, _ in kept[1:]), start]
+    ends = [*(start.new_tensor(node) for node, _, _ in kept[1:]), start]
     # a node's number as it is: torch divides a tensor into a number by its reciprocal, and kept results were made so
-    return [Remembered(SigmaStep(node, end), output) for (node, output), end in zip(kept, ends, strict=False)]
+    pairs = zip(kept, ends, strict=False)
+    return [Remembered(SigmaStep(node, end), output, state) for (node, state, output), end in pairs]

@@ -14,6 +14,7 @@ import torch
 from ...basics.checks import Array, choice
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
+from ...ingredients.measured_error import OBJECTIVES
 from ...samplers.base import Sampler
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share
@@ -29,7 +30,8 @@ _TRIMMED = 0.1
 class GridErrors:
     """Squared terminal distances of one grid to the fine solution under the same noise, summed over dimensions.
 
-    They are heavy tailed (docs/theory.md section 3): the geometric mean stands beside the mean.
+    They are heavy tailed (docs/theory.md section 3): the geometric mean stands beside the mean, and standard errors
+    of the mean count what no draw has shown (section 3.5).
 
     >>> errors = GridErrors(np.array([1.0, 4.0]))
     >>> float(errors.mean.value), round(float(errors.geometric_mean.value), 12)
@@ -41,18 +43,54 @@ class GridErrors:
     @property
     def mean(self) -> Estimate:
         """Arithmetic mean over draws."""
-        return mean_of_draws(self.errors)
+        return self.of("mean")
 
     @property
     def geometric_mean(self) -> Estimate:
         """exp of the mean logarithm; its standard error to first order."""
-        logs = mean_of_draws(np.log(np.maximum(self.errors, 1e-300)))
-        return Estimate(np.exp(logs.value), np.exp(logs.value) * logs.standard_error, logs.count)
+        return self.of("geometric")
 
-    def ratio(self, other: GridErrors) -> Estimate:
-        """Mean error over another grid's on the same draws, with the standard error of paired draws."""
-        rest = self.errors - (ratio := self.errors.mean() / other.errors.mean()) * other.errors
-        return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / other.errors.mean(), rest.size)
+    def of(self, objective: str) -> Estimate:
+        """The statistic of that name, see `objective_of`, with its standard error."""
+        value, count = objective_of(objective)(self.errors)[0], self.errors.size
+        spread = mean_of_draws(self._influence(objective)).standard_error
+        if objective == "mean":
+            spread = np.hypot(spread, (self._beyond() - value) / count)
+        return Estimate(np.asarray(value), spread, count)
+
+    def difference(self, other: GridErrors, objective: str = "mean") -> Estimate:
+        """Statistic less that of other errors of the same draws, with the standard error of paired draws."""
+        value = objective_of(objective)(self.errors)[0] - objective_of(objective)(other.errors)[0]
+        rest = self._influence(objective) - other._influence(objective)
+        return Estimate(np.asarray(value), mean_of_draws(rest).standard_error, rest.size)
+
+    def ratio(self, other: GridErrors, objective: str = "mean") -> Estimate:
+        """Statistic over that of another grid's errors on the same draws, with the standard error of paired draws."""
+        own, theirs = (objective_of(objective)(each.errors)[0] for each in (self, other))
+        rest = self._influence(objective) - (ratio := own / theirs) * other._influence(objective)
+        return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / theirs, rest.size)
+
+    def _influence(self, objective: str) -> Array:
+        """What each draw adds to the statistic times their number, to first order."""
+        if objective == "geometric":
+            value = objective_of(objective)(self.errors)[0]
+            return value * np.log(np.maximum(self.errors, 1e-300))
+        if objective == "trimmed":  # the largest count as the smallest of them: Winsorised
+            return np.minimum(self.errors, np.quantile(self.errors, 1 - _TRIMMED)) / (1 - _TRIMMED)
+        return self.errors
+
+    def _beyond(self) -> float:
+        """Mean of what is larger than every draw, by the power of their tail (Hill 1975), of a finite variance."""
+        top = np.sort(self.errors)[-int(self.errors.size**0.5) - 1 :]
+        if top.size < 2 or not top[0] > 0:
+            return float(self.errors.max(initial=0.0))
+        power = max(1 / max(float(np.log(top[1:] / top[0]).mean()), 1e-9), 2.0)
+        return float(top[-1]) * power / (power - 1)
+
+    def share_of_largest(self, count: int) -> float:
+        """What share of the sum the largest so many draws carry."""
+        total = float(self.errors.sum())
+        return float(np.sort(self.errors)[-count:].sum()) / total if total > 0 else 0.0
 
     def __repr__(self) -> str:
         return f"GridErrors(mean {self.mean!r}, geometric mean {self.geometric_mean!r}, {self.errors.size} draws)"
@@ -123,7 +161,7 @@ def objective_of(name: str) -> Callable[[Array], tuple[float, Array]]:
     >>> round(value, 12), slope.round(12).tolist()
     (2.0, [1.0, 0.25])
     """
-    choice(name, "objective", ("mean", "geometric", "trimmed"))
+    choice(name, "objective", OBJECTIVES)
 
     def mean(errors: Array) -> tuple[float, Array]:
         return float(errors.mean()), np.full(errors.size, 1 / errors.size)

@@ -13,15 +13,16 @@ import torch
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
 from ...ingredients.grids import check_grid
+from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked
 from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, normal, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
-from ..runs.run import BrownianPath, run, trajectory
+from ..runs.run import Before, BrownianPath, run, trajectory
 from .grid_error import batches_of_run, residual
 
-__all__ = ["GridRuns", "differentiable"]
+__all__ = ["GridRuns", "differentiable", "rounding_of"]
 
 _AUTOGRAD = 4  # runs in one backward pass: forward, forward again call by call, and backward for two
 _NUDGE = 0.01  # of the shorter neighbouring step, for forward differences
@@ -64,7 +65,7 @@ class GridRuns:
 
         A difference over h errs by the rounding over h, and, to both sides, by a power of h.
         """
-        found = self.ledger.item("rounding", lambda: {"share": np.array([_rounding(self.reference)])})
+        found = self.ledger.item("rounding", lambda: {"share": np.array([rounding_of(self.reference)])})
         share = float(agreed(found["share"])[0])
         return _NUDGE if share < _ROUNDED else min(0.5, 8 * share**0.5)
 
@@ -176,16 +177,17 @@ class GridRuns:
         gaps, noise = -np.diff(np.log(positive)), self._noise(chunk)
         act = (solution.denoiser, solution.sampler)
         states = trajectory(*act, grid, solution.draws.start(chunk), noise)
-        outputs: list[tuple[float, torch.Tensor]] = []
+        outputs: list[Before] = []
         if solution.sampler.memory:
-            outputs = [(float(s), solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
+            outputs = [(float(s), x, solution.denoiser(x, float(s))) for s, x in zip(positive, states, strict=False)]
         columns = []
         for k in range(1, positive.size):
             nudge, ends = self.nudge * float(gaps[k - 1 : k + 1].min()), [states[-1]]
             for side in (-1, 1) if self.rounds else (1,):
                 moved = grid[k - 1 :].copy()
                 moved[1] *= np.exp(side * nudge)
-                ends.append(run(*act, moved, states[k - 1], noise, before=outputs[: k - 1]))
+                place = Place(grid.size - 1, moved.size - 2)
+                ends.append(run(*act, moved, states[k - 1], noise, before=outputs[: k - 1], place=place))
             columns.append((ends[-1] - ends[-2]).flatten(1).double() / ((len(ends) - 1) * nudge))
         slopes = torch.stack(columns)
         own = torch.as_tensor(weights[solution.draws.rows(chunk)]).to(slopes.device)
@@ -195,7 +197,8 @@ class GridRuns:
 
 
 @torch.no_grad()
-def _rounding(reference: Reference) -> float:
+@torch.no_grad()
+def rounding_of(reference: Reference) -> float:
     """Relative rounding of the network's answers: second differences over tiny moves, small for smooth functions."""
     draws = reference.draws
     sigma = float((reference.stopping_sigma * draws.sigma_max) ** 0.5)

@@ -43,7 +43,7 @@ class GridTest:
     draws: Draws
     stopping_sigma: float
     terminal: str = "denoise"
-    steps: int = 128
+    steps: int = 64
     folder: Path | None = None
     _ends: dict[str, list[torch.Tensor]] = field(default_factory=dict, repr=False)
 

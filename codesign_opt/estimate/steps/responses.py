@@ -13,6 +13,7 @@ import torch
 from ...basics.checks import Array, integer, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import final_steps
+from ...samplers.network_step import Place
 from ..draws.statistics import Estimate, Moments, squares
 from ..draws.streams import my_share, rademacher, seeded
 from ..runs.fine_solution import Draws, FinePath, Reference, gathered, mean_of_draws
@@ -231,11 +232,21 @@ class _Work:
         """(n, dimensions) sigma^(q+1) epsilon of one level."""
         high, low = float(self.sigma[level]), float(self.low[level])
         denoiser, sampler, draws = self.reference.denoiser, self.reference.sampler, self.reference.draws
-        memory = [(node, denoiser(states[self.path.index(node)], node)) for node in self.before[level]]
+        there = [(node, states[self.path.index(node)]) for node in self.before[level]]
+        memory = [(node, x, denoiser(x, node)) for node, x in there]
         noise = draws.noise(chunk, self.reference.stopping_sigma)
-        x = run(denoiser, sampler, [high, low], states[self.path.index(high)], noise, before=memory)
+        x = run(
+            denoiser, sampler, [high, low], states[self.path.index(high)], noise,
+            before=memory, place=self._place(high, low),
+        )  # fmt: skip
         moved = self.path.finish(chunk, self.path.index(low), x) - end
         return self.sketch(moved * (high / (high - low)) ** (sampler.order + 1))
+
+    def _place(self, high: float, low: float) -> Place:
+        """A step in the middle of a grid that has steps of this length in log sigma all over."""
+        whole = np.log(self.reference.draws.sigma_max / self.reference.stopping_sigma)
+        count = max(1, round(float(whole / np.log(high / low))))
+        return Place(count, count)
 
 
 def _plain(before: list[list[float]]) -> list[Any]:

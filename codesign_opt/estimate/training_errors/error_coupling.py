@@ -18,6 +18,7 @@ from ...basics.checks import Array, choice, integer, number, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
+from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import my_share, normal, sum_over_processes
 from ..runs.run import BrownianPath, asked_levels, run, trajectory
@@ -224,7 +225,9 @@ class _Swaps:
         inside = np.flatnonzero(self._block_of(nodes) == block)
         start = max(int(inside[0]) - 1, 0) if inside.size and not self.sampler.memory else 0
         used: list[int] = []
-        out = run(self._mixed(other, block, used), self.sampler, self.grid[start:], states[start], noise)
+        place = Place(self.grid.size - 1, self.grid.size - 2 - start)
+        mixed = self._mixed(other, block, used)
+        out = run(mixed, self.sampler, self.grid[start:], states[start], noise, place=place)
         if not used:
             low, high = self.levels.edges[block], self.levels.edges[block + 1]
             raise ValueError(

@@ -214,9 +214,9 @@ class _Work:
         with torch.no_grad():
             inside = [states[level]]
             for k in range(nodes.size - 2):
-                inside.append(run(*act, nodes[k : k + 2], inside[-1], noise))
+                inside.append(run(*act, nodes[k : k + 2], inside[-1], noise, place=path.place))
         for k in reversed(range(nodes.size - 1)):
             leaf = inside[k].detach().requires_grad_(True)
-            end = run(*act, nodes[k : k + 2], leaf, noise)
+            end = run(*act, nodes[k : k + 2], leaf, noise, place=path.place)
             (cotangent,) = torch.autograd.grad(end, leaf, cotangent)
         return cotangent

@@ -10,10 +10,11 @@ import numpy as np
 from ...basics.checks import Array, Mask
 from ..joint.newton import solve_joint
 from .newton import NewtonSystem
-from .program import FormProgram
+from .program import FormProgram, FormSolution
 from .smooth import BOUNDS, EXAMPLES, INVERSE, STEPS, LevelBounds, SmoothObjective
+from .steps_alone import steps_alone
 
-__all__ = ["FormSolution", "solve_forms"]
+__all__ = ["solve_forms"]
 
 _MOST = 40  # iterations: programs take 7 to 20
 _ENOUGH, _RESIDUAL = 5e-12, 1e-6  # of the objective: complementarity; what the proof loses the square of
@@ -22,32 +23,14 @@ _MISSED = 1e-10  # of a bound: a point that breaks one is below the optimum by w
 _USEFUL = 1e-5  # worse than that no proof is worth trying
 _STALLED, _NEAR = 2, 1e-9  # iterations without a better point, after which so good a one is taken
 _STEP = 0.995  # of the way to the boundary
+_BEGIN = 0.2  # of the objective: complementarity at the start
 _ROOM = 0.02  # of the budgets left free at the start
 _DAMPED = 6  # halvings of a step that leaves larger residuals
 _SNAPPED = 1e-6  # of a bound: nearer than that, with a price, a quantity lies on it
 
 
-@dataclass(frozen=True, eq=False)
-class FormSolution:
-    """A candidate and its multipliers; nothing is proved here.
-
-    Attributes:
-        examples, steps: (L,) all examples T, spent ones included, and steps n.
-        budget_multipliers: (J,).
-        examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
-        iterations: of the method.
-    """
-
-    examples: Array
-    steps: Array
-    budget_multipliers: Array
-    examples_gradient: Array
-    steps_gradient: Array
-    iterations: int
-
-
-def solve_forms(program: FormProgram) -> FormSolution | None:
-    """The optimum to about 1e-11, or None where the method does not get there.
+def solve_forms(program: FormProgram, *, enough: float = 0.0) -> FormSolution | None:
+    """The optimum to about 1e-11, or to `enough` of the error where that is more; None where the methods fail.
 
     >>> from codesign_opt.solvers.joint.program import JointProgram
     >>> row, budget = np.ones((1, 3)), np.array([12.0])
@@ -56,9 +39,12 @@ def solve_forms(program: FormProgram) -> FormSolution | None:
     >>> found.examples.round(4), found.steps.round(4)
     (array([1.558, 1.558, 1.558]), array([2.442, 2.442, 2.442]))
     """
+    alone = steps_alone(program)
+    if alone is not None:
+        return alone
     with np.errstate(all="ignore"):
         started = _start(program)
-        return None if started is None else _Method(program, *started).run()
+        return None if started is None else _Method(program, *started, enough).run()
 
 
 def _start(program: FormProgram) -> tuple[Array, Array, Array] | None:
@@ -99,10 +85,28 @@ class _State:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A state with the residuals of stationarity (4, L), of the level constraints (8, L) and of the budgets (J,).
+
+    `worst` is the largest residual, of feasibility in its own unit; `gap` the complementarity as a share of the
+    objective; `slopes` (8, 4, L) those of the level constraints.
+    """
+
+    state: _State
+    dual: Array
+    primal: Array
+    left: Array
+    slopes: Array
+    worst: float
+    gap: float
+
+
 class _Method:
     """One program's iterations. Units: the objective over its value at the start, budgets over their rooms."""
 
-    def __init__(self, program: FormProgram, examples: Array, steps: Array, prices: Array) -> None:
+    def __init__(self, program: FormProgram, examples: Array, steps: Array, prices: Array, enough: float) -> None:
+        self._asked = enough
         self.joint = joint = program.joint
         self.program, self.bounds = program, LevelBounds.of(program)
         self.frozen, self.mask = self.bounds.frozen, self.bounds.mask
@@ -120,49 +124,41 @@ class _Method:
         """Slacks and multipliers of one complementarity."""
         slack = np.where(self.mask, np.maximum(-self.bounds.values(z), 0.05 * self.bounds.sizes(z)), 1.0)
         left = np.maximum(1e-3, self.used - (self.borders * z).sum((1, 2)))
-        each = 0.05 / self._count
+        each = _BEGIN / self._count
         price = np.maximum(prices * self.joint.budgets * self.objective.scale, each / left)
         return _State(z, slack, np.where(self.mask, each / slack, 0.0), left, price)
 
     def run(self) -> FormSolution | None:
-        state = best = self.begin
-        least, since, iterations = np.inf, 0, 0
-        for iterations in range(1, _MOST + 1):
-            worst, gap = self._residuals(state)
+        seen = best = self._seen(self.begin)
+        least, since = np.inf, 0
+        for _ in range(_MOST):
+            worst, gap = seen.worst, seen.gap
             if not np.isfinite(worst + gap):
                 break
             if gap <= self._enough and worst <= _RESIDUAL:
-                return self._solution(state, iterations)
-            least, since, best = (worst + gap, 0, state) if worst + gap < least else (least, since + 1, best)
-            following = None if since > _STALLED and least <= _NEAR else self._iterated(state)
+                return self._solution(seen.state)
+            least, since, best = (worst + gap, 0, seen) if worst + gap < least else (least, since + 1, best)
+            following = None if since > _STALLED and least <= _NEAR else self._iterated(seen)
             if following is None:
                 break
-            state = following
-        return self._solution(best, iterations) if least <= _USEFUL else None
+            seen = following
+        return self._solution(best.state) if least <= _USEFUL else None
 
-    def _residuals(self, state: _State) -> tuple[float, float]:
-        """The largest residual, of feasibility in its own unit, and the complementarity as a share of the objective."""
-        dual, primal, left = self._equations(state)
-        sizes = self.bounds.sizes(state.z)
-        missed = np.abs(np.where(self.mask, primal / sizes, 0.0))
-        kept = max(missed[BOUNDS].max(), np.abs(left).max())  # p and u, which the others are about, are dropped
-        worst = max(np.abs(dual * state.z).max(), missed.max(), kept * (_RESIDUAL / _MISSED))
-        gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
-        return float(worst), gap
-
-    def _equations(self, state: _State) -> tuple[Array, Array, Array]:
-        """Residuals of stationarity (4, L), of the level constraints (8, L) and of the budgets (J,)."""
+    def _seen(self, state: _State) -> _Seen:
         slopes = self.bounds.slopes(state.z)
-        dual = self.objective.gradient(state.z) * ~self.frozen + np.einsum("gl,gql->ql", state.multiplier, slopes)
+        dual = self.objective.gradient(state.z) * ~self.frozen + (state.multiplier[:, None] * slopes).sum(axis=0)
         dual += np.tensordot(state.budget_multiplier, self.borders * ~self.frozen, 1)
         primal = np.where(self.mask, self.bounds.values(state.z) + state.slack, 0.0)
         left = (self.borders * state.z).sum((1, 2)) - self.used + state.budget_slack
-        return dual, primal, left
+        missed = np.abs(np.where(self.mask, primal / self.bounds.sizes(state.z), 0.0))
+        kept = max(missed[BOUNDS].max(), np.abs(left).max())  # p and u, which the others are about, are dropped
+        worst = max(np.abs(dual * state.z).max(), missed.max(), kept * (_RESIDUAL / _MISSED))
+        gap = float((state.multiplier * state.slack)[self.mask].sum() + state.budget_multiplier @ state.budget_slack)
+        return _Seen(state, dual, primal, left, slopes, float(worst), gap)
 
-    def _iterated(self, state: _State) -> _State | None:
+    def _iterated(self, seen: _Seen) -> _Seen | None:
         """A predictor for the complementarity that can be reached, then a corrected step."""
-        dual, primal, left = self._equations(state)
-        slopes = self.bounds.slopes(state.z)
+        state, primal, left, slopes = seen.state, seen.primal, seen.left, seen.slopes
         ratio = np.where(self.mask, state.multiplier / state.slack, 0.0)
         budget_ratio = state.budget_multiplier / state.budget_slack
         system = self._system(state, slopes, ratio, budget_ratio)
@@ -173,9 +169,9 @@ class _Method:
         def step(target: Array, budget_target: Array) -> _State:
             pull = np.where(self.mask, (target - state.multiplier * (state.slack - primal)) / state.slack, 0.0)
             budget_pull = (budget_target - state.budget_multiplier * (state.budget_slack - left)) / state.budget_slack
-            side = -dual - np.einsum("gl,gql->ql", pull, slopes) - np.tensordot(budget_pull, self.borders, 1)
+            side = -seen.dual - (pull[:, None] * slopes).sum(axis=0) - np.tensordot(budget_pull, self.borders, 1)
             dz, pulls = solve(side)
-            along, used = np.einsum("gql,ql->gl", slopes, dz), (self.borders * dz).sum((1, 2))
+            along, used = (slopes * dz).sum(axis=1), (self.borders * dz).sum((1, 2))
             return _State(
                 dz,
                 np.where(self.mask, -primal - along, 0.0),
@@ -196,7 +192,7 @@ class _Method:
         )
         if not np.all(np.isfinite(corrected.z)):
             return None
-        return self._damped(state, corrected)
+        return self._damped(seen, corrected)
 
     def _system(self, state: _State, slopes: Array, ratio: Array, budget_ratio: Array) -> NewtonSystem:
         """The Hessian of the Lagrangian, and the constraints' slopes at what a unit of slack costs."""
@@ -224,7 +220,7 @@ class _Method:
     @cached_property
     def _enough(self) -> float:
         """What complementarity is brought to: less where bounds are to be told from what lies near them."""
-        return _ENOUGH if self.mask[BOUNDS].any() else _PLENTY
+        return max(self._asked, _ENOUGH if self.mask[BOUNDS].any() else _PLENTY)
 
     @cached_property
     def _count(self) -> int:
@@ -246,18 +242,18 @@ class _Method:
         )
         return along, across
 
-    def _damped(self, state: _State, step: _State) -> _State:
+    def _damped(self, seen: _Seen, step: _State) -> _Seen:
         """One length for both parts, halved while the residuals grow."""
-        length = min(self._reach(state, step))
-        before = sum(self._residuals(state))
+        length = min(self._reach(seen.state, step))
+        before = seen.worst + seen.gap
         for _ in range(_DAMPED):
-            found = state.moved(step, length, length)
-            if sum(self._residuals(found)) <= 2 * before:
+            found = self._seen(seen.state.moved(step, length, length))
+            if found.worst + found.gap <= 2 * before:
                 return found
             length *= 0.5
         return found
 
-    def _solution(self, state: _State, iterations: int) -> FormSolution:
+    def _solution(self, state: _State) -> FormSolution:
         """Quantities on their bounds where these have a price, and the derivatives of the Lagrangian without bounds."""
         z, bounds = state.z, self.bounds
         sizes = bounds.sizes(z)
@@ -274,7 +270,7 @@ class _Method:
         prices = state.budget_multiplier / self.joint.budgets / self.objective.scale
         pulls = self._pulls(state, examples, steps)
         costs = prices @ self.joint.examples_prices, prices @ self.joint.steps_prices
-        return FormSolution(examples, steps, prices, costs[0] + pulls[0], costs[1] + pulls[1], iterations)
+        return FormSolution(examples, steps, prices, costs[0] + pulls[0], costs[1] + pulls[1])
 
     def _pulls(self, state: _State, examples: Array, steps: Array) -> tuple[Array, Array]:
         """(L,) derivatives of the objective by examples and by steps, on levels that do not move, too."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...basics.checks import Array, Mask
 from ..joint.program import JointProgram
 
-__all__ = ["FormProgram"]
+__all__ = ["FormProgram", "FormSolution"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +68,22 @@ class FormProgram:
             if rows is not None:
                 needs |= np.any(rows != 0, axis=0)
         return needs
+
+
+@dataclass(frozen=True, eq=False)
+class FormSolution:
+    """A candidate and its multipliers; nothing is proved here.
+
+    Attributes:
+        examples, steps: (L,) all examples T, spent ones included, and steps n.
+        budget_multipliers: (J,).
+        examples_gradient, steps_gradient: (L,) derivatives of the Lagrangian, the level bounds left out.
+        method: what found it.
+    """
+
+    examples: Array
+    steps: Array
+    budget_multipliers: Array
+    examples_gradient: Array
+    steps_gradient: Array
+    method: str = "interior point"

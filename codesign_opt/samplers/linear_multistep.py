@@ -1,0 +1,197 @@
+"""A multistep sampler of given coefficients, on noise levels of its own: what a fit of a solver finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.polynomial import Polynomial
+
+from ..basics.checks import Array, matrix, vector
+from ..ingredients.grids import check_grid
+from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
+from .multistep import Multistep, Near, Row
+from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LinearMultistep"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearMultistep(Multistep):
+    """A multistep sampler of given coefficients: x_{k+1} - m = a_k (x_k - m) + sum_j c_{k,j} (D_{k-j} - m).
+
+    x is the rescaled state x_t / s_t, as everywhere in the package, and D_k the denoiser's output at x_k and levels[k].
+    The step to zero is one of the rows, like any other. m is the data's mean; where a_k + sum_j c_{k,j} = 1 it cancels
+    and may be left at 0. Every explicit multistep sampler on fixed levels is of this form, UniPC (on its predicted
+    states) and those on slopes (D_0, ..., D_k in place of former states) too. docs/theory.md section 2.4.
+
+    It has no order in the step: programs that need a local error refuse it. Plan the levels with a stock sampler, fit
+    the coefficients there, and give `sigmas=sampler.levels` wherever a grid is asked for.
+
+    Args:
+        levels: (K+1,) strictly descending noise levels, data units; only the last may be 0.
+        a: (K,) factors of the states.
+        c: (K, h+1) factors of the outputs, c[k, j] of D_{k-j}; 0 where j > k, before the first output.
+        mean: the data's mean, a number or an array of one state's shape, data units.
+
+    Raises:
+        ValueError: a field of a wrong shape, not finite, or an output before the first.
+
+    >>> euler = LinearMultistep([2.0, 1.0, 0.0], a=[0.5, 0.0], c=[[0.5], [1.0]])
+    >>> euler.terminal_law(euler.levels, [1.0]).variance.round(12).tolist()
+    [0.45]
+    >>> Multistep.from_dict(euler.to_dict()) == euler
+    True
+    """
+
+    levels: Array
+    a: Array
+    c: Array
+    mean: Any = 0.0
+    name: ClassVar[str] = "linear_multistep"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        levels = check_grid(self.levels, "LinearMultistep.levels").sigmas
+        steps = levels.size - 1
+        given = matrix(self.c, "LinearMultistep.c", shape=(steps, None))
+        step, back = np.nonzero(np.triu(given, k=1))
+        if step.size:
+            raise ValueError(
+                f"LinearMultistep.c is {given[step[0], back[0]]:g} at index ({step[0]}, {back[0]}), of an output "
+                f"{back[0]} before step {step[0]}, where there is none; it must be 0."
+            )
+        mean = np.asarray(self.mean, dtype=np.float64)
+        if not np.all(np.isfinite(mean)):
+            raise ValueError("LinearMultistep.mean is not finite; give the data's mean, a number or an array.")
+        parts = {"levels": levels, "a": vector(self.a, "LinearMultistep.a", length=steps), "c": given, "mean": mean}
+        for name, part in parts.items():
+            own = part.copy()  # the caller's may be written to
+            own.setflags(write=False)
+            put(self, name, own)
+
+    def __repr__(self) -> str:
+        nodes = f"{self.levels[0]:g} to {self.levels[self.levels > 0][-1]:g}{' and 0' if self.levels[-1] == 0 else ''}"
+        return f"LinearMultistep({self.a.size} steps, {self.c.shape[1]} outputs a step, sigma {nodes})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinearMultistep) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.tag)
+
+    @property
+    def own_levels(self) -> Array:
+        """`levels`."""
+        return self.levels
+
+    @property
+    def memory(self) -> int:  # type: ignore[override]
+        """h."""
+        return self.c.shape[1] - 1
+
+    @property
+    def signed(self) -> bool:
+        """False: it has no local error."""
+        return False
+
+    @property
+    def tag(self) -> str:
+        """Its name and a digest of its numbers."""
+        digest = blake2b(digest_size=8)
+        for part in (self.levels, self.a, self.c, self.mean):
+            digest.update(part.tobytes())
+        return f"{self.name}-{digest.hexdigest()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters, as plain values."""
+        return {"name": self.name, **{key: value.tolist() for key, value in vars(self).items()}}
+
+    def leading_error(self, lam: Array, sigma: Array) -> Array:
+        """Refused: coefficients on levels of their own have no local error per length of a step.
+
+        Raises:
+            ValueError: always.
+        """
+        self.check_plannable()
+        raise AssertionError("it has levels of its own")
+
+    def coefficient_gradient(
+        self, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None
+    ) -> tuple[Array, Array]:
+        """Derivatives of the terminal std by the coefficients: d std / d a_k and d std / d c_{k,j}.
+
+        Args:
+            eigenvalues, denoiser, initial_variance: as `terminal_law` gets them.
+
+        Returns:
+            (..., K, B) and (..., K, h+1, B), data units; 0 for outputs before the first.
+
+        >>> euler = LinearMultistep([2.0, 1.0, 0.0], a=[0.5, 0.0], c=[[0.5], [1.0]])
+        >>> euler.coefficient_gradient([1.0])[0].round(6).tolist()
+        [[1.118034], [1.341641]]
+        """
+        given = prepare(self.levels, eigenvalues, denoiser, initial_variance)
+        by_steps = self._closed_steps(given).gradient(given.initial_variance)
+        by_outputs = np.zeros((*by_steps.by_current.shape[:-1], self.c.shape[1], by_steps.by_current.shape[-1]))
+        rows = (by_steps.by_current, *by_steps.by_earlier)
+        for back, adjoint in enumerate(rows):
+            weights = given.weights[..., : given.weights.shape[-2] - 1 - back, :]
+            by_outputs[..., back:, back, :] = adjoint[..., back:, :] * weights
+        return by_steps.by_current, by_outputs
+
+    def step(
+        self,
+        denoiser: DenoiserCall,
+        x: torch.Tensor,
+        levels: SigmaStep,
+        memory: Sequence[Remembered],
+        noise: NoisePath | None,
+    ) -> torch.Tensor:
+        """The row of the step that starts at levels.high; other levels than its own are refused."""
+        k = self._number(levels, len(memory))
+        moved = float(self.a[k]) * x + float(self.c[k, 0]) * denoiser(x, levels.high)
+        for weight, past in zip(self.c[k, 1:], memory[::-1], strict=False):
+            moved = moved + float(weight) * past.output
+        rest = 1 - self.a[k] - self.c[k].sum()
+        if np.any(rest * self.mean):
+            moved = moved + x.new_tensor(rest * self.mean)
+        return moved
+
+    def _number(self, levels: SigmaStep, remembered: int) -> int:
+        """Which step goes between two levels; refuses levels that are not neighbours here, and a lost memory."""
+        high, low = float(levels.high.detach()), float(levels.low.detach())
+        k = int(np.argmin(np.abs(self.levels[:-1] - high)))
+        self.check_levels([*self.levels[:k], high, low, *self.levels[k + 2 :]])
+        needed = np.flatnonzero(self.c[k])[-1:]
+        if needed.size and needed[0] > remembered:
+            raise ValueError(
+                f"linear_multistep: the step from sigma {high:g} uses outputs at {needed[0]} levels before and "
+                f"{remembered} are remembered; start at levels[0] = {self.levels[0]:g}, or give before=."
+            )
+        return k
+
+    # ---- its rows in place of a function of the levels ----
+
+    def _closed_steps(self, given: Inputs) -> AffineSteps:
+        self.check_levels(given.nodes[..., 0])
+        return self.affine_steps(given.nodes, given.weights)
+
+    def _pulled_back(self, given: Inputs, by_steps: StepGradient) -> Numbers:
+        return self._by_weight(given.nodes, given.weights, by_steps)
+
+    def _rows(self, sigma: Numbers) -> Row:
+        outputs = [column[:, None] for column in self.c.T]
+        return Row(self.a[:, None], outputs, [np.zeros((self.a.size, 1))] * self.memory)
+
+    def _row(self, near: Near) -> Row:
+        raise AssertionError("the rows are given")
+
+    def _relative_error(self) -> Polynomial:
+        raise AssertionError("refused by leading_error")

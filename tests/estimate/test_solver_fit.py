@@ -1,0 +1,188 @@
+"""Fitted multistep solvers: programs against least squares of their own, derivatives, gains on unseen draws, kills."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import codesign_opt as co
+from codesign_opt.basics.ledger import Ledger
+from codesign_opt.estimate.runs.fine_solution import Draws, Reference
+from codesign_opt.estimate.runs.run import run
+from codesign_opt.estimate.solver_fit.fit_solver import FitRules, fit_solver
+from codesign_opt.estimate.solver_fit.joint import JointFit, Unknowns
+from codesign_opt.estimate.solver_fit.quadratic import damped_step
+from codesign_opt.estimate.solver_fit.row_runs import RowRuns
+from codesign_opt.estimate.solver_fit.rows import Rows, two_step_rows
+from codesign_opt.estimate.solver_fit.stepwise import stepwise_fit
+from codesign_opt.testbed import circle8
+
+GRID = co.edm_grid(5, 0.02, 20.0)
+MIXTURE = circle8()
+
+
+def draws(name: str, count: int = 24) -> Draws:
+    return Draws((2,), count, 20.0, name=name, chunk=16, like=torch.zeros((), dtype=torch.float64))
+
+
+def reference(name: str = "fit", count: int = 24, **options: object) -> Reference:
+    return Reference(MIXTURE, co.Euler(), draws(name, count), 0.02, steps=32, **options)
+
+
+def runs(name: str = "fit", count: int = 24) -> RowRuns:
+    return RowRuns(reference(name, count), GRID[1:-1], Ledger(None, {}))
+
+
+def other_rows(seed: int, history: int = 3) -> Rows:
+    rng, rows = np.random.default_rng(seed), two_step_rows(GRID, history)
+    for k in range(rows.steps):
+        rows = rows.with_row(k, rows.free(k) + 0.05 * rng.normal(size=1 + rows.reach(k)))
+    return rows
+
+
+@pytest.mark.parametrize(("history", "sampler"), [(1, co.Euler()), (2, co.DPMpp2M())])
+def test_two_step_rows_are_the_samplers(history, sampler):
+    own = runs()
+    for chunk in range(2):
+        expected = run(MIXTURE, sampler, GRID, own.draws.start(chunk))
+        found = own.path(two_step_rows(GRID, history), chunk).states[-1]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_row_sums_to_one_after_any_move():
+    rows = other_rows(0)
+    moved = Unknowns().applied(rows, 0.02 * np.random.default_rng(1).normal(size=Unknowns().count(rows)))
+    for each in (rows, moved, rows.moved(np.log(GRID[1:-1]) + 0.03)):
+        np.testing.assert_allclose(each.a + each.c.sum(axis=1), 1.0, rtol=0, atol=1e-12)
+    # and rows follow their levels: what a fit adds to the two-step rows stays
+    np.testing.assert_allclose(moved.moved(np.log(moved.levels[1:-1])).c, moved.c, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damped_step_is_least_squares_and_its_gap_holds(seed):
+    rng = np.random.default_rng(seed)
+    rows, rest, damping = rng.normal(size=(30, 6)) * np.logspace(0, 5, 6), rng.normal(size=30), 1e-4
+    gram, slope = rows.T @ rows, rows.T @ rest
+    stacked = np.vstack([rows, np.sqrt(damping) * np.diag(np.linalg.norm(rows, axis=0))])
+    expected = -np.linalg.lstsq(stacked, np.concatenate([rest, np.zeros(6)]), rcond=None)[0]
+    found = damped_step(gram, slope, damping)
+    np.testing.assert_allclose(found.move, expected, rtol=1e-8)
+    assert found.relative_gap < 1e-12
+    # the bound is one: of a worse point, too, the distance to the minimum is at most the gap
+    scale = np.linalg.norm(rows, axis=0)
+    matrix = gram + damping * np.diag(scale**2)
+    worse = found.move * (1 + 0.1 * rng.normal(size=6))
+    gradient = (matrix @ worse + slope) / scale
+    excess = slope @ worse + 0.5 * worse @ matrix @ worse - found.value
+    assert excess <= gradient @ gradient / (2 * damping) * (1 + 1e-9)
+
+
+def test_the_solver_runs_as_it_was_fitted():
+    found = fit_solver(reference(), draws("held out"), [GRID], budget=700)
+    own = runs("test", 16)
+    outputs = run(MIXTURE, found.solver, found.solver.levels, own.draws.start(0))
+    fitted = Rows(found.solver.levels, found.solver.a, found.solver.c)
+    torch.testing.assert_close(outputs, own.path(fitted, 0).states[-1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_last_level_stays_where_it_is_held():
+    rules = FitRules(free_stop=False)
+    found = fit_solver(reference(), draws("held out"), [GRID], rules=rules, budget=900)
+    assert found.solver.levels[-2] == GRID[-2]
+    assert found.gain < 0.5
+
+
+def test_the_first_row_of_a_stepwise_fit_is_ridge_regression_on_the_draws():
+    own, others = runs(), runs("held out")
+    rows, _ = stepwise_fit(own, others, two_step_rows(GRID, 3))
+    x = torch.cat([own.draws.start(chunk) for chunk in range(2)])
+    d = MIXTURE(x, torch.full((len(x),), GRID[0], dtype=torch.float64))
+    fine = torch.cat([own.targets(GRID, chunk)[0] for chunk in range(2)])
+    column, rest = (x - d).flatten().numpy(), (fine - d).flatten().numpy()
+    least = column @ rest / (column @ column)
+    ridge = [least + (GRID[1] / GRID[0] - least) * mu / (1 + mu) for mu in (1e-7, 1e-5, 1e-3, 1e-1)]
+    assert min(abs(rows.a[0] - value) for value in ridge) < 1e-12 * abs(rows.a[0]) + 1e-12
+
+
+@pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(levels=False), Unknowns(coefficients=False)])
+def test_slopes_of_the_joint_fit_are_those_of_the_error(unknowns):
+    own = runs()
+    fit = JointFit(own, runs("held out"), unknowns, "mean", 3, 1000, Ledger(None, {}))
+    rows = other_rows(2)
+    weights = np.full(own.draws.count, 1 / own.draws.count)
+    _, slope = fit._linearised(rows, weights)
+    expected = []
+    for move in 1e-6 * np.eye(unknowns.count(rows)):
+        up, down = (own.errors(unknowns.applied(rows, sign * move)).mean() for sign in (1, -1))
+        expected.append((up - down) / 4e-6)
+    # forward differences, wide enough for a network in float32
+    assert np.linalg.norm(slope - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("moves", "objective"), [("both", "mean"), ("both", "geometric"), ("coefficients", "mean"), ("levels", "trimmed")]
+)
+def test_a_fitted_solver_gains_on_draws_it_has_not_seen(moves, objective):
+    rules = FitRules(moves=moves, objective=objective)
+    found = fit_solver(reference(), draws("held out"), [GRID], rules=rules, budget=1200)
+    test = runs("test", 64)
+    before, after = (
+        test.errors(two_step_rows(GRID, 2)),
+        test.errors(Rows(found.solver.levels, found.solver.a, found.solver.c)),
+    )
+    assert np.mean(np.log(after / before)) < (np.log(0.5) if moves == "both" else 0)
+    assert found.gap < 1e-9
+    assert found.batches <= 1200
+    np.testing.assert_allclose(found.solver.a + found.solver.c.sum(axis=1), 1.0, atol=1e-12)
+    if moves == "coefficients":
+        np.testing.assert_array_equal(found.solver.levels, GRID)
+
+
+def test_a_start_that_nothing_improves_is_kept():
+    # exact in one step for a denoiser that knows one point alone
+    point = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    solution = Reference(lambda x, sigma: 0 * x + point, co.Euler(), draws("fit"), 0.02, steps=16)
+    found = fit_solver(solution, draws("held out"), [GRID])
+    assert found.held_out.mean.value <= found.held_out_before.mean.value
+
+
+def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
+    calls, limit = [0], [10**9]
+
+    def denoiser(x, sigma):
+        calls[0] += 1
+        if calls[0] > limit[0]:
+            raise KeyboardInterrupt
+        return MIXTURE(x, sigma)
+
+    solution = replace(reference(), denoiser=denoiser)
+    whole = fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "whole")
+    for share in (0.3, 0.3, 0.3):
+        limit[0] = calls[0] + int(share * whole.batches)
+        with pytest.raises(KeyboardInterrupt):
+            fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+    limit[0] = 10**9
+    again = fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+    assert again.solver == whole.solver
+    assert again.record == whole.record
+    assert again.reason == whole.reason
+
+
+def test_what_cannot_be_fitted_is_refused_by_name():
+    stochastic = Reference(MIXTURE, co.Ancestral(), draws("fit"), 0.02)
+    for arguments, said in [
+        ((stochastic, draws("held out"), [GRID]), "draws noise"),
+        ((reference(), draws("fit"), [GRID]), "another name"),
+        ((reference(), draws("held out"), []), "at least one grid"),
+        ((reference(), draws("held out"), [GRID, co.edm_grid(4, 0.02, 20.0)]), "one number of steps"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            fit_solver(*arguments)
+    with pytest.raises(ValueError, match="the starts alone take"):
+        fit_solver(reference(), draws("held out"), [GRID], budget=10)
+    for field in ({"history": 0}, {"moves": "all"}, {"objective": "median"}):
+        with pytest.raises(ValueError, match=next(iter(field))):
+            FitRules(**field)
