@@ -96,7 +96,7 @@ class StatedErrors:
         return mean_of_draws(gathered(draws, parts)[: draws.rows(self.checked - 1).stop])
 
     def state(
-        self, grids: Mapping[str, Array], objective: str, budget: int, samplers: Mapping[str, Sampler]
+        self, grids: Mapping[str, Array], objective: str, budget: int, samplers: Mapping[str, Sampler] | None = None
     ) -> dict[str, MeasuredError]:
         """The errors of grids, the first one's deciding how finely and on how many draws.
 
@@ -104,8 +104,9 @@ class StatedErrors:
             grids: by name; each starts where the draws do.
             objective: what is said of the draws.
             budget: batches for finer fine solutions, then for more draws where the tail is heavy.
-            samplers: of the grids that another sampler than the reference's runs on.
+            samplers: of the grids that another sampler than the reference's runs on; none unless given.
         """
+        samplers = {} if samplers is None else samplers
         name, plan = next(iter(grids.items()))
         runs = self._runs(plan, samplers.get(name))
         levels, budget = self._refined(runs, objective, budget)
