@@ -30,6 +30,7 @@ __all__ = [
     "target_coefficients",
     "target_gain",
     "target_name",
+    "unchecked_skip",
 ]
 
 Weight = Callable[[Array], Any]
@@ -129,6 +130,19 @@ class Parameterization:
         share = _share(c_x, c_eps, alpha, noise)
         skip, out = 0.0 - c_eps * alpha / share, noise / share  # x0 out of y and x = x_t / alpha
         return skip, out, form.input(levels, self.sigma_data), form.weight(levels)
+
+
+def unchecked_skip(name: str, sigma_data: float, levels: Array) -> Array:
+    """`Parameterization(name, sigma_data).c_skip` of checked arguments, for descents, which ask often.
+
+    >>> unchecked_skip("flow", 0.5, np.array([1.0]))
+    array([0.5])
+    """
+    form = PARAMETERIZATIONS[name]
+    alpha = form.scale(levels)
+    noise = alpha * levels
+    c_x, c_eps = _COEFFICIENTS[form.target](alpha, noise, sigma_data)
+    return np.asarray(0.0 - c_eps * alpha / _share(c_x, c_eps, alpha, noise))
 
 
 def _unscaled(sigma: Array) -> Array:

@@ -143,7 +143,7 @@ class GaussianSettled(GaussianExact):
     def _node_variances(self, positive: Array) -> tuple[Array, Array, Array | None]:
         """(..., P, B) variance of the weight at each node per unit A/m, its floor, and its square untrained."""
         lam, flat = self.bands.eigenvalues, positive.reshape(-1)
-        told = (*self.training.weight_variance(lam, flat), self.training.untrained_slopes(lam, flat))
+        told = (*self.training.unchecked_weight_variance(lam, flat), self.training.untrained_slopes(lam, flat))
         reducible, floor, untrained = (
             None if part is None else part.T.reshape(*positive.shape, lam.size) for part in told
         )

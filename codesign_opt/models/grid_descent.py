@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array
 
-__all__ = ["Cost", "Descent", "Descents", "GridResiduals", "NodeErrors", "Which", "descend_nodes", "positive_nodes"]
+__all__ = [
+    "Cost",
+    "Costed",
+    "Descent",
+    "Descents",
+    "GridResiduals",
+    "NodeErrors",
+    "Which",
+    "descend_nodes",
+    "positive_nodes",
+]
 
 _DAMPING, _LEAST, _MOST = 1.0, 1e-9, 1e9
 _TRIED = np.array([1 / 6, 1.0, 6.0])  # dampings of a move, times that of the last
@@ -19,6 +29,7 @@ _HARDER = 216.0  # where none of them wins
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
 _FLOOR = 1e-3  # no step is shorter than this share of the mean step in log sigma
 _PAIRS = 8  # moves whose change of slope corrects the Hessian
+_ADDED = np.array([1.0, -1.0])[:, None]
 
 
 class GridResiduals(NamedTuple):
@@ -50,19 +61,31 @@ class NodeErrors(NamedTuple):
     floor: Array
     untrained: Array | None = None
 
+    def among(self, rows: Which) -> NodeErrors:
+        """Those of some grids."""
+        untrained = None if self.untrained is None else self.untrained[rows]
+        return NodeErrors(self.reducible[rows], self.floor[rows], untrained)
+
 
 Which = NDArray[np.intp]
 """(G,) which of the starts grids come from."""
 
 
+class Costed(Protocol):
+    """What grids cost, (G,) `values`, and what their derivatives follow from."""
+
+    @property
+    def values(self) -> Array: ...
+
+    def slopes(self, rows: Which) -> Array:
+        """(R, P) derivatives by log sigma of the positive nodes, of those grids at the rows."""
+
+
 class Cost(Protocol):
-    """What grids (G, K+1) cost beside their own errors; `sensitivity` is that of their law, None where not known."""
+    """What grids cost beside their own errors."""
 
-    def values(self, sigmas: Array, which: Which, sensitivity: Array | None) -> Array:
-        """(G,) costs."""
-
-    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None) -> tuple[Array, Array]:
-        """(G,) costs, and (G, P) their derivatives by log sigma of the positive nodes."""
+    def of(self, sigmas: Array, which: Which, sensitivity: Array | None) -> Costed:
+        """Of grids (G, K+1) from the starts `which`; `sensitivity` is that of their law, None where not known."""
 
 
 def positive_nodes(sigmas: Array) -> Array:
@@ -124,8 +147,10 @@ class Descents:
         self._logs = np.log(nodes) if how.stops is None else _within(np.log(nodes), how.stops)
         self._damping, self._small, self._count = np.full(count, _DAMPING), np.zeros(count), np.ones(count)
         self._pairs = np.zeros((_PAIRS, 2, count, size))  # moves and changes of slope, the oldest first
+        self._kept = 0  # of these, at most
         everyone = np.arange(count)
-        self._errors, self._slopes, self._hessians = self._at(everyone, self._logs)
+        _, costed = self._errors_at(everyone, self._logs)
+        self._errors, self._slopes, self._hessians = self._at(everyone, self._logs, costed, everyone)
 
     @property
     def sigmas(self) -> Array:
@@ -152,12 +177,11 @@ class Descents:
     def _move(self, active: Which) -> None:
         """The best of a few damped moves of each, where one wins."""
         logs, slopes, dampings = self._logs[active], self._slopes[active], self._damping[active, None] * _TRIED
-        hessians = _corrected(self._hessians[active], self._pairs[:, :, active])
+        hessians = _corrected(self._hessians[active], self._pairs[-self._kept :, :, active] if self._kept else ())
         moves = _moves(_Model(logs, self._errors[active], slopes, hessians), dampings, self._how.stops)
         tried = logs[:, None] + moves
-        errors = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1])).reshape(
-            dampings.shape
-        )
+        found, costed = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1]))
+        errors = found.reshape(dampings.shape)
         best = np.argmin(errors, axis=1)
         rows = np.arange(active.size)
         self._count[active] += 1
@@ -175,10 +199,12 @@ class Descents:
             down, np.maximum(dampings[rows, best], _LEAST), self._damping[active] * _HARDER
         )
         if down.any():
-            self._accept(active[down], tried[rows, best][down])
+            chosen = (rows * _TRIED.size + best)[down]
+            self._accept(active[down], tried.reshape(-1, logs.shape[1])[chosen], costed, chosen)
 
-    def _accept(self, which: Which, logs: Array) -> None:
-        errors, slopes, hessians = self._at(which, logs)
+    def _accept(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> None:
+        errors, slopes, hessians = self._at(which, logs, costed, rows)
+        self._kept = min(self._kept + 1, _PAIRS)
         self._pairs[:-1, :, which] = self._pairs[1:, :, which]
         self._pairs[-1, 0, which], self._pairs[-1, 1, which] = logs - self._logs[which], slopes - self._slopes[which]
         self._logs[which], self._errors[which], self._slopes[which] = logs, errors, slopes
@@ -191,22 +217,21 @@ class Descents:
             nodes[:, -1:] = self._last[which]
         return np.concatenate([nodes, self._tail[which]], axis=1)
 
-    def _errors_at(self, which: Which, logs: Array) -> Array:
+    def _errors_at(self, which: Which, logs: Array) -> tuple[Array, Costed | None]:
+        """(G,) errors, and what the grids cost."""
         sigmas = self._grids(which, logs)
         errors, sensitivity = self._how.errors(sigmas)
-        if self._how.cost is not None:
-            errors = errors + self._how.cost.values(sigmas, which, sensitivity)
-        return np.where(np.isfinite(errors), errors, np.inf)
+        costed = None if self._how.cost is None else self._how.cost.of(sigmas, which, sensitivity)
+        errors = errors if costed is None else errors + costed.values
+        return np.where(np.isfinite(errors), errors, np.inf), costed
 
-    def _at(self, which: Which, logs: Array) -> tuple[Array, Array, Array]:
-        """(G,) errors, and half their gradients and Hessians by log sigma."""
-        sigmas = self._grids(which, logs)
-        found = self._how.residuals(sigmas)
+    def _at(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> tuple[Array, Array, Array]:
+        """(G,) errors, and half their gradients and Hessians by log sigma; the rows of what they cost are known."""
+        found = self._how.residuals(self._grids(which, logs))
         errors = np.einsum("gr,gr->g", found.values, found.values)
         slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0]
-        if self._how.cost is not None:
-            values, rates = self._how.cost.with_slopes(sigmas, which, found.sensitivity)
-            errors, slopes = errors + values, slopes + 0.5 * rates
+        if costed is not None:
+            errors, slopes = errors + costed.values[rows], slopes + 0.5 * costed.slopes(rows)
         hessians = np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
         return np.where(np.isfinite(errors), errors, np.inf), slopes, hessians
 
@@ -220,21 +245,19 @@ class _Model(NamedTuple):
     hessians: Array
 
 
-def _corrected(hessians: Array, pairs: Array) -> Array:
-    """(G, P, P) after BFGS updates by how the slopes changed over the last moves (N, 2, G, P): what the model's
+def _corrected(hessians: Array, pairs: Iterable[Array]) -> Array:
+    """(G, P, P) after BFGS updates by how the slopes changed over the last moves, (2, G, P) each: what the model's
     curvature misses."""
     corrected = hessians
     for move, change in pairs:
-        rise, image = np.einsum("gp,gp->g", move, change), np.einsum("gpq,gq->gp", corrected, move)
-        bend = np.einsum("gp,gp->g", move, image)
+        image = np.matmul(corrected, move[:, :, None])[:, :, 0]
+        rise, bend = (move * change).sum(axis=-1), (move * image).sum(axis=-1)
         use = (rise > 1e-3 * bend) & (bend > 0)
-        if use.any():
-            over, under = (
-                np.where(use, 1 / np.where(use, rise, 1.0), 0.0),
-                np.where(use, 1 / np.where(use, bend, 1.0), 0.0),
-            )
-            added = change[:, :, None] * (change * over[:, None])[:, None, :]
-            corrected = corrected + added - image[:, :, None] * (image * under[:, None])[:, None, :]
+        if not use.any():
+            continue
+        scales = [np.sqrt(np.where(use, 1 / np.where(use, size, 1.0), 0.0))[:, None] for size in (rise, bend)]
+        both = np.stack([change * scales[0], image * scales[1]], axis=1)
+        corrected = corrected + np.matmul(both.swapaxes(1, 2), both * _ADDED)
     return corrected
 
 

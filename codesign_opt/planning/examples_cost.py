@@ -15,7 +15,7 @@ from ..results.plan import Plan
 from .question import Study
 from .saturation import density_for, saturated
 
-__all__ = ["BestExamples", "ExamplesCost", "HeldExamples", "along"]
+__all__ = ["BestExamples", "ExamplesAt", "ExamplesCost", "HeldExamples", "along"]
 
 _LEAST = 1e-9  # of the largest density, where 1 / density is asked for
 _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
@@ -91,61 +91,33 @@ class HeldExamples:
 
     def value(self, sigmas: Array) -> Array:
         """(...) the error that the examples and the floor leave, and what the moved steps take of the budget."""
-        return self.of_errors(sigmas, self.study.model.node_errors(sigmas))
+        return self.at(sigmas, self.study.model.node_errors(sigmas)).values
 
-    def of_errors(self, sigmas: Array, errors: NodeErrors) -> Array:
-        """`value` where the errors of the grids' nodes are known."""
-        logs = np.log(positive_nodes(sigmas))
-        return self._sum(logs, self.weights(logs), errors)
+    def of(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> ExamplesAt:
+        """What grids (G, K+1) leave with those of the held examples that are named."""
+        return self.among(which).at(sigmas, self.study.model.node_errors(sigmas, sensitivity), sensitivity)
 
-    def _sum(self, logs: Array, weights: NodeErrors, errors: NodeErrors) -> Array:
-        value = saturated(weights, errors, ends=bool(final_steps(self.study.model.terminal)))[0]
-        return np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
-
-    def _of(self, which: Which) -> HeldExamples:
+    def among(self, which: Which) -> HeldExamples:
+        """The examples of some of the grids."""
         return HeldExamples(self.study, self.logs[which], self.inverse[which], self.worth[which])
 
-    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
-        """(G,) `value` of grids (G, K+1), with those of the held examples that are named."""
-        return self._of(which).of_errors(sigmas, self.study.model.node_errors(sigmas, sensitivity))
-
-    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        """The same with (G, P) derivatives by log sigma of the positive nodes."""
-        errors = self.study.model.node_errors(sigmas, sensitivity)
-        return self._of(which).with_slope(sigmas, errors, sensitivity)
-
-    def with_slope(self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        """`value` and its derivatives by log sigma of the positive nodes, where the errors of these are known."""
+    def at(
+        self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None, shape: _Shape | None = None
+    ) -> ExamplesAt:
+        """What grids leave whose nodes have these errors, on steps of this shape where it is known."""
         logs = np.log(positive_nodes(sigmas))
-        parts = self._parts(logs)
-        value = self._sum(logs, parts.weights, errors)
-        _, tangent, errors = saturated(parts.weights, errors, ends=parts.ends)
-        slope = self.study.model.node_errors_slope(sigmas, tangent, sensitivity)
-        by_step = self._taken + parts.by_step(errors, self.inverse)
-        slope[..., :-1] += by_step
-        slope[..., 1:] -= by_step
-        slope += parts.by_length(errors, self.inverse)
-        if parts.ends:
-            slope += errors.reducible[..., -1:] * self._last_slope(logs, parts)
-        return value, slope
+        shape = _shape(self.study, logs) if shape is None else shape
+        weights = shape.weights(self.inverse)
+        if shape.ends:
+            weights.reducible[..., -1] = self._last(logs, shape.length[..., -1])
+        value, tangent, weighed = saturated(weights, errors, ends=shape.ends)
+        values = np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
+        return ExamplesAt(values, self, sigmas, sensitivity, _Tangent(shape, weights, tangent, weighed))
 
     @property
     def _taken(self) -> Array:
         """(..., P-1) error's worth of the examples per unit log sigma of each step."""
         return np.divide(self.worth, self.inverse, out=np.zeros_like(self.worth), where=self.inverse > 0)
-
-    def weights(self, logs: Array) -> NodeErrors:
-        """What R_k and F_k of each node count: max(1, l/h) / (l density) of its step, and max(1, l/h).
-
-        Under "denoise" the last node is the last evaluation, which counts 1 / m_r and 1.
-        """
-        return self._parts(logs).weights
-
-    def _parts(self, logs: Array) -> _Parts:
-        parts = _parts(self.study, logs, self.inverse)
-        if parts.ends:
-            parts.weights.reducible[..., -1] = self._last(logs, parts.length[..., -1])
-        return parts
 
     def _last(self, logs: Array, length: Array) -> Array:
         """(...) 1 / m_r, of the examples within one correlation length above the stopping point; 0 without any."""
@@ -153,9 +125,9 @@ class HeldExamples:
         near = np.divide(overlap, self.inverse, out=np.zeros_like(overlap), where=self.inverse > 0).sum(axis=-1)
         return np.divide(1.0, near, out=np.zeros_like(near), where=near > 0)
 
-    def _last_slope(self, logs: Array, parts: _Parts) -> Array:
+    def _last_slope(self, logs: Array, length: Array, weight: Array) -> Array:
         """(..., P) derivatives of `_last` by the nodes within one correlation length above the stopping point."""
-        end = logs[..., -1:] + parts.length[..., -1:]
+        end = logs[..., -1:] + length[..., None]
         density = np.divide(1.0, self.inverse, out=np.zeros_like(self.inverse), where=self.inverse > 0)
         by_node = np.zeros_like(logs)
         by_node[..., :-1] += density
@@ -163,27 +135,86 @@ class HeldExamples:
         by_node[logs >= end] = 0.0
         reached = (logs[..., :-1] >= end) & (logs[..., 1:] < end)
         by_node[..., -1] += (density * reached).sum(axis=-1)
-        return np.asarray(-(parts.weights.reducible[..., -1:] ** 2) * by_node)
+        return np.asarray(-(weight[..., None] ** 2) * by_node)
+
+    def slope(self, sigmas: Array, sensitivity: Array | None, at: _Tangent) -> Array:
+        """(..., P) derivatives by log sigma of the positive nodes."""
+        logs, shape, errors = np.log(positive_nodes(sigmas)), at.shape, at.weighed
+        slope = self.study.model.node_errors_slope(sigmas, at.tangent, sensitivity)
+        by_step = self._taken + shape.by_step(errors, self.inverse)
+        slope[..., :-1] += by_step
+        slope[..., 1:] -= by_step
+        slope += shape.by_length(errors, self.inverse)
+        if shape.ends:
+            last = at.weights.reducible[..., -1]
+            slope += errors.reducible[..., -1:] * self._last_slope(logs, shape.length[..., -1], last)
+        return slope
 
 
-class _Parts(NamedTuple):
-    """Weights of nodes' errors, and what their derivatives are made of: with x the step of a node over its correlation
-    length and phi = M(x) / x, they are phi / (length density) and phi.
+class _Tangent(NamedTuple):
+    """Of grids whose examples are held: the shape of their steps, what R, F and U of each node count, the same for the
+    slope of the saturating law, and the errors to weigh with it."""
+
+    shape: _Shape
+    weights: NodeErrors
+    tangent: NodeErrors
+    weighed: NodeErrors
+
+    def among(self, rows: Which) -> _Tangent:
+        """Those of some of the grids."""
+        return _Tangent(self.shape.among(rows), *(errors.among(rows) for errors in self[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class ExamplesAt:
+    """What grids leave with examples that are held at their own densities; its derivatives where they are asked for.
 
     Args:
-        weights: of the nodes.
-        length: (..., P) correlation lengths, and `lengthens` their relative derivatives by log sigma.
-        longer: (..., P) x; the last node shares the step before it.
-        falls: (..., P) d phi / d x.
-        ends: whether the last node is the last evaluation, whose weight does not depend on its step.
+        values: (...) the error that examples and floor leave.
+        held: the densities.
+        sigmas, sensitivity: the grids (..., K+1), and the sensitivity of their law, or None.
+        tangent: what the slope is made of.
     """
 
-    weights: NodeErrors
+    values: Array
+    held: HeldExamples
+    sigmas: Array
+    sensitivity: Array | None
+    tangent: _Tangent
+
+    def slopes(self, rows: Which) -> Array:
+        """(R, P) derivatives by log sigma of the positive nodes, of some of grids (G, K+1)."""
+        sensitivity = None if self.sensitivity is None else self.sensitivity[rows]
+        return self.held.among(rows).slope(self.sigmas[rows], sensitivity, self.tangent.among(rows))
+
+
+class _Shape(NamedTuple):
+    """The steps of nodes beside their correlation lengths: with x the one over the other and phi = M(x) / x, an error
+    counts phi / (length density), a floor phi.
+
+    Args:
+        length: (..., P) correlation lengths, and `lengthens` their relative derivatives by log sigma.
+        longer: (..., P) x; the last node shares the step before it.
+        phi, falls: (..., P) phi, and d phi / d x.
+        ends: whether the last node is the last evaluation, which counts 1 / m_r and 1 whatever its step.
+    """
+
     length: Array
     lengthens: Array | None
     longer: Array
+    phi: Array
     falls: Array
     ends: bool
+
+    def among(self, rows: Which) -> _Shape:
+        """Those of some of the grids."""
+        lengthens = None if self.lengthens is None else self.lengthens[rows]
+        longer, phi, falls = self.longer[rows], self.phi[rows], self.falls[rows]
+        return _Shape(self.length[rows], lengthens, longer, phi, falls, self.ends)
+
+    def weights(self, inverse: Array) -> NodeErrors:
+        """What R and F of each node count; that of a last evaluation's R is not its own."""
+        return NodeErrors(self._shared(inverse) * self.phi, self.phi)
 
     def by_step(self, errors: NodeErrors, inverse: Array) -> Array:
         """(..., P-1) derivatives by the lengths of the steps in log sigma."""
@@ -197,10 +228,8 @@ class _Parts(NamedTuple):
         """(..., P) derivatives through the correlation lengths, where these depend on sigma."""
         if self.lengthens is None:
             return 0.0
-        shared = self._shared(inverse)
-        phi = self.weights.floor
-        each = shared * errors.reducible * (phi + self.falls * self.longer) + errors.floor * self.falls * self.longer
-        slope = -each * self.lengthens
+        shared, rises = self._shared(inverse), self.falls * self.longer
+        slope = -(shared * errors.reducible * (self.phi + rises) + errors.floor * rises) * self.lengthens
         if self.ends:
             slope[..., -1] = 0.0
         return np.asarray(slope)
@@ -209,21 +238,19 @@ class _Parts(NamedTuple):
         return np.asarray(_with_last(inverse) / self.length)
 
 
-def _parts(study: Study, logs: Array, inverse: Array) -> _Parts:
-    """The weights of steps, that of a last evaluation left out, and their derivatives."""
+def _shape(study: Study, logs: Array) -> _Shape:
+    """The shape of the steps of grids."""
     coupling, ends = study.model.coupling, bool(final_steps(study.model.terminal))
     length = _lengths(study, logs)
     lengthens = None
     if coupling.constant_length is None:
         lengthens = (np.log(_lengths(study, logs, _SHIFT)) - np.log(length)) / _SHIFT
     longer = _with_last(logs[..., :-1] - logs[..., 1:]) / length
-    times = coupling.factor(longer)
-    phi = times / longer
+    phi = coupling.factor(longer) / longer
     falls = (coupling.slope(longer) - phi) / longer
-    reducible = _with_last(inverse) * phi / length
     if ends:
         phi[..., -1] = 1.0
-    return _Parts(NodeErrors(reducible, phi), length, lengthens, longer, falls, ends)
+    return _Shape(length, lengthens, longer, phi, falls, ends)
 
 
 def _lengths(study: Study, logs: Array, above: float = 0.0) -> Array:
@@ -264,10 +291,9 @@ class BestExamples:
     study: Study
     money: float
 
-    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
+    def value(self, sigmas: Array) -> Array:
         """(...) the least score error and the floor of grids (..., K+1)."""
-        errors = self.study.model.node_errors(sigmas, sensitivity)
-        return self._best(sigmas, errors).of_errors(sigmas, errors)
+        return self.at(sigmas).values
 
     def held(self, sigmas: Array) -> Cost:
         """What descends from grids: itself, as the best examples are known for any."""
@@ -278,32 +304,32 @@ class BestExamples:
         """None: the best examples are known at every stopping point."""
         return None
 
-    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
-        """(G,) `value` of grids (G, K+1)."""
-        return self.value(sigmas, sensitivity)
+    def of(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> ExamplesAt:
+        """What grids (G, K+1) leave."""
+        return self.at(sigmas, sensitivity)
 
-    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        """The same with (G, P) derivatives by log sigma of the positive nodes."""
+    def at(self, sigmas: Array, sensitivity: Array | None = None) -> ExamplesAt:
+        """What grids (..., K+1) leave; the sensitivity of their law where it is known."""
         errors = self.study.model.node_errors(sigmas, sensitivity)
-        return self._best(sigmas, errors).with_slope(sigmas, errors, sensitivity)
-
-    def _best(self, sigmas: Array, errors: NodeErrors) -> HeldExamples:
         logs = np.log(positive_nodes(sigmas))
+        shape = _shape(self.study, logs)
+        return self._best(logs, errors, shape).at(sigmas, errors, sensitivity, shape)
+
+    def _best(self, logs: Array, errors: NodeErrors, shape: _Shape) -> HeldExamples:
         steps = logs[..., :-1] - logs[..., 1:]
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
-        parts = _parts(self.study, logs, np.ones_like(steps))
-        counted = parts.weights.reducible * errors.reducible
+        counted = shape.phi / shape.length * errors.reducible
         each, last, near = counted[..., :-1].copy(), np.zeros(logs.shape[:-1]), np.zeros_like(steps)
-        if parts.ends:
-            last, near = errors.reducible[..., -1], _overlap(logs, parts.length[..., -1])
+        if shape.ends:
+            last, near = errors.reducible[..., -1], _overlap(logs, shape.length[..., -1])
         else:
             each[..., -1] += counted[..., -1]
         least = _NO_ERROR * np.maximum(each.max(axis=-1), last)
         each = np.maximum(each, np.maximum(least, 1e-300)[..., None])
         if errors.untrained is not None:
-            start = parts.weights.floor * errors.untrained
-            priors = _of_steps(start, parts.ends), errors.untrained[..., -1]
+            start = shape.phi * errors.untrained
+            priors = _of_steps(start, shape.ends), errors.untrained[..., -1]
             return self._beside_prior(logs, priors, (each, price, near), last)
         shares = _shares(each, price, near, last)
         spent = (price * shares).sum(axis=-1, keepdims=True)
@@ -367,19 +393,27 @@ class _Along:
 
     logs: Array
     at: Array
-    slopes: Array
+    rates: Array
 
-    def values(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> Array:
+    def of(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> _AlongAt:
+        """Those of grids (G, K+1)."""
         steps = np.log(positive_nodes(sigmas)) - self.logs[which]
-        rise = (self.slopes[which] * steps).sum(axis=-1) / self.at[which]
-        return np.asarray(self.at[which] * np.exp(np.clip(rise, -50.0, 50.0)))
+        rise = (self.rates[which] * steps).sum(axis=-1) / self.at[which]
+        grown = np.exp(np.clip(rise, -50.0, 50.0))
+        return _AlongAt(self.at[which] * grown, self.rates[which] * grown[:, None])
 
-    def with_slopes(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> tuple[Array, Array]:
-        values = self.values(sigmas, which)
-        return values, self.slopes[which] * (values / self.at[which])[:, None]
+
+class _AlongAt(NamedTuple):
+    values: Array
+    rates: Array
+
+    def slopes(self, rows: Which) -> Array:
+        return self.rates[rows]
 
 
 def along(cost: Cost, sigmas: Array) -> Cost:
     """A cost from its values and slopes at grids (G, K+1), in powers of the nodes."""
-    values, slopes = cost.with_slopes(sigmas, np.arange(len(sigmas)), None)
-    return _Along(np.log(positive_nodes(sigmas)), values, slopes) if (values > 0).all() else cost
+    everyone = np.arange(len(sigmas))
+    found = cost.of(sigmas, everyone, None)
+    known = _Along(np.log(positive_nodes(sigmas)), found.values, found.slopes(everyone))
+    return known if (found.values > 0).all() else cost

@@ -20,14 +20,15 @@ from .grid_starts import FEW, MOST_STEPS
 __all__ = ["GridSearch"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
-_BEYOND = 2  # sizes of the ladder above the most steps that are allowed: what lies between depends on them
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
+_FAR = 1.5  # times the most steps that are allowed: what lies about longer grids is not handed out
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
+_LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
 _MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
 _EQUAL = 1.001  # likewise where nothing is trained and more steps hardly leave less
@@ -51,6 +52,7 @@ class GridSearch:
     cap: int | None = None
     costly: bool = False
     _found: dict[int, SearchedGrid] = field(default_factory=dict)
+    _finished: set[int] = field(default_factory=set)
 
     def grids(self) -> list[SearchedGrid]:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
@@ -58,16 +60,16 @@ class GridSearch:
         if self.costly and self.cap is not None and self.cap <= FEW:
             if self._every(range(self._least, self.cap + 1)):  # more steps are not worth it: the limit does not bind
                 self._about_the_best()
+            self._refine(self.cap)
         elif self.costly:
             self._up_the_ladder()
-            if self._found:
+            if self._found and (self.cap is None or self._best.steps <= _FAR * self.cap):
                 self._about_the_best()
             self._at_the_cap()
         else:
             self._up_to(most)
             self._refine(most)
-        for found in self._allowed(most)[:1]:
-            self._keep(self.fit.finished(found))
+        self._finish(most)
         return self._allowed(most)
 
     def _allowed(self, most: int) -> list[SearchedGrid]:
@@ -131,13 +133,12 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
-        ended = self._every(k for k in range(self._least, FEW + 1) if k <= most)  # as where a limit is one of these
+        few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
+        # as where a limit is one of these; errors that cancel lead each size to the next
+        ended = self._every(few, inf if self.fit.signed else _NEAR * least)
         if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
         sizes = [k for k in sizes if k > max(self._found, default=0)]
-        if self.cap is not None:
-            beyond = [k for k in sizes if k > self.cap]
-            sizes = [k for k in sizes if k <= self.cap] + beyond[:_BEYOND]
         worse = 0
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
@@ -147,10 +148,10 @@ class GridSearch:
             if self._spent(k) or worse >= _WORSE:
                 return
 
-    def _every(self, sizes: Iterable[int]) -> bool:
+    def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
-            self._try(k)
+            self._try(k, hopeless=hopeless)
             if k < _TOLD or k not in self._found:
                 continue
             if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
@@ -169,9 +170,11 @@ class GridSearch:
             least = min(least, rough[k])
             if rough[k] > least and k > FEW:
                 break
-        if self.fit.signed:  # errors that cancel leave any share of what they are at the start
-            return sizes, least
-        return [k for k in sizes if rough.get(k, 0.0) <= _HOPELESS * least], least
+        return [k for k in sizes if self._hopeful(k, least)], least
+
+    def _hopeful(self, steps: int, least: float) -> bool:
+        """Whether a descent may make up for what the starts leave; errors that cancel may leave any share of that."""
+        return self.fit.signed or self.fit.rough(steps) <= _HOPELESS * least
 
     def _about_the_best(self) -> None:
         self._refine(MOST_STEPS)
@@ -183,27 +186,60 @@ class GridSearch:
             best = self._best
             self._keep(self.fit.rearranged(best))
             if self._best.total > best.total * (1 - _WON):
-                return
+                break
             self._climb()
+        for _ in range(_CLIMBS):  # what a limit of one step fewer would find must not be better
+            self._finish(MOST_STEPS)
+            steps = self._best.steps
+            if steps > self._least:
+                self._limited(steps - 1)
+            if self._best.steps == steps:
+                return
+
+    def _finish(self, most: int) -> None:
+        """The best of so many steps at most as it is handed out."""
+        while (found := self._allowed(most)[:1]) and found[0].steps not in self._finished:
+            self._finished.add(found[0].steps)
+            self._keep(self.fit.finished(found[0]))
 
     def _between(self) -> None:
-        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known."""
+        """Numbers of steps between those tried, where errors bend, until both neighbours of the best are known.
+
+        A neighbour from elsewhere, which may lie in a worse valley, is descended once more from the grid of the best.
+        """
+        told = {self._best.steps}
         for _ in range(40):
             best = self._best.steps
             below = max([k for k in self._found if k < best], default=self._least - 1)
             above = min(
                 [k for k in self._found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1
             )
+            untold = {k for k in (below, above) if k in self._found} - told
+            told |= untold
+            for k in sorted(untold):
+                start = self.fit.near(self._best, k)
+                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+            if self._best.steps != best:
+                continue
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
             if below in self._found and above in self._found and wanted:
-                lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
-                wanted = {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
+                wanted = self._inside(below, best, above)
             if not wanted:
                 return
             for k in sorted(wanted):
                 self._try(k, self._best, alone=True)
+                told.add(k)
+
+    def _inside(self, below: int, best: int, above: int) -> set[int]:
+        """Where the parabola through three errors has its bottom, or halfway to the farther neighbour of the best."""
+        lower, upper = log(best / below), log(above / best)
+        if max(lower, upper) > _LOPSIDED * min(lower, upper):
+            lowest = round((best * (below if lower > upper else above)) ** 0.5)
+        else:
+            lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
+        return {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
 
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
@@ -238,12 +274,16 @@ class GridSearch:
 
     def _at_the_cap(self) -> None:
         """The most steps that are allowed, and one less, where the best of all are more."""
-        if self.cap is None or (self._found and self._best.steps <= self.cap):
-            return
-        sizes = range(self._least, self.cap + 1) if self.cap <= FEW else (self.cap - 1, self.cap)
-        for k in sizes:
-            self._try(k, alone=k < self.cap)
-        self._refine(self.cap)
+        if self.cap is not None and not (self._found and self._best.steps <= self.cap):
+            self._limited(self.cap)
+
+    def _limited(self, most: int) -> None:
+        """The best of so many steps at most, where the best of all are more."""
+        for k in (most - 1, most):
+            if k >= self._least:
+                self._try(k, alone=k < most)
+        self._refine(most)
+        self._finish(most)
 
 
 def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, float]) -> int:

@@ -13,7 +13,8 @@ from ..models.grid_descent import NodeErrors
 
 __all__ = ["density_for", "saturated"]
 
-_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-11, 40.0, 8.0
+_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-7, 40.0, 8.0  # the error is least: what is off by so much shows squared
+_ACTIVE_TURNS = 100
 
 
 def saturated(weights: NodeErrors, errors: NodeErrors, *, ends: bool = True) -> tuple[Array, NodeErrors, NodeErrors]:
@@ -51,7 +52,7 @@ def density_for(
     """(..., J) density rho on each step with the least sum g / (p + rho) + R / (p_r + o . rho) for the money.
 
     rho = max(0, t sqrt(g / (c - theta o)) - p) with t from the money and theta (p_r + o . rho)^2 = R t^2, both
-    monotone: one root (docs/theory.md section 7.2). Also (...) t^-2, the error's worth per money.
+    monotone: one root, by Newton's method (docs/theory.md section 7.2). Also (...) t^-2, the error's worth per money.
 
     Args:
         each, prior, price, near: (..., J) g, p, c and o.
@@ -63,46 +64,52 @@ def density_for(
     >>> rho.tolist()
     [[2.0, 4.0]]
     """
-    ratio = np.divide(price, near, out=np.full_like(price, np.inf), where=near > 0)
-    most = ratio.min(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most = (price / near).min(axis=-1)
     ends = np.isfinite(most) & (last > 0)
-    most = np.where(ends, most, 0.0)
-
-    def at(place: Array) -> tuple[Array, Array, Array]:
-        share, rest = 1 / (1 + np.exp(-place)), 1 / (1 + np.exp(place))
-        share, rest = np.where(ends, share, 0.0), np.where(ends, rest, 1.0)
-        taken = most[..., None] * near
-        # on the step that sets the ceiling nothing is left beside: without the difference of two equal numbers
-        rate = np.sqrt(each / (np.maximum(price - taken, 0.0) + rest[..., None] * taken))
-        scale = _scale(rate, price, prior, money)
-        rho = np.maximum(scale[..., None] * rate - prior, 0.0)
-        served = (near * rho).sum(axis=-1) + last_prior
-        return rho, scale, np.log(share * most / last) + 2 * np.log(served / scale)
-
-    low, high = np.full(most.shape, -_WIDEST), np.full(most.shape, _WIDEST)
-    place = np.zeros(most.shape)
-    before = (place, np.full(most.shape, np.nan))
+    most, last = np.where(ends, most, 1.0), np.where(ends, last, 1.0)
+    taken = np.where(ends, most, 0.0)[..., None] * near
+    beside = np.maximum(price - taken, 0.0)  # 0 on the step that sets the ceiling: no difference of two equal numbers
+    level, start, paid = np.log(most / last), last_prior[..., None], price * prior
+    low, high, place = np.full(most.shape, -_WIDEST), np.full(most.shape, _WIDEST), np.zeros(most.shape)
+    active = np.ones(price.shape)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for _ in range(_TURNS):
-            rho, scale, excess = at(place)
-            done = ~ends | (np.abs(excess) < _SOLVED) | (high - low < _SOLVED)
+            rest = np.where(ends, 1 / (1 + np.exp(place)), 1.0)
+            left = beside + rest[..., None] * taken
+            rate = np.sqrt(each / left)
+            costs = price * rate
+            scale, active = _scale(costs, paid, rate, prior, active, money)
+            rho = active * (scale * rate - prior)
+            served = _sum(near * rho) + start
+            excess = np.where(ends, level + np.log1p(-rest) + 2 * np.log(served / scale)[..., 0], 0.0)
+            done = (np.abs(excess) < _SOLVED) | (high - low < _SOLVED)
             if done.all():
                 break
             low, high = np.where(excess < 0, place, low), np.where(excess < 0, high, place)
-            # nearly a straight line of slope one in the logit of the share
-            rise = (excess - before[1]) / (place - before[0])
+            bent = active * taken / left  # twice the rate's relative slope over share times rest
+            paying = _sum(costs * bent) / _sum(costs * active)
+            more = scale * (_sum(near * rate * bent) - paying * _sum(near * rate * active))
+            rise = rest + (1 - rest) * rest * (more / served + paying)[..., 0]
             moved = place - np.clip(excess / np.where(rise > 0, rise, 1.0), -_LEAP, _LEAP)
             moved = np.where((moved > low) & (moved < high), moved, 0.5 * (low + high))
-            before, place = (place, excess), np.where(done, place, moved)
-    return rho, scale**-2.0
+            place = np.where(done, place, moved)
+    rho *= money / _sum(price * rho)  # beside priors of far more than the money, their difference is not all of it
+    return rho, scale[..., 0] ** -2.0
 
 
-def _scale(rate: Array, price: Array, prior: Array, money: float) -> Array:
-    """(...) t at which max(0, t rate - prior) costs the money: on one segment between two breakpoints."""
-    begins = prior / rate
-    order = np.argsort(begins, axis=-1)
-    slopes, paid, begins = (np.take_along_axis(part, order, axis=-1) for part in (price * rate, price * prior, begins))
-    reached = (money + np.cumsum(paid, axis=-1)) / np.cumsum(slopes, axis=-1)
-    until = np.concatenate([begins[..., 1:], np.full((*begins.shape[:-1], 1), np.inf)], axis=-1)
-    first = np.argmax(reached <= until, axis=-1)
-    return np.take_along_axis(reached, first[..., None], axis=-1)[..., 0]
+def _scale(costs: Array, paid: Array, rate: Array, prior: Array, active: Array, money: float) -> tuple[Array, Array]:
+    """(..., 1) t at which price max(0, t rate - prior) sums to the money, and (..., J) 1 where that is above 0, else 0.
+
+    Newton's method on a convex sum of straight pieces ends after finitely many turns, from any steps taken as active.
+    """
+    for _ in range(_ACTIVE_TURNS):
+        scale = (money + _sum(active * paid)) / _sum(active * costs)
+        before, active = active, (scale * rate > prior).astype(np.float64)
+        if np.array_equal(before, active):
+            break
+    return scale, active
+
+
+def _sum(steps: Array) -> Array:
+    return np.add.reduce(steps, axis=-1, keepdims=True)

@@ -22,7 +22,7 @@ __all__ = ["BestExamplesFit", "SettledFit", "closed"]
 
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
-_MOVES, _REFINING = 25, 60
+_MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
@@ -65,6 +65,11 @@ class BestExamplesFit(GridFit):
 
     def rearranged(self, found: SearchedGrid) -> SearchedGrid:
         return found if found.steps > DESCENDED else self.with_moved_nodes(found, self.cost(found.sigmas), _MOVES)
+
+    def finished(self, found: SearchedGrid) -> SearchedGrid:
+        if found.steps > DESCENDED:
+            return found
+        return self.descended([found], self.cost(found.sigmas), _LAST_MOVES)[0]
 
 
 class SettledFit(GridFit):

@@ -19,7 +19,7 @@ _SOME, _SCREENED = 48, 16  # random grids that descend, and those of them that l
 _ADDED = 12  # nodes that are added or taken away one by one
 _MOVES, _REFINING = 25, 60
 _LAST_MOVES = 400  # of the best grid
-_LONG = 3  # starts that descend so long
+_LONG, _SAME = 3, 1e-2  # starts that descend so long; relative difference of errors in one valley
 _SINGLE_MOVES = 100  # where errors do not cancel
 _LAST_WORK = 20_000  # steps times moves: of many steps a move takes as much longer
 
@@ -62,6 +62,15 @@ class UntrainedFit(GridFit):
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
         usual = [*self.starts.usual(found.steps), *self.starts.usual(found.steps, stop_of(found.sigmas))[1:]]
         starts = [found, *self.scored(usual, cost)]
-        tried = sorted(self.descended(starts, cost, _REFINING), key=lambda f: f.total)
-        best = least_of(self.descended(tried[:_LONG], cost, moves))
+        apart = _apart(self.descended(starts, cost, _REFINING))
+        best = least_of(self.descended(apart[:_LONG], cost, moves))
         return self.descended([self.with_moved_nodes(best, cost, _MOVES)], cost, moves)[0]
+
+
+def _apart(tried: Sequence[SearchedGrid]) -> list[SearchedGrid]:
+    """Grids in the order of their errors, without those that came to where a better one is."""
+    kept: list[SearchedGrid] = []
+    for found in sorted(tried, key=lambda f: f.total):
+        if not kept or found.total > kept[-1].total * (1 + _SAME):
+            kept.append(found)
+    return kept

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..basics.checks import Array, vector
 
-__all__ = ["AffineSteps", "StepGradient", "TerminalLaw", "denoiser_weights"]
+__all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
 
 _NARROW = 256  # numbers of a row up to which calls cost more than arithmetic
 
@@ -213,6 +213,23 @@ class AffineSteps:
         response = np.cumprod(later, axis=-2)[..., ::-1, :]
         by_noise = np.where(vanishes, 0.0, response / np.where(vanishes, 1.0, 2 * after))
         return StepGradient(response * cosine * std[..., :-1, :], (), by_noise)
+
+
+Parts = tuple[Any, Any, Any]
+"""Something (..., K, B) for each of the current, previous and noise of steps, None for what they have not."""
+
+
+class StepSlopes(NamedTuple):
+    """Derivatives of affine steps by log sigma of the nodes that they see.
+
+    Args:
+        opening, closing: by the node that the step starts from, and by that it goes to.
+        before: by the node of the step before; None for samplers without memory.
+    """
+
+    opening: Parts
+    closing: Parts
+    before: Parts | None = None
 
 
 class Inputs(NamedTuple):

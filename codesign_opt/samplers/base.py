@@ -15,7 +15,7 @@ import numpy as np
 
 from ..basics.checks import Array, number, vector
 from ..basics.registry import Registry
-from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, TerminalLaw, prepare
+from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
@@ -339,6 +339,17 @@ class Sampler(ABC):
             sigma: (..., K+1, 1) descending noise levels, all positive.
             weights: (..., K+1, B) W at every node; see `weights_at` for levels between the nodes.
         """
+
+    def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes | None:
+        """Derivatives of `affine_steps` by log sigma of the nodes that each step sees, in closed form.
+
+        None where a sampler states none: complex steps of `affine_steps` hold them too, and take longer.
+
+        Args:
+            sigma, weights: as `affine_steps` gets them, real.
+            weight_slopes: (..., K+1, B) derivatives of W by log sigma of its node.
+        """
+        return None
 
     @staticmethod
     def weights_at(levels: Numbers, sigma: Numbers, weights: Numbers) -> Numbers:

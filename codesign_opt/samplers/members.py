@@ -17,7 +17,7 @@ import numpy as np
 from ..basics.checks import Array, number
 from ..ingredients.grids import Grid, check_grid
 from .adjoint import Adjoint, pad_after, pad_before, ratios
-from .affine_steps import AffineSteps, Numbers, StepGradient, TerminalLaw
+from .affine_steps import AffineSteps, Numbers, StepGradient, StepSlopes, TerminalLaw
 from .base import MinimumSteps, Sampler
 from .exponential import DEIS, IPNDM, AdamsBashforth, DPMpp3M
 from .linear_multistep import LinearMultistep
@@ -57,14 +57,29 @@ class _OneEvaluation(Adjoint):
     def _carry(self, sigma: Numbers) -> Numbers:
         """(..., K, 1) what of x is kept."""
 
+    @abstractmethod
+    def _carry_slope(self, sigma: Array) -> Array:
+        """(..., K, 1) its derivative by log(sigma' / sigma)."""
+
     def _noise(self, sigma: Numbers) -> Numbers | None:
         """(..., K, 1) variance added."""
         return None
+
+    def _noise_slopes(self, sigma: Array) -> tuple[Array | None, Array | None]:
+        """(..., K, 1) its derivatives by log sigma and by log sigma'."""
+        return None, None
 
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """docs/theory.md section 2, the row of this sampler."""
         carry = self._carry(sigma)
         return AffineSteps(carry + (1 - carry) * weights[..., :-1, :], noise=self._noise(sigma))
+
+    def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes:
+        """Derivatives of `affine_steps`."""
+        opening, closing = self._noise_slopes(sigma)
+        by_ratio = self._carry_slope(sigma) * (1 - weights[..., :-1, :])
+        by_weight = (1 - self._carry(sigma)) * weight_slopes[..., :-1, :]
+        return StepSlopes((by_weight - by_ratio, None, opening), (by_ratio, None, closing))
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
         return pad_after(by_steps.by_current * (1 - self._carry(sigma)))
@@ -85,6 +100,9 @@ class Euler(_OneEvaluation):
         return lam / (2 * (lam + sigma**2) ** 2)
 
     def _carry(self, sigma: Numbers) -> Numbers:
+        return ratios(sigma)
+
+    def _carry_slope(self, sigma: Array) -> Array:
         return ratios(sigma)
 
     def step(
@@ -121,6 +139,16 @@ class Heun(Adjoint):
         predicted = ratio + (1 - ratio) * before
         corrected = 0.5 * (1 + predicted + (1 - inverse) * (1 - after) * predicted)
         return AffineSteps(corrected)
+
+    def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes:
+        """Derivatives of `affine_steps`."""
+        ratio, before, after, inverse = self._parts(sigma, weights)
+        predicted = ratio + (1 - ratio) * before
+        by_predicted = 0.5 * (1 + (1 - inverse) * (1 - after))
+        by_ratio = by_predicted * ratio * (1 - before) + 0.5 * inverse * (1 - after) * predicted
+        opening = by_predicted * (1 - ratio) * weight_slopes[..., :-1, :] - by_ratio
+        closing = by_ratio - 0.5 * (1 - inverse) * predicted * weight_slopes[..., 1:, :]
+        return StepSlopes((opening, None, None), (closing, None, None))
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
         ratio, before, after, inverse = self._parts(sigma, weights)
@@ -182,6 +210,28 @@ class DPMpp2M(Adjoint):
         earlier = np.zeros_like(weights[..., :-1, :] + by_earlier)
         earlier[..., 1:, :] = by_earlier[..., 1:, :] * weights[..., :-2, :]
         return AffineSteps(ratios(sigma) + by_here * weights[..., :-1, :], [earlier])
+
+    def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes:
+        """Derivatives of `affine_steps`: with h the length of the step in log sigma and g that of the one before."""
+        ratio, here, (by_here, by_earlier) = ratios(sigma), weights[..., :-1, :], self._slopes(sigma)
+        length = -np.log(ratio)
+        extra_by_length, extra_by_before = np.zeros_like(length), np.zeros_like(length)
+        extra_by_length[..., 1:, :] = 0.5 / length[..., :-1, :]
+        extra_by_before[..., 1:, :] = -0.5 * length[..., 1:, :] / length[..., :-1, :] ** 2
+        earlier, earlier_slope = np.zeros_like(here), np.zeros_like(here)
+        earlier[..., 1:, :], earlier_slope[..., 1:, :] = weights[..., :-2, :], weight_slopes[..., :-2, :]
+        # by_here = (1 - ratio) (1 + extra), by_earlier = -(1 - ratio) extra
+        extra = extra_by_length * length
+        current = here * (ratio * (1 + extra) + (1 - ratio) * extra_by_length) - ratio
+        current_before = here * (1 - ratio) * extra_by_before
+        previous = -earlier * (ratio * extra + (1 - ratio) * extra_by_length)
+        previous_before = -earlier * (1 - ratio) * extra_by_before
+        opening = current - current_before + by_here * weight_slopes[..., :-1, :]
+        return StepSlopes(
+            (opening, previous - previous_before, None),
+            (-current, -previous, None),
+            (current_before, previous_before + by_earlier * earlier_slope, None),
+        )
 
     def _by_weight(self, sigma: Numbers, weights: Numbers, by_steps: StepGradient) -> Numbers:
         by_here, by_earlier = self._slopes(sigma)
@@ -249,6 +299,18 @@ class Ancestral(_OneEvaluation):
         kept = (1 - self.eta**2) + self.eta**2 * ratio**2
         return ratio * np.sqrt(np.where(kept.real > 0, kept, 0.0))
 
+    def _carry_slope(self, sigma: Array) -> Array:
+        ratio = ratios(sigma)
+        kept = (1 - self.eta**2) + self.eta**2 * ratio**2
+        root = np.sqrt(np.where(kept > 0, kept, np.inf))
+        return np.where(kept > 0, ratio * root, 0.0) + self.eta**2 * ratio**3 / root
+
+    def _noise_slopes(self, sigma: Array) -> tuple[Array, Array]:
+        ratio, square = ratios(sigma), sigma[..., 1:, :] ** 2
+        share = self.eta**2 * (1 - ratio**2)
+        opening = 2 * self.eta**2 * square * ratio**2 * (share < 1)
+        return opening, 2 * square * np.where(share < 1, share, 1.0) - opening
+
     def _noise(self, sigma: Numbers) -> Numbers:
         share = self.eta**2 * (1 - ratios(sigma) ** 2)
         return sigma[..., 1:, :] ** 2 * np.where(share.real < 1, share, 1.0)
@@ -310,6 +372,13 @@ class EulerMaruyama(_OneEvaluation):
 
     def _carry(self, sigma: Numbers) -> Numbers:
         return (1 + self.eta**2) * ratios(sigma) - self.eta**2  # so written, eta = 0 cancels nothing
+
+    def _carry_slope(self, sigma: Array) -> Array:
+        return (1 + self.eta**2) * ratios(sigma)
+
+    def _noise_slopes(self, sigma: Array) -> tuple[Array, Array]:
+        before, after = sigma[..., :-1, :], sigma[..., 1:, :]
+        return 2 * self.eta**2 * before * (2 * before - after), -2 * self.eta**2 * before * after
 
     def _noise(self, sigma: Numbers) -> Numbers:
         before, after = sigma[..., :-1, :], sigma[..., 1:, :]

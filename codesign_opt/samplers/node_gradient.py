@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..basics.checks import Array
-from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient
+from ..basics.inheritance import stale
+from .affine_steps import AffineSteps, Inputs, Numbers, Parts, StepGradient, StepSlopes, with_last
 from .base import Sampler
 
 __all__ = ["NodeGradient", "node_gradient"]
@@ -46,9 +49,10 @@ def node_gradient(
 ) -> NodeGradient:
     """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
 
-    Step k sees the nodes k - m to k + 1 alone, m the sampler's memory, so that nodes m + 2 apart never meet in one
-    step: one complex step of every (m + 2)-th node together, m + 2 times, holds all derivatives of all steps
-    (docs/theory.md section 7.8). A complex step of the law for every node takes O(K^2 B).
+    Samplers state what a step owes to its nodes. For others: step k sees the nodes k - m to k + 1 alone, m the
+    sampler's memory, so that nodes m + 2 apart never meet in one step: one complex step of every (m + 2)-th node
+    together, m + 2 times, holds all derivatives of all steps (docs/theory.md section 7.8). A complex step of the law
+    for every node takes O(K^2 B).
 
     Args:
         sampler: any whose step k sees no other nodes.
@@ -65,8 +69,92 @@ def node_gradient(
     ([1.0062], [[-0.9391, 0.0, 0.3354]])
     """
     grid, lam = np.asarray(sigmas, dtype=np.float64), np.asarray(eigenvalues, dtype=np.float64)
-    seen = 2 + sampler.memory
-    size = grid.shape[-1]
+    known = _stated(sampler, grid, lam, initial_variance, offset)
+    held, steps, by_nodes = _by_colours(sampler, grid, lam, initial_variance, offset) if known is None else known
+    law, by_steps = steps.law_and_gradient(initial_variance)
+    std_by_node = by_nodes(by_steps)
+    positive = grid.shape[-1] - int(grid[..., -1].min() <= 0)
+    gain_by_node = None
+    if gain and steps.noise is None:
+        root = np.sqrt(initial_variance)[..., None]
+        gain_by_node = std_by_node[..., :positive] / root  # std = |amplitude| sqrt(start)
+    elif gain:
+        of_mean = AffineSteps(steps.current).gradient(np.ones_like(initial_variance))
+        gain_by_node = by_nodes(of_mean)[..., :positive]
+    std_by_weight = None
+    if by_weight:
+        std_by_weight = sampler._pulled_back(held, by_steps)
+    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
+
+
+_ByNodes = Callable[[StepGradient], Array]
+"""(..., B, K+1) the chain rule, from adjoints (..., K, B) of steps."""
+
+
+def _stated(
+    sampler: Sampler, grid: Array, lam: Array, initial_variance: Array, offset: Array | None
+) -> tuple[Inputs, AffineSteps, _ByNodes] | None:
+    """The steps, and their derivatives as the sampler states them; None where it states none."""
+    if not _states_slopes(type(sampler)):
+        return None
+    square = grid[..., None] ** 2
+    variance = lam + square
+    variance = _nonzero(variance) if lam.min() <= 0 else variance
+    weights = lam / variance
+    slopes = -2 * weights * (square / variance)
+    given = Inputs(grid[..., None], weights if offset is None else weights + offset, initial_variance)
+    found = sampler.step_slopes(given.positive, given.weights, slopes)
+    if found is None:
+        return None
+    to_zero = given.to_zero
+    if to_zero.any():  # the last step is the denoiser at the node that opens it
+        here = to_zero[..., None]
+        kept = (slopes[..., -2, :], 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+        found = StepSlopes(*(_closed(parts, here, last) for parts, last in zip(found, kept, strict=True)))  # type: ignore[arg-type]
+    return given, sampler._closed_steps(given), partial(_chained, found)
+
+
+@cache
+def _states_slopes(kind: type[Sampler]) -> bool:
+    """Whether the derivatives are those of the steps: not from a class behind the one that wrote the steps."""
+    return not stale(kind, ("affine_steps",), ("step_slopes",))
+
+
+def _closed(parts: Parts | None, here: NDArray[np.bool_], last: Parts) -> Parts | None:
+    if parts is None:
+        return None
+    current, previous, noise = (
+        None if part is None else with_last(part, here, value) for part, value in zip(parts, last, strict=True)
+    )
+    return current, previous, noise
+
+
+def _chained(slopes: StepSlopes, by_steps: StepGradient) -> Array:
+    """The derivatives of every step by its nodes, summed at these."""
+    opening, closing, before = (None if parts is None else _weighed(by_steps, parts) for parts in slopes)
+    assert opening is not None
+    assert closing is not None
+    *rest, count, bands = opening.shape
+    result = np.zeros((*rest, count + 1, bands))
+    result[..., :-1, :] = opening
+    result[..., 1:, :] += closing
+    if before is not None:
+        result[..., :-2, :] += before[..., 1:, :]
+    return np.moveaxis(result, -2, -1)
+
+
+def _weighed(by_steps: StepGradient, parts: Parts) -> Array:
+    before = by_steps.by_earlier[0] if by_steps.by_earlier else None
+    pairs = zip((by_steps.by_current, before, by_steps.by_noise), parts, strict=True)
+    terms = [adjoint * part for adjoint, part in pairs if adjoint is not None and part is not None]
+    return np.asarray(sum(terms[1:], terms[0]))
+
+
+def _by_colours(
+    sampler: Sampler, grid: Array, lam: Array, initial_variance: Array, offset: Array | None
+) -> tuple[Inputs, AffineSteps, _ByNodes]:
+    """The steps, and their derivatives from one complex step of every (m + 2)-th node together, m + 2 times."""
+    seen, size = 2 + sampler.memory, grid.shape[-1]
     colours = np.arange(size) % seen == np.arange(seen)[:, None]
     colours = colours.reshape(seen, *(1,) * (grid.ndim - 1), size)
     nodes = (grid * (1 + 1j * _NUDGE * colours))[..., None]
@@ -77,21 +165,8 @@ def node_gradient(
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
     noise = None if moved.noise is None else moved.noise[0].real
     steps = AffineSteps(moved.current[0].real, [rows[0].real for rows in moved.earlier], noise)
-    law, by_steps = steps.law_and_gradient(initial_variance)
-    std_by_node = _by_node(by_steps, moved)
-    positive = size - int(grid[..., -1].min() <= 0)
-    gain_by_node = None
-    if gain and steps.noise is None:
-        root = np.sqrt(initial_variance)[..., None]
-        gain_by_node = std_by_node[..., :positive] / root  # std = |amplitude| sqrt(start)
-    elif gain:
-        of_mean = AffineSteps(steps.current).gradient(np.ones_like(initial_variance))
-        gain_by_node = _by_node(of_mean, moved)[..., :positive]
-    std_by_weight = None
-    if by_weight:
-        held = Inputs(grid[..., None], weights[0].real, initial_variance)
-        std_by_weight = sampler._pulled_back(held, by_steps)
-    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
+    held = Inputs(grid[..., None], weights[0].real, initial_variance)
+    return held, steps, lambda by_steps: _by_node(by_steps, moved)
 
 
 def _parts(current: Numbers, earlier: Sequence[Numbers], noise: Numbers | None) -> list[Numbers]:

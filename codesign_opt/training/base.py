@@ -227,8 +227,17 @@ class TrainingNoise(UntrainedPrior, ABC):
         (array([[0.25]]), array([[0.]]))
         """
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-        level = vector(sigma, "sigma", positive=True)
-        fresh = lam[:, None] * level**2 / (lam[:, None] + level**2) ** 2
+        return self._weight_variance(lam, vector(sigma, "sigma", positive=True))
+
+    def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
+        """`weight_variance` of checked arguments, for descents, which ask often; a subclass's own where it has one."""
+        if type(self).weight_variance is not TrainingNoise.weight_variance:
+            return self.weight_variance(lam, level)
+        return self._weight_variance(lam, level)
+
+    def _weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
+        square = level**2
+        fresh = lam[:, None] * square / (lam[:, None] + square) ** 2
         noise = self._stationary(lam, None, level)
         floor = np.zeros_like(fresh) if noise is None else noise.diagonal()
         if self.dataset_size is None:

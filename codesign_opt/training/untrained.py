@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, choice, number, vector
-from ..ingredients.parameterization import Parameterization
+from ..ingredients.parameterization import Parameterization, unchecked_skip
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 
 __all__ = ["UntrainedPrior", "kernel_arguments"]
@@ -88,7 +88,7 @@ class UntrainedPrior:
         return np.sqrt(counts[:, None] * v) * _slope_error(eigenvalues, stops, skip), (1 - skip) ** 2 * power
 
     def _skip(self, sigma: Array) -> Array:
-        return Parameterization(self.parameterization, self.sigma_data).c_skip(sigma)
+        return unchecked_skip(self.parameterization, self.sigma_data, sigma)
 
     def _check_prior(self, owner: str) -> None:
         if self.prior is not None:
@@ -117,10 +117,10 @@ def _slope_error(eigenvalues: Array, sigma: Array, skip: Array) -> Array:
     >>> _slope_error(np.array([1.0]), np.array([1.0]), np.array([0.0]))
     array([[-0.5]])
     """
-    v = eigenvalues[:, None] + sigma**2
+    lam, square = eigenvalues[:, None], sigma**2
+    v = lam + square
     # lambda / v below 1/2 as it is, above as 1 - sigma^2 / v: the difference from a skip of 1 keeps its digits
-    small = eigenvalues[:, None] <= sigma**2
-    return np.where(small, skip - eigenvalues[:, None] / v, sigma**2 / v - (1 - skip))
+    return np.where(lam <= square, skip - lam / v, square / v - (1 - skip))
 
 
 def _contracted(
