@@ -174,7 +174,7 @@ class PilotMeasurement:
         best = self.plan(rule).training_density
         if not rule.lognormal:
             return best
-        fit = best.lognormal()
+        fit = best.closest_lognormal()
         return co.LogNormal(fit.P_mean, fit.P_std)
 
     def plan(self, rule: Rule) -> co.Plan:

@@ -109,7 +109,7 @@ def test_local_error_of_three_m_is_that_of_half_a_second_difference():
         (co.IPNDM(4, "x0"), np.geomspace, 2),
         (co.DEIS(3, lower_order_final=False), np.linspace, 3),
     ],
-    ids=repr,
+    ids=lambda value: value.__name__ if callable(value) else repr(value),
 )
 def test_equal_weights_have_their_full_order_on_equal_steps_alone(sampler, path, order):
     """One step from exact states and outputs at the nodes before: its error is of one order more."""
