@@ -21,7 +21,7 @@ from .affine_steps import AffineSteps, Numbers, StepGradient, StepSlopes, Termin
 from .base import MinimumSteps, Sampler
 from .exponential import DEIS, IPNDM, AdamsBashforth, DPMpp3M
 from .linear_multistep import LinearMultistep
-from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed, trapezoid
 from .raised import DPMpp2S, HeunChurn
 from .unipc import UniPC
 
@@ -172,12 +172,7 @@ class Heun(Adjoint):
         noise: NoisePath | None,
     ) -> torch.Tensor:
         """An Euler step, and the mean of the slopes at both its ends."""
-        high, low = levels.high, levels.low
-        clean = denoiser(x, high)
-        predicted = mixed(x, clean, low / high)
-        slope = (x - clean) / high.to(x.dtype)
-        corrected = (predicted - denoiser(predicted, low)) / low.to(x.dtype)
-        return x + (low - high).to(x.dtype) * 0.5 * (slope + corrected)
+        return trapezoid(denoiser, x, levels.high, levels.low)
 
 
 @dataclass(frozen=True)

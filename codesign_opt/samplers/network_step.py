@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DenoiserCall", "NoisePath", "Place", "Remembered", "SigmaStep", "mixed"]
+__all__ = ["DenoiserCall", "NoisePath", "Place", "Remembered", "SigmaStep", "mixed", "trapezoid"]
 
 DenoiserCall = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """(x, sigma) -> x0: (N, *shape) states and one noise level for all of them."""
@@ -66,6 +66,15 @@ class NoisePath(Protocol):
 
     def draw(self, high: torch.Tensor, low: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Unit normal draw for the noise between two levels, shaped like `like`; disjoint ranges are independent."""
+
+
+def trapezoid(denoiser: DenoiserCall, x: torch.Tensor, high: Any, low: torch.Tensor) -> torch.Tensor:
+    """An Euler step from `high` to `low`, and the mean of the slopes at both its ends: Heun's."""
+    clean = denoiser(x, high)
+    predicted = mixed(x, clean, low / high)
+    slope = (x - clean) / high.to(x.dtype)
+    corrected = (predicted - denoiser(predicted, low)) / low.to(x.dtype)
+    return x + (low - high).to(x.dtype) * 0.5 * (slope + corrected)
 
 
 def mixed(x: torch.Tensor, clean: torch.Tensor, carry: torch.Tensor) -> torch.Tensor:

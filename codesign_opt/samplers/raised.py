@@ -13,7 +13,7 @@ from ..basics.checks import Array, number
 from .adjoint import ratios
 from .affine_steps import AffineSteps, Numbers
 from .base import Sampler
-from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed
+from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep, mixed, trapezoid
 
 if TYPE_CHECKING:
     import torch
@@ -139,8 +139,4 @@ class HeunChurn(Sampler):
             added = (self.s_noise * ((1 + gamma) ** 2 - 1) ** 0.5 * high).to(x.dtype)
             x = x + added * noise.draw(high, low, x)
             high = (1 + gamma) * high
-        clean = denoiser(x, high)
-        predicted = mixed(x, clean, low / high)
-        slope = (x - clean) / high.to(x.dtype)
-        corrected = (predicted - denoiser(predicted, low)) / low.to(x.dtype)
-        return x + (low - high).to(x.dtype) * 0.5 * (slope + corrected)
+        return trapezoid(denoiser, x, high, low)
