@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from codesign_opt.estimate.solver_fit.row_runs import RowRuns
 from codesign_opt.estimate.solver_fit.rows import Rows, two_step_rows
 from codesign_opt.estimate.solver_fit.stepwise import stepwise_fit
 from codesign_opt.testbed import circle8
+from tests.helpers.processes import of_two
 
 GRID = co.edm_grid(5, 0.02, 20.0)
 MIXTURE = circle8()
@@ -169,6 +171,25 @@ def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
     assert again.solver == whole.solver
     assert again.record == whole.record
     assert again.reason == whole.reason
+
+
+def test_batches_are_the_calls_of_the_denoiser():
+    solution = reference()
+    found = fit_solver(solution, draws("held out"), [GRID], budget=700)
+    assert found.batches == solution.denoiser.calls
+
+
+def fitted_alone():
+    found = fit_solver(reference(), draws("held out"), [GRID], budget=700)
+    return found.solver.levels, found.solver.a, found.solver.c, np.array(found.batches)
+
+
+@pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="three seconds; CODESIGN_OPT_FULL=1 runs it")
+def test_two_processes_fit_the_solver_of_one(tmp_path):
+    truth = fitted_alone()
+    for found in of_two(fitted_alone, tmp_path):
+        for ours, theirs in zip(found, truth, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_what_cannot_be_fitted_is_refused_by_name():

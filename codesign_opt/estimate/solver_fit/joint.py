@@ -133,11 +133,15 @@ class JointFit:
 
     def cost(self, rows: Rows) -> int:
         """Calls that one step takes: a path, its derivatives, and one trial on both sets of draws."""
-        chunks, count, one = self.runs.draws.chunks, rows.steps, 0
+        return self._slope_cost(rows) + self.trial_cost(rows)
+
+    def _slope_cost(self, rows: Rows) -> int:
+        """Calls of a path and of its derivatives, on the draws that are fitted."""
+        count, one = rows.steps, rows.steps
         if self.unknowns.coefficients:
             one += sum((1 + rows.reach(k)) * (count - 1 - k) for k in range(count))
-        one += sum(count - k for k in range(1, 1 + self.unknowns.moving(rows)))
-        return chunks * (count + one) + self.trial_cost(rows)
+        one += sum(count - k for k in range(self.unknowns.moving(rows)))
+        return self.runs.draws.chunks * one
 
     def trial_cost(self, rows: Rows) -> int:
         """Calls of one trial: a run on both sets of draws."""
@@ -176,6 +180,7 @@ class JointFit:
     def _linearised(self, rows: Rows, weights: Array) -> tuple[Array, Array]:
         """(P, P) J'WJ and (P,) J'Wr of the terminal residuals, J by forward differences."""
         size, parts = self.unknowns.count(rows), []
+        self.runs.batches += self._slope_cost(rows)
         for chunk in my_share(self.runs.draws.chunks):
             path = self.runs.path(rows, chunk)
             own = torch.as_tensor(weights[self.runs.draws.rows(chunk)]).sqrt()[:, None].to(path.states[-1].device)

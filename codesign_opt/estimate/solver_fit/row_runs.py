@@ -70,7 +70,6 @@ class RowRuns:
         for k in range(first, rows.steps):
             outputs.append(self.output(states[k], float(rows.levels[k])))
             states.append(_step(rows, k, states[k], outputs))
-        self.batches += rows.steps - first
         return Path(states, outputs)
 
     @torch.no_grad()
@@ -105,6 +104,7 @@ class RowRuns:
 
     def errors(self, rows: Rows) -> Array:
         """(N,) squared distances of the terminal states to the fine solution's."""
+        self.batches += self.draws.chunks * rows.steps  # of all processes, so that all stop alike
         parts = {
             chunk: squares(self.path(rows, chunk).states[-1] - self.end(chunk)) for chunk in my_share(self.draws.chunks)
         }

@@ -60,7 +60,7 @@ def _targets(runs: RowRuns, rows: Rows) -> dict[int, list[torch.Tensor]]:
 def _ask(runs: RowRuns, rows: Rows, k: int, paths: dict[int, Path]) -> None:
     for path in paths.values():
         path.outputs.append(runs.output(path.states[k], float(rows.levels[k])))
-        runs.batches += 1
+    runs.batches += runs.draws.chunks
 
 
 def _columns(rows: Rows, k: int, path: Path) -> list[torch.Tensor]:
