@@ -9,6 +9,8 @@ from .denoisers.denoiser import Denoiser as Denoiser
 from .denoisers.denoiser import DenoiserError as DenoiserError
 from .denoisers.denoiser_check import check_denoiser as check_denoiser
 from .denoisers.diffusers_adapter import from_diffusers as from_diffusers
+from .denoisers.in_turn import conditioned as conditioned
+from .denoisers.in_turn import mixed as mixed
 from .denoisers.model_families import ModelFamily as ModelFamily
 from .draws.statistics import Estimate as Estimate
 from .draws.statistics import Moments as Moments
@@ -42,6 +44,8 @@ from .runs.step_rule import StepRule as StepRule
 from .score_costs import Predictor as Predictor
 from .score_costs import score_cost as score_cost
 from .score_costs import step_costs as step_costs
+from .solver_fit.fit_rows import FittedSolver as FittedSolver
+from .solver_fit.fit_solver import fit_solver as fit_solver
 from .spectra.measure import spectrum as spectrum
 from .spectra.methods import Exact as Exact
 from .spectra.methods import Lanczos as Lanczos

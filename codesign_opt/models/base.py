@@ -12,6 +12,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer
 from ..ingredients.coupling import Coupling, Local, Settled
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import OBJECTIVES, MeasuredError
@@ -193,7 +194,7 @@ class Model(ABC):
         """
         return {}
 
-    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+    def fitted(self, sigmas: Array, rules: FitRules) -> FittedSteps:
         """A multistep sampler of as many steps as the grid has, its coefficients and levels fitted to a denoiser.
 
         Raises:

@@ -15,6 +15,7 @@ from ..basics.checks import Array, matrix, number, vector
 from ..basics.files import replacing
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
@@ -231,16 +232,16 @@ class EstimatedModel(Model):
         """Whether the error of this grid is measured: there is a probe, and the grid is no longer than it affords."""
         return self.probe is not None and self.probe.affords(sigmas)
 
-    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
+    def fitted(self, sigmas: Array, rules: FitRules) -> FittedSteps:
         """A multistep sampler fitted to the denoiser, from this grid and usual ones (docs/theory.md section 7.11)."""
         if self.probe is None:
-            return super().fitted(sigmas, history)
+            return super().fitted(sigmas, rules)
         if self.sampler.stochastic or self.sampler.evaluations_per_step > 1:
             raise ValueError(
                 "codesign: solver='fit' fits one call of the denoiser a step to the probability-flow ODE, and the "
                 f"model was measured for {self.sampler!r}; measure it for DPMpp2M() or Euler()."
             )
-        return self.probe.fitted(sigmas, history)
+        return self.probe.fitted(sigmas, rules)
 
     def stated(
         self, grids: Mapping[str, Array], samplers: Mapping[str, Sampler] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..basics.checks import Array
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.base import Sampler
 from ..samplers.linear_multistep import LinearMultistep
@@ -67,8 +68,8 @@ class GridProbe(Protocol):
         `samplers` are those of the grids that another sampler than the probe's runs on.
         """
 
-    def fitted(self, sigmas: Array, history: int) -> FittedSteps:
-        """A multistep sampler of as many steps, of which it keeps so many outputs, fitted from this grid on."""
+    def fitted(self, sigmas: Array, rules: FitRules) -> FittedSteps:
+        """A multistep sampler of as many steps, fitted from this grid on."""
 
     def descend(self, sigmas: Array, *, free_stop: bool, stops: tuple[float, ...] = ()) -> Array:
         """A grid of as many steps with smaller measured error; `stops` are further stopping points to start from."""

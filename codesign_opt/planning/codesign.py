@@ -13,6 +13,7 @@ from ..basics.checks import Array, choice, integer, number, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import evaluations, final_steps, least_steps, steps_within
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -52,7 +53,7 @@ def codesign(
     polish: bool | None = None,
     objective: str | None = None,
     solver: str | None = None,
-    history: int = 3,
+    history: int | str = 3,
     tolerance: float = 1e-6,
     outer_tolerance: float = 1e-3,
     progress: Progress = None,
@@ -89,7 +90,8 @@ def codesign(
             model's own unless given. The program that is proved is of the mean.
         solver: "fit": of a measured model, a multistep sampler whose coefficients and inner levels are fitted to the
             denoiser, from the plan's grid on (docs/theory.md section 7.11): `plan.solver`. One evaluation a step.
-        history: outputs of the denoiser that a step of it takes.
+        history: outputs of the denoiser that a step of it takes; "all": three, then, as a last polish that is kept
+            where held-out draws gain, every one before it.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
         progress: True for a line on stderr per stopping point, or a function of a text.
@@ -111,7 +113,7 @@ def codesign(
     model = model if objective is None else model.with_objective(objective)
     least = 1 if samplers is not None else least_steps(model.terminal)
     steps = None if steps is None else integer(steps, "steps", minimum=least)
-    fit = _history(solver, history, (sigmas, samplers, constraints))
+    fit = _rules(solver, history, (sigmas, samplers, constraints))
     study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
     how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress), fit)
     if sigmas is None:
@@ -123,9 +125,9 @@ def codesign(
     return _train_only(study, check_grid(sigmas).sigmas)
 
 
-def _history(solver: str | None, history: int, others: tuple[Any, Any, Any]) -> int | None:
-    """Outputs that a fitted solver takes in a step; None where none is asked for."""
-    history = integer(history, "history", minimum=1)
+def _rules(solver: str | None, history: int | str, others: tuple[Any, Any, Any]) -> FitRules | None:
+    """How a solver is fitted; None where none is asked for."""
+    rules = FitRules(history)
     if solver is None:
         return None
     choice(solver, "solver", ("fit",))
@@ -134,7 +136,7 @@ def _history(solver: str | None, history: int, others: tuple[Any, Any, Any]) -> 
             raise ValueError(
                 f"codesign: solver='fit' chooses levels and coefficients itself, and {name} is given too; leave it out."
             )
-    return history
+    return rules
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Search:
         points, tolerance: points of the first sweep; relative gap over all stopping points that counts as optimal.
         polish: whether to descend the exact error of the grid; None where few steps decide.
         tell: takes a line of text per stopping point.
-        history: of a multistep sampler that is fitted to the denoiser; None where the grid's own sampler stays.
+        fit: of a multistep sampler to the denoiser; None where the grid's own sampler stays.
     """
 
     stopping_sigma: float | None
@@ -156,7 +158,7 @@ class Search:
     tolerance: float
     polish: bool | None
     tell: Callable[[str], None]
-    history: int | None = None
+    fit: FitRules | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -227,7 +229,7 @@ def _plan(study: Study, how: Search) -> Plan:
     if how.between is None:  # whole steps may stop anywhere
         low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
     stops = None if how.stopping_sigma is not None else (low, high)
-    plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how, history=how.history)
+    plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how, fit=how.fit)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
     return plan
@@ -243,16 +245,18 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
         return study, how.solve(study, True)
     plan, moved = how.solve(study, False), np.inf
     rounds, grid = 0, _sampled(study, how, plan)
-    while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or probe.affords_response):
+    # a grid that is descended needs a start alone: what a second round takes does more for it there
+    most = 1 if not study.trains and how.polish is not False and study.model.measures(grid) else _ROUNDS
+    while rounds < most and moved > _STILL and (rounds == 0 or probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
         probe = study.model.probe or probe
-        plan, before, rounds = how.solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
+        plan, before, rounds = how.solve(study, rounds + 1 == most), grid, rounds + 1
         grid = _sampled(study, how, plan)
         moved = _moved(grid, before)
         how.tell(
             f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma"
         )
-    if rounds < _ROUNDS and plan.outer.get("status") != "given":
+    if rounds < most and plan.outer.get("status") != "given":
         plan = how.solve(study, True)
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..basics.causes import BIAS, TOTAL
 from ..basics.checks import Array
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import family_grids
 from ..ingredients.measured_error import MeasuredError
 from ..models.base import Model
@@ -23,30 +24,35 @@ _ENOUGH = 0.03  # of an error, that may be the fine solution's own without a wor
 _FAMILIES = {"edm": "EDM's grid", "log_snr": "the log-SNR grid"}
 
 
-def stated_with_solver(model: Model, plan: Plan, peers: dict[str, Array], history: int) -> Plan:
+def stated_with_solver(model: Model, plan: Plan, peers: dict[str, Array], rules: FitRules) -> Plan:
     """The plan with a multistep sampler fitted from its grid on, which is a peer then, and the errors of all.
 
     Args:
         model: with a live denoiser.
         plan: with the grid and the sampler that the fit begins with.
         peers: grids of as many steps.
-        history: outputs that a step of the fitted sampler takes.
+        rules: of the fit.
 
     Raises:
         ValueError: the model has no live denoiser, or its sampler takes more than one evaluation a step.
     """
     if plan.sigmas is None:
         return plan
-    found = model.fitted(plan.sigmas, history)
+    found = model.fitted(plan.sigmas, rules)
+    stop = float(found.solver.levels[found.solver.levels > 0][-1])
+    moved = abs(np.log(stop / plan.stopping_sigma)) > 1e-6
+    program = plan.stopping_sigma if moved and plan.program_stopping_sigma is None else plan.program_stopping_sigma
     before = f"{model.sampler.name}, its own plan"
-    moved = replace(
+    fitted = replace(
         plan,
         sigmas=found.solver.levels,
+        stopping_sigma=stop if moved else plan.stopping_sigma,
+        program_stopping_sigma=program,
         sampler=found.solver.to_dict(),
         fits={**plan.fits, "solver": found.record},
         peers={**plan.peers, before: plan.handed_out},
     )
-    return stated(model, moved, {**peers, before: plan.sigmas}, given=True, solver=found.solver)
+    return stated(model, fitted, {**peers, before: plan.sigmas}, given=True, solver=found.solver)
 
 
 def stated(model: Model, plan: Plan, peers: dict[str, Array], *, given: bool, solver: Sampler | None = None) -> Plan:

@@ -12,6 +12,7 @@ from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import least_steps
+from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import family_grids
 from ..modeling.prediction import predict
 from ..models.base import Model
@@ -66,7 +67,7 @@ def hand_out(
     polish: bool | None,
     stops: tuple[float, float] | None = None,
     ask: Ask | None = None,
-    history: int | None = None,
+    fit: FitRules | None = None,
 ) -> Plan:
     """The plan with its grid of whole steps, its exact error, its peers and its one-number summaries.
 
@@ -76,7 +77,7 @@ def hand_out(
         polish: whether grids descend the error; None where the model says how.
         stops: range in which the grid may stop elsewhere than the program; None where the stopping point is given.
         ask: other questions the same way; None where none is asked.
-        history: of a multistep sampler that is fitted to the denoiser from that grid on; None where none is.
+        fit: of a multistep sampler to the denoiser, from that grid on; None where none is.
     """
     given = plan.sigmas if plan.outer.get("status") == "given" and plan.curve == () else None
     notes: list[str] = []
@@ -104,8 +105,9 @@ def hand_out(
     elif _rounded(study, handed):
         notes.append(_ROUNDED)
     handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
-    if history is not None:
-        return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, history)
+    if fit is not None:  # the examples of a plan are those of its own stopping point
+        rules = replace(fit, free_stop=stops is not None and not study.trains)
+        return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, rules)
     if study.model.exact_error is not None:
         return handed
     return stated(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, given=given is not None)

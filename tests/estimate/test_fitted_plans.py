@@ -13,6 +13,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.runs.run import run
+from codesign_opt.ingredients.fit_rules import FitRules
 from codesign_opt.testbed import circle8
 
 MIXTURE, PROCESS = circle8(), co.EDM(0.02, 20.0)
@@ -118,4 +119,4 @@ def test_what_cannot_be_fitted_is_refused_by_name(model: co.EstimatedModel) -> N
         with pytest.raises(ValueError, match=said):
             co.codesign(gaussian, steps=4, levels=20, points=3, stopping_sigma=0.1, **options)
     with pytest.raises(ValueError, match="one call of the denoiser a step"):
-        replace(model, sampler=co.Heun()).fitted(co.edm_grid(4, 0.02, 20.0), 3)
+        replace(model, sampler=co.Heun()).fitted(co.edm_grid(4, 0.02, 20.0), FitRules())

@@ -13,12 +13,13 @@ import codesign_opt as co
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.runs.run import run
-from codesign_opt.estimate.solver_fit.fit_solver import FitRules, fit_solver
+from codesign_opt.estimate.solver_fit.fit_rows import fit_rows
 from codesign_opt.estimate.solver_fit.joint import JointFit, Unknowns
 from codesign_opt.estimate.solver_fit.quadratic import damped_step
 from codesign_opt.estimate.solver_fit.row_runs import RowRuns
 from codesign_opt.estimate.solver_fit.rows import Rows, two_step_rows
 from codesign_opt.estimate.solver_fit.stepwise import stepwise_fit
+from codesign_opt.ingredients.fit_rules import FitRules
 from codesign_opt.testbed import circle8
 from tests.helpers.processes import of_two
 
@@ -83,7 +84,7 @@ def test_a_damped_step_is_least_squares_and_its_gap_holds(seed):
 
 
 def test_the_solver_runs_as_it_was_fitted():
-    found = fit_solver(reference(), draws("held out"), [GRID], budget=700)
+    found = fit_rows(reference(), draws("held out"), [GRID], budget=700)
     own = runs("test", 16)
     outputs = run(MIXTURE, found.solver, found.solver.levels, own.draws.start(0))
     fitted = Rows(found.solver.levels, found.solver.a, found.solver.c)
@@ -92,7 +93,7 @@ def test_the_solver_runs_as_it_was_fitted():
 
 def test_the_last_level_stays_where_it_is_held():
     rules = FitRules(free_stop=False)
-    found = fit_solver(reference(), draws("held out"), [GRID], rules=rules, budget=900)
+    found = fit_rows(reference(), draws("held out"), [GRID], rules=rules, budget=900)
     assert found.solver.levels[-2] == GRID[-2]
     assert found.gain < 0.5
 
@@ -129,7 +130,7 @@ def test_slopes_of_the_joint_fit_are_those_of_the_error(unknowns):
 )
 def test_a_fitted_solver_gains_on_draws_it_has_not_seen(moves, objective):
     rules = FitRules(moves=moves, objective=objective)
-    found = fit_solver(reference(), draws("held out"), [GRID], rules=rules, budget=1200)
+    found = fit_rows(reference(), draws("held out"), [GRID], rules=rules, budget=1200)
     test = runs("test", 64)
     before, after = (
         test.errors(two_step_rows(GRID, 2)),
@@ -147,7 +148,7 @@ def test_a_start_that_nothing_improves_is_kept():
     # exact in one step for a denoiser that knows one point alone
     point = torch.tensor([0.3, -0.2], dtype=torch.float64)
     solution = Reference(lambda x, sigma: 0 * x + point, co.Euler(), draws("fit"), 0.02, steps=16)
-    found = fit_solver(solution, draws("held out"), [GRID])
+    found = fit_rows(solution, draws("held out"), [GRID])
     assert found.held_out.mean.value <= found.held_out_before.mean.value
 
 
@@ -161,13 +162,13 @@ def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
         return MIXTURE(x, sigma)
 
     solution = replace(reference(), denoiser=denoiser)
-    whole = fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "whole")
+    whole = fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "whole")
     for share in (0.3, 0.3, 0.3):
         limit[0] = calls[0] + int(share * whole.batches)
         with pytest.raises(KeyboardInterrupt):
-            fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+            fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
     limit[0] = 10**9
-    again = fit_solver(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+    again = fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
     assert again.solver == whole.solver
     assert again.record == whole.record
     assert again.reason == whole.reason
@@ -175,12 +176,12 @@ def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
 
 def test_batches_are_the_calls_of_the_denoiser():
     solution = reference()
-    found = fit_solver(solution, draws("held out"), [GRID], budget=700)
+    found = fit_rows(solution, draws("held out"), [GRID], budget=700)
     assert found.batches == solution.denoiser.calls
 
 
 def fitted_alone():
-    found = fit_solver(reference(), draws("held out"), [GRID], budget=700)
+    found = fit_rows(reference(), draws("held out"), [GRID], budget=700)
     return found.solver.levels, found.solver.a, found.solver.c, np.array(found.batches)
 
 
@@ -201,9 +202,9 @@ def test_what_cannot_be_fitted_is_refused_by_name():
         ((reference(), draws("held out"), [GRID, co.edm_grid(4, 0.02, 20.0)]), "one number of steps"),
     ]:
         with pytest.raises(ValueError, match=said):
-            fit_solver(*arguments)
+            fit_rows(*arguments)
     with pytest.raises(ValueError, match="the starts alone take"):
-        fit_solver(reference(), draws("held out"), [GRID], budget=10)
+        fit_rows(reference(), draws("held out"), [GRID], budget=10)
     for field in ({"history": 0}, {"moves": "all"}, {"objective": "median"}):
         with pytest.raises(ValueError, match=next(iter(field))):
             FitRules(**field)

@@ -210,7 +210,7 @@ def guided(
         return clean.index_copy(0, rows, extra + strength * (clean[rows] - extra))
 
     result = Denoiser(mix, name=f"guided({given.name}, {strength:g})")
-    result.parts = (given, plain)
+    result.parts, result.conditions = (given, plain), given.conditions
     ranges = [one.sigma_range for one in (given, plain) if one.sigma_range is not None]
     if ranges:
         result.sigma_range = (max(low for low, _ in ranges), min(high for _, high in ranges))

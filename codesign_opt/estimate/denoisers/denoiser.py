@@ -33,6 +33,7 @@ class Denoiser:
         reading: what its adapter takes the network's answers for; `check_denoiser` asks others.
         parts: the denoisers that it mixes, each of which `check_denoiser` looks at by itself.
         notes: what its adapter found out about the network's answers.
+        conditions: how many conditions the images of a batch take in turn; batches of draws hold each of them.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -53,6 +54,7 @@ class Denoiser:
         self.reading = Reading(function)
         self.parts: tuple[Denoiser, ...] = ()
         self.notes: list[str] = []
+        self.conditions = 1
 
     @classmethod
     def of(cls, denoiser: Any) -> Denoiser:

@@ -141,6 +141,11 @@ class Reference:
         number(self.stopping_sigma, "Reference.stopping_sigma", positive=True)
         choice(self.terminal, "Reference.terminal", ("denoise", "rescale"))
         integer(self.steps, "Reference.steps", minimum=2)
+        if (conditions := self.denoiser.conditions) > min(self.draws.chunk, self.draws.count):
+            raise ValueError(
+                f"Draws.chunk is {self.draws.chunk} and count {self.draws.count}, and the denoiser has {conditions} "
+                "conditions that the draws of a batch take in turn; give as many draws at least."
+            )
         if not self.stopping_sigma < self.draws.sigma_max:
             raise ValueError(
                 f"Reference.stopping_sigma is {self.stopping_sigma:g}; it must be below Draws.sigma_max = "

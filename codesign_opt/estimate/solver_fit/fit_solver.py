@@ -1,235 +1,110 @@
-"""fit_solver: levels and coefficients of a multistep solver fitted to a denoiser, held-out draws deciding."""
+"""fit_solver: a multistep solver for a denoiser at hand, from the noise levels that it is sampled on today."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ...basics.checks import Array, choice, integer
-from ...samplers.linear_multistep import LinearMultistep
+from ...basics.checks import Array, number
+from ...basics.wording import teller
+from ...ingredients.fit_rules import FitRules
+from ...ingredients.grids import check_grid
+from ...samplers.members import Euler
+from ..denoisers.denoiser import Denoiser
+from ..draws.streams import first_of
+from ..measurement import Measurement
 from ..runs.fine_solution import Draws, Reference
-from ..steps.grid_error import GridErrors, objective_of, starting_at
-from .joint import JointFit, Unknowns
-from .row_runs import RowRuns
-from .rows import Rows, two_step_rows
-from .stepwise import stepwise_fit
+from ..steps.usual_grids import USUAL_STOPS, usual_grids
+from .fit_rows import FittedSolver, fit_rows
 
-__all__ = ["FitRules", "FittedSolver", "fit_solver"]
-
-MOVES = ("both", "coefficients", "levels")
-
-
-@dataclass(frozen=True)
-class FitRules:
-    """What a fit lowers, and what it may change.
-
-    Args:
-        history: outputs of the denoiser that a step takes, h >= 1; 1 is a step of Euler's kind.
-        moves: "both", "coefficients" or "levels".
-        objective: "mean", "geometric" or "trimmed", see `objective_of`.
-        free_stop: whether the last positive level moves with the others.
-
-    Raises:
-        ValueError: a field out of its range, by name.
-
-    >>> FitRules().history
-    3
-    """
-
-    history: int = 3
-    moves: str = "both"
-    objective: str = "mean"
-    free_stop: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "history", integer(self.history, "FitRules.history", minimum=1))
-        choice(self.moves, "FitRules.moves", MOVES)
-        objective_of(self.objective)
-
-    @property
-    def unknowns(self) -> Unknowns:
-        """Which numbers move."""
-        return Unknowns(self.moves != "levels", self.moves != "coefficients", self.free_stop)
-
-
-@dataclass(frozen=True, eq=False)
-class FittedSolver:
-    """Levels and coefficients with the smallest held-out error that a fit met.
-
-    Attributes:
-        solver: its levels and coefficients, x_{k+1} = a_k x_k + sum_j c_kj D_{k-j}; every row sums to one.
-        start: (K+1,) the grid that the fit came from.
-        held_out, held_out_before: errors on the held-out draws of the solver, and of the two-step solver on `start`.
-            The choice was made on them: report the error on other draws.
-        batches: calls of the denoiser by all processes, the fine solution's included.
-        programs, gap: quadratic programs that were solved, and the largest certified relative gap of them. The
-            sequence of programs is local: no more is proved of where it ends than the errors say.
-        reason: why the joint fit stopped.
-    """
-
-    solver: LinearMultistep
-    start: Array
-    held_out: GridErrors
-    held_out_before: GridErrors
-    batches: int
-    programs: int
-    gap: float
-    reason: str
-
-    @property
-    def gain(self) -> float:
-        """Held-out error over that before the fit, at most 1."""
-        return float(self.held_out.mean.value / self.held_out_before.mean.value)
-
-    @property
-    def numbers(self) -> int:
-        """Free coefficients and levels of the solver."""
-        history, steps = self.solver.c.shape[1], self.solver.a.size
-        return sum(1 + min(history - 1, k) for k in range(steps)) + int((self.solver.levels > 0).sum()) - 1
-
-    @property
-    def record(self) -> dict[str, float]:
-        """What a plan keeps of the fit."""
-        return {
-            "history": float(self.solver.c.shape[1]), "numbers": float(self.numbers), "gain": self.gain,
-            "programs": float(self.programs), "gap": self.gap, "evaluations": float(self.batches),
-        }  # fmt: skip
-
-    def __repr__(self) -> str:
-        return (
-            f"FittedSolver({self.solver.a.size} steps, {self.numbers} numbers, held-out error {self.gain:.3g} of the "
-            f"start's, {self.batches} batches, {self.programs} quadratic programs proved to {self.gap:.0e}, stopped: "
-            f"{self.reason})"
-        )
+__all__ = ["fit_solver"]
 
 
 def fit_solver(
-    reference: Reference,
-    held_out: Draws,
-    starts: Iterable[Any],
+    denoiser: Any,
+    data: Any,
+    sigmas: Any,
     *,
-    rules: FitRules | None = None,
-    budget: int = 5000,
+    history: int | str = 3,
+    moves: str = "both",
+    objective: str = "mean",
+    stopping_sigma: float | None = None,
+    measurement: Measurement | None = None,
+    seed: int = 0,
     folder: str | Path | None = None,
 ) -> FittedSolver:
-    """Multistep solver of least measured error |run - fine|^2, one call of the denoiser a step.
+    """Multistep solver x_{k+1} = a_k x_k + sum_j c_kj D_{k-j} of least squared distance to the denoiser's fine solution.
 
-    For each grid the rows of DPM-Solver++(2M), then each row by ridge regression on the solver's own states
-    (`stepwise_fit`); from the best, Gauss-Newton in all coefficients and levels at once (`JointFit`), each step a
-    strictly convex quadratic program with its certificate. Held-out draws choose among all of them, the starts too.
-    Slopes are differences, so that any callable serves. docs/theory.md section 7.11.
+    For the best of the given grids and the usual ones of as many steps, each row by ridge regression on the solver's
+    own states, then Gauss-Newton in all coefficients and levels at once: quadratic programs, each solved with its
+    certificate; draws held out decide, and the start is kept where they do not gain. One call of the denoiser a step.
+    docs/theory.md section 7.11.
 
     Args:
-        reference: the fine solution; its draws are fitted. Its sampler is not used: the fine solution of a
-            probability-flow ODE is the same for all.
-        held_out: independent draws; the rows with the smallest objective on them are returned.
-        starts: grids of one length and terminal map.
-        rules: history, what moves, and the objective; 3, both, and the mean unless given.
-        budget: batches (calls of the denoiser), the fine solutions included.
-        folder: where finished parts are kept, so that a killed fit goes on to the same result.
+        denoiser: callable (x, sigma) -> x0 in the rescaled state, a module, or a `Denoiser`; a guided one, several
+            conditions or weights at once (`guided`, `conditioned`, `mixed`).
+        data: tensor, array, Dataset, DataLoader or iterable of batches; the shape, dtype and device of the states.
+        sigmas: (K+1,) descending noise levels that it is sampled on, data units, or a list of such grids of as many
+            steps; the last may be 0.
+        history: outputs of the denoiser that a step takes, h >= 1; "all": three, then, as a last polish that is kept
+            where held-out draws gain, every one before it.
+        moves: "both", "coefficients" or "levels" (of steps of DPM-Solver++(2M), or of Euler for a history of 1).
+        objective: the "mean", "trimmed" or "geometric" mean of the squared distances of draws.
+        stopping_sigma: where the fine solution stops, and levels may go down to; the lowest level of the grids unless
+            given. Under a last 0 the error of stopping at the grid's own lowest level counts, if this is lower.
+        measurement: twice its `draws` are fitted and as many held out, `fit_evaluations` is the most batches (calls of
+            the denoiser) that a fit may take; `fine_steps`, `chunk`, `device` and `progress` too.
+        seed: of all draws.
+        folder: where finished parts are kept, so that the same call after a kill goes on to the same result.
+
+    Returns:
+        FittedSolver; its `solver` is a `Sampler` on its own levels: `estimate.run(denoiser, found.solver,
+        found.solver.levels, x)` samples with it.
 
     Raises:
-        ValueError: a malformed argument, a stochastic sampler, held-out draws that are the fitted ones, or a budget
-            that does not cover the starts.
+        ValueError: a malformed argument, grids of different starts, lengths or ends, or a budget below the fixed part.
+        DenoiserError: a denoiser whose answers cannot be used.
 
-    >>> import torch, codesign_opt as co
+    >>> import codesign_opt as co
     >>> lam = torch.tensor([1.0, 0.1], dtype=torch.float64)
-    >>> denoiser = lambda x, sigma: x * lam / (lam + sigma[:, None] ** 2)
-    >>> draws = [Draws((2,), 8, 10.0, name=name, like=lam) for name in ("fit", "held out")]
-    >>> reference = Reference(denoiser, co.Euler(), draws[0], 0.01, steps=32)
-    >>> fit_solver(reference, draws[1], [co.edm_grid(4, 0.01, 10.0)]).gain < 0.01
-    True
+    >>> found = fit_solver(
+    ...     lambda x, sigma: x * lam / (lam + sigma[:, None] ** 2), torch.zeros(2, 2, dtype=torch.float64),
+    ...     co.edm_grid(4, 0.01, 10.0), measurement=Measurement(draws=8),
+    ... )
+    >>> found.gain < 0.01, co.estimate.run(lambda x, sigma: 0 * x, found.solver, found.solver.levels, lam[None]).shape
+    (True, torch.Size([1, 2]))
     """
-    rules = FitRules() if rules is None else rules
-    grids = _checked(starts, reference, held_out)
-    question: dict[str, Any] = {
-        "what": "solver fit",
-        "held_out": held_out.describe(),
-        "starts": [grid.tolist() for grid in grids],
-    }
-    question |= asdict(rules)
-    ledger = reference.items_in(folder, question)
-    inner = np.unique(np.concatenate([grid[1:-1] for grid in grids]))
-    runs, others = (RowRuns(each, inner, ledger) for each in (reference, reference.with_draws(held_out)))
-    integer(budget, "budget", minimum=1)
-    work = _Work(JointFit(runs, others, rules.unknowns, rules.objective, rules.history, budget, ledger))
-    work.check_budget(grids)
-    tried = [work.started(number, grid) for number, grid in enumerate(grids)]
-    best = min(tried, key=lambda found: work.value(found.held_out))
-    rows, reason = work.joint.fit(best.rows)
-    first = min(tried, key=lambda found: work.value(found.before))
-    return FittedSolver(
-        LinearMultistep(rows.levels, rows.a, rows.c), best.grid,
-        GridErrors(others.errors(rows)), GridErrors(first.before),
-        work.joint.spent, len(work.joint.gaps), max(work.joint.gaps, default=0.0), reason,
-    )  # fmt: skip
+    rules = FitRules(history, moves, objective)
+    asked = Measurement() if measurement is None else measurement
+    grids, function = _grids(sigmas), Denoiser.of(denoiser)
+    first, _ = first_of(data)
+    high, low = float(grids[0][0]), min(float(grid[grid > 0][-1]) for grid in grids)
+    stop = low if stopping_sigma is None else min(low, number(stopping_sigma, "stopping_sigma", positive=True))
+    terminal, steps = "denoise" if grids[0][-1] == 0 else "rescale", grids[0].size - 1
+    rules = replace(rules, free_stop=terminal == "denoise")  # a state at the last level is what is asked for otherwise
+    device = first.device if asked.device is None else torch.device(asked.device)
+    like = torch.zeros((), dtype=first.dtype, device=device)
+    draws = Draws(tuple(first.shape[1:]), 2 * asked.draws, high, seed, "fit", chunk=asked.chunk, like=like)
+    reference = Reference(function, Euler(), draws, stop, terminal, asked.fine_steps)
+    stops = sorted({low, *(s for s in USUAL_STOPS if terminal == "denoise" and low < s < 0.1 * high)})
+    found = fit_rows(
+        reference,
+        replace(draws, count=asked.draws, name="held out"),
+        [*grids, *usual_grids(steps, high, stops=stops, terminal=terminal)],
+        rules=rules,
+        budget=asked.fit_evaluations,
+        folder=folder,
+    )
+    teller(asked.progress)(repr(found))
+    return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Start:
-    """What a grid gives before the joint fit: its best rows, held-out errors of them and of the two-step rows."""
-
-    grid: Array
-    rows: Rows
-    held_out: Array
-    before: Array
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """The stepwise fits of a joint fit's starts."""
-
-    joint: JointFit
-
-    def value(self, errors: Array) -> float:
-        """The objective of some squared errors."""
-        return objective_of(self.joint.objective)(errors)[0]
-
-    def check_budget(self, grids: list[Array]) -> None:
-        """Refuse a budget that does not cover the starts."""
-        joint, rules = self.joint, self.joint.unknowns
-        runs = 2 if rules.coefficients else 1  # the two-step rows, and the stepwise fit on both sets of draws
-        one = joint.held_out.draws.chunks * runs + joint.runs.draws.chunks * (runs - 1)
-        needed = joint.spent + one * sum(grid.size - 1 for grid in grids)
-        if needed > joint.budget:
-            raise ValueError(f"budget is {joint.budget} batches; the fine solution and the starts alone take {needed}.")
-
-    def started(self, number: int, grid: Array) -> _Start:
-        """A grid with two-step rows and with rows fitted step by step, whichever does better on held-out draws."""
-        found = self.joint.ledger.item(f"start/{number}", lambda: self._computed(grid))
-        joint = self.joint
-        joint.runs.batches, joint.held_out.batches = (int(count) for count in found["batches"])
-        joint.gaps.extend(found["gaps"].tolist())
-        return _Start(grid, Rows(grid, found["a"], found["c"]), found["held_out"], found["before"])
-
-    def _computed(self, grid: Array) -> dict[str, Any]:
-        joint = self.joint
-        rows = two_step_rows(grid, joint.history)
-        before = held_out = joint.held_out.errors(rows)
-        gaps: list[float] = []
-        if joint.unknowns.coefficients:
-            fitted, proofs = stepwise_fit(joint.runs, joint.held_out, rows)
-            gaps = [step.relative_gap for step in proofs]
-            after = joint.held_out.errors(fitted)
-            if self.value(after) < self.value(before):
-                rows, held_out = fitted, after
-        batches = np.array([joint.runs.batches, joint.held_out.batches])
-        return {"a": rows.a, "c": rows.c, "before": before, "held_out": held_out, "gaps": gaps, "batches": batches}
-
-
-def _checked(starts: Iterable[Any], reference: Reference, held_out: Draws) -> list[Array]:
-    if reference.sampler.stochastic:
-        raise ValueError(
-            f"reference.sampler is {reference.sampler!r}, which draws noise; a solver is fitted to the "
-            "probability-flow ODE: give Euler() or DPMpp2M()."
-        )
-    if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
-        raise ValueError("held_out has the seed and name of the fitted draws; give it another name.")
-    grids = [starting_at(grid, reference) for grid in starts]
-    if not grids or len({(grid.size, bool(grid[-1] == 0)) for grid in grids}) != 1:
-        raise ValueError("starts must hold at least one grid, all of one number of steps and one terminal map.")
-    return grids
+def _grids(sigmas: Any) -> list[Array]:
+    """One grid or several."""
+    several = isinstance(sigmas, Sequence) and len(sigmas) > 0 and np.ndim(sigmas[0]) > 0
+    return [check_grid(grid).sigmas for grid in (sigmas if several or np.ndim(sigmas) == 2 else [sigmas])]

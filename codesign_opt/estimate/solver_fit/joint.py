@@ -11,6 +11,7 @@ import torch
 
 from ...basics.checks import Array
 from ...basics.ledger import Ledger
+from ...ingredients.fit_rules import FitRules
 from ..draws.streams import my_share
 from ..steps.grid_error import objective_of
 from .quadratic import damped_step
@@ -36,11 +37,18 @@ class Unknowns:
     Args:
         coefficients, levels: whether those move.
         stop: whether the last positive level moves with the others.
+        lowest: where that ends.
     """
 
     coefficients: bool = True
     levels: bool = True
     stop: bool = True
+    lowest: float = 1e-300
+
+    @classmethod
+    def of(cls, rules: FitRules, lowest: float) -> Unknowns:
+        """What a fit may change."""
+        return cls(rules.moves != "levels", rules.moves != "coefficients", rules.free_stop, lowest)
 
     def count(self, rows: Rows) -> int:
         """Numbers that move."""
@@ -66,6 +74,7 @@ class Unknowns:
         logs = np.log(rows.levels[rows.levels > 0])
         after = logs[1:].copy()
         after[: move.size - at] += move[at:]
+        after[-1] = max(after[-1], min(logs[-1], float(np.log(self.lowest))))
         if np.any(-np.diff(np.concatenate([logs[:1], after])) < _SHORTEST * -np.diff(logs)):
             return None
         return rows.moved(after)
@@ -92,6 +101,7 @@ class JointFit:
         budget: calls of the denoiser by both, those already made included.
         ledger: where finished steps are kept.
         gaps: certified relative gaps of the programs that were solved.
+        name: of its steps in the ledger.
     """
 
     runs: RowRuns
@@ -102,6 +112,7 @@ class JointFit:
     budget: int
     ledger: Ledger
     gaps: list[float] = field(default_factory=list)
+    name: str = "joint"
 
     def fit(self, start: Rows) -> tuple[Rows, str]:
         """The best rows on the held-out draws, and why it stopped."""
@@ -149,7 +160,7 @@ class JointFit:
 
     def _step(self, now: _State, damping: float, number: int) -> tuple[_State | None, float]:
         """One accepted step, kept in the ledger, and the damping that the next one begins with."""
-        found = self.ledger.item(f"joint/{number}", lambda: self._computed(now, damping))
+        found = self.ledger.item(f"{self.name}/{number}", lambda: self._computed(now, damping))
         self.runs.batches, self.held_out.batches = (int(count) for count in found["batches"])
         self.gaps.extend(np.atleast_1d(found["gaps"]).tolist())
         if not found["levels"].size:

@@ -46,6 +46,10 @@ class Rows:
         """(1 + reach,) the free numbers of a row: a_k, c_k1, …"""
         return np.concatenate([[self.a[step]], self.c[step, 1 : 1 + self.reach(step)]])
 
+    def widened(self, history: int) -> Rows:
+        """The same rows with room for more outputs."""
+        return replace(self, c=np.pad(self.c, ((0, 0), (0, max(history - self.history, 0)))))
+
     def with_row(self, step: int, free: Array) -> Rows:
         """The same with one row's free numbers replaced."""
         a, c = self.a.copy(), self.c.copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, choice
+from ...ingredients.fit_rules import FitRules
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import OBJECTIVES, MeasuredError
 from ...samplers.base import Sampler
@@ -19,12 +20,13 @@ from ..draws.statistics import squares
 from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.step_rule import StepRule
-from ..solver_fit.fit_solver import FitRules, FittedSolver, fit_solver
-from .grid_descent import DescentRules, descend_grid, usual_grids
+from ..solver_fit.fit_rows import FittedSolver, fit_rows
+from .grid_descent import DescentRules, descend_grid
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .grid_runs import rounding_of
 from .responses import step_responses
 from .stated_error import HEAVY, StatedErrors
+from .usual_grids import USUAL_STOPS, usual_grids
 
 __all__ = ["NetworkProbe"]
 
@@ -112,20 +114,21 @@ class NetworkProbe:
         """The objective of the squared distances to the fine solution, with its standard error, to choose by."""
         return self.errors(sigmas).of(self.objective)
 
-    def fitted(self, sigmas: Array, history: int) -> FittedSolver:
+    def fitted(self, sigmas: Array, rules: FitRules) -> FittedSolver:
         """A multistep sampler fitted from this grid and usual ones, on twice the draws that a grid descends."""
-        sigmas = self._checked(sigmas)
+        sigmas, rules = self._checked(sigmas), replace(rules, objective=self.objective)
         positive = sigmas[sigmas > 0]
-        low, high, terminal = float(positive[-1]), float(positive[0]), self.reference.terminal
-        starts = [sigmas, *usual_grids(sigmas.size - 1, high, stops=[low], terminal=terminal)]
-        draws = self.reference.draws
-        found = fit_solver(
+        low, high, bottom = float(positive[-1]), float(positive[0]), self.reference.stopping_sigma
+        stops = sorted({low, *(s for s in USUAL_STOPS if rules.free_stop and bottom < s < 0.1 * high)})
+        starts = [sigmas, *usual_grids(sigmas.size - 1, high, stops=stops, terminal=self.reference.terminal)]
+        draws, name = self.reference.draws, ", ".join(str(value) for value in asdict(rules).values())
+        found = fit_rows(
             self.reference.with_draws(replace(draws, count=2 * draws.count, name="fit")),
             self.held_out,
             starts,
-            rules=FitRules(history, objective=self.objective, free_stop=False),
+            rules=rules,
             budget=self.fit_budget,
-            folder=self._place(f"fit of history {history}", sigmas),
+            folder=self._place(f"fit, {name}", sigmas),
         )
         self.tell(f"fit of {sigmas.size - 1} steps: {found!r}")
         return found
