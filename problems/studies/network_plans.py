@@ -15,8 +15,8 @@ import torch
 import codesign_opt as co
 from codesign_opt.basics.checks import Array
 from codesign_opt.estimate.draws.statistics import squares
+from codesign_opt.estimate.steps.grid_descent import usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, residual
-from codesign_opt.estimate.steps.usual_grids import usual_grids
 
 __all__ = ["SAMPLERS", "STEPS", "Descent", "network_limit", "network_plans", "read_rows", "write_rows", "write_table"]
 

@@ -11,11 +11,9 @@ from sklearn.datasets import load_digits
 import codesign_opt as co
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.steps.grid_descent import DescentRules, descend_grid
+from codesign_opt.estimate.steps.grid_descent import DescentRules, _FreeSteps, descend_grid, usual_grids
 from codesign_opt.estimate.steps.grid_error import GridErrors, measured_error, objective_of
 from codesign_opt.estimate.steps.grid_runs import GridRuns
-from codesign_opt.estimate.steps.newton_descent import FreeSteps
-from codesign_opt.estimate.steps.usual_grids import usual_grids
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
@@ -74,7 +72,7 @@ def test_slope_of_an_objective_matches_finite_differences(name):
 @pytest.mark.parametrize("free", [True, False])
 def test_unknowns_give_descending_grids_with_their_slope(free):
     grid = co.edm_grid(6, 0.05, TOP)
-    space, unknowns = FreeSteps.of(grid, free, 0.04)
+    space, unknowns = _FreeSteps.of(grid, free, 0.04)
     np.testing.assert_allclose(space.grid(unknowns), grid, rtol=1e-12)
     rng = np.random.default_rng(0)
     for _ in range(5):

@@ -19,7 +19,7 @@ from ..denoisers.denoiser import Denoiser
 from ..draws.streams import first_of
 from ..measurement import Measurement
 from ..runs.fine_solution import Draws, Reference
-from ..steps.usual_grids import USUAL_STOPS, usual_grids
+from ..steps.grid_descent import USUAL_STOPS, usual_grids
 from .fit_rows import FittedSolver, fit_rows
 
 __all__ = ["fit_solver"]
@@ -38,7 +38,7 @@ def fit_solver(
     seed: int = 0,
     folder: str | Path | None = None,
 ) -> FittedSolver:
-    """Multistep solver x_{k+1} = a_k x_k + sum_j c_kj D_{k-j} of least squared distance to the denoiser's fine solution.
+    """Multistep solver x_{k+1} = a_k x_k + sum_j c_kj D_{k-j} nearest to the fine solution of a denoiser.
 
     For the best of the given grids and the usual ones of as many steps, each row by ridge regression on the solver's
     own states, then Gauss-Newton in all coefficients and levels at once: quadratic programs, each solved with its

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, choice, integer
+from ...ingredients.grids import edm_grid, log_snr_grid
 from ..runs.fine_solution import Draws, Reference
 from .grid_error import GridErrors, objective_of, starting_at
 from .grid_runs import GridRuns, differentiable
-from .newton_descent import Descent, FreeSteps, State
 
-__all__ = ["DescendedGrid", "DescentRules", "descend_grid"]
+__all__ = ["USUAL_STOPS", "DescendedGrid", "DescentRules", "descend_grid", "usual_grids"]
 
+USUAL_STOPS = (0.002, 0.01, 0.03, 0.06)
+_SMALL = 2e-3
 _WORTH = 6  # moves that must be affordable before another start is descended
-_STARTS, _FIRST_MOVES = 4, 2  # at most so many starts take so many moves before the best of them goes on,
-_TRIALS = 0.4  # which may take this share of the budget that is left
+_TRUST = float(np.log(8.0))  # every step in log sigma stays within this factor of its start
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,22 @@ class DescendedGrid:
             f"DescendedGrid({self.sigmas.size - 1} steps, held-out error {ratio:.3f} of the start's, "
             f"{self.batches} batches, stopped: {self.reason})"
         )
+
+
+def usual_grids(
+    steps: int,
+    sigma_max: float,
+    *,
+    stops: Iterable[float] = USUAL_STOPS,
+    terminal: str = "denoise",
+) -> list[Array]:
+    """Starts for `descend_grid`: EDM's rho = 7 and log-SNR grids at some stopping points.
+
+    >>> len(usual_grids(5, 80.0))
+    8
+    """
+    families = (edm_grid, log_snr_grid)
+    return [family(steps, stop, sigma_max, terminal=terminal) for stop in stops for family in families]
 
 
 @dataclass(frozen=True)
@@ -146,13 +163,10 @@ def descend_grid(
     needed = runs.batches + sum(runs.cost(grid) + runs.other_cost(grid) for grid in grids)
     if needed > budget:
         raise ValueError(f"budget is {budget} batches; the fine solution and the starts alone take {needed}.")
-    found = [State.at(grid, runs) for grid in grids]
+    found = [_State.at(grid, runs) for grid in grids]
     found.sort(key=lambda state: _on_all_draws(rules, state))
     best = _best_descent(found, runs, rules, budget, free_stop)
-    return DescendedGrid(
-        best.best.grid, best.start.grid, GridErrors(best.best.held_out), GridErrors(best.start.held_out),
-        GridErrors(best.best.errors), runs.batches, best.taken, best.reason,
-    )  # fmt: skip
+    return best.result(runs.batches)
 
 
 def _checked_starts(starts: Iterable[Any], reference: Reference) -> list[Array]:
@@ -162,30 +176,193 @@ def _checked_starts(starts: Iterable[Any], reference: Reference) -> list[Array]:
     return grids
 
 
-def _best_descent(found: list[State], runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> Descent:
-    """A few moves from each of the best starts, then all from the best of them on, as long as the budget lasts."""
-    waiting = [_descent(start, runs, rules, budget, free_stop) for start in found]
-    begun: list[Descent] = []
-    while waiting and (not begun or waiting[0].affords(_WORTH)):  # else too little is left for another to arrive
-        count = min(_STARTS, max(1, waiting[0].affordable(_TRIALS) // _FIRST_MOVES))
-        group, waiting = waiting[:count], waiting[count:]
-        for descent in group:
-            descent.run(_FIRST_MOVES)
-        for descent in sorted(group, key=lambda each: _on_all_draws(rules, each.best)):
-            if descent.affords(_WORTH) or not begun:
-                descent.run()
-            begun.append(descent)
-    return min(begun, key=lambda descent: _on_all_draws(rules, descent.best))
+def _best_descent(found: list[_State], runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> _Finished:
+    """Descents from the best start on, as long as the budget lasts."""
+    best: _Finished | None = None
+    for start in found:
+        space, unknowns = _FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)
+        descent = _Descent(runs, rules, budget, space)
+        if best is not None and not descent.affords(_WORTH * descent.move_cost(start.grid)):
+            break  # too little is left for another start to arrive anywhere
+        if unknowns.size < (1 if free_stop else 2):
+            return best or _Finished(start, start, 0, "no node is free")
+        state, taken, reason = replace(start, unknowns=unknowns), 0, "budget"
+        if descent.affords(runs.slope_cost(start.grid)):
+            state, taken, reason = descent.descend(*descent.begin(state))
+        if best is None or _on_all_draws(rules, state) < _on_all_draws(rules, best.state):
+            best = _Finished(state, start, taken, reason)
+    assert best is not None
+    return best
 
 
-def _descent(start: State, runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> Descent:
-    space, unknowns = FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)
-    descent = Descent(runs, rules.value, budget, rules.patience, space, replace(start, unknowns=unknowns))
-    if unknowns.size < (1 if free_stop else 2):
-        descent.reason = "no node is free"
-    return descent
-
-
-def _on_all_draws(rules: DescentRules, state: State) -> float:
+def _on_all_draws(rules: DescentRules, state: _State) -> float:
     """Objective on all draws: descents are compared on twice the draws that one of them stops on."""
     return rules.value(np.concatenate([state.errors, state.held_out]))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _FreeSteps:
+    """Grids by unknowns, the logarithms of the steps in log sigma; steps beyond the range are scaled into it."""
+
+    top: float
+    span: float
+    free_stop: bool
+    tail: Array
+
+    @classmethod
+    def of(cls, grid: Array, free_stop: bool, lowest: float) -> tuple[_FreeSteps, Array]:
+        positive = grid[grid > 0]
+        low = min(lowest, float(positive[-1])) if free_stop else float(positive[-1])
+        span = float(np.log(positive[0] / low))
+        return cls(float(positive[0]), span, free_stop, grid[positive.size :]), np.log(-np.diff(np.log(positive)))
+
+    def steps(self, unknowns: Array) -> Array:
+        steps = np.exp(unknowns)
+        return self.span * steps / steps.sum() if self._whole(unknowns) else steps
+
+    def _whole(self, unknowns: Array) -> bool:
+        return not self.free_stop or float(np.exp(unknowns).sum()) > self.span
+
+    def grid(self, unknowns: Array) -> Array:
+        logs = -np.cumsum(self.steps(unknowns))
+        return np.concatenate([[self.top], self.top * np.exp(logs), self.tail])
+
+    def slope(self, unknowns: Array) -> Array:
+        """(nodes, unknowns) d log sigma_k / d unknown_i: minus the step for i <= k, less its share of the range."""
+        steps = self.steps(unknowns)
+        slope = -np.tril(np.broadcast_to(steps, (steps.size, steps.size)))
+        return slope + np.outer(np.cumsum(steps), steps / self.span) if self._whole(unknowns) else slope
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """An accepted grid: unknowns, objective, its slope by the unknowns, and errors on both sets of draws."""
+
+    unknowns: Array
+    grid: Array
+    value: float
+    slope: Array
+    errors: Array
+    held_out: Array
+
+    @classmethod
+    def at(cls, grid: Array, runs: GridRuns) -> _State:
+        """A start, measured on both sets of draws."""
+        nothing = np.zeros(0)
+        return cls(nothing, grid, 0.0, nothing, runs.errors(grid), runs.errors(grid, held_out=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A descent that ended: its best state, where it began, accepted moves, why it stopped."""
+
+    state: _State
+    start: _State
+    taken: int
+    reason: str
+
+    def result(self, batches: int) -> DescendedGrid:
+        state, start = self.state, self.start
+        return DescendedGrid(
+            sigmas=state.grid,
+            start=start.grid,
+            held_out=GridErrors(state.held_out),
+            held_out_before=GridErrors(start.held_out),
+            descent=GridErrors(state.errors),
+            batches=batches,
+            steps=self.taken,
+            reason=self.reason,
+        )
+
+
+@dataclass(eq=False)
+class _Descent:
+    """Quasi-Newton (BFGS) on the logarithm of the objective, from the Gauss-Newton matrix at the start."""
+
+    runs: GridRuns
+    rules: DescentRules
+    budget: int
+    space: _FreeSteps
+
+    def affords(self, batches: int) -> bool:
+        return self.runs.batches + batches <= self.budget
+
+    def move_cost(self, grid: Array) -> int:
+        return self.runs.cost(grid) + self.runs.other_cost(grid) + self.runs.slope_cost(grid)
+
+    def begin(self, start: _State) -> tuple[_State, Array]:
+        """The start with its slope and curvature, Gauss-Newton where it costs at most a quarter of what is left."""
+        grid, unknowns = start.grid, start.unknowns
+        value, weights = self.rules.value(start.errors)
+        by_logs = self.space.slope(unknowns)
+        if self.runs.differences_cost(grid) <= max(
+            0.25 * (self.budget - self.runs.batches), self.runs.slope_cost(grid)
+        ):
+            nodes, matrix = self.runs.differences(grid, weights / value)
+            curvature = by_logs.T @ matrix @ by_logs
+            curvature += 1e-3 * np.diag(curvature).max() * np.eye(unknowns.size)
+        else:
+            nodes = self.runs.slope(grid, weights / value)
+            curvature = np.eye(unknowns.size) * max(float(np.linalg.norm(by_logs.T @ nodes)), 1e-12)
+        return replace(start, value=value, slope=by_logs.T @ nodes), curvature
+
+    def descend(self, now: _State, curvature: Array) -> tuple[_State, int, str]:
+        origin, best, taken, idle, small = now.unknowns, now, 0, 0, 0
+        while True:
+            if not np.any(now.slope):
+                return best, taken, "no slope: no node is free"
+            if not self.affords(self.move_cost(now.grid)):
+                return best, taken, "budget"
+            there = self._line_search(now, self._direction(now, curvature, origin), origin)
+            if there is None:
+                return best, taken, "no lower error along the descent direction"
+            curvature = _updated(curvature, there.unknowns - now.unknowns, there.slope - now.slope)
+            small = small + 1 if there.value > (1 - _SMALL) * now.value else 0
+            now, taken = there, taken + 1
+            better = self._held_out(now) < self._held_out(best)
+            best, idle = (now, 0) if better else (best, idle + 1)
+            if idle >= self.rules.patience:
+                return best, taken, "held-out error stopped falling"
+            if small >= 2:
+                return best, taken, "converged"
+
+    def _held_out(self, state: _State) -> float:
+        return self.rules.value(state.held_out)[0]
+
+    def _direction(self, now: _State, curvature: Array, origin: Array) -> Array:
+        """Newton direction among the unknowns that are not held by the trust bounds."""
+        away = now.unknowns - origin
+        held = ((away >= _TRUST - 1e-9) & (now.slope < 0)) | ((away <= 1e-9 - _TRUST) & (now.slope > 0))
+        move, free = np.zeros(now.unknowns.size), np.flatnonzero(~held)
+        move[free] = -np.linalg.solve(curvature[np.ix_(free, free)], now.slope[free])
+        return move / max(1.0, float(np.abs(move).max(initial=0.0)))
+
+    def _line_search(self, now: _State, move: Array, origin: Array) -> _State | None:
+        """The first point along `move` with enough less error, shortened by parabolas; None after five tries."""
+        length = 1.0
+        for _ in range(5):
+            there = np.clip(now.unknowns + length * move, origin - _TRUST, origin + _TRUST)
+            gain = float(now.slope @ (there - now.unknowns))
+            grid = self.space.grid(there)
+            if gain >= 0 or not self.affords(self.move_cost(grid)):
+                return None
+            errors = self.runs.errors(grid)
+            value, weights = self.rules.value(errors)
+            rise = float(np.log(value / now.value))
+            if rise <= 1e-4 * gain:
+                held_out = self.runs.errors(grid, held_out=True)
+                slope = self.space.slope(there).T @ self.runs.slope(grid, weights / value)
+                return _State(there, grid, value, slope, errors, held_out)
+            length *= min(0.5, max(0.1, -gain / (2 * (rise - gain))))
+        return None
+
+
+def _updated(curvature: Array, move: Array, change: Array) -> Array:
+    """BFGS update, damped (Powell 1978) so that it stays positive definite."""
+    bent = curvature @ move
+    own, found = float(move @ bent), float(move @ change)
+    if own <= 0:
+        return curvature
+    share = 1.0 if found >= 0.2 * own else 0.8 * own / (own - found)
+    change = share * change + (1 - share) * bent
+    return curvature - np.outer(bent, bent) / own + np.outer(change, change) / float(move @ change)

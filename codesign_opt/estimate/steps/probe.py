@@ -21,12 +21,11 @@ from ..draws.streams import agreed, my_share, sum_over_processes
 from ..runs.fine_solution import Draws, Reference, gathered
 from ..runs.step_rule import StepRule
 from ..solver_fit.fit_rows import FittedSolver, fit_rows
-from .grid_descent import DescentRules, descend_grid
+from .grid_descent import USUAL_STOPS, DescentRules, descend_grid, usual_grids
 from .grid_error import GridErrors, batches_of_run, residual, starting_at
 from .grid_runs import rounding_of
 from .responses import step_responses
 from .stated_error import HEAVY, StatedErrors
-from .usual_grids import USUAL_STOPS, usual_grids
 
 __all__ = ["NetworkProbe"]
 
