@@ -70,7 +70,8 @@ class FittedSolver:
         """What a plan keeps of the fit."""
         return {
             "history": float(self.solver.c.shape[1]), "numbers": float(self.numbers), "gain": self.gain,
-            "gain_error": self.gain_error, "programs": float(self.programs), "gap": self.gap, "evaluations": float(self.batches),
+            "gain_error": self.gain_error, "programs": float(self.programs), "gap": self.gap,
+            "evaluations": float(self.batches),
         }  # fmt: skip
 
     def __repr__(self) -> str:
