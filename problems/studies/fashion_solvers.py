@@ -1,4 +1,4 @@
-"""Solvers for the Fashion-MNIST network at equal evaluations: distances to its fine solution, and of samples to data."""
+"""Solvers for the Fashion-MNIST network: distances to its fine solution, and of their samples to images."""
 
 from __future__ import annotations
 
