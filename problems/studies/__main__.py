@@ -67,6 +67,11 @@ def _solver_arguments(commands: Any) -> None:
     parser.add_argument("--steps", type=_whole, default=[5, 8, 12], help="with commas (5,8,12)")
     parser.add_argument("--history", type=int, default=3, help="outputs that a step takes (3)")
 
+    other = _command(
+        commands, "elsewhere", _elsewhere, "such solvers at earlier weights, from half the draws, of all outputs"
+    )
+    other.add_argument("--data", type=_words, default=["photo_patches", "digits", "grid8"], help="with commas")
+    other.add_argument("--steps", type=_whole, default=[5, 8], help="with commas (5,8)")
     images = _command(commands, "fashion", _fashion, "solvers for the Fashion-MNIST network, with measures of samples")
     images.add_argument("--steps", type=_whole, default=[5, 8, 12, 18], help="with commas (5,8,12,18)")
     images.add_argument("--draws", type=int, default=4096, help="unseen starts (4096)")
@@ -190,6 +195,17 @@ def _solvers(options: argparse.Namespace) -> int:
     ):
         rows.append(row)
         write_rows(rows, options.out / "fitted_solvers.csv")  # what is finished, so far
+    return 0
+
+
+def _elsewhere(options: argparse.Namespace) -> int:
+    from .fitted_elsewhere import fitted_elsewhere
+    from .network_plans import write_rows
+
+    rows = []
+    for row in fitted_elsewhere(data=options.data, steps=options.steps, cache=options.cache, progress=_teller()):
+        rows.append(row)
+        write_rows(rows, options.out / "fitted_elsewhere.csv")  # what is finished, so far
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from codesign_opt.estimate.runs.run import run
 from codesign_opt.ingredients.fit_rules import FitRules
 from codesign_opt.testbed import circle8
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 MIXTURE, PROCESS = circle8(), co.EDM(0.02, 20.0)
 MEASUREMENT = co.estimate.Measurement(levels=6, draws=24, evaluations=1500, fit_evaluations=1200)
 
@@ -95,6 +97,59 @@ def test_euler_s_steps_are_a_loop_too_and_heun_s_are_none() -> None:
     heun = co.GaussianModel(co.Spectrum([1.0, 0.1], [1.0, 3.0]), process=co.EDM(0.02, 20.0), sampler=co.Heun())
     with pytest.raises(ValueError, match="not heun"):
         co.codesign(heun, steps=4, levels=20, points=3, stopping_sigma=0.1).export("python")
+
+
+def test_the_last_level_moves_where_no_stop_is_given(plan: co.Plan, model: co.EstimatedModel) -> None:
+    assert plan.stopping_sigma == plan.sigmas[plan.sigmas > 0][-1]
+    assert plan.stopping_sigma >= 0.02 * (1 - 1e-9)
+    held = co.codesign(model, steps=4, stopping_sigma=0.05, solver="fit", levels=40, points=3, history="all")
+    assert held.sigmas[-2] == pytest.approx(0.05, rel=1e-9)
+    assert held.solver.c.shape[1] == 4
+
+
+@pytest.mark.skipif(not FULL, reason="some minutes; CODESIGN_OPT_FULL=1 runs it")
+@pytest.mark.parametrize("kills", [(0.2, 0.6), (0.9, 0.95)])
+def test_a_plan_killed_in_its_fit_goes_on_to_the_same(tmp_path: Path, kills: tuple[float, ...]) -> None:
+    calls, limit = [0], [10**9]
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] > limit[0]:
+            raise KeyboardInterrupt
+        return MIXTURE(x, sigma)
+
+    def planned(folder: str) -> co.Plan:
+        data = MIXTURE.sample(2_000, dtype=torch.float64)
+        found = co.estimate.network(
+            denoiser, data, process=PROCESS, sampler=co.DPMpp2M(), measurement=MEASUREMENT, folder=tmp_path / folder
+        )
+        return co.codesign(found, steps=5, solver="fit", history="all", levels=40, points=3)
+
+    whole, needed = planned("whole"), calls[0]
+    for share in kills:
+        limit[0] = calls[0] + int(share * needed)
+        try:
+            planned("killed")
+        except KeyboardInterrupt:
+            continue
+        break  # what was kept made the rest shorter
+    limit[0] = 10**9
+    again = planned("killed")
+    assert again.solver == whole.solver
+    assert again.fits["solver"] == whole.fits["solver"]
+    assert again.measured == whole.measured
+
+
+@pytest.mark.skipif(not FULL, reason="some minutes; CODESIGN_OPT_FULL=1 runs it")
+def test_a_guided_denoiser_of_several_weights_is_planned_and_fitted() -> None:
+    """Guidance of an exact denoiser towards half of its components, three weights in turn."""
+    few = co.testbed.Mixture(MIXTURE.means[:4], MIXTURE.widths[:4], MIXTURE.weights[:4])
+    both = co.estimate.mixed([co.estimate.guided(few, MIXTURE, weight) for weight in (1.0, 1.5, 2.5)])
+    data = few.sample(2_000, dtype=torch.float64)
+    options = {"process": PROCESS, "sampler": co.DPMpp2M(), "measurement": MEASUREMENT, "check": False}
+    found = co.codesign(co.estimate.network(both, data, **options), steps=6, solver="fit", levels=40, points=3)
+    before = found.peers["dpmpp_2m, its own plan"]
+    assert found.handed_out["total"] < before["total"] + 2 * found.measured.standard_error
 
 
 def test_a_budget_beside_it_pays_for_its_evaluations(model: co.EstimatedModel) -> None:
