@@ -246,7 +246,7 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
     plan, moved = how.solve(study, False), np.inf
     rounds, grid = 0, _sampled(study, how, plan)
     # a grid that is descended needs a start alone: what a second round takes does more for it there
-    most = 1 if not study.trains and how.polish is not False and study.model.measures(grid) else _ROUNDS
+    most = 1 if how.polish is not False and study.model.measures(grid) else _ROUNDS
     while rounds < most and moved > _STILL and (rounds == 0 or probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
         probe = study.model.probe or probe
