@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..basics.checks import Array, vector
 from ..basics.wording import aligned
 from ..ingredients.grids import check_grid
 from ..schedulers.scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
+from .fitted_scheduler import fitted_scheduler
 from .pipeline_calls import PipelineCall, pipeline_call
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
@@ -278,18 +280,33 @@ def _diffusers(
     clip: bool = False,
     outside: bool = False,
     pipeline: Any = None,
-) -> tuple[DiffusersExport, str]:
-    """Of the target "diffusers"; its file is JSON."""
+) -> tuple[Any, str]:
+    """Of the target "diffusers"; its file is JSON. A fitted solver becomes a scheduler, whose file is its settings."""
     if scheduler is None and not isinstance(pipeline, (str, type)):
         scheduler = getattr(pipeline, "scheduler", None)  # of a pipeline at hand
     if scheduler is None:
         raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
+    if levels.own_steps:
+        if clip or mu is not None:
+            said = "clip" if clip else "mu"
+            raise ValueError(f"export.{said} has no meaning for a fitted solver, whose levels are its own; leave it out.")
+        made = fitted_scheduler(levels, scheduler, outside)
+        return made, made.to_json_string()
     value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside, pipeline=pipeline)
     value = value.noted(_other_sampler(levels.sampler, value.sampler))
     return value, value.json()
 
 
-add_target(Target("diffusers", ("scheduler", "mu", "clip", "outside", "pipeline"), _diffusers))
+def _beside(levels: PlannedLevels) -> dict[str, str]:
+    """The file of the scheduler's class, which diffusers looks for where the settings are."""
+    if not levels.own_steps:
+        return {}
+    source = Path(__file__).with_name("linear_multistep_scheduler.py")
+    return {source.name: source.read_text(encoding="utf-8")}
+
+
+_OPTIONS = ("scheduler", "mu", "clip", "outside", "pipeline")
+add_target(Target("diffusers", _OPTIONS, _diffusers, takes_solver=True, beside=_beside))
 
 
 def _other_sampler(planned: Mapping[str, Any], taken: str | None) -> str | None:

@@ -55,6 +55,9 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         )
     value, text = _written(wanted, levels, options if scheduler is None else {"scheduler": scheduler, **options})
     if path is not None:
+        beside = {} if wanted.beside is None else wanted.beside(levels)
+        for name, content in beside.items():
+            write_text(Path(path).with_name(name), content)
         write_text(path, text)
     return value
 
@@ -79,7 +82,9 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
     sampler: dict[str, Any] = {}
-    if hasattr(schedule, "number_of_steps"):  # a plan
+    if getattr(schedule, "own_levels", None) is not None:  # a fitted solver
+        sampler, schedule = schedule.to_dict(), schedule.own_levels
+    elif hasattr(schedule, "number_of_steps"):  # a plan
         sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(
