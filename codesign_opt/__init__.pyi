@@ -20,6 +20,7 @@ from .curves.windows import LogReading as LogReading
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
+from .exports import read_solver as read_solver
 from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel

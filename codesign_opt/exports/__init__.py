@@ -11,6 +11,7 @@ from .diffusers_export import DiffusersExport, for_diffusers
 from .exporting import export
 from .pipeline_calls import PipelineCall
 from .reading import read_schedule
+from .solver_reading import read_solver
 from .targets import PlannedLevels, Target, add_target, targets
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "export",
     "for_diffusers",
     "read_schedule",
+    "read_solver",
     "targets",
 ]

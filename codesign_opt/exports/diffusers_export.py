@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .pipeline_calls import PipelineCall, pipeline_call
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
 from .scheduler_trials import call, check_same, inside_range, quiet, released, that_holds, tried, with_changes
+from .standalone import source_of
 from .targets import PlannedLevels, Target, add_target
 
 __all__ = ["DiffusersExport", "for_diffusers"]
@@ -289,7 +289,9 @@ def _diffusers(
     if levels.own_steps:
         if clip or mu is not None:
             said = "clip" if clip else "mu"
-            raise ValueError(f"export.{said} has no meaning for a fitted solver, whose levels are its own; leave it out.")
+            raise ValueError(
+                f"export.{said} has no meaning for a fitted solver, whose levels are its own; leave it out."
+            )
         made = fitted_scheduler(levels, scheduler, outside)
         return made, made.to_json_string()
     value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside, pipeline=pipeline)
@@ -301,8 +303,8 @@ def _beside(levels: PlannedLevels) -> dict[str, str]:
     """The file of the scheduler's class, which diffusers looks for where the settings are."""
     if not levels.own_steps:
         return {}
-    source = Path(__file__).with_name("linear_multistep_scheduler.py")
-    return {source.name: source.read_text(encoding="utf-8")}
+    name = "linear_multistep_scheduler.py"
+    return {name: source_of(name)}
 
 
 _OPTIONS = ("scheduler", "mu", "clip", "outside", "pipeline")

@@ -15,7 +15,7 @@ from .scheduler_trials import inside_range, released
 from .targets import PlannedLevels
 
 if TYPE_CHECKING:
-    from .linear_multistep_scheduler import LinearMultistepScheduler
+    from .standalone.linear_multistep_scheduler import LinearMultistepScheduler
 
 __all__ = ["fitted_scheduler"]
 
@@ -48,7 +48,7 @@ def fitted_scheduler(levels: PlannedLevels, scheduler: Any, outside: bool = Fals
         raise ValueError(
             f"export: scheduler is {scheduler!r}; give the diffusers scheduler object that the network came with."
         )
-    from .linear_multistep_scheduler import LinearMultistepScheduler
+    from .standalone.linear_multistep_scheduler import LinearMultistepScheduler
 
     if "LinearMultistepScheduler" in class_names(scheduler):
         raise ValueError(
@@ -85,7 +85,9 @@ def _network(sigma: Array, scheduler: Any) -> Mapping[str, Any]:
         return {**told, "prediction_type": said or "epsilon"}
     table = NoiseTable.of(scheduler)
     if table is None:
-        raise ValueError(f"export: {type(scheduler).__name__} has no alphas_cumprod: its network's times are not known.")
+        raise ValueError(
+            f"export: {type(scheduler).__name__} has no alphas_cumprod: its network's times are not known."
+        )
     said = "sample" if said == "original_sample" else said or "epsilon"
     if setting(scheduler, "timestep_type") == "continuous" and said == "v_prediction":
         return {"timesteps": (np.log(sigma) / 4).tolist(), "prediction_type": said}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
+
 from ..basics.checks import Array
 from .targets import PlannedLevels, Target, add_target
 
@@ -18,7 +20,7 @@ denoiser(x, sigma) -> x0: NumPy arrays, or tensors of PyTorch.
 sigmas = {sigmas}
 a = {a}
 c = {c}
-
+{mean}
 
 def sample(denoiser, x):
     outputs = []  # of the denoiser, the latest first
@@ -37,7 +39,9 @@ def sample(denoiser, x):
 def _python(levels: PlannedLevels) -> tuple[str, str]:
     """Text of a module with `sample(denoiser, x)`; refused for samplers that such a loop is not."""
     a, c = _rows(levels)
-    lines = {"sigmas": _list(levels.sigmas.tolist()), "a": _list(a), "c": _table(c)}
+    mean = levels.sampler.get("mean", 0.0)
+    said = f"mean = {mean!r}  # of the data: the loop does without, since its rows sum to one\n" if np.any(mean) else ""
+    lines = {"sigmas": _list(levels.sigmas.tolist()), "a": _list(a), "c": _table(c), "mean": said}
     text = _LOOP.format(title=f"A sampler of {len(a)} steps, one call of the denoiser each.", **lines)
     return text, text
 

@@ -12,27 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-import codesign_opt as co
 from codesign_opt.estimate import from_diffusers, run
 from codesign_opt.exports import export, read_schedule
+from tests.helpers.fitted import GRID, solver
 from tests.helpers.pipelines import load, seeded
 from tests.helpers.schedulers import CONVERSIONS, FLOW, OWN_WARNINGS, SD, diffusers, make
 from tests.helpers.tiny_networks import CROSS, TINY, UNET
 
 pytestmark = [CONVERSIONS, *(pytest.mark.filterwarnings(said) for said in OWN_WARNINGS)]
-
-GRID = co.edm_grid(6, 0.05, 12.0)
-
-
-def solver(grid=GRID, history=3, seed=0, consistent=True, mean=0.0):
-    """A solver as a fit leaves it: Euler's rows, moved at random, whose weights sum to one."""
-    draws = np.random.default_rng(seed)
-    steps = len(grid) - 1
-    a = grid[1:] / grid[:-1] * (1 + 0.1 * draws.normal(size=steps))
-    c = np.tril(0.1 * draws.normal(size=(steps, history)))
-    c[:, 0] += 1 - a - c.sum(1) if consistent else 1 - a
-    return co.LinearMultistep(grid, a, c, mean)
-
 
 NETWORKS = {
     "epsilon": ("DDPMScheduler", {}, {}),
