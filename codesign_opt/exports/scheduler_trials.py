@@ -116,8 +116,12 @@ def call(
         import torch
 
         scheduler.sigmas = torch.tensor(listed, dtype=torch.float32)
-        told = torch.tensor(listed[:-1] * float(setting(scheduler, "num_train_timesteps")))
-        scheduler.timesteps = told.to(device=device, dtype=scheduler.timesteps.dtype)  # whole ones cut off, as it does
+        if is_flow(scheduler):  # whole ones are cut off, as it does
+            told = torch.tensor(listed[:-1] * float(setting(scheduler, "num_train_timesteps")))
+            scheduler.timesteps = told.to(device=device, dtype=scheduler.timesteps.dtype)
+        else:
+            told = torch.tensor(table_of(scheduler).timestep(listed[:-1]))
+            scheduler.timesteps = told.to(device=device, dtype=torch.float32)
 
 
 def that_holds(scheduler: Any, arguments: Mapping[str, Any], listed: Array | None) -> Any:
