@@ -113,12 +113,12 @@ def _written(wanted: Array, scheduler: Any, ends: bool) -> Draft:
     if zero and not ends:
         levels[-1] = _NEARLY_ZERO * levels[-2]
         notes.append(
-            f"This scheduler's step to zero is not a number: it ends at {levels[-1]:.2g}, {_NEARLY_ZERO:g} of the level "
-            "before, which changes samples by as much of the noise that is left there."
+            f"This scheduler's step to zero is not a number: it ends at {levels[-1]:.2g}, {_NEARLY_ZERO:g} of the "
+            "level before, which changes samples by as much of the noise that is left there."
         )
     listed = levels / (1.0 + levels) if flow else levels
-    single = listed.astype(np.float32).astype(np.float64)
-    becomes = single / (1.0 - single) if flow else single
+    held = listed.astype(np.float32).astype(np.float64) if flow else listed
+    becomes = held / (1.0 - held) if flow else held
     kept = np.append(True, np.diff(becomes) != 0)
     changes = {**own_schedules_off(scheduler), **final_type(scheduler, "zero" if zero else "sigma_min")}
     return Draft(
@@ -131,8 +131,8 @@ def _lowered(planned: Mapping[str, Any], count: int) -> tuple[dict[str, Any], tu
     if not planned["lower_order_final"] or count < _FEW:
         return dict(planned), ()
     note = (
-        f"From {_FEW} steps on this scheduler does not lower the order of the last steps but one to zero: its steps are "
-        "those of the sampler with lower_order_final=False; plan for that."
+        f"From {_FEW} steps on this scheduler lowers the order of no step but one to zero: its steps are those of the "
+        "sampler with lower_order_final=False; plan for that."
     )
     return {**planned, "lower_order_final": False}, (note,)
 
@@ -146,6 +146,6 @@ def _with_settings(
 
 def _no_step_to_zero(name: str, why: str) -> str:
     return (
-        f"{name} takes no step to zero with {why}: it is not a number there, and no level near zero stands for it. Plan "
-        'with lower_order_final=True and fewer than 15 steps, or with terminal="rescale", which ends above zero.'
+        f"{name} takes no step to zero with {why}: it is not a number there, and no level near zero stands for it. "
+        'Plan with lower_order_final=True and fewer than 15 steps, or with terminal="rescale", which ends above zero.'
     )

@@ -14,12 +14,14 @@ import codesign_opt as co
 from codesign_opt.estimate import from_diffusers, run
 from codesign_opt.exports import export
 from codesign_opt.samplers.members import Sampler
+from codesign_opt.testbed.networks.recipes import RECIPES, cache_folder
+from codesign_opt.testbed.scheduler_loop import run_scheduler
 from tests.helpers.schedulers import CONVERSIONS, FLOW, SD, diffusers, make, read_ddpm_levels
 from tests.helpers.tiny_networks import UNET
 
 pytestmark = CONVERSIONS
-UNIPC, DEIS, MULTI, SINGLE = (f"{name}Scheduler" for name in
-                              ("UniPCMultistep", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep"))  # fmt: skip
+UNIPC, DEIS = "UniPCMultistepScheduler", "DEISMultistepScheduler"
+MULTI, SINGLE = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 PAIRS = [
     *[(co.UniPC(order, kind), UNIPC) for order in (2, 3) for kind in ("bh1", "bh2")],
@@ -151,3 +153,33 @@ def test_a_scheduler_of_other_settings_is_told_which_ones_are_needed():
 def test_steps_to_zero_that_no_setting_makes_are_refused(sampler, name):
     with pytest.raises(ValueError, match=r"no step to zero.*lower_order_final=True"):
         export(planned(sampler, co.edm_grid(6, 0.05, 12.0)), "diffusers", make(name))
+
+
+def trained(name):
+    recipe, home = RECIPES[name], cache_folder() / "testbed" / name
+    found = recipe.finished(home)
+    if found is None:
+        pytest.skip(f"no trained network in {home}; python -m codesign_opt.testbed {name} trains it")
+    return found
+
+
+@pytest.mark.skipif(not FULL, reason="a minute: CODESIGN_OPT_FULL=1")
+@pytest.mark.parametrize("of", ["digits", "photo_patches", "fashion_mnist"])
+@pytest.mark.parametrize("steps", [5, 8, 12])
+@pytest.mark.parametrize(("sampler", "name"), PAIRS, ids=str)
+def test_steps_on_a_trained_network_are_the_schedulers(sampler, name, steps, of):
+    known, given, grid = trained(of), make(name), co.edm_grid(steps, 0.03, 14.0)
+
+    def denoiser(x, sigma):
+        return known(x.float(), sigma.float()).double()
+
+    exported = export(planned(sampler, grid), "diffusers", given)
+    scheduler = exported.holding(given)
+    scheduler.set_timesteps(exported.num_inference_steps)
+    shape = (4, 1, 28, 28) if of == "fashion_mnist" else (4, 64)
+    x = grid[0] * torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        theirs = run_scheduler(scheduler, denoiser, x)
+        ours = run(denoiser, sampler, exported.used if name == MULTI else grid, x)
+    assert float(ours.std()) > 0.1
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
