@@ -1,4 +1,4 @@
-"""Noise levels out to other programs and in from them: diffusers, k-diffusion, ComfyUI, JSON, CSV.
+"""Noise levels and fitted solvers out to other programs and in from them: diffusers, k-diffusion, ComfyUI, JSON, CSV.
 
 >>> from codesign_opt.exports import export, read_schedule
 >>> read_schedule(export([14.6, 2.5, 0.3, 0.0], "comfyui")).tolist()

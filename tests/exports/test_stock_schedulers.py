@@ -4,6 +4,7 @@ The scheduler is run as a pipeline does it, on its own timesteps and states, on 
 """
 
 import os
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ import codesign_opt as co
 from codesign_opt.estimate import from_diffusers, run
 from codesign_opt.exports import export
 from codesign_opt.samplers.members import Sampler
+from codesign_opt.testbed import circle8
 from codesign_opt.testbed.networks.recipes import RECIPES, cache_folder
 from codesign_opt.testbed.scheduler_loop import run_scheduler
 from tests.helpers.schedulers import CONVERSIONS, FLOW, SD, diffusers, make, read_ddpm_levels
@@ -145,6 +147,24 @@ def test_a_scheduler_of_other_settings_is_told_which_ones_are_needed():
     elsewhere = export(planned(co.UniPC(), grid), "diffusers", make("EulerDiscreteScheduler"))
     assert "made for unipc steps; this scheduler takes euler" in str(elsewhere)
     assert "UniPCMultistepScheduler" in str(elsewhere)
+
+
+def loop_ipndm(model, x, sigmas):
+    """ComfyUI's ipndm (k_diffusion/sampling.py: sample_ipndm), fourth order as more slopes are known."""
+    weights = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+    slopes, ones = [], x.new_ones(len(x))
+    for high, low in pairwise(sigmas):
+        clean = model(x, high * ones)
+        slopes = [(x - clean) / high, *slopes[:3]]
+        moved = sum(w * d for w, d in zip(weights[len(slopes)], slopes, strict=True))
+        x = clean if low == 0 else x + (low - high) * moved
+    return x
+
+
+def test_ipndm_is_comfyuis():
+    grid, x = co.edm_grid(9, 0.05, 12.0), 12 * torch.randn(8, 2, dtype=torch.float64)
+    ours = run(circle8(), co.IPNDM(4), grid, x)
+    torch.testing.assert_close(loop_ipndm(circle8(), x, torch.tensor(grid)), ours, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(
