@@ -59,11 +59,14 @@ def fitted_scheduler(levels: PlannedLevels, scheduler: Any, outside: bool = Fals
     if not outside:
         inside_range(levels.sigmas, scheduler, clip=False)
     solver = levels.sampler
-    return LinearMultistepScheduler(
-        levels=list(solver["levels"]), a=list(solver["a"]), c=[list(row) for row in solver["c"]], mean=solver["mean"],
-        num_train_timesteps=int(setting(scheduler, "num_train_timesteps", 1000)),
-        **_network(levels.sigmas[:-1], scheduler),
-    )  # fmt: skip
+    found = {"use_flow_sigmas": False, "sigma_data": None, **_network(levels.sigmas[:-1], scheduler)}
+    coefficients = {"levels": list(solver["levels"]), "a": list(solver["a"]), "c": [list(row) for row in solver["c"]]}
+    trained = int(setting(scheduler, "num_train_timesteps", 1000))
+    # the rest of the settings stays beside its own: from_config of another class finds the network's table again
+    made: LinearMultistepScheduler = LinearMultistepScheduler.from_config(
+        scheduler.config, **coefficients, mean=solver["mean"], num_train_timesteps=trained, **found
+    )
+    return made
 
 
 def _network(sigma: Array, scheduler: Any) -> Mapping[str, Any]:

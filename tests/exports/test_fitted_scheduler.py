@@ -14,6 +14,7 @@ import torch
 
 from codesign_opt.estimate import from_diffusers, run
 from codesign_opt.exports import export, read_schedule
+from codesign_opt.exports.standalone.linear_multistep_scheduler import LinearMultistepScheduler
 from tests.helpers.fitted import GRID, solver
 from tests.helpers.pipelines import load, seeded
 from tests.helpers.schedulers import CONVERSIONS, FLOW, OWN_WARNINGS, SD, diffusers, make
@@ -169,6 +170,17 @@ def test_the_file_of_the_class_needs_torch_and_diffusers_alone(tmp_path):
     assert json.loads((tmp_path / "scheduler_config.json").read_text())["a"] == solver().a.tolist()
 
 
+def test_the_scheduler_of_before_is_made_from_its_settings(tmp_path):
+    for name, settings, _ in NETWORKS.values():
+        given = make(name, **settings)
+        export(solver(), "diffusers", given).save_pretrained(tmp_path)
+        held = LinearMultistepScheduler.from_pretrained(tmp_path)
+        assert held.config.levels == GRID.tolist()
+        again = type(given).from_config(held.config)
+        kept = {key: value for key, value in given.config.items() if not key.startswith("_")}
+        assert {key: again.config[key] for key in kept} == kept
+
+
 def test_copies_and_pickles_take_the_same_steps():
     scheduler = export(solver(), "diffusers", make("DDPMScheduler"))
     x, out = torch.randn(2, 3), torch.randn(2, 3)
@@ -227,5 +239,7 @@ def test_what_a_fitted_solver_cannot_do_is_refused_by_name():
         export(solver(), "diffusers")
     with pytest.raises(ValueError, match="prediction_type is 'v_prediction'"):
         type(scheduler).from_config(scheduler.config, use_flow_sigmas=True, prediction_type="v_prediction")
+    with pytest.raises(ValueError, match="made by the export"):
+        LinearMultistepScheduler.from_config(make("DDPMScheduler").config)
     with pytest.raises(ValueError, match="7 levels make 6 steps, but there are 5 entries in a"):
         type(scheduler).from_config(scheduler.config, a=[0.0] * 5)

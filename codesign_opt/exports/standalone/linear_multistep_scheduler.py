@@ -67,8 +67,10 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
         steps = len(levels or []) - 1
         given = {"a": a, "c": c, "timesteps": timesteps}
         wrong = [f"{len(value or [])} entries in {name}" for name, value in given.items() if len(value or []) != steps]
-        if steps < 1 or wrong:
-            raise ValueError(f"{steps + 1} levels make {steps} steps, but there are {', '.join(wrong) or 'none'}.")
+        if steps < 1:
+            raise ValueError("LinearMultistepScheduler has no levels; it is made by the export of a fitted solver.")
+        if wrong:
+            raise ValueError(f"{steps + 1} levels make {steps} steps, but there are {', '.join(wrong)}.")
         self._kind = "flow" if use_flow_sigmas else "table" if sigma_data is None else "edm"
         if prediction_type not in _PREDICTIONS[self._kind]:
             known = ", ".join(_PREDICTIONS[self._kind])
