@@ -167,6 +167,23 @@ def test_ipndm_is_comfyuis():
     torch.testing.assert_close(loop_ipndm(circle8(), x, torch.tensor(grid)), ours, rtol=1e-10, atol=1e-10)
 
 
+def test_ipndm_is_diffusers_on_levels_that_are_written_into_it():
+    """Its slopes are the noise of networks that answer with v and are told angles; it has no step to zero as ours."""
+    grid, scheduler = co.log_snr_grid(9, 0.05, 12.0, terminal="rescale"), make("IPNDMScheduler")
+    levels = torch.tensor(grid)
+    scheduler.set_timesteps(9)
+    scheduler.alphas, scheduler.betas = (1 + levels**2) ** -0.5, levels * (1 + levels**2) ** -0.5
+    scheduler.timesteps = torch.atan2(scheduler.betas, scheduler.alphas)[:-1] / np.pi * 2
+    start = 12 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = start * scheduler.alphas[0]
+    for k, t in enumerate(scheduler.timesteps):
+        alpha, beta = scheduler.alphas[k], scheduler.betas[k]
+        clean = circle8()(x / alpha, levels[k].expand(8))
+        x = scheduler.step((alpha * x - clean) / beta, t, x, return_dict=False)[0]
+    ours = run(circle8(), co.IPNDM(4), grid, start)
+    torch.testing.assert_close(x / scheduler.alphas[-1], ours, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("sampler", "name"), [(co.UniPC(lower_order_final=False), UNIPC), (co.DEIS(lower_order_final=False), DEIS)]
 )
