@@ -20,7 +20,7 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         k-diffusion  (K+1,) torch tensor, float32: the `sigmas` of every sample_* function
         comfyui      list of K+1 numbers: SIGMAS, with its trailing 0
         json, csv    text with every digit, the number of steps and the terminal map
-        python       text of a module with sample(denoiser, x): Euler's method
+        python       text of a module with sample(denoiser, x), where a step is one call of the denoiser without noise
 
     A fitted solver (`Plan.solver`) goes with its levels; `read_solver` is the way back:
 
@@ -28,6 +28,8 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         k-diffusion  text of a module with sample_fitted(model, x, sigmas, extra_args, callback, disable)
         comfyui      JSON; `path` writes the file of a node beside it, which gives its SAMPLER and SIGMAS
         json, python text with its coefficients, and a module with sample(denoiser, x); "csv" is refused
+
+    Any sampler of one call a step goes the same way by its rows: export(LinearMultistep.of(sampler, sigmas), ...).
 
     Args:
         schedule: a Plan, a LinearMultistep, or (K+1,) descending noise levels sigma_t / s_t whose last may be 0.

@@ -95,10 +95,8 @@ class LinearMultistep(Multistep):
         [[0.5, 0.0], [0.75, -0.25], [1.0, 0.0]]
         """
         if sampler.stochastic or sampler.evaluations_per_step != 1:
-            raise ValueError(
-                f"{sampler!r} {'adds noise' if sampler.stochastic else 'asks twice a step'}: a linear multistep sampler "
-                "has one call of the denoiser a step and no noise."
-            )
+            does = "adds noise" if sampler.stochastic else "asks twice a step"
+            raise ValueError(f"{sampler!r} {does}: rows have one call of the denoiser a step and no noise.")
         levels = check_grid(sigmas, "sigmas").sigmas
         to_zero = np.array(levels[-1] == 0)
         nodes = np.append(levels[:-1], levels[-2] / 2 if to_zero else levels[-1])[:, None]

@@ -14,6 +14,7 @@ import codesign_opt as co
 from codesign_opt.estimate import run
 from codesign_opt.exports import export
 from codesign_opt.testbed import circle8
+from codesign_opt.testbed.scheduler_loop import run_scheduler
 from tests.helpers.fitted import GRID, solver
 from tests.helpers.schedulers import make
 
@@ -208,3 +209,16 @@ def test_no_cut_of_a_file_passes(tmp_path):
             except ValueError:
                 continue
             assert found == solver(history=1)  # the numbers were whole
+
+
+@pytest.mark.parametrize("sampler", [co.Euler(), co.DPMpp2M(), co.UniPC(3), co.DEIS(3), co.IPNDM(4)], ids=repr)
+def test_a_stock_samplers_plan_is_a_loop_and_a_scheduler(sampler, tmp_path):
+    plan = types.SimpleNamespace(number_of_steps=6, sigmas=GRID, sampler=sampler.to_dict())
+    export(plan, "python", path=tmp_path / "loop.py")
+    x = GRID[0] * torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = run(circle8(), sampler, GRID, x)
+    found = module_at(tmp_path / "loop.py").sample(circle8(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    rows = co.LinearMultistep.of(sampler, GRID)
+    scheduler = export(rows, "diffusers", make("DDIMScheduler", prediction_type="sample"))
+    torch.testing.assert_close(run_scheduler(scheduler, circle8(), x), expected, rtol=1e-5, atol=1e-5)
