@@ -186,7 +186,7 @@ class _Descent:
     def _moved(self, soft: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         """A step of half the radius against the slope, back into the ball."""
         draws = self.ground.draws
-        radius = self.rival.radius * draws.sigma_max * float(np.prod(draws.shape)) ** 0.5
+        radius = self.rival.radius * draws.sigma_max * float(np.prod(draws.shape)) / self.ground.steps**2
         flat, down = soft.flatten(1), slope.flatten(1)
         flat = flat - 0.5 * radius * down / down.norm(dim=1, keepdim=True).clamp(min=1e-300)
         flat = flat * (radius / flat.norm(dim=1, keepdim=True).clamp(min=1e-300)).clamp(max=1.0)

@@ -30,7 +30,7 @@ class LD3(GradientRival):
 
     Args:
         learning_rate: of RMSprop.
-        radius: of the ball around each start, as a share of the norm that starts have.
+        radius: gamma of the ball around each start, of radius gamma d / K^2 sigma_max with d numbers in a draw.
 
     Raises:
         ValueError: a field out of its range.
@@ -39,7 +39,7 @@ class LD3(GradientRival):
     'ld3'
     """
 
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     radius: float = 1e-3
     name: ClassVar[str] = "ld3"
     title: ClassVar[str] = "LD3: levels by gradient"

@@ -36,7 +36,7 @@ class S4S(GradientRival):
         history: outputs that a step takes.
         rounds: of S4S-Alt, a coefficient's turn and a grid's; 0 for the coefficients alone.
         learning_rate: of Adam.
-        radius: of the ball around each start, as a share of the norm that starts have.
+        radius: gamma of the ball around each start, of radius gamma d / K^2 sigma_max, as LD3 has it.
 
     Raises:
         ValueError: a field out of its range.
@@ -47,7 +47,7 @@ class S4S(GradientRival):
 
     history: int = 3
     rounds: int = 0
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     radius: float = 1e-3
     title: ClassVar[str] = "S4S: coefficients by gradient"
 
