@@ -52,9 +52,11 @@ from .schedules.elementary import (
     stochastic_variance_ratio,
     tangent_coefficient,
 )
+from .schedules.entropic import EntropicTime
 from .schedules.gits import GITS, step_errors
 from .schedules.loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
 from .schedules.online import OnlineSchedule
+from .schedules.optimized_steps import OptimizedSteps, output_weights
 from .schedules.process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
 from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
 from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
@@ -89,6 +91,7 @@ __all__ = [
     "CosineTime",
     "DenoiserGaps",
     "EDMRho",
+    "EntropicTime",
     "EulerCost",
     "EulerLagrange",
     "Evidence",
@@ -108,6 +111,7 @@ __all__ = [
     "Mode",
     "OnLevels",
     "OnlineSchedule",
+    "OptimizedSteps",
     "Polyexponential",
     "PowerUniform",
     "Ranked",
@@ -153,6 +157,7 @@ __all__ = [
     "monotone",
     "mutual_information",
     "names",
+    "output_weights",
     "path_cost",
     "path_energy",
     "predictor_cost",

@@ -14,6 +14,7 @@ import torch
 from ...basics.checks import Array, integer
 from ...basics.ledger import Ledger
 from ...samplers.base import Sampler
+from ...samplers.fitted_sampler import FittedSampler
 from ..draws.statistics import squares
 from ..runs.fine_solution import Draws, Reference
 from ..runs.run import run
@@ -22,32 +23,29 @@ from ..steps.grid_error import GridErrors, batches_of_run, starting_at
 __all__ = ["FittedRival", "Ground", "Rival"]
 
 
-@dataclass(frozen=True, eq=False)
-class FittedRival:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class FittedRival(FittedSampler):
     """What a rival found: a sampler and the noise levels it runs on.
 
     Attributes:
-        name: of the rival.
         sampler, sigmas: run it with `run(denoiser, sampler, sigmas, x)`.
-        held_out: errors on the held-out draws, which chose among what it met: report those of other draws.
-        batches: calls of the denoiser with one batch of draws, the fine solution's included; a backward pass through a
+        fitting: calls of the denoiser with one batch of draws, the fine solution's included; a backward pass through a
             call counts as two.
+        name: of the rival.
+        held_out: errors on the held-out draws, which chose among what it met: report those of other draws.
         iterations: of its optimiser; 0 where it has none.
         reason: why it stopped.
     """
 
     name: str
-    sampler: Sampler
-    sigmas: Array
     held_out: GridErrors
-    batches: int
     iterations: int = 0
     reason: str = ""
 
     def __repr__(self) -> str:
         return (
             f"FittedRival({self.name}, {self.sigmas.size - 1} steps, held-out error {self.held_out.mean.value:.4g}, "
-            f"{self.batches} batches, {self.reason})"
+            f"{self.fitting:g} batches, {self.reason})"
         )
 
 
@@ -83,7 +81,9 @@ class Rival(ABC):
                 without gradients for a method that needs them, or a budget that does not cover the starts.
         """
         if reference.sampler.stochastic:
-            raise ValueError(f"reference.sampler is {reference.sampler!r}, which draws noise; give Euler() or DPMpp2M().")
+            raise ValueError(
+                f"reference.sampler is {reference.sampler!r}, which draws noise; give Euler() or DPMpp2M()."
+            )
         if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
             raise ValueError("held_out has the seed and name of the fitted draws; give it another name.")
         grids = [starting_at(grid, reference) for grid in starts]
@@ -168,6 +168,14 @@ class Ground:
             states = run(self.output, sampler, sigmas, self.held_out.start(chunk).double())
             found.append(squares(states - self.end(self.held_out, chunk)).cpu().numpy())
         return GridErrors(np.concatenate(found))
+
+    def result(
+        self, name: str, sampler: Sampler, sigmas: Array, held_out: GridErrors, *, iterations: int = 0, reason: str
+    ) -> FittedRival:
+        """What was found, with the calls so far."""
+        return FittedRival(
+            sampler, sigmas, self.batches, name=name, held_out=held_out, iterations=iterations, reason=reason
+        )
 
     def best_start(self, sampler: Sampler) -> tuple[Array, GridErrors]:
         """The start with the smallest held-out error under a sampler."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ class GradientRival(Rival):
     def _fitted(self, ground: Ground) -> FittedRival:
         if not differentiable(ground.reference.denoiser, ground.draws):
             raise ValueError(
-                f"{self.name} takes gradients through the denoiser {ground.reference.denoiser.name!r}, which gives none "
-                "to states and sigma; give the torch module itself, without torch.no_grad or detach."
+                f"{self.name} takes gradients through the denoiser {ground.reference.denoiser.name!r}, which gives "
+                "none to states and sigma; give the torch module itself, without torch.no_grad or detach."
             )
         start = self._begin_with(ground)
         descent = _Descent(self, ground, start)
@@ -89,7 +90,9 @@ class _Progress:
         kept |= {f"best.{name}": value.cpu().numpy() for name, value in self.best.items()}
         kept |= {f"soft.{chunk}": value.cpu().numpy() for chunk, value in enumerate(self.soft)}
         for number, state in self.optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{number}.{name}": torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
+            kept |= {
+                f"optimiser.{number}.{name}": torch.as_tensor(value).cpu().numpy() for name, value in state.items()
+            }
         return {**kept, "held_out": self.held_out.errors}
 
     def unpack(self, kept: Mapping[str, Any]) -> None:
@@ -130,11 +133,11 @@ class _Descent:
         left = ground.budget - ground.batches - _CHECKS * check
         count = max(left // self._price, 0)
         edges = np.linspace(0, count, min(_CHECKS, count) + 1).astype(int) if count else np.zeros(1, dtype=int)
-        for block, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for block, (first, last) in enumerate(pairwise(edges)):
             self._block(now, block, int(first), int(last), count)
         sampler, sigmas = self.rival._solver(now.best, self.start, ground)
         reason = f"{count} iterations" if count else "budget"
-        return FittedRival(self.rival.name, sampler, sigmas, now.held_out, ground.batches, count, reason)
+        return ground.result(self.rival.name, sampler, sigmas, now.held_out, iterations=count, reason=reason)
 
     def _begun(self) -> _Progress:
         ground = self.ground

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -56,7 +57,7 @@ class OptimalSteps(Rival):
         grid = teacher[self._path(ground, teacher)]
         tried = [(sampler, ground.held_out_errors(sampler, grid)) for sampler in samplers]
         sampler, errors = min(tried, key=lambda pair: float(pair[1].mean.value))
-        return FittedRival(self.name, sampler, grid, errors, ground.batches, 0, f"{steps} teacher steps")
+        return ground.result(self.name, sampler, grid, errors, reason=f"{steps} teacher steps")
 
     def _path(self, ground: Ground, teacher: Array) -> list[int]:
         """Indices of the teacher's nodes on the best path of K steps, both ends included."""
@@ -68,7 +69,7 @@ class OptimalSteps(Rival):
     def _searched(self, ground: Ground, teacher: Array) -> dict[str, Array]:
         starts = torch.cat([ground.start(chunk) for chunk in range(ground.draws.chunks)])
         ahead = [starts]
-        for high, low in zip(teacher[:-1], teacher[1:], strict=True):
+        for high, low in pairwise(teacher):
             ahead.append(self._stepped(ground, ahead[-1], float(high), [float(low)])[0])
         states: dict[int, torch.Tensor] = {0: starts}
         origins: list[dict[int, int]] = []
@@ -84,7 +85,12 @@ class OptimalSteps(Rival):
         return {"path": np.array(path[::-1]), "batches": np.array(ground.batches)}
 
     def _layer(
-        self, ground: Ground, teacher: Array, states: dict[int, torch.Tensor], targets: list[int], ahead: list[torch.Tensor]
+        self,
+        ground: Ground,
+        teacher: Array,
+        states: dict[int, torch.Tensor],
+        targets: list[int],
+        ahead: list[torch.Tensor],
     ) -> tuple[dict[int, torch.Tensor], dict[int, int]]:
         """The best states at the targets after one step more, and the nodes that they came from."""
         best: dict[int, tuple[float, int, torch.Tensor]] = {}

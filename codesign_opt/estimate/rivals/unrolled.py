@@ -48,8 +48,8 @@ def unrolled(
 class FreeGrid:
     """Noise levels by unconstrained numbers: logarithms of their steps in log sigma, from a first level on.
 
-    Under "denoise" the last positive level moves with the others, down to `lowest`: the step below it is the denoiser's.
-    Under "rescale" the grid ends at `lowest`, its steps being shares of the range (a softmax).
+    Under "denoise" the last positive level moves with the others, down to `lowest`: the step below it is the
+    denoiser's. Under "rescale" the grid ends at `lowest`, its steps being shares of the range (a softmax).
 
     Args:
         top: the first level, data units.

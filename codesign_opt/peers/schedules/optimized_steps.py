@@ -62,10 +62,10 @@ class OptimizedSteps(Schedule):
 
     e = sigma^power / alpha of a variance-preserving process, so sigma for power 1 in the library's noise levels. The
     sampler is a Lagrange multistep one in exponential form (`output_weights`), whatever grid it is for. Xue, Liu, Chen,
-    Zhang, Hu, Xie, Li 2024 (DM-NonUniform, arXiv 2402.17376): a trust region with ordered nodes, from equal steps of log
-    SNR. A local search is meant: weights of one output may cancel over several steps, so that the least bound of all has
-    giant first steps and nodes that collapse at low noise. The last step goes to sigma_min in the bound and to zero in
-    the grid of "denoise", which is their N evaluations for N steps.
+    Zhang, Hu, Xie, Li 2024 (DM-NonUniform, arXiv 2402.17376): a trust region with ordered nodes, from equal steps of
+    log SNR. A local search is meant: weights of one output may cancel over several steps, so that the least bound of
+    all has giant first steps and nodes that collapse at low noise. The last step goes to sigma_min in the bound and to
+    zero in the grid of "denoise", which is their N evaluations for N steps.
 
     Args:
         order: outputs that a step takes.
