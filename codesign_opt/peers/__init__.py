@@ -57,7 +57,17 @@ from .schedules.gits import GITS, step_errors
 from .schedules.loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
 from .schedules.online import OnlineSchedule
 from .schedules.optimized_steps import OptimizedSteps, output_weights
-from .schedules.process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
+from .schedules.process_time import (
+    BetaTimesteps,
+    CosineTime,
+    CosineTimeToZero,
+    FlowUniform,
+    FlowUniformToZero,
+    TimestepUniform,
+    TimestepUniformToZero,
+    TimeUniform,
+    TimeUniformToZero,
+)
 from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
 from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
@@ -89,6 +99,7 @@ __all__ = [
     "BetaTimesteps",
     "Cauchy",
     "CosineTime",
+    "CosineTimeToZero",
     "DenoiserGaps",
     "EDMRho",
     "EntropicTime",
@@ -96,6 +107,7 @@ __all__ = [
     "EulerLagrange",
     "Evidence",
     "FlowUniform",
+    "FlowUniformToZero",
     "KLOptimal",
     "KLUBCost",
     "Laplace",
@@ -127,7 +139,9 @@ __all__ = [
     "Tangent",
     "TimeStairs",
     "TimeUniform",
+    "TimeUniformToZero",
     "TimestepUniform",
+    "TimestepUniformToZero",
     "Trajectories",
     "VDiffusion",
     "Weighting",

@@ -73,7 +73,9 @@ class S4S(GradientRival):
         turn = int(share * 2 * self.rounds) if self.rounds else 0
         return {"steps"} if turn % 2 else {"weights"}
 
-    def _tensors(self, unknowns: Unknowns, start: Array, ground: Ground) -> tuple[torch.Tensor, ...]:
+    def _tensors(
+        self, unknowns: Unknowns, start: Array, ground: Ground
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if self.rounds:
             levels = FreeGrid.of(start, ground.reference.stopping_sigma)[0].levels(unknowns["steps"])
         else:
@@ -127,7 +129,9 @@ class Bespoke(GradientRival):
         steps = FreeGrid.of(start, ground.reference.stopping_sigma)[1]
         return {"a": torch.as_tensor(rows.a), "c": torch.as_tensor(rows.c), "steps": torch.as_tensor(steps)}
 
-    def _tensors(self, unknowns: Unknowns, start: Array, ground: Ground) -> tuple[torch.Tensor, ...]:
+    def _tensors(
+        self, unknowns: Unknowns, start: Array, ground: Ground
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         levels = FreeGrid.of(start, ground.reference.stopping_sigma)[0].levels(unknowns["steps"])
         return levels, unknowns["a"], torch.tril(unknowns["c"])
 

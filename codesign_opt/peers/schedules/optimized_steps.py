@@ -111,7 +111,7 @@ def _least_bound(rule: OptimizedSteps, steps: int, top: float, low: float) -> Ar
     from scipy.optimize import LinearConstraint, minimize
 
     ends = -np.log([top, low])
-    start = np.linspace(*ends, steps + 1)
+    start = np.linspace(ends[0], ends[1], steps + 1)
 
     def levels(inner: Array) -> Array:
         return np.exp(-np.concatenate([ends[:1], inner, ends[1:]]))
