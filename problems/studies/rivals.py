@@ -26,7 +26,7 @@ NETWORKS: dict[str, Callable[[], torch.Tensor]] = {
     "photo_patches": co.testbed.photo_patches,
     "digits": co.testbed.digits,
     "grid8": lambda: co.testbed.grid8().sample(50_000),
-    "fashion_mnist": lambda: co.testbed.fashion_mnist(),
+    "fashion_mnist": lambda: torch.as_tensor(co.testbed.fashion_mnist("train")[0]),
 }
 MIXTURES = ("circle8", "grid8")
 RIVALS: dict[str, co.estimate.Rival] = {
@@ -80,8 +80,8 @@ def rival_rows(
     """
     chosen = [choice(name, "methods", (*RIVALS, *GRIDS)) for name in methods]
     makers: list[tuple[str, Callable[[int], DenoiserWorld]]] = [
-        *((name, lambda budget, name=name: _network(name, budget, draws, cache)) for name in networks),  # type: ignore[misc]
-        *((f"{name}_exact", lambda budget, name=name: _mixture(name, budget, draws, cache)) for name in mixtures),  # type: ignore[misc]
+        *((name, lambda budget, name=name: _network(name, budget, draws, cache)) for name in networks),
+        *((f"{name}_exact", lambda budget, name=name: _mixture(name, budget, draws, cache)) for name in mixtures),
     ]
     for label, maker in makers:
         worlds = {budget: maker(budget) for budget in set(budgets)}
@@ -127,7 +127,7 @@ def _network(name: str, budget: int, draws: int, cache: str | Path | None) -> De
 
 
 def _energy(samples: Array, others: Array) -> Any:
-    return energy_distance(samples, others, block=min(1000, len(samples) // 2))
+    return energy_distance(samples, others, block=min(1000, min(len(samples), len(others)) // 2))
 
 
 def _mixture(name: str, budget: int, draws: int, cache: str | Path | None) -> DenoiserWorld:

@@ -29,7 +29,7 @@ class LD3(GradientRival):
     with the others, as the step below it is the denoiser's; from the best of the starts.
 
     Args:
-        learning_rate: of RMSprop.
+        learning_rate: of RMSprop, whose first step is ten times as long.
         radius: gamma of the ball around each start, of radius gamma d / K^2 sigma_max with d numbers in a draw.
 
     Raises:
@@ -39,7 +39,7 @@ class LD3(GradientRival):
     'ld3'
     """
 
-    learning_rate: float = 0.02
+    learning_rate: float = 0.003
     radius: float = 1e-3
     name: ClassVar[str] = "ld3"
     title: ClassVar[str] = "LD3: levels by gradient"
