@@ -153,6 +153,26 @@ class Comparison:
         row, other = self.row(name, *cell), self.row(base, *cell) if base else self.cell(*cell)[0]
         return float("nan") if row is None or other is None or other.error <= 0 else row.error / other.error
 
+    def geometric_mean_ratio(self, peer: str, base: str = "") -> float:
+        """Geometric mean, over the cells that both are in, of a schedule's error over `base`'s (the best's for "").
+
+        Raises:
+            ValueError: a schedule that is in no cell with it.
+
+        >>> import codesign_opt as co
+        >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
+        >>> found = co.compare(model, peers=["edm"], evaluations=[6, 9])
+        >>> found.geometric_mean_ratio("plan") == 1.0 < found.geometric_mean_ratio("edm")
+        True
+        """
+        ratios = np.array(self.ratios(base).get(peer, []), dtype=np.float64)
+        known = ratios[np.isfinite(ratios) & (ratios > 0)]
+        if not known.size:
+            raise ValueError(
+                f"peer is {peer!r}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
+            )
+        return float(np.exp(np.log(known).mean()))
+
     def to_csv(self, path: str | Path) -> Path:
         """All rows with their grids, six digits."""
         text = io.StringIO(newline="")
@@ -173,16 +193,21 @@ class Comparison:
         return "\n".join(aligned(title, rows))
 
     def markdown(self) -> str:
-        """One table: schedules down, cells across, errors over the best of the cell; the best in bold."""
+        """One table: schedules down, cells across, errors over the best of the cell; the best in bold.
+
+        The last column is the geometric mean over the cells that a schedule is in.
+        """
         cells = self.cells
         lines = [
-            "| schedule | " + " | ".join(f"{sampler} {evaluations}" for sampler, evaluations in cells) + " |",
-            "|---|" + "---:|" * len(cells),
-            "| *smallest error* | " + " | ".join(f"*{self.cell(*cell)[0].error:.2e}*" for cell in cells) + " |",
+            "| schedule | "
+            + " | ".join(f"{sampler} {evaluations}" for sampler, evaluations in cells)
+            + " | geometric mean |",
+            "|---|" + "---:|" * (len(cells) + 1),
+            "| *smallest error* | " + " | ".join(f"*{self.cell(*cell)[0].error:.2e}*" for cell in cells) + " | |",
         ]
         for peer in self.peers:
             entries = [_entry(self.row(peer, *cell), self.cell(*cell)[0].error) for cell in cells]
-            lines.append(f"| {peer} | " + " | ".join(entries) + " |")
+            lines.append(f"| {peer} | " + " | ".join(entries) + f" | {self.geometric_mean_ratio(peer):.3g} |")
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -43,6 +43,7 @@ GRIDS: dict[str, co.peers.Schedule] = {
     "gits": co.peers.GITS(),
     "ays": co.peers.AlignYourSteps(),
     "edm": co.peers.EDMRho(),
+    "log_snr": co.peers.LogSNR(),
 }
 _RANGE, _FEW = (0.002, 80.0), 8
 

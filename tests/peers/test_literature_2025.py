@@ -80,3 +80,19 @@ def test_they_go_by_their_names(kind):
     assert peers.schedule(kind.name) == kind()
     with pytest.raises(ValueError, match=r"OptimizedSteps\.order|EntropicTime\.rescaled"):
         kind(*([0] if kind is peers.OptimizedSteps else ["yes"]))
+
+
+def test_least_midpoint_proxy_is_the_log_snr_grid():
+    # sum of e(mid) (exp(l_{k+1}) - exp(l_k)) with e = sigma, by brute force over two inner nodes
+    ends = -np.log([20.0, 0.01])
+    inner = np.linspace(*ends, 61)[1:-1]
+
+    def proxy(nodes: np.ndarray) -> float:
+        middle = 0.5 * (nodes[1:] + nodes[:-1])
+        return float(np.exp(-middle) @ np.diff(np.exp(nodes)))
+
+    found = min(
+        ((a, b) for a in inner for b in inner if a < b), key=lambda ab: proxy(np.array([ends[0], *ab, ends[1]]))
+    )
+    expected = -np.log(peers.LogSNR().sigmas(3, peers.Evidence(sigma_min=0.01, sigma_max=20.0, terminal="rescale")))
+    np.testing.assert_allclose(found, expected[1:-1], atol=inner[1] - inner[0])
