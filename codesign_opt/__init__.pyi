@@ -90,6 +90,7 @@ from .programs.problem import Problem as Problem
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
 from .samplers.affine_steps import AffineSteps as AffineSteps
+from .samplers.fitted_sampler import FittedSampler as FittedSampler
 from .samplers.members import DEIS as DEIS
 from .samplers.members import IPNDM as IPNDM
 from .samplers.members import AdamsBashforth as AdamsBashforth
