@@ -71,6 +71,7 @@ def _solver_arguments(commands: Any) -> None:
     images = _command(commands, "fashion", _fashion, "solvers for the Fashion-MNIST network, with measures of samples")
     images.add_argument("--steps", type=_whole, default=[5, 8, 12, 18], help="with commas (5,8,12,18)")
     images.add_argument("--draws", type=int, default=4096, help="unseen starts (4096)")
+    images.add_argument("--rivals", type=_words, default=[], help="of the study of rivals, with commas")
 
 
 def _density_arguments(commands: Any) -> None:
@@ -213,7 +214,9 @@ def _fashion(options: argparse.Namespace) -> int:
     from .network_plans import write_rows
 
     rows = []
-    study = FashionSolvers(co.testbed.cache_folder(options.cache), draws=options.draws, progress=_teller())
+    study = FashionSolvers(
+        co.testbed.cache_folder(options.cache), draws=options.draws, rivals=options.rivals, progress=_teller()
+    )
     for row in study.rows(options.steps):
         rows.append(row)
         write_rows(rows, options.out / "fashion_solvers.csv")  # what is finished, so far

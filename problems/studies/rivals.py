@@ -20,7 +20,7 @@ from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
 
 from .worlds import DenoiserWorld, mixture_world
 
-__all__ = ["GRIDS", "MIXTURES", "NETWORKS", "RIVALS", "rival_rows", "said_of"]
+__all__ = ["GRIDS", "MIXTURES", "NETWORKS", "RIVALS", "begun_with", "rival_rows", "said_of"]
 
 NETWORKS: dict[str, Callable[[], torch.Tensor]] = {
     "photo_patches": co.testbed.photo_patches,
@@ -90,6 +90,15 @@ def rival_rows(
             budget = budgets[count > _FEW]
             cell = _Cell(label, worlds[budget], count, budget, progress)
             yield cell.rows(chosen)
+
+
+def begun_with(probe: Any, grid: Array) -> tuple[co.estimate.Reference, co.estimate.Draws, list[Array]]:
+    """The fine solution, held-out draws and starts that a plan's own fit takes, the plan's grid first."""
+    draws = probe.reference.draws
+    reference = probe.reference.with_draws(replace(draws, count=2 * draws.count, name="fit"))
+    positive = grid[grid > 0]
+    usual = usual_grids(grid.size - 1, float(positive[0]), stops=[float(positive[-1])])
+    return reference, probe.held_out, [grid, *usual]
 
 
 def said_of(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -211,13 +220,8 @@ class _Cell:
             needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
             calls = sum(evidence.provenance["evaluations"][part] for part in needs)
             return co.FittedSampler(co.DPMpp2M(), sigmas, calls / self._chunk), 0
-        probe: Any = self.world.model(co.DPMpp2M()).probe  # the same draws and starts that its own fit takes
-        draws = probe.reference.draws
-        reference = probe.reference.with_draws(replace(draws, count=2 * draws.count, name="fit"))
-        grid = plan.found.sigmas
-        positive = grid[grid > 0]
-        usual = usual_grids(self.steps, float(positive[0]), stops=[float(positive[-1])])
-        found = RIVALS[name].fit(reference, probe.held_out, [grid, *usual], budget=self.budget)
+        reference, held_out, starts = begun_with(self.world.model(co.DPMpp2M()).probe, plan.found.sigmas)
+        found = RIVALS[name].fit(reference, held_out, starts, budget=self.budget)
         return co.FittedSampler(found.sampler, found.sigmas, found.fitting), found.iterations
 
     @property
