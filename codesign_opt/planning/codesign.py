@@ -245,18 +245,16 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
         return study, how.solve(study, True)
     plan, moved = how.solve(study, False), np.inf
     rounds, grid = 0, _sampled(study, how, plan)
-    # a grid that is descended needs a start alone: what a second round takes does more for it there
-    most = 1 if how.polish is not False and study.model.measures(grid) else _ROUNDS
-    while rounds < most and moved > _STILL and (rounds == 0 or probe.affords_response):
+    while rounds < _ROUNDS and moved > _STILL and (rounds == 0 or probe.affords_response):
         study = replace(study, model=study.model.at_steps(grid))
         probe = study.model.probe or probe
-        plan, before, rounds = how.solve(study, rounds + 1 == most), grid, rounds + 1
+        plan, before, rounds = how.solve(study, rounds + 1 == _ROUNDS), grid, rounds + 1
         grid = _sampled(study, how, plan)
         moved = _moved(grid, before)
         how.tell(
             f"responses measured at the plan's steps, round {rounds}: levels moved by up to {moved:.2g} in log sigma"
         )
-    if rounds < most and plan.outer.get("status") != "given":
+    if rounds < _ROUNDS and plan.outer.get("status") != "given":
         plan = how.solve(study, True)
     said = f"responses measured {rounds} times at the plan's own steps; levels last moved by up to {moved:.2g}"
     return study, replace(plan, notes=(*plan.notes, f"{said} in log sigma"))
