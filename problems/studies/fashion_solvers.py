@@ -106,8 +106,8 @@ class FashionSolvers:
         def find() -> dict[str, Any]:
             begun = perf_counter()
             if name in _STOCK:
-                sampler, grid = _STOCK[name]
-                found = co.FittedSampler(sampler, grid(count, _STOP, _TOP), 0.0)
+                stock, grid = _STOCK[name]
+                found = co.FittedSampler(stock, grid(count, _STOP, _TOP), 0.0)
             elif name in GRIDS:
                 sigmas = GRIDS[name].sigmas(count, self.evidence)
                 needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
