@@ -96,6 +96,73 @@ def solvers_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+_SOLVERS = {
+    "fitted": "**fitted** from the plan on",
+    "plan": "the plan for DPM-Solver++(2M)",
+    "s4s": "S4S, coefficients", "s4s_alt": "S4S-Alt, levels too", "bespoke": "bespoke non-stationary", "ld3": "LD3",
+    "oss": "optimal stepsizes", "dmn": "DM-NonUniform", "entropic": "entropic time",
+    "entropic_rescaled": "entropic time, rescaled", "gits": "GITS", "ays": "Align Your Steps",
+    "edm": "EDM's levels", "log_snr": "equal steps of log SNR", "fine": "fine solution",
+    "dpmpp_2m on edm": "2M on EDM's levels", "dpmpp_2m on log_snr": "2M on equal steps of log SNR",
+    "unipc on edm": "UniPC on EDM's levels", "unipc on log_snr": "UniPC on equal steps of log SNR",
+    "ipndm on edm": "iPNDM on EDM's levels", "fine solution": "fine solution",
+}  # fmt: skip
+
+
+def fashion_table(path: Path) -> str:
+    """Mean squared distance to the network's fine solution over that of the plan, one row per solver."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["solver"] != "fine solution"]
+    counts = sorted({int(row["evaluations"]) for row in rows})
+    found = {(row["solver"], int(row["evaluations"])): row for row in rows}
+    names = sorted({row["solver"] for row in rows}, key=lambda name: min(_ratios(found, name, counts)))
+    lines = [f"| solver | {' | '.join(f'{count} evaluations' for count in counts)} | batches to find it |"]
+    lines.append("|---" * (len(counts) + 2) + "|")
+    for name in names:
+        cells = [_plus_minus(found.get((name, count))) for count in counts]
+        spent = [f"{int(float(found[name, count]['batches'])):,}" for count in counts if (name, count) in found]
+        said = spent[0] if len(set(spent)) == 1 else ", ".join(spent)
+        lines.append(f"| {_SOLVERS.get(name, name)} | {' | '.join(cells)} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratios(found: dict[tuple[str, int], dict[str, str]], name: str, counts: list[int]) -> list[float]:
+    return [float(found[name, count]["ratio"]) for count in counts if (name, count) in found]
+
+
+def _plus_minus(row: dict[str, str] | None, value: str = "ratio", error: str = "ratio_error") -> str:
+    return "" if row is None else f"{float(row[value]):.3g} ± {float(row[error]):.1g}"
+
+
+def samples_table(path: Path) -> str:
+    """Distances of samples to the test images, of solvers whose samples were measured."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["frechet"]]
+    lines = [
+        "| evaluations | solver | Fréchet, classifier's features | sliced W2 | energy distance |",
+        "|---" * 5 + "|",
+    ]
+    for row in rows:
+        cells = [_plus_minus(row, name, f"{name}_error") for name in ("frechet", "sliced_w2", "energy")]
+        lines.append(f"| {row['evaluations'] if int(row['evaluations']) else 'many'} | "
+                     f"{_SOLVERS.get(row['solver'], row['solver'])} | {' | '.join(cells)} |")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def rivals_table(path: Path) -> str:
+    """Errors of the fitted solver and of its rivals over those of the plan, a column per denoiser and steps."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] not in ("fine", "plan")]
+    cells = list(dict.fromkeys((row["world"], row["steps"]) for row in rows))
+    found = {(row["method"], row["world"], row["steps"]): float(row["ratio"]) for row in rows}
+    lines = ["| method | " + " | ".join(f"{world.replace('_', ' ')}, {steps}" for world, steps in cells) + " |"]
+    lines.append("|---" * (len(cells) + 1) + "|")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        values = [f"{found[method, *cell]:.3g}" if (method, *cell) in found else "" for cell in cells]
+        lines.append(f"| {_SOLVERS.get(method, method)} | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
 def pilots_table(path: Path) -> str:
     """Realised errors of the densities planned from pilots, one row per data set and kind of evidence."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -180,6 +247,9 @@ _TABLES = {
     "network_plans": functools.partial(plans_table, ROOT / "docs" / "figures" / "network_plans.csv"),
     "network_limit": functools.partial(limit_table, ROOT / "docs" / "figures" / "network_limit.csv"),
     "fitted_solvers": functools.partial(solvers_table, ROOT / "docs" / "figures" / "fitted_solvers.csv"),
+    "fashion_solvers": functools.partial(fashion_table, ROOT / "docs" / "figures" / "fashion_solvers.csv"),
+    "fashion_samples": functools.partial(samples_table, ROOT / "docs" / "figures" / "fashion_solvers.csv"),
+    "rivals": functools.partial(rivals_table, ROOT / "docs" / "figures" / "rivals.csv"),
     "pilot_densities": functools.partial(pilots_table, ROOT / "docs" / "figures" / "pilot_densities.csv"),
     "measured_training": functools.partial(measured_table, ROOT / "docs" / "figures" / "measured_training.csv"),
     "model_families": families_table,
