@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from problems.studies.__main__ import main
 from problems.studies.rivals import GRIDS, RIVALS, rival_rows, said_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "figures"
 
 
 def test_cells_that_are_lost_are_named_and_plan_and_fine_solution_are_no_rivals():
@@ -47,3 +50,22 @@ def test_a_cell_is_a_command_that_goes_on(tmp_path, capsys):
     assert main(words) == 0
     with (tmp_path / "rivals.csv").open(encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == rows
+
+
+def test_committed_table_has_equal_budgets_and_the_fitted_solver_ahead():
+    with (DOCS / "rivals.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cells: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        cells.setdefault((row["world"], row["steps"]), {})[row["method"]] = row
+    ahead = 0
+    for found in cells.values():
+        assert {*RIVALS, "dmn", "entropic", "plan", "fitted", "fine"} <= set(found)
+        assert all(float(found[name]["fitting"]) <= float(found["plan"]["budget"]) for name in (*RIVALS, "fitted"))
+        best = min(float(row["error"]) for name, row in found.items() if name not in ("fine", "plan", "fitted"))
+        ahead += float(found["fitted"]["error"]) <= best
+        # the fine solution's samples are the floor: the fitted solver's are no further than the plan's beyond 2 s.e.
+        for measure in ("sliced_w2",):
+            excess = float(found["fitted"][measure]) - float(found["plan"][measure])
+            assert excess < 2 * float(found["fitted"][f"{measure}_se"])
+    assert ahead >= 0.9 * len(cells)
