@@ -292,7 +292,6 @@ class LogNormal(SigmaDensity):
         z = (np.log(sigma) - self.mean) / self.std
         return np.exp(-0.5 * z**2) / (self.std * np.sqrt(2 * np.pi))
 
-
     def nearest_lognormal(self) -> LogNormal:
         """Itself."""
         return self

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ..basics.checks import Array, Indices
+from ..basics.checks import Array
 from ..ingredients.densities import LogNormal, SigmaDensity, least
 from ..ingredients.levels import Levels
 
@@ -114,26 +114,20 @@ class TrainingDensity(SigmaDensity):
     spent: Array | None = None
 
     def __call__(self, sigma: Any) -> Any:
-        """Examples per unit sigma at `sigma`; 0 outside the levels and where none are to be trained."""
+        """Examples per unit sigma at `sigma`; 0 outside the levels."""
         values = np.asarray(sigma, dtype=np.float64)
-        level = np.clip(np.searchsorted(self.levels.edges, values, side="right") - 1, 0, len(self.levels) - 1)
-        inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1]) & (self.examples > 0)[level]
-        at = np.clip(values, *self.levels.sigma[self._trained[[0, -1]]]) if self._trained.size else values
+        inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1])
+        at = np.clip(values, self.levels.sigma[0], self.levels.sigma[-1])
         result = np.where(inside, np.exp(self._log_density(np.log(at))) / np.where(inside, values, 1.0), 0.0)
         return float(result) if result.ndim == 0 else result
 
     @cached_property
     def _log_density(self) -> Any:
-        used = self._trained
-        logs = np.log(self.examples[used] / self.levels.log_width[used])
-        if logs.size < 2:
-            return lambda u: np.full(np.shape(u), logs[0] if logs.size else -np.inf)
-        return PchipInterpolator(np.log(self.levels.sigma[used]), logs)
-
-    @cached_property
-    def _trained(self) -> Indices:
-        """The levels that have examples."""
-        return np.flatnonzero(self.examples > 0)
+        density = self.examples / self.levels.log_width
+        logs = np.log(np.maximum(density, 1e-300))
+        if logs.size == 1:
+            return lambda u: np.full(np.shape(u), logs[0])
+        return PchipInterpolator(np.log(self.levels.sigma), logs)
 
     @property
     def total(self) -> float:
@@ -161,7 +155,7 @@ class TrainingDensity(SigmaDensity):
 
     def _level_of(self, index: Any) -> Any:
         """The level itself, or the nearest one below (else above) that has examples."""
-        used = self._trained
+        used = np.flatnonzero(self.examples > 0)
         return used[np.clip(np.searchsorted(used, index, side="right") - 1, 0, used.size - 1)]
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:

@@ -273,7 +273,8 @@ def test_a_batch_is_a_whole_number(plan, batch):
 # densities
 
 
-def test_the_density_per_unit_sigma_holds_all_examples(plan):
+def test_the_density_per_unit_sigma_holds_all_examples(model):
+    plan = co.codesign(model, PRICES, 1e5, levels=60, points=5, polish=False)
     density = plan.training_density
     edges = np.log(plan.levels.edges)
     logs = np.linspace(edges[0], edges[-1], 20_001)
