@@ -122,7 +122,7 @@ class SigmaDensity(ABC):
         (0.284, 0.0)
         """
         ends = np.clip(self.quantile(np.array([_FAR, 1 - _FAR])), 1 / _WIDEST, _WIDEST)
-        edges = np.geomspace(*ends, _BINS + 1)
+        edges = np.geomspace(float(ends[0]), float(ends[1]), _BINS + 1)
         own, others = self.mass(edges), other.mass(edges)
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.where(own > 0, own**2 / others, 0.0).sum() / own.sum() ** 2 - 1.0)
