@@ -336,7 +336,7 @@ class _Window:
         count = np.bincount(level, minlength=size).astype(np.float64)
         safe = np.maximum(count, 1.0)
         mean = np.bincount(level, loss, size) / safe
-        square = np.bincount(level, (loss - mean[level]) ** 2, size)
+        square = np.bincount(level, (loss - mean[level]) ** 2, size).astype(np.float64)
         self._join(count, np.bincount(level, log_sigma, size) / safe, mean, square)
 
     def _join(self, count: Array, logs: Array, mean: Array, square: Array) -> None:

@@ -23,7 +23,7 @@ __all__ = ["DENSITIES", "Between", "Floored", "LogNormal", "SigmaDensity", "clos
 DENSITIES: Registry[Callable[..., SigmaDensity]] = Registry("training_density", "training density")
 
 _BINS, _FAR, _WIDEST = 2_000, 1e-9, 1e8  # of comparisons: bins in log sigma, tails left out, noise levels at most
-_HALVINGS = 100
+_KNOTS, _HALVINGS, _FURTHEST = 1_000, 40, 700.0  # of inverted distributions; |ln sigma| of float64
 
 
 class SigmaDensity(ABC):
@@ -125,7 +125,7 @@ class SigmaDensity(ABC):
         edges = np.geomspace(float(ends[0]), float(ends[1]), _BINS + 1)
         own, others = self.mass(edges), other.mass(edges)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.where(own > 0, own**2 / others, 0.0).sum() / own.sum() ** 2 - 1.0)
+            return float(np.where(own > 0, own**2 / others, 0.0).sum() / own.sum() - 1.0)
 
     def nearest_lognormal(self) -> LogNormal:
         """The log-normal density with the least `loss_of`.
@@ -244,15 +244,26 @@ class Floored(SigmaDensity):
         return below, above
 
     def quantile(self, u: Array) -> Array:
-        """sigma below which a fraction `u` of the training examples lies, by bisection in log sigma."""
+        """sigma below which a fraction `u` of the training examples lies, by bisection between tabulated quantiles."""
         share = np.asarray(u, dtype=np.float64)
-        ends = np.minimum(self.sigma_min, self.density.quantile(share)), self.density.quantile(share)
-        low, high = np.log(np.maximum(ends[0], 1e-300)), np.log(np.maximum(self.sigma_max, ends[1]))
+        knots, below = self._knots
+        k = np.clip(np.searchsorted(below, share), 1, knots.size - 1)
+        low, high = knots[k - 1], knots[k]
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
             under = self.tails(np.exp(middle))[0] < share
             low, high = np.where(under, middle, low), np.where(under, high, middle)
         return np.exp(high)
+
+    @cached_property
+    def _knots(self) -> tuple[Array, Array]:
+        """Ascending ln sigma between which all quantiles lie, and the fractions below them."""
+        u = (np.arange(_KNOTS) + 0.5) / _KNOTS
+        with np.errstate(divide="ignore"):
+            own = np.log(self.density.quantile(np.concatenate([[0.0, 1e-12], u, [1 - 1e-12, 1.0]])))
+        even = np.linspace(np.log(self.sigma_min), np.log(self.sigma_max), _KNOTS)
+        knots = np.unique(np.clip(np.concatenate([own, even]), -_FURTHEST, _FURTHEST))
+        return knots, self.tails(np.exp(knots))[0]
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""

@@ -1,4 +1,4 @@
-"""SigmaSampler: noise levels of a plan for every step of a training loop, on every process, resumed to the same bits."""
+"""SigmaSampler: noise levels of a plan for every step of a training loop, on every process, resumable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ...basics.checks import Array, choice, integer
 from ...ingredients.densities import SigmaDensity
+from ...ingredients.levels import Levels
 from ...schedulers.noise_table import NoiseTable, flow_time
 
 __all__ = ["Drawn", "SigmaSampler"]
@@ -38,9 +39,9 @@ class SigmaSampler:
         sigma, weight, _ = sampler(images.shape[0], device=images.device)    # in it
         loss = (weight * loss_of_each_example).mean()
 
-    A step of N examples on each of R processes cuts [0, 1] into N R equal strata, draws once in each and deals them out:
-    every process has its own. The draws of a step follow from the seed and the number of steps alone, so that state is
-    two numbers, a resumed run goes on to the same bits, and no global generator is touched.
+    A step of N examples on each of R processes cuts [0, 1] into N R equal strata, draws once in each and deals them
+    out: every process has its own. The draws of a step follow from the seed and the number of steps alone, so that
+    state is two numbers, a resumed run goes on to the same bits, and no global generator is touched.
 
     Weights are 1 unless `base` is given: then they are base / plan, so that the mean of the loss is that under the
     density in use, with its own loss weight, and only the noise of its gradients is the plan's. `weight` multiplies
@@ -122,8 +123,19 @@ class SigmaSampler:
         return sigma if self.table is None else self.table.level(self.table.nearest(sigma))
 
     def _weights(self, sigma: Array) -> Array:
-        weight = np.ones(sigma.size) if self.base is None else self.density.importance(sigma, self.base)
+        weight = np.ones(sigma.size)
+        if self.base is not None:
+            weight = self.density.importance(sigma, self.base) if self.table is None else self._of_timesteps(sigma)
         return weight if self.weight is None else weight * np.asarray(self.weight(sigma), dtype=np.float64)
+
+    def _of_timesteps(self, sigma: Array) -> Array:
+        """Ratio of the probabilities of whole timesteps, base / own."""
+        assert self.table is not None
+        assert self.base is not None
+        edges = np.concatenate([[0.0], Levels.around(self.table.sigmas).edges[1:-1], [np.inf]])
+        with np.errstate(divide="ignore", invalid="ignore"):  # timesteps that are never drawn
+            ratio = self.base.mass(edges) / self.density.mass(edges)
+        return np.asarray(ratio[self.table.nearest(sigma)])
 
     def state_dict(self) -> dict[str, int]:
         """Everything that is needed to go on to the same bits."""
@@ -146,10 +158,8 @@ class SigmaSampler:
         self.batches = integer(state["batches"], "SigmaSampler.load_state_dict: batches", minimum=0)
 
     def __repr__(self) -> str:
-        return (
-            f"SigmaSampler({self.density!r}, seed={self.seed}, rank {self.rank} of {self.ranks}, {self.batches} batches "
-            "drawn)"
-        )
+        where = f"rank {self.rank} of {self.ranks}, {self.batches} batches drawn"
+        return f"SigmaSampler({self.density!r}, seed={self.seed}, {where})"
 
 
 def _table(table: Any) -> NoiseTable:
