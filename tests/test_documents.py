@@ -26,7 +26,7 @@ def test_examples_of_a_document_run_in_order(name, capsys):
     assert "preview" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # other packages' own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # of others
 def test_examples_of_trainers_run_in_order_where_their_packages_are(capsys):
     pytest.importorskip("torch")
     text = (DOCS / "training_exports.md").read_text(encoding="utf-8")
