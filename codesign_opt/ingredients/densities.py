@@ -66,6 +66,11 @@ class SigmaDensity(ABC):
         """Probability per unit log-SNR, log(1 / sigma^2): half that per unit log sigma."""
         return 0.5 * self.per_log_sigma(sigma)
 
+    def per_flow_time(self, time: Array) -> Array:
+        """Probability per unit time t = sigma / (1 + sigma) of flow matching, 0 < t < 1."""
+        at = np.asarray(time, dtype=np.float64)
+        return np.asarray(self.per_log_sigma(at / (1 - at)) / (at * (1 - at)))
+
     def on_levels(self, levels: Levels) -> Array:
         """(L,) probability of each level, normalised over the levels' range (sampling is clipped to it)."""
         mass = self.mass(levels.edges)

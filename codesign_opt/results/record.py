@@ -22,6 +22,7 @@ from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
 from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
+from .stopping_basin import StoppingBasin
 
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
@@ -187,6 +188,24 @@ class PlanRecord:
         Of other processes: `process.time(plan.sigmas[:-1])`. None where no sampler was planned.
         """
         return None if self.sigmas is None else np.asarray(self.sigmas / (1.0 + self.sigmas))
+
+    @property
+    def stopping_time(self) -> float:
+        """The stopping point as a time of flow matching."""
+        return self.stopping_sigma / (1.0 + self.stopping_sigma)
+
+    def stopping_basin(self, tolerance: float = 0.02) -> StoppingBasin:
+        """Stopping points proved to be within a tolerance of the least error, among which an observable may choose.
+
+        Raises:
+            ValueError: no stopping point was searched, or none is proved to be that near.
+        """
+        bound = self.outer.get("lower_bound")
+        if bound is None or not self.curve:
+            raise ValueError(
+                "stopping_basin: the plan has no proved bound over stopping points; let codesign search them."
+            )
+        return StoppingBasin.of(self.curve, float(bound), tolerance)
 
     def logit_normal(self) -> LogitNormalFit:
         """The log-normal fit of the training density in flow matching's time: logit t = ln sigma.

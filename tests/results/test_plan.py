@@ -199,6 +199,9 @@ def test_a_plan_of_a_sampler_alone_refuses_to_draw_by_name(model):
 def test_times_of_a_plan_are_those_of_flow_matching(plan):
     assert plan.times[-1] == 0.0
     np.testing.assert_allclose(plan.times[:-1], co.FlowMatching(1e-6, 1 - 1e-6).time(plan.sigmas[:-1]), rtol=1e-12)
+    assert plan.stopping_time == pytest.approx(plan.times[-2])
+    middle = np.linspace(1e-4, 1 - 1e-4, 20_001)
+    assert np.trapezoid(co.LogNormal(0.2, 0.8).per_flow_time(middle), middle) == pytest.approx(1.0, abs=1e-6)
     fit = plan.training_density.lognormal()
     assert tuple(plan.logit_normal()) == tuple(fit)
     drawn, _ = fit.sample(20_000, np.random.default_rng(0))
