@@ -67,6 +67,10 @@ def _solver_arguments(commands: Any) -> None:
     parser.add_argument("--steps", type=_whole, default=[5, 8, 12], help="with commas (5,8,12)")
     parser.add_argument("--history", type=int, default=3, help="outputs that a step takes (3)")
 
+    images = _command(commands, "fashion", _fashion, "solvers for the Fashion-MNIST network, with measures of samples")
+    images.add_argument("--steps", type=_whole, default=[5, 8, 12, 18], help="with commas (5,8,12,18)")
+    images.add_argument("--draws", type=int, default=4096, help="unseen starts (4096)")
+
 
 def _density_arguments(commands: Any) -> None:
     parser = _command(commands, "density", _density, "a training density planned from one pilot against 15 lognormals")
@@ -186,6 +190,18 @@ def _solvers(options: argparse.Namespace) -> int:
     ):
         rows.append(row)
         write_rows(rows, options.out / "fitted_solvers.csv")  # what is finished, so far
+    return 0
+
+
+def _fashion(options: argparse.Namespace) -> int:
+    from .fashion_solvers import FashionSolvers
+    from .network_plans import write_rows
+
+    rows = []
+    study = FashionSolvers(co.testbed.cache_folder(options.cache), draws=options.draws, progress=_teller())
+    for row in study.rows(options.steps):
+        rows.append(row)
+        write_rows(rows, options.out / "fashion_solvers.csv")  # what is finished, so far
     return 0
 
 

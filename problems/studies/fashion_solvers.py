@@ -1,0 +1,158 @@
+"""Solvers for the Fashion-MNIST network: distances to its fine solution, and of their samples to images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import codesign_opt as co
+from codesign_opt.basics.checks import Array
+from codesign_opt.estimate.steps.grid_error import GridErrors
+from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
+from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
+
+__all__ = ["STEPS", "FashionSolvers"]
+
+STEPS = (5, 8, 12, 18)
+_STOP, _TOP, _CHUNK = 0.002, 80.0, 64
+_FEW, _EVALUATIONS = 8, (5_000, 12_000)  # batch evaluations of a fit, of so many steps at most and of more
+Solver = tuple[co.Sampler, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class FashionSolvers:
+    """The plan for DPM-Solver++(2M), the solver fitted from it on, and what users take without either.
+
+    Everything finished is kept, so that a killed run goes on.
+
+    Args:
+        folder: cache of weights and results.
+        draws: unseen starts that every solver is run from; measures of samples are biased by their number.
+        fine_steps: of the solution that they are held against, of order 4.
+        history: outputs that a step of the fitted solver takes.
+        progress: called with a line per step of the work.
+    """
+
+    folder: Path
+    draws: int = 4096
+    fine_steps: int = 32
+    history: int = 3
+    progress: Callable[[str], None] = print
+
+    def rows(self, steps: Sequence[int] = STEPS) -> Iterator[dict[str, Any]]:
+        """One row for every number of evaluations and solver, and one for the fine solution; as they are ready."""
+        yield self._row("fine solution", 0, torch.cat(self.test.ends(co.Euler())), {})
+        for count in steps:
+            errors: dict[str, GridErrors] = {}
+            for name, (sampler, sigmas), spent in self.solvers(count):
+                outputs = self._outputs(f"{name}-{count}", sampler, sigmas)
+                errors[name] = GridErrors(self.test.errors(sampler, sigmas, outputs))
+                row = self._row(name, count, outputs, spent, errors[name], errors["plan"])
+                self.progress(f"{name} {count}: {row['ratio']:.3g} +- {row['ratio_error']:.2g} of the plan's error")
+                yield row
+
+    def solvers(self, count: int) -> Iterator[tuple[str, Solver, dict[str, Any]]]:
+        """Solvers of so many evaluations, and what each cost to find; the plan is the first."""
+        plan, seconds = self.plan(count)
+        assert plan.sigmas is not None
+        yield "plan", (co.DPMpp2M(), plan.sigmas), {"batches": self.plan_batches, "seconds": seconds}
+        fitted, seconds = self.plan(count, fitted=True)
+        assert fitted.solver is not None
+        fit = fitted.fits["solver"]
+        spent = {"batches": int(fit["evaluations"]), "seconds": seconds, "numbers": int(fit["numbers"])}
+        yield "fitted", (fitted.solver, fitted.solver.levels), spent | {"gap": float(fit["gap"])}
+        grids = {"edm": co.edm_grid(count, _STOP, _TOP), "log_snr": co.log_snr_grid(count, _STOP, _TOP)}
+        for name, grid in grids.items():
+            for sampler in (co.DPMpp2M(), co.UniPC(), co.IPNDM()):
+                yield f"{sampler.name} on {name}", (sampler, grid), {"batches": 0, "seconds": 0.0}
+
+    def plan(self, count: int, *, fitted: bool = False) -> tuple[co.Plan, float]:
+        """The plan, and its wall time when it was made."""
+        path = self.place / f"{'fitted' if fitted else 'plan'}-{count}.json"
+        clock = path.with_suffix(".seconds")
+        if not path.exists():
+            begun = perf_counter()
+            asked: dict[str, Any] = {"solver": "fit", "history": self.history} if fitted else {}
+            found = co.codesign(self._model(count), steps=count, **asked)
+            clock.write_text(f"{perf_counter() - begun:.1f}", encoding="utf-8")
+            found.save(path)
+        return co.Plan.load(path), float(clock.read_text(encoding="utf-8"))
+
+    def _model(self, count: int) -> co.EstimatedModel:
+        measurement = co.estimate.Measurement(
+            fit_evaluations=_EVALUATIONS[count > _FEW], chunk=_CHUNK, progress=self.progress
+        )
+        return co.estimate.network(
+            self.denoiser, self.images, sampler=co.DPMpp2M(), measurement=measurement, folder=self.place / "model"
+        )
+
+    @property
+    def plan_batches(self) -> int:
+        """Batch evaluations that one plan may take."""
+        return co.estimate.Measurement().evaluations
+
+    @property
+    def place(self) -> Path:
+        """Where results are kept."""
+        found = self.folder / "fashion_solvers"
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
+    @cached_property
+    def denoiser(self) -> co.estimate.Denoiser:
+        """The network, trained first where it is not."""
+        return co.estimate.Denoiser.of(co.testbed.trained("fashion_mnist", folder=self.folder))
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """The training images."""
+        return torch.as_tensor(co.testbed.fashion_mnist("train")[0])
+
+    @cached_property
+    def test(self) -> co.estimate.GridTest:
+        """Unseen starts and their fine solution."""
+        draws = co.estimate.Draws((1, 28, 28), self.draws, _TOP, seed=7, name="unseen", chunk=_CHUNK)
+        place = self.place / f"test-{self.draws}-{self.fine_steps}"
+        return co.estimate.GridTest(self.denoiser, draws, _STOP, steps=self.fine_steps, folder=place)
+
+    @cached_property
+    def measures(self) -> Mapping[str, Callable[[torch.Tensor], co.estimate.Estimate]]:
+        """Distances of samples to the test images: Fréchet in features of a small classifier, and two of pixels."""
+        held_out = torch.as_tensor(co.testbed.fashion_mnist("test")[0])
+        classifier = trained_classifier(folder=self.folder, progress=self.progress)
+        return {
+            "frechet": feature_distance(classifier, held_out),
+            "sliced_w2": partial(sliced_wasserstein2, others=held_out),
+            "energy": partial(energy_distance, others=held_out[: self.draws]),
+        }
+
+    def _outputs(self, name: str, sampler: co.Sampler, sigmas: Array) -> torch.Tensor:
+        question = {"draws": self.test.draws.describe(), "sampler": sampler.to_dict(), "sigmas": sigmas.tolist()}
+        ledger = co.estimate.Ledger(self.place / "outputs" / f"{name.replace(' ', '-')}-{self.draws}", question)
+        found = ledger.item("outputs", lambda: {"x": self.test.outputs(sampler, sigmas).numpy()})
+        return torch.as_tensor(found["x"])
+
+    def _row(
+        self, name: str, count: int, outputs: torch.Tensor, spent: Mapping[str, Any],
+        errors: GridErrors | None = None, plan: GridErrors | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        row: dict[str, Any] = {"evaluations": count, "solver": name}
+        if errors is not None and plan is not None:
+            ratio = errors.ratio(plan)
+            row |= {
+                "error": float(errors.mean.value), "standard_error": float(errors.mean.standard_error),
+                "ratio": float(ratio.value), "ratio_error": float(ratio.standard_error),
+                "ratio_of_geometric_means": float(errors.geometric_mean.value / plan.geometric_mean.value),
+            }  # fmt: skip
+        else:
+            row |= dict.fromkeys(("error", "standard_error", "ratio", "ratio_error", "ratio_of_geometric_means"), 0.0)
+        for measure, of in self.measures.items():
+            value = of(outputs)
+            row |= {measure: float(value.value), f"{measure}_error": float(value.standard_error)}
+        return row | {key: spent.get(key, "") for key in ("batches", "seconds", "numbers", "gap")}
