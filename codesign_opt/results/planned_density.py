@@ -231,7 +231,7 @@ class TrainingDensity(SigmaDensity):
 
     def nearest_lognormal(self) -> LogNormal:
         """The density of `lognormal(clipped=False)`; where the plan has no score error, of the least chi-squared."""
-        if self.score_error(self._counted(self.examples)) <= 0:
+        if not 0 < self.score_error(self._counted(self.examples)) < np.inf:
             return super().nearest_lognormal()
         return self.lognormal(clipped=False).density
 
@@ -241,7 +241,7 @@ class TrainingDensity(SigmaDensity):
         Examples outside the levels are paid for, at the price of the nearest level, and count for nothing.
         """
         own = self.score_error(self._counted(self.examples))
-        if own <= 0:
+        if not 0 < own < np.inf:
             return super().loss_of(other)
         return self.score_error(self._counted(self._bought(other, clipped=False)[0])) / own - 1.0
 

@@ -26,6 +26,8 @@ from .targets import TRAINING_TARGETS
 
 __all__ = ["TrainingExport", "export_training"]
 
+_UNTRAINED, _NO_BOUND = 10.0, 1e12  # losses that tell of levels without examples
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingExport:
@@ -38,7 +40,7 @@ class TrainingExport:
         density: what the trainer draws with them, by its own law; `TrainingRun(density=...)` takes it.
         loss: relative excess of the score error over that of the exported density at the same price: of a plan by its
             certified program (examples outside its levels are paid for and count for nothing), of another density by
-            `SigmaDensity.loss_of`, were it the best for its errors.
+            `SigmaDensity.loss_of`, were it the best for its errors. Infinite where levels that count get no examples.
         distance: largest difference between the two shares of examples below a noise level (Kolmogorov's).
         planned: whether the density was a plan's.
         notes: what a reader should know.
@@ -58,10 +60,12 @@ class TrainingExport:
         whose = "the plan's score error" if self.planned else "the error that this density is the best for"
         # what another form costs is known to the accuracy of the search, which is finer than a millionth
         cost = "nothing" if abs(self.loss) < 1e-6 else percent(self.loss)
-        if self.loss > 10:
-            cost = f"{self.loss:.3g} times as much: it leaves noise levels untrained; the error"
+        notes = list(self.notes)
+        if self.loss > _UNTRAINED:
+            cost = "more than all" if np.isinf(self.loss) else f"{self.loss:.3g} times as much"
+            notes.insert(0, "noise levels stay untrained that the density counts on: plan for the range of the network")
         lines = [shown, f"costs {cost} of {whose}; shares of examples differ by at most {percent(self.distance)}"]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *notes])
 
 
 def export_training(density: Any, target: str, *, path: str | Path | None = None, **options: Any) -> TrainingExport:
@@ -105,6 +109,7 @@ def export_training(density: Any, target: str, *, path: str | Path | None = None
     if path is not None:
         write_text(path, written.text)
     loss, distance = given.loss_of(written.density), given.distance(written.density)
+    loss = loss if loss < _NO_BOUND else np.inf  # a level with the smallest number of examples that float64 has
     notes = written.notes + (_range_note(given) if planned else ())
     return TrainingExport(wanted.name, written.settings, written.text, written.density, loss, distance, planned, notes)
 

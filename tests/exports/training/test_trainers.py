@@ -131,6 +131,21 @@ def test_diffusers_own_functions_draw_what_the_export_says():
     assert distance(trainers.of_time(times), co.LogNormal(-0.7, 1.3)) <= SAME + 0.51 * atom
 
 
+def test_a_table_that_does_not_reach_the_plans_levels_is_said_to_leave_them_untrained():
+    own = co.LogNormal(-1.0, 1.0).between(0.03, 14.0)
+    inside = co.export_training(own, "timesteps")
+    assert inside.loss < 0.01
+    assert "untrained" not in str(inside)
+    share = np.array(inside.settings["probability"])
+    said = f"{np.mean((share * 1000) ** 2):.3g} times the second moment"
+    assert said in inside.notes[0]
+    beyond = co.export_training(co.LogNormal(-2.0, 1.0).between(0.001, 80.0), "timesteps")
+    assert np.isinf(beyond.loss)
+    assert "costs more than all of the error" in str(beyond)
+    assert "noise levels stay untrained" in str(beyond)
+    assert "lies below the table's levels" in str(beyond)
+
+
 def test_a_density_that_is_no_plans_costs_its_chi_squared():
     own = peers.training_density("laplace", scale=1.0)
     export = co.export_training(own, "edm2")
