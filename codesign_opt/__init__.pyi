@@ -3,6 +3,7 @@ from . import exports as exports
 from . import peers as peers
 from . import problems as problems  # type: ignore[attr-defined]  # lies beside the package, in problems/
 from . import testbed as testbed
+from . import training as training
 from .basics.errors import CodesignError as CodesignError
 from .basics.errors import ConvexityError as ConvexityError
 from .basics.errors import InfeasibleError as InfeasibleError
@@ -21,6 +22,9 @@ from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
 from .exports import read_solver as read_solver
+from .exports.training import TrainingExport as TrainingExport
+from .exports.training import export_training as export_training
+from .exports.training import read_training as read_training
 from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel

@@ -1,4 +1,4 @@
-"""The command line: solve, audit, frontier, compare, show, export and list; errors of the package on one line.
+"""The command line: solve, audit, frontier, compare, show, export, export-training and list; errors on one line.
 
 Exit codes: 0 done, 1 no certified plan (infeasible, or the proof failed), 2 bad input. Numbers and
 tables go to stdout, progress and errors to stderr. Everything heavy is imported by the command that
@@ -8,6 +8,7 @@ needs it, so that list, show and --help start at once.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         declare(commands)
     _compare_arguments(commands)
     _export_arguments(commands)
+    _export_training_arguments(commands)
     return parser
 
 
@@ -118,8 +120,8 @@ def _audit_arguments(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="K", help="steps of an edm or log_snr grid (18)")
     parser.add_argument(
-        "--density", default="lognormal:-1.2,1.2", metavar="lognormal:MEAN,STD",
-        help="density of the training run in log sigma (lognormal:-1.2,1.2)",
+        "--density", default="lognormal:-1.2,1.2", metavar="lognormal:MEAN,STD|FILE",
+        help="density of the training run in log sigma, or a trainer's settings (lognormal:-1.2,1.2)",
     )  # fmt: skip
     parser.add_argument("--iterations", type=int, default=2_000, help="iterations of the training run (2000)")
     parser.add_argument("--batch", type=int, default=256, help="examples per iteration (256)")
@@ -183,6 +185,17 @@ def _export_arguments(commands: Any) -> None:
     parser.add_argument("--pipeline", help="class of the diffusers pipeline: says what to write for it")
     parser.add_argument("--clip", action="store_true", help="move levels outside the network's range to its ends")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (stdout)")
+
+
+def _export_training_arguments(commands: Any) -> None:
+    parser = _command(commands, "export-training", _export_training, "give a plan's training density to a trainer")
+    parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a saved plan, or settings of another trainer")
+    parser.add_argument(
+        "--to", required=True, metavar="TARGET", help="edm2, sd-scripts, diffusers, …; an error lists all"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of the target: shift=3.0")
+    parser.add_argument("--floor", type=float, metavar="SHARE", help="of examples even in log sigma from 0.002 to 80")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the settings to as well")
 
 
 def _numbers(text: str) -> list[float]:
@@ -302,6 +315,17 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export_training(options: argparse.Namespace) -> int:
+    saved = options.plan.read_text(encoding="utf-8", errors="replace")
+    density: Any = co.Plan.load(options.plan) if '"codesign_opt.plan"' in saved else co.read_training(options.plan)
+    if options.floor is not None:
+        density = getattr(density, "training_density", density).with_floor(options.floor, 0.002, 80.0)
+    pairs = (word.partition("=")[::2] for word in options.set)
+    given = {name: json.loads(value) if value[:1] in "0123456789tf" else value for name, value in pairs}
+    print(co.export_training(density, options.to, path=options.out, **given))
+    return 0
+
+
 def _planned(path: Path) -> tuple[Any, bool]:
     """A plan, a fitted solver or noise levels, as the file has them, and whether steps are those of a fitted solver."""
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -315,8 +339,6 @@ def _planned(path: Path) -> tuple[Any, bool]:
 
 def _scheduler(name: str) -> Any:
     """The scheduler of a scheduler_config.json or of a class's name."""
-    import json
-
     import diffusers
 
     config: dict[str, Any] = {}
@@ -393,13 +415,15 @@ def _grid(options: argparse.Namespace, model: Any) -> Any:
 
 
 def _density(text: str) -> Any:
+    if Path(text).suffix.lower() in (".toml", ".json", ".yaml", ".yml", ".sh"):
+        return co.read_training(Path(text))
     kind, _, values = text.partition(":")
     try:
         mean, std = _numbers(values)
     except (argparse.ArgumentTypeError, ValueError):
         kind = ""
     if kind != "lognormal":
-        raise ValueError(f"--density is {text!r}; give lognormal:MEAN,STD, such as lognormal:-1.2,1.2.")
+        raise ValueError(f"--density is {text!r}; give lognormal:MEAN,STD, such as lognormal:-1.2,1.2, or a file.")
     return co.LogNormal(mean, std)
 
 

@@ -96,6 +96,22 @@ def test_export_prints_and_writes_the_plans_levels(solved, tmp_path, capsys):
     assert float(capsys.readouterr().out.split(",")[0]) == pytest.approx(sigmas[0] / (1 + sigmas[0]), rel=1e-12)
 
 
+def test_export_training_prints_settings_that_read_back(solved, tmp_path, capsys):
+    saved = str(solved[0] / "plan.json")
+    assert main(["export-training", saved, "--to", "diffusers", "--set", "shift=3.0"]) == 0
+    words = capsys.readouterr().out
+    read = codesign_opt.read_training(words.splitlines()[0], shift=3.0)
+    assert read.distance(codesign_opt.Plan.load(saved).training_density.nearest_lognormal()) < 3e-3
+    assert "of the plan's score error" in words
+    path = tmp_path / "flux.toml"
+    assert main(["export-training", saved, "--to", "diffusion-pipe", "--floor", "0.1", "--out", str(path)]) == 0
+    assert codesign_opt.read_training(path).std > 1
+    assert main(["export-training", str(path), "--to", "musubi-tuner", "--set", "sampling=logsnr"]) == 0
+    assert "--timestep_sampling logsnr" in capsys.readouterr().out
+    assert main(["export-training", saved, "--to", "a1111"]) == 2
+    assert "export_training.target is 'a1111'; it must be one of" in capsys.readouterr().err
+
+
 def test_export_takes_the_file_of_a_fitted_solver_to_every_program(tmp_path, capsys):
     pytest.importorskip("diffusers")
     solver = codesign_opt.LinearMultistep([4.0, 1.0, 0.0], a=[0.3, 0.0], c=[[0.7, 0.0], [1.2, -0.2]])

@@ -1,5 +1,6 @@
 """What the documents show runs as it stands: python blocks, one after the other."""
 
+import importlib.util
 import re
 import warnings
 from pathlib import Path
@@ -23,6 +24,27 @@ def test_examples_of_a_document_run_in_order(name, capsys):
             line = text[:start].count("\n") + 1
             exec(compile("\n" * line + block, str(DOCS / name), "exec"), names)
     assert "preview" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # of others
+def test_examples_of_trainers_run_in_order_where_their_packages_are(capsys):
+    pytest.importorskip("torch")
+    text = (DOCS / "training_exports.md").read_text(encoding="utf-8")
+    names = {"__name__": "training_exports"}
+    for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
+        needs = re.findall(r"^import (accelerate|lightning)$", match.group(1), re.MULTILINE)
+        if all(importlib.util.find_spec(package) for package in needs):
+            line = text[: match.start()].count("\n") + 1
+            exec(compile("\n" * line + match.group(1), str(DOCS / "training_exports.md"), "exec"), names)
+    said = capsys.readouterr().out
+    for words in (
+        "--timestep_sampling shift",
+        "the floor costs",
+        "same objective",
+        "'batches': 20",
+        "torch.int64 True",
+    ):
+        assert words in said
 
 
 def test_tables_of_networks_are_those_of_the_installed_diffusers(capsys):

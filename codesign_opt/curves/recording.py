@@ -7,6 +7,7 @@ import io
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ LOG_COLUMNS = (
     "ema",
 )  # fmt: skip
 _FLUSH = 32  # batches kept where they were made, so that a device is not waited for at every step
+_OCTAVES = 10  # below and above sigma = 1, of the default levels
 _LARGEST = 1e150  # of a loss: its square has a number
 _OPTIONS = ("run", "learning_rate", "batch", "averaged", "ema", "windows_per_doubling")
 _SUMS = ("count", "log_sigma", "loss", "square")
@@ -34,17 +36,23 @@ _SUMS = ("count", "log_sigma", "loss", "square")
 class LevelStatistics:
     """Count, mean and variance of the loss on every noise level, by windows of examples: three lines in a loop.
 
-        stats = co.LevelStatistics(edges)          # before the loop
+        stats = co.LevelStatistics()               # before the loop
         stats.record(sigma, loss)                  # in it: (N,) noise levels, (N,) losses |D - x0|^2
         stats.save("log.csv")                      # now and then, and at the end
+
+    Of flow matching the loss is |v_hat - v|^2 and D = x_t - t v_hat, so that |D - x0|^2 = t^2 |v_hat - v|^2: hand both
+    to `record_flow(t, loss)`.
 
     Windows end at equal ratios of the examples seen, so that loss against examples is even on a logarithmic
     axis and the log stays short: rows grow with the logarithm of the run. The file is the whole state: it is
     replaced atomically, holds several runs side by side, and `resume` goes on from it. `TrainingRun(log=...)`
     and `learning_curves` read it (docs/theory.md section 5).
 
+    On several processes each has its own: `merged` joins their `state()`s.
+
     Args:
-        levels: Levels, or ascending edges of the bins, data units. Examples outside are kept apart.
+        levels: Levels, or ascending edges of the bins, data units; six per octave from 2^-10 to 2^10 unless given.
+            Examples outside are kept apart.
         run: name of this run among those in the file.
         learning_rate: of the optimiser, or None; a change given to `record` begins a new window.
         batch: examples per step; None: the size of what is recorded.
@@ -63,7 +71,7 @@ class LevelStatistics:
 
     def __init__(
         self,
-        levels: Any,
+        levels: Any = None,
         *,
         run: str = "0",
         learning_rate: float | None = None,
@@ -72,7 +80,8 @@ class LevelStatistics:
         ema: float = 0.0,
         windows_per_doubling: int = 2,
     ) -> None:
-        self.levels = levels if isinstance(levels, Levels) else Levels(levels)
+        found = Levels.log_uniform(2.0**-_OCTAVES, 2.0**_OCTAVES, 12 * _OCTAVES) if levels is None else levels
+        self.levels = found if isinstance(found, Levels) else Levels(found)
         self.run = str(run)
         self.learning_rate = _rate(learning_rate)
         self.batch = None if batch is None else integer(batch, "LevelStatistics.batch", minimum=1)
@@ -105,6 +114,26 @@ class LevelStatistics:
         if len(self._pending) >= _FLUSH:
             self._flush()
 
+    def record_flow(self, time: Any, loss: Any, *, learning_rate: float | None = None) -> None:
+        """Take in one batch of flow matching x_t = (1 - t) x0 + t z, v = z - x0; see `record`.
+
+        Args:
+            time: (N,) flow times in (0, 1], arrays or tensors.
+            loss: (N,) |v_hat - v|^2 per example, or (N, ...) squared differences, which are summed.
+            learning_rate: of this step.
+
+        >>> stats = LevelStatistics([0.1, 1.0, 10.0])
+        >>> stats.record_flow(np.array([0.75, 0.75]), np.array([0.2, 0.4]))
+        >>> [(row["sigma"].__round__(9), row["loss"].__round__(9)) for row in stats.rows()]
+        [(3.0, 0.16875)]
+        """
+        whole = loss if hasattr(loss, "detach") else np.asarray(loss, dtype=np.float64)
+        at = time if hasattr(time, "detach") else np.asarray(time, dtype=np.float64)
+        whole = whole.reshape(len(whole), -1).sum(1)
+        at = at.reshape(-1)
+        with np.errstate(divide="ignore"):
+            self.record(at / (1 - at), at**2 * whole, learning_rate=learning_rate)
+
     def rows(self) -> list[dict[str, Any]]:
         """One record per window and level with examples in it, in order of training: the file's rows."""
         self._flush()
@@ -122,7 +151,7 @@ class LevelStatistics:
             write_whole(file, _text(kept + own, json_lines=file.suffix in (".jsonl", ".json")))
 
     @classmethod
-    def resume(cls, path: str | Path, levels: Any, **options: Any) -> LevelStatistics:
+    def resume(cls, path: str | Path, levels: Any = None, **options: Any) -> LevelStatistics:
         """Go on from a saved log; a fresh recorder where there is no file. Options as at the start.
 
         Raises:
@@ -158,6 +187,37 @@ class LevelStatistics:
         stats._windows = [_Window.from_state(window) for window in state["windows"]]
         stats._pending = [(np.array(sigma), np.array(loss), rate) for sigma, loss, rate in state["pending"]]
         return stats
+
+    @classmethod
+    def merged(cls, states: Sequence[dict[str, Any]]) -> LevelStatistics:
+        """One recorder from the `state()` of every process of a run, as if one process had seen all examples.
+
+        With torch.distributed: `all_gather_object(states, stats.state())`, then `LevelStatistics.merged(states)`.
+
+        Raises:
+            ValueError: no state, other levels or options, or processes that did not take the same steps.
+        """
+        parts = [cls.from_state(state) for state in states]
+        if not parts:
+            raise ValueError("LevelStatistics.merged: no state is given.")
+        for part in parts:
+            part._flush()
+        first = parts[0]
+        whole = cls(first.levels, **{name: getattr(first, name) for name in _OPTIONS})
+        for i, part in enumerate(parts):
+            steps = [(window.start, window.end, window.rate, window.batch) for window in part._windows]
+            if steps != [(window.start, window.end, window.rate, window.batch) for window in first._windows] or not (
+                np.array_equal(part.levels.edges, first.levels.edges)
+            ):
+                raise ValueError(
+                    f"LevelStatistics.merged: process {i} has other levels or took other steps than process 0; record "
+                    "on all processes alike, and merge after the same step."
+                )
+        whole.examples, whole.rejected = (
+            sum(getattr(part, name) for part in parts) for name in ("examples", "rejected")
+        )
+        whole._windows = [_Window.of_ranks(windows) for windows in zip(*(part._windows for part in parts), strict=True)]
+        return whole
 
     def _flush(self) -> None:
         pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
@@ -260,14 +320,27 @@ class _Window:
             setattr(window, name, np.array(state[name]))
         return window
 
+    @classmethod
+    def of_ranks(cls, windows: Sequence[_Window]) -> _Window:
+        """The same stretch of training on several processes, as one."""
+        first, many = windows[0], len(windows)
+        whole = cls(first.start * many, first.rate, first.batch * many, first.count.size)
+        whole.end = first.end * many
+        for window in windows:
+            whole._join(window.count, window.log_sigma, window.loss, window.square)
+        return whole
+
     def add(self, level: Any, log_sigma: Array, loss: Array) -> None:
-        """Merge examples into mean and sum of squared deviations, pairwise, so that nothing cancels."""
+        """Take in examples."""
         size = self.count.size
         count = np.bincount(level, minlength=size).astype(np.float64)
         safe = np.maximum(count, 1.0)
         mean = np.bincount(level, loss, size) / safe
-        square = np.bincount(level, (loss - mean[level]) ** 2, size)
-        logs = np.bincount(level, log_sigma, size) / safe
+        square = np.bincount(level, (loss - mean[level]) ** 2, size).astype(np.float64)
+        self._join(count, np.bincount(level, log_sigma, size) / safe, mean, square)
+
+    def _join(self, count: Array, logs: Array, mean: Array, square: Array) -> None:
+        """Merge means and sums of squared deviations, pairwise, so that nothing cancels."""
         total = np.maximum(self.count + count, 1.0)
         self.square += square + (mean - self.loss) ** 2 * self.count * count / total
         self.loss += (mean - self.loss) * count / total

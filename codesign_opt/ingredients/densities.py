@@ -6,19 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, integer, number, vector
 from ..basics.registry import Registry
 from ..basics.user_code import told_in
 from .levels import Levels
+from .strata import given_back, shuffled_strata
 
-__all__ = ["DENSITIES", "Between", "LogNormal", "SigmaDensity", "examples_of"]
+__all__ = ["DENSITIES", "Between", "Floored", "LogNormal", "SigmaDensity", "closest", "examples_of", "least"]
 
 DENSITIES: Registry[Callable[..., SigmaDensity]] = Registry("training_density", "training density")
+
+_BINS, _FAR, _WIDEST = 2_000, 1e-9, 1e8  # of comparisons: bins in log sigma, tails left out, noise levels at most
+_KNOTS, _HALVINGS, _FURTHEST = 1_000, 40, 700.0  # of inverted distributions; |ln sigma| of float64
 
 
 class SigmaDensity(ABC):
@@ -61,6 +66,11 @@ class SigmaDensity(ABC):
         """Probability per unit log-SNR, log(1 / sigma^2): half that per unit log sigma."""
         return 0.5 * self.per_log_sigma(sigma)
 
+    def per_flow_time(self, time: Array) -> Array:
+        """Probability per unit time t = sigma / (1 + sigma) of flow matching, 0 < t < 1."""
+        at = np.asarray(time, dtype=np.float64)
+        return np.asarray(self.per_log_sigma(at / (1 - at)) / (at * (1 - at)))
+
     def on_levels(self, levels: Levels) -> Array:
         """(L,) probability of each level, normalised over the levels' range (sampling is clipped to it)."""
         mass = self.mass(levels.edges)
@@ -75,6 +85,67 @@ class SigmaDensity(ABC):
     def between(self, sigma_min: float, sigma_max: float) -> Between:
         """This density restricted to a range of noise levels."""
         return Between(self, sigma_min, sigma_max)
+
+    def with_floor(self, share: float, sigma_min: float, sigma_max: float) -> Floored:
+        """This density beside a share of examples that is even in log sigma over a whole range.
+
+        A plan trains nothing outside its stopping point and sigma_max: with a floor, another number of steps later,
+        which stops elsewhere, finds a trained network there.
+        """
+        return Floored(self, share, sigma_min, sigma_max)
+
+    def sample(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
+        """Stratified noise levels for a training step, and their importance weights.
+
+        One uniform draw in each of `batch` equal strata goes through the density's quantiles and the result is
+        shuffled. Without `base` all weights are 1: train on this density. With `base` the weights are base density /
+        this density, so that weighted averages of a loss estimate its average under `base`, restricted to where this
+        density trains, while the noise of the estimate follows this density.
+
+        Args:
+            batch: number of noise levels, >= 1.
+            generator: numpy.random.Generator, or torch.Generator (float32 tensors on its device come back).
+            base: density whose expected loss is to be kept, or None.
+
+        >>> sigma, weight = LogNormal(0.0, 1.0).sample(3, np.random.default_rng(0))
+        >>> weight.tolist()
+        [1.0, 1.0, 1.0]
+        """
+        count = integer(batch, "batch", minimum=1)
+        sigma = self.quantile(shuffled_strata(count, generator))
+        weight = np.ones(count) if base is None else self.importance(sigma, base)
+        return given_back(sigma, generator), given_back(weight, generator)
+
+    def loss_of(self, other: SigmaDensity) -> float:
+        """Relative excess of the error where examples come from `other`, were this density the best for its errors.
+
+        Errors a / m are least at equal prices where m is in proportion to sqrt(a), so that a density p is the best
+        for a = p^2, and another, q, leaves int p^2 / q as much: 1 + chi^2(p, q) (docs/theory.md section 5.8). A plan's
+        density knows its own errors and prices instead.
+
+        >>> LogNormal(0.0, 1.0).loss_of(LogNormal(0.5, 1.0)), LogNormal(0.0, 1.0).loss_of(LogNormal(0.0, 1.0))
+        (0.284, 0.0)
+        """
+        ends = np.clip(self.quantile(np.array([_FAR, 1 - _FAR])), 1 / _WIDEST, _WIDEST)
+        edges = np.geomspace(float(ends[0]), float(ends[1]), _BINS + 1)
+        own, others = self.mass(edges), other.mass(edges)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.where(own > 0, own**2 / others, 0.0).sum() / own.sum() - 1.0)
+
+    def nearest_lognormal(self) -> LogNormal:
+        """The log-normal density with the least `loss_of`.
+
+        >>> LogNormal(0.3, 0.7).nearest_lognormal()
+        LogNormal(mean=0.3, std=0.7)
+        """
+        low, middle, high = np.log(self.quantile(ndtr(np.array([-1.0, 0.0, 1.0]))))
+        return closest(self, LogNormal.of_parameters, np.array([middle, np.log(max(0.5 * (high - low), 0.05))]))[0]
+
+    def distance(self, other: SigmaDensity) -> float:
+        """Kolmogorov's distance: the largest difference between shares of examples below a noise level."""
+        u = (np.arange(_BINS) + 0.5) / _BINS
+        at = np.concatenate([self.quantile(u), other.quantile(u)])
+        return float(np.max(np.abs(self.tails(at)[0] - other.tails(at)[0])))
 
 
 @dataclass(frozen=True)
@@ -135,6 +206,78 @@ class Between(SigmaDensity):
 
 
 @dataclass(frozen=True)
+class Floored(SigmaDensity):
+    """(1 - share) of a density and a share that is even in log sigma between sigma_min and sigma_max.
+
+    Args:
+        density: the density.
+        share: of all examples, 0 < share < 1.
+        sigma_min, sigma_max: data units, 0 < sigma_min < sigma_max.
+
+    Raises:
+        ValueError: a share or a range outside these.
+
+    >>> whole = LogNormal(0.0, 0.5).between(0.5, 2.0).with_floor(0.1, 0.01, 100.0)
+    >>> whole.mass(np.array([0.01, 0.5])).round(6).tolist()
+    [0.042474]
+    """
+
+    density: SigmaDensity
+    share: float
+    sigma_min: float
+    sigma_max: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.density, SigmaDensity):
+            raise ValueError(f"Floored.density is {self.density!r}; a SigmaDensity is needed.")
+        share = number(self.share, "Floored.share", positive=True)
+        low = number(self.sigma_min, "Floored.sigma_min", positive=True)
+        high = number(self.sigma_max, "Floored.sigma_max", positive=True)
+        if not share < 1:
+            raise ValueError(f"Floored.share is {share:g}; it must be < 1.")
+        if not low < high:
+            raise ValueError(f"Floored.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
+        for name, value in (("share", share), ("sigma_min", low), ("sigma_max", high)):
+            object.__setattr__(self, name, value)
+
+    def tails(self, sigma: Array) -> tuple[Array, Array]:
+        """Probability below and above noise levels."""
+        at, width = np.clip(sigma, self.sigma_min, self.sigma_max), np.log(self.sigma_max / self.sigma_min)
+        even = np.log(at / self.sigma_min) / width, np.log(self.sigma_max / at) / width
+        below, above = ((1 - self.share) * own + self.share * e
+                        for own, e in zip(self.density.tails(sigma), even, strict=True))  # fmt: skip
+        return below, above
+
+    def quantile(self, u: Array) -> Array:
+        """sigma below which a fraction `u` of the training examples lies, by bisection between tabulated quantiles."""
+        share = np.asarray(u, dtype=np.float64)
+        knots, below = self._knots
+        k = np.clip(np.searchsorted(below, share), 1, knots.size - 1)
+        low, high = knots[k - 1], knots[k]
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            under = self.tails(np.exp(middle))[0] < share
+            low, high = np.where(under, middle, low), np.where(under, high, middle)
+        return np.exp(high)
+
+    @cached_property
+    def _knots(self) -> tuple[Array, Array]:
+        """Ascending ln sigma between which all quantiles lie, and the fractions below them."""
+        u = (np.arange(_KNOTS) + 0.5) / _KNOTS
+        with np.errstate(divide="ignore"):
+            own = np.log(self.density.quantile(np.concatenate([[0.0, 1e-12], u, [1 - 1e-12, 1.0]])))
+        even = np.linspace(np.log(self.sigma_min), np.log(self.sigma_max), _KNOTS)
+        knots = np.unique(np.clip(np.concatenate([own, even]), -_FURTHEST, _FURTHEST))
+        return knots, self.tails(np.exp(knots))[0]
+
+    def per_log_sigma(self, sigma: Array) -> Array:
+        """Probability per unit log sigma."""
+        inside = (sigma >= self.sigma_min) & (sigma <= self.sigma_max)
+        even = np.where(inside, 1 / np.log(self.sigma_max / self.sigma_min), 0.0)
+        return np.asarray((1 - self.share) * self.density.per_log_sigma(sigma) + self.share * even)
+
+
+@dataclass(frozen=True)
 class LogNormal(SigmaDensity):
     """ln sigma ~ N(mean, std^2): EDM's training density, P_mean and P_std (Karras et al. 2022, table 1).
 
@@ -164,6 +307,39 @@ class LogNormal(SigmaDensity):
         """Probability per unit log sigma."""
         z = (np.log(sigma) - self.mean) / self.std
         return np.exp(-0.5 * z**2) / (self.std * np.sqrt(2 * np.pi))
+
+    def nearest_lognormal(self) -> LogNormal:
+        """Itself."""
+        return self
+
+    @classmethod
+    def of_parameters(cls, parameters: Array) -> LogNormal:
+        """From the mean and the logarithm of the standard deviation, any numbers: for searches."""
+        return cls(float(parameters[0]), float(np.exp(np.clip(parameters[1], -30, 30))))
+
+
+Kind = TypeVar("Kind", bound=SigmaDensity)
+
+
+def closest(density: SigmaDensity, family: Callable[[Array], Kind], start: Array) -> tuple[Kind, float]:
+    """The member of a family with the least `density.loss_of`, found by Nelder and Mead's search, and that loss.
+
+    Args:
+        density: what is to be approached.
+        family: parameters -> density.
+        start: first parameters.
+
+    >>> closest(LogNormal(0.2, 1.0), lambda mean: LogNormal(mean[0], 1.0), np.array([0.0]))[0].mean
+    0.2
+    """
+    best = family(least(lambda parameters: float(np.log1p(density.loss_of(family(parameters)))), start))
+    return best, density.loss_of(best)
+
+
+def least(loss: Callable[[Array], float], start: Array) -> Array:
+    """Parameters of the least loss by Nelder and Mead's search."""
+    options = {"xatol": 1e-8, "fatol": 1e-12, "maxiter": 2000}
+    return np.asarray(minimize(loss, start, method="Nelder-Mead", options=options).x)
 
 
 def examples_of(density: Any, levels: Levels, total: float) -> Array:

@@ -18,6 +18,8 @@ from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Traj
 from .densities.families import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
 from .densities.names import training_densities, training_density
 from .densities.of_time import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
+from .densities.of_timesteps import beta_table, flow_timesteps, timestep_probabilities, timesteps
+from .densities.split import SplitLogNormal
 from .paths.arc_length import equal_increments
 from .paths.interval_cost import coordinate_search, monotone, shortest_path, shortest_path_of_lines
 from .paths.smooth_path import beam_path, path_cost, smooth_path
@@ -73,6 +75,7 @@ from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, sele
 from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
 from .schedules.usual import BetaSigma, EDMRho, KLOptimal, Laplace, LinearSigma, LogSNR, Polyexponential
 from .weights.base import Weighting, add_weighting
+from .weights.conversion import Reweighted, reweighted, weight_as_density
 from .weights.learned_uncertainty import LearnedUncertainty
 from .weights.names import weighting, weightings
 from .weights.recoverability import (
@@ -128,6 +131,7 @@ __all__ = [
     "PowerUniform",
     "Ranked",
     "Ranking",
+    "Reweighted",
     "RiskCurve",
     "SDEPath",
     "SDETerminal",
@@ -136,6 +140,7 @@ __all__ = [
     "ScoreCost",
     "ScoreOptimal",
     "SpectrumSelect",
+    "SplitLogNormal",
     "Tangent",
     "TimeStairs",
     "TimeUniform",
@@ -151,6 +156,7 @@ __all__ = [
     "ays_table",
     "bayes_floor",
     "beam_path",
+    "beta_table",
     "coordinate_search",
     "corrector_cost",
     "discretization_error",
@@ -161,6 +167,7 @@ __all__ = [
     "euler_trajectory",
     "euler_variance_ratio",
     "extended_risk",
+    "flow_timesteps",
     "frozen_denoiser_error",
     "gaussian_length",
     "gaussian_mmse",
@@ -176,6 +183,7 @@ __all__ = [
     "path_energy",
     "predictor_cost",
     "recoverability",
+    "reweighted",
     "risk_from_log",
     "risk_from_losses",
     "schedule",
@@ -192,9 +200,12 @@ __all__ = [
     "target_coefficients",
     "target_gain",
     "time_allocation",
+    "timestep_probabilities",
+    "timesteps",
     "training_densities",
     "training_density",
     "uniform_time",
+    "weight_as_density",
     "weighting",
     "weightings",
 ]

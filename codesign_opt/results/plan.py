@@ -48,6 +48,19 @@ class Plan(PlanRecord):
 
         return export(self, target, scheduler, path=path, **options)
 
+    def export_training(self, target: str, *, path: str | Path | None = None, **options: Any) -> Any:
+        """The training density in the settings of a trainer: "edm2", "sd-scripts", "diffusers" and others.
+
+        Args:
+            target, path, options: as in `codesign_opt.exports.training.export_training`.
+
+        Raises:
+            ValueError: the plan trains nothing, an unknown target, options of another.
+        """
+        from ..exports.training import export_training
+
+        return export_training(self, target, path=path, **options)
+
     def __str__(self) -> str:
         return plan_text(self)
 

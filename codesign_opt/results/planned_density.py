@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.optimize import minimize
 
-from ..basics.checks import Array, integer
-from ..ingredients.densities import LogNormal, SigmaDensity
+from ..basics.checks import Array
+from ..ingredients.densities import LogNormal, SigmaDensity, least
 from ..ingredients.levels import Levels
 
-__all__ = ["SPIKE", "LogNormalFit", "Prior", "TrainingDensity"]
+__all__ = ["SPIKE", "LogNormalFit", "LogitNormalFit", "Prior", "TrainingDensity"]
 
 SPIKE = 0.3  # P_std below which a log-normal planned with a transfer kernel is refused
 
@@ -56,14 +55,43 @@ class LogNormalFit(NamedTuple):
     loss: float
     examples: float
 
+    @property
+    def density(self) -> LogNormal:
+        """The density itself."""
+        return LogNormal(self.P_mean, self.P_std)
+
+    def sample(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
+        """Stratified noise levels and importance weights; see `SigmaDensity.sample`."""
+        return self.density.sample(batch, generator, base)
+
+
+class LogitNormalFit(NamedTuple):
+    """The logit-normal density of a flow's time t = sigma / (1 + sigma) closest to a plan's: logit t = ln sigma.
+
+    Attributes:
+        logit_mean, logit_std: of logit t, t = 1 being noise. Trainers that count timesteps from noise to data, as
+            diffusers' scripts do, take the mean with the other sign, shifted: `Plan.export_training` writes theirs.
+        loss, examples: as in `LogNormalFit`.
+    """
+
+    logit_mean: float
+    logit_std: float
+    loss: float
+    examples: float
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingDensity(SigmaDensity):
     """Examples per unit sigma, a smooth monotone interpolation of log density between the levels.
 
+    Of the examples that are still to be trained: those of a run already made are `spent` and not drawn again. Nothing
+    is trained outside the levels, that is below the plan's stopping point or above sigma_max: `with_floor` adds a
+    share over a whole range. It says where examples go and leaves the loss weight as it is: train with the weight that
+    the training law of the plan was stated or measured with.
+
     Args:
         levels: the levels.
-        examples: (L,) examples on each level.
+        examples: (L,) examples on each level, those to be trained.
         score_weights: (L,) s_l of the reducible score error sum s_l / m_l at the plan's grid.
         final_score, final_window: the last evaluation's error final_score / (final_window . m).
         prices: (L,) price of an example.
@@ -71,6 +99,7 @@ class TrainingDensity(SigmaDensity):
             score error is sum served_weights / (pooling @ m), (R,) and (R, L), and `score_weights` only its separable
             upper bound; None where every level has its own examples.
         prior: examples that count beside all these; None: none.
+        spent: (L,) examples of a run already made, which count beside those to be trained; None: none.
     """
 
     levels: Levels
@@ -82,6 +111,7 @@ class TrainingDensity(SigmaDensity):
     served_weights: Array | None = None
     pooling: Array | None = None
     prior: Prior | None = None
+    spent: Array | None = None
 
     def __call__(self, sigma: Any) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
@@ -101,12 +131,23 @@ class TrainingDensity(SigmaDensity):
 
     @property
     def total(self) -> float:
-        """Number of examples."""
+        """Number of examples that are to be trained."""
         return float(self.examples.sum())
+
+    @cached_property
+    def _share(self) -> Array:
+        """(L,) fraction of the examples on each level."""
+        if not self.total > 0:
+            why = "its budget is spent already" if self.spent is not None and self.spent.any() else "only a sampler"
+            raise ValueError(
+                f"training_density: the plan trains no examples ({why}), so that there is nothing to draw; plan with "
+                "training, prices and a budget that leaves something to train with."
+            )
+        return np.asarray(self.examples / self.total)
 
     def quantile(self, u: Array) -> Array:
         """sigma below which a fraction `u` of the examples lies."""
-        share = np.concatenate([[0.0], np.cumsum(self.examples)]) / self.total
+        share = np.concatenate([[0.0], np.cumsum(self._share)])
         level = self._level_of(np.searchsorted(share, u, side="right") - 1)
         inside = np.clip((u - share[level]) / (share[level + 1] - share[level]), 0.0, 1.0)
         logs = np.log(self.levels.edges)
@@ -121,8 +162,8 @@ class TrainingDensity(SigmaDensity):
         """Fraction of the examples below and above noise levels."""
         with np.errstate(divide="ignore"):
             at, knots = np.log(sigma), np.log(self.levels.edges)
-        below = np.concatenate([[0.0], np.cumsum(self.examples)]) / self.total
-        above = np.concatenate([np.cumsum(self.examples[::-1])[::-1], [0.0]]) / self.total
+        below = np.concatenate([[0.0], np.cumsum(self._share)])
+        above = np.concatenate([np.cumsum(self._share[::-1])[::-1], [0.0]])
         return np.interp(at, knots, below), np.interp(at, knots, above)
 
     def per_log_sigma(self, sigma: Array) -> Array:
@@ -130,10 +171,10 @@ class TrainingDensity(SigmaDensity):
         edges = self.levels.edges
         level = np.clip(np.searchsorted(edges, sigma, side="right") - 1, 0, len(self.levels) - 1)
         inside = (sigma >= edges[0]) & (sigma <= edges[-1])
-        return np.where(inside, (self.examples / self.levels.log_width)[level] / self.total, 0.0)
+        return np.where(inside, (self._share / self.levels.log_width)[level], 0.0)
 
     def score_error(self, examples: Array) -> float:
-        """Reducible score error of another allocation at the plan's grid."""
+        """Reducible score error of (L,) examples, spent ones included, at the plan's grid."""
         prior = Prior(np.zeros(examples.size), np.zeros(1), 0.0) if self.prior is None else self.prior
         weights, served = self.score_weights, examples + prior.levels
         if self.pooling is not None and self.served_weights is not None:
@@ -146,7 +187,7 @@ class TrainingDensity(SigmaDensity):
             final = self.final_score / near if near > 0 else np.inf
         return float(terms.sum() + final)
 
-    def lognormal(self) -> LogNormalFit:
+    def lognormal(self, *, clipped: bool = True) -> LogNormalFit:
         """The log-normal density with the smallest score error at the plan's training price.
 
         Minimises sum s_l / (m_l + m0_l) over P_mean and P_std, with the number of examples set by the price;
@@ -154,11 +195,15 @@ class TrainingDensity(SigmaDensity):
         that serve a level: the plan itself then leaves out levels that a trained network needs, its log-normal
         does not, and did best in docs/theory.md section 6.3.
 
+        Args:
+            clipped: the trainer restricts its noise levels to the plan's. Off, as trainers are: what falls outside is
+                paid for and counts for nothing, so that the best density is another; exports take that one.
+
         Raises:
             ValueError: the plan has no reducible score error, so that no density is better than another; where examples
                 teach neighbouring levels, a spike: P_std below 0.3.
         """
-        found = self.closest_lognormal()
+        found = self.closest_lognormal(clipped=clipped)
         if self.pooling is not None and found.P_std < SPIKE:
             raise ValueError(
                 f"training_density.lognormal: P_std comes out as {found.P_std:.2g}. By the plan's transfer kernel one "
@@ -168,79 +213,49 @@ class TrainingDensity(SigmaDensity):
             )
         return found
 
-    def closest_lognormal(self) -> LogNormalFit:
+    def closest_lognormal(self, *, clipped: bool = True) -> LogNormalFit:
         """`lognormal`, a spike or not."""
-        price = float(self.prices @ self.examples)
-        own = self.score_error(self.examples)
+        own = self.score_error(self._counted(self.examples))
         if own <= 0:
             raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")
-
-        def allocation(parameters: Array) -> Array:
-            mass = LogNormal(float(parameters[0]), float(np.exp(parameters[1]))).mass(self.levels.edges)
-            mass = np.maximum(mass, 1e-300)
-            return mass * (price / float(self.prices @ mass))
-
         logs = np.log(self.levels.sigma)
-        share = self.examples / self.total
-        mean = float(share @ logs)
-        start = np.array([mean, np.log(max(float(np.sqrt(share @ (logs - mean) ** 2)), 0.1))])
-        found = minimize(
-            lambda p: np.log(self.score_error(allocation(p))),
-            start,
-            method="Nelder-Mead",
-            options={"xatol": 1e-8, "fatol": 1e-12, "maxiter": 2000},
+        mean = float(self._share @ logs)
+        std = max(float(np.sqrt(self._share @ (logs - mean) ** 2)), 0.1)
+        found = least(
+            lambda p: np.log(self.score_error(self._counted(self._bought(LogNormal.of_parameters(p), clipped)[0]))),
+            np.array([mean, np.log(std)]),
         )
-        best = allocation(found.x)
-        return LogNormalFit(
-            float(found.x[0]), float(np.exp(found.x[1])), self.score_error(best) / own - 1.0, float(best.sum())
-        )
+        best = LogNormal.of_parameters(found)
+        bought, count = self._bought(best, clipped)
+        return LogNormalFit(best.mean, best.std, self.score_error(self._counted(bought)) / own - 1.0, count)
 
-    def sample(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
-        """Stratified noise levels for a training step, and their importance weights.
+    def nearest_lognormal(self) -> LogNormal:
+        """The density of `lognormal(clipped=False)`; where the plan has no score error, of the least chi-squared."""
+        if not 0 < self.score_error(self._counted(self.examples)) < np.inf:
+            return super().nearest_lognormal()
+        return self.lognormal(clipped=False).density
 
-        One uniform draw in each of `batch` equal strata goes through the density's quantiles and the
-        result is shuffled. Without `base` all weights are 1: train on this density. With `base` the
-        weights are base density / this density, so that weighted averages of a loss estimate its
-        average under `base` while the noise of the estimate follows the plan.
+    def loss_of(self, other: SigmaDensity) -> float:
+        """Relative excess of the score error where the new examples are drawn from another density at the same price.
 
-        Args:
-            batch: number of noise levels, >= 1.
-            generator: numpy.random.Generator, or torch.Generator (tensors on its device come back).
-            base: density whose expected loss is to be kept, or None.
+        Examples outside the levels are paid for, at the price of the nearest level, and count for nothing.
         """
-        count = integer(batch, "batch", minimum=1)
-        torch = _torch_of(generator)
-        if torch is None:
-            if not isinstance(generator, np.random.Generator):
-                raise TypeError(
-                    f"generator is {type(generator).__name__}; give numpy.random.default_rng(0) or a torch.Generator."
-                )
-            uniform, order = generator.random(count), generator.permutation(count)
-        else:
-            device = generator.device
-            uniform = torch.rand(count, generator=generator, device=device, dtype=torch.float64).cpu().numpy()
-            order = torch.randperm(count, generator=generator, device=device).cpu().numpy()
-        sigma = self.quantile((np.arange(count) + uniform) / count)[order]
-        weight = np.ones(count) if base is None else self._weights(sigma, base)
-        if torch is None:
-            return sigma, weight
-        return (
-            torch.as_tensor(sigma, dtype=torch.float32, device=generator.device),
-            torch.as_tensor(weight, dtype=torch.float32, device=generator.device),
-        )
+        own = self.score_error(self._counted(self.examples))
+        if not 0 < own < np.inf:
+            return super().loss_of(other)
+        return self.score_error(self._counted(self._bought(other, clipped=False)[0])) / own - 1.0
 
-    def _weights(self, sigma: Array, base: SigmaDensity) -> Array:
-        # the samples are uniform in log sigma inside a level: their own density, so that nothing is biased
-        level = np.searchsorted(self.levels.edges, sigma, side="right") - 1
-        level = self._level_of(np.clip(level, 0, len(self.levels) - 1))
-        own = (self.examples / self.levels.log_width)[level] / self.total
-        return base.per_log_sigma(sigma) / float(base.mass(self.levels.edges).sum()) / own
+    def _counted(self, examples: Array) -> Array:
+        return examples if self.spent is None else examples + self.spent
 
+    def _bought(self, density: SigmaDensity, clipped: bool) -> tuple[Array, float]:
+        """(L,) examples on the levels, and the number of all, that the plan's training price buys of a density."""
+        below, above = density.tails(self.levels.edges)
+        mass = np.maximum(density.mass(self.levels.edges), 1e-300)
+        outside = 0.0 if clipped else float(self.prices[0] * below[0] + self.prices[-1] * above[-1])
+        count = float(self.prices @ self.examples) / (float(self.prices @ mass) + outside)
+        return mass * count, float((mass * count).sum()) if clipped else count
 
-def _torch_of(generator: Any) -> Any:
-    """The torch module when `generator` is one of its generators, without importing torch otherwise."""
-    if type(generator).__module__.split(".")[0] != "torch":
-        return None
-    import torch
-
-    return torch
+    def importance(self, sigma: Array, base: SigmaDensity) -> Array:
+        """Weights base / self, of the base restricted to the levels; those without examples have no part in a mean."""
+        return super().importance(sigma, base) / float(base.mass(self.levels.edges).sum())

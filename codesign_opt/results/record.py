@@ -20,8 +20,9 @@ from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
-from .planned_density import Prior, TrainingDensity
+from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
+from .stopping_basin import StoppingBasin
 
 __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
@@ -163,10 +164,13 @@ class PlanRecord:
 
     @cached_property
     def training_density(self) -> TrainingDensity:
-        """Examples per unit sigma as a function of sigma; `.lognormal()` gives P_mean and P_std."""
+        """New examples per unit sigma as a function of sigma; `.lognormal()` gives P_mean and P_std.
+
+        Those of a run already made (`codesign(run=...)`) are left out: it is what is still to be drawn.
+        """
         return TrainingDensity(
             self.levels,
-            self.examples,
+            self.new_examples,
             self.tables["score_weight"],
             self.final_score,
             self.tables["final_window"],
@@ -174,11 +178,54 @@ class PlanRecord:
             self.tables.get("served_weight"),
             self.tables.get("pooling"),
             Prior.of(self.tables, self.final_prior),
+            self.examples - self.new_examples,
         )
 
-    def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
-        """Stratified training noise levels and importance weights; see TrainingDensity.sample."""
+    @property
+    def times(self) -> Array | None:
+        """(K+1,) `sigmas` as times t = sigma / (1 + sigma) of flow matching, noise at 1, the final 0 included.
+
+        Of other processes: `process.time(plan.sigmas[:-1])`. None where no sampler was planned.
+        """
+        return None if self.sigmas is None else np.asarray(self.sigmas / (1.0 + self.sigmas))
+
+    @property
+    def stopping_time(self) -> float:
+        """The stopping point as a time of flow matching."""
+        return self.stopping_sigma / (1.0 + self.stopping_sigma)
+
+    def stopping_basin(self, tolerance: float = 0.02) -> StoppingBasin:
+        """Stopping points proved to be within a tolerance of the least error, among which an observable may choose.
+
+        Raises:
+            ValueError: no stopping point was searched, or none is proved to be that near.
+        """
+        bound = self.outer.get("lower_bound")
+        if bound is None or not self.curve:
+            raise ValueError(
+                "stopping_basin: the plan has no proved bound over stopping points; let codesign search them."
+            )
+        return StoppingBasin.of(self.curve, float(bound), tolerance)
+
+    def logit_normal(self) -> LogitNormalFit:
+        """The log-normal fit of the training density in flow matching's time: logit t = ln sigma.
+
+        Raises:
+            ValueError: as `TrainingDensity.lognormal`.
+        """
+        return LogitNormalFit(*self.training_density.lognormal())
+
+    def sample(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
+        """Stratified noise levels of the new examples and importance weights; see `SigmaDensity.sample`.
+
+        Raises:
+            ValueError: the plan trains nothing: it is of a sampler alone, or its budget is spent.
+        """
         return self.training_density.sample(batch, generator, base)
+
+    def sample_sigmas(self, batch: int, generator: Any, base: SigmaDensity | None = None) -> tuple[Any, Any]:
+        """`sample`, by its earlier name."""
+        return self.sample(batch, generator, base)
 
     def integer_examples(self, total: int | None = None) -> tuple[Array, float]:
         """Whole examples per level by greedy marginal gain, and the relative loss of rounding.

@@ -167,3 +167,64 @@ def test_curves_are_told_at_the_noise_levels_of_the_log(tmp_path):
     np.testing.assert_allclose(co.learning_curves(tmp_path / "loss.csv").sigma, [0.01, 0.1, 1.0, 30.0])
     wide = co.learning_curves(tmp_path / "loss.csv", levels=2).sigma  # several levels in one bin: their mean
     np.testing.assert_allclose(wide, [np.sqrt(0.01 * 0.1), np.sqrt(1.0 * 30.0)], rtol=1e-6)
+
+
+def test_recorders_of_several_processes_merge_into_that_of_all_examples():
+    parts = list(batches(3, 120, size=96))
+    whole = co.LevelStatistics(LEVELS, run="a", learning_rate=0.1)
+    ranks = [co.LevelStatistics(LEVELS, run="a", learning_rate=0.1) for _ in range(3)]
+    for sigma, loss in parts:
+        whole.record(sigma, loss)
+        for i, rank in enumerate(ranks):
+            rank.record(sigma[i::3], loss[i::3])
+    states = json.loads(json.dumps([rank.state() for rank in ranks]))
+    merged = co.LevelStatistics.merged(states)
+    assert sum(row["examples"] for row in whole.rows()) == merged.examples == 120 * 96
+    by_level = {}
+    for name, stats in (("whole", whole), ("merged", merged)):
+        for row in stats.rows():
+            count, total = by_level.get((name, row["level"]), (0, 0.0))
+            by_level[name, row["level"]] = count + row["examples"], total + row["examples"] * row["loss"]
+            assert row["batch"] == 96
+    for (name, level), (count, total) in by_level.items():
+        if name == "merged":
+            assert (count, pytest.approx(total, rel=1e-12)) == by_level["whole", level]
+    last = merged.rows()[-1]
+    inside = [pair for k, pair in enumerate(parts) if last["start"] <= 96 * k < last["end"]]
+    sigma, loss = (np.concatenate(each) for each in zip(*inside, strict=True))
+    edges = np.concatenate([[0], LEVELS.edges, [np.inf]])
+    own = loss[(sigma >= edges[last["level"] + 1]) & (sigma < edges[last["level"] + 2])]
+    assert last["loss"] == pytest.approx(own.mean(), rel=1e-12)
+    assert last["variance"] == pytest.approx(own.var(ddof=1), rel=1e-9)
+    ranks[1].record([1.0] * 40, [1.0] * 40)
+    with pytest.raises(ValueError, match="process 1 has other levels or took other steps"):
+        co.LevelStatistics.merged([rank.state() for rank in ranks])
+
+
+def test_without_edges_the_levels_are_wide_and_fine_enough(tmp_path):
+    stats = co.LevelStatistics()
+    assert stats.levels.edges[[0, -1]] == pytest.approx([2.0**-10, 2.0**10])
+    stats.record([0.01, 5.0], [0.1, 1.0])
+    stats.save(tmp_path / "log.csv")
+    again = co.LevelStatistics.resume(tmp_path / "log.csv")
+    assert [row["sigma"] for row in again.rows()] == pytest.approx([0.01, 5.0])
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_a_log_of_flow_matching_holds_the_squared_error_of_the_denoiser(kind):
+    rng = np.random.default_rng(0)
+    x0, z, t = rng.normal(size=(50, 3)), rng.normal(size=(50, 3)), rng.uniform(0.2, 0.9, 50)
+    x = (1 - t)[:, None] * x0 + t[:, None] * z
+    guess = z - x0 + rng.normal(size=(50, 3))
+    denoised = x - t[:, None] * guess
+    truth = co.LevelStatistics(LEVELS)
+    truth.record(t / (1 - t), (denoised - x0) ** 2)
+    stats = co.LevelStatistics(LEVELS)
+    loss = (guess - (z - x0)) ** 2
+    if kind == "tensor":
+        torch = pytest.importorskip("torch")
+        t, loss = torch.from_numpy(t)[:, None], torch.from_numpy(loss)
+    stats.record_flow(t, loss)
+    for a, b in zip(stats.rows(), truth.rows(), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-9)
+        assert a["sigma"] == pytest.approx(b["sigma"], rel=1e-9)

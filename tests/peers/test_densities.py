@@ -17,7 +17,11 @@ LOG = {
     "sigma": np.tile(LEVELS.sigma, 10),
     "loss": np.random.default_rng(0).gamma(2.0, 1.0, (10, 12)).ravel(),
 }
-PARAMETERS = {"loss_second_moment": {"log": LOG, "levels": LEVELS}}
+PARAMETERS = {
+    "loss_second_moment": {"log": LOG, "levels": LEVELS},
+    "timesteps": {"table": np.geomspace(0.01, 40.0, 30)},
+    "flow_timesteps": {"count": 40},
+}
 NAMES = peers.training_densities()
 
 
@@ -30,7 +34,10 @@ def test_mass_is_the_integral_of_the_density_per_log_sigma(name):
     law = density(name)
     edges = np.geomspace(0.003, 60.0, 7)
     found = law.mass(edges)
-    jumps = np.log(np.concatenate([LEVELS.edges, law.process.sigma(law.knots) if hasattr(law, "knots") else []]))
+    steps = (
+        law.levels.edges if hasattr(law, "levels") else law.process.sigma(law.knots) if hasattr(law, "knots") else []
+    )
+    jumps = np.log(np.concatenate([LEVELS.edges, steps]))
     for i in range(6):
         low, high = np.log(edges[i : i + 2])
         cuts = np.unique(
@@ -87,7 +94,7 @@ def test_every_density_serves_a_training_run_and_plain_callables_agree(name):
     levels = Levels.log_uniform(0.002, 80.0, 40)
     run = co.TrainingRun(density=law, iterations=1000, batch=64)
     assert run.examples_on(levels).sum() == pytest.approx(64_000)
-    if name in ("loss_second_moment", "speed", "uniform_time", "vp_uniform", "mode"):
+    if name in ("loss_second_moment", "timesteps", "flow_timesteps", "speed", "uniform_time", "vp_uniform", "mode"):
         return  # stairs and narrow peaks, which quadrature inside a level does not resolve
     by_function = co.TrainingRun(lambda s: law.per_log_sigma(s) / s, iterations=1000, batch=64)
     assert np.allclose(by_function.examples_on(levels), run.examples_on(levels), rtol=3e-3, atol=2.0)

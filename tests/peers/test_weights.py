@@ -261,3 +261,29 @@ def test_wrong_parameters_are_refused_by_name():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_a_density_for_another_keeps_the_mean_at_the_variance_that_is_said():
+    now, other = co.LogNormal(-0.5, 1.0), co.LogNormal(0.0, 1.3)
+    weight, moment = (lambda s: 1 + 1 / s), (lambda s: s / (1 + s))
+    found = peers.reweighted(now, other, weight, second_moment=moment, sigma_min=1e-4, sigma_max=1e4)
+    rng, count = np.random.default_rng(0), 400_000
+    before, after = np.exp(rng.normal(-0.5, 1.0, count)), np.exp(rng.normal(0.0, 1.3, count))
+
+    def per_example(sigma):  # a loss whose second moment at a level is `moment`
+        return np.sqrt(moment(sigma)) * rng.choice([0.5**0.5, 1.5**0.5], sigma.size)
+
+    one, two = weight(before) * per_example(before), found.weight(after) * per_example(after)
+    error = np.hypot(one.std(), two.std()) / count**0.5
+    assert abs(one.mean() - two.mean()) < 4 * error
+    ratio = np.mean(two**2) / np.mean(one**2)
+    spread = np.hypot(np.std(one**2) / np.mean(one**2), np.std(two**2) / np.mean(two**2)) / count**0.5
+    assert found.variance == pytest.approx(ratio, rel=4 * spread)
+    # the least is at p w sqrt(G), and a weight moved into the density costs what Cauchy and Schwarz say
+    best = peers.weight_as_density(now, lambda s: weight(s) * np.sqrt(moment(s)), sigma_min=1e-4, sigma_max=1e4).density
+    least = peers.reweighted(now, best, weight, second_moment=moment, sigma_min=1e-4, sigma_max=1e4).variance
+    assert least < found.variance
+    for shift in (0.8, 1.25):
+        near = peers.weight_as_density(now, lambda s, k=shift: (weight(s) * np.sqrt(moment(s))) ** k, sigma_min=1e-4,
+                                       sigma_max=1e4).density  # fmt: skip
+        assert peers.reweighted(now, near, weight, second_moment=moment, sigma_min=1e-4, sigma_max=1e4).variance > least

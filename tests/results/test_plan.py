@@ -164,14 +164,77 @@ def test_the_same_seed_gives_the_same_samples(plan):
     np.testing.assert_array_equal(first[0], second[0])
 
 
+def test_continued_training_draws_the_new_examples_alone(model):
+    run = co.TrainingRun(co.LogNormal(-2.4, 0.7), 3_000, 64)
+    plan = co.codesign(model, PRICES, 1e6, run=run, levels=60, points=5, polish=False)
+    sigma, _ = plan.sample(50_000, np.random.default_rng(0))
+    cut = plan.levels.edges[np.searchsorted(plan.levels.edges, 0.3)]
+    low = plan.levels.sigma < cut
+    new, total = (float(part[low].sum() / part.sum()) for part in (plan.new_examples, plan.examples))
+    assert total > 3 * new, "the case: the run has trained low noise already"
+    assert np.mean(sigma < cut) == pytest.approx(new, abs=1e-4)
+    density = plan.training_density
+    assert density.total == pytest.approx(plan.new_examples.sum())
+    # the fit, too, is of what is to be added: no other log-normal of new examples, beside the run's, does better
+    fit = density.lognormal()
+    price = float(density.prices @ plan.new_examples)
+    best = np.inf
+    for mean in np.linspace(fit.P_mean - 1, fit.P_mean + 1, 21):
+        for std in np.geomspace(fit.P_std / 2, fit.P_std * 2, 21):
+            mass = np.diff(norm.cdf(np.log(plan.levels.edges), mean, std))
+            added = mass * price / float(density.prices @ mass)
+            best = min(best, density.score_error(plan.examples - plan.new_examples + added))
+    assert (1 + fit.loss) * density.score_error(plan.examples) <= best * (1 + 1e-9)
+    drawn, _ = fit.sample(50_000, np.random.default_rng(1))
+    assert np.log(drawn).mean() == pytest.approx(fit.P_mean, abs=0.01)
+
+
+def test_a_plan_of_a_sampler_alone_refuses_to_draw_by_name(model):
+    plan = co.codesign(model, steps=8, stopping_sigma=0.02, levels=40, polish=False)
+    for call in (plan.sample, plan.sample_sigmas, plan.training_density.sample):
+        with pytest.raises(ValueError, match="trains no examples"):
+            call(8, np.random.default_rng(0))
+
+
+def test_times_of_a_plan_are_those_of_flow_matching(plan):
+    assert plan.times[-1] == 0.0
+    np.testing.assert_allclose(plan.times[:-1], co.FlowMatching(1e-6, 1 - 1e-6).time(plan.sigmas[:-1]), rtol=1e-12)
+    assert plan.stopping_time == pytest.approx(plan.times[-2])
+    middle = np.linspace(1e-4, 1 - 1e-4, 20_001)
+    assert np.trapezoid(co.LogNormal(0.2, 0.8).per_flow_time(middle), middle) == pytest.approx(1.0, abs=1e-6)
+    fit = plan.training_density.lognormal()
+    assert tuple(plan.logit_normal()) == tuple(fit)
+    drawn, _ = fit.sample(20_000, np.random.default_rng(0))
+    time = drawn / (1 + drawn)
+    assert np.log(time / (1 - time)).mean() == pytest.approx(plan.logit_normal().logit_mean, abs=1e-3)
+
+
+def test_a_floor_trains_the_whole_range_beside_the_plan(plan):
+    own = plan.training_density
+    floored = own.with_floor(0.05, 0.002, 200.0)
+    below = own.levels.edges[0]
+    assert own.tails(np.array([below]))[0][0] == 0.0
+    assert floored.tails(np.array([below]))[0][0] == pytest.approx(0.05 * np.log(below / 0.002) / np.log(1e5))
+    u = np.linspace(0.0, 1.0, 41)
+    np.testing.assert_allclose(floored.tails(floored.quantile(u))[0], u, atol=1e-12)
+    sigma, weight = floored.sample(4000, np.random.default_rng(0), base=own)
+    assert kstest(sigma, lambda s: floored.tails(s)[0]).statistic < 1e-3
+    assert weight.mean() == pytest.approx(1.0, abs=2e-3)
+    assert own.loss_of(floored) > own.loss_of(own) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_importance_weights_reproduce_the_base_density(plan):
     base = co.LogNormal(-1.2, 1.2)
     sigma, weight = plan.sample_sigmas(400_000, np.random.default_rng(2), base=base)
-    low, high = np.log(plan.levels.edges[[0, -1]])
-    inside = norm.cdf((high + 1.2) / 1.2) - norm.cdf((low + 1.2) / 1.2)
-    assert weight.mean() == pytest.approx(1.0, abs=1e-4)
+    logs, trained = np.log(plan.levels.edges), plan.new_examples > 0
+    mass = np.diff(norm.cdf((logs + 1.2) / 1.2))
+    inside = mass.sum()
+    assert weight.mean() == pytest.approx(mass[trained].sum() / inside, abs=1e-4)
     for function in (np.log, lambda s: np.log(s) ** 2, lambda s: s / (1 + s)):
-        truth = quad(lambda u, f=function: f(np.exp(u)) * norm.pdf(u, -1.2, 1.2) / inside, low, high, epsabs=1e-12)[0]
+        truth = sum(
+            quad(lambda u, f=function: f(np.exp(u)) * norm.pdf(u, -1.2, 1.2) / inside, logs[i], logs[i + 1])[0]
+            for i in np.flatnonzero(trained)
+        )
         assert np.mean(weight * function(sigma)) == pytest.approx(truth, abs=2e-4)
 
 
@@ -213,7 +276,8 @@ def test_a_batch_is_a_whole_number(plan, batch):
 # densities
 
 
-def test_the_density_per_unit_sigma_holds_all_examples(plan):
+def test_the_density_per_unit_sigma_holds_all_examples(model):
+    plan = co.codesign(model, PRICES, 1e5, levels=60, points=5, polish=False)
     density = plan.training_density
     edges = np.log(plan.levels.edges)
     logs = np.linspace(edges[0], edges[-1], 20_001)
@@ -222,7 +286,7 @@ def test_the_density_per_unit_sigma_holds_all_examples(plan):
     assert density(plan.levels.edges[-1] * 1.01) == 0.0
     assert density(plan.levels.edges[0] * 0.99) == 0.0
     centre = plan.levels.sigma[10]
-    assert density(centre) == pytest.approx(plan.examples[10] / plan.levels.log_width[10] / centre, rel=1e-9)
+    assert density(centre) == pytest.approx(plan.new_examples[10] / plan.levels.log_width[10] / centre, rel=1e-9)
 
 
 def test_lognormal_is_scipys():
@@ -235,23 +299,28 @@ def test_lognormal_is_scipys():
     assert far[0] > 0, "tails do not cancel"
 
 
-def test_no_lognormal_found_by_brute_force_has_a_smaller_error(model):
+@pytest.mark.parametrize("clipped", [True, False])
+def test_no_lognormal_found_by_brute_force_has_a_smaller_error(model, clipped):
     plan = co.codesign(model, PRICES, 1e5, levels=60, points=5, polish=False)
     density = plan.training_density
-    fit = density.lognormal()
+    fit = density.lognormal(clipped=clipped)
     price = float(density.prices @ density.examples)
     best = np.inf
     for mean in np.linspace(fit.P_mean - 2, fit.P_mean + 2, 41):
         for std in np.geomspace(fit.P_std / 3, fit.P_std * 3, 41):
-            mass = np.diff(norm.cdf(np.log(density.levels.edges), mean, std))
+            below = norm.cdf(np.log(density.levels.edges), mean, std)
+            outside = 0.0 if clipped else density.prices[0] * below[0] + density.prices[-1] * (1 - below[-1])
+            mass = np.diff(below)
             with np.errstate(divide="ignore", invalid="ignore"):
-                best = min(best, density.score_error(mass * price / float(density.prices @ mass)))
+                best = min(best, density.score_error(mass * price / (float(density.prices @ mass) + outside)))
     own = density.score_error(density.examples)
     assert fit.loss >= 0
     assert (1 + fit.loss) * own <= best * (1 + 1e-9)
     bought = co.LogNormal(fit.P_mean, fit.P_std).mass(density.levels.edges)
-    bought = bought / bought.sum() * fit.examples
-    assert float(density.prices @ bought) == pytest.approx(price, rel=1e-9)
+    bought = bought if not clipped else bought / bought.sum()
+    logs = (np.log(density.levels.edges) - fit.P_mean) / fit.P_std
+    outside = 0.0 if clipped else density.prices[[0, -1]] @ [norm.cdf(logs[0]), norm.sf(logs[-1])]
+    assert fit.examples * (density.prices @ bought + outside) == pytest.approx(price, rel=1e-9)
 
 
 def test_a_plan_without_reducible_error_has_no_lognormal(model):

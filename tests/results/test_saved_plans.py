@@ -68,10 +68,12 @@ def test_a_plan_of_version_0_1_0_answers_and_draws_what_it_did_without_its_prove
     bare = replace(plan, provenance={})
     assert printed(bare) == printed(plan)
     agree(answers(plan), answers(bare))
-    agree(
-        told(bare, drawn=FULL or name in DRAWN),
-        json.loads((FOLDER / f"{name}.answers.json").read_text(encoding="utf-8")),
-    )
+    ours = told(bare, drawn=FULL or name in DRAWN)
+    if np.any(plan.examples > plan.new_examples):  # 0.1.0 drew those of the run already made once more
+        total = answers(replace(bare, new_examples=plan.examples))
+        ours |= {key: total[key] for key in ("samples", "density", "lognormal")}
+    truth = json.loads((FOLDER / f"{name}.answers.json").read_text(encoding="utf-8"))
+    agree(ours, truth)
 
 
 @pytest.mark.parametrize("name", NAMES)

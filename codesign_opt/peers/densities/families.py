@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
 from ...basics.checks import Array, number
-from ...ingredients.densities import SigmaDensity
+from ...ingredients.densities import LogNormal, SigmaDensity
 
 __all__ = ["Cauchy", "LaplaceDensity", "LogLogistic", "LogUniform", "LogitNormal", "Mode", "VDiffusion"]
 
@@ -208,6 +208,10 @@ class LogitNormal(_LocationScale):
     @property
     def _place(self) -> tuple[float, float]:
         return self.mean + float(np.log(self.shift)), self.std
+
+    def nearest_lognormal(self) -> LogNormal:
+        """The same density by its mean and standard deviation of ln sigma."""
+        return LogNormal(*self._place)
 
     @staticmethod
     def _below(z: Array) -> Array:

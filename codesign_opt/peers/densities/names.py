@@ -9,6 +9,8 @@ from ...ingredients.densities import DENSITIES, LogNormal, SigmaDensity
 from ...ingredients.process import VP
 from .families import VDiffusion
 from .of_time import TimeStairs, loss_second_moment, speed_density, uniform_time
+from .of_timesteps import flow_timesteps, timesteps
+from .split import SplitLogNormal  # noqa: F401  it enters its name
 
 __all__ = ["training_densities", "training_density"]
 
@@ -32,8 +34,10 @@ _FUNCTIONS: dict[str, Callable[..., SigmaDensity]] = {  # the classes of `famili
     "cosine": VDiffusion,
     "edm": edm_density,
     "edm2": edm2_density,
+    "flow_timesteps": flow_timesteps,
     "loss_second_moment": loss_second_moment,
     "speed": speed_density,
+    "timesteps": timesteps,
     "uniform_time": uniform_time,
     "vp_uniform": vp_uniform,
 }
@@ -46,9 +50,10 @@ def training_density(name: str, **parameters: Any) -> SigmaDensity:
 
     Args:
         name: one of `training_densities()`: "edm", "edm2", "laplace", "cauchy", "logit_normal" and "mode" (Stable
-            Diffusion 3), "v_diffusion" ("cosine"), "log_uniform", "log_logistic", "vp_uniform", "uniform_time" of any
-            process, "loss_second_moment" (IDDPM, from a loss log) and "speed"; or the `name` of a SigmaDensity of
-            one's own.
+            Diffusion 3), "v_diffusion" ("cosine"), "log_uniform", "log_logistic" and "split_lognormal" (k-diffusion),
+            "vp_uniform", "uniform_time" of any process, "timesteps" of a table and "flow_timesteps" (uniform unless
+            told), "loss_second_moment" (IDDPM, from a loss log) and "speed"; or the `name` of a SigmaDensity of one's
+            own.
         parameters: its own, by name; besides, `sigma_min` and `sigma_max` together restrict any of them to a range.
 
     Raises:
