@@ -226,7 +226,7 @@ def _elsewhere(options: argparse.Namespace) -> int:
 
 
 def _fashion(options: argparse.Namespace) -> int:
-    from .fashion_solvers import FashionSolvers
+    from .fashion_solvers import FashionSolvers, draw
     from .network_plans import write_rows
 
     rows = []
@@ -236,6 +236,7 @@ def _fashion(options: argparse.Namespace) -> int:
     for row in study.rows(options.steps):
         rows.append(row)
         write_rows(rows, options.out / "fashion_solvers.csv")  # what is finished, so far
+    draw(rows, options.out / "fashion_solvers.png")
     return 0
 
 

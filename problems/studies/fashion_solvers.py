@@ -21,7 +21,7 @@ from codesign_opt.testbed.networks.classifier import feature_distance, trained_c
 
 from .rivals import GRIDS, RIVALS, begun_with
 
-__all__ = ["STEPS", "FashionSolvers"]
+__all__ = ["STEPS", "FashionSolvers", "draw"]
 
 STEPS = (5, 8, 12, 18)
 _STOP, _TOP, _CHUNK = 0.002, 80.0, 64
@@ -228,3 +228,36 @@ class FashionSolvers:
             if value is not None:
                 row |= {measure: float(value.value), f"{measure}_error": float(value.standard_error)}
         return row | {key: spent.get(key, "") for key in ("batches", "seconds", "numbers", "gap")}
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Mean squared distance to the fine solution against evaluations: fitted solver, plan and stock samplers."""
+    import matplotlib.pyplot as plt
+
+    from codesign_opt.results.style import BLUE, GREY, LEGEND, ORANGE
+
+    looks = {
+        "fitted": (BLUE, "o", "-", "fitted solver"),
+        "plan": (ORANGE, "s", "-", "plan, 2M"),
+        "dpmpp_2m on edm": (GREY, "^", "-", "2M, EDM's levels"),
+        "unipc on edm": (GREY, "v", "--", "UniPC, EDM's levels"),
+        "unipc on log_snr": (GREY, "D", ":", "UniPC, log-SNR"),
+        "ipndm on edm": (GREY, "x", "-.", "iPNDM, EDM's levels"),
+    }
+    figure, ax = plt.subplots(figsize=(5.2, 3.4))
+    for name, (colour, marker, line, label) in looks.items():
+        own = [row for row in rows if row["solver"] == name]
+        if own:
+            counts, errors = [row["evaluations"] for row in own], [row["error"] for row in own]
+            ax.errorbar(
+                counts, errors, [row["standard_error"] for row in own],
+                color=colour, marker=marker, linestyle=line, label=label,
+            )  # fmt: skip
+    counts = sorted({row["evaluations"] for row in rows} - {0})
+    ax.set(xscale="log", yscale="log", xlabel="evaluations of the network")
+    ax.set_ylabel("squared distance to the\nfine solution")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    ax.minorticks_off()
+    ax.legend(**LEGEND)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    plt.close(figure)
