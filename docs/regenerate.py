@@ -7,8 +7,8 @@ python docs/regenerate.py --check   exit 1 where an output is not what the code 
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
 problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores);
-those of pilots and of measured training laws from `... pilots --out docs/figures` and `... measured --out docs/figures`
-(some minutes each).
+those of solvers from `... solvers`, `... fashion` and `... rivals` (minutes to hours); those of pilots and of measured
+training laws from `... pilots` and `... measured` (some minutes each).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 NETWORKS = ROOT / "docs" / "networks.md"
+SOLVERS = ROOT / "docs" / "solvers.md"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
@@ -331,6 +332,7 @@ def main() -> int:
     """Rewrite the pages, or check them."""
     check = "--check" in sys.argv[1:]
     pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
+    pages |= {SOLVERS: regenerated(SOLVERS.read_text(encoding="utf-8"), figures=False)}
     pages |= {path: tutorial(path) for path in TUTORIALS}
     if importlib.util.find_spec("diffusers"):
         pages |= {NETWORKS: regenerated(NETWORKS.read_text(encoding="utf-8"), figures=False)}

@@ -47,6 +47,11 @@ def test_examples_of_trainers_run_in_order_where_their_packages_are(capsys):
         assert words in said
 
 
+def test_tables_of_solvers_are_those_that_were_measured():
+    text = (DOCS / "solvers.md").read_text(encoding="utf-8")
+    check_same(text, regenerate().regenerated(text, figures=False))
+
+
 def test_tables_of_networks_are_those_of_the_installed_diffusers(capsys):
     pytest.importorskip("diffusers", reason="diffusers is not installed")
     text = (DOCS / "networks.md").read_text(encoding="utf-8")
