@@ -105,8 +105,12 @@ from .samplers.members import Sampler as Sampler
 from .samplers.members import UniPC as UniPC
 from .solvers.waterfill.fill import waterfill as waterfill
 from .training.measured import Measured as Measured
+from .training.optimiser_runs import SGD as SGD
+from .training.optimiser_runs import Adam as Adam
 from .training.optimisers import AveragedSGD as AveragedSGD
 from .training.optimisers import ConstantStepSGD as ConstantStepSGD
+from .training.rates import LearningRate as LearningRate
+from .training.rates import WeightAverage as WeightAverage
 from .training.shared import SharedTraining as SharedTraining
 
 __version__: str

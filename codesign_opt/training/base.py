@@ -189,10 +189,21 @@ class TrainingNoise(UntrainedPrior, ABC):
         own = any(getattr(kind, law) is not getattr(TrainingNoise, law) for law in laws)
         if own or self.matrix != "diagonal" or self.intercept or self.dataset_size is not None:
             return None
-        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
+        lam, level = np.asarray(eigenvalues), np.asarray(sigma)
+        weight, unit = self._stop_weights(lam, counts, level, stops, eta=eta, terminal=terminal)
         noise = self._stationary(lam, None, level)
-        lowest = float(stops.min())
         v = lam[:, None] + level**2
+        score = weight @ (unit * lam[:, None] * level**2 / v**2)
+        floor = np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
+        slopes = self.untrained_slopes(lam, level)
+        return score, floor, None if slopes is None else weight @ (unit * slopes)
+
+    def _stop_weights(
+        self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
+    ) -> tuple[Array, Array]:
+        """(R, B) and (B, L): what a squared error of a diagonal slope costs is their product over the bands."""
+        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
+        lowest = float(stops.min())
         unit = n[:, None] * diagonal_kernel(lam, level, lowest, **options) / level**4
         ends = lam + stops[:, None] ** 2
         weight = ends if terminal == "rescale" else lam**2 / ends
@@ -200,11 +211,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         weight = weight * (ends / (lam + lowest**2)) ** (2 * eta**2)
         # relative to the lowest stopping point, where the kernel is known: P and the damping are all that depends on it
         least = terminal_weight(lam, lowest, terminal)
-        weight = np.divide(weight, least, out=np.zeros_like(weight), where=least > 0)
-        score = weight @ (unit * lam[:, None] * level**2 / v**2)
-        floor = np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
-        slopes = self.untrained_slopes(lam, level)
-        return score, floor, None if slopes is None else weight @ (unit * slopes)
+        return np.divide(weight, least, out=np.zeros_like(weight), where=least > 0), unit
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
         """Variance of the denoiser's slope in the diagonal model: Var W_b = A / m + F.

@@ -7,13 +7,13 @@ moments are one too: exact for Gaussian inputs. Long runs go in blocks of update
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..basics.checks import Array
 
-__all__ = ["AdamScale", "RunMoments", "Updates", "run_moments"]
+__all__ = ["AdamScale", "RunMoments", "Updates", "run_moments", "stable"]
 
 _ROWS, _COLUMNS = np.triu_indices(3)  # the moments kept: dd, du, da, uu, ua, aa
 _TWICE = _ROWS != _COLUMNS
@@ -71,7 +71,9 @@ class RunMoments:
     noise: Array
 
 
-def run_moments(curvature: Array, noise: Array, start: Array, updates: Updates) -> RunMoments:
+def run_moments(
+    curvature: Array, noise: Array, start: Array, updates: Updates, step: Array | float = 1.0
+) -> RunMoments:
     """What a run leaves of a start and of the gradients' noise.
 
     Args:
@@ -79,6 +81,7 @@ def run_moments(curvature: Array, noise: Array, start: Array, updates: Updates) 
         noise: (E,) Sigma, variance of one example's gradient at the minimum, >= 0.
         start: (E,) error of each weight before the first update.
         updates: the optimiser.
+        step: (E,) what the learning rate is multiplied by for each weight.
 
     Returns:
         (E,) mean squares; infinite where the rate is unstable.
@@ -94,10 +97,11 @@ def run_moments(curvature: Array, noise: Array, start: Array, updates: Updates) 
     second, done = np.zeros(size), 0
     with np.errstate(over="ignore", invalid="ignore"):
         for first, last in _blocks(updates.rates.size):
-            scale = np.ones(size)
+            scale = np.broadcast_to(np.asarray(step, dtype=np.float64), (size,))
             if updates.adam is not None:
                 squared = (1 + 2 / updates.batch) * h**2 * moments[:, 0].sum(axis=1) + noise / updates.batch
-                scale, second = _adam(updates, squared, second, first, last)
+                divided, second = _adam(updates, squared, second, first, last)
+                scale = scale * divided
             matrix, shock = _step(h, scale, updates, first, last)
             kernel = _second(matrix)
             kernel[:, :, 0] += shock * (2 * h**2 / updates.batch)[:, None]
@@ -106,6 +110,16 @@ def run_moments(curvature: Array, noise: Array, start: Array, updates: Updates) 
     assert done == updates.rates.size
     end = np.where(np.isfinite(moments[:, 5]), np.maximum(moments[:, 5], 0.0), np.inf)
     return RunMoments(end[:, 0], end[:, 1])
+
+
+def stable(step: float, updates: Updates) -> bool:
+    """Whether second moments stay bounded at a constant rate whose product with the curvature is `step`."""
+    always = replace(updates, rates=np.ones(1), decays=np.zeros(1), adam=None)
+    matrix, shock = _step(np.ones(1), np.array([step]), always, 0, 1)
+    kernel = _second(matrix)[0]
+    kernel[:, 0] += shock[0] * (2 / updates.batch)
+    weight_and_momentum = kernel[np.ix_([0, 1, 3], [0, 1, 3])]
+    return bool(np.abs(np.linalg.eigvals(weight_and_momentum)).max() < 1)
 
 
 def _blocks(count: int) -> list[tuple[int, int]]:
