@@ -78,13 +78,14 @@ class TrainingNoise(UntrainedPrior, ABC):
         with examples counted within a length of its own."""
         return self
 
-    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
+    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
         """Reasons to distrust A / m + F at some levels; none unless the subclass knows its burn-in.
 
         Args:
             sigma: (L,), noise levels.
             eigenvalues: (B,).
             examples: (L,), m, examples within one correlation length of each level, >= 0.
+            counts: (B,), directions per band; None: one each.
         """
         return []
 

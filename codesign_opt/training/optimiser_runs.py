@@ -207,7 +207,7 @@ class SGD(OptimiserRun):
     >>> run = SGD(0.02, 64, 2000, momentum=0.9, average=WeightAverage.uniform())
     >>> a, floor = run.weight_variance([1.0], [1.0])
     >>> a.round(3).tolist(), bool(floor < 1e-3)    # least squares has 0.25
-    ([[0.256]], True)
+    ([[0.251]], True)
     """
 
     learning_rate: LearningRate
