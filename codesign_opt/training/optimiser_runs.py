@@ -76,7 +76,23 @@ class OptimiserRun(TrainingNoise):
         >>> SGD(0.1, 64, 1000).with_rate(0.2).learning_rate.peak
         0.2
         """
-        return replace(self, learning_rate=replace(self.learning_rate, peak=peak))  # type: ignore[type-var]
+        found = replace(self, learning_rate=replace(self.learning_rate, peak=peak))  # type: ignore[type-var]
+        self._share_tables(found)
+        return found
+
+    @abstractmethod
+    def _share_tables(self, other: OptimiserRun) -> None:
+        """Hand on what is a function of rate times curvature, the same at every peak."""
+
+    @property
+    def monotone_in_rate(self) -> bool:
+        """Whether noise rises and what is left of the start falls with the rate, while every step is at most
+        1 / (1 + 2 / batch) of the curvature (docs/theory.md section 5.8)."""
+        return False
+
+    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+        """Largest stable peak learning rate on all levels; infinite where updates have a size of their own."""
+        return np.inf
 
     def with_average(self, average: WeightAverage) -> OptimiserRun:
         """The same run with another average of its weights."""
@@ -235,6 +251,27 @@ class SGD(OptimiserRun):
         factors = self.learning_rate.factors(n)
         return Updates(factors, self.average.decays(n), self.momentum, self.nesterov, self.batch)
 
+    def _share_tables(self, other: OptimiserRun) -> None:
+        vars(other).update(_table=self._table, largest_step=self.largest_step)
+
+    @property
+    def monotone_in_rate(self) -> bool:
+        plain = self.momentum == 0 and self.learning_rate.is_constant
+        return plain and self.average in (WeightAverage(), WeightAverage.uniform())
+
+    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+        """Largest stable peak learning rate on all levels.
+
+        >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)
+        0.5
+        """
+        lam, level = vector(eigenvalues, "eigenvalues", nonnegative=True), vector(sigma, "sigma", positive=True)
+        return float(self.largest_step / self._unit_step(lam, level).max())
+
+    def _unit_step(self, lam: Array, level: Array) -> Array:
+        form = Parameterization(self.parameterization, self.sigma_data)
+        return form.output_weight(level) * form.c_in(level) ** 2 * (lam[:, None] + level**2)
+
     @cached_property
     def largest_step(self) -> float:
         """Largest stable rate times curvature, at a constant rate: second moments stay bounded below it."""
@@ -255,10 +292,8 @@ class SGD(OptimiserRun):
         return first, second
 
     def _moments(self, lam: Array, level: Array, start: Array) -> tuple[Array, Array]:
-        form = Parameterization(self.parameterization, self.sigma_data)
         v = lam[:, None] + level**2
-        factor = form.output_weight(level) * form.c_in(level) ** 2
-        step = self.learning_rate.peak * factor * v
+        step = self.learning_rate.peak * self._unit_step(lam, level)
         self._refuse_unstable(step, level)
         at = np.log(np.maximum(step, _SMALLEST))
         left, noise = (np.exp(part(at)) for part in self._table)
@@ -323,6 +358,9 @@ class Adam(OptimiserRun):
         factors = self.learning_rate.factors(n)
         scale = AdamScale(self.beta2, 0.0)
         return Updates(factors, self.average.decays(n), self.beta1, False, self.batch, scale)
+
+    def _share_tables(self, other: OptimiserRun) -> None:
+        vars(other).update(_table=self._table)
 
     @cached_property
     def _table(self) -> tuple[RectBivariateSpline, RectBivariateSpline]:
