@@ -23,7 +23,7 @@ _EXACT = 2 * _PER_SCALE  # updates up to which every one is a block
 
 @dataclass(frozen=True, eq=False)
 class AdamScale:
-    """Adam's division by the root of the gradient's second moment, taken as its mean: exact as beta2 -> 1.
+    """Adam's division by the root of the gradient's second moment, taken as its mean: as beta2 -> 1, past burn-in.
 
     Attributes:
         beta2: decay of the second moment.
@@ -170,6 +170,10 @@ def _second(matrix: Array) -> Array:
 
 def _repeat(kernel: Array, shock: Array, moments: Array, times: int) -> Array:
     """moments <- kernel moments (+ shock to those of the noise), `times` times: by squaring the affine map."""
+    if times == 1:
+        moments = kernel @ moments
+        moments[:, :, 1] += shock
+        return moments
     affine = np.zeros((kernel.shape[0], 7, 7))
     affine[:, :6, :6], affine[:, :6, 6], affine[:, 6, 6] = kernel, shock, 1.0
     states = np.zeros((kernel.shape[0], 7, 2))
