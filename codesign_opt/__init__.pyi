@@ -63,10 +63,10 @@ from .modeling import SharedParameters as SharedParameters
 from .modeling import Smooth as Smooth
 from .modeling import SoftConstraint as SoftConstraint
 from .modeling import StabilityCap as StabilityCap
-from .modeling import Steps as Steps
 from .modeling import Stage as Stage
 from .modeling import Stages as Stages
 from .modeling import StageSplit as StageSplit
+from .modeling import Steps as Steps
 from .modeling import StepSizeError as StepSizeError
 from .modeling import Term as Term
 from .modeling import Truncation as Truncation
@@ -81,12 +81,12 @@ from .models.gaussian import GaussianModel as GaussianModel
 from .models.pilot import PilotEvidence as PilotEvidence
 from .planning.audit import Audit as Audit
 from .planning.audit import audit as audit
-from .planning.codesign import codesign as codesign
-from .planning.frontier import Frontier as Frontier
-from .planning.frontier import frontier as frontier
 from .planning.best_rate import BestRate as BestRate
 from .planning.best_rate import best_average as best_average
 from .planning.best_rate import best_learning_rate as best_learning_rate
+from .planning.codesign import codesign as codesign
+from .planning.frontier import Frontier as Frontier
+from .planning.frontier import frontier as frontier
 from .planning.pilot_density import PilotDensity as PilotDensity
 from .planning.pilot_density import pilot_density as pilot_density
 from .planning.stopping_law import StoppingLaw as StoppingLaw

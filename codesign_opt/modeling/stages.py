@@ -1,7 +1,8 @@
 """Stages of a run with prices of their own: cached latents, low resolution first, growing batches.
 
 Examples of different stages are exchangeable where they teach the same, so that the cheapest would take all of them:
-what splits a run is how much a stage may hold and at which noise levels its examples count (docs/theory.md section 7.12).
+what splits a run is how much a stage may hold and at which noise levels its examples count (docs/theory.md, section
+7.12).
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class Stages(Term):
         """Prices at which no example costs more than in any stage: what `codesign` needs beside the bound."""
 
         def price(sigma: Array) -> Array:
-            found = [_called(stage.example, sigma) / np.maximum(_called(stage.worth, sigma), 1.0) for stage in self.stages]
+            found = [
+                _called(stage.example, sigma) / np.maximum(_called(stage.worth, sigma), 1.0) for stage in self.stages
+            ]
             return np.asarray(np.min(found, axis=0))
 
         return Prices(price, self.evaluation, self.images)

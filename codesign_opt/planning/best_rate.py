@@ -7,6 +7,7 @@ known to be monotone, a search over intervals proves the best rate; elsewhere it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -85,8 +86,8 @@ def best_learning_rate(
     Args:
         model: whose training is a run of an optimiser, `SGD` or `Adam`.
         plan: of that model, at any rate.
-        low, high: range of rates; up to half the largest stable one where a proof is possible, else up to that (Adam: 1),
-            and from a millionth of it.
+        low, high: range of rates; up to half the largest stable one where a proof is possible, else up to that (Adam:
+            1), and from a millionth of it.
         tolerance: relative gap at which a proof ends.
 
     Returns:
@@ -203,7 +204,7 @@ def _bound(error: Callable[[float], float], tried: dict[float, tuple[float, floa
     """Lower bound over the rates tried: on an interval, the noise of its lower end and the start of its upper one."""
     while True:
         rates = sorted(tried)
-        bounds = [tried[a][0] + tried[b][1] for a, b in zip(rates[:-1], rates[1:], strict=True)]
+        bounds = [tried[a][0] + tried[b][1] for a, b in itertools.pairwise(rates)]
         worst = int(np.argmin(bounds))
         best = min(sum(parts) for parts in tried.values())
         if bounds[worst] >= best * (1 - tolerance) or len(tried) >= _MOST:

@@ -22,7 +22,8 @@ def averaged_sgd_excess(
 
     One example an update, which forgets the start soonest: with n = m updates and k = tau v the average leaves
     D^2 ((1 - (1 - k)^n) / (n k))^2 of its start D, and of noise (lambda sigma^2 / (v^2 m)) (2 - k) / (2 - 3 k), less
-    before the first relaxation time. Least squares is the one that starts there too, A / (m + A / D^2). Bands weigh n_b lambda_b, as the terminal distance weighs them at a low stopping point.
+    before the first relaxation time. Least squares is the one that starts there too, A / (m + A / D^2). Bands weigh
+    n_b lambda_b, as the terminal distance weighs them at a low stopping point.
 
     Args:
         eigenvalues, counts: (B,) bands.

@@ -8,7 +8,7 @@ floor that no example removes: burn-in is in the program (docs/theory.md section
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -194,7 +194,9 @@ class OptimiserRun(TrainingNoise):
         put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
         put(self, "iterations", integer(self.iterations, f"{name}.iterations", minimum=1))
         if self.prior is not None:
-            raise ValueError(f"{name}.prior is {self.prior!r}; what is left of the start is in the floor already: None.")
+            raise ValueError(
+                f"{name}.prior is {self.prior!r}; what is left of the start is in the floor already: None."
+            )
         self._check_prior(name)
 
     def _share(self, value: float, field: str) -> None:
@@ -231,7 +233,7 @@ class SGD(OptimiserRun):
     iterations: int
     momentum: float = 0.0
     nesterov: bool = False
-    average: WeightAverage = WeightAverage()
+    average: WeightAverage = field(default_factory=WeightAverage)
     parameterization: str = "edm"
     sigma_data: float = 0.5
     prior: str | None = None
@@ -307,8 +309,8 @@ class SGD(OptimiserRun):
         worst = int(np.argmax(steepest))
         most = self.learning_rate.peak * limit / steepest[worst]
         raise ValueError(
-            f"SGD.learning_rate is {self.learning_rate.peak:g}, unstable at sigma = {level[worst]:g}, where the largest "
-            f"stable rate is {most:.6g} at batch {self.batch} and momentum {self.momentum:g}; use a rate below it, a "
+            f"SGD.learning_rate is {self.learning_rate.peak:g}, unstable at sigma = {level[worst]:g}, where the "
+            f"largest stable rate is {most:.6g} at batch {self.batch} and momentum {self.momentum:g}; use a rate below it, a "
             "larger batch, or a parameterization with a smaller omega_F c_in^2 there."
         )
 
@@ -339,7 +341,7 @@ class Adam(OptimiserRun):
     iterations: int
     beta1: float = 0.9
     beta2: float = 0.999
-    average: WeightAverage = WeightAverage()
+    average: WeightAverage = field(default_factory=WeightAverage)
     parameterization: str = "edm"
     sigma_data: float = 0.5
     prior: str | None = None

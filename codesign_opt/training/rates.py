@@ -104,7 +104,9 @@ class WeightAverage:
         if self.kind == "exponential" and length < 1:
             raise ValueError(f"WeightAverage.length is {length:g} updates; an exponential average needs at least 1.")
         if self.kind == "power" and not 0 < length <= _UNIFORM * (1 + 1e-9):
-            raise ValueError(f"WeightAverage.length is {length:g} of the run; a power average needs (0, {_UNIFORM:.6g}].")
+            raise ValueError(
+                f"WeightAverage.length is {length:g} of the run; a power average needs (0, {_UNIFORM:.6g}]."
+            )
 
     @classmethod
     def exponential(cls, updates: float) -> WeightAverage:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cvxpy as cp
 import numpy as np
 import pytest
 
 import codesign_opt as co
 
-MODEL = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler(), training=co.AveragedSGD(prior=None))
+MODEL = co.GaussianModel(
+    co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler(), training=co.AveragedSGD(prior=None)
+)
 
 
 def stages(quota_low=3e3, quota_cached=8e3):
@@ -39,7 +43,7 @@ def raw(table, budget, quotas):
 
 
 def _pairs(edges):
-    return zip(edges[:-1], edges[1:], strict=True)
+    return itertools.pairwise(edges)
 
 
 @pytest.mark.parametrize("budget", [2e4, 1e5])

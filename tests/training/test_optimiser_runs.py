@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from math import gamma
 
 import numpy as np
@@ -130,9 +129,7 @@ def test_long_constant_runs_reach_the_closed_forms_of_constant_steps():
     np.testing.assert_allclose(
         moments(np.full(count, 0.99)).noise, ema_variance(noise, rate, v, batch, 0.99), rtol=1e-3
     )
-    polyak = run_moments(
-        v * one, 0.64 * one, one, Updates(np.full(count, rate), ALL.decays(count), 0.0, False, batch)
-    )
+    polyak = run_moments(v * one, 0.64 * one, one, Updates(np.full(count, rate), ALL.decays(count), 0.0, False, batch))
     step = 0.64 / v**2 / (count * batch) * (2 - rate * v) / (2 - 1.5 * rate * v)
     np.testing.assert_allclose(polyak.noise, step, rtol=2e-3)
     phi, square = 1 - rate * v, 1 - 2 * rate * v + 1.5 * (rate * v) ** 2
@@ -216,5 +213,6 @@ def test_what_averaged_sgd_adds_to_least_squares_is_that_of_its_exact_moments():
     ours, least = averaged_sgd_excess(lam, np.ones(3), np.array([sigma]), np.array([float(m)]), start[:, None])
     assert ours[0] == pytest.approx(min(totals), rel=0.12)
     note = co.AveragedSGD().warnings_for([sigma], lam, [m])
-    assert min(totals) / least[0] > 5 and f"leaves {ours[0] / least[0]:.3g} times" in note[0]
+    assert min(totals) / least[0] > 5
+    assert f"leaves {ours[0] / least[0]:.3g} times" in note[0]
     assert co.AveragedSGD().warnings_for([sigma], lam, [1e7]) == []
