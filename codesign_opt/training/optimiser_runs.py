@@ -310,8 +310,8 @@ class SGD(OptimiserRun):
         most = self.learning_rate.peak * limit / steepest[worst]
         raise ValueError(
             f"SGD.learning_rate is {self.learning_rate.peak:g}, unstable at sigma = {level[worst]:g}, where the "
-            f"largest stable rate is {most:.6g} at batch {self.batch} and momentum {self.momentum:g}; use a rate below it, a "
-            "larger batch, or a parameterization with a smaller omega_F c_in^2 there."
+            f"largest stable rate is {most:.6g} at batch {self.batch} and momentum {self.momentum:g}; use a rate "
+            "below it, a larger batch, or a parameterization with a smaller omega_F c_in^2 there."
         )
 
 

@@ -91,7 +91,7 @@ class AveragedSGD(TrainingNoise):
         return None
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
-        """That averaged SGD at the best constant rate of each level leaves at least half as much again as least squares.
+        """That averaged SGD at the best constant rate of each level leaves half as much again as least squares.
 
         Args, errors as in `TrainingNoise.warnings_for`; errors of levels add per unit log sigma.
 
