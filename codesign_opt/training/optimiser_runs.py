@@ -28,8 +28,8 @@ __all__ = ["SGD", "Adam", "OptimiserRun"]
 
 _NODES = 384  # of the table over rate times curvature
 _SMALLEST = 1e-9  # rate times curvature per update: nothing is learned below it
-_ADAM_NODES = (80, 35)
-_ADAM_STEPS, _ADAM_STARTS = (1e-7, 1e3), (1e-2, 1e6)
+_ADAM_NODES = (150, 20)
+_ADAM_STEPS, _ADAM_STARTS = (1e-9, 1e2), (1e-2, 1e6)
 _FEW = 10  # examples an update, below which second moments of minibatches matter
 _TINY = 1e-300
 
@@ -367,13 +367,14 @@ class Adam(OptimiserRun):
 
     @cached_property
     def _table(self) -> tuple[RectBivariateSpline, RectBivariateSpline]:
-        """log of what is left of the start, and of the noise, over the logs of step and start.
+        """log of what is left of the start, and of the noise, over the logs of step / (1 + start) and start.
 
         In units of the gradients' noise over the curvature, sqrt(Sigma / beta) / h, one weight differs from another by
-        the size of Adam's step and of its start alone.
+        the size of Adam's step and of its start alone. Burn-in ends after about (1 + start) / step updates.
         """
         steps, starts = np.geomspace(*_ADAM_STEPS, _ADAM_NODES[0]), np.geomspace(*_ADAM_STARTS, _ADAM_NODES[1])
         step, start = (part.ravel() for part in np.meshgrid(steps, starts, indexing="ij"))
+        step = step * (1 + start)
         one = np.ones(step.size)
         found = run_moments(one, self.batch * one, start, self._updates, step)
         logs = [np.log(np.maximum(part, _TINY)).reshape(_ADAM_NODES) for part in (found.start / start**2, found.noise)]
@@ -387,8 +388,8 @@ class Adam(OptimiserRun):
         on = (unit > 0) & (start != 0)
         left, noise = np.zeros(shape), np.zeros(shape)
         factor = np.broadcast_to(np.abs(form.c_out(level) * form.c_in(level)), shape)[on]
-        steps = np.clip(self.learning_rate.peak * factor / unit[on], *_ADAM_STEPS)
         starts = np.clip(np.abs(start[on]) / unit[on], *_ADAM_STARTS)
+        steps = np.clip(self.learning_rate.peak * factor / unit[on] / (1 + starts), *_ADAM_STEPS)
         at = np.log(steps), np.log(starts)
         left[on], noise[on] = (np.exp(part(*at, grid=False)) for part in self._table)
         return start**2 * left, unit**2 * noise
