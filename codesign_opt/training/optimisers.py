@@ -96,8 +96,8 @@ class AveragedSGD(TrainingNoise):
         Args, errors as in `TrainingNoise.warnings_for`; errors of levels add per unit log sigma.
 
         >>> print(*AveragedSGD().warnings_for([0.1, 0.2], [1.0, 1e-3], [1e3, 1e3]))
-        least squares, which averaged SGD is not before burn-in: at its best constant rates it leaves 2.41 times this \
-score error (2.58 times at sigma = 0.1); give training=co.SGD(rate, batch, iterations) to plan its runs
+        least squares, which averaged SGD is not before burn-in: at its best constant rates it leaves 1.96 times this \
+score error (2.59 times at sigma = 0.1); give training=co.SGD(rate, batch, iterations) to plan its runs
         """
         level, lam = vector(sigma, "sigma", positive=True), vector(eigenvalues, "eigenvalues", nonnegative=True)
         m = vector(examples, "examples", nonnegative=True, length=level.size)

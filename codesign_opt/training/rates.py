@@ -143,7 +143,7 @@ def power_exponent(relative_std: float) -> float:
     The root of (gamma + 1) = s^2 (gamma + 2)^2 (gamma + 3), docs/theory.md section 5.8.
 
     >>> round(power_exponent(0.05), 4)
-    16.9739
+    16.9722
     """
     inverse = number(relative_std, "relative_std", positive=True) ** -2.0
     root = float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
