@@ -396,7 +396,8 @@ class TrainingNoise(UntrainedPrior, ABC):
             if set(table) != {"sigma", "value"}:
                 raise ValueError(f"{kind}.weight has the keys {sorted(table)}; sigma and value are needed.")
             values["weight"] = TabulatedWeight(**table)
-        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
+        needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)
+        missing = [name for name in needed if name not in values]
         if missing:
             raise ValueError(f"{kind} lacks {', '.join(map(repr, missing))}.")
         result: TrainingNoise = cls(**values)

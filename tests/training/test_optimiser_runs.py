@@ -184,6 +184,7 @@ def test_runs_are_saved_refuse_what_is_unstable_and_name_what_is_wrong():
     run = SGD(co.LearningRate(0.1, "inverse_sqrt", 10, 100.0), 16, 500, 0.5, True, POWER)
     assert TrainingNoise.from_dict(run.to_dict()) == run
     assert TrainingNoise.from_dict(Adam(0.1, 16, 500).to_dict()) == Adam(0.1, 16, 500)
+    assert TrainingNoise.from_dict({"type": "SGD", "learning_rate": 0.1, "batch": 16, "iterations": 5}).momentum == 0
     with pytest.raises(ValueError, match=r"SGD.learning_rate is 3, unstable at sigma = 0.5"):
         SGD(3.0, 16, 500).weight_variance([1.0], [0.5])
     limit = SGD(0.1, 16, 500, 0.9).largest_rate([1.0], [0.5])
