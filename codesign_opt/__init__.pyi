@@ -68,6 +68,9 @@ from .modeling import SharedParameters as SharedParameters
 from .modeling import Smooth as Smooth
 from .modeling import SoftConstraint as SoftConstraint
 from .modeling import StabilityCap as StabilityCap
+from .modeling import Stage as Stage
+from .modeling import Stages as Stages
+from .modeling import StageSplit as StageSplit
 from .modeling import Steps as Steps
 from .modeling import StepSizeError as StepSizeError
 from .modeling import Term as Term
@@ -83,6 +86,9 @@ from .models.gaussian import GaussianModel as GaussianModel
 from .models.pilot import PilotEvidence as PilotEvidence
 from .planning.audit import Audit as Audit
 from .planning.audit import audit as audit
+from .planning.best_rate import BestRate as BestRate
+from .planning.best_rate import best_average as best_average
+from .planning.best_rate import best_learning_rate as best_learning_rate
 from .planning.codesign import codesign as codesign
 from .planning.frontier import Frontier as Frontier
 from .planning.frontier import frontier as frontier
@@ -111,8 +117,12 @@ from .samplers.members import Sampler as Sampler
 from .samplers.members import UniPC as UniPC
 from .solvers.waterfill.fill import waterfill as waterfill
 from .training.measured import Measured as Measured
+from .training.optimiser_runs import SGD as SGD
+from .training.optimiser_runs import Adam as Adam
 from .training.optimisers import AveragedSGD as AveragedSGD
 from .training.optimisers import ConstantStepSGD as ConstantStepSGD
+from .training.rates import LearningRate as LearningRate
+from .training.rates import WeightAverage as WeightAverage
 from .training.shared import SharedTraining as SharedTraining
 
 __version__: str

@@ -14,6 +14,7 @@ from .samplings import Sampling, ScoreErrors
 from .scenarios import CVaR, WorstCase
 from .shapes import Monotone, Share
 from .shared_parameters import SharedParameters
+from .stages import Stage, Stages, StageSplit
 from .step_size_error import StepSizeError
 from .terms import Compute, ScoreError, Smooth, Steps, Truncation
 
@@ -43,6 +44,9 @@ __all__ = [
     "Smooth",
     "SoftConstraint",
     "StabilityCap",
+    "Stage",
+    "StageSplit",
+    "Stages",
     "StepSizeError",
     "Steps",
     "Sum",

@@ -161,7 +161,7 @@ class GaussianParts(Model):
     def warnings(self, table: Coefficients, examples: Array) -> tuple[str, ...]:
         """What the training noise says about levels whose burn-in is not over at (L,) planned examples."""
         within = examples / table.log_width * table.coupling.lengths(table.levels)
-        return tuple(self.training.warnings_for(table.sigma, self.bands.eigenvalues, within))
+        return tuple(self.training.warnings_for(table.sigma, self.bands.eigenvalues, within, self.bands.counts))
 
     def _rows(self, sigma: Array, stop: float) -> tuple[Array, Array, Array]:
         """a sigma^2, tau b sigma^2 and rows sqrt(n P) sigma^(q+1) l at noise levels, weights taken at `stop`.

@@ -6,6 +6,6 @@ SigmaSampler(LogNormal(mean=-1.2, std=1.2), seed=0, rank 0 of 1, 0 batches drawn
 """
 
 from ..basics.lazy import attach
-from . import constant_step, measured, optimisers  # noqa: F401  they enter their names
+from . import constant_step, measured, optimiser_runs, optimisers  # noqa: F401  they enter their names
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)  # the names are in __init__.pyi

@@ -78,13 +78,14 @@ class TrainingNoise(UntrainedPrior, ABC):
         with examples counted within a length of its own."""
         return self
 
-    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any) -> list[str]:
+    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
         """Reasons to distrust A / m + F at some levels; none unless the subclass knows its burn-in.
 
         Args:
             sigma: (L,), noise levels.
             eigenvalues: (B,).
             examples: (L,), m, examples within one correlation length of each level, >= 0.
+            counts: (B,), directions per band; None: one each.
         """
         return []
 
@@ -189,10 +190,21 @@ class TrainingNoise(UntrainedPrior, ABC):
         own = any(getattr(kind, law) is not getattr(TrainingNoise, law) for law in laws)
         if own or self.matrix != "diagonal" or self.intercept or self.dataset_size is not None:
             return None
-        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
+        lam, level = np.asarray(eigenvalues), np.asarray(sigma)
+        weight, unit = self._stop_weights(lam, counts, level, stops, eta=eta, terminal=terminal)
         noise = self._stationary(lam, None, level)
-        lowest = float(stops.min())
         v = lam[:, None] + level**2
+        score = weight @ (unit * lam[:, None] * level**2 / v**2)
+        floor = np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
+        slopes = self.untrained_slopes(lam, level)
+        return score, floor, None if slopes is None else weight @ (unit * slopes)
+
+    def _stop_weights(
+        self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
+    ) -> tuple[Array, Array]:
+        """(R, B) and (B, L): what a squared error of a diagonal slope costs is their product over the bands."""
+        lam, n, level, options = kernel_arguments(eigenvalues, counts, sigma, eta, terminal)
+        lowest = float(stops.min())
         unit = n[:, None] * diagonal_kernel(lam, level, lowest, **options) / level**4
         ends = lam + stops[:, None] ** 2
         weight = ends if terminal == "rescale" else lam**2 / ends
@@ -200,11 +212,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         weight = weight * (ends / (lam + lowest**2)) ** (2 * eta**2)
         # relative to the lowest stopping point, where the kernel is known: P and the damping are all that depends on it
         least = terminal_weight(lam, lowest, terminal)
-        weight = np.divide(weight, least, out=np.zeros_like(weight), where=least > 0)
-        score = weight @ (unit * lam[:, None] * level**2 / v**2)
-        floor = np.zeros_like(score) if noise is None else weight @ (unit * noise.row * noise.column)
-        slopes = self.untrained_slopes(lam, level)
-        return score, floor, None if slopes is None else weight @ (unit * slopes)
+        return np.divide(weight, least, out=np.zeros_like(weight), where=least > 0), unit
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
         """Variance of the denoiser's slope in the diagonal model: Var W_b = A / m + F.
@@ -388,7 +396,8 @@ class TrainingNoise(UntrainedPrior, ABC):
             if set(table) != {"sigma", "value"}:
                 raise ValueError(f"{kind}.weight has the keys {sorted(table)}; sigma and value are needed.")
             values["weight"] = TabulatedWeight(**table)
-        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
+        needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)
+        missing = [name for name in needed if name not in values]
         if missing:
             raise ValueError(f"{kind} lacks {', '.join(map(repr, missing))}.")
         result: TrainingNoise = cls(**values)

@@ -79,7 +79,7 @@ def test_training_noise_survives_json_and_tabulates_functions():
 
 def test_from_dict_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"TrainingNoise\.type"):
-        TrainingNoise.from_dict({"type": "Adam"})
+        TrainingNoise.from_dict({"type": "Lion"})
     with pytest.raises(ValueError, match="no field 'momentum'"):
         TrainingNoise.from_dict({"type": "AveragedSGD", "momentum": 0.9})
     with pytest.raises(ValueError, match="lacks 'learning_rate', 'batch'"):

@@ -1,0 +1,91 @@
+"""Stages of a run: the cheapest split, against programs written in cvxpy itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import codesign_opt as co
+
+MODEL = co.GaussianModel(
+    co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler(), training=co.AveragedSGD(prior=None)
+)
+
+
+def stages(quota_low=3e3, quota_cached=8e3):
+    low = co.Stage("low resolution", lambda s: 0.25 + 0 * s, quota_low, worth=lambda s: 0.8 * (s > 1.0))
+    cached = co.Stage("cached", 1.0, quota_cached, worth=0.9)
+    return co.Stages([low, cached, co.Stage("full", 3.0)], evaluation=1.0, images=50)
+
+
+def raw(table, budget, quotas):
+    """The same program in cvxpy with examples of every stage on every level."""
+    x, n = cp.Variable((3, len(table.levels)), nonneg=True), cp.Variable(len(table.levels), pos=True)
+    low = 0.8 * np.array([np.mean(np.geomspace(*pair, 2001) > 1.0) for pair in _pairs(table.levels.edges)])
+    worth = np.stack([low, np.full(low.size, 0.9), np.ones(low.size)])
+    price, scale = np.array([0.25, 1.0, 3.0]), 1e3
+    m = cp.sum(cp.multiply(worth, x), axis=0)
+    a, kappa = table.example_error / scale, table.kappa
+    # 1/m and kappa/(m n) through exponentials of logarithms of their own
+    t = cp.Variable(len(table.levels))
+    rows = [t >= -cp.log(m), t >= -cp.log(m) - cp.log(n) + np.log(kappa)]
+    near = cp.inv_pos(table.final_window @ m) * (table.final_score / scale)
+    bands = cp.sum_squares(table.step_response @ cp.inv_pos(n))
+    rows += [scale * (price @ cp.sum(x, axis=1)) + 50 * cp.sum(n) + 50 <= budget]
+    rows += [scale * cp.sum(x[i]) <= quota for i, quota in enumerate(quotas)]
+    unit = 1e3  # errors are small numbers
+    problem = cp.Problem(cp.Minimize(unit * (a @ cp.exp(t) + near + bands)), rows)
+    problem.solve(solver=cp.CLARABEL)
+    return problem.value / unit + table.truncation + table.initial, x.value * scale
+
+
+def _pairs(edges):
+    return itertools.pairwise(edges)
+
+
+@pytest.mark.parametrize("budget", [2e4, 1e5])
+def test_stages_are_split_as_the_program_written_out_in_cvxpy(budget):
+    table = MODEL.coefficients(0.05, levels=24)
+    run = stages()
+    terms = co.ScoreError(table) + co.Discretization(table) + co.Truncation(table)
+    plan = co.Problem(terms, [run <= budget]).solve()
+    value, x = raw(table, budget, [3e3, 8e3])
+    assert plan.certificate.optimal
+    assert plan.error == pytest.approx(value, rel=1e-5)
+    split = run.split(plan.levels, plan.examples)
+    np.testing.assert_allclose(split.examples.sum(axis=1), x.sum(axis=1), rtol=0.01, atol=5.0)
+    sampling = 50 * (plan.steps.sum() + 1)
+    assert split.costs.sum() + sampling == pytest.approx(budget, rel=1e-6)
+    assert np.all(split.examples[0, table.levels.edges[1:] <= 1.0] == 0)
+
+
+def test_exchangeable_stages_without_quotas_are_the_cheapest_alone():
+    table = MODEL.coefficients(0.05, levels=24)
+    terms = co.ScoreError(table) + co.Discretization(table)
+    run = co.Stages([co.Stage("dear", 3.0), co.Stage("cheap", 2.0)], images=50)
+    prices = co.Prices(2.0, 1.0, 50)
+    plan, alone = (co.Problem(terms, [limit]).solve() for limit in (run <= 1e4, co.Compute(prices) <= 1e4))
+    assert plan.error == pytest.approx(alone.error, rel=1e-6)
+    split = run.split(plan.levels, plan.examples)
+    assert split.examples[0].sum() <= 1e-6 * split.examples.sum()
+    assert run.lowest_prices.example_price(plan.levels) == pytest.approx(2.0)
+
+
+def test_what_stages_cannot_teach_and_what_is_no_stage_is_named():
+    table = MODEL.coefficients(0.05, levels=8)
+    run = co.Stages([co.Stage("small", 1.0, quota=10.0)])
+    with pytest.raises(co.InfeasibleError, match="do not teach 60 examples"):
+        run.split(table.levels, np.full(len(table.levels), 10.0))
+    for make, name in (
+        (lambda: co.Stage("", 1.0), "Stage.name"),
+        (lambda: co.Stage("a", 0.0), "Stage.example"),
+        (lambda: co.Stage("a", 1.0, quota=0.0), "Stage.quota"),
+        (lambda: co.Stages([]), "Stages.stages"),
+        (lambda: co.Stages([co.Stage("a", 1.0), co.Stage("a", 2.0)]), "twice"),
+        (lambda: co.Stage("a", lambda s: -s).prices(table.levels), r"Stage.example of 'a'"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            make()
