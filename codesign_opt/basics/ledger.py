@@ -68,7 +68,9 @@ class Ledger:
         try:
             kept = json_file(path)
         except ValueError as error:
-            raise ValueError(f"{path.parent} holds results of nobody knows which question: {error} Delete it.") from None
+            raise ValueError(
+                f"{path.parent} holds results of nobody knows which question: {error} Delete it."
+            ) from None
         if not isinstance(kept, dict):
             raise ValueError(f"{path} is {str(kept)[:40]!r}, not a question of this library; delete {path.parent}.")
         for name in sorted({*kept, *self.question}):

@@ -1,4 +1,4 @@
-"""Arrays from npz files that anybody may have written: no larger in memory than they say, every failure a ValueError."""
+"""Arrays from npz files that anybody may have written: no larger than they say, every failure a ValueError."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def read_npz(path: str | Path) -> dict[str, Any]:
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     with archive.open(member) as file:
-        version = npy.read_magic(file)  # type: ignore[arg-type]
+        version = npy.read_magic(file)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = reader(file)  # type: ignore[arg-type]
+        shape, fortran, dtype = reader(file)
         content = file.read()  # to the end, where the archive's check sum is compared
     if dtype.hasobject:
         raise ValueError(f"{member.filename} holds objects")

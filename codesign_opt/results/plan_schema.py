@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, choice, number, vector
 from ..ingredients.grids import check_grid
-
-if TYPE_CHECKING:
-    from .record import PlanRecord
 
 __all__ = ["check_agreement", "check_kinds", "check_levels", "checksum", "read_only"]
 
@@ -47,7 +44,7 @@ def check_kinds(data: Mapping[str, Any]) -> None:
             check(data[name], f"Plan.{name}")
 
 
-def check_agreement(plan: PlanRecord) -> None:
+def check_agreement(plan: Any) -> None:
     """Refuse numbers that contradict each other: parts and their sum, value, bound and gap of the certificate.
 
     Raises:
@@ -72,7 +69,7 @@ def check_agreement(plan: PlanRecord) -> None:
         )
 
 
-def check_levels(plan: PlanRecord) -> None:
+def check_levels(plan: Any) -> None:
     """Refuse amounts of levels that no plan has: below zero, not finite, or more or fewer than levels.
 
     Raises:

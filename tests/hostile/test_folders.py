@@ -69,8 +69,7 @@ def test_foreign_denoisers_are_refused_down_to_a_ten_thousandth(tmp_path, size):
         opened(folder, net, states(seed))
         for name, other in foreign(net, size):
             with pytest.raises(ValueError, match="another denoiser"):
-                opened(folder, other, states(seed))
-                print(f"foreign: {name}, size {size}, seed {seed}")
+                opened(folder, other, states(seed)), print(f"taken for the same: {name}, size {size}, seed {seed}")
 
 
 def test_reloads_other_threads_and_other_names_are_no_other_denoisers(tmp_path):

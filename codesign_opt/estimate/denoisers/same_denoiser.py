@@ -75,11 +75,11 @@ def check_same_denoiser(
     Raises:
         ValueError: the answers kept are those of another denoiser.
     """
-    if folder is None:
-        return
     asked = np.array([float(s) for s in levels])
     answers = torch.stack([denoiser(float(s) * states, float(s)) for s in asked]).cpu().double().numpy()
 
+    if folder is None:  # asked all the same, so that a folder changes no count of evaluations
+        return
     weights = _as_numbers(digest_of_weights(denoiser))
     now = {"answers": answers, "weights": weights, "on cpu": np.array(states.device.type == "cpu")}
     found = Ledger(folder, question).item("answers", lambda: now)

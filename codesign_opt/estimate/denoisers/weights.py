@@ -18,7 +18,7 @@ _DEPTH = 4  # of wrappers around a module
 
 
 def modules_inside(function: Any) -> list[torch.nn.Module]:
-    """Modules that a callable is, is a method of, or holds: in attributes, closure, bound arguments, or by a global name.
+    """Modules that a callable is, is a method of, or holds: attributes, closure, arguments, a global.
 
     >>> net = torch.nn.Linear(1, 1)
     >>> [type(m).__name__ for m in modules_inside(lambda x, sigma: net(x))]

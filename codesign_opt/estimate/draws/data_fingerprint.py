@@ -20,7 +20,8 @@ _MOMENTS = 6  # digits of moments: sums in another order differ in the eighth of
 def data_fingerprint(data: Any, first: torch.Tensor) -> str:
     """Count, moments and a digest of examples, as far as they can be had without a pass over data on disk.
 
-    Of tensors and arrays all numbers count, up to sixteen million. Of other data with a length, 64 examples spread over all of them; of lists
+    Of tensors and arrays all numbers count, up to sixteen million. Of other data with a length, 64 examples spread
+    over all of them; of lists
     of batches all numbers, or of long ones the first and the last example of each; of callables and iterators, which
     would have to be read for it, those of the first batch.
 
