@@ -15,8 +15,7 @@ import pytest  # noqa: E402  threads are set before numpy is loaded
 
 # what the library itself enters by name is entered before the first test
 import codesign_opt.exports  # noqa: E402
-import codesign_opt.peers  # noqa: E402
-import codesign_opt.training.optimisers  # noqa: E402, F401
+import codesign_opt.peers  # noqa: E402, F401
 from codesign_opt.basics.registry import temporarily  # noqa: E402
 
 pytest.register_assert_rewrite("tests.helpers")

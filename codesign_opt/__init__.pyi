@@ -20,6 +20,7 @@ from .curves.windows import LogReading as LogReading
 from .exports import DiffusersExport as DiffusersExport
 from .exports import export as export
 from .exports import read_schedule as read_schedule
+from .exports import read_solver as read_solver
 from .ingredients.coupling import Coupling as Coupling
 from .ingredients.coupling import Local as Local
 from .ingredients.coupling import PerLevel as PerLevel
@@ -89,6 +90,7 @@ from .programs.problem import Problem as Problem
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
 from .samplers.affine_steps import AffineSteps as AffineSteps
+from .samplers.fitted_sampler import FittedSampler as FittedSampler
 from .samplers.members import DEIS as DEIS
 from .samplers.members import IPNDM as IPNDM
 from .samplers.members import AdamsBashforth as AdamsBashforth

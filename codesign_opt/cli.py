@@ -164,10 +164,16 @@ def _list_arguments(commands: Any) -> None:
 
 
 def _export_arguments(commands: Any) -> None:
-    parser = _command(commands, "export", _export, "give a plan's noise levels to another program")
-    parser.add_argument("plan", type=Path, metavar="PLAN.json", help="a saved plan, or a file of noise levels")
+    parser = _command(commands, "export", _export, "give a plan's noise levels, or its solver, to another program")
     parser.add_argument(
-        "--to", required=True, type=_target, metavar="TARGET", help="diffusers, k-diffusion, comfyui, json or csv"
+        "plan", type=Path, metavar="PLAN.json", help="a saved plan, or a file of noise levels or of a fitted solver"
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        type=_target,
+        metavar="TARGET",
+        help="diffusers, k-diffusion, comfyui, json, csv or python; a fitted solver goes to all of them but csv",
     )
     parser.add_argument(
         "--scheduler", metavar="FILE|CLASS", help="for diffusers: a scheduler_config.json, or the name of a class"
@@ -285,16 +291,26 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    saved = options.plan.read_text(encoding="utf-8", errors="replace")
-    schedule = co.Plan.load(options.plan) if '"codesign_opt.plan"' in saved else co.read_schedule(options.plan)
+    schedule, fitted = _planned(options.plan)
     scheduler = None if options.scheduler is None else _scheduler(options.scheduler)
     # k-diffusion's numbers are those of a SIGMAS list; only its tensor needs torch
-    target = "comfyui" if options.to == "k-diffusion" else options.to
+    target = "comfyui" if options.to == "k-diffusion" and not fitted else options.to
     of_target = {"flow": options.flow, "mu": options.mu, "clip": options.clip, "pipeline": options.pipeline}
     value = co.export(schedule, target, scheduler, path=options.out, **of_target)
     if target == "diffusers" or options.out is None:
         print(", ".join(map(repr, value)) if isinstance(value, list) else str(value).rstrip())
     return 0
+
+
+def _planned(path: Path) -> tuple[Any, bool]:
+    """A plan, a fitted solver or noise levels, as the file has them, and whether steps are those of a fitted solver."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if '"codesign_opt.plan"' in text:
+        plan = co.Plan.load(path)
+        return plan, plan.solver is not None
+    if path.suffix == ".py" or '"solver"' in text or '"LinearMultistepScheduler"' in text:
+        return co.read_solver(path), True
+    return co.read_schedule(path), False
 
 
 def _scheduler(name: str) -> Any:

@@ -96,6 +96,29 @@ def test_export_prints_and_writes_the_plans_levels(solved, tmp_path, capsys):
     assert float(capsys.readouterr().out.split(",")[0]) == pytest.approx(sigmas[0] / (1 + sigmas[0]), rel=1e-12)
 
 
+def test_export_takes_the_file_of_a_fitted_solver_to_every_program(tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    solver = codesign_opt.LinearMultistep([4.0, 1.0, 0.0], a=[0.3, 0.0], c=[[0.7, 0.0], [1.2, -0.2]])
+    source = tmp_path / "solver.json"
+    codesign_opt.export(solver, "json", path=source)
+    targets = {
+        "json": "a.json",
+        "python": "a.py",
+        "k-diffusion": "b.py",
+        "comfyui": "c/c.json",
+        "diffusers": "d/d.json",
+    }
+    for target, name in targets.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        words = ["--scheduler", "DDPMScheduler"] if target == "diffusers" else []
+        assert main(["export", str(source), "--to", target, *words, "--out", str(tmp_path / name)]) == 0
+        assert codesign_opt.read_solver(tmp_path / name) == solver
+        source = tmp_path / name  # and from there to the next
+    capsys.readouterr()
+    assert main(["export", str(source), "--to", "csv"]) == 2
+    assert "takes noise levels alone" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 def test_export_for_a_scheduler_of_diffusers(solved, tmp_path, capsys):
     diffusers = pytest.importorskip("diffusers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ __all__ = ["Registry", "temporarily"]
 
 Entry = TypeVar("Entry")
 
+_LIBRARY = __name__.partition(".")[0] + "."
 _REGISTRIES: WeakSet[Registry[Any]] = WeakSet()  # read by `temporarily` alone
 
 
@@ -99,11 +101,17 @@ def _place(owner: Any) -> tuple[str, str]:
     return owner.__module__, getattr(owner, "__qualname__", repr(owner))
 
 
+def _is_the_library_s(owner: Any) -> bool:
+    """Whether something stands in a module of the package; what an example of a docstring defines does not."""
+    module, name = _place(owner)
+    return module.startswith(_LIBRARY) and name.partition(".")[0] in vars(sys.modules[module])
+
+
 @contextmanager
 def temporarily() -> Iterator[None]:
     """What enters a registry inside is forgotten afterwards: for tests that define classes of their own.
 
-    Modules of the library that are imported inside for the first time are forgotten too; import them before.
+    What modules of the library enter stays, since they are loaded once.
 
     >>> colours = Registry("colour")
     >>> with temporarily():
@@ -116,4 +124,8 @@ def temporarily() -> Iterator[None]:
         yield
     finally:
         for registry, entries, owners in before:
+            for name, owner in registry._owners.items():
+                if _is_the_library_s(owner):
+                    entries.setdefault(name, registry._entries[name])
+                    owners.setdefault(name, owner)
             registry._entries, registry._owners = entries, owners

@@ -19,6 +19,7 @@ from ..models.base import check_model
 from ..peers import Evidence, Schedule, names, schedule
 from ..results.plan import Plan
 from ..samplers.base import SAMPLERS
+from ..samplers.fitted_sampler import FittedSampler
 from ..samplers.members import Sampler
 from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
@@ -51,9 +52,11 @@ def compare(
             denoiser: mean squared distance of outputs to a fine solution under the same noise, on draws
             that no plan has seen. A Model of your own: the errors that it predicts. Or a `World`, such as
             the testbed's.
-        peers: names of `peers.names()`, Schedule values, Plans, grids as arrays, or a dict of them by
-            label; all known schedules unless given. A Plan or an array takes part in the cells whose
-            evaluations pay for it and for no step more.
+        peers: names of `peers.names()`, Schedule values, Plans, grids as arrays, samplers fitted with their levels
+            (`FittedSampler`, such as `estimate.rivals` find; a LinearMultistep), or a dict of them by label; all
+            known schedules unless given. A Plan or an array takes part in the cells whose evaluations pay for it
+            and for no step more; a fitted sampler, that of a Plan too, takes part with its own steps in every
+            sampler's cells, and the column `fitting` has the calls that its fit made.
         evaluations: allowed per image, one or more numbers.
         samplers: Sampler values or names such as "euler", "heun", "dpmpp_2m"; the model's own unless given.
         seeds: of the draws; those of all seeds are put together.
@@ -114,7 +117,13 @@ def compare(
     return Comparison(tuple(rows), world.measure, world.title, tuple(notes))
 
 
-Maker = Callable[[int], Array]
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    """From a number of steps to a grid; the sampler that it is for, the cell's unless given; what its fit took."""
+
+    grid: Callable[[int], Array]
+    sampler: Sampler | None = None
+    fitting: float = 0.0
 
 
 class _Given(ValueError):
@@ -170,16 +179,22 @@ def _checked(value: Any) -> Any:
     if isinstance(value, Plan):
         if value.sigmas is None:
             raise ValueError("compare: peers holds a plan without a sampler's grid.")
+        if value.solver is not None:
+            return FittedSampler(value.solver, value.sigmas, value.fits.get("solver", {}).get("evaluations", 0.0))
         return np.array(value.sigmas)
+    if isinstance(value, FittedSampler):
+        return value
+    if isinstance(value, Sampler) and value.own_levels is not None:
+        return FittedSampler(value, value.own_levels)
     if value is None or isinstance(value, type):
         said = value.__name__ if isinstance(value, type) else value
         raise ValueError(f"compare: peers holds {said}; give a name, a Schedule value, a Plan or noise levels.")
     return np.array(check_grid(value).sigmas)
 
 
-def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], *, strict: bool) -> dict[str, Maker]:
+def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], *, strict: bool) -> dict[str, _Maker]:
     """From a number of steps to a grid, by label; schedules without evidence are refused or noted."""
-    makers: dict[str, Maker] = {}
+    makers: dict[str, _Maker] = {}
     for label, value in wanted.items():
         if isinstance(value, Schedule):
             missing = [name for name in value.needs if getattr(known, name) is None]
@@ -193,15 +208,17 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             else:
                 makers[label] = _of_schedule(value, known, strict)
         else:
-            if check_grid(value, label).terminal != known.terminal:
+            fitted = value if isinstance(value, FittedSampler) else None
+            grid = value if fitted is None else fitted.sigmas
+            if check_grid(grid, label).terminal != known.terminal:
                 raise ValueError(
-                    f"compare: {label} ends with {value[-1]:g}, but the model's terminal is {known.terminal!r}."
+                    f"compare: {label} ends with {grid[-1]:g}, but the model's terminal is {known.terminal!r}."
                 )
-            makers[label] = _of_grid(value)
+            makers[label] = _of_grid(grid) if fitted is None else _of_grid(grid, fitted.sampler, fitted.fitting)
     return makers
 
 
-def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> Maker:
+def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> _Maker:
     def make(steps: int) -> Array:
         try:
             return value.sigmas(steps, known)
@@ -210,26 +227,26 @@ def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> Maker:
                 raise
             raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
 
-    return make
+    return _Maker(make)
 
 
-def _of_grid(grid: Array) -> Maker:
+def _of_grid(grid: Array, sampler: Sampler | None = None, fitting: float = 0.0) -> _Maker:
     def make(steps: int) -> Array:
         if grid.size - 1 != steps:
             raise _Given(grid)
         return grid
 
-    return make
+    return _Maker(make, sampler, fitting)
 
 
-def _planner(world: World, sampler: Sampler, cache: _Cache) -> Maker:
+def _planner(world: World, sampler: Sampler, cache: _Cache) -> _Maker:
     if sampler.own_levels is not None:
         return _of_grid(sampler.own_levels)
 
     def make(steps: int) -> Array:
         return cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
 
-    return make
+    return _Maker(make)
 
 
 def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sampler]:
@@ -303,22 +320,24 @@ class _Cell:
     sampler: Sampler
     limit: int
 
-    def rows(self, makers: Mapping[str, Maker], cache: _Cache, notes: dict[str, None]) -> list[ComparisonRow]:
-        measured, grids = {}, {}
-        for label, make in makers.items():
+    def rows(self, makers: Mapping[str, _Maker], cache: _Cache, notes: dict[str, None]) -> list[ComparisonRow]:
+        measured, grids, fitting = {}, {}, {}
+        for label, maker in makers.items():
+            own = self if maker.sampler is None else replace(self, sampler=maker.sampler)
             try:
-                sigmas, used = self._largest(make)
-                self.sampler.check_levels(sigmas)
+                sigmas, used = own._largest(maker.grid)
+                own.sampler.check_levels(sigmas)
             except ValueError as error:
                 if label == "plan":
                     raise
                 notes[f"{label} is left out of {self.sampler.name} with {self.limit} evaluations: {error}"] = None
                 continue
-            grids[label] = sigmas, used
-            measured[label] = cache.measured(self.world, self.sampler, sigmas)
-        return rows_of_cell(self.sampler.name, self.limit, measured, grids)
+            grids[label], fitting[label] = (sigmas, used), maker.fitting
+            measured[label] = cache.measured(self.world, own.sampler, sigmas)
+        found = rows_of_cell(self.sampler.name, self.limit, measured, grids)
+        return [replace(row, fitting=fitting[row.peer]) for row in found]
 
-    def _largest(self, make: Maker) -> tuple[Array, float]:
+    def _largest(self, make: Callable[[int], Array]) -> tuple[Array, float]:
         """The grid with most steps that the evaluations pay for; by halving, since costs rise with the steps."""
         least = least_steps(self.world.terminal)
         most = steps_within(self.limit, self.sampler.evaluations_per_step, self.world.terminal)

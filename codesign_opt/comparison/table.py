@@ -45,6 +45,7 @@ class ComparisonRow:
         rank: 1 for the best of the cell.
         sigmas: (K+1,) the grid.
         others: secondary measures by name, (value, standard error).
+        fitting: calls of the denoiser, a batch of states each, that a fit to it made; 0 for grids.
     """
 
     sampler: str
@@ -60,6 +61,7 @@ class ComparisonRow:
     rank: int
     sigmas: Array
     others: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fitting: float = 0.0
 
     @property
     def level(self) -> bool:
@@ -151,6 +153,26 @@ class Comparison:
         row, other = self.row(name, *cell), self.row(base, *cell) if base else self.cell(*cell)[0]
         return float("nan") if row is None or other is None or other.error <= 0 else row.error / other.error
 
+    def geometric_mean_ratio(self, peer: str, base: str = "") -> float:
+        """Geometric mean, over the cells that both are in, of a schedule's error over `base`'s (the best's for "").
+
+        Raises:
+            ValueError: a schedule that is in no cell with it.
+
+        >>> import codesign_opt as co
+        >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
+        >>> found = co.compare(model, peers=["edm"], evaluations=[6, 9])
+        >>> found.geometric_mean_ratio("plan") == 1.0 < found.geometric_mean_ratio("edm")
+        True
+        """
+        ratios = np.array(self.ratios(base).get(peer, []), dtype=np.float64)
+        known = ratios[np.isfinite(ratios) & (ratios > 0)]
+        if not known.size:
+            raise ValueError(
+                f"peer is {peer!r}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
+            )
+        return float(np.exp(np.log(known).mean()))
+
     def to_csv(self, path: str | Path) -> Path:
         """All rows with their grids, six digits."""
         text = io.StringIO(newline="")
@@ -158,26 +180,34 @@ class Comparison:
         return write_whole(path, text.getvalue())
 
     def table(self) -> str:
-        """Aligned text: one line per schedule and cell, errors with standard errors, ranks."""
+        """Aligned text: one line per schedule and cell, errors with standard errors, ranks, and what fits took."""
         title = ["sampler", "schedule", "evaluations", "steps", "error", "+-", "above the best", "+-", "rank"]
         rows = [
             [row.sampler, row.peer, f"{row.used:g} of {row.evaluations}", str(row.steps), quantity(row.error),
              quantity(row.standard_error, 2), quantity(row.excess, 3), quantity(row.excess_error, 2), str(row.rank)]
             for row in self.rows
         ]  # fmt: skip
+        if any(row.fitting for row in self.rows):
+            title.append("fitting")
+            rows = [[*texts, f"{row.fitting:,.0f}"] for texts, row in zip(rows, self.rows, strict=True)]
         return "\n".join(aligned(title, rows))
 
     def markdown(self) -> str:
-        """One table: schedules down, cells across, errors over the best of the cell; the best in bold."""
+        """One table: schedules down, cells across, errors over the best of the cell; the best in bold.
+
+        The last column is the geometric mean over the cells that a schedule is in.
+        """
         cells = self.cells
         lines = [
-            "| schedule | " + " | ".join(f"{sampler} {evaluations}" for sampler, evaluations in cells) + " |",
-            "|---|" + "---:|" * len(cells),
-            "| *smallest error* | " + " | ".join(f"*{self.cell(*cell)[0].error:.2e}*" for cell in cells) + " |",
+            "| schedule | "
+            + " | ".join(f"{sampler} {evaluations}" for sampler, evaluations in cells)
+            + " | geometric mean |",
+            "|---|" + "---:|" * (len(cells) + 1),
+            "| *smallest error* | " + " | ".join(f"*{self.cell(*cell)[0].error:.2e}*" for cell in cells) + " | |",
         ]
         for peer in self.peers:
             entries = [_entry(self.row(peer, *cell), self.cell(*cell)[0].error) for cell in cells]
-            lines.append(f"| {peer} | " + " | ".join(entries) + " |")
+            lines.append(f"| {peer} | " + " | ".join(entries) + f" | {self.geometric_mean_ratio(peer):.3g} |")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -234,11 +264,12 @@ def _standard_error(values: Array) -> float:
 def write_rows(file: Any, rows: Sequence[ComparisonRow]) -> None:
     """CSV of rows, six digits; `read_rows` reads it back."""
     others = list(dict.fromkeys(key for row in rows for key in row.others))
-    columns = [*_PLAIN, *(part for key in others for part in (key, f"{key}_standard_error")), "sigmas"]
+    plain = [*_PLAIN, *(["fitting"] if any(row.fitting for row in rows) else [])]
+    columns = [*plain, *(part for key in others for part in (key, f"{key}_standard_error")), "sigmas"]
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        record: dict[str, Any] = {key: getattr(row, key) for key in _PLAIN}
+        record: dict[str, Any] = {key: getattr(row, key) for key in plain}
         for key in others:
             record[key], record[f"{key}_standard_error"] = row.others.get(key, ("", ""))
         record["sigmas"] = " ".join(f"{sigma:.5g}" for sigma in row.sigmas)
@@ -262,6 +293,7 @@ def read_rows(file: Any) -> list[ComparisonRow]:
         values: dict[str, Any] = {"sampler": record["sampler"], "peer": record["peer"]}
         values |= {name: int(record[name]) for name in ("evaluations", "steps", "rank")}
         values |= {name: float(record[name]) for name in _PLAIN if name not in values}
+        values["fitting"] = float(record.get("fitting") or 0.0)
         values["sigmas"] = np.array([float(word) for word in record["sigmas"].split()])
         values["others"] = {
             name: (float(record[name]), float(record[f"{name}_standard_error"])) for name in others if record[name]

@@ -33,6 +33,12 @@ from .measured_evidence import EvidenceMeasurement as EvidenceMeasurement
 from .measured_evidence import evidence as evidence
 from .measurement import Measurement as Measurement
 from .network_model import network as network
+from .rivals.base import FittedRival as FittedRival
+from .rivals.base import Rival as Rival
+from .rivals.ld3 import LD3 as LD3
+from .rivals.optimal_steps import OptimalSteps as OptimalSteps
+from .rivals.s4s import S4S as S4S
+from .rivals.s4s import Bespoke as Bespoke
 from .runs.fine_solution import Draws as Draws
 from .runs.fine_solution import Reference as Reference
 from .runs.run import BrownianPath as BrownianPath

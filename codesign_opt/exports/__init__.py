@@ -1,4 +1,4 @@
-"""Noise levels out to other programs and in from them: diffusers, k-diffusion, ComfyUI, JSON, CSV.
+"""Noise levels and fitted solvers out to other programs and in from them: diffusers, k-diffusion, ComfyUI, JSON, CSV.
 
 >>> from codesign_opt.exports import export, read_schedule
 >>> read_schedule(export([14.6, 2.5, 0.3, 0.0], "comfyui")).tolist()
@@ -11,6 +11,7 @@ from .diffusers_export import DiffusersExport, for_diffusers
 from .exporting import export
 from .pipeline_calls import PipelineCall
 from .reading import read_schedule
+from .solver_reading import read_solver
 from .targets import PlannedLevels, Target, add_target, targets
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "export",
     "for_diffusers",
     "read_schedule",
+    "read_solver",
     "targets",
 ]

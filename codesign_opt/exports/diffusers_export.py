@@ -13,10 +13,13 @@ from ..basics.checks import Array, vector
 from ..basics.wording import aligned
 from ..ingredients.grids import check_grid
 from ..schedulers.scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
+from .fitted_scheduler import fitted_scheduler
 from .pipeline_calls import PipelineCall, pipeline_call
 from .scheduler_rules import rule_for
 from .scheduler_settings import accepted, refusal
 from .scheduler_trials import call, check_same, inside_range, quiet, released, that_holds, tried, with_changes
+from .standalone import source_of
+from .stock_rules import SCHEDULER_OF, nodes_for, stock_rule
 from .targets import PlannedLevels, Target, add_target
 
 __all__ = ["DiffusersExport", "for_diffusers"]
@@ -36,6 +39,7 @@ class DiffusersExport:
         changes: settings that the scheduler must have; `configured` makes such a scheduler.
         sampler: name of the library's sampler whose steps the scheduler takes under `same_steps`, or None.
         same_steps: the settings for that.
+        sampler_settings: the sampler's own: `Sampler.from_dict({"name": sampler, **sampler_settings})` is it.
         notes: what a user should know.
         pipeline: what to write for the pipeline that was named, or None.
 
@@ -58,6 +62,7 @@ class DiffusersExport:
     notes: tuple[str, ...] = ()
     listed: Array | None = None
     pipeline: PipelineCall | None = None
+    sampler_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", check_grid(self.sigmas, "DiffusersExport.sigmas").sigmas)
@@ -180,6 +185,7 @@ class DiffusersExport:
             "largest_relative_error": self.largest_error,
             "dropped": list(self.dropped),
             "sampler": self.sampler,
+            "sampler_settings": dict(self.sampler_settings),
             "same_steps": dict(self.same_steps),
             "notes": list(self.notes),
             "pipeline": None if self.pipeline is None else self.pipeline.to_dict(),
@@ -200,7 +206,10 @@ class DiffusersExport:
             lines.append("  with " + ", ".join(f"{k}={v!r}" for k, v in self.changes.items()))
         if self.sampler:
             said = ", ".join(f"{k}={v!r}" for k, v in self.same_steps.items())
-            lines.append(f"  steps of {self.sampler}" + (f" where {said}" if said else ""))
+            own = ", ".join(f"{k}={v!r}" for k, v in self.sampler_settings.items())
+            lines.append(
+                f"  steps of {self.sampler}" + (f"({own})" if own else "") + (f" where {said}" if said else "")
+            )
         merged = f", {len(self.dropped)} merged with the node before" if self.dropped else ""
         lines.append(f"  levels change by up to {self.largest_error:.2g} of themselves{merged}")
         rows = []
@@ -221,6 +230,7 @@ def for_diffusers(
     clip: bool = False,
     outside: bool = False,
     pipeline: Any = None,
+    sampler: Mapping[str, Any] | None = None,
 ) -> DiffusersExport:
     """The levels for one scheduler of diffusers, checked on a copy of it; the scheduler stays as it is.
 
@@ -232,6 +242,8 @@ def for_diffusers(
         outside: keep them where the scheduler takes any sigma: the network is told a time at its end there.
         pipeline: the pipeline that will hold the scheduler, its class, or the name of its class: `pipeline` of the
             result says what to write for it.
+        sampler: record of the sampler that the levels were planned for, `Sampler.to_dict`: `changes` are then the
+            settings under which UniPC's, DEIS's, DPM-Solver's multistep and singlestep schedulers take its steps.
 
     Raises:
         ValueError: a scheduler that takes no custom levels (with an alternative), levels outside the network's
@@ -243,15 +255,16 @@ def for_diffusers(
         raise ValueError(
             f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
         )
-    wanted = check_grid(sigmas).sigmas
     scheduler = released(scheduler)
-    if not accepted(scheduler):
+    stock = stock_rule(sampler or {}, scheduler)
+    wanted = nodes_for(check_grid(sigmas).sigmas, sampler or {}, scheduler)
+    if stock is None and not accepted(scheduler):
         raise ValueError(refusal(scheduler, "takes neither timesteps nor sigmas"))
     if mu is not None and rule_for(scheduler) and not is_flow(scheduler):
         raise ValueError(f"export.mu is {mu:g}, but {type(scheduler).__name__} has no dynamic shift; leave it out.")
     inside = wanted if outside else inside_range(wanted, scheduler, clip)
     kept = np.append(True, np.diff(inside) != 0)
-    rule = rule_for(scheduler) or tried
+    rule = stock or rule_for(scheduler) or tried
     draft = rule(inside[kept], scheduler, mu)
     unknown = set(draft.arguments) - set(accepted(scheduler)) - {"mu", "num_inference_steps"}
     if unknown:  # another version of diffusers
@@ -266,7 +279,7 @@ def for_diffusers(
     becomes = check_same(trial, draft.becomes[np.append(True, np.diff(node) != 0)])[node]
     found = DiffusersExport(
         type(scheduler).__name__, wanted, becomes[np.cumsum(kept) - 1], draft.arguments, draft.changes,
-        draft.sampler, draft.same_steps, draft.notes, draft.listed,
+        draft.sampler, draft.same_steps, draft.notes, draft.listed, None, draft.sampler_settings,
     ).noted(told_alike(trial) or None)  # fmt: skip
     return found if pipeline is None else found.in_pipeline(pipeline, scheduler)
 
@@ -278,27 +291,49 @@ def _diffusers(
     clip: bool = False,
     outside: bool = False,
     pipeline: Any = None,
-) -> tuple[DiffusersExport, str]:
-    """Of the target "diffusers"; its file is JSON."""
+) -> tuple[Any, str]:
+    """Of the target "diffusers"; its file is JSON. A fitted solver becomes a scheduler, whose file is its settings."""
     if scheduler is None and not isinstance(pipeline, (str, type)):
         scheduler = getattr(pipeline, "scheduler", None)  # of a pipeline at hand
     if scheduler is None:
         raise ValueError('export: the target "diffusers" needs scheduler=, the scheduler that will be used.')
-    value = for_diffusers(levels.sigmas, scheduler, mu=mu, clip=clip, outside=outside, pipeline=pipeline)
-    value = value.noted(_other_sampler(levels.sampler, value.sampler))
+    if levels.own_steps:
+        if clip or mu is not None:
+            said = "clip" if clip else "mu"
+            raise ValueError(
+                f"export.{said} has no meaning for a fitted solver, whose levels are its own; leave it out."
+            )
+        made = fitted_scheduler(levels, scheduler, outside)
+        return made, made.to_json_string()
+    options: dict[str, Any] = {"mu": mu, "clip": clip, "outside": outside, "pipeline": pipeline}
+    value = for_diffusers(levels.sigmas, scheduler, **options, sampler=levels.sampler)
+    value = value.noted(_other_sampler(levels.sampler, value))
     return value, value.json()
 
 
-add_target(Target("diffusers", ("scheduler", "mu", "clip", "outside", "pipeline"), _diffusers))
+def _beside(levels: PlannedLevels) -> dict[str, str]:
+    """The file of the scheduler's class, which diffusers looks for where the settings are."""
+    if not levels.own_steps:
+        return {}
+    name = "linear_multistep_scheduler.py"
+    return {name: source_of(name)}
 
 
-def _other_sampler(planned: Mapping[str, Any], taken: str | None) -> str | None:
+_OPTIONS = ("scheduler", "mu", "clip", "outside", "pipeline")
+add_target(Target("diffusers", _OPTIONS, _diffusers, takes_solver=True, beside=_beside))
+
+
+def _other_sampler(planned: Mapping[str, Any], export: DiffusersExport) -> str | None:
     """A note where the scheduler takes other steps than those the plan was made for."""
-    name, eta = planned.get("name"), planned.get("eta", 1.0)
-    if name is None or (name == taken and eta == 1.0):  # the ancestral schedulers are those with eta = 1
+    name, eta, taken = planned.get("name"), planned.get("eta", 1.0), export.sampler
+    # the ancestral schedulers are those with eta = 1; settings that the scheduler lacks are noted by its rule
+    if name is None or (name == taken and eta == 1.0):
         return None
     said = name if eta == 1.0 else f"{name} (eta = {eta:g})"
-    return f"The plan was made for {said} steps; this scheduler takes {taken or 'others'}: plan for those it takes."
+    able = f", or use {SCHEDULER_OF[name]}" if name in SCHEDULER_OF else ""
+    return (
+        f"The plan was made for {said} steps; this scheduler takes {taken or 'others'}: plan for those it takes{able}."
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""export: noise levels for diffusers, k-diffusion, ComfyUI, JSON, CSV, and targets of one's own."""
+"""export: noise levels and fitted solvers for diffusers, k-diffusion, ComfyUI, JSON, CSV, and targets of one's own."""
 
 from __future__ import annotations
 
@@ -19,19 +19,29 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         diffusers    DiffusersExport: arguments for the scheduler, lines for a pipeline, rounding, apply(scheduler)
         k-diffusion  (K+1,) torch tensor, float32: the `sigmas` of every sample_* function
         comfyui      list of K+1 numbers: SIGMAS, with its trailing 0
-        json, csv    text with every digit, the number of steps and the terminal map; "json" has a fitted solver, too
-        python       text of a module with sample(denoiser, x), for fitted solvers (`Plan.solver`) and Euler's method
+        json, csv    text with every digit, the number of steps and the terminal map
+        python       text of a module with sample(denoiser, x), where a step is one call of the denoiser without noise
+
+    A fitted solver (`Plan.solver`) goes with its levels; `read_solver` is the way back:
+
+        diffusers    LinearMultistepScheduler, for pipelines, whose save_pretrained needs this package no more
+        k-diffusion  text of a module with sample_fitted(model, x, sigmas, extra_args, callback, disable)
+        comfyui      JSON; `path` writes the file of a node beside it, which gives its SAMPLER and SIGMAS
+        json, python text with its coefficients, and a module with sample(denoiser, x); "csv" is refused
+
+    Any sampler of one call a step goes the same way by its rows: export(LinearMultistep.of(sampler, sigmas), ...).
 
     Args:
-        schedule: a Plan, or (K+1,) descending noise levels sigma_t / s_t whose last may be 0.
+        schedule: a Plan, a LinearMultistep, or (K+1,) descending noise levels sigma_t / s_t whose last may be 0.
         target: one of the six above, or a name of one's own (`add_target`).
         scheduler: the diffusers scheduler that will be used (for "diffusers" alone).
-        path: file to write as well: JSON for "diffusers" and "json", CSV, else numbers between commas.
+        path: file to write as well: JSON for "diffusers" and "json", CSV, else numbers between commas; for a fitted
+            solver what the list says, and beside it the file of the scheduler's class or of the node.
         options: those of the target; an option of another target may be None or False.
             flow: for "k-diffusion" and "comfyui": give flow-matching times t = sigma / (1 + sigma), which
                 k-diffusion's descendants and ComfyUI call sigmas for flow models (SD3, Flux).
             mu, clip, outside, pipeline: for "diffusers": see `for_diffusers`. The scheduler is that of `pipeline` where
-                a pipeline itself is given and no scheduler.
+                a pipeline itself is given and no scheduler. A fitted solver takes outside, and pipeline for that alone.
 
     Returns:
         See above; numbers of "k-diffusion" and "comfyui" are in the units that those programs call sigma.
@@ -55,6 +65,9 @@ def export(schedule: Any, target: str, scheduler: Any = None, *, path: str | Pat
         )
     value, text = _written(wanted, levels, options if scheduler is None else {"scheduler": scheduler, **options})
     if path is not None:
+        beside = {} if wanted.beside is None else wanted.beside(levels)
+        for name, content in beside.items():
+            write_text(Path(path).with_name(name), content)
         write_text(path, text)
     return value
 
@@ -79,7 +92,9 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
     sampler: dict[str, Any] = {}
-    if hasattr(schedule, "number_of_steps"):  # a plan
+    if getattr(schedule, "own_levels", None) is not None:  # a fitted solver
+        sampler, schedule = schedule.to_dict(), schedule.own_levels
+    elif hasattr(schedule, "number_of_steps"):  # a plan
         sampler, schedule = dict(schedule.sampler), schedule.sigmas
         if schedule is None:
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..schedulers.noise_table import flow_time
+from .fitted_files import comfyui_files, comfyui_text, k_diffusion_text
 from .schedule_files import csv_text, json_text, list_text
 from .targets import PlannedLevels, Target, add_target
 
@@ -15,13 +16,19 @@ __all__: list[str] = []
 
 
 def _k_diffusion(levels: PlannedLevels, flow: bool = False) -> tuple[Any, str]:
-    """A float32 torch tensor; the file has every digit."""
+    """A float32 torch tensor; the file has every digit. Of a fitted solver a module with `sample_fitted`."""
+    if levels.own_steps:
+        text = k_diffusion_text(levels, flow)
+        return text, text
     numbers = _numbers(levels, flow)
     return _tensor(numbers), list_text(numbers)
 
 
-def _comfyui(levels: PlannedLevels, flow: bool = False) -> tuple[list[float], str]:
-    """A list of numbers, SIGMAS with its trailing 0."""
+def _comfyui(levels: PlannedLevels, flow: bool = False) -> tuple[Any, str]:
+    """A list of numbers, SIGMAS with its trailing 0. Of a fitted solver the JSON that its node reads."""
+    if levels.own_steps:
+        text = comfyui_text(levels, flow)
+        return text, text
     numbers = _numbers(levels, flow)
     return numbers.tolist(), list_text(numbers)
 
@@ -64,8 +71,8 @@ def _distinct(levels: Array, what: str, precision: str, rounded: Any = None) -> 
 
 
 for _target in (
-    Target("k-diffusion", ("flow",), _k_diffusion),
-    Target("comfyui", ("flow",), _comfyui),
+    Target("k-diffusion", ("flow",), _k_diffusion, takes_solver=True),
+    Target("comfyui", ("flow",), _comfyui, takes_solver=True, beside=comfyui_files),
     Target("json", (), _json, takes_solver=True),
     Target("csv", (), _csv),
 ):

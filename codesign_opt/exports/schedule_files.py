@@ -17,7 +17,7 @@ from ..basics.files import write_whole
 from ..basics.json_text import json_text as read_json
 from ..ingredients.grids import check_grid
 
-__all__ = ["csv_text", "json_text", "list_text", "read_file", "write_text"]
+__all__ = ["csv_text", "json_text", "list_text", "read_file", "read_text", "write_text"]
 
 KIND = "codesign_opt.schedule"
 SCHEMA_VERSION = 1
@@ -71,11 +71,11 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_whole(path, text)
 
 
-def read_file(path: str | Path) -> Array:
-    """The numbers of a schedule's file, unchecked but for completeness: .json, .csv, else numbers in plain text.
+def read_text(path: str | Path) -> str:
+    """What a text file holds.
 
     Raises:
-        ValueError: a file that is cut off, without a column or key of noise levels, or with other things than numbers.
+        ValueError: an empty file, or bytes that are no text.
         OSError: the file cannot be read.
     """
     source = Path(path)
@@ -85,6 +85,18 @@ def read_file(path: str | Path) -> Array:
         raise ValueError(f"{source} is not a text file ({error.reason} at byte {error.start}).") from None
     if not text.strip():
         raise ValueError(f"{source} is empty; export the schedule again.")
+    return text
+
+
+def read_file(path: str | Path) -> Array:
+    """The numbers of a schedule's file, unchecked but for completeness: .json, .csv, else numbers in plain text.
+
+    Raises:
+        ValueError: a file that is cut off, without a column or key of noise levels, or with other things than numbers.
+        OSError: the file cannot be read.
+    """
+    source = Path(path)
+    text = read_text(source)
     if source.suffix.lower() == ".json":
         return _from_json(text, source)
     if source.suffix.lower() == ".csv":
@@ -102,7 +114,7 @@ def _from_json(text: str, source: Path) -> Array:
         version = record.get("schema_version")
         if record.get("kind") == KIND and version != SCHEMA_VERSION:
             raise ValueError(f"{source} has schema version {version!r}; this version reads {SCHEMA_VERSION}.")
-        levels = record.get("used", record.get("sigmas"))
+        levels = _own_levels(record)
         if levels is None:
             raise ValueError(f"{source} has no 'sigmas' (its keys: {', '.join(map(repr, list(record)[:8]))}).")
         steps = record.get("steps")
@@ -112,6 +124,14 @@ def _from_json(text: str, source: Path) -> Array:
     if not isinstance(record, list):
         raise ValueError(f"{source} holds {type(record).__name__}; a list of noise levels is needed.")
     return _numbers(record, source)
+
+
+def _own_levels(record: Mapping[str, Any]) -> Any:
+    """Noise levels as this package has them: those of a solver, where the file's own are another program's."""
+    solver = record if record.get("_class_name") == "LinearMultistepScheduler" else record.get("solver")
+    if isinstance(solver, Mapping) and "levels" in solver:
+        return solver["levels"]
+    return record.get("used", record.get("sigmas"))
 
 
 def _from_csv(text: str, source: Path) -> Array:

@@ -28,7 +28,7 @@ from .scheduler_settings import (
     table_of,
 )
 
-__all__ = ["RULES", "Draft", "rule_for"]
+__all__ = ["RULES", "Draft", "Rule", "rule_for"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ class Draft:
         changes: settings the scheduler must have for these arguments to mean these levels.
         sampler: name of the library's sampler whose steps the scheduler takes where `same_steps` holds.
         same_steps: the settings for that.
+        sampler_settings: the sampler's own, where its class has some.
         notes: what a user should know.
         listed: (K'+1,) what the scheduler's own `sigmas` is set to after set_timesteps where that takes no levels.
     """
@@ -52,6 +53,7 @@ class Draft:
     same_steps: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     listed: Array | None = None
+    sampler_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 Rule = Callable[[Array, Any, float | None], Draft]

@@ -1,10 +1,14 @@
-"""The target "python": a fitted multistep solver, or a grid's Euler steps, as a loop that needs no package."""
+"""The target "python": a fitted solver, or a stock multistep sampler on a grid, as a loop that needs no package."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from ..basics.checks import Array
+import numpy as np
+
+from ..samplers import exponential, members, raised, unipc  # noqa: F401  they enter their names
+from ..samplers.base import Sampler
+from ..samplers.linear_multistep import LinearMultistep
 from .targets import PlannedLevels, Target, add_target
 
 __all__: list[str] = []
@@ -18,7 +22,7 @@ denoiser(x, sigma) -> x0: NumPy arrays, or tensors of PyTorch.
 sigmas = {sigmas}
 a = {a}
 c = {c}
-
+{mean}
 
 def sample(denoiser, x):
     outputs = []  # of the denoiser, the latest first
@@ -37,7 +41,9 @@ def sample(denoiser, x):
 def _python(levels: PlannedLevels) -> tuple[str, str]:
     """Text of a module with `sample(denoiser, x)`; refused for samplers that such a loop is not."""
     a, c = _rows(levels)
-    lines = {"sigmas": _list(levels.sigmas.tolist()), "a": _list(a), "c": _table(c)}
+    mean = levels.sampler.get("mean", 0.0)
+    said = f"mean = {mean!r}  # of the data: the loop does without, since its rows sum to one\n" if np.any(mean) else ""
+    lines = {"sigmas": _list(levels.sigmas.tolist()), "a": _list(a), "c": _table(c), "mean": said}
     text = _LOOP.format(title=f"A sampler of {len(a)} steps, one call of the denoiser each.", **lines)
     return text, text
 
@@ -48,17 +54,17 @@ def _rows(levels: PlannedLevels) -> tuple[list[float], list[list[float]]]:
         if any(abs(1 - factor - sum(row)) > 1e-9 for factor, row in zip(said["a"], said["c"], strict=True)):
             raise ValueError("export: the rows of this solver do not sum to one; its loop would need the data's mean.")
         return said["a"], said["c"]
-    if said.get("name", "euler") != "euler":
+    if said.get("name", "euler") == "euler":
+        ratios = [float(low / high) for high, low in pairwise(levels.sigmas)]
+        return ratios, [[1 - ratio] for ratio in ratios]
+    sampler = Sampler.from_dict(said)
+    if sampler.stochastic or sampler.evaluations_per_step != 1:
         raise ValueError(
-            f"export: the target 'python' writes fitted solvers and Euler's method, not {said['name']}; fit one with "
-            'codesign(..., solver="fit"), or take the levels to a program that has this sampler.'
+            f"export: the target 'python' writes steps of one denoiser call without noise, not {said['name']}'s; "
+            'fit a solver with codesign(..., solver="fit"), or take the levels to a program that has this sampler.'
         )
-    ratios = _ratios(levels.sigmas)
-    return ratios, [[1 - ratio] for ratio in ratios]
-
-
-def _ratios(sigmas: Array) -> list[float]:
-    return [float(low / high) for high, low in pairwise(sigmas)]
+    rows = LinearMultistep.of(sampler, levels.sigmas)
+    return rows.a.tolist(), rows.c.tolist()
 
 
 def _list(values: list[float]) -> str:

@@ -41,6 +41,7 @@ class Target:
             returns and the text of its file.
         takes_solver: whether it can run, or keeps, the coefficients of a fitted multistep solver; another is refused
             its plans, since the levels alone are worth little under another sampler.
+        beside: function of PlannedLevels; name and text of the files that its file needs in the same folder.
 
     Raises:
         ValueError: a name that is no text, options that are no texts, a `write` that cannot be called.
@@ -50,6 +51,7 @@ class Target:
     options: tuple[str, ...]
     write: Callable[..., tuple[Any, str]]
     takes_solver: bool = False
+    beside: Callable[[PlannedLevels], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, (tuple, list)) or not all(isinstance(name, str) for name in self.options):

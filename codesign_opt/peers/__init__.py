@@ -52,10 +52,22 @@ from .schedules.elementary import (
     stochastic_variance_ratio,
     tangent_coefficient,
 )
+from .schedules.entropic import EntropicTime
 from .schedules.gits import GITS, step_errors
 from .schedules.loss_adaptive import LossAdaptive, LossAdaptiveLimit, SaturatingSNR
 from .schedules.online import OnlineSchedule
-from .schedules.process_time import BetaTimesteps, CosineTime, FlowUniform, TimestepUniform, TimeUniform
+from .schedules.optimized_steps import OptimizedSteps, output_weights
+from .schedules.process_time import (
+    BetaTimesteps,
+    CosineTime,
+    CosineTimeToZero,
+    FlowUniform,
+    FlowUniformToZero,
+    TimestepUniform,
+    TimestepUniformToZero,
+    TimeUniform,
+    TimeUniformToZero,
+)
 from .schedules.score_optimal import ScoreOptimal, corrector_cost, equal_cost_levels, gaussian_length, predictor_cost
 from .schedules.selection import FAMILIES, Ranked, Ranking, SpectrumSelect, select
 from .schedules.tangent import EulerLagrange, PowerUniform, SDEPath, SDETerminal, Tangent
@@ -87,12 +99,15 @@ __all__ = [
     "BetaTimesteps",
     "Cauchy",
     "CosineTime",
+    "CosineTimeToZero",
     "DenoiserGaps",
     "EDMRho",
+    "EntropicTime",
     "EulerCost",
     "EulerLagrange",
     "Evidence",
     "FlowUniform",
+    "FlowUniformToZero",
     "KLOptimal",
     "KLUBCost",
     "Laplace",
@@ -108,6 +123,7 @@ __all__ = [
     "Mode",
     "OnLevels",
     "OnlineSchedule",
+    "OptimizedSteps",
     "Polyexponential",
     "PowerUniform",
     "Ranked",
@@ -123,7 +139,9 @@ __all__ = [
     "Tangent",
     "TimeStairs",
     "TimeUniform",
+    "TimeUniformToZero",
     "TimestepUniform",
+    "TimestepUniformToZero",
     "Trajectories",
     "VDiffusion",
     "Weighting",
@@ -153,6 +171,7 @@ __all__ = [
     "monotone",
     "mutual_information",
     "names",
+    "output_weights",
     "path_cost",
     "path_energy",
     "predictor_cost",

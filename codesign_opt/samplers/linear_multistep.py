@@ -13,6 +13,7 @@ from numpy.polynomial import Polynomial
 from ..basics.checks import Array, matrix, vector
 from ..ingredients.grids import check_grid
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
+from .base import Sampler
 from .multistep import Multistep, Near, Row
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
@@ -75,6 +76,38 @@ class LinearMultistep(Multistep):
             own = part.copy()  # the caller's may be written to
             own.setflags(write=False)
             put(self, name, own)
+
+    @classmethod
+    def of(cls, sampler: Sampler, sigmas: Any) -> LinearMultistep:
+        """A stock sampler's steps on these levels as rows: x and D enter them linearly, with coefficients of the grid.
+
+        Samplers on slopes use former states, which are combinations of the present one and of former outputs: their
+        rows then have all of them. The step to zero is the plain denoiser.
+
+        Args:
+            sampler: without noise, one call of the denoiser a step.
+            sigmas: (K+1,) strictly descending noise levels, data units; only the last may be 0.
+
+        Raises:
+            ValueError: a sampler with noise, or of more calls a step; malformed levels.
+
+        >>> LinearMultistep.of(Sampler.from_dict({"name": "dpmpp_2m"}), [4.0, 2.0, 1.0, 0.0]).c.tolist()
+        [[0.5, 0.0], [0.75, -0.25], [1.0, 0.0]]
+        """
+        if sampler.stochastic or sampler.evaluations_per_step != 1:
+            does = "adds noise" if sampler.stochastic else "asks twice a step"
+            raise ValueError(f"{sampler!r} {does}: rows have one call of the denoiser a step and no noise.")
+        levels = check_grid(sigmas, "sigmas").sigmas
+        to_zero = np.array(levels[-1] == 0)
+        nodes = np.append(levels[:-1], levels[-2] / 2 if to_zero else levels[-1])[:, None]
+        nothing, everything = np.zeros_like(nodes), np.ones_like(nodes)
+        bare = sampler.affine_steps(nodes, nothing).closed(to_zero, nothing[0])  # what of the states alone
+        whole = sampler.affine_steps(nodes, everything).closed(to_zero, everything[0])
+        states = np.hstack([bare.current, *bare.earlier])
+        outputs = np.hstack([whole.current, *whole.earlier]) - states
+        if np.any(states[:, 1:]):
+            states, outputs = _without_states(states, outputs)
+        return cls(levels, states[:, 0], outputs)
 
     def __repr__(self) -> str:
         nodes = f"{self.levels[0]:g} to {self.levels[self.levels > 0][-1]:g}{' and 0' if self.levels[-1] == 0 else ''}"
@@ -195,3 +228,21 @@ class LinearMultistep(Multistep):
 
     def _relative_error(self) -> Polynomial:
         raise AssertionError("refused by leading_error")
+
+
+def _without_states(states: Array, outputs: Array) -> tuple[Array, Array]:
+    """Rows of the present state and all outputs, for rows that take former states: (K, 1 + m) and (K, 1 + m) each.
+
+    Every state is x_k = s_k x_0 + sum_m t_km D_m; x_0 leaves by the present state's own.
+    """
+    count = len(states)
+    parts = np.eye(1, count + 1)  # s_0, and then s_k and t_km row by row
+    rows = np.zeros((count, count))
+    for k, (own, taken) in enumerate(zip(states, outputs, strict=True)):
+        reach = min(k + 1, own.size)
+        made = own[:reach] @ parts[k::-1][:reach]
+        made[1 + np.arange(k, k - reach, -1)] += taken[:reach]
+        left = made - made[0] / parts[k, 0] * parts[k]
+        rows[k, : k + 1] = left[k + 1 : 0 : -1]
+        parts = np.vstack([parts, made])
+    return parts[1:, :1] / parts[:-1, :1], rows

@@ -369,7 +369,6 @@ class TrainingNoise(UntrainedPrior, ABC):
         Raises:
             ValueError: not a mapping, an unknown `type`, an unknown or a missing field.
 
-        >>> import codesign_opt.training.optimisers
         >>> TrainingNoise.from_dict({"type": "AveragedSGD", "matrix": "diagonal"}).name
         'AveragedSGD'
         """

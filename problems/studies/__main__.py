@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     _pilot_arguments(commands)
     _solver_arguments(commands)
     _peers_arguments(commands)
+    _rivals_arguments(commands)
     las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
     las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
     _command(
@@ -70,6 +71,7 @@ def _solver_arguments(commands: Any) -> None:
     images = _command(commands, "fashion", _fashion, "solvers for the Fashion-MNIST network, with measures of samples")
     images.add_argument("--steps", type=_whole, default=[5, 8, 12, 18], help="with commas (5,8,12,18)")
     images.add_argument("--draws", type=int, default=4096, help="unseen starts (4096)")
+    images.add_argument("--rivals", type=_words, default=[], help="of the study of rivals, with commas")
 
 
 def _density_arguments(commands: Any) -> None:
@@ -116,8 +118,22 @@ def _peers_arguments(commands: Any) -> None:
     parser.add_argument("--peers", type=_words, help="which schedules, with commas (all)")
 
 
+def _rivals_arguments(commands: Any) -> None:
+    parser = _command(
+        commands, "rivals", _rivals, "fitted solvers against what the literature fits, at equal fitting budgets"
+    )
+    parser.add_argument("--networks", type=_words, default=["photo_patches", "digits", "grid8"], help="with commas")
+    parser.add_argument(
+        "--mixtures", type=_words, default=["circle8", "grid8"], help="with exact denoisers, with commas"
+    )
+    parser.add_argument("--steps", type=_whole, default=[5, 8, 12], help="evaluations, with commas (5,8,12)")
+    parser.add_argument("--budgets", type=_whole, default=[5_000, 12_000], help="batches, to 8 steps and beyond")
+    parser.add_argument("--draws", type=int, default=4096, help="of the test (4,096)")
+    parser.add_argument("--methods", type=_words, help="which rivals, with commas (all)")
+
+
 def _words(text: str) -> list[str]:
-    return text.split(",")
+    return text.split(",") if text else []
 
 
 def _whole(text: str) -> list[int]:
@@ -198,7 +214,9 @@ def _fashion(options: argparse.Namespace) -> int:
     from .network_plans import write_rows
 
     rows = []
-    study = FashionSolvers(co.testbed.cache_folder(options.cache), draws=options.draws, progress=_teller())
+    study = FashionSolvers(
+        co.testbed.cache_folder(options.cache), draws=options.draws, rivals=options.rivals, progress=_teller()
+    )
     for row in study.rows(options.steps):
         rows.append(row)
         write_rows(rows, options.out / "fashion_solvers.csv")  # what is finished, so far
@@ -257,6 +275,22 @@ def _peers(options: argparse.Namespace) -> int:
     for one in found.values():
         print(f"{one}\n")
     print("written:", ", ".join(str(path) for path in write_comparison(found, options.out)))
+    return 0
+
+
+def _rivals(options: argparse.Namespace) -> int:
+    from .network_plans import write_rows
+    from .rivals import GRIDS, RIVALS, rival_rows, said_of
+
+    rows: list[dict[str, Any]] = []
+    for found in rival_rows(
+        networks=options.networks, mixtures=options.mixtures, steps=options.steps, budgets=options.budgets,
+        draws=options.draws, methods=options.methods or (*RIVALS, *GRIDS), cache=options.cache, progress=_teller(),
+    ):  # fmt: skip
+        rows += found
+        columns = dict.fromkeys(name for row in rows for name in row)
+        write_rows([{**dict.fromkeys(columns, ""), **row} for row in rows], options.out / "rivals.csv")
+    print(said_of(rows))
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
@@ -13,9 +14,12 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array
+from codesign_opt.estimate.draws.statistics import squares
 from codesign_opt.estimate.steps.grid_error import GridErrors
 from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
 from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
+
+from .rivals import GRIDS, RIVALS, begun_with
 
 __all__ = ["STEPS", "FashionSolvers"]
 
@@ -23,6 +27,13 @@ STEPS = (5, 8, 12, 18)
 _STOP, _TOP, _CHUNK = 0.002, 80.0, 64
 _FEW, _EVALUATIONS = 8, (5_000, 12_000)  # batch evaluations of a fit, of so many steps at most and of more
 Solver = tuple[co.Sampler, Array]
+# what users take without a plan, beside 2M on EDM's grid
+_STOCK: dict[str, tuple[co.Sampler, Callable[..., Array]]] = {
+    "dpmpp_2m on log_snr": (co.DPMpp2M(), co.log_snr_grid),
+    "unipc on edm": (co.UniPC(), co.edm_grid),
+    "unipc on log_snr": (co.UniPC(), co.log_snr_grid),
+    "ipndm on edm": (co.IPNDM(), co.edm_grid),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +46,8 @@ class FashionSolvers:
         folder: cache of weights and results.
         draws: unseen starts that every solver is run from; measures of samples are biased by their number.
         fine_steps: of the solution that they are held against, of order 4.
+        rivals: of `RIVALS` and `GRIDS`, fitted with the evaluations of the fitted solver. They and the stock samplers
+            run from the first `rival_draws` starts alone: no measures of their samples.
         history: outputs that a step of the fitted solver takes.
         progress: called with a line per step of the work.
     """
@@ -42,6 +55,8 @@ class FashionSolvers:
     folder: Path
     draws: int = 4096
     fine_steps: int = 32
+    rivals: Sequence[str] = ()
+    rival_draws: int = 1024
     history: int = 3
     progress: Callable[[str], None] = print
 
@@ -56,6 +71,8 @@ class FashionSolvers:
                 row = self._row(name, count, outputs, spent, errors[name], errors["plan"])
                 self.progress(f"{name} {count}: {row['ratio']:.3g} +- {row['ratio_error']:.2g} of the plan's error")
                 yield row
+            for name in (*_STOCK, *self.rivals):
+                yield self._against(name, count, errors["plan"])
 
     def solvers(self, count: int) -> Iterator[tuple[str, Solver, dict[str, Any]]]:
         """Solvers of so many evaluations, and what each cost to find; the plan is the first."""
@@ -67,10 +84,63 @@ class FashionSolvers:
         fit = fitted.fits["solver"]
         spent = {"batches": int(fit["evaluations"]), "seconds": seconds, "numbers": int(fit["numbers"])}
         yield "fitted", (fitted.solver, fitted.solver.levels), spent | {"gap": float(fit["gap"])}
-        grids = {"edm": co.edm_grid(count, _STOP, _TOP), "log_snr": co.log_snr_grid(count, _STOP, _TOP)}
-        for name, grid in grids.items():
-            for sampler in (co.DPMpp2M(), co.UniPC(), co.IPNDM()):
-                yield f"{sampler.name} on {name}", (sampler, grid), {"batches": 0, "seconds": 0.0}
+        yield "dpmpp_2m on edm", (co.DPMpp2M(), co.edm_grid(count, _STOP, _TOP)), {"batches": 0, "seconds": 0.0}
+
+    def _against(self, name: str, count: int, plan: GridErrors) -> dict[str, Any]:
+        """The row of a rival."""
+        found, seconds = self._rival(name, count)
+        test, ends = self.test, torch.cat(self.test.ends(co.Euler()))[: self.rival_draws]
+        few = test.on(replace(test.draws, count=self.rival_draws))
+        question = {"draws": few.draws.describe(), "sampler": found.sampler.to_dict(), "sigmas": found.sigmas.tolist()}
+        ledger = co.estimate.Ledger(self.place / "outputs" / f"{name}-{count}-{self.rival_draws}", question)
+        outputs = ledger.item("outputs", lambda: {"x": few.outputs(found.sampler, found.sigmas).numpy()})["x"]
+        errors = GridErrors(squares(torch.as_tensor(outputs) - ends).numpy())
+        spent = {"batches": int(found.fitting), "seconds": seconds}
+        row = self._row(name, count, None, spent, errors, GridErrors(plan.errors[: self.rival_draws]))
+        self.progress(f"{name} {count}: {row['ratio']:.3g} +- {row['ratio_error']:.2g} of the plan's error")
+        return row
+
+    def _rival(self, name: str, count: int) -> tuple[co.FittedSampler, float]:
+        """What a rival found with the evaluations of the fitted solver, and the wall time of its fit."""
+
+        def find() -> dict[str, Any]:
+            begun = perf_counter()
+            if name in _STOCK:
+                stock, grid = _STOCK[name]
+                found = co.FittedSampler(stock, grid(count, _STOP, _TOP), 0.0)
+            elif name in GRIDS:
+                sigmas = GRIDS[name].sigmas(count, self.evidence)
+                needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
+                calls = sum(self.evidence.provenance["evaluations"][part] for part in needs)
+                found = co.FittedSampler(co.DPMpp2M(), sigmas, calls / _CHUNK)
+            else:
+                reference, held_out, starts = begun_with(self._model(count).probe, self._grid(count))
+                budget = _EVALUATIONS[count > _FEW]
+                folder = self.place / "rivals" / f"{name}-{count}"
+                fitted = RIVALS[name].fit(reference, held_out, starts, budget=budget, folder=folder)
+                found = co.FittedSampler(fitted.sampler, fitted.sigmas, fitted.fitting)
+            sampler = json.dumps(found.sampler.to_dict())
+            kept = {"sampler": sampler, "sigmas": found.sigmas, "fitting": found.fitting}
+            return kept | {"seconds": perf_counter() - begun}
+
+        kept = co.estimate.Ledger(self.place / "rivals" / "found", {"draws": 64}).item(f"{name}-{count}", find)
+        sampler = co.Sampler.from_dict(json.loads(str(kept["sampler"])))
+        return co.FittedSampler(sampler, kept["sigmas"], float(kept["fitting"])), float(kept["seconds"])
+
+    @cached_property
+    def evidence(self) -> co.peers.Evidence:
+        """What grids of the literature are made from."""
+        measurement = co.estimate.EvidenceMeasurement(draws=128, progress=self.progress)
+        found = co.estimate.evidence(
+            self.denoiser, self.images, process=co.EDM(_STOP, _TOP), measurement=measurement,
+            folder=self.place / "evidence",
+        )  # fmt: skip
+        return replace(found, sampler=co.DPMpp2M())
+
+    def _grid(self, count: int) -> Array:
+        sigmas = self.plan(count)[0].sigmas
+        assert sigmas is not None
+        return sigmas
 
     def plan(self, count: int, *, fitted: bool = False) -> tuple[co.Plan, float]:
         """The plan, and its wall time when it was made."""
@@ -139,7 +209,7 @@ class FashionSolvers:
         return torch.as_tensor(found["x"])
 
     def _row(
-        self, name: str, count: int, outputs: torch.Tensor, spent: Mapping[str, Any],
+        self, name: str, count: int, outputs: torch.Tensor | None, spent: Mapping[str, Any],
         errors: GridErrors | None = None, plan: GridErrors | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         row: dict[str, Any] = {"evaluations": count, "solver": name}
@@ -153,6 +223,8 @@ class FashionSolvers:
         else:
             row |= dict.fromkeys(("error", "standard_error", "ratio", "ratio_error", "ratio_of_geometric_means"), 0.0)
         for measure, of in self.measures.items():
-            value = of(outputs)
-            row |= {measure: float(value.value), f"{measure}_error": float(value.standard_error)}
+            value = None if outputs is None else of(outputs)
+            row |= {measure: "", f"{measure}_error": ""}
+            if value is not None:
+                row |= {measure: float(value.value), f"{measure}_error": float(value.standard_error)}
         return row | {key: spent.get(key, "") for key in ("batches", "seconds", "numbers", "gap")}

@@ -42,7 +42,9 @@ def las_experiment(
     """One row for every world, sampler, number of evaluations and schedule: negative log likelihood of the samples.
 
     All schedules cover the noise levels of the variance-preserving process with beta from 0.1 to 20, end with one
-    step to 0, start from the same N(0, sigma_max^2 I) and see the same noise. "las" has no parameter: steps in
+    step to 0, start from the same N(0, sigma_max^2 I) and see the same noise. "time_uniform" spends its last evaluation
+    on the least level; "time_uniform_to_zero" goes there straight from the level above, as samplers do that end with
+    0 instead of that level. "las" has no parameter: steps in
     gamma, no penalty. "las_saturating" has the axis with beta = 0.001, "las_smooth" the penalty with rho = 0.003, in
     all cells. Likelihood rewards samples that are too narrow: below `entropy`, its value for the true law, lower is
     no longer better.
@@ -63,7 +65,7 @@ def las_experiment(
 
     >>> rows = las_experiment(samples=100, worlds=["circle8"], samplers=["ddim"], evaluations=[5])
     >>> [row["schedule"] for row in rows]
-    ['las', 'las_saturating', 'las_smooth', 'time_uniform', 'edm', 'log_snr']
+    ['las', 'las_saturating', 'las_smooth', 'time_uniform', 'time_uniform_to_zero', 'edm', 'log_snr']
     """
     count = integer(samples, "samples", minimum=2)
     for sampler in samplers:
@@ -117,11 +119,13 @@ def write_las(rows: list[dict[str, Any]], folder: str | Path) -> Path:
 
 def _grids(steps: int, evidence: co.peers.Evidence, process: co.VP) -> dict[str, Array]:
     uniform = process.sigma(np.linspace(process.t_max, process.t_min, steps))
+    to_zero = process.sigma(np.linspace(process.t_max, process.t_min, steps + 1))[:-1]
     return {
         "las": co.peers.LossAdaptive().sigmas(steps, evidence),
         "las_saturating": co.peers.LossAdaptive(axis=co.peers.SaturatingSNR(_BETA)).sigmas(steps, evidence),
         "las_smooth": co.peers.LossAdaptive(smoothness=_RHO, candidates=200).sigmas(steps, evidence),
         "time_uniform": np.append(uniform, 0.0),
+        "time_uniform_to_zero": np.append(to_zero, 0.0),
         "edm": co.peers.EDMRho().sigmas(steps, evidence),
         "log_snr": co.peers.LogSNR().sigmas(steps, evidence),
     }

@@ -11,13 +11,14 @@ import torch
 import codesign_opt as co
 from codesign_opt import peers
 from codesign_opt.comparison.compare import compare
-from codesign_opt.comparison.table import rows_of_cell
+from codesign_opt.comparison.table import read_rows, rows_of_cell
 from codesign_opt.comparison.world import calls_of
 from codesign_opt.estimate.denoisers.adapters import guided
 from codesign_opt.estimate.denoisers.denoiser import Denoiser
 from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run
+from codesign_opt.estimate.solver_fit.rows import two_step_rows
 from codesign_opt.testbed.data.mixtures import Mixture
 from codesign_opt.testbed.networks.linear import LinearDenoiser
 from tests.helpers.gaussian_truth import wasserstein2
@@ -271,3 +272,25 @@ def test_ratios_above_a_million_are_drawn_at_the_top_and_the_axis_says_so():
         assert ("at the top" in ax.get_ylabel()) == beyond
         assert max(line.get_ydata().max() for line in ax.get_lines()) <= 1e6
         plt.close(ax.figure)
+
+
+def test_fitted_samplers_take_part_with_their_own_steps_and_what_their_fit_took(tmp_path):
+    grid = co.edm_grid(6, 0.01, 80.0)
+    rows = two_step_rows(grid, 2)
+    own = co.LinearMultistep(grid, rows.a, rows.c)
+    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.DPMpp2M())
+    fitted = co.FittedSampler(own, grid, fitting=250)
+    wanted = {"edm": peers.EDMRho(), "fitted": fitted, "bare": own, "grid": grid}
+    found = co.compare(model, wanted, [6, 8], samplers=["euler", "dpmpp_2m"], plan=False)
+    for sampler in ("euler", "dpmpp_2m"):
+        row = found.row("fitted", sampler, 6)
+        assert (row.steps, row.fitting, found.row("bare", sampler, 6).fitting) == (6, 250, 0)
+        assert row.error == pytest.approx(found.row("grid", "dpmpp_2m", 6).error, rel=1e-9)
+        assert found.row("fitted", sampler, 8) is None
+    assert "fitting" in found.table().splitlines()[0]
+    path = found.to_csv(tmp_path / "rows.csv")
+    with path.open(encoding="utf-8") as file:
+        back = read_rows(file)
+    assert {row.peer: row.fitting for row in back}["fitted"] == 250
+    plain = co.compare(model, ["edm"], [6], samplers=["euler"], plan=False)
+    assert "fitting" not in plain.to_csv(tmp_path / "plain.csv").read_text()

@@ -80,10 +80,15 @@ def test_the_loop_without_the_package_makes_the_same_samples(plan: co.Plan, tmp_
     assert co.Sampler.from_dict(kept["solver"]) == plan.solver
 
 
-@pytest.mark.parametrize("target", ["k-diffusion", "comfyui", "csv"])
-def test_programs_that_take_levels_alone_are_refused(plan: co.Plan, target: str) -> None:
-    with pytest.raises(ValueError, match=r"fitted to its denoiser.*'json', 'python'"):
-        plan.export(target)
+def test_programs_that_take_levels_alone_are_refused(plan: co.Plan) -> None:
+    with pytest.raises(ValueError, match=r"fitted to its denoiser.*'comfyui', 'diffusers', 'json', .*'python'"):
+        plan.export("csv")
+
+
+def test_the_plans_solver_is_read_from_its_file_and_its_exports(plan: co.Plan, tmp_path: Path) -> None:
+    plan.export("comfyui", path=tmp_path / "six.json")
+    for source in (plan, plan.save(tmp_path / "plan.json"), tmp_path / "six.json"):
+        assert co.read_solver(source) == plan.solver
 
 
 def test_euler_s_steps_are_a_loop_too_and_heun_s_are_none() -> None:

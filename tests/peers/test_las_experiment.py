@@ -78,12 +78,28 @@ def test_committed_table_of_20_000_samples_says_the_same(sampler):
         assert row["schedule"] != "las" or float(row["nll"]) > float(row["entropy"])
 
 
+def test_last_level_straight_to_zero_saves_an_evaluation_and_wins_one_cell_of_twelve():
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cells = {(row["world"], row["sampler"], int(row["evaluations"]), row["schedule"]): row for row in rows}
+    lost = []
+    for world, sampler, count, schedule in cells:
+        if schedule == "time_uniform":
+            straight = cells[world, sampler, count, "time_uniform_to_zero"]
+            assert float(straight["nll"]) < float(cells[world, sampler, count, schedule]["nll"])
+            assert len(straight["sigmas"].split()) == count + 1
+            if float(straight["nll"]) < float(cells[world, sampler, count, "las"]["nll"]):
+                lost.append((world, sampler, count))
+    assert lost == [("circle8", "sde_dpmpp_2m", 10)]
+    assert float(cells[(*lost[0], "time_uniform_to_zero")]["nll"]) == pytest.approx(1.64, abs=0.03)
+
+
 def test_experiment_takes_other_mixtures():
     rows = las_experiment(samples=100, worlds={"wide": circle8(4.0)}, samplers=["ddim"], evaluations=[4])
     assert {row["world"] for row in rows} == {"wide"}
     grids = {row["schedule"]: row["sigmas"] for row in rows}
     usual = las_experiment(samples=100, worlds=["circle8"], samplers=["ddim"], evaluations=[4])
-    assert grids["edm"] == usual[4]["sigmas"]
+    assert grids["edm"] == {row["schedule"]: row["sigmas"] for row in usual}["edm"]
     assert grids["las"] != usual[0]["sigmas"]
 
 
@@ -91,4 +107,4 @@ def test_experiment_is_a_command(tmp_path, capsys):
     assert main(["las", "--samples", "20", "--out", str(tmp_path)]) == 0
     assert "las_experiment.csv" in capsys.readouterr().out
     with (tmp_path / "las_experiment.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 2 * 2 * 3 * 6
+        assert len(list(csv.DictReader(file))) == 2 * 2 * 3 * 7

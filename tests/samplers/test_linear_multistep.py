@@ -10,6 +10,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.estimate import Draws, Reference, measured_error, network, run
 from codesign_opt.estimate.runs.run import trajectory
+from codesign_opt.testbed import circle8
 from tests.helpers.literal_samplers import edm_grid
 
 GRID = edm_grid(6, sigma_max=20.0, sigma_min=0.05)
@@ -212,3 +213,27 @@ def test_training_is_planned_audited_and_compared_on_its_own_grid(tmp_path):
     assert next(row.peer for row in found.rows) == "plan"
     assert found.rows[0].error == pytest.approx(own.bias(GRID))
     assert any("log_snr is left out" in note for note in found.notes)
+
+
+STOCK = [
+    co.Euler(), co.Ancestral(eta=0.0), co.DPMpp2M(), co.UniPC(2, "bh1"), co.UniPC(3), co.DPMpp3M(), co.DEIS(2),
+    co.DEIS(3), co.IPNDM(3), co.IPNDM(4), co.IPNDM(4, "x0"), co.AdamsBashforth(2), co.AdamsBashforth(4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+@pytest.mark.parametrize("sampler", STOCK, ids=repr)
+def test_a_stock_samplers_steps_are_rows(sampler, terminal):
+    grid = co.edm_grid(9, 0.05, 12.0, terminal=terminal)
+    rows = co.LinearMultistep.of(sampler, grid)
+    x = 12 * torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = run(circle8(), sampler, grid, x)
+    torch.testing.assert_close(run(circle8(), rows, grid, x), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(rows.a + rows.c.sum(1), 1, atol=1e-9)
+
+
+def test_rows_of_few_steps_and_of_what_is_none():
+    assert co.LinearMultistep.of(co.IPNDM(), [2.0, 0.0]).c.tolist() == [[1.0]]
+    for sampler, said in [(co.Heun(), "asks twice"), (co.DPMpp2S(), "asks twice"), (co.Ancestral(1.0), "adds noise")]:
+        with pytest.raises(ValueError, match=said):
+            co.LinearMultistep.of(sampler, [2.0, 1.0, 0.0])

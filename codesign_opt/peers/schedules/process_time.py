@@ -16,7 +16,17 @@ from ...basics.checks import Array, choice, integer, number
 from ...models.evidence import Evidence
 from .base import Schedule
 
-__all__ = ["BetaTimesteps", "CosineTime", "FlowUniform", "TimeUniform", "TimestepUniform"]
+__all__ = [
+    "BetaTimesteps",
+    "CosineTime",
+    "CosineTimeToZero",
+    "FlowUniform",
+    "FlowUniformToZero",
+    "TimeUniform",
+    "TimeUniformToZero",
+    "TimestepUniform",
+    "TimestepUniformToZero",
+]
 
 
 @dataclass(frozen=True)
@@ -254,3 +264,65 @@ def _apart(index: Array) -> Array:
     place = np.arange(index.size)
     lowered = np.minimum.accumulate(index + place) - place
     return np.maximum(lowered, (index.size - 1 - place).astype(np.float64))
+
+
+class _ToZero(Schedule):
+    """Equal steps of time down to sigma_min, the last of which goes to zero instead: no evaluation at sigma_min.
+
+    What users of time-linear grids have whose scheduler ends with 0: K levels are evaluated, and the K + 1st would be
+    sigma_min. Under "rescale" nothing changes.
+    """
+
+    def _nodes(self, count: int, evidence: Evidence) -> Array:
+        if evidence.terminal == "rescale":
+            return super()._nodes(count, evidence)  # type: ignore[safe-super]
+        return super()._nodes(count + 1, evidence)[:-1]  # type: ignore[safe-super]
+
+
+@dataclass(frozen=True)
+class TimeUniformToZero(_ToZero, TimeUniform):
+    """`TimeUniform` whose last step goes straight to zero, so that no evaluation is spent on sigma_min.
+
+    >>> both = Evidence(sigma_min=0.1, sigma_max=20.0)
+    >>> bool(np.allclose(TimeUniformToZero().sigmas(3, both)[:-1], TimeUniform().sigmas(4, both)[:3]))
+    True
+    """
+
+    name: ClassVar[str] = "time_uniform_to_zero"
+    title: ClassVar[str] = "equal steps of VP time, the last to zero"
+
+
+@dataclass(frozen=True)
+class CosineTimeToZero(_ToZero, CosineTime):
+    """`CosineTime` whose last step goes straight to zero.
+
+    >>> CosineTimeToZero(0.0).sigmas(2, Evidence(sigma_min=0.1, sigma_max=10.0)).round(12).tolist()
+    [10.0, 1.0, 0.0]
+    """
+
+    name: ClassVar[str] = "cosine_to_zero"
+    title: ClassVar[str] = "equal steps of cosine time, the last to zero"
+
+
+@dataclass(frozen=True)
+class FlowUniformToZero(_ToZero, FlowUniform):
+    """`FlowUniform` whose last step goes straight to zero.
+
+    >>> FlowUniformToZero().sigmas(2, Evidence(sigma_min=0.25, sigma_max=4.0)).round(12).tolist()
+    [4.0, 1.0, 0.0]
+    """
+
+    name: ClassVar[str] = "flow_uniform_to_zero"
+    title: ClassVar[str] = "equal steps of flow-matching time, the last to zero"
+
+
+@dataclass(frozen=True)
+class TimestepUniformToZero(_ToZero, TimestepUniform):
+    """`TimestepUniform` whose last step goes straight to zero.
+
+    >>> TimestepUniformToZero().sigmas(2, Evidence(sigma_min=0.0292, sigma_max=14.6146)).round(3).tolist()
+    [14.615, 1.616, 0.0]
+    """
+
+    name: ClassVar[str] = "timestep_uniform_to_zero"
+    title: ClassVar[str] = "equal steps of the discrete timestep, the last to zero"
