@@ -30,7 +30,7 @@ def number(
     if isinstance(value, (str, bytes)) or value is None or value is np.ma.masked or _ndim(value) != 0:
         raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}")
     try:
-        result = float(value)
+        result = float(value.detach() if _is_tensor(value) else value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}") from None
     except OverflowError:
@@ -125,7 +125,7 @@ def boolean(value: Any, name: str) -> bool:
 
 def _array(value: Any, name: str, ndim: int, hint: str) -> Array:
     try:
-        if str(getattr(value, "dtype", "")).startswith("torch."):
+        if _is_tensor(value):
             value = value.detach().cpu()
             value = value.double() if str(value.dtype) == "torch.bfloat16" else value  # the one that numpy lacks
         if np.ma.is_masked(value):
@@ -164,6 +164,11 @@ def _check(result: Array, name: str, positive: bool, nonnegative: bool, infinite
             index = tuple(int(i) for i in where[0])
             shown = index[0] if len(index) == 1 else index
             raise ValueError(f"{name} is {result[index]:g} at index {shown}; it {rule}.{_space(hint)}")
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is one of torch's, which is not loaded to know it."""
+    return str(getattr(value, "dtype", "")).startswith("torch.")
 
 
 def _ndim(value: Any) -> int:
