@@ -27,12 +27,14 @@ def number(
     """Return `value` as a finite float, or raise ValueError that names `name`."""
     if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} is {value}; a number is needed, not a bool.{_space(hint)}")
-    if isinstance(value, (str, bytes)) or value is None or np.ndim(value) != 0:
+    if isinstance(value, (str, bytes)) or value is None or value is np.ma.masked or _ndim(value) != 0:
         raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}")
     try:
-        result = float(value)
-    except (TypeError, ValueError):
+        result = float(value.detach() if _is_tensor(value) else value)
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is a whole number beyond 64-bit floats.{_space(hint)}") from None
     if not np.isfinite(result):
         raise ValueError(f"{name} is {result}; it must be finite.{_space(hint)}")
     if positive and result <= 0:
@@ -123,10 +125,17 @@ def boolean(value: Any, name: str) -> bool:
 
 def _array(value: Any, name: str, ndim: int, hint: str) -> Array:
     try:
-        if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # the one kind of tensor that numpy does not know
-            value = value.detach().cpu().double()
+        if _is_tensor(value):
+            value = value.detach().cpu()
+            value = value.double() if str(value.dtype) == "torch.bfloat16" else value  # the one that numpy lacks
+        if np.ma.is_masked(value):
+            raise ValueError(f"{name} is a masked array with masked entries; fill or drop them first.{_space(hint)}")
         raw = np.asarray(value)
-    except (TypeError, ValueError):
+    except (TypeError, RuntimeError):
+        raise ValueError(f"{name} is not a rectangular array of numbers.{_space(hint)}") from None
+    except ValueError as error:
+        if "masked" in str(error):
+            raise
         raise ValueError(f"{name} is not a rectangular array of numbers.{_space(hint)}") from None
     if raw.dtype == bool or raw.dtype.kind not in "iuf":
         raise ValueError(f"{name} has dtype {raw.dtype}; real numbers are needed.{_space(hint)}")
@@ -155,6 +164,19 @@ def _check(result: Array, name: str, positive: bool, nonnegative: bool, infinite
             index = tuple(int(i) for i in where[0])
             shown = index[0] if len(index) == 1 else index
             raise ValueError(f"{name} is {result[index]:g} at index {shown}; it {rule}.{_space(hint)}")
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is one of torch's, which is not loaded to know it."""
+    return str(getattr(value, "dtype", "")).startswith("torch.")
+
+
+def _ndim(value: Any) -> int:
+    """Number of axes; -1 of ragged lists, which have none."""
+    try:
+        return int(value.ndim if hasattr(value, "ndim") else np.ndim(value))
+    except (TypeError, ValueError):
+        return -1
 
 
 def _space(hint: str) -> str:

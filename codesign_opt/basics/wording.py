@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["Progress", "aligned", "percent", "quantity", "signed", "teller"]
+__all__ = ["Progress", "aligned", "percent", "printable", "quantity", "signed", "teller"]
 
 Progress = bool | Callable[[str], None] | None
 
@@ -52,6 +52,15 @@ def percent(fraction: float) -> str:
     if 99.95 <= value < 100:
         return ">99.9 %" if value < 100 - 1e-9 else "100 %"
     return f"{value:.3g} %" if abs(value) < 999.5 else f"{value:,.0f} %"
+
+
+def printable(line: str) -> str:
+    r"""A line with characters that steer a terminal or turn the direction of writing shown by their codes.
+
+    >>> print(printable("a name\x1b[2J, and\u202e another"))
+    a name\x1b[2J, and\u202e another
+    """
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def aligned(

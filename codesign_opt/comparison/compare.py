@@ -23,7 +23,7 @@ from ..samplers.fitted_sampler import FittedSampler
 from ..samplers.members import Sampler
 from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
-from .world import World
+from .world import ChecksFolder, World
 
 __all__ = ["compare"]
 
@@ -288,7 +288,10 @@ class _Cache:
     def of(cls, folder: str | Path | None, world: World, seeds: tuple[int, ...]) -> _Cache:
         from ..basics.ledger import Ledger  # no torch in it
 
-        return cls(Ledger(folder, {"what": "comparison", **world.describe()}), seeds)
+        ledger = Ledger(folder, {"what": "comparison", **world.describe()})
+        if ledger.folder is not None and isinstance(world, ChecksFolder):
+            world.check_folder(ledger.folder)
+        return cls(ledger, seeds)
 
     def item(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = self.ledger.item(name, compute)
@@ -296,7 +299,7 @@ class _Cache:
 
     def measured(self, world: World, sampler: Sampler, sigmas: Array) -> dict[str, Any]:
         """Errors of all seeds together; of secondary measures the mean over the seeds."""
-        digest = hashlib.blake2b(np.round(sigmas, 12).tobytes(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(np.ascontiguousarray(sigmas, dtype=np.float64).tobytes(), digest_size=8).hexdigest()
 
         def part(seed: int) -> dict[str, Any]:
             return self.item(f"errors/{sampler.tag}-{digest}-{seed}", lambda: world.measured(sampler, sigmas, seed))

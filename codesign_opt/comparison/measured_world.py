@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..basics.checks import Array
@@ -87,6 +88,10 @@ class MeasuredWorld:
     def describe(self) -> dict[str, Any]:
         """The denoiser, its fine solution and the number of test draws."""
         return {**self._reference.describe(), "sampler": None, "test draws": self.draws}
+
+    def check_folder(self, folder: Path) -> None:
+        """Refuse a folder whose errors are those of another denoiser: it answers as it did, or it is another."""
+        self._reference.check_same(self._reference.denoiser, "denoiser", folder)
 
     def _test(self, seed: int) -> GridTest:
         if seed not in self._tests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..basics.checks import Array
 from ..peers import Evidence
 from ..samplers.members import Sampler
 
-__all__ = ["World", "calls_of"]
+__all__ = ["ChecksFolder", "World", "calls_of"]
 
 
 @runtime_checkable
@@ -48,6 +49,14 @@ class World(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell this world from others."""
+
+
+@runtime_checkable
+class ChecksFolder(Protocol):
+    """A world that `describe` does not tell from all others: it asks the folder itself."""
+
+    def check_folder(self, folder: Path) -> None:
+        """Raise ValueError where the folder holds results of another world."""
 
 
 def calls_of(sampler: Sampler, sigmas: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..basics.checks import Array, vector
 from ..basics.files import write_whole
+from ..basics.json_text import json_file
 from ..basics.wording import aligned, quantity
 from .error_law import ErrorLaw, TrainingErrors
 
@@ -113,9 +114,9 @@ class LearningCurves(TrainingErrors):
     def load(cls, path: str | Path) -> LearningCurves:
         """Read what `save` wrote; ValueError for another file."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"LearningCurves.load: {path} is not JSON ({error}).") from None
+            values = json_file(path)
+        except ValueError as error:
+            raise ValueError(f"LearningCurves.load: {error}") from None
         if not isinstance(values, dict) or values.pop("codesign_opt", None) != "LearningCurves":
             raise ValueError(f"LearningCurves.load: {path} holds no learning curves.")
         for profile in ("transfer_widths", "transfer_chi2"):  # kept by version 0.1.0, read by nothing

@@ -20,6 +20,7 @@ from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Traj
 from ..samplers.members import Euler, Sampler
 from .denoisers.denoiser import Denoiser
 from .denoisers.same_denoiser import check_same_denoiser, shared_range
+from .draws.data_fingerprint import data_fingerprint
 from .draws.reservoir import Reservoir
 from .draws.statistics import Estimate, Moments
 from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
@@ -275,5 +276,5 @@ class _Work:
         return {
             "what": "evidence", "levels": self.sigma.tolist(), "seed": self.seed,
             "examples": list(examples.shape), "chunk": self.chunk, "dtype": str(self.like.dtype),
-            "mean square": f"{float(examples.double().square().mean()):.9g}",
+            "data": data_fingerprint(examples, examples[:1]),
         }  # fmt: skip

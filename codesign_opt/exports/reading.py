@@ -63,6 +63,16 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
     return check_grid(_finite_start(levels, sigma_max, name), name).sigmas
 
 
+def _plain(tensor: Any) -> Any:
+    """A tensor that NumPy reads: bfloat16 is what it does not know."""
+    kept = tensor.detach().cpu()
+    return kept.double() if kept.is_floating_point() else kept
+
+
+class _NotReal(ValueError):
+    """Numbers, but no noise levels."""
+
+
 def _listed(source: Any) -> Array:
     for field in ("used", "sigmas"):  # an export's levels, a plan's grid
         if hasattr(source, field):
@@ -71,8 +81,14 @@ def _listed(source: Any) -> Array:
     if source is None:
         raise ValueError("the plan has no sampler's noise levels (its sigmas are None); plan with steps or a budget.")
     try:
-        levels = np.asarray(source.detach().cpu().double() if hasattr(source, "detach") else source, dtype=np.float64)
-    except (TypeError, ValueError):
+        raw = np.asarray(_plain(source) if hasattr(source, "detach") else source)
+        if raw.dtype.kind in "bc" or np.ma.is_masked(source):
+            kind = "masked entries" if np.ma.is_masked(source) else f"dtype {raw.dtype}"
+            raise _NotReal(f"the schedule has {kind}; real noise levels are needed.")
+        levels = raw.astype(np.float64)
+    except _NotReal:
+        raise
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"the schedule is {type(source).__name__}; give a scheduler, a list or tensor of noise levels, or a path."
         ) from None

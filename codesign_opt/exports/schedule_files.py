@@ -14,6 +14,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.files import write_whole
+from ..basics.json_text import json_text as read_json
 from ..ingredients.grids import check_grid
 
 __all__ = ["csv_text", "json_text", "list_text", "read_file", "read_text", "write_text"]
@@ -79,7 +80,7 @@ def read_text(path: str | Path) -> str:
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{source} is not a text file ({error.reason} at byte {error.start}).") from None
     if not text.strip():
@@ -106,9 +107,9 @@ def read_file(path: str | Path) -> Array:
 
 def _from_json(text: str, source: Path) -> Array:
     try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source} is not a whole JSON file ({error}); export the schedule again.") from None
+        record = read_json(text, str(source))
+    except ValueError as error:
+        raise ValueError(f"{error} Export the schedule again.") from None
     if isinstance(record, dict):
         version = record.get("schema_version")
         if record.get("kind") == KIND and version != SCHEMA_VERSION:
@@ -134,7 +135,10 @@ def _own_levels(record: Mapping[str, Any]) -> Any:
 
 
 def _from_csv(text: str, source: Path) -> Array:
-    rows = [row for row in csv.reader(io.StringIO(text)) if row and not row[0].lstrip().startswith("#")]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text)) if row and not row[0].lstrip().startswith("#")]
+    except csv.Error as error:
+        raise ValueError(f"{source} is no table of comma-separated values ({error}).") from None
     names = [name.strip().lower() for name in rows[0]] if rows else []
     titled = [i for i, name in enumerate(names) if name in ("sigma", "sigmas")]
     if not titled:
@@ -157,7 +161,7 @@ def _numbers(words: list[Any], source: Path) -> Array:
     for i, word in enumerate(words):
         try:
             found.append(float(word if not isinstance(word, bool) else str(word)))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{source}: entry {i} is {word!r}, not a number.") from None
     if len(found) < 2:
         raise ValueError(f"{source} has {len(found)} noise levels; at least 2 are needed.")

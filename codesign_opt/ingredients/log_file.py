@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from ..basics.json_text import json_text
 
 __all__ = ["LOG_NEEDS", "log_rows"]
 
@@ -50,22 +51,30 @@ def _csv_rows(text: str, place: str) -> list[Row]:
     first = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=first.count)  # the first of them where there is none
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(reader, None)
+    try:
+        header, lines = next(reader, None), list(_numbered(reader))
+    except csv.Error as error:  # a field of more than 131,072 characters, for one
+        raise ValueError(f"{place}, line {reader.line_num} is no row of comma-separated values ({error}).") from None
     if header is None:
         return []
     names = _names(header, place)
     _check_needed(names, header, place)
     rows = []
-    for entries in reader:
+    for line, entries in lines:
         if not entries:
             continue
         if len(entries) > len(names) and any(entries[len(names) :]):
             raise ValueError(
-                f"{place}, line {reader.line_num} has {len(entries)} entries for {len(names)} columns; write decimal "
+                f"{place}, line {line} has {len(entries)} entries for {len(names)} columns; write decimal "
                 f"points, not commas, and no {separator!r} inside an entry."
             )
-        rows.append((reader.line_num, {key: value for key, value in zip(names, entries, strict=False) if key}))
+        rows.append((line, {key: value for key, value in zip(names, entries, strict=False) if key}))
     return rows
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    for entries in reader:
+        yield reader.line_num, entries
 
 
 def _json_rows(text: str, place: str) -> list[Row]:
@@ -74,9 +83,9 @@ def _json_rows(text: str, place: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            pairs = json.loads(line, object_pairs_hook=_Pairs)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}, line {i + 1} is not JSON ({error}).") from None
+            pairs = json_text(line, f"{place}, line {i + 1}", _Pairs)
+        except ValueError as error:
+            raise ValueError(str(error).replace("a whole JSON file", "JSON")) from None
         if not isinstance(pairs, _Pairs):
             raise ValueError(f"{place}, line {i + 1} is {pairs!r}; an object with named columns is needed.")
         names = _names([key for key, _ in pairs], f"{place}, line {i + 1}")

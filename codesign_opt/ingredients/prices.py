@@ -52,7 +52,9 @@ class Prices:
             value = getattr(self, name)
             if not callable(value):
                 if np.ndim(value) == 0:
-                    value = number(value, f"Prices.{name}", positive=True, hint=_HINT)
+                    value = number(value, f"Prices.{name}", positive=True, maximum=1e100, hint=_HINT)
+                    if value < 1e-100:
+                        raise ValueError(f"Prices.{name} is {value:g}; state prices and budget in a larger unit.")
                 else:
                     value = vector(value, f"Prices.{name}", positive=True, hint=_HINT)
                 object.__setattr__(self, name, value)

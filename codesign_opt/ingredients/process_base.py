@@ -22,6 +22,8 @@ _ABSOLUTE_SLACK = 1e-12
 
 PROCESSES: Registry[type[Process]] = Registry("Process.name", "Process")
 
+_MOST = 1e40  # largest noise level over the smallest
+
 
 class Process(ABC):
     """Forward process x_t = s_t x_0 + sigma_t z, known by its noise level sigma(t) = sigma_t / s_t.
@@ -202,6 +204,11 @@ class Process(ABC):
         if not getattr(self, low) < getattr(self, high):
             raise ValueError(
                 f"{type(self).__name__}.{low} is {getattr(self, low):g}; it must be < {high} = {getattr(self, high):g}."
+            )
+        if getattr(self, high) > _MOST * getattr(self, low) > 0:
+            raise ValueError(
+                f"{type(self).__name__}.{low} is {getattr(self, low):g} and {high} {getattr(self, high):g}; "
+                f"noise levels lie within {np.log10(_MOST):.0f} decades."
             )
 
 

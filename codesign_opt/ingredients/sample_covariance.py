@@ -20,6 +20,10 @@ _BLOCK = 1 << 23
 def sample_rows(samples: ArrayLike) -> NDArray[Any]:
     """Check and flatten the samples to (N, d) in their own dtype: float64 copies are made block by block."""
     name = "Spectrum.samples"
+    if np.ma.is_masked(samples):
+        raise ValueError(
+            f"{name} is a masked array with masked entries; a covariance needs them all: fill or drop them."
+        )
     try:
         raw = np.asarray(samples)
     except (TypeError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 
 from ..basics.checks import Array, matrix, number, vector
 from ..basics.files import replacing
+from ..basics.json_text import json_text
+from ..basics.npz import read_npz
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.fit_rules import FitRules
@@ -342,25 +343,29 @@ class EstimatedModel(Model):
         """
         source = Path(path)
         try:
-            with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                data = {name: archive[name] for name in archive.files}
-            record = json.loads(str(data.pop("record")))
-        except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+            data = read_npz(source)
+            record = json_text(str(data.pop("record")), f"the record of {source}")
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{source} is not a whole file of an estimated model ({error}).") from None
-        if record.get("kind") != "codesign_opt.estimated_model":
+        if not isinstance(record, dict) or record.get("kind") != "codesign_opt.estimated_model":
             raise ValueError(f"{source} is not an estimated model of codesign_opt.")
         errors = {n.partition(".")[2]: data.pop(n) for n in list(data) if n.startswith("standard_error.")}
-        return cls(
-            **data,
-            spectrum=Spectrum.from_dict(record["spectrum"]),
-            process=Process.from_dict(record["process"]),
-            sampler=Sampler.from_dict(record["sampler"]),
-            terminal=record["terminal"],
-            coupling=_coupling(record, data["sigma"]),
-            standard_errors=errors,
-            provenance=record["provenance"],
-            estimation=_estimation(record),
-        )
+        try:
+            return cls(
+                **data,
+                spectrum=Spectrum.from_dict(record["spectrum"]),
+                process=Process.from_dict(record["process"]),
+                sampler=Sampler.from_dict(record["sampler"]),
+                terminal=record["terminal"],
+                coupling=_coupling(record, data["sigma"]),
+                standard_errors=errors,
+                provenance=record["provenance"],
+                estimation=_estimation(record),
+            )
+        except KeyError as error:
+            raise ValueError(f"{source} lacks the field {error}; save the model again.") from None
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{source} has a malformed field ({error}); save the model again.") from None
 
 
 def _estimation(record: Mapping[str, Any]) -> EstimationRecord:

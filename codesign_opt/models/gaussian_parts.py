@@ -155,7 +155,7 @@ class GaussianParts(Model):
         """Plain values that tell this model from others, whatever its sampler and training."""
         plain = self.provenance()
         return {name: plain[name] for name in ("band_eigenvalues", "band_counts", "process", "terminal", "start")} | {
-            "mean_power": float(self.spectrum.mean_power.sum()), "dimension": plain["dimension"],
+            "mean_power": self.spectrum.mean_power.tolist(), "dimension": plain["dimension"],
         }  # fmt: skip
 
     def warnings(self, table: Coefficients, examples: Array) -> tuple[str, ...]:

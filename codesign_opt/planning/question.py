@@ -67,7 +67,7 @@ class Study:
         _check_parts(self)
         put = object.__setattr__
         if self.budget is not None:
-            put(self, "budget", number(self.budget, "budget", positive=True))
+            put(self, "budget", number(self.budget, "budget", positive=True, maximum=1e100))
         if self.steps is not None:
             put(self, "steps", number(self.steps, "steps", positive=True))
         put(self, "constraints", tuple(settled(what) for what in self.constraints))

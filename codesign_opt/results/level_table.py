@@ -74,7 +74,7 @@ def _level_row(plan: PlanRecord, on: Index) -> dict[str, str]:
     if planned_training(plan):
         count = float(plan.examples[on].sum())
         row["examples"] = _count(count)
-        row["share"] = percent(count / plan.examples.sum())
+        row["share"] = percent(count / (plan.examples.sum() or 1.0))
         row["per ln sigma"] = _count(count / levels.log_width[on].sum())
     if steps > 0:
         row["steps"] = quantity(steps, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, number
 from ..basics.files import write_whole
+from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.estimation_record import EstimationRecord
@@ -20,6 +21,7 @@ from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
+from .plan_schema import check_agreement, check_kinds, check_levels, checksum, read_only
 from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
 from .stopping_basin import StoppingBasin
@@ -28,7 +30,7 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured")
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured", "stated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,8 @@ class PlanRecord:
         measured: of a grid whose error was measured, that error on draws that chose nothing: the number to quote.
         samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
             then, and `sigmas` is None.
+        stated: whether the plan comes from a file whose checksum did not vouch for it, so that its proof is as stated
+            there; never saved.
     """
 
     levels: Levels
@@ -129,6 +133,7 @@ class PlanRecord:
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
     speaks_of: str = ""
     measured: MeasuredError | None = None
+    stated: bool = False
 
     def __post_init__(self) -> None:
         size = len(self.levels)
@@ -255,39 +260,73 @@ class PlanRecord:
         return whole, loss
 
     def save(self, path: str | Path) -> Path:
-        """Write the plan as JSON (schema version inside); returns the path."""
+        """Write the plan as JSON (schema version and a checksum inside); returns the path."""
         target = Path(path)
-        text = json.dumps(_to_json(self.to_dict()), indent=1, allow_nan=False)
-        return write_whole(target, text)
+        content = _to_json(self.to_dict())
+        return write_whole(target, json.dumps({**content, "checksum": checksum(content)}, indent=1, allow_nan=False))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, trust: bool = False) -> Self:
         """Read a plan written by `save`, of this version or of any before it.
 
+        Kinds and ranges of all fields are checked, that the numbers of error and certificate agree, and the checksum
+        that `save` wrote. The program is not in the file, so that the proof cannot be done again: where no checksum
+        vouches for it, the printed plan says "as stated in the file".
+
+        Args:
+            path: the file.
+            trust: whether a file that was edited is read too; what it says is checked otherwise.
+
         Raises:
-            ValueError: the file is truncated, is not a plan, or has another schema version.
+            ValueError: the file is truncated, is not a plan, has another schema version, a field of another kind or
+                out of its range, numbers that contradict each other, or another checksum than its content.
         """
         source = Path(path)
         try:
-            data = _restore(json.loads(source.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source} is not a whole JSON file ({error}); save the plan again.") from None
+            raw = json_file(source)
+        except ValueError as error:
+            raise ValueError(f"{error} Save the plan again.") from None
+        data = _restore(raw)
         if not isinstance(data, dict) or data.get("kind") != "codesign_opt.plan":
             raise ValueError(f"{source} is not a plan of codesign_opt (its 'kind' is missing or another).")
         version = data.get("schema_version")
         if version not in (1, SCHEMA_VERSION):
             raise ValueError(f"{source} has schema version {version}; this version reads 1 and {SCHEMA_VERSION}.")
         try:
-            return cls._from_dict(_from_version_1(data) if version == 1 else data)
+            found = cls._checked(_from_version_1(data) if version == 1 else data)
         except KeyError as error:
             raise ValueError(f"{source} lacks the field {error}; save the plan again.") from None
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"{source} has a malformed field ({error}); save the plan again.") from None
+        kept = raw.get("checksum")
+        if kept is not None and kept != checksum(raw) and not trust:
+            raise ValueError(
+                f"{source} is not what was saved: its content has another checksum than it states. It is damaged or "
+                "was edited; save the plan again, or read it as it is with load(path, trust=True)."
+            )
+        return found if kept == checksum(raw) else replace(found, stated=True)
+
+    @classmethod
+    def _checked(cls, data: Mapping[str, Any]) -> Self:
+        """A plan of a file's fields, which must be those of a plan and agree with each other."""
+        check_kinds(data)
+        foreign = set(data) - {item.name for item in fields(cls)} - {"kind", "schema_version", "checksum"}
+        if foreign:
+            raise ValueError(f"no plan of this version has a field {min(foreign)!r}")
+        plan = cls._from_dict(data)
+        check_levels(plan)
+        check_agreement(plan)
+        _ = plan.solver  # whose coefficients are checked when it is made
+        with np.errstate(all="ignore"):
+            str(plan)  # what cannot be printed is refused here, not where it is read
+        return plan
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in the plan as plain lists and numbers."""
         result: dict[str, Any] = {"kind": "codesign_opt.plan", "schema_version": SCHEMA_VERSION}
         for item in fields(self):
+            if item.name == "stated":
+                continue
             value = getattr(self, item.name)
             if isinstance(value, Levels):
                 value = value.edges
@@ -305,23 +344,20 @@ class PlanRecord:
         record = {item.name: data[item.name] for item in fields(cls) if item.name not in _SINCE}
         record.update({name: data[name] for name in _SINCE if name in data})
         proof = {k: v for k, v in record["certificate"].items() if k != "optimal"}
-        tables = {name: np.array(values, dtype=np.float64) for name, values in record["tables"].items()}
+        tables = {name: read_only(values, f"Plan.tables[{name!r}]") for name, values in record["tables"].items()}
         record.update(
             levels=Levels(np.array(record["levels"], dtype=np.float64)),
             certificate=Certificate(**proof),
             tables=tables,
-            sigmas=None if record["sigmas"] is None else np.array(record["sigmas"], dtype=np.float64),
+            sigmas=None if record["sigmas"] is None else read_only(record["sigmas"], "Plan.sigmas"),
         )
         for name in ("examples", "new_examples", "steps"):
-            record[name] = np.array(record[name], dtype=np.float64)
-        record["shadow_prices"] = {
-            name: np.array(value) if isinstance(value, list) else value
-            for name, value in record["shadow_prices"].items()
-        }
-        record["sensitivities"] = {
-            name: np.array(value) if isinstance(value, list) else value
-            for name, value in record.get("sensitivities", {}).items()
-        }
+            record[name] = read_only(record[name], f"Plan.{name}")
+        for name in ("shadow_prices", "sensitivities"):
+            record[name] = {
+                key: read_only(value, f"Plan.{name}[{key!r}]") if isinstance(value, list) else value
+                for key, value in record.get(name, {}).items()
+            }
         record["samplings"] = {
             name: SamplerPlan.from_dict(each, record["levels"]) for name, each in record.get("samplings", {}).items()
         }

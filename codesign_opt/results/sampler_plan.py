@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
-
 from ..basics.checks import Array
 from ..ingredients.grids import grid_from_steps
 from ..ingredients.levels import Levels
+from .plan_schema import read_only
 
 __all__ = ["SamplerPlan"]
 
@@ -67,7 +66,7 @@ class SamplerPlan:
         """From `to_dict` and the plan's levels."""
         sigmas = data["sigmas"]
         read = {
-            "steps": np.array(data["steps"], dtype=np.float64),
-            "sigmas": None if sigmas is None else np.array(sigmas, dtype=np.float64),
+            "steps": read_only(data["steps"], "SamplerPlan.steps"),
+            "sigmas": None if sigmas is None else read_only(sigmas, "SamplerPlan.sigmas"),
         }
         return cls(levels, **{**data, **read})

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..basics import causes
 from ..basics.checks import Array
-from ..basics.wording import aligned, percent, quantity, signed
+from ..basics.wording import aligned, percent, printable, quantity, signed
 from .cause_words import cause_cells, clip
 from .headline import evaluations_per_image, handed_parts, handed_total, headline, learner
 from .level_table import planned_training
@@ -42,7 +42,7 @@ def plan_text(plan: PlanRecord) -> str:
         headline, error_lines, _causes, samplers_lines, measured_lines, _budget, _proof, _shadow_prices, _peers, _fits,
         _sigmas, _notes,
     )  # fmt: skip
-    return "\n".join(line for group in groups for line in group(plan))
+    return "\n".join(printable(line) for group in groups for line in group(plan))
 
 
 def _causes(plan: PlanRecord) -> list[str]:
@@ -128,16 +128,16 @@ def _each(plan: PlanRecord, name: str) -> str:
 
 def certificate_line(plan: PlanRecord) -> str:
     """The proof in one sentence."""
-    proof = plan.certificate
+    proof, whose = plan.certificate, ", as stated in the file" if plan.stated else ""
     if not proof.optimal:
         return (
             f"NOT CERTIFIED: relative gap {proof.relative_gap:.2g} (tolerance {proof.tolerance:.0g}), "
-            f"infeasibility {proof.infeasibility:.2g}"
+            f"infeasibility {proof.infeasibility:.2g}{whose}"
         )
     point = "this stopping point" if plan.program_stopping_sigma is None else "the program's stop"
     where = "" if plan.sigmas is None else f" at {point}"
     gap = f"{max(abs(proof.relative_gap), 1e-12):.0e}".replace("e-0", "e-")
-    return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}"
+    return f"proved optimal{where} to {gap} (lower bound {quantity(proof.lower_bound)}){_method(plan)}{whose}"
 
 
 def _method(plan: PlanRecord) -> str:

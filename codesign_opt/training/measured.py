@@ -18,6 +18,7 @@ import numpy as np
 
 from ..basics.checks import Array, choice, number, vector
 from ..basics.files import write_whole
+from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
 from ..ingredients.spectrum import Spectrum
 from .base import TrainingNoise
@@ -166,15 +167,12 @@ class Measured(TrainingNoise):
         """
         known = cls.names()
         if isinstance(name, str) and name in known:
-            text, place = (_PLACE / f"{name}.json").read_text(encoding="utf-8"), name
+            content, place = (_PLACE / f"{name}.json").read_bytes(), name
         elif Path(name).is_file():
-            text, place = Path(name).read_text(encoding="utf-8"), str(name)
+            content, place = Path(name).read_bytes(), str(name)
         else:
             raise ValueError(f"Measured.load: {str(name)!r} is no file and none of {', '.join(known)}.")
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Measured.load: {place} is not JSON ({error}).") from None
+        values = json_text(content, f"Measured.load: {place}")
         if not isinstance(values, dict) or values.get("type") != _KIND:
             raise ValueError(f"Measured.load: {place} holds no measured training.")
         found = TrainingNoise.from_dict(values)

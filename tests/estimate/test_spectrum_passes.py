@@ -191,7 +191,7 @@ def test_sums_of_other_data_or_options_are_refused(tmp_path):
     rows = gaussian(np.ones(4), 60, 22)
     spectrum(rows, folder=tmp_path)
     assert spectrum(rows, folder=tmp_path, bands=1).spectrum.counts.tolist() == [4.0]  # bands are formed afterwards
-    with pytest.raises(ValueError, match="first batch"):
+    with pytest.raises(ValueError, match="for data"):
         spectrum(rows.flip(0), folder=tmp_path)
     with pytest.raises(ValueError, match="seed"):
         spectrum(rows, folder=tmp_path, seed=1)

@@ -169,7 +169,7 @@ def test_a_measured_plan_is_the_same_when_it_was_saved(plan, tmp_path):
 def test_files_before_measured_errors_load(plan, tmp_path):
     path = plan.save(tmp_path / "plan.json")
     record = json.loads(path.read_text())
-    del record["measured"], record["estimation"]["floor"]
+    del record["measured"], record["estimation"]["floor"], record["checksum"]
     path.write_text(json.dumps(record))
     old = co.Plan.load(path)
     assert old.measured is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from .denoiser import Denoiser, DenoiserError
-from .same_denoiser import SAME
+from .same_denoiser import ROUNDING, SAME
+from .weights import in_half_precision
 
 __all__ = ["PURE_CALLS", "check_alone", "check_pure"]
 
@@ -51,8 +52,11 @@ def check_alone(denoiser: Denoiser, states: torch.Tensor, sigma: float) -> None:
 
 def _compared(denoiser: Denoiser, x: torch.Tensor, among: torch.Tensor, sigma: float) -> None:
     alone = denoiser(x[: among.shape[0]], sigma)
-    apart = float((among - alone).abs().max()) / max(float(alone.abs().max()), 1e-30)
-    if apart > SAME:
+    distance = float((among - alone).abs().max())
+    apart = distance / max(float(alone.abs().max()), 1e-30)
+    # of a batch of another size the layers' sums may be in another order; on tensor cores with ten bits
+    allowed = SAME if in_half_precision(denoiser) else ROUNDING if x.device.type == "cpu" else SAME / 10
+    if apart > allowed and distance > ROUNDING * float(x.abs().max()):
         raise DenoiserError(
             f"denoiser {denoiser.name!r} at sigma {sigma:.4g}: the same states give answers {apart:.2g} apart "
             "(relative), alone and among others; a network in training mode (dropout, batch normalisation) is random: "

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ...basics.checks import integer
 from ..denoisers.denoiser import Denoiser
+from ..draws.data_fingerprint import digest_of
 from ..draws.precision import full
 from ..draws.streams import seeded
 
@@ -104,9 +105,8 @@ class ParametricDenoiser:
         return functional_call(self.module, {**self._rest, **self._now}, (x, sigma))
 
     def fingerprint(self) -> str:
-        """Tells other weights apart (a norm to eight digits)."""
-        total = sum(float(p.to("cpu", torch.float64).square().sum()) for p in self.parameters.values())
-        return f"{self.count} parameters of norm {total**0.5:.8g}"
+        """Tells other weights apart, buffers too."""
+        return f"{self.count} parameters, {digest_of([*self.parameters.values(), *self._rest.values()])}"
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

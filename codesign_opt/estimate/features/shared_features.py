@@ -19,6 +19,7 @@ from ...basics.checks import Array, choice, number, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
+from ..draws.data_fingerprint import data_fingerprint
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import batches
 from .derivatives import LevelDerivatives, TerminalDerivatives, TerminalResponse
@@ -149,6 +150,7 @@ def shared_features(
     count = min(sketch.groups, len(parts))
     question = {"sigma": place.tolist(), "size": work.sketch.size, "groups": count, "seed": seed}
     question |= {"examples": sketch.examples, "batch": sketch.batch, "probes": sketch.probes}
+    question |= {} if folder is None else {"data": data_fingerprint(whole := torch.cat(parts), whole[:1])}
     ledger = Ledger(folder, {"estimate": "shared_features", **question, **_question(response, trained)})
     with trained.evaluating():
         levels = [

@@ -19,7 +19,7 @@ from ...ingredients.grids import ended
 from ...samplers.base import Sampler
 from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
-from ..denoisers.same_denoiser import SAME, check_same_denoiser
+from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share, normal, sum_over_processes
 from .run import BrownianPath, SteppedSampler, run
@@ -212,11 +212,11 @@ class Reference:
             self.check_same(self.denoiser, "denoiser", kept.folder)
         return kept
 
-    def check_same(self, function: Denoiser, name: str, folder: Path, *, most: float = SAME) -> None:
+    def check_same(self, function: Denoiser, name: str, folder: Path, *, most: float | None = None) -> None:
         """A function of (x, sigma) answers at some levels of this solution as the one did that `folder` is of.
 
         Raises:
-            ValueError: it is further than `most` (relative) from it.
+            ValueError: it is further than `most` (relative; by its precision unless given) from it.
         """
         draws = self.draws
         levels = np.geomspace(self.stopping_sigma, draws.sigma_max, _ASKED)

@@ -11,6 +11,7 @@ import torch
 from ...basics.checks import choice, integer
 from ...basics.ledger import Ledger
 from ...basics.wording import Progress
+from ..draws.data_fingerprint import data_fingerprint
 from ..draws.streams import Stream
 from .methods import METHODS, Exact, Lanczos, SpectrumMethod
 from .passes import Passes
@@ -68,7 +69,10 @@ def spectrum(
         choice(method, "method", ("auto", *METHODS))
     source = Source(data, stream, features=features)
     chosen = method if isinstance(method, SpectrumMethod) else _named(method, source)
-    passes = Passes(source, Ledger(folder, _question(source, chosen, seed)), progress=progress)
+    question = _question(source, chosen, seed)
+    if folder is not None:
+        question["data"] = data_fingerprint(data, source.first)
+    passes = Passes(source, Ledger(folder, question), progress=progress)
     return chosen.estimate(passes, seed=seed, bands=bands)
 
 

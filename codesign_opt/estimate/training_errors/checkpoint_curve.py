@@ -12,6 +12,7 @@ from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ..denoisers.denoiser import Denoiser
 from ..denoisers.same_denoiser import check_same_denoiser
+from ..draws.data_fingerprint import data_fingerprint
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import batches, first_of, my_share, normal
 from .correlation import ErrorGram
@@ -67,9 +68,11 @@ def error_left(
     size = integer(batch, "error_left.batch", minimum=1)
     pair = Denoiser.of(earlier), Denoiser.of(final)
     question = {"estimate": "error_left", "sigma": levels.tolist(), "batch": size, "seed": seed}
+    if folder is not None:
+        first, data = first_of(data)
+        question |= {"data": data_fingerprint(data, first)}
     ledger = Ledger(folder, question)
     if ledger.folder is not None:
-        first, data = first_of(data)
         for name, one in zip(("earlier", "final"), pair, strict=True):
             states = normal(seed, "same", shape=(2, *first.shape[1:]), like=first)
             place = ledger.folder / "answers" / name

@@ -20,6 +20,8 @@ from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
 from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
+from ..denoisers.same_denoiser import check_same_denoiser
+from ..draws.data_fingerprint import digest_of
 from ..draws.streams import my_share, normal, sum_over_processes
 from ..runs.run import BrownianPath, asked_levels, run, trajectory
 from .correlation import ErrorGram
@@ -149,7 +151,13 @@ def error_gram(
     work = _Swaps(base, second, sampler, grid, blocks, starts, swap.fraction, seed)
     question = {"grid": grid.tolist(), "edges": blocks.edges.tolist(), "sampler": repr(sampler), "draws": starts.draws}
     question |= {"batch": starts.batch, "swap": swap.fraction, "seed": seed, "shape": list(starts.shape)}
+    question |= {"mean": digest_of([torch.as_tensor(starts.mean)])}
     ledger = Ledger(folder, {"estimate": "error_gram", **question, "replicas": len(second)})
+    if ledger.folder is not None:
+        states = normal(seed, "same", shape=(2, *starts.shape), like=starts.like)
+        for i, one in enumerate([base, *second]):
+            name, place = f"denoiser {i}", ledger.folder / "answers" / f"{i}"
+            check_same_denoiser(one, grid[grid > 0], states, place, question, name=name, within=ledger.folder)
     parts = [
         ledger.item(f"draws-{rows[0].start}", lambda rows=rows: work.measure(rows))  # type: ignore[misc]
         for rows in _rounds(starts)

@@ -14,6 +14,7 @@ import torch
 from ...basics.checks import Array, integer, number, vector
 from ...basics.ledger import Ledger
 from ...curves.error_law import ErrorLaw, TrainingErrors
+from ..draws.data_fingerprint import data_fingerprint, digest_of
 from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, rademacher, seeded, sum_over_processes
 from .per_sample import PerSampleGradients
@@ -198,7 +199,9 @@ def gradient_noise(
     sampling = GradientSampling() if sampling is None else sampling
     model = PerSampleGradients(denoiser, module, sampling.directions, seed, sampling.at_once)
     source = clean_examples(data, sampling.batch * sampling.batches)
-    ledger = Ledger(folder, _question(model, sampling, seed))
+    question = _question(model, sampling, seed)
+    question |= {} if folder is None else {"data": data_fingerprint(source, source[:1])}
+    ledger = Ledger(folder, question)
     items, notes = [], model.notes
     for level in levels:
         omega = number(weight(np.array(level)) if callable(weight) else 1.0 if weight is None else weight,
@@ -217,11 +220,9 @@ def gradient_noise(
 
 
 def _question(model: PerSampleGradients, sampling: GradientSampling, seed: int) -> dict[str, Any]:
-    """What finished levels depend on, the weights by a norm to eight digits; not how many examples are at once."""
+    """What finished levels depend on, the weights by a digest; not how many examples are at once."""
     kept = {name: value for name, value in asdict(sampling).items() if name != "at_once"}
-    norm = sum(float(p.detach().double().square().sum()) for p in model.named.values()) ** 0.5
-    weights = f"{model.parameters} parameters of norm {norm:.8g}"
-    return {"estimate": "gradient_noise", "seed": seed, "weights": weights, **kept}
+    return {"estimate": "gradient_noise", "seed": seed, "weights": digest_of(list(model.named.values())), **kept}
 
 
 def clean_examples(data: Any, count: int) -> torch.Tensor:

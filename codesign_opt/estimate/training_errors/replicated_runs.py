@@ -17,6 +17,7 @@ from ...basics.wording import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.training_run import TrainingRun
 from ..denoisers.denoiser import Denoiser
+from ..draws.data_fingerprint import data_fingerprint
 from ..draws.statistics import Estimate
 from ..draws.streams import batches as batches_of
 from ..draws.streams import my_share, normal, seeded, sum_over_processes
@@ -172,6 +173,7 @@ def replicated_runs(
     noise = normal(seed, "replicated_runs", "noise", shape=tuple(clean.shape), like=clean)
     # the number of runs is no part of the question: more of them can be added
     question = {"sigma": levels.tolist(), "inputs": list(clean.shape), "seed": seed}
+    question |= {} if folder is None else {"data": data_fingerprint(clean, clean[:1])}
     ledger = Ledger(folder, {"estimate": "replicated_runs", **question})
     outputs = np.zeros((count, levels.size, clean.shape[0], clean[0].numel()))
     for done, run in enumerate(my_share(count)):
