@@ -299,7 +299,7 @@ def _files(folder):
         ("show other.json", "is not a plan of codesign_opt"),
         ("show version.json", "schema version 99"),
         ("show fields.json", "lacks the field"),
-        ("show binary.json", "binary.json is not a whole JSON file"),
+        ("show binary.json", "binary.json is not JSON in UTF-8"),
         ("show .", "Is a directory"),
     ],
 )

@@ -42,8 +42,9 @@ def averaged_sgd_excess(
     v = eigenvalues[:, None] + sigma**2
     weight = (counts * eigenvalues)[:, None]
     one = eigenvalues[:, None] * sigma**2 / v**2
-    with np.errstate(divide="ignore"):
-        least = weight * np.where(start != 0, one / (examples + one / start**2), 0.0)
+    begun = start != 0  # a direction without variance has nothing to learn
+    with np.errstate(divide="ignore", over="ignore"):
+        least = weight * np.where(begun, one / (examples + one / np.where(begun, start, 1.0) ** 2), 0.0)
     steepest = np.where(eigenvalues[:, None] > 0, v, 0.0).max(axis=0)
     found = np.full(sigma.size, np.inf)
     for share in _RATES:

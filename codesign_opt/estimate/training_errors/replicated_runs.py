@@ -173,7 +173,7 @@ def replicated_runs(
     noise = normal(seed, "replicated_runs", "noise", shape=tuple(clean.shape), like=clean)
     # the number of runs is no part of the question: more of them can be added
     question = {"sigma": levels.tolist(), "inputs": list(clean.shape), "seed": seed}
-    question |= {} if folder is None else {"data": data_fingerprint(clean, clean[:1])}
+    question |= {} if folder is None else {"data": data_fingerprint(data, clean[:1])}
     ledger = Ledger(folder, {"estimate": "replicated_runs", **question})
     outputs = np.zeros((count, levels.size, clean.shape[0], clean[0].numel()))
     for done, run in enumerate(my_share(count)):
