@@ -132,7 +132,7 @@ def _ratios(found: dict[tuple[str, int], dict[str, str]], name: str, counts: lis
 
 
 def _plus_minus(row: dict[str, str] | None, value: str = "ratio", error: str = "ratio_error") -> str:
-    return "" if row is None else f"{float(row[value]):.3g} ± {float(row[error]):.1g}"
+    return "" if row is None else f"{float(row[value]):.3g} ± {float(f'{float(row[error]):.1g}'):g}"
 
 
 def samples_table(path: Path) -> str:

@@ -96,6 +96,8 @@ print(plan)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
 # | Sigmas  80  37.72  21.27  13.87  9.867  7.436  5.836  4.718  3.901  3.282  …  0.4698
 # |         0.3946  0.3268  0.2655  0.2103  0.1619  0.1213  0.08771  0.02506  0
+# | Note: the score error is least squares'; averaged SGD leaves 1.8 times as much at best
+# |       (burn-in; 20.4 at sigma 0.0257): training=co.SGD(...) plans it
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the

@@ -96,8 +96,8 @@ class AveragedSGD(TrainingNoise):
         Args, errors as in `TrainingNoise.warnings_for`; errors of levels add per unit log sigma.
 
         >>> print(*AveragedSGD().warnings_for([0.1, 0.2], [1.0, 1e-3], [1e3, 1e3]))
-        least squares, which averaged SGD is not before burn-in: at its best constant rates it leaves 1.96 times this \
-score error (2.59 times at sigma = 0.1); give training=co.SGD(rate, batch, iterations) to plan its runs
+        the score error is least squares'; averaged SGD leaves 1.96 times as much at best (burn-in; 2.59 at sigma 0.1): \
+training=co.SGD(...) plans it
         """
         level, lam = vector(sigma, "sigma", positive=True), vector(eigenvalues, "eigenvalues", nonnegative=True)
         m = vector(examples, "examples", nonnegative=True, length=level.size)
@@ -113,9 +113,8 @@ score error (2.59 times at sigma = 0.1); give training=co.SGD(rate, batch, itera
         if factor < _NOTED:
             return []
         return [
-            "least squares, which averaged SGD is not before burn-in: at its best constant rates it leaves "
-            f"{factor:.3g} times this score error ({ours[worst] / least[worst]:.3g} times at sigma = "
-            f"{level[on][worst]:g}); give training=co.SGD(rate, batch, iterations) to plan its runs"
+            f"the score error is least squares'; averaged SGD leaves {factor:.3g} times as much at best (burn-in; "
+            f"{ours[worst] / least[worst]:.3g} at sigma {level[on][worst]:.3g}): training=co.SGD(...) plans it"
         ]
 
 
