@@ -96,8 +96,8 @@ class AveragedSGD(TrainingNoise):
         Args, errors as in `TrainingNoise.warnings_for`; errors of levels add per unit log sigma.
 
         >>> print(*AveragedSGD().warnings_for([0.1, 0.2], [1.0, 1e-3], [1e3, 1e3]))
-        the score error is least squares'; averaged SGD leaves 1.96 times as much at best (burn-in; 2.59 at sigma 0.1): \
-training=co.SGD(...) plans it
+        the score error is least squares'; averaged SGD leaves 1.96 times as much at best (burn-in; 2.59 at sigma \
+0.1): training=co.SGD(...) plans it
         """
         level, lam = vector(sigma, "sigma", positive=True), vector(eigenvalues, "eigenvalues", nonnegative=True)
         m = vector(examples, "examples", nonnegative=True, length=level.size)
