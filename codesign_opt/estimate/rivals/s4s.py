@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,8 +20,28 @@ from .unrolled import FreeGrid, unrolled
 __all__ = ["S4S", "Bespoke"]
 
 
+class _MultistepByGradient(GradientRival):
+    """Rows of a multistep solver as functions of what moves; begun with 2M on the best start."""
+
+    @abstractmethod
+    def _tensors(
+        self, unknowns: Unknowns, start: Array, ground: Ground
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Levels, and the rows' factors of the state and of the outputs."""
+
+    def _output(self, unknowns: Unknowns, start: Array, ground: Ground, x: torch.Tensor) -> torch.Tensor:
+        return unrolled(ground.output, *self._tensors(unknowns, start, ground), x)
+
+    def _solver(self, unknowns: Unknowns, start: Array, ground: Ground) -> tuple[LinearMultistep, Array]:
+        levels, a, c = (part.numpy() for part in self._tensors(unknowns, start, ground))
+        return LinearMultistep(levels, a, c), levels
+
+    def _begin_with(self, ground: Ground) -> Array:
+        return ground.best_start(DPMpp2M())[0]
+
+
 @dataclass(frozen=True)
-class S4S(GradientRival):
+class S4S(_MultistepByGradient):
     """Coefficients of a linear multistep solver, by gradient of the distance to the teacher's samples.
 
     x_{k+1} = r_k x_k + (1 - r_k) sum_j b_kj D_{k-j}, r_k = sigma_{k+1} / sigma_k: the weight of the state is the exact
@@ -84,19 +105,9 @@ class S4S(GradientRival):
         mask = torch.as_tensor(np.tri(*unknowns["weights"].shape))
         return levels, carry, mask * unknowns["weights"] * (1 - carry)[:, None]
 
-    def _output(self, unknowns: Unknowns, start: Array, ground: Ground, x: torch.Tensor) -> torch.Tensor:
-        return unrolled(ground.output, *self._tensors(unknowns, start, ground), x)
-
-    def _solver(self, unknowns: Unknowns, start: Array, ground: Ground) -> tuple[LinearMultistep, Array]:
-        levels, a, c = (part.numpy() for part in self._tensors(unknowns, start, ground))
-        return LinearMultistep(levels, a, c), levels
-
-    def _begin_with(self, ground: Ground) -> Array:
-        return ground.best_start(DPMpp2M())[0]
-
 
 @dataclass(frozen=True)
-class Bespoke(GradientRival):
+class Bespoke(_MultistepByGradient):
     """Bespoke non-stationary solver: every step takes the state and all former outputs, its levels move too.
 
     x_{k+1} = a_k x_k + sum_{j <= k} c_kj D_{k-j}, all numbers free, the levels with them; from DPM-Solver++(2M) on. The
@@ -137,16 +148,6 @@ class Bespoke(GradientRival):
 
     def _loss(self, rest: torch.Tensor) -> torch.Tensor:
         return torch.log(rest.flatten(1).square().sum(dim=1).clamp(min=1e-300)).mean()
-
-    def _output(self, unknowns: Unknowns, start: Array, ground: Ground, x: torch.Tensor) -> torch.Tensor:
-        return unrolled(ground.output, *self._tensors(unknowns, start, ground), x)
-
-    def _solver(self, unknowns: Unknowns, start: Array, ground: Ground) -> tuple[LinearMultistep, Array]:
-        levels, a, c = (part.numpy() for part in self._tensors(unknowns, start, ground))
-        return LinearMultistep(levels, a, c), levels
-
-    def _begin_with(self, ground: Ground) -> Array:
-        return ground.best_start(DPMpp2M())[0]
 
 
 def _check_descent(rival: GradientRival) -> None:
