@@ -19,7 +19,7 @@ from codesign_opt.estimate.steps.grid_error import GridErrors
 from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
 from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
 
-from .rivals import GRIDS, RIVALS, begun_with
+from .rivals import GRIDS, RIVALS, begun_with, on_grid
 
 __all__ = ["STEPS", "FashionSolvers", "draw"]
 
@@ -109,10 +109,7 @@ class FashionSolvers:
                 stock, grid = _STOCK[name]
                 found = co.FittedSampler(stock, grid(count, _STOP, _TOP), 0.0)
             elif name in GRIDS:
-                sigmas = GRIDS[name].sigmas(count, self.evidence)
-                needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
-                calls = sum(self.evidence.provenance["evaluations"][part] for part in needs)
-                found = co.FittedSampler(co.DPMpp2M(), sigmas, calls / _CHUNK)
+                found = on_grid(name, count, self.evidence, _CHUNK)
             else:
                 reference, held_out, starts = begun_with(self._model(count).probe, self._grid(count))
                 budget = _EVALUATIONS[count > _FEW]

@@ -20,7 +20,7 @@ from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
 
 from .worlds import DenoiserWorld, mixture_world
 
-__all__ = ["GRIDS", "MIXTURES", "NETWORKS", "RIVALS", "begun_with", "rival_rows", "said_of"]
+__all__ = ["GRIDS", "MIXTURES", "NETWORKS", "RIVALS", "begun_with", "on_grid", "rival_rows", "said_of"]
 
 NETWORKS: dict[str, Callable[[], torch.Tensor]] = {
     "photo_patches": co.testbed.photo_patches,
@@ -90,6 +90,14 @@ def rival_rows(
             budget = budgets[count > _FEW]
             cell = _Cell(label, worlds[budget], count, budget, progress)
             yield cell.rows(chosen)
+
+
+def on_grid(name: str, steps: int, evidence: co.peers.Evidence, chunk: int) -> co.FittedSampler:
+    """DPM-Solver++(2M) on a grid of `GRIDS`, and the batches that its evidence took."""
+    sigmas = GRIDS[name].sigmas(steps, evidence)
+    needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
+    calls = sum(evidence.provenance["evaluations"][part] for part in needs)
+    return co.FittedSampler(co.DPMpp2M(), sigmas, calls / chunk)
 
 
 def begun_with(probe: Any, grid: Array) -> tuple[co.estimate.Reference, co.estimate.Draws, list[Array]]:
@@ -215,11 +223,7 @@ class _Cell:
 
     def _rival(self, name: str, plan: _Entrant) -> tuple[co.FittedSampler, int]:
         if name in GRIDS:
-            evidence = self.world.evidence(co.DPMpp2M())
-            sigmas = GRIDS[name].sigmas(self.steps, evidence)
-            needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
-            calls = sum(evidence.provenance["evaluations"][part] for part in needs)
-            return co.FittedSampler(co.DPMpp2M(), sigmas, calls / self._chunk), 0
+            return on_grid(name, self.steps, self.world.evidence(co.DPMpp2M()), self._chunk), 0
         reference, held_out, starts = begun_with(self.world.model(co.DPMpp2M()).probe, plan.found.sigmas)
         found = RIVALS[name].fit(reference, held_out, starts, budget=self.budget)
         return co.FittedSampler(found.sampler, found.sigmas, found.fitting), found.iterations
