@@ -16,6 +16,7 @@ from ...samplers.linear_multistep import LinearMultistep
 from ..runs.fine_solution import Draws, Reference
 from ..steps.grid_error import GridErrors, objective_of, starting_at
 from .joint import JointFit, Unknowns
+from .more_draws import GrownFit
 from .row_runs import RowRuns
 from .rows import Rows, two_step_rows
 from .stepwise import stepwise_fit
@@ -140,12 +141,14 @@ def fit_rows(
     work.check_budget(grids)
     tried = [work.started(number, grid) for number, grid in enumerate(grids)]
     best = min(tried, key=lambda found: work.value(found.held_out))
-    rows, reason = work.finished(best.rows, rules)
     first = min(tried, key=lambda found: work.value(found.before))
+    found = work.finished(best.rows, rules)
+    held_out, rows = found.joint.held_out, found.best.rows
+    same = held_out is others
+    before = first.before if same else held_out.errors(two_step_rows(first.grid, rules.first_history))
     return FittedSolver(
-        LinearMultistep(rows.levels, rows.a, rows.c), best.grid,
-        GridErrors(others.errors(rows)), GridErrors(first.before),
-        work.joint.spent, len(work.joint.gaps), max(work.joint.gaps, default=0.0), reason,
+        LinearMultistep(rows.levels, rows.a, rows.c), best.grid, GridErrors(found.best.held_out), GridErrors(before),
+        found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason,
     )  # fmt: skip
 
 
@@ -188,14 +191,14 @@ class _Work:
         """The objective of some squared errors."""
         return objective_of(self.joint.objective)(errors)[0]
 
-    def finished(self, rows: Rows, rules: FitRules) -> tuple[Rows, str]:
+    def finished(self, rows: Rows, rules: FitRules) -> GrownFit:
         """The rows after the joint fit and, if asked for, after that of all outputs, on half of what is left each."""
         joint = self.joint
         if not rules.polishes:
-            return joint.fit(rows)
-        first = replace(joint, budget=(joint.spent + joint.budget) // 2)
-        rows, _ = first.fit(rows)
-        return replace(joint, name="polish").fit(rows.widened(rows.steps))
+            return GrownFit.of(joint, rows)
+        first = GrownFit.of(replace(joint, budget=(joint.spent + joint.budget) // 2), rows)
+        polish = replace(first.joint, budget=joint.budget, name="polish")
+        return GrownFit.of(polish, first.best.rows.widened(rows.steps))
 
     def check_budget(self, grids: list[Array]) -> None:
         """Refuse a budget that does not cover the starts."""
