@@ -247,6 +247,24 @@ def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
     assert again.reason == whole.reason
 
 
+@pytest.mark.parametrize(("steps", "fitted"), [(18, 3), (40, 1)])
+def test_stepwise_fits_take_three_hundred_batches_at_most(monkeypatch, steps, fitted):
+    counted = []
+
+    def stepwise(own, others, rows):
+        before = own.batches + others.batches
+        found = stepwise_fit(own, others, rows)
+        counted.append(own.batches + others.batches - before + 2 * others.draws.chunks * rows.steps)  # and its errors
+        return found
+
+    monkeypatch.setattr("codesign_opt.estimate.solver_fit.fit_rows.stepwise_fit", stepwise)
+    own = [replace(draws(name, count), chunk=64) for name, count in (("fit", 128), ("held out", 64))]
+    starts = [co.edm_grid(steps, stop, 20.0) for stop in (0.02, 0.03, 0.05, 0.1)]
+    fit_rows(Reference(MIXTURE, co.Euler(), own[0], 0.02, steps=8), own[1], starts, budget=1100)
+    assert len(counted) == fitted
+    assert sum(counted) <= 300
+
+
 def test_batches_are_the_calls_of_the_denoiser():
     solution = reference()
     found = fit_rows(solution, draws("held out"), [GRID], budget=700)

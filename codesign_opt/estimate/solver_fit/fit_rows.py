@@ -23,7 +23,8 @@ from .stepwise import stepwise_fit
 
 __all__ = ["FittedSolver", "fit_rows"]
 
-_SCREENED = 3  # starts that are fitted step by step
+_SCREENED = 3  # starts that are fitted step by step at most
+_STEPWISE = 300  # batches that the stepwise fits may take: fewer starts of many steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,9 @@ def _screened(
     reference: Reference, held_out: Draws, grids: list[Array], rules: FitRules, ledger: Ledger
 ) -> tuple[list[Array], int]:
     """The first grid and those whose two-step rows do best on a batch of held-out draws, and the batches it took."""
-    if len(grids) <= _SCREENED:
+    one = _stepwise_cost(rules.moves != "levels", reference.draws, held_out) * (grids[0].size - 1)
+    count = min(_SCREENED, max(1, _STEPWISE // one))
+    if len(grids) <= count:
         return grids, 0
 
     def compute() -> dict[str, Any]:
@@ -168,7 +171,7 @@ def _screened(
     found = ledger.item("screening", compute)
     values = [objective_of(rules.objective)(errors)[0] for errors in found["errors"]]
     order = sorted(range(1, len(grids)), key=lambda number: values[number])
-    return [grids[number] for number in (0, *order[: _SCREENED - 1])], int(found["batches"])
+    return [grids[number] for number in (0, *order[: count - 1])], int(found["batches"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +205,8 @@ class _Work:
 
     def check_budget(self, grids: list[Array]) -> None:
         """Refuse a budget that does not cover the starts."""
-        joint, rules = self.joint, self.joint.unknowns
-        runs = 2 if rules.coefficients else 1  # the two-step rows, and the stepwise fit on both sets of draws
-        one = joint.held_out.draws.chunks * runs + joint.runs.draws.chunks * (runs - 1)
+        joint = self.joint
+        one = _stepwise_cost(joint.unknowns.coefficients, joint.runs.draws, joint.held_out.draws)
         needed = joint.spent + one * sum(grid.size - 1 for grid in grids)
         if needed > joint.budget:
             raise ValueError(f"budget is {joint.budget} batches; the fine solution and the starts alone take {needed}.")
@@ -230,6 +232,11 @@ class _Work:
                 rows, held_out = fitted, after
         batches = np.array([joint.runs.batches, joint.held_out.batches])
         return {"a": rows.a, "c": rows.c, "before": before, "held_out": held_out, "gaps": gaps, "batches": batches}
+
+
+def _stepwise_cost(coefficients: bool, draws: Draws, held_out: Draws) -> int:
+    """Batches for a step of a start: its two-step rows, the stepwise fit on both sets of draws, and the fit's error."""
+    return draws.chunks + 3 * held_out.chunks if coefficients else held_out.chunks
 
 
 def _checked(starts: Iterable[Any], reference: Reference, held_out: Draws) -> list[Array]:
