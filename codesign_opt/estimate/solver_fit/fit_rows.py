@@ -144,9 +144,8 @@ def fit_rows(
     best = min(tried, key=lambda found: work.value(found.held_out))
     first = min(tried, key=lambda found: work.value(found.before))
     found = work.finished(best.rows, rules)
-    held_out, rows = found.joint.held_out, found.best.rows
-    same = held_out is others
-    before = first.before if same else held_out.errors(two_step_rows(first.grid, rules.first_history))
+    last, rows = found.joint.held_out, found.best.rows
+    before = first.before if last is others else last.errors(two_step_rows(first.grid, rules.first_history))
     return FittedSolver(
         LinearMultistep(rows.levels, rows.a, rows.c), best.grid, GridErrors(found.best.held_out), GridErrors(before),
         found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason,
