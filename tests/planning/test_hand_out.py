@@ -13,6 +13,7 @@ import codesign_opt as co
 from codesign_opt.basics.wording import quantity
 from codesign_opt.models.grid_descent import Descent, Descents, NodeErrors, descend_nodes
 from codesign_opt.planning.examples_cost import BestExamples, ExamplesCost
+from codesign_opt.planning.grid_fit import ROUNDING
 from codesign_opt.planning.question import Study
 from codesign_opt.planning.settling import settle
 from codesign_opt.samplers.node_gradient import node_gradient
@@ -67,7 +68,7 @@ def test_a_random_plan_is_never_worse_than_a_peer_beside_it_nor_than_fewer_steps
     elif asked["steps"] > 2:
         fewer = int(np.random.default_rng(seed).integers(2, asked["steps"]))
         before = co.codesign(model, **{**asked, "steps": fewer})
-        limit = before.handed_out["total"] * (1 + 1e-6) + LEAST * model.spectrum.trace
+        limit = before.handed_out["total"] * (1 + 1e-6) + ROUNDING * model.spectrum.trace
         assert plan.handed_out["total"] <= limit
 
 
