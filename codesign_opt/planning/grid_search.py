@@ -61,7 +61,7 @@ class GridSearch:
                 self._about_the_best()
             self._refine(self.cap)
         elif self.costly:
-            self._up_theladder()
+            self._up_the_ladder()
             if self._found and (self.cap is None or self._best.steps <= _FAR * self.cap):
                 self._about_the_best()
             self._at_the_cap()
@@ -116,7 +116,7 @@ class GridSearch:
 
     # with a price of steps
 
-    def _up_theladder(self) -> None:
+    def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
