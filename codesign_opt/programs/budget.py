@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..basics.checks import Array
+from ..basics.exact_sums import sum_of_products
 from ..modeling.algebra import Bound
 from ..modeling.design import Design
 
@@ -29,10 +30,16 @@ class Budget:
     @classmethod
     def read(cls, bound: Bound, design: Design) -> Budget | None:
         """The budget behind a bound on linear terms, such as `Compute(...) <= limit`; None for other bounds."""
-        example, step, room = np.zeros(len(design)), np.zeros(len(design)), bound.limit
+        example, step, finals = np.zeros(len(design)), np.zeros(len(design)), list[float]()
         for weight, leaf in bound.term.leaves():
             prices = leaf.linear_prices(design)
             if prices is None:
                 return None
-            example, step, room = example + weight * prices[0], step + weight * prices[1], room - weight * prices[2]
-        return cls(example, step, room)
+            example, step = example + weight * prices[0], step + weight * prices[1]
+            finals.append(weight * prices[2])
+        return cls(example, step, sum_of_products(bound.limit, (-np.ones(len(finals)), np.array(finals))))
+
+    def left(self, new_examples: Array | None = None, steps: Array | None = None) -> float:
+        """What the limit leaves beside so many new examples and steps (L,), rounded once; negative where exceeded."""
+        pairs = [(-self.example, new_examples), (-self.step, steps)]
+        return sum_of_products(self.room, *((price, amount) for price, amount in pairs if amount is not None))

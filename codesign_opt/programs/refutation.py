@@ -316,12 +316,8 @@ def _implied(program: Declaration, design: Design) -> Array:
 
 
 def _room(budget: Budget, design: Design) -> float:
-    room = budget.room
-    if design.fixed_examples:
-        room -= float(budget.example @ design.reference.new_examples)
-    if design.fixed_steps:
-        room -= float(budget.step @ design.reference.steps)
-    return room
+    unit = design.reference
+    return budget.left(unit.new_examples if design.fixed_examples else None, unit.steps if design.fixed_steps else None)
 
 
 def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) -> _Cuts | None:
