@@ -23,6 +23,11 @@ TABLE = co.GaussianModel(
     training=co.AveragedSGD(prior=None),  # every level needs examples
 ).coefficients(levels=60)  # fmt: skip
 S, D = co.ScoreError(TABLE), co.Discretization(TABLE)
+SMALL = co.GaussianModel(
+    co.Spectrum.power_law(4, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun(),
+    training=co.AveragedSGD(prior=None),
+).coefficients(levels=10)  # fmt: skip
+FEW = co.ScoreError(SMALL) + co.Discretization(SMALL)
 PRICES = co.Prices(3.0, 1.0, 10_000)
 BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
 
@@ -74,7 +79,7 @@ def test_amounts_do_not_depend_on_the_number_of_levels(levels):
 def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_is_told():
     def problem(floor, step):
         rows = [co.Floor(floor, high=0.1), co.Cap(5e3, high=0.1), co.Floor(step, "steps"), co.Cap(0.05, "steps")]
-        return co.Problem(S + D, [co.Compute(PRICES) <= 1e9, *rows])
+        return co.Problem(FEW, [co.Compute(PRICES) <= 1e9, *rows])
 
     with pytest.raises(co.InfeasibleError, match="none of them can be relaxed enough alone; together") as caught:
         problem(1e4, 0.1).solve()
@@ -89,8 +94,8 @@ def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_i
 def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
     """Zero is admitted by them all, and the error is infinite there."""
     coarse = co.GaussianModel(
-        co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
-    ).coefficients(levels=16)
+        co.Spectrum.power_law(4, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
+    ).coefficients(levels=8)
     cases = (
         ([co.Share(0.3, 0.001, 0.02), co.Share(0.3, 0.02, 1), co.Share(0.3, 1, 100)], "Share"),
         ([co.Share(0.0, 0.01, 0.1)], "Share"),
@@ -108,7 +113,7 @@ def test_without_a_proof_nothing_is_called_infeasible(monkeypatch):
     monkeypatch.setattr("codesign_opt.programs.conflicts.refutation", lambda program, start: None)
     monkeypatch.setattr("codesign_opt.programs.conflicts.starvation", lambda program, needs, start: None)
     with pytest.raises(co.NotCertifiedError, match="No feasible point was found, and infeasibility is not proved"):
-        co.Problem(S + D, [*BUDGETS, co.Floor(1e5)]).solve()
+        co.Problem(FEW, [*BUDGETS, co.Floor(1e5)]).solve()
 
 
 def test_a_cap_of_zero_forbids_nothing_where_no_term_needs_examples():
@@ -127,8 +132,8 @@ def test_what_nothing_limits_is_named_with_its_levels():
             return -1e-6 * cp.sum(design.examples)
 
     table = co.GaussianModel(
-        co.Spectrum.power_law(16, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
-    ).coefficients(levels=20 if FULL else 12)
+        co.Spectrum.power_law(4, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
+    ).coefficients(levels=20 if FULL else 6)
     errors, centres = co.ScoreError(table) + co.Discretization(table), table.sigma
     below = rf"{centres[0]:.3g} to {centres[centres <= 1.0][-1]:.3g}"
     training = co.Compute(co.Prices(3.0, 1.0, 1), part="training") <= 1e6
