@@ -13,6 +13,8 @@ from ..modeling.design import Design
 
 __all__ = ["Budget"]
 
+_MOST = 1e100  # of a limit: squares of what it buys have to be numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Budget:
@@ -37,6 +39,11 @@ class Budget:
                 return None
             example, step = example + weight * prices[0], step + weight * prices[1]
             finals.append(weight * prices[2])
+        if abs(bound.limit) > _MOST or 0 < abs(bound.limit) < 1 / _MOST:
+            raise ValueError(
+                f"the limit of '{bound.name}' is {bound.limit:g}; its size must lie between {1 / _MOST:g} and "
+                f"{_MOST:g}: state prices and limit in another unit."
+            )
         return cls(example, step, sum_of_products(bound.limit, (-np.ones(len(finals)), np.array(finals))))
 
     def left(self, new_examples: Array | None = None, steps: Array | None = None) -> float:

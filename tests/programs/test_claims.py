@@ -13,6 +13,7 @@ import codesign_opt as co
 from codesign_opt.certificate.verdict import Certificate
 from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.conflicts import diagnose
+from codesign_opt.programs.unlimited import refuse_unlimited
 from tests.helpers.infeasible import KINDS, complaint
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
@@ -144,6 +145,21 @@ def test_what_nothing_limits_is_named_with_its_levels():
     ):
         with pytest.raises(co.UnboundedError, match=message):
             co.Problem(terms, rows).solve()
+
+
+@pytest.mark.parametrize("limit", [1e101, 1e160, 1e300, -1e200, 1e-160, 5e-324])
+def test_limits_beyond_what_can_be_computed_with_are_refused_by_name_and_amount(limit):
+    with pytest.raises(ValueError, match=f"limit of 'Compute' is {limit:g}.*another unit".replace("+", r"\+")):
+        co.Problem(FEW, [co.Compute(PRICES) <= limit])
+
+
+def test_what_a_budget_prices_is_not_called_unlimited_however_much_it_allows():
+    problem = co.Problem(FEW, [co.Compute(PRICES) <= 1e99])
+    refuse_unlimited(problem.declaration, first_point(problem.declaration))
+    rows = [co.Compute(PRICES, part="sampling") <= 1e99]
+    problem = co.Problem(FEW, rows)
+    with pytest.raises(co.UnboundedError, match="nothing limits the examples"):
+        refuse_unlimited(problem.declaration, first_point(problem.declaration))
 
 
 def test_a_value_below_its_lower_bound_is_not_called_optimal_whatever_its_violations_cost():
