@@ -156,7 +156,7 @@ def test_limits_beyond_what_can_be_computed_with_are_refused_by_name_and_amount(
 def test_what_a_budget_prices_is_not_called_unlimited_however_much_it_allows():
     problem = co.Problem(FEW, [co.Compute(PRICES) <= 1e99])
     refuse_unlimited(problem.declaration, first_point(problem.declaration))
-    rows = [co.Compute(PRICES, part="sampling") <= 1e99]
+    rows = [co.Compute(PRICES, part="sampling") <= 1e6, co.Cap(1e4, low=1.0)]
     problem = co.Problem(FEW, rows)
     with pytest.raises(co.UnboundedError, match="nothing limits the examples"):
         refuse_unlimited(problem.declaration, first_point(problem.declaration))
