@@ -188,7 +188,8 @@ class SettledFit(TrainedFit):
         count = sigmas.size - 1
         nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
         assert nearest.examples is not None
-        return self._held(nearest, self.starts.money(sigmas) / nearest.examples.costs["training"])
+        paid = nearest.examples.costs["training"]
+        return self._held(nearest, self.starts.money(sigmas) / paid) if paid > 0 else None
 
     @cached_property
     def _first(self) -> list[Settled]:
