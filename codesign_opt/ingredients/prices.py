@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
-from ..basics.user_code import told_in
+from ..basics.checks import Array, number, takes, vector
+from ..basics.user_code import answer
 from .levels import Bins, Levels
 
 __all__ = ["Prices"]
@@ -75,10 +75,12 @@ class Prices:
         sampling = number(evaluations_per_second, "evaluations_per_second", positive=True)
         return cls(example=1 / training, evaluation=1 / sampling, images=images)
 
+    @takes(levels=(Levels, Bins))
     def example_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one example at each level."""
         return self._tabulate("example", levels)
 
+    @takes(levels=(Levels, Bins))
     def evaluation_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one evaluation for all images at each level."""
         return self._tabulate("evaluation", levels) * self.images
@@ -116,14 +118,7 @@ class Prices:
         return np.array(value)
 
     def _call(self, name: str, sigma: Array) -> Array:
-        with told_in(f"Prices.{name}(sigma)"):
-            found = np.asarray(getattr(self, name)(sigma))
-        if found.dtype.kind not in "iuf" or found.shape not in ((), sigma.shape):
-            raise ValueError(
-                f"Prices.{name}(sigma) returned shape {found.shape} and dtype {found.dtype} for {sigma.size} noise "
-                "levels; one real price for each is needed."
-            )
-        value = np.broadcast_to(found.astype(np.float64), sigma.shape)
+        value = answer(getattr(self, name), sigma, f"Prices.{name}")
         bad = np.flatnonzero(~(np.isfinite(value) & (value > 0)))
         if bad.size:
             i = int(bad[0])
