@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -186,7 +186,8 @@ class GaussianParts(Model):
 
     def measured_numbers(self) -> Unknowns | None:
         """The eigenvalues of the coefficients' bands, where the spectrum is that of samples."""
-        return spectrum_unknowns(self, self.bands)
+        banded = self if self.bands is self.spectrum else replace(self, spectrum=self.bands, metric=self._banded_metric)
+        return spectrum_unknowns(banded, self.bands)
 
     @property
     def title(self) -> str:

@@ -136,3 +136,16 @@ def test_refusals_name_metric_and_remedy():
         co.Features.of_matrix([[1.0, 0.0], [0.0, -1.0]], np.eye(2))
     with pytest.raises(ValueError, match=r"metric is 'KL'; give co.Wasserstein"):
         model("KL")
+
+
+def test_stated_weights_of_a_long_spectrum_are_averaged_over_its_bands():
+    spectrum = co.Spectrum.from_samples(np.random.default_rng(0).normal(size=(300, 60)) * np.arange(1, 61.0) ** -0.5)
+    weights = np.linspace(1.0, 2.0, 60)
+    own = co.GaussianModel(spectrum, metric=co.Features(weights))
+    assert len(own.bands) < 60
+    assert own.valued.counts.sum() == pytest.approx(weights.sum())
+    ends = np.cumsum(own.bands.counts).astype(int)
+    np.testing.assert_allclose(own.valued.counts, np.diff(np.cumsum(np.append(0.0, weights))[np.append(0, ends)]))
+    moved = own.unknowns().moved(np.full(len(own.bands), np.log(2.0)))
+    np.testing.assert_allclose(moved.spectrum.eigenvalues, 2 * own.bands.eigenvalues)
+    np.testing.assert_allclose(moved.valued.counts, own.valued.counts)
