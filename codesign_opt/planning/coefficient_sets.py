@@ -115,16 +115,17 @@ class Box(CoefficientSet):
                 object.__setattr__(self, name, number(value, f"Box.{name}", nonnegative=True))
 
     def at(self, model: Model, table: Coefficients) -> LocalSet:
-        return _Corner(
-            Weights(
-                table.sigma,
-                *(_above(getattr(self, name), table.sigma, f"Box.{name}") for name in ("score", "floor")),
-                final_score=1.0 + self.last,
-                final_floor=1.0 + self.last,
-                response=_above(self.response, table.sigma, "Box.response"),
-                truncation=1.0 + self.truncation,
-            )
+        sigma = table.sigma
+        corner = Weights(
+            sigma,
+            score=_above(self.score, sigma, "Box.score"),
+            floor=_above(self.floor, sigma, "Box.floor"),
+            final_score=1.0 + self.last,
+            final_floor=1.0 + self.last,
+            response=_above(self.response, sigma, "Box.response"),
+            truncation=1.0 + self.truncation,
         )
+        return _Corner(corner)
 
     def __repr__(self) -> str:
         told = {name: getattr(self, name) for name in ("score", "floor", "last", "response", "truncation")}

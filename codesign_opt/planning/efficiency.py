@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,14 +57,14 @@ class Efficiency:
         return self.achieved / self.shared_bound
 
     def __str__(self) -> str:
-        rows = [
-            ["training law, reducible", self.achieved],
-            ["floor of the optimiser", self.floor],
-            ["Cramér–Rao, levels apart", self.bound],
-            ["least squares, eigenvalues shared", self.shared_fit],
-            ["Cramér–Rao, eigenvalues shared", self.shared_bound],
+        rows: list[tuple[str, float | None]] = [
+            ("training law, reducible", self.achieved),
+            ("floor of the optimiser", self.floor),
+            ("Cramér–Rao, levels apart", self.bound),
+            ("least squares, eigenvalues shared", self.shared_fit),
+            ("Cramér–Rao, eigenvalues shared", self.shared_bound),
         ]
-        told = [[str(name), quantity(value), quantity(self.achieved / value, 3) if value else ""]
+        told = [[name, quantity(value), quantity(self.achieved / value, 3) if value else ""]
                 for name, value in rows if value is not None]  # fmt: skip
         finite = self.per_level[np.isfinite(self.per_level)]
         ends = f"from {quantity(finite.min(), 3)} to {quantity(finite.max(), 3)} times the bound"
@@ -99,7 +100,7 @@ def efficiency(plan: Plan, model: GaussianModel) -> Efficiency:
     training, bands, stop = model.training, model.bands, plan.stopping_sigma
     table = model.coefficients(stop, plan.levels)
     lam, n, sigma = bands.eigenvalues, bands.counts, table.sigma
-    options = {"matrix": training.matrix, "intercept": training.intercept, "terminal": model.terminal}
+    options: dict[str, Any] = {"matrix": training.matrix, "intercept": training.intercept, "terminal": model.terminal}
     least = cramer_rao_score_error(lam, n, sigma, stop, eta=model.sampler.eta, **options) * sigma**2
     served = plan.examples if table.pooling is None else table.pooling @ plan.examples
     with np.errstate(divide="ignore", invalid="ignore"):
