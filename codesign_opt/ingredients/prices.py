@@ -17,6 +17,8 @@ __all__ = ["Prices"]
 Price = float | Array | Callable[[Array], Array]
 _FORBID = "a price must be > 0 (use Cap to forbid a level)"
 _HINT = "A price must be > 0 (use Cap to forbid a level)."
+_LEAST, _MOST = 1e-100, 1e100  # squares of what they buy have to be numbers
+_UNIT = "it must lie between 1e-100 and 1e100: state prices and budget in another unit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Prices:
         images: images that will be drawn with the plan, >= 0 (0 only where the steps are given).
 
     Raises:
-        ValueError: a price that is not positive and finite, by name and noise level; images < 0.
+        ValueError: a price that is not positive, or not between 1e-100 and 1e100, by name and noise level; images < 0.
 
     >>> Prices(example=3.0, evaluation=1.0, images=10_000)
     Prices(example=3, evaluation=1, images=10,000)
@@ -47,16 +49,19 @@ class Prices:
     images: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", number(self.images, "Prices.images", nonnegative=True))
+        object.__setattr__(self, "images", number(self.images, "Prices.images", nonnegative=True, maximum=_MOST))
         for name in ("example", "evaluation"):
             value = getattr(self, name)
             if not callable(value):
                 if np.ndim(value) == 0:
-                    value = number(value, f"Prices.{name}", positive=True, maximum=1e100, hint=_HINT)
-                    if value < 1e-100:
+                    value = number(value, f"Prices.{name}", positive=True, maximum=_MOST, hint=_HINT)
+                    if value < _LEAST:
                         raise ValueError(f"Prices.{name} is {value:g}; state prices and budget in a larger unit.")
                 else:
                     value = vector(value, f"Prices.{name}", positive=True, hint=_HINT)
+                    far = np.flatnonzero((value < _LEAST) | (value > _MOST))
+                    if far.size:
+                        raise ValueError(f"Prices.{name} is {value[far[0]]:g} at index {far[0]}; {_UNIT}.")
                 object.__setattr__(self, name, value)
 
     @classmethod
@@ -118,6 +123,10 @@ class Prices:
         if bad.size:
             i = int(bad[0])
             raise ValueError(f"Prices.{name} is {value[i]:g} at sigma = {sigma[i]:.3g}; {_FORBID}.")
+        far = np.flatnonzero((value < _LEAST) | (value > _MOST))
+        if far.size:
+            i = int(far[0])
+            raise ValueError(f"Prices.{name} is {value[i]:g} at sigma = {sigma[i]:.3g}; {_UNIT}.")
         return value
 
     def __repr__(self) -> str:

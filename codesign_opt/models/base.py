@@ -25,6 +25,7 @@ from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
 from .grid_probe import FittedSteps, GridProbe
+from .unknowns import LENGTH, TRANSFER, Unknowns, coupling_unknowns
 
 __all__ = ["Model", "check_model"]
 
@@ -239,6 +240,32 @@ class Model(ABC):
     def with_sampler(self, sampler: Sampler) -> Self:
         """The same model for another sampler."""
         return _changed(self, "sampler", sampler)
+
+    def measured_numbers(self) -> Unknowns | None:
+        """Which of the model's numbers were measured, and how badly they are known; None where all are stated."""
+        return None
+
+    def unknowns(self, *, length_error: float = 0.0, width_error: float = 0.0) -> Unknowns | None:
+        """`measured_numbers`, with those of the coupling; None where there are none.
+
+        Args:
+            length_error, width_error: relative standard errors of the correlation length and of the transfer width.
+
+        Raises:
+            ValueError: an error of a number that the coupling does not have.
+        """
+        own = self.measured_numbers()
+        beside, coupled = coupling_unknowns(self.coupling, {LENGTH: length_error, TRANSFER: width_error})
+        if beside is None:
+            return own
+        size = 0 if own is None else len(own.sources)
+
+        def moved(move: Array) -> Model:
+            model = self if own is None else own.moved(move[:size])
+            other: Model = _changed(model, "coupling", coupled(move[size:]))
+            return other
+
+        return replace(beside, moved=moved) if own is None else own.beside(beside, moved)
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell this model from others: kept parts of a comparison carry them."""

@@ -26,6 +26,7 @@ from ..samplers.members import Heun, Sampler
 from .base import Model
 from .coefficients import Coefficients
 from .grid_probe import FittedSteps, GridProbe
+from .unknowns import Unknowns, row_unknowns
 
 __all__ = ["EstimatedModel"]
 
@@ -143,6 +144,12 @@ class EstimatedModel(Model):
             untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
             final_untrained=float(last[0][0]) if self.trained and ends else None,
         )
+
+    def measured_numbers(self) -> Unknowns | None:
+        """The rows whose standard errors are known, at every noise level."""
+        found = row_unknowns(self, self.sigma, self.standard_errors)
+        missing = [name for name in _ROWS[1:] if getattr(self, name) is not None and name not in self.standard_errors]
+        return None if found is None else replace(found, omitted=tuple(name.replace("_", " ") for name in missing))
 
     def response_at(self, sigma: Array) -> Array:
         """(B, N) rows at other noise levels: linear in log sigma, the end values beyond the ends."""

@@ -73,7 +73,8 @@ def codesign(
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
             sampler is planned.
         steps: the most sampler steps, the last to zero included; with `samplers`, the number of
-            evaluations per image that each of them may use.
+            evaluations per image that each of them may use. Where nothing is trained, up to 200 never leave more
+            than fewer, by construction (docs/theory.md section 7.8); beside training that is tested, not proved.
         sigmas: a sampler grid that is given; then only training is planned.
         run: a training run already made; its examples count and cost nothing.
         samplers: samplers to choose from; each is planned, the smallest error wins.

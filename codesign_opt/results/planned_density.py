@@ -221,13 +221,20 @@ class TrainingDensity(SigmaDensity):
         logs = np.log(self.levels.sigma)
         mean = float(self._share @ logs)
         std = max(float(np.sqrt(self._share @ (logs - mean) ** 2)), 0.1)
-        found = least(
-            lambda p: np.log(self.score_error(self._counted(self._bought(LogNormal.of_parameters(p), clipped)[0]))),
-            np.array([mean, np.log(std)]),
-        )
+        found = least(lambda p: self.lognormal_loss(p, clipped=clipped), np.array([mean, np.log(std)]))
         best = LogNormal.of_parameters(found)
         bought, count = self._bought(best, clipped)
         return LogNormalFit(best.mean, best.std, self.score_error(self._counted(bought)) / own - 1.0, count)
+
+    def lognormal_loss(self, parameters: Array, *, clipped: bool = True) -> float:
+        """Logarithm of the score error that the plan's training price buys with a log-normal density.
+
+        Args:
+            parameters: P_mean and the logarithm of P_std.
+            clipped: as in `lognormal`, which minimises this.
+        """
+        bought = self._bought(LogNormal.of_parameters(parameters), clipped)[0]
+        return float(np.log(self.score_error(self._counted(bought))))
 
     def nearest_lognormal(self) -> LogNormal:
         """The density of `lognormal(clipped=False)`; where the plan has no score error, of the least chi-squared."""

@@ -30,7 +30,7 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured", "stated")
+_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "stated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,7 @@ class PlanRecord:
         program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
+        measure: the error in words where it is no squared Wasserstein distance; empty elsewhere.
         speaks_of: which learner the training holds for, as a phrase; empty where nothing is said of it.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
         provenance: where the numbers come from, for people: nothing is computed from it.
@@ -132,6 +133,7 @@ class PlanRecord:
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
     speaks_of: str = ""
+    measure: str = ""
     measured: MeasuredError | None = None
     stated: bool = False
 
