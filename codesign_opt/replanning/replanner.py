@@ -24,7 +24,7 @@ from .run_law import RunLaw
 
 __all__ = ["Replanner", "gathered"]
 
-Gather = Callable[[dict[str, Any]], Sequence[Mapping[str, Any]]]
+Gather = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
 _LEAST = 1e-7  # of the examples, on every level: what divergences need of a density that leaves levels out
 _PER_DOUBLING = 4  # windows of the log
 _STATE = ("question", "seen", "steps", "plans", "law", "log")
@@ -175,7 +175,7 @@ class Replanner:
         self.training_density.now = OnLevels(self.levels, found)
 
     def _whole_log(self) -> LevelStatistics:
-        return self.log if self.gather is None else LevelStatistics.merged(list(self.gather(self.log.state())))
+        return self.log if self.gather is None else LevelStatistics.merged(self.gather(self.log.state()))
 
     def _rest(self, log: LevelStatistics) -> RestOfRun:
         left = float(max(self.examples - self.seen, 0))

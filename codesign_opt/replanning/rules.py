@@ -29,7 +29,7 @@ class ReplanRules:
         floor: part of the density in use that stays on every level, in [0, 1).
         transfer: width in log sigma over which examples teach neighbouring levels, >= 0; 0: each level for itself.
         log_width: correlation length, within which examples are counted, > 0.
-        levels: of the program and of the log, over the range of the process, >= 8; curves are fitted on pairs of them.
+        levels: of the program, the log and its curves, over the range of the process, >= 8.
 
     Raises:
         ValueError: a field out of its range.

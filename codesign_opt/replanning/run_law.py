@@ -62,22 +62,24 @@ class RunLaw:
     def of_log(cls, log: LevelStatistics, model: GaussianModel, rules: ReplanRules) -> RunLaw:
         """From the learning curves of a run's log, its own density's examples counted as they came.
 
+        Curves are fitted on the levels that densities are even on: inside a wider bin the examples would move when the
+        density does, and the loss, which is steep in sigma, with them.
+
         Raises:
             ValueError: at no level has the loss fallen beyond its scatter.
         """
-        edges = log.levels.edges
-        coarse = Levels(np.append(edges[:-1:2], edges[-1]))
-        curves = learning_curves(log, levels=coarse, log_width=rules.log_width, transfer=rules.transfer)
+        levels = log.levels
+        curves = learning_curves(log, levels=levels, log_width=rules.log_width, transfer=rules.transfer)
         if not curves.law().falls:
             raise ValueError("at no noise level has the loss fallen beyond its scatter yet.")
-        at = np.searchsorted(coarse.edges, curves.sigma, side="right") - 1
-        known = (at >= 0) & (at < len(coarse)) & (curves.reducible_error > 0)
-        value = np.zeros(len(coarse))
-        error = np.full(len(coarse), _UNKNOWN * max(float(curves.reducible.max()), 1e-300))
+        at = np.searchsorted(levels.edges, curves.sigma, side="right") - 1
+        known = (at >= 0) & (at < len(levels)) & (curves.reducible_error > 0)
+        value = np.zeros(len(levels))
+        error = np.full(len(levels), _UNKNOWN * max(float(curves.reducible.max()), 1e-300))
         value[at[known]], error[at[known]] = curves.reducible[known], curves.reducible_error[known]
-        loss = bayes_loss(model.spectrum.eigenvalues, model.spectrum.counts, coarse.sigma)
-        kappa1, spread = smooth_shape(coarse.sigma, value, error, loss)
-        return cls(coarse.sigma, kappa1 / loss, spread)
+        loss = bayes_loss(model.spectrum.eigenvalues, model.spectrum.counts, levels.sigma)
+        kappa1, spread = smooth_shape(levels.sigma, value, error, loss)
+        return cls(levels.sigma, kappa1 / loss, spread)
 
     def training(self, model: GaussianModel, rules: ReplanRules) -> Measured:
         """The law as training noise."""

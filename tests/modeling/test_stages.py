@@ -72,9 +72,8 @@ def test_stages_teach_beside_what_a_run_has_taught_already():
     error, taken = raw(table, 2e4, (3e3, 8e3), spent)
     assert plan.certificate.optimal
     assert plan.error == pytest.approx(error, rel=1e-5)
-    assert stages().split(plan.levels, plan.new_examples).examples.sum(axis=1) == pytest.approx(
-        taken.sum(axis=1), rel=0.02
-    )
+    split = stages().split(plan.levels, plan.new_examples).examples
+    np.testing.assert_allclose(split.sum(axis=1), taken.sum(axis=1), rtol=0.01, atol=5.0)
 
 
 def test_stages_of_a_measured_model_without_quotas_are_the_cheapest_alone():

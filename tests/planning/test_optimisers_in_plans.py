@@ -1,17 +1,22 @@
 """Optimisers as they are, in everything that a plan goes through: audit, export, frontier."""
 
+import os
+
 import pytest
 
 import codesign_opt as co
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+
 PRICES = co.Prices(3.0, 1.0, 1_000)
 FAST = {"levels": 32, "points": 3, "polish": False}
 RUNS = [
-    co.SGD(co.LearningRate(0.02, "cosine", 20), 64, 400, 0.9, parameterization="x0"),
-    co.Adam(0.02, 64, 400, average=co.WeightAverage.power(0.1), parameterization="x0"),
+    co.SGD(co.LearningRate(0.02, "cosine", 20), 64, 400, 0.9),
+    co.Adam(0.02, 64, 400, average=co.WeightAverage.power(0.1)),
 ]
 
 
+@pytest.mark.skipif(not FULL, reason="CODESIGN_OPT_FULL=1 plans for some seconds")
 @pytest.mark.parametrize("training", RUNS, ids=lambda run: run.name)
 def test_plans_of_optimisers_are_audited_exported_and_form_frontiers(training):
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler(), training=training)

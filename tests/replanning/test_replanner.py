@@ -52,7 +52,7 @@ class World:
         at = np.clip(np.searchsorted(levels.edges, sigma, side="right") - 1, 0, len(levels) - 1)
         mean = bayes(sigma) + self.errors()[at]
         self.seen += np.bincount(at, minlength=len(levels))
-        return (sigma, mean * self.rng.chisquare(8, batch) / 8) if record else None
+        return (sigma, mean * self.rng.chisquare(200, batch) / 200) if record else None
 
 
 def trained(run, batches=500, seed=0, stop=None):
