@@ -59,6 +59,7 @@ class Coefficients:
         estimation: how the numbers were estimated on a denoiser; None where they are exact.
         output_sensitivity: (L,) g^2, squared terminal error per squared error of the denoiser's output and per squared
             step in log sigma (docs/theory.md section 4.4); None where unknown.
+        measure: the error in words where it is no squared Wasserstein distance.
         speaks_of: which learner the score error holds for, as a phrase (a training law's `speaks_of`); empty: not said.
         provenance: where the numbers come from, for people: nothing is computed from it.
 
@@ -90,6 +91,7 @@ class Coefficients:
     final_untrained: float | None = None
     speaks_of: str = ""
     output_sensitivity: Array | None = None
+    measure: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):
