@@ -143,6 +143,7 @@ class EstimatedModel(Model):
             provenance=self.summary(),
             untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
             final_untrained=float(last[0][0]) if self.trained and ends else None,
+            output_sensitivity=None if self.sensitivity is None else self._gain(table.sigma),
         )
 
     def measured_numbers(self) -> Unknowns | None:
@@ -163,13 +164,15 @@ class EstimatedModel(Model):
 
     def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
         """Reducible and irreducible score error per unit log sigma at noise levels."""
-        factor = (1 + self.sampler.eta**2) ** 2 if sensitivity else 1.0
-        gain = np.full(sigma.size, factor)
-        if sensitivity and self.sensitivity is not None:
-            gain = gain * _interpolate(sigma, self.sigma, self.sensitivity)
+        gain = self._gain(sigma) if sensitivity else np.ones(sigma.size)
         rows = (self.error_variance, self.error_floor)
         score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
         return score, floor
+
+    def _gain(self, sigma: Array) -> Array:
+        """(L,) squared terminal error per squared error of the output and per squared step in log sigma."""
+        gain = np.full(sigma.size, (1 + self.sampler.eta**2) ** 2)
+        return gain if self.sensitivity is None else gain * _interpolate(sigma, self.sigma, self.sensitivity)
 
     # a concrete grid
 

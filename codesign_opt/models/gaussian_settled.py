@@ -83,6 +83,7 @@ class GaussianSettled(GaussianExact):
             measure=self.metric.measure,
             speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
+            output_sensitivity=self.output_sensitivity(table.sigma, stop),
             provenance={**self.provenance(), "stopping_sigma": stop},
             final_untrained=None if untrained is None or self.terminal != "denoise" else float(untrained[last]),
         )

@@ -21,6 +21,7 @@ from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
+from .distillation import DistillationWeights
 from .plan_schema import check_agreement, check_kinds, check_levels, checksum, read_only
 from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
@@ -213,6 +214,32 @@ class PlanRecord:
                 "stopping_basin: the plan has no proved bound over stopping points; let codesign search them."
             )
         return StoppingBasin.of(self.curve, float(bound), tolerance)
+
+    def distillation_weights(self, base: SigmaDensity, sampler: str | None = None) -> DistillationWeights:
+        """What a squared error of the denoiser costs the samples, level by level, over what `base` draws: mean 1.
+
+        gamma K of the plan's steps (docs/theory.md section 4.4): weights for the loss of a student that is matched to a
+        teacher and will be sampled with these steps, or of the teacher itself.
+
+        Args:
+            base: density that the loss draws its noise levels from; on the plan's levels.
+            sampler: which one, where several share the training (`samplings`).
+
+        Raises:
+            ValueError: the plan's model told no sensitivity, several samplers and none is named, a base without mass
+                where the plan needs some.
+        """
+        if "output_sensitivity" not in self.tables:
+            raise ValueError(
+                "distillation_weights: the plan does not hold what an error of the output does to samples; plan with a "
+                "GaussianModel, or an EstimatedModel whose training was measured, of this version."
+            )
+        if self.samplings and sampler not in self.samplings:
+            raise ValueError(f"distillation_weights: sampler is {sampler!r}; name one of {', '.join(self.samplings)}.")
+        steps = self.steps if sampler is None else self.samplings[sampler].steps
+        denoise = self.terminal == "denoise"
+        gain = np.asarray(self.tables["output_sensitivity"])
+        return DistillationWeights.of(self.levels, steps, gain, base, denoise=denoise)
 
     def logit_normal(self) -> LogitNormalFit:
         """The log-normal fit of the training density in flow matching's time: logit t = ln sigma.

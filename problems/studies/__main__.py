@@ -99,6 +99,12 @@ def _pilot_arguments(commands: Any) -> None:
     parser.add_argument("--pilots", type=int, default=5, help="pilots on each data set (5)")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (0)")
     parser.add_argument("--first-pilot", type=int, default=100, help="seed of the first pilot (100)")
+    replan = _command(
+        commands, "replan", _replan, "training planned again along the run against fixed densities and a pilot's plan"
+    )
+    replan.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
+    replan.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
+    replan.add_argument("--first-seed", type=int, default=20, help="seed of the first run (20)")
     calibrate = _command(
         commands, "calibrate", _calibrate, "training laws of the standard networks that come with the library"
     )
@@ -252,6 +258,19 @@ def _pilots(options: argparse.Namespace) -> int:
     print(report)
     name = "pilot_densities" if not options.first_seed else f"pilot_densities_seeds{seeds[0]}-{seeds[-1]}"
     print("written:", report.save(options.out, name))
+    return 0
+
+
+def _replan(options: argparse.Namespace) -> int:
+    from .pilot_experiment import PilotExperiment
+    from .replan_experiment import ReplanExperiment, unet_step
+    from .replan_report import compare_replans, said_of_replans
+
+    folder, tell = co.testbed.cache_folder(options.cache) / "testbed" / "pilots", _teller()
+    experiments = [ReplanExperiment(PilotExperiment(name, folder=folder, progress=tell)) for name in options.data]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    print(said_of_replans(compare_replans(experiments, seeds, options.out), unet_step()))
+    print(f"written: {options.out / 'replanning.csv'}, {options.out / 'replanning.png'}")
     return 0
 
 
