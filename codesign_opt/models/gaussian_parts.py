@@ -131,6 +131,15 @@ class GaussianParts(Model):
             final_untrained=None if final_untrained is None else float(final_untrained[0]),
         )
 
+    def truncation_and_start(self, stop: float) -> tuple[float, float]:
+        """E0 and E_init of a stopping point (section 2.3)."""
+        return self.truncation(stop), self.initial_error(stop)
+
+    @property
+    def speaks_of(self) -> str:
+        """Whose training it is, as a phrase."""
+        return self.training.speaks_of
+
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
         return {
@@ -144,6 +153,10 @@ class GaussianParts(Model):
             "training": self.training.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
             "terminal": self.terminal,
             "start": self.start,
+            "eigenvalues": self.spectrum.eigenvalues.tolist(),
+            "counts": self.spectrum.counts.tolist(),
+            "mean_power": self.spectrum.mean_power.tolist(),
+            "coupling": self.coupling.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
         }
 
     @property
