@@ -47,8 +47,9 @@ def test_examples_of_trainers_run_in_order_where_their_packages_are(capsys):
         assert words in said
 
 
-def test_tables_of_solvers_are_those_that_were_measured():
-    text = (DOCS / "solvers.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["solvers.md", "validation.md"])
+def test_tables_of_a_page_are_those_that_were_measured(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
     check_same(text, regenerate().regenerated(text, figures=False))
 
 
