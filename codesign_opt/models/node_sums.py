@@ -86,7 +86,7 @@ def examples_that_count(examples: Array, prior: Array, regressors: int) -> tuple
     (docs/theory.md section 5.10).
 
     >>> examples_that_count(np.array([12.0, 0.0, 1e6]), np.array([0.0, 3.0, 3.0]), 1)[0].round(3).tolist()
-    [10.0, 3.0, 1000003.0]
+    [10.0, 3.0, 1000001.0]
     """
     more = regressors + 1.0
     half = 0.5 * (examples + prior - more)
