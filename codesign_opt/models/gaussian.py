@@ -23,6 +23,8 @@ class GaussianModel(GaussianBatch, GaussianSettled):
         terminal: "denoise" (the last step goes to zero noise, as real samplers do) or "rescale".
         start: "noise" begins at N(0, sigma_max^2 I), as real samplers do; "mean" shifts that to the data's
             mean, which is free and often worth much (section 1); "marginal" begins at the exact law.
+        metric: what errors are counted in: co.Wasserstein(), co.Features(weights) or co.KL(direction), for diagonal
+            training alone but the first.
 
     Raises:
         ValueError: a field of the wrong type or an unknown name.

@@ -50,6 +50,8 @@ def counted(model: Any, grid: Array, examples: Any, density: Any, levels: Any, r
 
 def predicted(model: Any, sigmas: Any, counts: ExampleCounts | None, grid: Array) -> Prediction:
     """The prediction of one grid and its examples; `Model.predict` says how."""
+    if getattr(getattr(model, "metric", None), "measure", ""):
+        raise ValueError("predict: errors are those of the data's own distance; leave the model's metric out.")
     stop = float(grid[grid > 0][-1])
     truncation, initial = model.truncation_and_start(stop)
     terms = model.node_terms(grid) if counts is not None else None

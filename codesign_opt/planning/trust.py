@@ -25,7 +25,7 @@ def trust(study: Study, plan: Plan) -> list[str]:
         plan: with its grid and the errors that are handed out.
     """
     model = study.model
-    if not isinstance(model, GaussianModel) or plan.sigmas is None:
+    if not isinstance(model, GaussianModel) or model.metric.measure or plan.sigmas is None:
         return []
     return [*_cancelled(model, plan), *_apart(study, model, plan)]
 

@@ -254,6 +254,10 @@ def model_of(plan: Plan) -> GaussianModel:
             f"validate: the plan does not hold the model it was made on (no {', '.join(missing)}): it is not of a "
             "GaussianModel, or of an earlier version; plan again, or give the model."
         )
+    if kept.get("metric"):
+        raise ValueError(
+            "validate: the plan counts errors in a metric of its own; distances of the data are trained here."
+        )
     spectrum = Spectrum(kept["eigenvalues"], kept["counts"], kept["mean_power"])
     return GaussianModel(
         spectrum, Process.from_dict(kept["process"]), Sampler.from_dict(kept["sampler"]),
