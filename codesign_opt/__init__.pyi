@@ -88,6 +88,7 @@ from .models.coefficients import Coefficients as Coefficients
 from .models.estimated import EstimatedModel as EstimatedModel
 from .models.gaussian import GaussianModel as GaussianModel
 from .models.pilot import PilotEvidence as PilotEvidence
+from .models.prediction import Prediction as Prediction
 from .planning.audit import Audit as Audit
 from .planning.audit import audit as audit
 from .planning.best_rate import BestRate as BestRate
@@ -136,5 +137,7 @@ from .training.optimisers import ConstantStepSGD as ConstantStepSGD
 from .training.rates import LearningRate as LearningRate
 from .training.rates import WeightAverage as WeightAverage
 from .training.shared import SharedTraining as SharedTraining
+from .validation.validate import Validation as Validation
+from .validation.validate import validate as validate
 
 __version__: str

@@ -58,8 +58,9 @@ def test_the_run_that_plans_itself_runs_as_shown(capsys):
     assert "at EDM's default" in said
 
 
-def test_tables_of_solvers_are_those_that_were_measured():
-    text = (DOCS / "solvers.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["solvers.md", "validation.md"])
+def test_tables_of_a_page_are_those_that_were_measured(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
     check_same(text, regenerate().regenerated(text, figures=False))
 
 

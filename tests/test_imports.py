@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "peers": "ingredients samplers models schedulers",
     "planning": "programs modeling results models solvers certificate training samplers ingredients",
     "estimate": "models modeling curves samplers schedulers ingredients solvers",
+    "validation": "models results samplers training ingredients",
     "comparison": "planning peers estimate results models samplers ingredients",
     "replanning": "programs modeling results models training curves peers ingredients",
     "declared": "planning programs modeling results ingredients",
