@@ -96,6 +96,8 @@ from .planning.pilot_density import PilotDensity as PilotDensity
 from .planning.pilot_density import pilot_density as pilot_density
 from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
+from .planning.what_if import what_if as what_if
+from .planning.what_if_table import WhatIf as WhatIf
 from .programs.problem import Problem as Problem
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
