@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "planning": "programs modeling results models solvers certificate training samplers ingredients",
     "estimate": "models modeling curves samplers schedulers ingredients solvers",
     "comparison": "planning peers estimate results models samplers ingredients",
+    "reports": "comparison planning exports results ingredients",
     "declared": "planning programs modeling results ingredients",
     "testbed": "estimate curves schedulers ingredients",
     "commands": "",  # but for the public face

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["data_frame"]
 
 
-def data_frame(records: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Any:
-    """A pandas DataFrame of one mapping per row, or of columns by name.
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """A pandas DataFrame of columns by name.
 
     Raises:
         ImportError: pandas is missing; the message has the pip command.
@@ -18,4 +18,4 @@ def data_frame(records: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Any:
         import pandas
     except ImportError as error:
         raise ImportError(f"to_frame needs pandas ({error}); pip install pandas") from None
-    return pandas.DataFrame(dict(records) if isinstance(records, Mapping) else list(records))
+    return pandas.DataFrame(dict(columns))

@@ -86,4 +86,3 @@ def _range(study: Study, plan: Plan, said: Mapping[str, Any]) -> Range:
             plan.outer.get("high", min(study.model.spectrum.sigma_data, 0.5 * study.model.process.sigma_max))
         )
     return float(between[0]), float(between[1])
-

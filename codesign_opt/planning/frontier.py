@@ -11,6 +11,7 @@ import numpy as np
 from ..basics.causes import TOTAL
 from ..basics.checks import Array, vector
 from ..basics.errors import CodesignError
+from ..basics.tabular import Tabular
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
 from ..results.headline import learner
@@ -21,7 +22,7 @@ __all__ = ["Frontier", "frontier"]
 
 
 @dataclass(frozen=True, eq=False)
-class Frontier:
+class Frontier(Tabular):
     """Certified plans along one axis.
 
     Attributes:
@@ -75,6 +76,18 @@ class Frontier:
             if np.isfinite(a) and np.isfinite(b) and a * b <= 0 and a != b:
                 return float(np.exp(logs[i] + (logs[i + 1] - logs[i]) * a / (a - b)))
         return float("nan")
+
+    def columns(self) -> dict[str, Array]:
+        """By value of the axis: error, share of the training, steps and stopping point; nan where there is no plan."""
+        return {
+            self.axis: self.values, "error": self.errors, "training_share": self.training_share, "steps": self.steps,
+            "stopping_sigma": self.stopping_sigmas,
+        }  # fmt: skip
+
+    def heading(self) -> list[str]:
+        """How many plans along which axis."""
+        found = sum(plan is not None for plan in self.plans)
+        return [f"Frontier: {found} plans of {len(self.plans)} values of the {self.axis}"]
 
     def plot(self, ax: Any = None) -> Any:
         """Error and training share against the axis; returns the matplotlib Axes."""

@@ -14,13 +14,11 @@ from ..basics.errors import CodesignError
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.prices import Prices
 from ..models.base import Model
-from ..models.coefficient_batch import CoefficientBatch
 from ..results.plan import Plan
-from ..solvers.joint.batch import ENOUGH
 from .asked import Range, asked_of
 from .question import Study
 from .stopping_points import sweep
-from .what_if_settings import Settings
+from .what_if_settings import Settings, Solved
 from .what_if_stops import best_stops
 from .what_if_table import WhatIf
 
@@ -30,6 +28,8 @@ Axes = tuple[Array, Array, Array]
 
 _COARSE = 40  # levels of the sweeps over stopping points
 _LEVELS = 80  # of the answers: their error is of second order in the width, some 1e-4
+_FIELDS = ("error", "lower_bound", "stopping_sigma", "number_of_steps", "examples", "training_share")
+_NONE = dict.fromkeys(_FIELDS, np.nan)
 _POINTS = 12  # stopping points of a setting that the batch leaves out
 
 
@@ -47,7 +47,7 @@ def what_if(
     Each answer is the certified optimum of the plan's program (docs/theory.md section 7) for that setting at its own
     stopping point. The stopping points come from sweeps of some settings, between which log sigma is interpolated: an
     answer is at most a few thousandths above the best stopping point's. Errors are the program's, to leading order,
-    like `plan.error`: `found.ratio` holds them against the plan's. Whole steps and their exact error cost a
+    like `plan.error` (section 7.7.1): `found.ratio` holds them against the plan's. Whole steps and their exact error cost a
     `codesign` of their own.
 
     Args:
@@ -96,14 +96,14 @@ def _axes(study: Study, budget: Any, steps: Any, images: Any) -> Axes:
     for name, value in (("budget", budget), ("images", images)):
         if value is not None and not study.trains:
             raise ValueError(f"what_if: {name} is given, but the plan is of a sampler alone; give steps.")
-    budgets = [number(b, "what_if.budget", positive=True, maximum=1e100) for b in _each(budget, study.budget)]
     least = least_steps(study.model.terminal)
     counts = [np.inf if s is None else integer(s, "what_if.steps", minimum=least) for s in _each(steps, study.steps)]
-    drawn = [number(i, "what_if.images", positive=True) for i in _each(images, _images(study))]
     if not study.trains:
         if np.isinf(counts).any():
             raise ValueError("what_if: steps holds None, but nothing else limits this plan; give numbers of steps.")
-        budgets, drawn = [np.nan], [np.nan]
+        return np.array([np.nan]), np.array(counts, dtype=np.float64), np.array([np.nan])
+    budgets = [number(b, "what_if.budget", positive=True, maximum=1e100) for b in _each(budget, study.budget)]
+    drawn = [number(i, "what_if.images", positive=True) for i in _each(images, _images(study))]
     return np.array(budgets), np.array(counts, dtype=np.float64), np.array(drawn)
 
 
@@ -129,65 +129,99 @@ def _inf(value: float | None) -> float:
 def _answers(study: Study, own: Array, axes: Axes, between: Range) -> dict[str, Array]:
     """By name of WhatIf's fields, (1 + N,) values, of the plan's own setting first; nan where one has no plan."""
     asked = np.concatenate([own[None], np.array(list(product(*axes)))])
-    coarse, fine = (Settings.of(study, levels) for levels in (_COARSE, _LEVELS))
-    stops = best_stops(coarse.errors, own, axes, between)
-    solved = None if stops is None else fine.solve(asked, stops)
-    if solved is None or stops is None:
-        return _join([_alone(study, row, between) for row in asked])
-    found, table = solved.found, solved.table
-    error = solved.error
-    spent = (_example_price(study, table) * found.examples).sum(axis=1)
-    values = {
-        "error": error,
-        "lower_bound": error - (found.value - found.lower_bound),
-        "stopping_sigma": stops,
-        "number_of_steps": found.steps.sum(axis=1) + table.final_steps,
-        "examples": found.examples.sum(axis=1),
-        "training_share": spent / asked[:, 0] if study.trains else np.zeros(len(asked)),
-    }
-    left_out = np.flatnonzero(~(found.relative_gap <= ENOUGH))
-    none = dict.fromkeys(values, np.nan)
-    for i in left_out:  # no step or no example is paid for: there is no plan to look for
-        record = _alone(study, asked[i], between) if solved.affordable[i] else none
-        for name, each in values.items():
-            each[i] = record[name]
+    values = {name: np.full(len(asked), np.nan) for name in _FIELDS}
+    binds = np.ones(len(asked), dtype=bool)
+    if study.trains:
+        pairs, place = np.unique(asked[:, [0, 2]], axis=0, return_inverse=True)
+        found = _unlimited(study, pairs, between)
+        if found is None:
+            return _join([_alone(study, row, between) for row in asked])
+        for name in _FIELDS:
+            values[name][:] = found[name][place.ravel()]
+        binds = np.isfinite(asked[:, 1]) & ~(values["number_of_steps"] <= asked[:, 1])
+    at = np.flatnonzero(binds)
+    if at.size:
+        limited = _limited(study, asked[at], between)
+        if limited is None:
+            return _join([_alone(study, row, between) for row in asked])
+        for name in _FIELDS:
+            values[name][at] = limited[name]
     return values
 
 
-def _example_price(study: Study, table: CoefficientBatch) -> Array:
-    """(R, L) price of an example."""
-    if study.prices is None:
-        return np.zeros(table.levels.used.shape)
-    return table.levels.spread(study.prices.example_price(table.levels.bins))
+def _unlimited(study: Study, pairs: Array, between: Range) -> dict[str, Array] | None:
+    """Answers to (N, 2) budgets and images where steps have no limit of their own."""
+    coarse, fine = (Settings.of(study, levels) for levels in (_COARSE, _LEVELS))
+    stops = best_stops(coarse.unlimited_errors, pairs, between)
+    solved = None if stops is None else fine.unlimited(pairs, stops)
+    return None if solved is None else _values(study, solved, np.insert(pairs, 1, np.inf, axis=1))
+
+
+def _limited(study: Study, asked: Array, between: Range) -> dict[str, Array] | None:
+    """Answers to (N, 3) settings all of whose steps are taken."""
+    coarse, fine = (Settings.of(study, levels) for levels in (_COARSE, _LEVELS))
+    stops = best_stops(coarse.bound_errors, coarse.bound_pairs(asked, between[0]), between)
+    solved = None if stops is None else fine.limited(asked, stops)
+    return None if solved is None else _values(study, solved, asked)
+
+
+def _values(study: Study, solved: Solved, asked: Array) -> dict[str, Array]:
+    """Answers by name; those that the batch left out one by one at their stopping points."""
+    found, table = solved.found, solved.table
+    stops = table.levels.stops
+    price = np.zeros(table.levels.used.shape)
+    if study.prices is not None:
+        price = table.levels.spread(study.prices.example_price(table.levels.bins))
+    error = np.where(np.isfinite(solved.error), solved.error, np.nan)
+    share = (price * found.examples).sum(axis=1) / asked[:, 0] if study.trains else np.zeros(len(asked))
+    columns = (
+        error, error - (found.value - found.lower_bound), stops.copy(), found.steps.sum(axis=1) + table.final_steps,
+        found.examples.sum(axis=1), share,
+    )  # fmt: skip
+    values = dict(zip(_FIELDS, columns, strict=True))
+    for i in np.flatnonzero(np.isnan(error)):  # where no step or no example is paid for, there is no plan to look for
+        record = _at(study, asked[i], float(stops[i])) if solved.affordable[i] else _NONE
+        for name, each in values.items():
+            each[i] = record[name]
+    return values
 
 
 def _join(records: list[dict[str, float]]) -> dict[str, Array]:
     return {name: np.array([record[name] for record in records]) for name in records[0]}
 
 
-def _alone(study: Study, row: Array, between: Range) -> dict[str, float]:
-    """One setting by the plan of its best stopping point; nan where none has a plan."""
+def _one(study: Study, row: Array) -> Study:
+    """The question of one setting."""
     budget, steps, images = row.tolist()
-    limit = None if np.isinf(steps) else int(steps)
-    one = replace(study, steps=limit)
-    if study.prices is not None:
-        one = replace(one, prices=study.prices.with_images(images), budget=budget)
+    one = replace(study, steps=None if np.isinf(steps) else steps)
+    if study.prices is None:
+        return one
+    return replace(one, prices=study.prices.with_images(images), budget=budget)
+
+
+def _alone(study: Study, row: Array, between: Range) -> dict[str, float]:
+    """One setting at its best stopping point; nan where none has a plan."""
+    low, high = between
+    one = _one(study, row)
     try:
-        low, high = between
         stop = low if low == high else min(sweep(one, low, high, _POINTS, _silent), key=lambda s: s.error).sigma
-        plan = one.solve(stop)
     except CodesignError:
-        return dict.fromkeys(
-            ("error", "lower_bound", "stopping_sigma", "number_of_steps", "examples", "training_share"), np.nan
-        )
-    return {
-        "error": plan.error,
-        "lower_bound": plan.certificate.lower_bound,
-        "stopping_sigma": stop,
-        "number_of_steps": float(plan.steps.sum()) + final_steps(plan.terminal),
-        "examples": float(plan.new_examples.sum()),
-        "training_share": plan.costs.get("training", 0.0) / budget if study.trains else 0.0,
-    }
+        return _NONE
+    return _at(study, row, stop)
+
+
+def _at(study: Study, row: Array, stop: float) -> dict[str, float]:
+    """One setting at a stopping point, by its declared program."""
+    try:
+        plan = _one(study, row).solve(stop)
+    except CodesignError:
+        return _NONE
+    share = plan.costs.get("training", 0.0) / row[0] if study.trains else 0.0
+    columns = (
+        plan.error, plan.certificate.lower_bound, stop, float(plan.steps.sum()) + final_steps(plan.terminal),
+        float(plan.new_examples.sum()), float(share),
+    )  # fmt: skip
+    return dict(zip(_FIELDS, columns, strict=True))
 
 
 def _silent(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
@@ -14,83 +13,66 @@ __all__ = ["best_stops"]
 
 Errors = Callable[[Array, Array], Array | None]
 
-_ANCHORS = 40  # settings whose stopping points are swept
+_DIRECT = 36  # settings of which each is swept; of more, this many on a grid
 _POINTS, _NEAR = 8, 5  # of the sweep over the range, and of a second one around its best
+_CUBIC = 4  # knots along an axis from which on cubic pieces go through them
 
 
-def best_stops(
-    errors: Errors, own: Array, axes: tuple[Array, Array, Array], between: tuple[float, float]
-) -> Array | None:
-    """(1 + N,) stopping points of the least error, of `own` first; None where errors are not known in a batch.
+def best_stops(errors: Errors, settings: Array, between: tuple[float, float]) -> Array | None:
+    """(N,) stopping points of the least error; None where errors are not known in a batch.
 
-    Log sigma of the best stop is smooth in log budget, in log images and in one over the most steps: it is found at no
-    more than 40 settings, to a few hundredths, and interpolated. The error is flat there.
+    Where the same limits bind, log sigma of the best stop is smooth in the logarithms of a setting: it is swept on a
+    grid of settings, to a few hundredths, and interpolated. The error is flat there.
 
     Args:
-        errors: of (M, 3) settings at (M,) stopping points, inf where there is none.
-        own: (3,) a setting beside them.
-        axes: settings along each axis, whose product are the N.
+        errors: of (M, 2) settings at (M,) stopping points, inf where there is none.
+        settings: (N, 2) positive coordinates, between which limits do not change.
         between: range of stopping points; one point twice where it is given.
     """
     low, high = between
-    chosen = _chosen([axis.size for axis in axes])
-    count = int(np.prod([axis.size for axis in axes]))
-    if low == high:
-        return np.full(1 + count, low)
-    anchors = list(product(*(axis[at] for axis, at in zip(axes, chosen, strict=True))))
-    found = _swept(errors, np.array([own, *anchors]), low, high)
+    if low == high or not len(settings):
+        return np.full(len(settings), low)
+    if len(settings) <= _DIRECT:
+        return _swept(errors, settings, low, high)
+    logs = np.log(settings)
+    knots = [np.linspace(logs[:, axis].min(), logs[:, axis].max(), _knots(logs, axis)) for axis in (0, 1)]
+    grid = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1)
+    found = _swept(errors, np.exp(grid).reshape(-1, 2), low, high)
     if found is None:
         return None
-    places = [_place(axis, kind) for kind, axis in enumerate(axes)]
-    logs = np.log(found[1:]).reshape([at.size for at in chosen])
-    return np.append(found[0], np.exp(_between(logs, places, chosen))).clip(low, high)
+    values = np.log(found).reshape(grid.shape[:2])
+    wide = [axis for axis in (0, 1) if knots[axis].size > 1]
+    method = "cubic" if all(knots[axis].size >= _CUBIC for axis in wide) else "linear"
+    pieces = RegularGridInterpolator(
+        [knots[axis] for axis in wide], values.reshape([knots[a].size for a in wide]), method
+    )
+    inside = np.stack([np.clip(logs[:, axis], knots[axis][0], knots[axis][-1]) for axis in wide], axis=1)
+    return np.exp(np.clip(pieces(inside), np.log(low), np.log(high))).clip(low, high)
 
 
-def _chosen(sizes: list[int]) -> list[Indices]:
-    """Indices along each axis, so few that their product is at most `_ANCHORS`; ends included."""
-    taken = list(sizes)
-    while np.prod(taken) > _ANCHORS:
-        taken[int(np.argmax(taken))] -= 1
-    return [np.unique(np.round(np.linspace(0, size - 1, n)).astype(np.int64)) for size, n in zip(sizes, taken, strict=True)]
+def _knots(logs: Array, axis: int) -> int:
+    """How many knots an axis gets: one where it does not vary, all where the other does not."""
+    spread = np.ptp(logs, axis=0) > 1e-12
+    if not spread[axis]:
+        return 1
+    return round(_DIRECT**0.5) if spread.all() else min(_DIRECT, 16)
 
 
-def _place(axis: Array, kind: int) -> Array:
-    """Coordinates in which the best stop is nearly linear: 1 / steps, logarithms of the others."""
-    if kind == 1:
-        return -1.0 / axis
-    return np.zeros(1) if np.isnan(axis).any() else np.log(axis)
-
-
-def _between(logs: Array, places: list[Array], chosen: list[Indices]) -> Array:
-    """(N,) values on the whole product, linear between those of the chosen."""
-    for axis, (place, at) in enumerate(zip(places, chosen, strict=True)):
-        order = at[np.argsort(place[at], kind="stable")]
-        knots, first = np.unique(place[order], return_index=True)
-        rank = np.searchsorted(at, order[first])
-        values = np.moveaxis(logs, axis, 0)[rank]
-        if knots.size == 1:
-            spread = np.repeat(values, place.size, axis=0)
-        else:
-            spread = RegularGridInterpolator((knots,), values)(np.clip(place, knots[0], knots[-1])[:, None])
-        logs = np.moveaxis(np.asarray(spread).reshape(place.size, *values.shape[1:]), 0, axis)
-    return logs.ravel()
-
-
-def _swept(errors: Errors, asked: Array, low: float, high: float) -> Array | None:
+def _swept(errors: Errors, settings: Array, low: float, high: float) -> Array | None:
     """(M,) best stopping point of each setting: a sweep, a second one around its best, and a parabola."""
-    grid = np.broadcast_to(np.linspace(np.log(low), np.log(high), _POINTS), (len(asked), _POINTS))
+    grid = np.broadcast_to(np.linspace(np.log(low), np.log(high), _POINTS), (len(settings), _POINTS))
     gap = (np.log(high) - np.log(low)) / (_POINTS - 1)
-    for narrow in (False, True):
-        found = errors(np.repeat(asked, grid.shape[1], axis=0), np.exp(grid).clip(low, high).ravel())
+    for last in (False, True):
+        found = errors(np.repeat(settings, grid.shape[1], axis=0), np.exp(grid).clip(low, high).ravel())
         if found is None:
             return None
         values = found.reshape(grid.shape)
         best = values.argmin(axis=1)
-        at = np.take_along_axis(grid, best[:, None], axis=1)
-        if not narrow:
-            offsets = np.linspace(-gap, gap, _NEAR)
-            grid = np.clip(at + offsets, np.log(low), np.log(high))
-    return np.exp(np.clip(_vertex(grid, values, best), np.log(low), np.log(high))).clip(low, high)
+        if not last:
+            middle = np.take_along_axis(grid, best[:, None], axis=1)
+            middle = np.clip(middle, np.log(low) + gap, np.log(high) - gap)
+            grid = middle + np.linspace(-gap, gap, _NEAR)
+    return np.exp(_vertex(grid, values, best)).clip(low, high)
 
 
 def _vertex(grid: Array, values: Array, best: Indices) -> Array:

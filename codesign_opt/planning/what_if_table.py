@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.frames import data_frame
+from ..basics.tabular import Tabular
 from ..basics.wording import aligned, percent, quantity
 
 __all__ = ["WhatIf"]
@@ -19,7 +18,7 @@ _SHOWN = 24  # settings in the text
 
 
 @dataclass(frozen=True, eq=False)
-class WhatIf:
+class WhatIf(Tabular):
     """Certified optima of a plan's program under other settings, each at its own stopping point.
 
     Attributes:
@@ -58,16 +57,19 @@ class WhatIf:
     def records(self) -> list[dict[str, float]]:
         """One mapping per setting, budgets slowest: the setting, and what is found for it."""
         names = ("error", "lower_bound", "stopping_sigma", "number_of_steps", "examples", "training_share")
-        columns = {name: getattr(self, name).ravel().tolist() for name in names} | {"ratio": self.ratio.ravel().tolist()}
+        columns = {name: getattr(self, name).ravel().tolist() for name in names} | {
+            "ratio": self.ratio.ravel().tolist()
+        }
         asked = product(self.budgets.tolist(), self.steps.tolist(), self.images.tolist())
         return [
             {"budget": b, "most_steps": s, "images": i, **{name: values[row] for name, values in columns.items()}}
             for row, (b, s, i) in enumerate(asked)
         ]
 
-    def to_frame(self) -> Any:
-        """`records` as a pandas DataFrame; ImportError with the pip command where pandas is missing."""
-        return data_frame(self.records())
+    def columns(self) -> dict[str, list[float]]:
+        """`records` as columns."""
+        found = self.records()
+        return {name: [record[name] for record in found] for name in found[0]}
 
     def table(self, rows: int = _SHOWN) -> str:
         """The first so many settings as aligned text."""
