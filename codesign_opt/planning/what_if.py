@@ -45,10 +45,10 @@ def what_if(
     """The least error for every combination of budgets, most steps and numbers of images; nothing else changes.
 
     Each answer is the certified optimum of the plan's program (docs/theory.md section 7) for that setting at its own
-    stopping point. The stopping points come from sweeps of some settings, between which log sigma is interpolated: an
-    answer is at most a few thousandths above the best stopping point's. Errors are the program's, to leading order,
-    like `plan.error` (section 7.7.1): `found.ratio` holds them against the plan's. Whole steps and their exact error cost a
-    `codesign` of their own.
+    stopping point. The stopping points come from sweeps of some settings, between which log sigma is interpolated
+    (section 7.7.1): answers were within a few thousandths of the best stopping point's, within two hundredths where two
+    steps are all that is paid for. Errors are the program's, to leading order, like `plan.error`: `found.ratio` holds
+    them against the plan's. Whole steps and their exact error cost a `codesign` of their own.
 
     Args:
         plan: a plan of `codesign`; loaded from a file it knows what was asked as well.
