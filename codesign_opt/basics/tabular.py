@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -28,7 +28,7 @@ class Tabular:
     """
 
     @abstractmethod
-    def columns(self) -> Mapping[str, Sequence[Any]]:
+    def columns(self) -> Mapping[str, Any]:
         """Columns by name, all of one length."""
 
     def to_frame(self) -> Any:
@@ -46,7 +46,7 @@ class Tabular:
         return f"<div><p><b>{escape(first)}</b>{lines}</p>{_table(self.columns())}{text}</div>"
 
 
-def _table(columns: Mapping[str, Sequence[Any]]) -> str:
+def _table(columns: Mapping[str, Any]) -> str:
     """At most twelve rows, evenly taken, of at most nine columns."""
     names = list(columns)[:_COLUMNS]
     if not names or not len(columns[names[0]]):

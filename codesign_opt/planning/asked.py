@@ -36,7 +36,7 @@ def question_of(study: Study, stopping_sigma: float | None, between: Range | Non
     if study.prices is not None:
         if any(callable(price) or np.ndim(price) for price in (study.prices.example, study.prices.evaluation)):
             return {}
-        prices = {name: float(getattr(study.prices, name)) for name in ("example", "evaluation", "images")}  # type: ignore[arg-type]
+        prices = {name: float(getattr(study.prices, name)) for name in ("example", "evaluation", "images")}
     return {
         "model": model.to_dict(), "prices": prices, "budget": study.budget, "steps": study.steps,
         "levels": study.levels, "stopping_sigma": stopping_sigma, "search": None if between is None else list(between),

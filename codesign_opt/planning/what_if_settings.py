@@ -109,7 +109,7 @@ class Settings:
         part = replace(
             batch, examples_prices=batch.examples_prices[:, kept], steps_prices=steps[:, kept], budgets=left[:, kept]
         )
-        found, affordable = solve_batch(part), (part.budgets > 0).all(axis=1)
+        found, affordable = solve_batch(part), np.asarray((part.budgets > 0).all(axis=1))
         for row in np.flatnonzero(affordable & ~(found.relative_gap <= ENOUGH)):
             _one_by_one(part, found, int(row))
         return Solved(found, table, affordable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,10 +118,7 @@ def _figures(plan: Plan) -> str:
         shown.append((panels.gain_panel, "What one more example is worth", "The same at all active levels."))
     if plan.sigmas is not None and np.any(plan.tables.get("discretization", np.zeros(1)) > 0):
         shown.append((panels.level_error_panel, "Where the error arises", "Equal areas are equal errors."))
-    drawn = [
-        figure(svg_of(lambda ax, draw=draw: draw(plan, ax), f"f{i}"), title, said)
-        for i, (draw, title, said) in enumerate(shown)
-    ]
+    drawn = [figure(svg_of(partial(draw, plan), f"f{i}"), title, said) for i, (draw, title, said) in enumerate(shown)]
     return columns(*drawn).replace('class="columns"', 'class="columns figures"', 1)
 
 

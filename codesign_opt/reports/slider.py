@@ -42,7 +42,7 @@ def asked_in_advance(plan: Plan) -> WhatIf:
     count = plan.number_of_steps
     least = 2 if plan.terminal == "denoise" else 1
     tried = np.unique(np.geomspace(least, 4 * max(count, 2), _STEPS).round())
-    steps: list[int | None] = sorted({*(int(number) for number in tried), count})
+    steps = sorted({*(int(number) for number in tried), count})
     budget = plan.question.get("budget")
     if budget is None:
         return what_if(plan, steps=steps)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.cli import main
 from codesign_opt.reports.plan_page import plan_html
 from codesign_opt.reports.slider import slider
 
@@ -167,3 +168,18 @@ def test_audits_and_comparisons_have_pages_and_nothing_else_has(tmp_path):
         co.report({}, tmp_path / "x.html")
     with pytest.raises(ValueError, match="belongs to a plan"):
         co.report(audit, tmp_path / "x.html", what_if=object())
+
+
+def test_the_command_line_writes_the_page_of_a_file(plan, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    saved = plan.save(tmp_path / "plan.json")
+    assert main(["report", str(saved), "--out", str(tmp_path / "page.html")]) == 0
+    text = Reader((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert f"{plan.number_of_steps} steps of heun" in text["h1"]
+    assert text["answer-ratio"]  # the file knows what was asked, so that there are sliders
+    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), co.EDM(0.01, 20.0), sampler=co.Euler())
+    table = co.compare(model, peers=["edm"], evaluations=[6]).to_csv(tmp_path / "comparison.csv")
+    assert main(["report", str(table)]) == 0
+    assert "plan in 1 of 1 cells" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    assert main(["report", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
