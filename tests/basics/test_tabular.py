@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.comparison.table import ComparisonRow
 
 MODEL = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), co.EDM(0.01, 20.0), sampler=co.Euler())
 PRICES = co.Prices(3.0, 1.0, 100)
@@ -73,8 +74,8 @@ def test_a_plan_s_columns_are_its_levels(plan):
 
 
 def test_names_in_a_card_are_text_alone():
-    row = co.compare(MODEL, peers={"<b>": co.edm_grid(5, 0.02, 20.0)}, evaluations=[5])
-    assert "<b>" not in row._repr_html_().split("<table>")[1]
+    row = ComparisonRow("euler", 5, "<b>", 5, 5, 1.0, 0.0, 1.0, 0.0, 0.0, 1, co.edm_grid(5, 0.02, 20.0))
+    assert "<b>" not in co.Comparison((row,), "error")._repr_html_().split("<table>")[1]
 
 
 def test_frames_are_pandas_own_and_its_absence_says_what_to_install(plan, monkeypatch):

@@ -30,7 +30,7 @@ def test_answers_are_the_optima_of_plans_of_their_own(plan):
     assert (found.lower_bound <= found.error * (1 + 1e-12)).all()
     np.testing.assert_allclose(found.lower_bound, found.error, rtol=1e-8)
     records = found.records()
-    for i in range(len(records)) if os.environ.get("CODESIGN_OPT_FULL") else (0, 3, 6):
+    for i in range(len(records)) if os.environ.get("CODESIGN_OPT_FULL") else (0, 6):
         record = records[i]
         error, bound = alone(record["budget"], record["most_steps"], record["images"])
         assert bound * (1 - 1e-6) <= record["error"] <= 1.005 * error
@@ -109,8 +109,6 @@ def test_prices_that_are_functions_are_asked_for_once_more():
     assert dict(plan.question) == {}
     found = co.what_if(plan, budget=[1e6], model=MODEL, prices=prices)
     assert found.error[0, 0, 0] == pytest.approx(plan.error, rel=5e-3)
-    limited = co.codesign(MODEL, PRICES, 1e6, constraints=[co.Floor(1.0)], **options)
-    assert dict(limited.question) == {}
 
 
 def test_a_question_is_plain_json_and_a_model_comes_back_whole():

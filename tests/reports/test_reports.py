@@ -65,8 +65,12 @@ def page(plan, asked, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
-def test_it_is_one_file_that_asks_for_nothing(page):
-    reader = Reader(page)
+@pytest.fixture(scope="module")
+def reader(page):
+    return Reader(page)
+
+
+def test_it_is_one_file_that_asks_for_nothing(page, reader):
     assert not reader.open
     for tag, attributes in reader.found:
         for name in ("src", "href", "xlink:href", "action", "data"):
@@ -82,8 +86,8 @@ def test_it_is_one_file_that_asks_for_nothing(page):
     assert pointed <= set(names)
 
 
-def test_it_says_the_plan_s_numbers(page, plan):
-    text = Reader(page).text["main"]
+def test_it_says_the_plan_s_numbers(reader, plan):
+    text = reader.text["main"]
     normal = plan.fits["lognormal"]
     assert f"P_mean={normal['P_mean']:.6g}, P_std={normal['P_std']:.6g}" in text
     assert ", ".join(f"{sigma:.9g}" for sigma in plan.sigmas) in text
@@ -94,8 +98,7 @@ def test_it_says_the_plan_s_numbers(page, plan):
     assert f"{100 * share:.3g} %" in text
 
 
-def test_every_control_has_a_name_and_what_it_points_at(page):
-    reader = Reader(page)
+def test_every_control_has_a_name_and_what_it_points_at(reader):
     names = {attributes.get("id") for _, attributes in reader.found}
     buttons = reader.all("button")
     assert len(buttons) > 10
@@ -108,8 +111,8 @@ def test_every_control_has_a_name_and_what_it_points_at(page):
     assert all(drawing.get("aria-label") for drawing in reader.all("div") if drawing.get("role") == "img")
 
 
-def test_levels_to_copy_are_read_back_as_the_plan_s(page, plan, tmp_path):
-    text = Reader(page).text
+def test_levels_to_copy_are_read_back_as_the_plan_s(reader, plan, tmp_path):
+    text = reader.text
     for kind, suffix in (("csv", ".csv"), ("json", ".json"), ("comfyui", ".txt")):
         file = tmp_path / f"levels{suffix}"
         file.write_text(text[f"copy-levels-for-{kind}"].strip("[]"), encoding="utf-8")
@@ -119,8 +122,8 @@ def test_levels_to_copy_are_read_back_as_the_plan_s(page, plan, tmp_path):
     np.testing.assert_allclose(names["sigmas"], plan.sigmas, rtol=1e-8)
 
 
-def test_the_sliders_hold_what_was_asked_in_the_order_of_the_script(page, asked):
-    record = json.loads(Reader(page).text["data"])["what_if"]
+def test_the_sliders_hold_what_was_asked_in_the_order_of_the_script(reader, asked):
+    record = json.loads(reader.text["data"])["what_if"]
     shape = [len(axis["texts"]) for axis in record["axes"]]
     assert shape == list(asked.error.shape)
     assert [axis["name"] for axis in record["axes"]] == [
