@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..basics.checks import Array
+from .sampling_error import group_deviations
 
 __all__ = ["class_codes", "covariance_bands", "sample_rows"]
 
@@ -74,13 +75,23 @@ def class_codes(labels: ArrayLike | None, samples: int) -> tuple[NDArray[np.intp
     return codes.astype(np.intp), int(values.size)
 
 
-def covariance_bands(rows: NDArray[Any], codes: NDArray[np.intp], classes: int) -> tuple[Array, Array, Array]:
-    """Positive eigenvalues one by one, all zeros as one last band, with the mean power of each."""
+def covariance_bands(
+    rows: NDArray[Any], codes: NDArray[np.intp], classes: int
+) -> tuple[Array, Array, Array, Array | None]:
+    """Positive eigenvalues one by one, all zeros as one last band, with the mean power of each and their deviations.
+
+    The deviations are those of `SamplingError`, (B, G); None where there are fewer samples than dimensions, whose
+    eigenvalues are not near those of the law.
+    """
     size, dimension = rows.shape
     means = np.stack([rows[codes == k].mean(axis=0, dtype=np.float64) for k in range(classes)])
     share = np.bincount(codes, minlength=classes) / size
-    eigen = _by_gram if size < dimension else _by_covariance
-    values, coordinates = eigen(rows, codes, means)
+    deviations = None
+    if size < dimension:
+        values, coordinates = _by_gram(rows, codes, means)
+    else:
+        values, vectors = _by_covariance(rows, codes, means)
+        coordinates, deviations = means @ vectors, group_deviations(rows, codes, means, vectors)
     eps = np.finfo(float).eps
     floor = max(_NUMERICAL_ZERO, eps * min(size, dimension)) * values[0]
     # The mean of N numbers is off by up to N eps: constant data must not pass for a tiny covariance.
@@ -91,14 +102,16 @@ def covariance_bands(rows: NDArray[Any], codes: NDArray[np.intp], classes: int) 
     values, power = values[keep], (share @ coordinates**2)[keep]
     zeros = dimension - values.size
     counts = np.ones(values.size)
+    deviations = None if deviations is None else deviations[keep]
     if zeros:
         rest = max(float(share @ (means**2).sum(axis=1)) - float(power.sum()), 0.0)
         values, counts, power = np.append(values, 0.0), np.append(counts, zeros), np.append(power, rest)
-    return values, counts, power
+        deviations = None if deviations is None else np.vstack([deviations, np.zeros((1, deviations.shape[1]))])
+    return values, counts, power, deviations
 
 
 def _by_covariance(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple[Array, Array]:
-    """Eigenvalues, descending, and (classes, d) coordinates of the means, by the d x d covariance."""
+    """Eigenvalues, descending, and (d, d) their eigenvectors, by the d x d covariance."""
     size, dimension = rows.shape
     total = np.zeros((dimension, dimension))
     step = max(1, _BLOCK // dimension)
@@ -107,11 +120,14 @@ def _by_covariance(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) ->
         centred = rows[part].astype(np.float64) - means[codes[part]]
         total += centred.T @ centred
     values, vectors = np.linalg.eigh(total / (size - means.shape[0]))
-    return values[::-1], (means @ vectors)[:, ::-1]
+    return values[::-1], vectors[:, ::-1]
 
 
 def _by_gram(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple[Array, Array]:
-    """The same by the N x N Gram matrix: centred = U S V^T gives V^T mean = S^-1 U^T (centred mean)."""
+    """Eigenvalues, descending, and (classes, d) coordinates of the means, by the N x N Gram matrix.
+
+    centred = U S V^T gives V^T mean = S^-1 U^T (centred mean).
+    """
     size, dimension = rows.shape
     rank = size - means.shape[0]
     gram, cross = np.zeros((size, size)), np.zeros((size, means.shape[0]))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import AT_ONCE, Array, integer, number, vector
 from .sample_covariance import class_codes, covariance_bands, sample_rows
+from .sampling_error import SamplingError
 
 __all__ = ["Spectrum"]
 
@@ -31,6 +32,8 @@ class Spectrum:
         mean_power: (B,) sum over the directions of a band of the squared coordinates of the data mean,
             squared data units, >= 0; zeros when left out.
         provenance: where the numbers come from, kept in every plan made from them.
+        sampling: how far the eigenvalues may lie from those of the law; None where they are stated, or where
+            fewer samples than dimensions tell nothing of it. `co.uncertainty` carries it to a plan.
 
     Raises:
         ValueError: an entry is negative or not finite, the shapes differ, a count is not a whole number,
@@ -44,6 +47,7 @@ class Spectrum:
     counts: Array
     mean_power: Array = None  # type: ignore[assignment]
     provenance: str = "bands stated by the user"
+    sampling: SamplingError | None = None
 
     def __post_init__(self) -> None:
         values = vector(self.eigenvalues, "Spectrum.eigenvalues", nonnegative=True, hint=_ROUND_OFF)
@@ -63,6 +67,14 @@ class Spectrum:
             ordered = array[order]
             ordered.setflags(write=False)
             object.__setattr__(self, name, ordered)
+        sampling = SamplingError.read(self.sampling)
+        if sampling is not None:
+            if sampling.deviations.shape[0] != values.size:
+                raise ValueError(
+                    f"Spectrum.sampling is of {sampling.deviations.shape[0]} bands; {values.size} are needed."
+                )
+            sampling = sampling.ordered(order)
+        object.__setattr__(self, "sampling", sampling)
 
     # ------------------------------------------------------------------------------------ constructors
 
@@ -115,7 +127,7 @@ class Spectrum:
         >>> Spectrum.power_law(3, exponent=1.0).eigenvalues.round(4).tolist()
         [1.0, 0.5, 0.3333]
         """
-        size = integer(dimension, "Spectrum.dimension", minimum=1)
+        size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         rate = number(exponent, "Spectrum.exponent", nonnegative=True)
         factor = number(scale, "Spectrum.scale", positive=True)
         values = factor * np.arange(1.0, size + 1.0) ** -rate
@@ -138,7 +150,7 @@ class Spectrum:
         >>> Spectrum.spiked(10, [4.0, 2.0], noise=0.1).counts.tolist()
         [1.0, 1.0, 8.0]
         """
-        size = integer(dimension, "Spectrum.dimension", minimum=1)
+        size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         values = vector(spikes, "Spectrum.spikes", nonnegative=True)
         base = number(noise, "Spectrum.noise", nonnegative=True)
         rest = size - values.size
@@ -164,7 +176,8 @@ class Spectrum:
         denoiser sees; mean_power is then the class-frequency average of the squared coordinates of the
         class means. Fewer samples than dimensions go through the N x N Gram matrix, which has the same
         positive eigenvalues; all directions without variance form one band of eigenvalue 0. Eigenvalues up
-        to 1e-12 of the largest are rounding and count as 0. Whole arrays are never copied to float64.
+        to 1e-12 of the largest are rounding and count as 0. Whole arrays are never copied to float64. With as
+        many samples as dimensions or more, `sampling` holds the eigenvalues' standard errors.
 
         Args:
             samples: (N, ...) real, N >= 2; trailing axes are flattened to d.
@@ -184,11 +197,12 @@ class Spectrum:
         rows = sample_rows(samples)
         codes, classes = class_codes(labels, rows.shape[0])
         merged = None if bands is None else integer(bands, "Spectrum.bands", minimum=1)
-        values, counts, power = covariance_bands(rows, codes, classes)
+        values, counts, power, deviations = covariance_bands(rows, codes, classes)
         source = f"covariance of {rows.shape[0]} samples in {rows.shape[1]} dimensions"
         if classes > 1:
             source += f", pooled within {classes} classes"
-        spectrum = cls(values, counts, power, source)
+        sampling = None if deviations is None else SamplingError(rows.shape[0] - classes, deviations)
+        spectrum = cls(values, counts, power, source, sampling)
         if sigma_data is not None:
             _check_sigma_data(spectrum, number(sigma_data, "Spectrum.sigma_data", positive=True))
         return spectrum if merged is None else spectrum.in_bands(merged)
@@ -245,7 +259,8 @@ class Spectrum:
         counts = np.add.reduceat(self.counts, starts)
         values = np.add.reduceat(self.counts * self.eigenvalues, starts) / counts
         power = np.add.reduceat(self.mean_power, starts)
-        return type(self)(values, counts, power, f"{self.provenance}; merged into {counts.size} bands")
+        sampling = None if self.sampling is None else self.sampling.merged(self.counts, starts)
+        return type(self)(values, counts, power, f"{self.provenance}; merged into {counts.size} bands", sampling)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for json; `from_dict` restores the same numbers.
@@ -253,12 +268,13 @@ class Spectrum:
         >>> Spectrum.from_bands([1.0], [2]).to_dict()["counts"]
         [2.0]
         """
-        return {
+        plain = {
             "eigenvalues": self.eigenvalues.tolist(),
             "counts": self.counts.tolist(),
             "mean_power": self.mean_power.tolist(),
             "provenance": self.provenance,
         }
+        return plain if self.sampling is None else plain | {"sampling": self.sampling.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spectrum:
@@ -269,7 +285,7 @@ class Spectrum:
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"Spectrum.from_dict: {type(data).__name__} given; a mapping is needed.")
-        known = {"eigenvalues", "counts", "mean_power", "provenance"}
+        known = {"eigenvalues", "counts", "mean_power", "provenance", "sampling"}
         for key in ("eigenvalues", "counts"):
             if key not in data:
                 raise ValueError(f"Spectrum.{key} is missing from the dictionary.")

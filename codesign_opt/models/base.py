@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer
+from ..basics.checks import Array, choice, integer, takes
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.measured_error import OBJECTIVES, MeasuredError
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
@@ -25,6 +25,7 @@ from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
 from .grid_probe import FittedSteps, GridProbe
+from .unknowns import LENGTH, TRANSFER, Unknowns, coupling_unknowns
 
 __all__ = ["Model", "check_model"]
 
@@ -230,13 +231,41 @@ class Model(ABC):
         """What the training noise has to say about (L,) planned examples, such as levels whose burn-in is not over."""
         return ()
 
+    @takes(process=Process)
     def with_process(self, process: Process) -> Self:
         """The same model over another range of noise levels."""
         return _changed(self, "process", process)
 
+    @takes(sampler=Sampler)
     def with_sampler(self, sampler: Sampler) -> Self:
         """The same model for another sampler."""
         return _changed(self, "sampler", sampler)
+
+    def measured_numbers(self) -> Unknowns | None:
+        """Which of the model's numbers were measured, and how badly they are known; None where all are stated."""
+        return None
+
+    def unknowns(self, *, length_error: float = 0.0, width_error: float = 0.0) -> Unknowns | None:
+        """`measured_numbers`, with those of the coupling; None where there are none.
+
+        Args:
+            length_error, width_error: relative standard errors of the correlation length and of the transfer width.
+
+        Raises:
+            ValueError: an error of a number that the coupling does not have.
+        """
+        own = self.measured_numbers()
+        beside, coupled = coupling_unknowns(self.coupling, {LENGTH: length_error, TRANSFER: width_error})
+        if beside is None:
+            return own
+        size = 0 if own is None else len(own.sources)
+
+        def moved(move: Array) -> Model:
+            model = self if own is None else own.moved(move[:size])
+            other: Model = _changed(model, "coupling", coupled(move[size:]))
+            return other
+
+        return replace(beside, moved=moved) if own is None else own.beside(beside, moved)
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell this model from others: kept parts of a comparison carry them."""
@@ -263,7 +292,8 @@ class Model(ABC):
         """So many levels over the range of the process, or the given ones, from a stopping point up to `top`."""
         if not isinstance(levels, Levels):
             low, high = min(self.process.sigma_min, stop), self.process.sigma_max if top is None else top
-            levels = Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=stop)
+            count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
+            levels = Levels.log_uniform(low, high, count, stopping_sigma=stop)
         return self.coupling.aligned(levels)
 
     def leading_order(self, sigmas: Any, levels: int | Levels = 200, *, bias: float | None = None) -> Coefficients:

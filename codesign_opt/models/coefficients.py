@@ -57,6 +57,7 @@ class Coefficients:
         trace: the data's total variance, which errors are held against; None where unknown.
         band_variances: (B,) variance of the data along each row of `response`; None where unknown.
         estimation: how the numbers were estimated on a denoiser; None where they are exact.
+        measure: the error in words where it is no squared Wasserstein distance.
         speaks_of: which learner the score error holds for, as a phrase (a training law's `speaks_of`); empty: not said.
         provenance: where the numbers come from, for people: nothing is computed from it.
 
@@ -87,6 +88,7 @@ class Coefficients:
     untrained: Array | None = None
     final_untrained: float | None = None
     speaks_of: str = ""
+    measure: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):

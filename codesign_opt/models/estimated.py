@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, matrix, number, vector
+from ..basics.checks import Array, as_path, matrix, number, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
@@ -27,6 +27,7 @@ from ..samplers.members import Heun, Sampler
 from .base import Model
 from .coefficients import Coefficients
 from .grid_probe import FittedSteps, GridProbe
+from .unknowns import Unknowns, row_unknowns
 
 __all__ = ["EstimatedModel"]
 
@@ -145,6 +146,12 @@ class EstimatedModel(Model, Tabular):
             final_untrained=float(last[0][0]) if self.trained and ends else None,
         )
 
+    def measured_numbers(self) -> Unknowns | None:
+        """The rows whose standard errors are known, at every noise level."""
+        found = row_unknowns(self, self.sigma, self.standard_errors)
+        missing = [name for name in _ROWS[1:] if getattr(self, name) is not None and name not in self.standard_errors]
+        return None if found is None else replace(found, omitted=tuple(name.replace("_", " ") for name in missing))
+
     def response_at(self, sigma: Array) -> Array:
         """(B, N) rows at other noise levels: linear in log sigma, the end values beyond the ends."""
         logs = np.log(self.sigma)
@@ -206,6 +213,7 @@ class EstimatedModel(Model, Tabular):
             )
         return "mean squared distance of the output to a fine solution under the same noise"
 
+    @takes(sampler=Sampler)
     def with_sampler(self, sampler: Sampler) -> EstimatedModel:
         """The same model, for the sampler that it was measured with.
 
@@ -332,7 +340,7 @@ class EstimatedModel(Model, Tabular):
 
     def save(self, path: str | Path) -> Path:
         """Write the measured arrays and their provenance as npz; the probe is left behind."""
-        target = Path(path)
+        target = as_path(path)
         arrays = {name: value for name in _ROWS if (value := getattr(self, name)) is not None}
         arrays.update({f"standard_error.{name}": value for name, value in self.standard_errors.items()})
         record = {
@@ -358,7 +366,7 @@ class EstimatedModel(Model, Tabular):
         Raises:
             ValueError: the file is cut off or of another kind, or names a class that is not defined.
         """
-        source = Path(path)
+        source = as_path(path)
         try:
             data = read_npz(source)
             record = json_text(str(data.pop("record")), f"the record of {source}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ingredients.coupling import Coupling
+from ..ingredients.metrics import Wasserstein
 from ..ingredients.process import Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Sampler
@@ -30,6 +31,8 @@ class GaussianModel(GaussianBatch, GaussianSettled):
         terminal: "denoise" (the last step goes to zero noise, as real samplers do) or "rescale".
         start: "noise" begins at N(0, sigma_max^2 I), as real samplers do; "mean" shifts that to the data's
             mean, which is free and often worth much (section 1); "marginal" begins at the exact law.
+        metric: what errors are counted in: co.Wasserstein(), co.Features(weights) or co.KL(direction), for diagonal
+            training alone but the first.
 
     Raises:
         ValueError: a field of the wrong type or an unknown name.
@@ -46,13 +49,16 @@ class GaussianModel(GaussianBatch, GaussianSettled):
         """The model as plain values, ready for json; `from_dict` restores it.
 
         Raises:
-            ValueError: a weight of the training that is a function of sigma, which a file cannot hold.
+            ValueError: a weight of the training that is a function of sigma, which a file cannot hold, or a metric
+                other than co.Wasserstein().
 
         >>> import codesign_opt as co
         >>> model = GaussianModel(co.Spectrum.from_bands([1.0], [2]), sampler=co.Euler(), start="mean")
         >>> GaussianModel.from_dict(model.to_dict()).describe() == model.describe()
         True
         """
+        if not isinstance(self.metric, Wasserstein):
+            raise ValueError(f"GaussianModel.metric is {self.metric!r}, which has no plain form yet.")
         parts = ("spectrum", "process", "sampler", "training", "coupling")
         record: dict[str, Any] = {name: getattr(self, name).to_dict() for name in parts}
         return record | {"terminal": self.terminal, "start": self.start}

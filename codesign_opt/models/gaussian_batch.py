@@ -8,7 +8,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer
 from ..basics.inheritance import stale
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..training.base import TrainingNoise
 from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels, least_size
 from .coefficients import Coefficients
@@ -31,7 +31,7 @@ class GaussianBatch(GaussianParts):
         edges = self._edges(levels)
         table = StopLevels(edges, stops)
         score, floor, untrained, response = self._batch_rows(table)
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         final, final_untrained = (np.zeros(stops.size), np.zeros(stops.size)), None
         if self.terminal == "denoise":
             final = self.training.last_evaluations(lam, n, stops)
@@ -63,12 +63,12 @@ class GaussianBatch(GaussianParts):
         return self.coupling.form_at_every_stop if self.sampler.error_separates else None
 
     def _edges(self, levels: int) -> Array:
-        count = integer(levels, "levels", minimum=2)
+        count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
         return Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
 
     def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array | None, Array]:
         """(R, L) score, floor and untrained error and (R, B, L) magnitudes of the response, as in `_rows`."""
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         sigma, stops = table.bins.sigma, table.stops
         trained = self.training.at_stops(lam, n, sigma, stops, **options)
@@ -91,7 +91,7 @@ class GaussianBatch(GaussianParts):
 
     def _response_at(self, sigma: Array, stops: Array) -> tuple[Array, Array]:
         """(B, N) signed rows by noise level and (R, B) weights by stopping point, whose product is the response."""
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         lowest = float(stops.min())
         local = self.sampler.local_error(lam, sigma, lowest) * sigma ** (self.sampler.order + 1)
         ends = lam + stops[:, None] ** 2
@@ -114,7 +114,7 @@ class GaussianBatch(GaussianParts):
         score, floor, untrained, response = (np.minimum(a, b) for a, b in zip(*ends, strict=True))
         final, final_untrained = 0.0, None
         if self.terminal == "denoise" and _known_monotone(training):
-            lam, n = self.bands.eigenvalues, self.bands.counts
+            lam, n = self.bands.eigenvalues, self.valued.counts
             final = min(training.last_evaluation(lam, n, stop)[1] for stop in (low, high))
         if self.terminal == "denoise":
             final_untrained = self._least_final_untrained(np.array([low, high]))
@@ -140,7 +140,7 @@ class GaussianBatch(GaussianParts):
         Each band's rises with the stopping point, falls, or rises and then falls, unless the skip connection is right
         on the way: the least is at an end or 0. The mean's rises.
         """
-        bands = self.bands
+        bands = self.valued
         found = self.training.untrained_output(bands.eigenvalues, bands.counts, ends, bands.mean_power)
         if found is None:
             return None
@@ -156,7 +156,7 @@ class GaussianBatch(GaussianParts):
         form = self._batch_form(ends)
         if form is None or not self._weights_are_monotone():
             return None
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         edges = self._edges(levels)
         table = StopLevels(edges, highs)
         sigma, rows = cut_levels(edges, table, lows)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, instance, shown
 from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_levels
+from ..ingredients.metrics import Wasserstein
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers, unchecked
 from ..samplers.node_gradient import node_gradient
@@ -36,7 +37,8 @@ class GaussianExact(GaussianParts):
     def _law(self, sigmas: Any, spectrum: Spectrum | None = None) -> tuple[Numbers, Numbers]:
         """Standard deviation and squared error of the mean, band by band."""
         s = self.spectrum if spectrum is None else spectrum
-        grid = np.asarray(sigmas)
+        instance(s, Spectrum, "spectrum")
+        grid = _grids(sigmas)
         rows = max(1, BLOCK // max(grid.size, 1))  # bands are independent: long grids of large spectra in blocks
         blocks = [self._law_of(grid, s, slice(i, i + rows)) for i in range(0, len(s), rows)]
         std, mean = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))
@@ -56,9 +58,17 @@ class GaussianExact(GaussianParts):
         sum_b n_b (std_b - sqrt(lambda_b))^2 plus the error of the mean, for any grid, batched over
         leading axes: truncation, discretisation and start with all their signs (section 2).
         """
-        s = self.spectrum if spectrum is None else spectrum
+        s = self.spectrum if spectrum is None else instance(spectrum, Spectrum, "spectrum")
         std, mean = self._law(sigmas, s)
         return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
+
+    def distance(self, sigmas: Any, spectrum: Spectrum | None = None) -> Numbers:
+        """Exact error of the sampler's output in the model's metric, as `wasserstein2` in its own (section 2.5)."""
+        if isinstance(self.metric, Wasserstein):
+            return self.wasserstein2(sigmas, spectrum)
+        s = self.spectrum if spectrum is None else spectrum
+        metric = self.metric if s is self.spectrum else self._banded_metric
+        return metric.distance(s, *self._law(sigmas, s))
 
     def polish(self, sigmas: Array, *, free_stop: bool = False) -> Array:
         """A grid of as many steps between the same ends at a local minimum of the exact error.
@@ -116,17 +126,19 @@ class GaussianExact(GaussianParts):
 
     @property
     def exact_error(self) -> Callable[[Numbers], Numbers]:
-        """`wasserstein2` on the coefficients' bands, at most 48 of them, so that descents are fast."""
-        return lambda grids: self.wasserstein2(grids, self.bands)
+        """`distance` on the coefficients' bands, at most 48 of them, so that descents are fast."""
+        return lambda grids: self.distance(grids, self.bands)
 
     @property
     def exact_residuals(self) -> Callable[[Array], GridResiduals] | None:
-        """`exact_error` of grids as a sum of squares; None where a step of the sampler sees distant nodes."""
-        return self._residuals if self.sampler.own_levels is None and self._steps_see_neighbours else None
+        """`exact_error` of grids as a sum of squares; None where it is none, or a step sees distant nodes."""
+        if not self.metric.quadratic or self.sampler.own_levels is not None:
+            return None
+        return self._residuals if self._steps_see_neighbours else None
 
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
         """(...) `exact_error` of grids that are not checked, and the law's sensitivity to the denoiser's weights."""
-        s = self.bands
+        s = self.valued
         given = unchecked(sigmas, s.eigenvalues, self._start(sigmas))
         steps, sensitivity = self.sampler._closed_steps(given), None
         if sensitive:
@@ -163,7 +175,7 @@ class GaussianExact(GaussianParts):
         The curvature is that of the leading order: a step of length h in log sigma adds -std l_b (sigma h)^(q+1) to
         the std of band b, whose second derivative by h is (q+1) q / h^2 times that (docs/theory.md section 7.8).
         """
-        s = self.bands
+        s = self.valued
         shifted = self.start == "noise" and bool(s.mean_power.any())
         law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted, by_weight=True)
         root = np.sqrt(s.counts)
@@ -195,11 +207,15 @@ class GaussianExact(GaussianParts):
     @property
     def error_measure(self) -> str:
         """What `bias` measures, for tables."""
-        return "exact squared Wasserstein-2 distance to the data"
+        return (
+            f"exact {self.metric.measure}"
+            if self.metric.measure
+            else "exact squared Wasserstein-2 distance to the data"
+        )
 
     def bias(self, sigmas: Any) -> float:
-        """`wasserstein2` of one grid."""
-        return float(self.wasserstein2(sigmas))
+        """`distance` of one grid."""
+        return float(self.distance(sigmas))
 
     def evidence(self) -> Evidence:
         """Everything that schedules of the literature may know, in closed form.
@@ -225,3 +241,14 @@ class GaussianExact(GaussianParts):
             trajectories=Trajectories(teacher, states, slopes),
             provenance={"source": "closed form, Gaussian data with the spectrum"},
         )
+
+
+def _grids(sigmas: Any) -> Numbers:
+    """Grids of noise levels along the last axis, batched over leading ones, real or complex (to differentiate)."""
+    try:
+        grid = np.asarray(sigmas)
+    except Exception:  # ragged lists, tensors with gradients, objects whose own methods fail
+        grid = np.array(None)
+    if grid.dtype.kind not in "iufc" or grid.ndim < 1 or grid.shape[-1] < 2:
+        raise ValueError(f"sigmas is {shown(sigmas)}; descending noise levels along the last axis are needed.")
+    return grid

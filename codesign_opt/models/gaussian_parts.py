@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..basics.checks import Array, choice, number
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.levels import Levels
+from ..ingredients.metrics import Metric, ValuedBands, Wasserstein
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
@@ -19,6 +20,7 @@ from ..samplers.terminal import terminal_weight
 from ..training.optimisers import AveragedSGD, TrainingNoise
 from .base import Model
 from .coefficients import Coefficients
+from .unknowns import Unknowns, spectrum_unknowns
 
 __all__ = ["BLOCK", "GaussianParts"]
 
@@ -37,6 +39,7 @@ class GaussianParts(Model):
     coupling: Coupling = field(default_factory=Local)
     terminal: str = "denoise"
     start: str = "noise"
+    metric: Metric = field(default_factory=Wasserstein)
 
     def __post_init__(self) -> None:
         self.check_parts()
@@ -45,6 +48,35 @@ class GaussianParts(Model):
         counted = self.training.within(self.coupling, self.process.sigma_min, self.process.sigma_max)
         object.__setattr__(self, "training", counted)
         choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))
+        self._check_metric()
+
+    def _check_metric(self) -> None:
+        """Whether the metric is one that coefficients, exact laws and the training's errors are known in."""
+        kind = type(self).__name__
+        if not isinstance(self.metric, Metric):
+            raise ValueError(f"{kind}.metric is {self.metric!r}; give co.Wasserstein(), co.Features or co.KL.")
+        self.metric.weights(self.spectrum)
+        if isinstance(self.metric, Wasserstein):
+            return
+        if self.training.matrix == "full":
+            raise ValueError(f"{kind}.metric is {self.metric!r}, and training.matrix is 'full'; state 'diagonal'.")
+        if not self.metric.quadratic and self.training.intercept:
+            raise ValueError(f"{kind}.metric is {self.metric!r}, and a mean is learned; give intercept=False.")
+        if not self.metric.quadratic and self.terminal == "rescale" and self.spectrum.eigenvalues.min() <= 0:
+            raise ValueError(
+                f"{kind}.metric is {self.metric!r}: it is infinite where the data have no variance and 'rescale' "
+                "leaves noise; use terminal='denoise', or give those eigenvalues a floor."
+            )
+
+    @cached_property
+    def valued(self) -> ValuedBands:
+        """`bands` as sums of errors see them: counts and mean powers times the metric's weights."""
+        return self._banded_metric.valued(self.bands)
+
+    @cached_property
+    def _banded_metric(self) -> Metric:
+        """The metric of the coefficients' bands: stated weights of merged bands are averages."""
+        return self.metric.merged(self.spectrum, self.bands)
 
     @cached_property
     def bands(self) -> Spectrum:
@@ -60,12 +92,11 @@ class GaussianParts(Model):
         return _in_blocks(self._truncations, stops, len(self.spectrum))
 
     def _truncations(self, stops: Array) -> Array:
-        lam, n = self.spectrum.eigenvalues, self.spectrum.counts
+        lam = self.spectrum.eigenvalues
         ends = lam + stops[:, None] ** 2
         # sqrt(P) - sqrt(lambda) without cancellation at small sigma: (P - lambda) / (sqrt(P) + sqrt(lambda))
         excess = stops[:, None] ** 2 * (1.0 if self.terminal == "rescale" else -lam / ends)
-        total = np.sqrt(self._end_weight(lam, ends)) + np.sqrt(lam)
-        return np.asarray(np.where(total > 0, excess / np.where(total > 0, total, 1.0), 0.0) ** 2 @ n)
+        return self.metric.truncation(self.spectrum, excess, np.sqrt(self._end_weight(lam, ends)))
 
     def _end_weight(self, lam: Array, ends: Array) -> Array:
         """P_b at lambda + sigma_r^2."""
@@ -82,7 +113,7 @@ class GaussianParts(Model):
         return _in_blocks(self._initial_errors, stops, len(self.spectrum))
 
     def _initial_errors(self, stops: Array) -> Array:
-        s, high = self.spectrum, self.process.sigma_max
+        s, high = self.metric.valued(self.spectrum), self.process.sigma_max
         lam = s.eigenvalues
         ends, top = lam + stops[:, None] ** 2, lam + high**2
         weight, forget = self._end_weight(lam, ends), (ends / top) ** (self.sampler.eta**2)
@@ -101,7 +132,7 @@ class GaussianParts(Model):
         stop = number(stop, "stopping_sigma", positive=True)
         table = self.levels_above(stop, levels)
         score, floor, response = self._rows(table.sigma, stop)
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         final, final_untrained = (0.0, 0.0), None
         if self.terminal == "denoise":
             final = self.training.last_evaluation(lam, n, stop)
@@ -123,7 +154,8 @@ class GaussianParts(Model):
             variance_ratio=table.average(lambda sigma: sigma**2 / (smallest + sigma**2)),
             positivity=self.sampler.positivity,
             sampler=self.sampler.to_dict(),
-            trace=self.spectrum.trace,
+            trace=self.trace,
+            measure=self.metric.measure,
             speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
             provenance=self.provenance(),
@@ -144,18 +176,30 @@ class GaussianParts(Model):
             "training": self.training.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
             "terminal": self.terminal,
             "start": self.start,
+            **({"metric": self.metric.measure} if self.metric.measure else {}),
         }
+
+    @property
+    def trace(self) -> float | None:
+        """The data's total variance, which errors are held against; None in another metric than theirs."""
+        return None if self.metric.measure else self.spectrum.trace
+
+    def measured_numbers(self) -> Unknowns | None:
+        """The eigenvalues of the coefficients' bands, where the spectrum is that of samples."""
+        banded = self if self.bands is self.spectrum else replace(self, spectrum=self.bands, metric=self._banded_metric)
+        return spectrum_unknowns(banded, self.bands)
 
     @property
     def title(self) -> str:
         """What the model is, for tables."""
-        return f"Gaussian data, {self.spectrum!r}"
+        return f"Gaussian data, {self.spectrum!r}" + (f", {self.metric.measure}" if self.metric.measure else "")
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell this model from others, whatever its sampler and training."""
         plain = self.provenance()
         return {name: plain[name] for name in ("band_eigenvalues", "band_counts", "process", "terminal", "start")} | {
             "mean_power": self.spectrum.mean_power.tolist(), "dimension": plain["dimension"],
+            **({"metric": self.valued.counts.tolist(), "measure": self.metric.measure} if self.metric.measure else {}),
         }  # fmt: skip
 
     def warnings(self, table: Coefficients, examples: Array) -> tuple[str, ...]:
@@ -169,7 +213,7 @@ class GaussianParts(Model):
         Values at the geometric mean of a level, not averages: the optimum holds square roots of them, so
         that an average would bias every level by the square of its width, the midpoint only the ends.
         """
-        lam, n = self.bands.eigenvalues, self.bands.counts
+        lam, n = self.bands.eigenvalues, self.valued.counts
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         weight = np.sqrt(n * terminal_weight(lam, stop, self.terminal))
         local = self.sampler.local_error(lam, sigma, stop) * sigma ** (self.sampler.order + 1)
@@ -181,14 +225,16 @@ class GaussianParts(Model):
 
     def _untrained_row(self, sigma: Array, stop: float) -> Array | None:
         """e0 sigma^2 at noise levels, as the rows of `_rows`; None where training starts from nothing known."""
-        lam, n, mean = self.bands.eigenvalues, self.bands.counts, self.bands.mean_power
+        lam, n, mean = self.bands.eigenvalues, self.valued.counts, self.valued.mean_power
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal, "mean_power": mean}
         row = self.training.untrained(lam, n, sigma, stop, **options)
         return None if row is None else row * sigma**2
 
     def _final_untrained(self, stops: Array) -> Array | None:
         """(R,) error of the last evaluation by an untrained denoiser; None likewise."""
-        found = self.training.untrained_output(self.bands.eigenvalues, self.bands.counts, stops, self.bands.mean_power)
+        found = self.training.untrained_output(
+            self.bands.eigenvalues, self.valued.counts, stops, self.valued.mean_power
+        )
         return None if found is None else (found[0] ** 2).sum(axis=0) + found[1]
 
 

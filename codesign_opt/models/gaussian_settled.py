@@ -79,7 +79,8 @@ class GaussianSettled(GaussianExact):
             final_score=float(reducible[last]) if self.terminal == "denoise" else 0.0,
             final_floor=float(floor[last]) if self.terminal == "denoise" else 0.0,
             sampler=self.sampler.to_dict(),
-            trace=self.spectrum.trace,
+            trace=self.trace,
+            measure=self.metric.measure,
             speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
             provenance={**self.provenance(), "stopping_sigma": stop},
@@ -99,7 +100,7 @@ class GaussianSettled(GaussianExact):
         if sensitivity is None:
             start = self._start(sigmas)
             sensitivity = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, start))
-        kernel = self.bands.counts * sensitivity[..., : positive.shape[-1], :] ** 2
+        kernel = self.valued.counts * sensitivity[..., : positive.shape[-1], :] ** 2
         reducible, floor, untrained = self._node_variances(positive)
         start_error = None if untrained is None else (kernel * untrained).sum(axis=-1)
         return NodeErrors((kernel * reducible).sum(axis=-1), (kernel * floor).sum(axis=-1), start_error)
@@ -111,7 +112,12 @@ class GaussianSettled(GaussianExact):
         that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
         gradients with the denoiser off by plus and minus a little v. T itself is local in the nodes.
         """
-        lam, n, positive, start = self.bands.eigenvalues, self.bands.counts, positive_nodes(sigmas), self._start(sigmas)
+        lam, n, positive, start = (
+            self.bands.eigenvalues,
+            self.valued.counts,
+            positive_nodes(sigmas),
+            self._start(sigmas),
+        )
         if sensitivity is None:
             sensitivity = self.sampler._sensitivity(unchecked(sigmas, lam, start))
         size = positive.shape[-1]
@@ -159,7 +165,7 @@ class GaussianSettled(GaussianExact):
         """(P,) what off-diagonal errors and intercepts add: the discrete kernel is diagonal, so by their continuous
         ratio."""
         plain = self._plain_training
-        arguments = (self.bands.eigenvalues, self.bands.counts, positive, float(positive[-1]))
+        arguments = (self.bands.eigenvalues, self.valued.counts, positive, float(positive[-1]))
         options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
         own, alone = self._untrained_row(positive, float(positive[-1])), plain.untrained(*arguments, **options)
         return (

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ingredients.metrics import Wasserstein
 from ..ingredients.prices import Prices
 from ..models.base import Model
 from ..models.gaussian import GaussianModel
@@ -30,15 +31,17 @@ def question_of(study: Study, stopping_sigma: float | None, between: Range | Non
     model = study.model
     if type(model) is not GaussianModel or study.constraints or study.terms or study.run is not None:
         return {}
-    if any(map(_has_functions, (model.training, model.coupling))):
+    if not isinstance(model.metric, Wasserstein) or any(map(_has_functions, (model.training, model.coupling))):
         return {}
     prices: dict[str, float] | None = None
     if study.prices is not None:
         if any(callable(price) or np.ndim(price) for price in (study.prices.example, study.prices.evaluation)):
             return {}
         prices = {name: float(getattr(study.prices, name)) for name in ("example", "evaluation", "images")}
+    said = model.to_dict()
+    said["spectrum"].pop("sampling", None)  # how sure the eigenvalues are moves no answer
     return {
-        "model": model.to_dict(), "prices": prices, "budget": study.budget, "steps": study.steps,
+        "model": said, "prices": prices, "budget": study.budget, "steps": study.steps,
         "levels": study.levels, "stopping_sigma": stopping_sigma, "search": None if between is None else list(between),
     }  # fmt: skip
 

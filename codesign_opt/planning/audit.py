@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
-from ..basics.checks import Array
+from ..basics.checks import Array, takes
 from ..basics.late import later
 from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
@@ -90,6 +90,7 @@ class Audit(Tabular):
         return written
 
 
+@takes(prices=Prices)
 def audit(
     model: Model,
     prices: Prices,

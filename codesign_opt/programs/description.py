@@ -226,5 +226,6 @@ def _of_the_table(program: Declaration) -> dict[str, Any]:
         "trace": table.trace,
         "estimation": table.estimation,
         "speaks_of": table.speaks_of,
+        "measure": table.measure,
         "provenance": {**table.provenance, "order": table.order, "coupling": table.coupling.to_dict()},
     }

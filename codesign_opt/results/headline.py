@@ -79,6 +79,8 @@ def _handed_out(plan: PlanRecord) -> str:
 
 def _error(plan: PlanRecord, *, predicted: bool = False) -> list[str]:
     kind = "squared Wasserstein-2 distance of samples to data" if plan.estimation is None else plan.estimation.error
+    if plan.measure and plan.estimation is None:
+        kind = plan.measure
     if plan.sigmas is None:
         kind = "mean squared error of the outputs of interest"
     if plan.samplings:

@@ -206,7 +206,7 @@ _amounts, _records = _named(_number), _several(_named(_scalar))
 _KINDS: dict[str, _Check] = {
     **dict.fromkeys(("levels", "examples", "new_examples", "steps"), _list),
     "sigmas": _optional(_list),
-    **dict.fromkeys(("terminal", "bias", "price_unit", "speaks_of"), _text),
+    **dict.fromkeys(("terminal", "bias", "price_unit", "speaks_of", "measure"), _text),
     "stopping_sigma": _finite,
     **dict.fromkeys(("error", "final_score", "final_prior"), _number),
     **dict.fromkeys(("program_stopping_sigma", "trace", "examples_gap"), _optional(_number)),

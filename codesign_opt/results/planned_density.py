@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ..basics.checks import Array
+from ..basics.checks import Array, instance
 from ..ingredients.densities import LogNormal, SigmaDensity, least
 from ..ingredients.levels import Levels
 
@@ -221,13 +221,20 @@ class TrainingDensity(SigmaDensity):
         logs = np.log(self.levels.sigma)
         mean = float(self._share @ logs)
         std = max(float(np.sqrt(self._share @ (logs - mean) ** 2)), 0.1)
-        found = least(
-            lambda p: np.log(self.score_error(self._counted(self._bought(LogNormal.of_parameters(p), clipped)[0]))),
-            np.array([mean, np.log(std)]),
-        )
+        found = least(lambda p: self.lognormal_loss(p, clipped=clipped), np.array([mean, np.log(std)]))
         best = LogNormal.of_parameters(found)
         bought, count = self._bought(best, clipped)
         return LogNormalFit(best.mean, best.std, self.score_error(self._counted(bought)) / own - 1.0, count)
+
+    def lognormal_loss(self, parameters: Array, *, clipped: bool = True) -> float:
+        """Logarithm of the score error that the plan's training price buys with a log-normal density.
+
+        Args:
+            parameters: P_mean and the logarithm of P_std.
+            clipped: as in `lognormal`, which minimises this.
+        """
+        bought = self._bought(LogNormal.of_parameters(parameters), clipped)[0]
+        return float(np.log(self.score_error(self._counted(bought))))
 
     def nearest_lognormal(self) -> LogNormal:
         """The density of `lognormal(clipped=False)`; where the plan has no score error, of the least chi-squared."""
@@ -250,7 +257,7 @@ class TrainingDensity(SigmaDensity):
 
     def _bought(self, density: SigmaDensity, clipped: bool) -> tuple[Array, float]:
         """(L,) examples on the levels, and the number of all, that the plan's training price buys of a density."""
-        below, above = density.tails(self.levels.edges)
+        below, above = instance(density, SigmaDensity, "other").tails(self.levels.edges)
         mass = np.maximum(density.mass(self.levels.edges), 1e-300)
         outside = 0.0 if clipped else float(self.prices[0] * below[0] + self.prices[-1] * above[-1])
         count = float(self.prices @ self.examples) / (float(self.prices @ mass) + outside)

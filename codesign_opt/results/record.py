@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number
+from ..basics.checks import Array, as_path, choice, integer, number
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -30,7 +30,10 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measured", "stated", "question")
+_SINCE = (
+    "constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "question",
+    "stated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,7 @@ class PlanRecord:
         program_stopping_sigma: the program's stopping point, where that of the whole steps is another; else None.
         trace: the data's total variance, which errors are held against; None where unknown.
         estimation: how the coefficients were estimated on a denoiser; None where they are exact.
+        measure: the error in words where it is no squared Wasserstein distance; empty elsewhere.
         speaks_of: which learner the training holds for, as a phrase; empty where nothing is said of it.
         price_unit: what prices and budgets count, for texts ("GPU seconds").
         provenance: where the numbers come from, for people: nothing is computed from it.
@@ -134,6 +138,7 @@ class PlanRecord:
     sensitivities: Mapping[str, Any] = field(default_factory=dict)
     samplings: Mapping[str, SamplerPlan] = field(default_factory=dict)
     speaks_of: str = ""
+    measure: str = ""
     measured: MeasuredError | None = None
     question: Mapping[str, Any] = field(default_factory=dict)
     stated: bool = False
@@ -264,7 +269,7 @@ class PlanRecord:
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON (schema version and a checksum inside); returns the path."""
-        target = Path(path)
+        target = as_path(path)
         content = _to_json(self.to_dict())
         return write_whole(target, json.dumps({**content, "checksum": checksum(content)}, indent=1, allow_nan=False))
 
@@ -284,7 +289,7 @@ class PlanRecord:
             ValueError: the file is truncated, is not a plan, has another schema version, a field of another kind or
                 out of its range, numbers that contradict each other, or another checksum than its content.
         """
-        source = Path(path)
+        source = as_path(path)
         try:
             raw = json_file(source)
         except ValueError as error:

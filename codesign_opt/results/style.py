@@ -74,6 +74,8 @@ def error_label(plan: PlanRecord) -> str:
     """Axis of a plan's error: what is measured on a denoiser is no Wasserstein distance."""
     if plan.sigmas is None:
         return "error (squared units of the response)"
+    if plan.measure and plan.estimation is None:
+        return f"error ({plan.measure})"
     return ERROR if plan.estimation is None else "error (squared distance, same noise, data units²)"
 
 
