@@ -109,7 +109,10 @@ from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .planning.uncertainty import Uncertainty as Uncertainty
 from .planning.uncertainty import uncertainty as uncertainty
+from .planning.what_if import what_if as what_if
+from .planning.what_if_table import WhatIf as WhatIf
 from .programs.problem import Problem as Problem
+from .reports.report import report as report
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
 from .samplers.affine_steps import AffineSteps as AffineSteps

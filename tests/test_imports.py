@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "validation": "models results samplers training ingredients",
     "comparison": "planning peers estimate results models samplers ingredients",
     "replanning": "programs modeling results models training curves peers ingredients",
+    "reports": "comparison planning exports results ingredients",
     "declared": "planning programs modeling results ingredients",
     "testbed": "estimate curves schedulers ingredients",
     "commands": "",  # but for the public face

@@ -14,6 +14,7 @@ from ..basics.checks import Array, as_path, matrix, number, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
+from ..basics.tabular import Tabular
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.fit_rules import FitRules
@@ -35,7 +36,7 @@ _ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "e
 
 
 @dataclass(frozen=True, eq=False)
-class EstimatedModel(Model):
+class EstimatedModel(Model, Tabular):
     """Everything the planner asks, measured on a denoiser at M noise levels (docs/theory.md sections 3 to 5).
 
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
@@ -311,6 +312,22 @@ class EstimatedModel(Model):
         )
 
     # files
+
+    def columns(self) -> dict[str, Array]:
+        """By noise level of the measurement: squared response, truncation, and what training was measured."""
+        own = {
+            "sigma": self.sigma,
+            "response": np.asarray((self.responses**2).sum(axis=0)),
+            "truncation": self.truncation,
+        }
+        names = ("sensitivity", "error_variance", "error_floor")
+        beside = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return own | beside
+
+    def heading(self) -> list[str]:
+        """What was measured, with what."""
+        trained = "training measured" if self.trained else "sampler alone"
+        return [f"{self.title}: {self.sigma.size} noise levels, {self.sampler.name}, {trained}"]
 
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""

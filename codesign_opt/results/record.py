@@ -31,7 +31,10 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "stated")
+_SINCE = (
+    "constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "question",
+    "stated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,8 @@ class PlanRecord:
         measured: of a grid whose error was measured, that error on draws that chose nothing: the number to quote.
         samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
             then, and `sigmas` is None.
+        question: what was asked, as plain values from which `co.what_if` asks anew; empty where it cannot be written
+            down, as constraints of one's own and measured models.
         stated: whether the plan comes from a file whose checksum did not vouch for it, so that its proof is as stated
             there; never saved.
     """
@@ -136,6 +141,7 @@ class PlanRecord:
     speaks_of: str = ""
     measure: str = ""
     measured: MeasuredError | None = None
+    question: Mapping[str, Any] = field(default_factory=dict)
     stated: bool = False
 
     def __post_init__(self) -> None:
@@ -148,7 +154,7 @@ class PlanRecord:
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))
         if self.sigmas is not None:
             check_grid(self.sigmas, "Plan.sigmas")
-        for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance"):
+        for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance", "question"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
         if self.evaluations_per_step is not None:
