@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import functools
+import inspect
+import itertools
+import reprlib
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Indices", "Mask", "boolean", "choice", "integer", "matrix", "number", "vector"]
+__all__ = [
+    "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
+    "integer", "matrix", "noise_level", "noise_levels", "number", "shown", "takes", "vector",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.intp]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AT_ONCE = 10_000_000  # numbers that one count may ask for: a mistyped one takes no machine down
+_ENTRIES = 100_000  # of what is given one by one: endless iterators end here
+_FAR = 1e60  # of noise levels: their fourth powers are floats
+_MOST_NUMBERS = 100_000_000  # of a range, which needs no memory until it is an array
+_SHOWN = 200  # characters of a value in a message
 
 
 def number(
@@ -27,14 +44,20 @@ def number(
     """Return `value` as a finite float, or raise ValueError that names `name`."""
     if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} is {value}; a number is needed, not a bool.{_space(hint)}")
-    if isinstance(value, (str, bytes)) or value is None or value is np.ma.masked or _ndim(value) != 0:
-        raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}")
+    if (
+        isinstance(value, (str, bytes))
+        or value is None
+        or value is np.ma.masked
+        or _other_kind(value)
+        or _ndim(value) != 0
+    ):
+        raise ValueError(f"{name} is {shown(value)}; one number is needed.{_space(hint)}")
     try:
         result = float(value.detach() if _is_tensor(value) else value)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{name} is {value!r}; one number is needed.{_space(hint)}") from None
     except OverflowError:
         raise ValueError(f"{name} is a whole number beyond 64-bit floats.{_space(hint)}") from None
+    except Exception:  # TypeError, ValueError, or whatever the object's own conversion raises
+        raise ValueError(f"{name} is {shown(value)}; one number is needed.{_space(hint)}") from None
     if not np.isfinite(result):
         raise ValueError(f"{name} is {result}; it must be finite.{_space(hint)}")
     if positive and result <= 0:
@@ -46,13 +69,15 @@ def number(
     return result
 
 
-def integer(value: Any, name: str, *, minimum: int | None = None, hint: str = "") -> int:
+def integer(value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None, hint: str = "") -> int:
     """Return `value` as an int (a float without fraction is accepted), or raise ValueError."""
     result = number(value, name, hint=hint)
     if result != int(result):
         raise ValueError(f"{name} is {result:g}; a whole number is needed.{_space(hint)}")
     if minimum is not None and result < minimum:
         raise ValueError(f"{name} is {int(result)}; it must be >= {minimum}.{_space(hint)}")
+    if maximum is not None and result > maximum:
+        raise ValueError(f"{name} is {int(result):,}; it must be <= {maximum:,}.{_space(hint)}")
     return int(result)
 
 
@@ -88,6 +113,26 @@ def vector(
     return result
 
 
+def noise_level(value: Any, name: str) -> float:
+    """Return `value` as a noise level > 0 whose powers a float holds, or raise ValueError."""
+    return float(noise_levels([number(value, name, positive=True)], name)[0])
+
+
+def noise_levels(value: Any, name: str) -> Array:
+    """Return a read-only float64 copy of noise levels > 0 whose powers floats hold, or raise ValueError.
+
+    >>> noise_levels([1.0, 1e200], "sigma")
+    Traceback (most recent call last):
+    ValueError: sigma is 1e+200; noise levels lie between 1e-60 and 1e+60.
+    """
+    found = vector(value, name, positive=True)
+    low, high = float(found.min(initial=1.0)), float(found.max(initial=1.0))
+    if low < 1 / _FAR or high > _FAR:
+        beyond = low if low < 1 / _FAR else high
+        raise ValueError(f"{name} is {beyond:g}; noise levels lie between {1 / _FAR:g} and {_FAR:g}.")
+    return found
+
+
 def matrix(
     value: Any,
     name: str,
@@ -112,29 +157,151 @@ def choice(value: Any, name: str, options: Iterable[str]) -> str:
     """Return `value` when it is one of `options`, or raise ValueError that lists them."""
     listed = list(options)
     if not isinstance(value, str) or value not in listed:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, listed))}.")
+        raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, listed))}.")
     return value
 
 
 def boolean(value: Any, name: str) -> bool:
     """Return `value` when it is True or False, or raise ValueError."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+        raise ValueError(f"{name} is {shown(value)}; True or False is needed.")
     return bool(value)
+
+
+def instance(value: Any, kind: Any, name: str, hint: str = "") -> Any:
+    """Return `value` when it is a `kind` (a class, or one of several), or raise ValueError: a class is no instance.
+
+    >>> instance("edm", float, "mine", "Give a float.")
+    Traceback (most recent call last):
+    ValueError: mine is 'edm'; a float is needed. Give a float.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {shown(value)}; a {_named(kind)} is needed.{_space(hint)}")
+    return value
+
+
+def as_path(value: Any, name: str = "path") -> Path:
+    """Return `value` as a path, or raise ValueError: no number, no list, no text with a NUL.
+
+    >>> as_path(3)
+    Traceback (most recent call last):
+    ValueError: path is 3; the path of a file or folder is needed.
+    """
+    if not isinstance(value, (str, PathLike)) or "\0" in str(value):
+        raise ValueError(f"{name} is {shown(value)}; the path of a file or folder is needed.")
+    return Path(value)
+
+
+def array(value: Any, name: str, hint: str = "") -> Array:
+    """Return a read-only float64 copy of finite numbers of any shape, or raise ValueError."""
+    raw = value if isinstance(value, np.ndarray) or _is_tensor(value) else _list_of(value)
+    result = _array(raw, name, max(_ndim(raw), 0), hint)
+    _check(result, name, False, False, False, hint)
+    return result
+
+
+def function(value: Any, name: str, hint: str = "") -> Any:
+    """Return `value` when it can be called, or raise ValueError."""
+    if not callable(value):
+        raise ValueError(f"{name} is {shown(value)}; a function is needed.{_space(hint)}")
+    return value
+
+
+def takes(**kinds: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorator of a public function: arguments that are objects of the package, or functions, are what they must be.
+
+    What is numbers is checked where it is read; an object of another kind would be told there by a missing attribute.
+
+    Args:
+        kinds: by parameter: a class, or `callable` for functions. None passes where it is the default.
+
+    >>> @takes(width=float, axis=callable)
+    ... def wide(width, axis=None):
+    ...     return 2 * width
+    >>> wide(1.5), wide("far")
+    Traceback (most recent call last):
+    ValueError: wide: width is 'far'; a float is needed.
+    """
+
+    def decorate(inner: Callable[P, T]) -> Callable[P, T]:
+        parameters = inspect.signature(inner).parameters
+        places = {name: place for place, name in enumerate(parameters)}
+        checks = [(name, kind, places[name], parameters[name].default is None) for name, kind in kinds.items()]
+
+        @functools.wraps(inner)
+        def checked(*given: P.args, **named: P.kwargs) -> T:
+            for name, kind, place, optional in checks:
+                value = given[place] if place < len(given) else named.get(name, checks)
+                if value is checks or (value is None and optional):
+                    continue
+                if kind is callable:
+                    function(value, f"{inner.__name__}: {name}")
+                else:
+                    instance(value, kind, f"{inner.__name__}: {name}")
+            return inner(*given, **named)
+
+        return checked
+
+    return decorate
+
+
+def entries(value: Any, name: str, *, most: int = _ENTRIES, hint: str = "") -> tuple[Any, ...]:
+    """What is given one by one, as a tuple; no text, no endless iterator.
+
+    >>> entries(itertools.count(), "mine")
+    Traceback (most recent call last):
+    ValueError: mine has more than 100,000 entries.
+    """
+    if isinstance(value, (str, bytes)):
+        raise ValueError(f"{name} is {shown(value)}; several values are needed, such as a list.{_space(hint)}")
+    try:
+        found = tuple(itertools.islice(iter(value), most + 1))
+    except TypeError:
+        raise ValueError(
+            f"{name} is {shown(value)}; several values are needed, such as a list.{_space(hint)}"
+        ) from None
+    if len(found) > most:
+        raise ValueError(f"{name} has more than {most:,} entries.{_space(hint)}")
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: its repr, cut where it is long, its type where it has none.
+
+    >>> shown("edm"), shown("x" * 1000)[:4], len(shown("x" * 1000))
+    ("'edm'", "'xxx", 200)
+    """
+    try:
+        text = reprlib.repr(value) if isinstance(value, (str, bytes, int)) and _long(value) else repr(value)
+    except Exception:  # the object's own repr may raise anything
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _list_of(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, (int, float, np.generic)) else value
+
+
+def _named(kind: Any) -> str:
+    return " or ".join(one.__name__ for one in kind) if isinstance(kind, tuple) else str(kind.__name__)
+
+
+def _long(value: str | bytes | int) -> bool:
+    return value.bit_length() > 1_000 if isinstance(value, int) else len(value) > 10 * _SHOWN
 
 
 def _array(value: Any, name: str, ndim: int, hint: str) -> Array:
     try:
+        if isinstance(value, range) and len(value) > _MOST_NUMBERS:
+            raise ValueError
         if _is_tensor(value):
             value = value.detach().cpu()
             value = value.double() if str(value.dtype) == "torch.bfloat16" else value  # the one that numpy lacks
         if np.ma.is_masked(value):
             raise ValueError(f"{name} is a masked array with masked entries; fill or drop them first.{_space(hint)}")
         raw = np.asarray(value)
-    except (TypeError, RuntimeError):
-        raise ValueError(f"{name} is not a rectangular array of numbers.{_space(hint)}") from None
-    except ValueError as error:
-        if "masked" in str(error):
+    except Exception as error:  # TypeError, ValueError, RuntimeError, or what the object's own methods raise
+        if isinstance(error, ValueError) and "masked" in str(error):
             raise
         raise ValueError(f"{name} is not a rectangular array of numbers.{_space(hint)}") from None
     if raw.dtype == bool or raw.dtype.kind not in "iuf":
@@ -166,6 +333,13 @@ def _check(result: Array, name: str, positive: bool, nonnegative: bool, infinite
             raise ValueError(f"{name} is {result[index]:g} at index {shown}; it {rule}.{_space(hint)}")
 
 
+def _other_kind(value: Any) -> bool:
+    """Whether it is one of NumPy's or torch's that holds no real numbers: complex ones would lose a part, warned."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.dtype.kind not in "iuf"
+    return _is_tensor(value) and str(value.dtype) in ("torch.bool", "torch.complex64", "torch.complex128")
+
+
 def _is_tensor(value: Any) -> bool:
     """Whether it is one of torch's, which is not loaded to know it."""
     return str(getattr(value, "dtype", "")).startswith("torch.")
@@ -175,7 +349,7 @@ def _ndim(value: Any) -> int:
     """Number of axes; -1 of ragged lists, which have none."""
     try:
         return int(value.ndim if hasattr(value, "ndim") else np.ndim(value))
-    except (TypeError, ValueError):
+    except Exception:  # lists of lists of several lengths, or objects whose own methods fail
         return -1
 
 

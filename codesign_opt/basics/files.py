@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from .checks import as_path
+
 __all__ = ["locked", "replacing", "write_whole"]
 
 
@@ -31,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     ...     print((Path(folder) / "a.txt").read_text(), len(os.listdir(folder)))
     whole 1
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(as_path(path)))
     scratch = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
     # made here and by nobody else, with the rights that any new file gets
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -52,7 +54,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     """Write a file whole or not at all; text as UTF-8. Returns the path."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
-    return Path(path)
+    return as_path(path)
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def locked(path: str | Path) -> Iterator[None]:
 
     By a file `.NAME.lock` beside it, which stays.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(as_path(path)))
     with FileLock(target.with_name(f".{target.name}.lock")):
         yield
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .checks import as_path
+
 __all__ = ["json_file", "json_text"]
 
 _DIGITS = 300  # of a whole number; longer ones are no float64
@@ -19,7 +21,7 @@ def json_file(path: str | Path, place: str | None = None) -> Any:
         ValueError: no text in UTF-8, no whole JSON, nested too deeply, or with a number that float64 can't hold.
         OSError: the file cannot be read.
     """
-    return json_text(Path(path).read_bytes(), place or str(path))
+    return json_text(as_path(path).read_bytes(), place or str(path))
 
 
 def json_text(content: str | bytes, place: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:

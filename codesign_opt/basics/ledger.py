@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import as_path
 from .files import locked, replacing, write_whole
 from .json_text import json_file
 from .npz import read_npz
@@ -39,7 +40,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path | None, question: Mapping[str, Any]) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else as_path(folder, "folder")
         self._memory: dict[str, Item] = {}
         self.question = json.loads(json.dumps(question, default=str))
         if self.folder is not None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.lib.format as npy
 
+from .checks import as_path
+
 __all__ = ["read_npz"]
 
 _RATIO, _SMALL = 50, 1 << 26  # what an archive may unpack to: so many times its size, or so many bytes
@@ -27,7 +29,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
         ValueError: the file is cut off, damaged, encrypted, holds objects, or unpacks to far more than its size.
         OSError: the file cannot be read.
     """
-    source = Path(path)
+    source = as_path(path)
     try:
         with source.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()

@@ -1,13 +1,17 @@
-"""Errors inside functions that a user wrote, told with the name of the part that called them."""
+"""What users' functions say: called with copies, their answers checked, their errors told with the part's name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+
+from .checks import Array
 from .errors import CodesignError
 
-__all__ = ["told_in"]
+__all__ = ["answer", "told_in"]
 
 _WRONG_KIND = (TypeError, AttributeError, NameError, NotImplementedError)
 
@@ -39,3 +43,39 @@ def told_in(where: str) -> Iterator[None]:
         plain = isinstance(error, (kind, NotImplementedError))
         said = str(error) if plain else f"{type(error).__name__}: {error}"
         raise kind(f"in {where}: {said}") from error
+
+
+def answer(function: Callable[[Array], Any], sigma: Array, name: str, *, what: str = "sigma") -> Array:
+    """What a user's function says at noise levels: float64 of their shape, from one real number or one for each.
+
+    It is called with a copy: a function that works in place changes nothing of ours. Floating-point warnings inside it
+    are its own, silenced here; whether numbers are finite and positive is for the caller to check.
+
+    Args:
+        function: of an array of noise levels.
+        sigma: the levels, of any shape.
+        name: the field that holds the function, as messages call it.
+        what: its argument, as messages call it.
+
+    Raises:
+        ValueError, TypeError: what the function raised, told as `told_in` does; an answer of another shape, complex,
+            boolean, masked or no number at all.
+
+    >>> answer(lambda s: 2 * s, np.array([1.0, 3.0]), "Prices.example").tolist()
+    [2.0, 6.0]
+    >>> answer(lambda s: s[:1], np.array([1.0, 3.0]), "Prices.example")
+    Traceback (most recent call last):
+    ValueError: Prices.example(sigma) returned shape (1,) and dtype float64 for shape (2,); one real number for each.
+    """
+    levels = np.array(sigma, dtype=np.float64)
+    with told_in(f"{name}({what})"), np.errstate(all="ignore"):
+        said = function(levels)
+        found = np.asarray(said.detach().cpu() if hasattr(said, "detach") else said)
+    if np.ma.is_masked(said):
+        raise ValueError(f"{name}({what}) returned masked entries; fill them.")
+    if found.dtype.kind not in "iuf" or found.shape not in ((), levels.shape):
+        raise ValueError(
+            f"{name}({what}) returned shape {found.shape} and dtype {found.dtype} for shape {levels.shape}; "
+            "one real number for each."
+        )
+    return np.array(np.broadcast_to(found.astype(np.float64), levels.shape))

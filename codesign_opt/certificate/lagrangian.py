@@ -90,7 +90,8 @@ class LagrangianBound:
         spent: (L,) examples e already spent.
         fixed_examples, fixed_steps: (L,) the value of a quantity that is not a variable, or None.
         samplings: what has steps of its own, by sampler; all have the same examples (section 8.1, 10).
-        candidate: (L,) examples and steps at which the price of an example is divided among the samplers.
+        candidate: (L,) examples and steps around which linear parts are held, and at which the price of an example is
+            divided among the samplers; given from the start.
     """
 
     size: int
@@ -120,7 +121,20 @@ class LagrangianBound:
 
     def add_linear(self, constant: float, examples: Array, steps: Array) -> None:
         """Add constant + examples . m + steps . n."""
-        self.constant += constant
+        m, n = self.origin
+        self.add_around(constant + float(examples @ m) + float(steps @ n), examples, steps)
+
+    @property
+    def origin(self) -> tuple[Array, Array]:
+        """(L,) examples and steps around which linear parts are held: the candidate, or nothing where there is none.
+
+        What a level's price adds is then about 0 at the optimum, however much it costs there (section 8.1).
+        """
+        return (np.zeros(self.size), np.zeros(self.size)) if self.candidate is None else self.candidate
+
+    def add_around(self, value: float, examples: Array, steps: Array) -> None:
+        """Add a linear function by its value at `origin` and its slopes."""
+        self.constant += value
         self.examples_price = self.examples_price + examples
         self.steps_price = self.steps_price + steps
 
@@ -197,7 +211,7 @@ class LagrangianBound:
         chosen = [(part, min(trial, part.overlap.size - 1)) for part in self.information]
         overlap = sum(float(part.overlap[i]) for part, i in chosen)
         gains = np.sum([part.gains[i] for part, i in chosen], axis=0)
-        constant = sum(float(part.prior[i]) for part, i in chosen) + float(gains @ self.spent)
+        constant = sum(float(part.prior[i]) for part, i in chosen) + float(gains @ (self.spent + self.origin[0]))
 
         def at(square: float) -> float:
             changed = copy(self)
@@ -218,13 +232,14 @@ class LagrangianBound:
         changed = copy(self)
         changed.parts, changed.examples_price = parts, self.examples_price - scale * pooled
         before = sum(float(part.price @ part.before(self.size)) for part in self.parts if part.price is not None)
-        changed.constant = self.constant - scale * (float(pooled @ self.spent) + before)
+        changed.constant = self.constant - scale * (float(pooled @ (self.spent + self.origin[0])) + before)
         return changed
 
     def _minimum(self) -> float:
         if self.fixed_steps is not None:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                return float(self.constant + self._at(self.fixed_steps)[0].sum() + self._steps_cost())
+                per_level = self._at(self.fixed_steps)[0] + self._steps_cost(self.fixed_steps)
+                return float(self.constant + per_level.sum() + self._rising_powers(self.fixed_steps))
         low, high = self.steps_box
         rising = self._rising_powers(low)
         if rising == -np.inf:
@@ -237,13 +252,13 @@ class LagrangianBound:
             if not free.all():
                 # steps serve nothing there: the best number is the least (or the most, if paid for)
                 idle = np.where(free, 1.0, np.where(self.steps_price >= 0, low, high))
-                alone = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self.steps_price * idle
+                alone = self._at(np.maximum(idle, 1e-300), safe=~free)[0] + self._steps_cost(idle)
                 per_level = np.where(free, per_level, alone)
         return float(self.constant + rising + per_level.sum())
 
-    def _steps_cost(self) -> float:
-        assert self.fixed_steps is not None
-        return float(self.steps_price @ self.fixed_steps) + self._rising_powers(self.fixed_steps)
+    def _steps_cost(self, n: Array) -> Array:
+        """(L,) price of steps beyond those of the origin; 0 where they have none, however many they are."""
+        return np.where(self.steps_price != 0, self.steps_price * (n - self.origin[1]), 0.0)
 
     def _rising_powers(self, n: Array) -> float:
         """Sum of the powers with a negative coefficient at the least number of steps; -inf where that is 0."""
@@ -294,7 +309,7 @@ class LagrangianBound:
         # slope at the bottom of the bracket is already positive
         right = np.where(slope < 0, slope * (end - n), 0.0)
         left = np.where(slope > 0, slope * np.where(n <= bottom * (1 + 1e-12), n - low, 0.0), 0.0)
-        return value + self.steps_price * n + right - left
+        return value + self._steps_cost(n) + right - left
 
     def _round(self, bracket: Bracket) -> Bracket:
         """Two probes at and beyond the secant's root; the middle where they did not halve the bracket.
@@ -325,7 +340,7 @@ class LagrangianBound:
         """Level functions, the price of steps included, and their slopes in log n."""
         n = np.exp(logs)
         value, slope = self._at(n)
-        return value + self.steps_price * n, (slope + self.steps_price) * n
+        return value + self._steps_cost(n), (slope + self.steps_price) * n
 
     def _bracket(self, low: Array, high: Array) -> Bracket:
         """Steps below and above the minimiser: from those of the powers alone, then grown (high where none is)."""
@@ -375,7 +390,7 @@ class LagrangianBound:
             value, slope = value - self.steps_log * np.log(n), slope - self.steps_log / n
         m = self._best_examples(weight, inner)
         total = self.spent + m
-        value = value + np.where(self.examples_price != 0, self.examples_price * m, 0.0)
+        value = value + np.where(self.examples_price != 0, self.examples_price * (m - self.origin[0]), 0.0)
         if self.has_logs:
             value = value - np.where(self.examples_log > 0, self.examples_log * np.log(total), 0.0)
         for error, factor, rate, before in inner:

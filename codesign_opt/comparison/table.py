@@ -233,7 +233,7 @@ def _entry(row: ComparisonRow | None, best: float) -> str:
 def rows_of_cell(
     sampler: str, evaluations: int, measured: Mapping[str, Mapping[str, Any]], grids: Mapping[str, tuple[Array, float]]
 ) -> list[ComparisonRow]:
-    """The rows of a cell, by rank.
+    """The rows of a cell, by rank; errors that are not finite come last and share the last rank.
 
     Args:
         measured: by schedule: "errors" (N,) of the same draws for all (N = 1 where they are exact), and
@@ -241,7 +241,9 @@ def rows_of_cell(
         grids: by schedule: the grid and the evaluations per image that it takes.
     """
     errors = {name: np.asarray(found["errors"], dtype=np.float64) for name, found in measured.items()}
-    order = sorted(errors, key=lambda name: float(errors[name].mean()))
+    means = {name: float(values.mean()) for name, values in errors.items()}
+    order = sorted(errors, key=lambda name: means[name] if np.isfinite(means[name]) else np.inf)
+    finite = sum(map(np.isfinite, means.values()))
     best = errors[order[0]] if order else np.zeros(0)
     rows = []
     for rank, name in enumerate(order, start=1):
@@ -251,7 +253,7 @@ def rows_of_cell(
             ComparisonRow(
                 sampler, evaluations, name, sigmas.size - 1, used, float(own.mean()), _standard_error(own),
                 float(np.exp(np.log(np.maximum(own, 1e-300)).mean())), float(own.mean() - best.mean()),
-                _standard_error(own - best), rank, sigmas, others,
+                _standard_error(own - best), min(rank, finite + 1), sigmas, others,
             )
         )  # fmt: skip
     return rows

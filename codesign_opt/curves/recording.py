@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number
+from ..basics.checks import Array, as_path, integer, number
 from ..basics.files import locked, write_whole
 from ..ingredients.levels import Levels
 from ..ingredients.log_file import log_rows
@@ -145,7 +145,7 @@ class LevelStatistics:
         Raises:
             ValueError: the file has rows that were not written by a `LevelStatistics`.
         """
-        file, own = Path(path), self.rows()
+        file, own = as_path(path), self.rows()
         with locked(file):  # another run may save into it
             kept = [row for row in _existing(file) if row["run"] != self.run] if file.exists() else []
             write_whole(file, _text(kept + own, json_lines=file.suffix in (".jsonl", ".json")))
@@ -158,7 +158,7 @@ class LevelStatistics:
             ValueError: the log's levels are others, or the file was not written by a `LevelStatistics`.
         """
         stats = cls(levels, **options)
-        if Path(path).exists():
+        if as_path(path).exists():
             for row in _existing(Path(path)):
                 if row["run"] == stats.run:
                     stats._restore(row, Path(path))

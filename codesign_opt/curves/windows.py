@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, Mask, choice, number
+from ..basics.user_code import answer
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun, read_log
 
@@ -152,7 +153,9 @@ def _unweigh(log: dict[str, Any], weight: Weight) -> None:
     """Turn the logged loss weight(sigma) |D - x0|^2 into |D - x0|^2."""
     if weight is None:
         return
-    value = np.asarray(weight(log["sigma"]) if callable(weight) else weight, dtype=np.float64)
+    value = (
+        answer(weight, log["sigma"], "LogReading.weight") if callable(weight) else np.asarray(weight, dtype=np.float64)
+    )
     if not np.all(np.isfinite(value) & (value > 0)):
         raise ValueError("LogReading.weight must be positive and finite at every noise level of the log.")
     log["loss"] = log["loss"] / value

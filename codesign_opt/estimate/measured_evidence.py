@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice, integer
+from ..basics.checks import Array, choice, integer, takes
 from ..basics.ledger import Ledger
 from ..basics.wording import Progress, teller
 from ..ingredients.grids import edm_grid
@@ -23,7 +23,7 @@ from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.data_fingerprint import data_fingerprint
 from .draws.reservoir import Reservoir
 from .draws.statistics import Estimate, Moments
-from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
+from .draws.streams import batches, device_of, first_of, my_share, normal, seeded, sum_over_processes
 from .score_costs import score_slope
 from .spectra.measure import spectrum
 
@@ -63,12 +63,14 @@ class EvidenceMeasurement:
         for name, least in (("draws", 2), ("levels", 3), ("teachers", 1), ("teacher_steps", 2), ("chunk", 1)):
             value = integer(getattr(self, name), f"EvidenceMeasurement.{name}", minimum=least)
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "device", device_of(self.device, "EvidenceMeasurement.device"))
 
     def calls(self, examples: int) -> dict[str, int]:
         """States denoised, part by part, where the data give so many examples."""
         return {"paths": 3 * self.levels * examples, "trajectories": (2 * self.teacher_steps + 1) * self.teachers}
 
 
+@takes(measurement=EvidenceMeasurement)
 def evidence(
     denoiser: Any,
     data: Any,

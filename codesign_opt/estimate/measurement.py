@@ -7,6 +7,7 @@ from typing import Any
 
 from ..basics.checks import integer, number
 from ..basics.wording import Progress
+from .draws.streams import device_of
 
 __all__ = ["Measurement"]
 
@@ -22,6 +23,8 @@ class Measurement:
 
     Args:
         levels: noise levels M of the measurement.
+        examples: how many examples of the data their spectrum is measured on; None: all, or of data without a length
+            (iterators, callables: they may be endless) the first 262,144, which is said.
         images: examples, drawn evenly from the data, on which checkpoints are compared and to which the distance of
             the fine solution is measured.
         draws: starts of the sampler whose errors a grid descends; as many again stop the descent, as many choose
@@ -58,10 +61,14 @@ class Measurement:
     chunk: int = 64
     device: Any = None
     progress: Progress = None
+    examples: int | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         for name, least in _LEAST.items():
             put(self, name, integer(getattr(self, name), f"Measurement.{name}", minimum=least))
+        put(self, "device", device_of(self.device, "Measurement.device"))
+        if self.examples is not None:
+            put(self, "examples", integer(self.examples, "Measurement.examples", minimum=2))
         if self.seconds is not None:
             put(self, "seconds", number(self.seconds, "Measurement.seconds", positive=True))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import choice
+from ..basics.checks import choice, takes
 from ..ingredients.coupling import Coupling
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.measured_error import OBJECTIVES
 from ..ingredients.process import Process
 from ..models.estimated import EstimatedModel
 from ..samplers.base import Sampler
-from .draws.streams import first_of
+from .draws.streams import Stream, first_of
 from .measurement import Measurement
 from .network_training import TrainingWork
 from .network_work import NetworkWork, Sampling
@@ -22,6 +22,7 @@ from .training_history import TrainingHistory
 __all__ = ["network"]
 
 
+@takes(measurement=Measurement)
 def network(
     denoiser: Any,
     data: Any,
@@ -53,7 +54,8 @@ def network(
 
     Args:
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
-        data: tensor, array, Dataset, DataLoader or iterable of batches of training examples.
+        data: tensor, array, Dataset, DataLoader or iterable of batches of training examples; of data without a length,
+            which may be endless, so many as `measurement.examples` says, or the first 262,144, with a note.
         process: forward process; its sigma range is planned over. EDM unless given.
         sampler: any sampler with a `step` on networks. Heun unless given.
         terminal: "denoise" or "rescale".
@@ -103,7 +105,7 @@ def network(
     work.expect(check)
     trained.expect()
     evaluations = work.budget()
-    measured = spectrum(data, seed=seed, folder=work.place("spectrum"))
+    measured = spectrum(data, stream=Stream(asked.examples), seed=seed, folder=work.place("spectrum"))
     found = measured.spectrum
     work.tell(f"spectrum: {found!r}")
     said = work.check_denoiser(first, data, measured).lines if check else []
@@ -112,6 +114,7 @@ def network(
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
     said = [*said, *(f"denoiser: {note}" for note in work.denoiser.notes)]  # what its adapter found out
+    said = [*said, *([f"data: {measured.note}"] if measured.note else [])]
     record = {**work.provenance(sampled), **learned.provenance(), "denoiser_check": said}
     return EstimatedModel(
         work.nodes,

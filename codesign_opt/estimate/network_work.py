@@ -238,16 +238,15 @@ class NetworkWork:
     @torch.no_grad()
     def _check_range(self) -> None:
         """One call at every level."""
-        states, name, highest = self._states(4), self.denoiser.name, float(self.nodes[-1])
+        states, highest = self._states(4), float(self.nodes[-1])
         try:
             check_pure(self.denoiser, states, highest)
-        except RuntimeError as error:
+        except DenoiserError as error:
+            if not isinstance(error.__cause__, RuntimeError):
+                raise
             own = next((p.dtype for p in getattr(self.denoiser.function, "parameters", list)()), None)
             said = "" if own is None else f" (its parameters are {own})"
-            raise DenoiserError(
-                f"denoiser {name!r} fails on states of {states.dtype} on {states.device}, shape {tuple(states.shape)}: "
-                f"{error}. They have the shape and the device of the data{said}."
-            ) from error
+            raise DenoiserError(f"{error}. They have the shape and the device of the data{said}.") from error.__cause__
         for sigma in [self.reference.stopping_sigma, *self.nodes]:
             check_alone(self.denoiser, states, float(sigma))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import choice, integer, number, vector
+from ..basics.checks import choice, integer, number, takes, vector
 from ..models.evidence import VELOCITIES, ScoreCost
 from .denoisers.denoiser import Denoiser, DenoiserError
 from .draws.statistics import Estimate, Moments
@@ -23,6 +23,7 @@ _TOLERANCE = 1e-3  # relative residual of the linear solves
 _BATCH = 256  # examples in one call of the denoiser where the stream says nothing
 
 
+@takes(stream=Stream)
 def score_cost(
     denoiser: Any,
     data: Any,
@@ -106,6 +107,7 @@ def score_slope(
     return inwards * (4 * near - 3 * here - far) / (2 * step)
 
 
+@takes(stream=Stream)
 def step_costs(
     denoiser: Any,
     data: Any,

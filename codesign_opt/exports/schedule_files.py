@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, as_path
 from ..basics.files import write_whole
 from ..basics.json_text import json_text as read_json
 from ..ingredients.grids import check_grid
@@ -78,7 +78,7 @@ def read_text(path: str | Path) -> str:
         ValueError: an empty file, or bytes that are no text.
         OSError: the file cannot be read.
     """
-    source = Path(path)
+    source = as_path(path)
     try:
         text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,14 +95,23 @@ def read_file(path: str | Path) -> Array:
         ValueError: a file that is cut off, without a column or key of noise levels, or with other things than numbers.
         OSError: the file cannot be read.
     """
-    source = Path(path)
+    source = as_path(path)
     text = read_text(source)
     if source.suffix.lower() == ".json":
         return _from_json(text, source)
     if source.suffix.lower() == ".csv":
         return _from_csv(text, source)
     words = [word for word in re.split(r"[\s,;\[\]()]+", text) if word]
+    if _cut_off(text, words):
+        raise ValueError(f"{source} ends in {text[-12:]!r}: the list is cut off. Export the schedule again.")
     return _numbers(words, source)
+
+
+def _cut_off(text: str, words: list[str]) -> bool:
+    """Whether a list ends within a number, after a comma or within brackets; lists of ours end in a new line."""
+    opened = any(text.count(left) > text.count(right) for left, right in ("[]", "()"))
+    unfinished = text[-1] in ".eE+-" and not any(word.endswith(".") for word in words[:-1])
+    return opened or unfinished or text.rstrip(" ")[-1] in ",;"
 
 
 def _from_json(text: str, source: Path) -> Array:

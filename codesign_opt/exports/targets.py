@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..basics.checks import Array
+from ..basics.checks import Array, takes
 from ..basics.registry import Registry
 
 __all__ = ["EXPORT_TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
@@ -64,6 +64,7 @@ class Target:
 EXPORT_TARGETS: Registry[Target] = Registry("export.target", "export target")
 
 
+@takes(target=Target)
 def add_target(target: Target) -> Target:
     """Make a target known to `export`, to `Plan.export` and to the command line.
 

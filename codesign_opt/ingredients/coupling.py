@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, number, vector
+from ..basics.checks import Array, choice, matrix, number, takes, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
-from .levels import Levels
+from .levels import Bins, Levels
 from .sigma_table import LogWidth, log_width_field, plain_field, restored_field, tabulate
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ class Local(Coupling):
         object.__setattr__(self, "log_width", log_width_field(self.log_width, "Local.log_width"))
         choice(self.form, "Local.form", ("max", "p4"))
 
+    @takes(levels=(Levels, Bins))
     def lengths(self, levels: Levels) -> Array:
         return tabulate(self.log_width, levels.sigma, "Local.log_width")
 
@@ -238,6 +239,7 @@ class PerStep(Coupling):
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_width", log_width_field(self.log_width, "PerStep.log_width"))
 
+    @takes(levels=(Levels, Bins))
     def lengths(self, levels: Levels) -> Array:
         return tabulate(self.log_width, levels.sigma, "PerStep.log_width")
 
@@ -284,6 +286,7 @@ class PerLevel(Local):
         checked = vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
         object.__setattr__(self, "edges", checked)
 
+    @takes(levels=(Levels, Bins))
     def shares(self, levels: Levels) -> Array:
         """(L, blocks) part of each level's log width inside each block; a level may straddle an edge."""
         low, high = float(levels.edges[0]), float(levels.edges[-1])
@@ -295,6 +298,7 @@ class PerLevel(Local):
         inside = np.stack([levels.overlap(a, b) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)], axis=1)
         return inside / inside.sum(axis=1, keepdims=True)
 
+    @takes(levels=(Levels, Bins))
     def aligned(self, levels: Levels) -> Levels:
         """The levels cut at the block edges, so that none straddles one."""
         near = np.abs(np.log(self.edges[:, None] / levels.edges)).min(axis=1) < 1e-6
@@ -306,6 +310,7 @@ class PerLevel(Local):
         edges = np.log(np.clip(self.edges, low, high))
         return np.diff(edges)
 
+    @takes(levels=(Levels, Bins))
     def lengths(self, levels: Levels) -> Array:
         return self.shares(levels) @ self._extents(float(levels.edges[0]), float(levels.edges[-1]))
 
@@ -313,6 +318,7 @@ class PerLevel(Local):
         block = np.clip(np.searchsorted(self.edges, sigma, side="right") - 1, 0, self.edges.size - 2)
         return np.maximum(self._extents(low, high)[block], 1e-12)
 
+    @takes(levels=(Levels, Bins))
     def pooling(self, levels: Levels) -> Array:
         shares = self.shares(levels)
         extents = self._extents(float(levels.edges[0]), float(levels.edges[-1]))
@@ -365,6 +371,7 @@ class Transfer(Local):
         object.__setattr__(self, "log_width", log_width_field(log_width, "Transfer.log_width"))
         object.__setattr__(self, "form", choice(form, "Transfer.form", ("max", "p4")))
 
+    @takes(levels=(Levels, Bins))
     def kernel(self, levels: Levels) -> Array:
         """(L, L) T: density that serves level l = sum_k T_lk density_k."""
         if np.ndim(self.transfer):
@@ -376,6 +383,7 @@ class Transfer(Local):
         mass = np.diff(from_level, axis=1)
         return np.asarray(mass / mass.sum(axis=1, keepdims=True))
 
+    @takes(levels=(Levels, Bins))
     def pooling(self, levels: Levels) -> Array:
         return levels.log_width[:, None] * self.kernel(levels) / levels.log_width
 
@@ -407,9 +415,11 @@ class Settled(Coupling):
         """Class and arrays; without `sigma`, where people read it, the class alone: the arrays are one grid's."""
         return {"kind": "Settled"} if sigma is None else super().to_dict(sigma)
 
+    @takes(levels=(Levels, Bins))
     def pooling(self, levels: Levels) -> Array | None:
         return self.pool
 
+    @takes(levels=(Levels, Bins))
     def lengths(self, levels: Levels) -> Array:
         return vector(self.correlation, "Settled.correlation", length=len(levels), positive=True)
 

@@ -12,10 +12,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import AT_ONCE, Array, instance, integer, number, takes, vector
 from ..basics.registry import Registry
-from ..basics.user_code import told_in
-from .levels import Levels
+from ..basics.user_code import answer
+from .levels import Bins, Levels
 from .strata import given_back, shuffled_strata
 
 __all__ = ["DENSITIES", "Between", "Floored", "LogNormal", "SigmaDensity", "closest", "examples_of", "least"]
@@ -71,6 +71,7 @@ class SigmaDensity(ABC):
         at = np.asarray(time, dtype=np.float64)
         return np.asarray(self.per_log_sigma(at / (1 - at)) / (at * (1 - at)))
 
+    @takes(levels=(Levels, Bins))
     def on_levels(self, levels: Levels) -> Array:
         """(L,) probability of each level, normalised over the levels' range (sampling is clipped to it)."""
         mass = self.mass(levels.edges)
@@ -80,6 +81,7 @@ class SigmaDensity(ABC):
 
     def importance(self, sigma: Array, base: SigmaDensity) -> Array:
         """Weights base / self: with them a loss averaged over this density estimates its average under `base`."""
+        instance(base, SigmaDensity, "base", "Give the density whose expected loss is kept, such as co.LogNormal().")
         return base.per_log_sigma(sigma) / self.per_log_sigma(sigma)
 
     def between(self, sigma_min: float, sigma_max: float) -> Between:
@@ -111,7 +113,7 @@ class SigmaDensity(ABC):
         >>> weight.tolist()
         [1.0, 1.0, 1.0]
         """
-        count = integer(batch, "batch", minimum=1)
+        count = integer(batch, "batch", minimum=1, maximum=AT_ONCE)
         sigma = self.quantile(shuffled_strata(count, generator))
         weight = np.ones(count) if base is None else self.importance(sigma, base)
         return given_back(sigma, generator), given_back(weight, generator)
@@ -126,6 +128,7 @@ class SigmaDensity(ABC):
         >>> LogNormal(0.0, 1.0).loss_of(LogNormal(0.5, 1.0)), LogNormal(0.0, 1.0).loss_of(LogNormal(0.0, 1.0))
         (0.284, 0.0)
         """
+        instance(other, SigmaDensity, "other")
         ends = np.clip(self.quantile(np.array([_FAR, 1 - _FAR])), 1 / _WIDEST, _WIDEST)
         edges = np.geomspace(float(ends[0]), float(ends[1]), _BINS + 1)
         own, others = self.mass(edges), other.mass(edges)
@@ -143,6 +146,7 @@ class SigmaDensity(ABC):
 
     def distance(self, other: SigmaDensity) -> float:
         """Kolmogorov's distance: the largest difference between shares of examples below a noise level."""
+        instance(other, SigmaDensity, "other")
         u = (np.arange(_BINS) + 0.5) / _BINS
         at = np.concatenate([self.quantile(u), other.quantile(u)])
         return float(np.max(np.abs(self.tails(at)[0] - other.tails(at)[0])))
@@ -351,8 +355,7 @@ def examples_of(density: Any, levels: Levels, total: float) -> Array:
     if isinstance(density, SigmaDensity):
         share = density.on_levels(levels)
     elif callable(density):
-        with told_in("density(sigma)"):
-            share = levels.average(lambda sigma: np.asarray(density(sigma)) * sigma, points=16) * levels.log_width
+        share = levels.average(lambda sigma: answer(density, sigma, "density") * sigma, points=16) * levels.log_width
         share = vector(share, "density(sigma)", nonnegative=True)
     else:
         share = vector(density, "density", length=len(levels), nonnegative=True)

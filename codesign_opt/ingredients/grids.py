@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number, vector
-from .evaluations import final_steps, least_steps
+from ..basics.checks import Array, choice, integer, number, takes, vector
+from .evaluations import MOST_STEPS, final_steps, least_steps
 from .levels import Levels
 
 __all__ = [
@@ -83,6 +83,7 @@ def grid_from_steps(levels: Levels, steps: Array, number_of_steps: int, *, termi
     return _finish(grid, low, high, terminal)
 
 
+@takes(levels=Levels)
 def steps_on_levels(levels: Levels, sigmas: Array) -> Array:
     """(L,) steps that a grid takes on each level: an interval counts in proportion to its overlap in sigma.
 
@@ -98,7 +99,7 @@ def _nodes(steps: int, terminal: str) -> int:
     choice(terminal, "terminal", ("denoise", "rescale"))
     final = final_steps(terminal)
     hint = "Under 'denoise' the last step goes to zero, so 2 is the least." if final else ""
-    return integer(steps, "steps", minimum=least_steps(terminal), hint=hint) + 1 - final
+    return integer(steps, "steps", minimum=least_steps(terminal), maximum=MOST_STEPS, hint=hint) + 1 - final
 
 
 def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..basics.checks import Array, integer, number, vector
 
-__all__ = ["Bins", "Levels"]
+__all__ = ["MOST_LEVELS", "Bins", "Levels"]
 
+MOST_LEVELS = 20_000  # refining levels changes no answer long before, and some programs take their square
 _COINCIDE = 1e-6  # in log sigma: nearer edges are one
 
 
@@ -80,7 +81,7 @@ class Levels:
         """
         low = number(sigma_min, "Levels.sigma_min", positive=True)
         high = number(sigma_max, "Levels.sigma_max", positive=True)
-        count = integer(number_of_levels, "levels", minimum=1)
+        count = integer(number_of_levels, "levels", minimum=1, maximum=MOST_LEVELS)
         if not low < high:
             raise ValueError(f"Levels.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
         edges = np.exp(np.linspace(np.log(low), np.log(high), count + 1))
@@ -158,8 +159,10 @@ class Levels:
 
     def overlap(self, low: float, high: float) -> Array:
         """(L,) extent in log sigma that each level shares with the interval [low, high]."""
-        lower = np.maximum(np.log(self.edges[:-1]), np.log(low))
-        upper = np.minimum(np.log(self.edges[1:]), np.log(high))
+        least, most = (number(value, f"Levels.overlap: {name}", positive=True)
+                       for value, name in ((low, "low"), (high, "high")))  # fmt: skip
+        lower = np.maximum(np.log(self.edges[:-1]), np.log(least))
+        upper = np.minimum(np.log(self.edges[1:]), np.log(most))
         return np.maximum(upper - lower, 0.0)
 
     def density_of_grid(self, sigmas: Array) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..basics.checks import as_path
 from ..basics.json_text import json_text
 
 __all__ = ["LOG_NEEDS", "log_rows"]
@@ -33,7 +34,7 @@ def log_rows(path: str | Path, name: str = "log") -> list[Row]:
         ValueError: a column twice, or missing, with those that were found; a row with more entries than the header;
             a line that is no object of JSON; text in no Unicode.
     """
-    file = Path(path)
+    file = as_path(path)
     place = f"{name} {file}"
     lines = _text(file, place)
     return _json_rows(lines, place) if file.suffix in (".jsonl", ".json") else _csv_rows(lines, place)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, choice, number, takes, vector
+from ..basics.user_code import answer
 from .process import Process
 
 __all__ = [
@@ -240,8 +241,7 @@ def evaluate_weight(weight: float | Weight, sigma: Array, name: str) -> Array:
     """
     if not callable(weight):
         return np.full(sigma.shape, number(weight, name, positive=True))
-    value = np.asarray(weight(sigma))
-    return vector(value if value.ndim else np.full(sigma.shape, value), name, length=sigma.size, positive=True)
+    return vector(answer(weight, sigma, name), name, length=sigma.size, positive=True)
 
 
 TARGETS = ("eps", "x0", "v", "flow", "edm")
@@ -288,6 +288,8 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     [[-0.8], [0.6]]
     """
     data = number(sigma_data, "sigma_data", positive=True)
+    alpha = vector(alpha, "alpha", nonnegative=True)
+    noise = vector(noise, "noise", length=alpha.size, nonnegative=True)
     return _COEFFICIENTS[target_name(target, "target")](alpha, noise, data)
 
 
@@ -310,9 +312,11 @@ _COEFFICIENTS: dict[str, Callable[[Array, Array, float], tuple[Array, Array]]] =
 
 def _share(c_x: Array, c_eps: Array, alpha: Array, noise: Array) -> Array:
     """c_x sigma_t - c_eps alpha: y sigma_t = this x0 + c_eps x_t."""
-    return c_x * noise - c_eps * alpha
+    with np.errstate(over="ignore"):  # at noise levels whose squares no float holds
+        return c_x * noise - c_eps * alpha
 
 
+@takes(process=Process)
 def target_gain(target: str, sigma: Any, process: Process | None = None, *, sigma_data: float = 0.5) -> Array:
     """(L,) error in the target per unit error of the denoiser, signed: (c_x sigma_t - c_eps alpha) / sigma_t.
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
-from ..basics.user_code import told_in
+from ..basics.checks import Array, number, takes, vector
+from ..basics.user_code import answer
 from .levels import Bins, Levels
 
 __all__ = ["Prices"]
@@ -17,6 +17,8 @@ __all__ = ["Prices"]
 Price = float | Array | Callable[[Array], Array]
 _FORBID = "a price must be > 0 (use Cap to forbid a level)"
 _HINT = "A price must be > 0 (use Cap to forbid a level)."
+_LEAST, _MOST = 1e-100, 1e100  # squares of what they buy have to be numbers
+_UNIT = "it must lie between 1e-100 and 1e100: state prices and budget in another unit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Prices:
         images: images that will be drawn with the plan, >= 0 (0 only where the steps are given).
 
     Raises:
-        ValueError: a price that is not positive and finite, by name and noise level; images < 0.
+        ValueError: a price that is not positive, or not between 1e-100 and 1e100, by name and noise level; images < 0.
 
     >>> Prices(example=3.0, evaluation=1.0, images=10_000)
     Prices(example=3, evaluation=1, images=10,000)
@@ -47,16 +49,19 @@ class Prices:
     images: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", number(self.images, "Prices.images", nonnegative=True))
+        object.__setattr__(self, "images", number(self.images, "Prices.images", nonnegative=True, maximum=_MOST))
         for name in ("example", "evaluation"):
             value = getattr(self, name)
             if not callable(value):
                 if np.ndim(value) == 0:
-                    value = number(value, f"Prices.{name}", positive=True, maximum=1e100, hint=_HINT)
-                    if value < 1e-100:
+                    value = number(value, f"Prices.{name}", positive=True, maximum=_MOST, hint=_HINT)
+                    if value < _LEAST:
                         raise ValueError(f"Prices.{name} is {value:g}; state prices and budget in a larger unit.")
                 else:
                     value = vector(value, f"Prices.{name}", positive=True, hint=_HINT)
+                    far = np.flatnonzero((value < _LEAST) | (value > _MOST))
+                    if far.size:
+                        raise ValueError(f"Prices.{name} is {value[far[0]]:g} at index {far[0]}; {_UNIT}.")
                 object.__setattr__(self, name, value)
 
     @classmethod
@@ -70,10 +75,12 @@ class Prices:
         sampling = number(evaluations_per_second, "evaluations_per_second", positive=True)
         return cls(example=1 / training, evaluation=1 / sampling, images=images)
 
+    @takes(levels=(Levels, Bins))
     def example_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one example at each level."""
         return self._tabulate("example", levels)
 
+    @takes(levels=(Levels, Bins))
     def evaluation_price(self, levels: Levels | Bins) -> Array:
         """(L,) price of one evaluation for all images at each level."""
         return self._tabulate("evaluation", levels) * self.images
@@ -111,18 +118,15 @@ class Prices:
         return np.array(value)
 
     def _call(self, name: str, sigma: Array) -> Array:
-        with told_in(f"Prices.{name}(sigma)"):
-            found = np.asarray(getattr(self, name)(sigma))
-        if found.dtype.kind not in "iuf" or found.shape not in ((), sigma.shape):
-            raise ValueError(
-                f"Prices.{name}(sigma) returned shape {found.shape} and dtype {found.dtype} for {sigma.size} noise "
-                "levels; one real price for each is needed."
-            )
-        value = np.broadcast_to(found.astype(np.float64), sigma.shape)
+        value = answer(getattr(self, name), sigma, f"Prices.{name}")
         bad = np.flatnonzero(~(np.isfinite(value) & (value > 0)))
         if bad.size:
             i = int(bad[0])
             raise ValueError(f"Prices.{name} is {value[i]:g} at sigma = {sigma[i]:.3g}; {_FORBID}.")
+        far = np.flatnonzero((value < _LEAST) | (value > _MOST))
+        if far.size:
+            i = int(far[0])
+            raise ValueError(f"Prices.{name} is {value[i]:g} at sigma = {sigma[i]:.3g}; {_UNIT}.")
         return value
 
     def __repr__(self) -> str:

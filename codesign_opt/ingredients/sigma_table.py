@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, number, vector
+from ..basics.user_code import answer
 
 __all__ = ["LogWidth", "SigmaTable", "log_width_field", "plain_field", "restored_field", "tabulate"]
 
@@ -69,7 +70,5 @@ def log_width_field(value: Any, name: str) -> LogWidth:
 
 def tabulate(value: LogWidth, sigma: Array, name: str) -> Array:
     if callable(value):
-        found = np.asarray(value(sigma))
-        found = np.full(sigma.size, found) if found.ndim == 0 else found
-        return vector(found, f"{name}(sigma)", length=sigma.size, positive=True)
+        return vector(answer(value, sigma, name), f"{name}(sigma)", length=sigma.size, positive=True)
     return np.full(sigma.size, value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import AT_ONCE, Array, integer, number, vector
 from .sample_covariance import class_codes, covariance_bands, sample_rows
 from .sampling_error import SamplingError
 
@@ -127,7 +127,7 @@ class Spectrum:
         >>> Spectrum.power_law(3, exponent=1.0).eigenvalues.round(4).tolist()
         [1.0, 0.5, 0.3333]
         """
-        size = integer(dimension, "Spectrum.dimension", minimum=1)
+        size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         rate = number(exponent, "Spectrum.exponent", nonnegative=True)
         factor = number(scale, "Spectrum.scale", positive=True)
         values = factor * np.arange(1.0, size + 1.0) ** -rate
@@ -150,7 +150,7 @@ class Spectrum:
         >>> Spectrum.spiked(10, [4.0, 2.0], noise=0.1).counts.tolist()
         [1.0, 1.0, 8.0]
         """
-        size = integer(dimension, "Spectrum.dimension", minimum=1)
+        size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         values = vector(spikes, "Spectrum.spikes", nonnegative=True)
         base = number(noise, "Spectrum.noise", nonnegative=True)
         rest = size - values.size

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array, integer, takes
+from ..basics.user_code import answer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
 from .log_file import LOG_NEEDS, log_rows
@@ -60,6 +61,7 @@ class TrainingRun:
         """Number of training examples."""
         return self.iterations * self.batch
 
+    @takes(levels=Levels)
     def examples_on(self, levels: Levels) -> Array:
         """(L,) examples on each level; those outside the levels' range are lost to the plan."""
         total = float(self.examples)
@@ -151,7 +153,7 @@ def _function_mass(density: Any, levels: Levels) -> Array:
 
 
 def _checked_density(density: Any, sigma: Array) -> Array:
-    values = np.broadcast_to(np.asarray(density(sigma), dtype=np.float64), sigma.shape)
+    values = answer(density, sigma, "TrainingRun.density")
     if not np.all(np.isfinite(values) & (values >= 0)):
         bad = float(sigma[~(np.isfinite(values) & (values >= 0))].flat[0])
         raise ValueError(f"TrainingRun.density(sigma) is negative or not finite at sigma = {bad:.3g}.")

@@ -13,7 +13,7 @@ import numpy as np
 from ..basics.checks import Array, Indices, Mask, choice, number, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
-from ..basics.user_code import told_in
+from ..basics.user_code import answer
 from .algebra import Bound, Term
 from .design import Box, Design, Point, on_levels
 from .parameters import amount, is_parameter
@@ -168,8 +168,7 @@ def _amount(value: Any, name: str) -> Any:
 
 def _on_levels(value: Amount, design: Design, name: str) -> Array:
     if callable(value):
-        with told_in(f"{name}(sigma)"):
-            averaged = design.levels.average(value)
+        averaged = design.levels.average(lambda sigma: answer(value, sigma, name))
         return vector(averaged, f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True)
     if np.ndim(value) == 0:
         return np.full(len(design), float(value))
@@ -238,8 +237,13 @@ class _LevelBound(BoxConstraint):
         choice(self.quantity, f"{owner}.quantity", UNITS)
         object.__setattr__(self, "value", _amount(self.value, f"{owner}.value"))
         object.__setattr__(self, "low", number(self.low, f"{owner}.low", nonnegative=True))
-        if isinstance(self.high, (bool, str)) or np.ndim(self.high) or not self.high > self.low:
-            raise ValueError(f"{owner}.high is {self.high!r}; a number above low = {self.low:g} is needed.")
+        high = self.high
+        if not (isinstance(high, float) and high == np.inf):
+            hint = f"A number above low = {self.low:g} is needed, or infinity."
+            high = number(high, f"{owner}.high", hint=hint)
+        if not high > self.low:
+            raise ValueError(f"{owner}.high is {high:g}; a number above low = {self.low:g} is needed.")
+        object.__setattr__(self, "high", high)
 
     @property
     def name(self) -> str:
@@ -307,7 +311,7 @@ class _LevelBound(BoxConstraint):
         """The bound as a function of sigma where it is stated as one; None for values of single levels."""
         value = self.value
         if callable(value):
-            return lambda sigma: np.broadcast_to(np.asarray(value(sigma), dtype=np.float64), np.shape(sigma))
+            return lambda sigma: answer(value, sigma, f"{type(self).__name__}.value")
         return None if np.ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
 
     def _limits(self, design: Design, exact: Callable[[_Curve], StepLimits]) -> StepLimits | None:

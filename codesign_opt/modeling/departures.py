@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, choice, number, takes, vector
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.densities import SigmaDensity, examples_of
 from ..ingredients.levels import Levels
@@ -79,6 +79,7 @@ class Turnover(Term):
         """A density of so many examples in all has more of them on each level where a stop leaves fewer levels."""
         return self.total is None
 
+    @takes(levels=Levels)
     def amounts(self, levels: Levels) -> Array:
         """(L,) present amounts on the levels."""
         if self.total is None:
@@ -177,6 +178,7 @@ class KLDivergence(Term):
         """By the chain rule of the divergence, which has that of the upper levels as a summand; not of amounts."""
         return self.total is None
 
+    @takes(levels=Levels)
     def shares(self, levels: Levels) -> Array:
         """(L,) probability of each level under the given density."""
         shares = examples_of(self.density, levels, 1.0)

@@ -9,14 +9,16 @@ import cvxpy as cp
 __all__ = ["differentiable", "differentiable_row", "has_kinks"]
 
 _Row = TypeVar("_Row", bound=cp.Constraint)
+_POWER: Any = getattr(cp, "Power", ())  # cvxpy before 1.9 has no power cones for it
 _KINKED = (cp.abs, cp.max, cp.maximum, cp.norm1, cp.norm_inf, cp.sum_largest, cp.lambda_max, cp.Pnorm)
 
 
 def differentiable(expression: Any) -> cp.Expression:
     """The expression with norm_inf as max of |x|, of which cvxpy knows a gradient, and sum_largest of all as the sum.
 
-    cvxpy raises NotImplementedError for the first and ValueError in its translation of the second. What holds neither
-    is returned as it is.
+    cvxpy raises NotImplementedError for the first and ValueError in its translation of the second. A power whose
+    exponent it would replace by a fraction, off by up to 2e-6, is said by power cones, which hold the exponent itself:
+    no bound on another function is one on what was stated. What holds none of these is returned as it is.
 
     >>> import cvxpy as cp
     >>> x = cp.Variable(3, name="x")
@@ -35,6 +37,8 @@ def differentiable(expression: Any) -> cp.Expression:
         number, *rest = node.get_data()
         if number >= said[0].size and not any(part is not None and part is not False for part in rest):
             return cp.sum(said[0])
+    if isinstance(node, _POWER) and getattr(node, "approx_error", 0.0) > 0:
+        return cp.power(said[0], float(node.p.value), approx=False)
     if all(new is old for new, old in zip(said, arguments, strict=True)):
         return expression
     copied: cp.Expression = node.copy(said)

@@ -35,11 +35,12 @@ def tangent_into(
     design.set(point)
     value = float(weights @ np.ravel(np.asarray(expression.value, dtype=np.float64)))
     examples, steps, *own = (np.ravel(part @ weights) for part in all_jacobians(expression, design))
-    value -= float(examples @ point.new_examples) + float(steps @ point.steps)
+    around = bound.origin
+    value += float(examples @ (around[0] - point.new_examples)) + float(steps @ (around[1] - point.steps))
     for name, slope in zip(design.samplings, own, strict=True):
-        value -= float(slope @ point.of(name).steps)
-        bound.samplings[name].add_linear(0.0, np.zeros(len(design)), slope)
-    bound.add_linear(value, examples, steps)
+        beside = bound.samplings[name]
+        beside.add_around(float(slope @ (beside.origin[1] - point.of(name).steps)), np.zeros(len(design)), slope)
+    bound.add_around(value, examples, steps)
 
 
 def jacobians(expression: cp.Expression, design: Design) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from ..basics.user_code import told_in
 from ..solvers.conic.solve import solve_conic
 from .design import Design
 from .differentiable import differentiable, differentiable_row
+from .parameters import refuse_unset
 from .standard_form import StandardForm, standard_form
 
 __all__ = ["own_variables", "refuse_whole_numbers", "settle", "stated_pair"]
@@ -32,6 +33,8 @@ def stated_pair(term: Any, design: Design) -> tuple[Any, list[cp.Constraint]]:
     name = term.name
     with told_in(f"the term '{name}'"):
         made = term.expression(design)
+    for part in made if isinstance(made, tuple) else (made,):
+        refuse_unset(f"the term '{name}'", part)
     if not isinstance(made, tuple):
         return differentiable(made) if isinstance(made, cp.Expression) else made, []
     if len(made) != 2 or not isinstance(made[1], (list, tuple)):

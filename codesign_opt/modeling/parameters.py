@@ -14,7 +14,7 @@ from ..basics.checks import number
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 
-__all__ = ["amount", "parameters_of", "settled"]
+__all__ = ["amount", "parameters_of", "refuse_unset", "settled"]
 
 _PLAIN = frozenset({np.ndarray, str, int, float, bool, type(None), Levels, Coefficients})  # hold numbers alone
 
@@ -75,6 +75,19 @@ def settled(what: Any, default: float | None = None) -> Any:
     changes = {name: settled(value, default) for name, value in values.items()}
     changes = {name: value for name, value in changes.items() if value is not values[name]}
     return replace(what, **changes) if changes else what
+
+
+def refuse_unset(name: str, expression: Any) -> None:
+    """Refuse an expression or a constraint of cvxpy in which a user's parameter has no value yet.
+
+    Raises:
+        ValueError: with the names of the parameters.
+    """
+    if not isinstance(expression, (cp.Expression, cp.Constraint)):
+        return
+    names = ", ".join(p.name() for p in expression.parameters() if p.value is None)
+    if names:
+        raise ValueError(f"{name}: the parameter {names} has no value; set {names}.value before solving.")
 
 
 def _value(parameter: cp.Expression, default: float | None) -> float:

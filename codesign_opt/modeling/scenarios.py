@@ -11,6 +11,7 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array, number, vector
+from ..basics.checks import entries as entries_of
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
 from .algebra import Term
@@ -292,7 +293,7 @@ class CVaR(_Scenarios):
 def _store(term: Any) -> None:
     owner = type(term).__name__
     entries, names = _read(term.entries, owner)
-    given = tuple(term.names) or names
+    given = entries_of(term.names, f"{owner}.names") or names
     if len(given) != len(entries):
         raise ValueError(f"{owner}.names has {len(given)} entries; {len(entries)} are needed.")
     object.__setattr__(term, "entries", entries)

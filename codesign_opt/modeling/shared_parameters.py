@@ -9,7 +9,8 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Indices, matrix, vector
+from ..basics.checks import Array, Indices, function, matrix, number, takes, vector
+from ..basics.user_code import told_in
 from ..ingredients.levels import Levels
 from .algebra import Term
 from .design import Design
@@ -65,10 +66,11 @@ class SharedParameters(Term):
         size = self.features.shape[2]
         put(self, "response", matrix(self.response, "SharedParameters.response", shape=(count, size, None)))
         variance = self.residual_variance
-        variance = np.full(count, float(variance)) if np.ndim(variance) == 0 else np.asarray(variance)
         name = "SharedParameters.residual_variance"
+        variance = variance if np.iterable(variance) else np.full(count, number(variance, name, positive=True))
         put(self, "residual_variance", vector(variance, name, length=count, positive=True))
         if self.factor is not None:
+            function(self.factor, "SharedParameters.factor")
             self.factors(float(self.levels.edges[0]))
         self.at_levels(self.levels)  # says what is wrong with the rest
 
@@ -77,8 +79,11 @@ class SharedParameters(Term):
         outputs = self.response.shape[2]
         if self.factor is None:
             return np.ones(outputs)
-        return vector(self.factor(stopping_sigma), "SharedParameters.factor(sigma)", length=outputs)
+        with told_in("SharedParameters.factor(sigma)"):
+            found = self.factor(stopping_sigma)
+        return vector(found, "SharedParameters.factor(sigma)", length=outputs)
 
+    @takes(levels=Levels)
     def places(self, levels: Levels) -> Indices:
         """(L',) index of the stated level that each of these lies in.
 
@@ -99,6 +104,7 @@ class SharedParameters(Term):
         part = np.clip((logs[1:] - np.log(stopping_sigma)) / np.diff(logs), 0.0, 1.0)
         return np.asarray(np.einsum("l,lpr->pr", part, self.response))
 
+    @takes(levels=Levels)
     def at_levels(self, levels: Levels) -> InformationError:
         """The information error of a program on these levels, whose lowest edge is the stopping point.
 

@@ -15,9 +15,9 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import linprog
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, number, takes, vector
 from ..basics.errors import InfeasibleError
-from ..basics.user_code import told_in
+from ..basics.user_code import answer
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from .algebra import Term
@@ -63,10 +63,12 @@ class Stage:
         if self.quota is not None:
             put(self, "quota", number(self.quota, f"Stage.quota of '{self.name}'", positive=True))
 
+    @takes(levels=Levels)
     def prices(self, levels: Levels) -> Array:
         """(L,) price of an example on each level."""
         return self._on(levels, "example")
 
+    @takes(levels=Levels)
     def worths(self, levels: Levels) -> Array:
         """(L,) what an example counts on each level, the mean over the level."""
         return self._on(levels, "worth")
@@ -75,8 +77,7 @@ class Stage:
         value, name = getattr(self, field), f"Stage.{field} of '{self.name}'"
         if not callable(value):
             return np.full(len(levels), float(value))
-        with told_in(f"{name}(sigma)"):
-            found = levels.average(lambda sigma: np.asarray(value(sigma), dtype=np.float64), points=16)
+        found = levels.average(lambda sigma: answer(value, sigma, name), points=16)
         price = field == "example"
         return vector(found, f"{name}(sigma)", length=len(levels), positive=price, nonnegative=not price)
 
@@ -166,6 +167,7 @@ class Stages(Term):
                 rows.append((unit / stage.quota) @ x <= 1)
         return cost, rows
 
+    @takes(levels=Levels)
     def split(self, levels: Levels, examples: Any) -> StageSplit:
         """The cheapest split of examples on levels over the stages.
 
@@ -208,4 +210,4 @@ class Stages(Term):
 
 
 def _called(value: Any, sigma: Array) -> Array:
-    return np.broadcast_to(np.asarray(value(sigma) if callable(value) else value, dtype=np.float64), np.shape(sigma))
+    return answer(value, sigma, "Stage") if callable(value) else np.full(np.shape(sigma), float(value))

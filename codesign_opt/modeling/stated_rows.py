@@ -7,9 +7,11 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from ..basics.checks import shown
 from ..basics.user_code import told_in
 from .constraints import Constraint, Named
 from .design import Design
+from .parameters import refuse_unset
 
 __all__ = ["stated_rows"]
 
@@ -24,7 +26,9 @@ def stated_rows(item: Named, design: Design) -> list[Any]:
     with told_in(f"the constraint '{item.name}'"):
         produced = what.constraints(design) if isinstance(what, Constraint) else what(design)
     if isinstance(produced, (cp.Constraint, bool, np.bool_)):
-        return [produced]
+        produced = [produced]
     if not isinstance(produced, (list, tuple)):
-        raise TypeError(f"'{item.name}' returned {produced!r}; return a cvxpy constraint or a list of them.")
+        raise TypeError(f"'{item.name}' returned {shown(produced)}; return a cvxpy constraint or a list of them.")
+    for row in produced:
+        refuse_unset(f"the constraint '{item.name}'", row)
     return list(produced)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, number, takes, vector
+from ..basics.user_code import answer
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
@@ -75,6 +76,7 @@ class StepSizeError(Term):
     def needs_examples(self) -> bool:
         return False
 
+    @takes(levels=Levels)
     def weights(self, levels: Levels) -> list[tuple[float, Array]]:
         """(p, (L,) weight) of each power: the term is the sum of weight / steps^p."""
         return [
@@ -123,7 +125,7 @@ def _checked(value: Any, name: str) -> _Amount:
 def _moments(amount: _Amount, levels: Levels, power: float, name: str) -> Array:
     """(L,) <amount sigma^power> over each level."""
     if callable(amount):
-        values = levels.average(lambda sigma: np.asarray(amount(sigma), dtype=np.float64) * sigma**power)
+        values = levels.average(lambda sigma: answer(amount, sigma, f"StepSizeError.{name}") * sigma**power)
         return vector(values, f"StepSizeError.{name}(sigma)", length=len(levels), nonnegative=True)
     given = amount if np.ndim(amount) else np.full(len(levels), float(np.asarray(amount)))
     return vector(given, f"StepSizeError.{name}", length=len(levels)) * levels.average(lambda sigma: sigma**power)

@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer
+from ..basics.checks import Array, choice, integer, takes
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.measured_error import OBJECTIVES, MeasuredError
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
@@ -231,10 +231,12 @@ class Model(ABC):
         """What the training noise has to say about (L,) planned examples, such as levels whose burn-in is not over."""
         return ()
 
+    @takes(process=Process)
     def with_process(self, process: Process) -> Self:
         """The same model over another range of noise levels."""
         return _changed(self, "process", process)
 
+    @takes(sampler=Sampler)
     def with_sampler(self, sampler: Sampler) -> Self:
         """The same model for another sampler."""
         return _changed(self, "sampler", sampler)
@@ -290,7 +292,8 @@ class Model(ABC):
         """So many levels over the range of the process, or the given ones, from a stopping point up to `top`."""
         if not isinstance(levels, Levels):
             low, high = min(self.process.sigma_min, stop), self.process.sigma_max if top is None else top
-            levels = Levels.log_uniform(low, high, integer(levels, "levels", minimum=2), stopping_sigma=stop)
+            count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
+            levels = Levels.log_uniform(low, high, count, stopping_sigma=stop)
         return self.coupling.aligned(levels)
 
     def leading_order(self, sigmas: Any, levels: int | Levels = 200, *, bias: float | None = None) -> Coefficients:

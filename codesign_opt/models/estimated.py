@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, matrix, number, vector
+from ..basics.checks import Array, as_path, matrix, number, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
@@ -212,6 +212,7 @@ class EstimatedModel(Model):
             )
         return "mean squared distance of the output to a fine solution under the same noise"
 
+    @takes(sampler=Sampler)
     def with_sampler(self, sampler: Sampler) -> EstimatedModel:
         """The same model, for the sampler that it was measured with.
 
@@ -322,7 +323,7 @@ class EstimatedModel(Model):
 
     def save(self, path: str | Path) -> Path:
         """Write the measured arrays and their provenance as npz; the probe is left behind."""
-        target = Path(path)
+        target = as_path(path)
         arrays = {name: value for name in _ROWS if (value := getattr(self, name)) is not None}
         arrays.update({f"standard_error.{name}": value for name, value in self.standard_errors.items()})
         record = {
@@ -348,7 +349,7 @@ class EstimatedModel(Model):
         Raises:
             ValueError: the file is cut off or of another kind, or names a class that is not defined.
         """
-        source = Path(path)
+        source = as_path(path)
         try:
             data = read_npz(source)
             record = json_text(str(data.pop("record")), f"the record of {source}")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, number, vector
+from ..basics.checks import AT_ONCE, Array, choice, integer, matrix, number, vector
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Euler, Sampler
 
@@ -189,6 +189,7 @@ class Evidence:
 
     def fine(self, count: int = _FINE) -> Array:
         """(count,) ascending noise levels, uniform in log sigma over the range."""
+        count = integer(count, "count", minimum=2, maximum=AT_ONCE)
         nodes = np.geomspace(self.sigma_min, self.sigma_max, count)
         nodes[0], nodes[-1] = self.sigma_min, self.sigma_max
         return nodes

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer
 from ..basics.inheritance import stale
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..training.base import TrainingNoise
 from .coefficient_batch import CUTS, CoefficientBatch, StopLevels, cut_levels, least_size
 from .coefficients import Coefficients
@@ -63,7 +63,7 @@ class GaussianBatch(GaussianParts):
         return self.coupling.form_at_every_stop if self.sampler.error_separates else None
 
     def _edges(self, levels: int) -> Array:
-        count = integer(levels, "levels", minimum=2)
+        count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
         return Levels.log_uniform(self.process.sigma_min, self.process.sigma_max, count).edges
 
     def _batch_rows(self, table: StopLevels) -> tuple[Array, Array, Array | None, Array]:

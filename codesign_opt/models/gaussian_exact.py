@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, instance, shown
 from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_levels
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.spectrum import Spectrum
@@ -37,7 +37,8 @@ class GaussianExact(GaussianParts):
     def _law(self, sigmas: Any, spectrum: Spectrum | None = None) -> tuple[Numbers, Numbers]:
         """Standard deviation and squared error of the mean, band by band."""
         s = self.spectrum if spectrum is None else spectrum
-        grid = np.asarray(sigmas)
+        instance(s, Spectrum, "spectrum")
+        grid = _grids(sigmas)
         rows = max(1, BLOCK // max(grid.size, 1))  # bands are independent: long grids of large spectra in blocks
         blocks = [self._law_of(grid, s, slice(i, i + rows)) for i in range(0, len(s), rows)]
         std, mean = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))
@@ -57,7 +58,7 @@ class GaussianExact(GaussianParts):
         sum_b n_b (std_b - sqrt(lambda_b))^2 plus the error of the mean, for any grid, batched over
         leading axes: truncation, discretisation and start with all their signs (section 2).
         """
-        s = self.spectrum if spectrum is None else spectrum
+        s = self.spectrum if spectrum is None else instance(spectrum, Spectrum, "spectrum")
         std, mean = self._law(sigmas, s)
         return (std - np.sqrt(s.eigenvalues)) ** 2 @ s.counts + mean.sum(axis=-1)
 
@@ -240,3 +241,14 @@ class GaussianExact(GaussianParts):
             trajectories=Trajectories(teacher, states, slopes),
             provenance={"source": "closed form, Gaussian data with the spectrum"},
         )
+
+
+def _grids(sigmas: Any) -> Numbers:
+    """Grids of noise levels along the last axis, batched over leading ones, real or complex (to differentiate)."""
+    try:
+        grid = np.asarray(sigmas)
+    except Exception:  # ragged lists, tensors with gradients, objects whose own methods fail
+        grid = np.array(None)
+    if grid.dtype.kind not in "iufc" or grid.ndim < 1 or grid.shape[-1] < 2:
+        raise ValueError(f"sigmas is {shown(sigmas)}; descending noise levels along the last axis are needed.")
+    return grid

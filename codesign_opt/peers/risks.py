@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.checks import Array, integer, matrix, number, vector
+from ..basics.checks import Array, integer, matrix, number, takes, vector
+from ..basics.user_code import answer
 from ..ingredients.parameterization import Parameterization
 from ..ingredients.training_run import TrainingRun, read_log
 from ..models.evidence import RiskCurve
@@ -121,6 +122,7 @@ def risk_from_log(log: TrainingRun | str | Path, *, share: float = 0.5, bins: in
     return RiskCurve(np.exp(centre[full]), risk, standard_error=error[full])
 
 
+@takes(curve=RiskCurve)
 def extended_risk(curve: RiskCurve, sigma_min: float, sigma_max: float) -> RiskCurve:
     """The curve continued to a wider range: like sigma^2 below its first level, constant above its last.
 
@@ -153,6 +155,7 @@ def extended_risk(curve: RiskCurve, sigma_min: float, sigma_max: float) -> RiskC
     return RiskCurve(sigma, risk, along(curve.standard_error), along(curve.floor))
 
 
+@takes(mmse=callable)
 def discretization_error(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float:
     """Path divergence of frozen steps with the exact denoiser: (1/2) sum_k int (mmse(gamma_k) - mmse(gamma)) dgamma.
 
@@ -179,6 +182,7 @@ def discretization_error(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float
     return 0.5 * (stairs - 2 * mutual_information(mmse, sigma, pieces=pieces))
 
 
+@takes(risk=callable)
 def frozen_denoiser_error(risk: Risk, sigmas: Array, *, axis: Callable[[Array], Array] | None = None) -> float:
     """What the loss-adaptive schedule minimises: (1/2) sum_k (u_(k+1) - u_k) l(gamma_k), u = gamma unless given.
 
@@ -189,10 +193,11 @@ def frozen_denoiser_error(risk: Risk, sigmas: Array, *, axis: Callable[[Array], 
     1.5
     """
     sigma = _positive(sigmas)
-    u = sigma**-2.0 if axis is None else np.asarray(axis(sigma**-2.0))
+    u = sigma**-2.0 if axis is None else answer(axis, sigma**-2.0, "axis", what="gamma")
     return 0.5 * float(np.diff(u) @ np.asarray(risk(sigma[:-1])))
 
 
+@takes(mmse=callable)
 def mutual_information(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float:
     """Information on x0 gained from the first to the last noise level, (1/2) int mmse dgamma, in nats.
 
@@ -258,7 +263,7 @@ def entropy_bound(probabilities: Array, sigmas: Array) -> float:
 
 
 def _positive(sigmas: Array) -> Array:
-    levels = np.asarray(sigmas, dtype=np.float64)
-    if levels.ndim == 1 and levels.size > 1 and levels[-1] == 0:
+    levels = vector(sigmas, "sigmas", nonnegative=True)
+    if levels.size > 1 and levels[-1] == 0:
         levels = levels[:-1]
     return vector(levels, "sigmas", positive=True, descending=True)

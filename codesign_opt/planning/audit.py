@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
-from ..basics.checks import Array
+from ..basics.checks import Array, takes
 from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
@@ -70,6 +70,7 @@ class Audit:
         return audit_plot(self.levels, self.excess_by_level, self.gap, ax, untrained=self.within < 1)
 
 
+@takes(prices=Prices)
 def audit(
     model: Model,
     prices: Prices,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ..basics.checks import choice, number
+from ..basics.checks import choice, number, takes
 from ..modeling.design import Point
 from ..modeling.terms import ScoreError
 from ..models.gaussian import GaussianModel
@@ -73,6 +73,7 @@ class BestRate:
         )
 
 
+@takes(model=GaussianModel, plan=Plan)
 def best_learning_rate(
     model: GaussianModel,
     plan: Plan,
@@ -108,6 +109,7 @@ def best_learning_rate(
     return _best(_Errors.of(model, plan), low, high, number(tolerance, "tolerance", positive=True))
 
 
+@takes(model=GaussianModel, plan=Plan)
 def best_average(model: GaussianModel, plan: Plan, *, kind: str = "power") -> BestRate:
     """The length of the average of least score error for a plan's examples, with the best rate of every length.
 

@@ -12,7 +12,7 @@ from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array, choice, integer, number, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
-from ..ingredients.evaluations import evaluations, final_steps, least_steps, steps_within
+from ..ingredients.evaluations import MOST_STEPS, evaluations, final_steps, least_steps, steps_within
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
 from ..ingredients.prices import Prices
@@ -31,6 +31,7 @@ from .whole_steps import hand_out
 __all__ = ["codesign"]
 
 _TRIES = 4
+_MOST_POINTS = 10_000  # stopping points of the search, each of which is a program
 _ROUNDS, _STILL = 2, 0.3  # measuring responses at the plan's steps: at most so often, or until it moves less
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 
@@ -72,7 +73,8 @@ def codesign(
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
             sampler is planned.
         steps: the most sampler steps, the last to zero included; with `samplers`, the number of
-            evaluations per image that each of them may use.
+            evaluations per image that each of them may use. Where nothing is trained, up to 200 never leave more
+            than fewer, by construction (docs/theory.md section 7.8); beside training that is tested, not proved.
         sigmas: a sampler grid that is given; then only training is planned.
         run: a training run already made; its examples count and cost nothing.
         samplers: samplers to choose from; each is planned, the smallest error wins.
@@ -112,7 +114,7 @@ def codesign(
     model = check_model(model, "codesign")
     model = model if objective is None else model.with_objective(objective)
     least = 1 if samplers is not None else least_steps(model.terminal)
-    steps = None if steps is None else integer(steps, "steps", minimum=least)
+    steps = None if steps is None else integer(steps, "steps", minimum=least, maximum=MOST_STEPS)
     fit = _rules(solver, history, (sigmas, samplers, constraints))
     study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
     how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress), fit)
@@ -162,7 +164,7 @@ class Search:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "points", integer(self.points, "points", minimum=3))
+        put(self, "points", integer(self.points, "points", minimum=3, maximum=_MOST_POINTS))
         put(self, "tolerance", number(self.tolerance, "outer_tolerance", positive=True))
         if self.stopping_sigma is not None:
             put(self, "stopping_sigma", number(self.stopping_sigma, "stopping_sigma", positive=True))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import TOTAL
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, entries, takes, vector
 from ..basics.errors import CodesignError
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
@@ -99,6 +99,7 @@ class Frontier:
         return "\n".join(lines)
 
 
+@takes(progress=callable)
 def frontier(
     model: Model,
     prices: Prices,
@@ -129,7 +130,7 @@ def frontier(
         axis, values = "budget", vector(budgets, "budgets", positive=True, ascending=True)
         questions = [(prices, float(budget)) for budget in values]
     else:
-        axis, values = "images", vector(list(images), "images", positive=True, ascending=True)
+        axis, values = "images", vector(entries(images, "images"), "images", positive=True, ascending=True)
         questions = [(prices.with_images(float(count)), budgets) for count in values]
     plans: list[Plan | None] = []
     failures: dict[int, str] = {}

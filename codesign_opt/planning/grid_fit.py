@@ -1,8 +1,7 @@
-"""The best grid of one number of whole steps, by the exact error of the model (docs/theory.md section 7.8).
+"""Grids of one number of whole steps and their descents, by the exact error of the model (docs/theory.md section 7.8).
 
-The program's density, the usual families and grids of fewer steps are starts; all descend the exact error together, the
-stopping point with it. What the examples leave is followed along as a function of the stopping point and of the money
-that is left, so that steps, stop and training are weighed together.
+Several starts descend together, the stopping point with the nodes. What the examples leave is followed along as a
+function of the stopping point and of the money that is left, so that steps, stop and training are weighed together.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,29 +17,20 @@ from ..basics.checks import Array
 from ..models.grid_descent import Cost, Descent, Descents
 from .examples_cost import BestExamples, ExamplesCost, along
 from .grid_starts import FEW, GridStarts
-from .node_moves import moved_nodes, resized, with_steps
+from .node_moves import moved_nodes, with_steps
 from .settling import Settled
 
-__all__ = ["DESCENDED", "FLOAT32", "Effort", "Examples", "GridFit", "SearchedGrid"]
+__all__ = ["ALIKE", "DESCENDED", "FIRST_MOVES", "ROUNDING", "Examples", "GridFit", "Paths", "SearchedGrid"]
 
-FLOAT32 = 1e-15  # squared relative rounding error of a float32 number, on average over numbers
+ROUNDING = 1e-12  # of the data's variance: relative errors of 1e-6, what float32 leaves after some tens of steps
 DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
-_FIRST_MOVES, _MOVES = 6, 16  # of every start, and of those that go on
+FIRST_MOVES = 6  # of every start
 _REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
-_SCATTERED_MOVES = 10  # of random starts
-_ALIKE = 10.0  # as much worse a start that goes on may be after few moves
+ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _WEIGHED = 2**17  # nodes times bands of grids whose examples are bought together
 
 Examples = BestExamples | ExamplesCost
-
-
-class Effort(NamedTuple):
-    """Starts that descend, those of them that go on after a few moves, and moves of the best in the end."""
-
-    starts: int
-    kept: int
-    last: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +64,7 @@ def least_of(found: Iterable[SearchedGrid]) -> SearchedGrid:
 
 @dataclass(frozen=True, eq=False)
 class GridFit(ABC):
-    """Finds the best grid of one number of steps, and the examples for it.
+    """Descends grids of one number of steps.
 
     Args:
         starts: grids to start from; the question's model knows the exact error and its residuals, and there are no
@@ -97,10 +86,6 @@ class GridFit(ABC):
         return 0
 
     @abstractmethod
-    def effort(self, steps: int) -> Effort:
-        """How much is done for one number of steps."""
-
-    @abstractmethod
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> Examples | None:
         """What grids of as many steps leave besides their own errors; None for nothing.
 
@@ -109,107 +94,22 @@ class GridFit(ABC):
             known: examples of other numbers of steps, where the best ones have no closed form.
         """
 
-    @abstractmethod
-    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
-        """The grid after many more moves; None where no examples fit it."""
-
-    def scattered(self, steps: int) -> list[Array]:
-        """Further starts, of random step lengths."""
-        return []
-
-    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
-        """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
-        starts = [resized(found.sigmas, steps)]
-        if self.added and found.steps <= DESCENDED and abs(steps - found.steps) <= self.added:
-            starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
-        return starts
-
-    def rearranged(self, found: SearchedGrid) -> SearchedGrid:
-        """The grid, or a better one that nodes of it elsewhere lead to."""
-        return found
-
-    def settled(self, found: SearchedGrid, known: Sequence[Settled]) -> SearchedGrid | None:
-        """The grid with its examples worked out, where that is needed; None where none fit."""
-        return found
-
-    def finished(self, found: SearchedGrid) -> SearchedGrid | None:
-        """The grid as it is handed out."""
-        return found
-
-    # one number of steps
-
     @property
     def rounding(self) -> float:
-        """The squared error of samples that are rounded to float32."""
-        return FLOAT32 * self.starts.study.model.spectrum.trace
+        """Squared errors that are not told apart."""
+        return ROUNDING * self.starts.study.model.spectrum.trace
 
     @property
     def signed(self) -> bool:
         """Whether errors of the sampler's steps may cancel."""
         return self.starts.study.model.sampler.signed
 
-    def best(
-        self,
-        steps: int,
-        near: list[Array],
-        *,
-        alone: bool,
-        known: Iterable[SearchedGrid],
-        hopeless: float = np.inf,
-    ) -> SearchedGrid | None:
-        """The best descended grid of so many steps; None where nothing is left for training.
-
-        Args:
-            steps: K.
-            near: grids of so many steps that are known to be good.
-            alone: start from these alone, where there are any that are admitted.
-            known: grids of other numbers of steps, whose examples say what those of this one leave.
-            hopeless: where a few moves leave more than this, no more are made.
-        """
-        settled = [found.settled for found in known if found.settled is not None]
-        near = [grid for grid in near if self.starts.admits(grid)]
-        usual = [] if alone and near else self.starts.of(steps)
-        first = [*near, *usual]
-        if not first or not self.starts.money(first[0]) > 0:
-            return None
-        cost = self.cost(first[0], settled)
-        if cost is None and self.starts.study.trains:
-            return None
-        effort = self.effort(steps)
-        told, others = self.scored(near, cost), sorted(self.scored(usual, cost), key=lambda f: f.total)
-        if steps > DESCENDED:
-            return self.settled(least_of([*told, *others]), settled)
-        scattered = [] if alone else self.scored(self.scattered(steps), cost)
-        begun = [*told, *others[: effort.starts - 1], *scattered]  # what is near goes on, however many are better
-        path = _Paths(self, begun, cost)
-        if len(begun) > 1:  # a few moves show which start leads down
-            path.go(_SCATTERED_MOVES if scattered else _FIRST_MOVES)
-            if path.best.total > hopeless:
-                return path.best
-            path.keep(effort.kept, _ALIKE)
-        path.go(_FIRST_MOVES + _MOVES)
-        path.keep(1)
-        path.go(_FIRST_MOVES + _MOVES + effort.last)
-        return self.settled(least_of([path.best, *told, *others]), settled)
-
-    def rough(self, steps: int, known: Sequence[Settled] = ()) -> float:
-        """What the best of the usual grids leaves before any descent; infinite where nothing is left for training."""
-        starts = self.starts.usual(steps)
-        if not starts or not self.starts.money(starts[0]) > 0:
-            return np.inf
-        cost = self.cost(starts[0], known)
-        return np.inf if cost is None else least_of(self.scored(starts, cost)).total
-
-    # for the kinds
-
     def scored(self, grids: Sequence[Array], cost: Examples | None) -> list[SearchedGrid]:
         """Grids of as many steps with what they leave."""
         if not grids:
             return []
-        error = self.starts.study.model.exact_error
-        assert error is not None
         stack = np.array(grids)
-        biases = np.real(np.asarray(error(stack)))
+        biases, _ = self.starts.study.model.exact_values(stack)
         totals = biases if cost is None else biases + self._bought(stack, cost)
         rows = zip(grids, biases, totals, strict=True)
         return [SearchedGrid(grid, float(bias), float(total)) for grid, bias, total in rows]
@@ -224,7 +124,7 @@ class GridFit(ABC):
 
     def descended(self, starts: Sequence[SearchedGrid], cost: Examples | None, moves: int) -> list[SearchedGrid]:
         """Each of the grids after a descent, with what the examples leave."""
-        path = _Paths(self, starts, cost)
+        path = Paths(self, starts, cost)
         path.go(moves)
         return path.found
 
@@ -240,17 +140,17 @@ class GridFit(ABC):
             starts = self.scored([grid for grid in moved if self.starts.admits(grid)], cost)
             if not starts:
                 return best
-            path = _Paths(self, starts, cost)
-            path.go(_FIRST_MOVES)
+            path = Paths(self, starts, cost)
+            path.go(FIRST_MOVES)
             path.keep(1)
-            path.go(_FIRST_MOVES + moves)
+            path.go(FIRST_MOVES + moves)
             before, best = best, least_of([best, path.best])
             if best.total > before.total * (1 - _WON):
                 return best
         return best
 
 
-class _Paths:
+class Paths:
     """Descents of several grids of as many steps, from which fewer and fewer go on."""
 
     def __init__(self, fit: GridFit, begun: Sequence[SearchedGrid], cost: Examples | None) -> None:
@@ -276,11 +176,12 @@ class _Paths:
         for k, found in zip(self._on, self.fit.scored(grids, self.cost), strict=True):
             self.found[k] = least_of([self._begun[k], found])
 
-    def keep(self, count: int, alike: float = np.inf) -> None:
+    def keep(self, count: int, alike: float | None = None) -> None:
         """Go on with so many of the best, none worse than the best of all by more than a factor."""
         totals = np.array([each.total for each in self.found])
-        order = np.argsort(totals[self._on], kind="stable")[:count]
-        self._on = self._on[order[totals[self._on[order]] <= alike * totals.min()]]
+        self._on = self._on[np.argsort(totals[self._on], kind="stable")[:count]]
+        if alike is not None:
+            self._on = self._on[totals[self._on] <= alike * totals.min()]
 
     @property
     def _linear(self) -> bool:

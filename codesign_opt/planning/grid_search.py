@@ -1,4 +1,4 @@
-"""How many whole steps: grids of the numbers of steps that may be the best (docs/theory.md section 7.8).
+"""How many whole steps beside training: grids of the numbers that may be the best (docs/theory.md section 7.8).
 
 What is found for a number of steps depends on fewer steps alone, and which numbers are tried does not depend on the
 most steps that are allowed: so that a limit chooses among the same grids, and no limit never leaves more.
@@ -14,16 +14,16 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
-from .grid_fit import GridFit, SearchedGrid
+from .grid_fit import SearchedGrid
 from .grid_starts import FEW, MOST_STEPS
+from .trained_fit import TrainedFit
 
-__all__ = ["GridSearch"]
+__all__ = ["GridSearch", "ladder"]
 
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
-_FEWEST = 6  # steps of grids that descend to the end on the way to longer ones
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _FAR = 1.5  # times the most steps that are allowed: what lies about longer grids is not handed out
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
@@ -31,7 +31,6 @@ _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little 
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
 _MANY = 64
 _NEAR = 1.5  # grids so near to the best are descended to the end
-_EQUAL = 1.001  # likewise where nothing is trained and more steps hardly leave less
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
@@ -48,7 +47,7 @@ class GridSearch:
         costly: whether steps take from the training, so that more than `cap` may leave more.
     """
 
-    fit: GridFit
+    fit: TrainedFit
     cap: int | None = None
     costly: bool = False
     _found: dict[int, SearchedGrid] = field(default_factory=dict)
@@ -81,10 +80,6 @@ class GridSearch:
         return min(self._found.values(), key=lambda found: found.total)
 
     @property
-    def _trains(self) -> bool:
-        return self.fit.starts.study.trains
-
-    @property
     def _least(self) -> int:
         return self.fit.starts.least
 
@@ -111,28 +106,20 @@ class GridSearch:
     # without a price of steps
 
     def _up_to(self, most: int) -> None:
-        """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself.
-
-        Errors below the rounding of float32 samples are not told apart: the fewest steps that reach it are enough.
-        """
+        """Up to the steps that are allowed: each refines the one before, which is a plan of fewer steps itself."""
         plan = self.fit.starts.plan
         asked = round(float(plan.steps.sum())) + final_steps(plan.terminal)
         wanted = max(self._least, min(most, asked))
-        for k in [*[k for k in _ladder(self._least) if k < wanted - 1], wanted - 1, wanted]:
-            if k < self._least:
-                continue
-            self._try(k)
-            if k in self._found and (k == wanted - 1 or (k <= _FEWEST and self.fit.signed)) and not self._trains:
-                self._keep(self.fit.refined(self._found[k]))  # long descents of fewer steps find what longer grids keep
-            if self._found and self._best.total <= self.fit.rounding:
-                return
+        for k in [*[k for k in ladder(self._least) if k < wanted - 1], wanted - 1, wanted]:
+            if k >= self._least:
+                self._try(k)
 
     # with a price of steps
 
     def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
-        sizes, least = self._worth_it([k for k in _ladder(self._least) if k < most] + [max(int(most), self._least)])
+        sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
         # as where a limit is one of these; errors that cancel lead each size to the next
         ended = self._every(few, inf if self.fit.signed else _NEAR * least)
@@ -244,12 +231,11 @@ class GridSearch:
     def _refine(self, most: int, apart: float = _APART) -> None:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
         ranked = self._allowed(most)
-        near, apart = (_NEAR, apart) if self._trains else (_EQUAL, 0.0)
         chosen: list[SearchedGrid] = []
         enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
-            if other and len(chosen) < enough and found.total <= near * ranked[0].total:
+            if other and len(chosen) < enough and found.total <= _NEAR * ranked[0].total:
                 chosen.append(found)
         for found in chosen:
             if not found.refined:
@@ -293,7 +279,7 @@ def _vertex(low: tuple[int, float], middle: tuple[int, float], high: tuple[int, 
     return middle[0] if not bend > 0 else round(middle[0] - 0.5 * slope / bend)
 
 
-def _ladder(least: int) -> list[int]:
+def ladder(least: int) -> list[int]:
     """Numbers of steps whose ratio is about the square root of two, every one below 5."""
     sizes = sorted({max(least, round(2 * _LADDER**i)) for i in range(-1, 25)})
     return [k for k in sizes if k <= MOST_STEPS]

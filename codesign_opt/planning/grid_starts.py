@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..basics.checks import Array
+from ..basics.errors import CodesignError
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.grids import ended, family_grids, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
@@ -49,23 +50,37 @@ class GridStarts:
         """The fewest steps of a grid."""
         return least_steps(self.plan.terminal)
 
-    def usual(self, steps: int, stop: float | None = None) -> list[Array]:
-        """The program's density and the usual families, stopping where the program does unless said."""
+    def usual(self, steps: int) -> list[Array]:
+        """The program's density and the usual families, stopping where the program does."""
         plan = self.plan
         own = grid_from_steps(plan.levels, plan.steps, steps, terminal=plan.terminal)
-        at = plan.stopping_sigma if stop is None else stop
-        families = family_grids(steps, at, self.top, plan.terminal).values()
+        families = family_grids(steps, plan.stopping_sigma, self.top, plan.terminal).values()
         return [grid for grid in (own, *families) if self.admits(grid)]
 
     def of(self, steps: int) -> list[Array]:
         """The usual grids, and for few steps families that stop elsewhere."""
-        starts = self.usual(steps)
-        if self.stops is not None and steps <= FEW:
-            far = [
-                log_snr_grid(steps, s, self.top, terminal=self.plan.terminal) for s in np.geomspace(*self.stops, _STOPS)
-            ]
-            starts += [grid for grid in far if self.admits(grid)]
-        return starts
+        return [*self.usual(steps), *self.far(steps)]
+
+    def far(self, steps: int) -> list[Array]:
+        """Of few steps, grids that stop far from each other; none where the stopping point is given."""
+        if self.stops is None or steps > FEW:
+            return []
+        stops = np.geomspace(*self.stops, _STOPS)
+        grids = [log_snr_grid(steps, float(s), self.top, terminal=self.plan.terminal) for s in stops]
+        return [grid for grid in grids if self.admits(grid)]
+
+    @property
+    def any_stop(self) -> float:
+        """The stopping point that is given, or the middle of their range."""
+        return self.plan.stopping_sigma if self.stops is None else float(np.sqrt(self.stops[0] * self.stops[1]))
+
+    def program(self, steps: int, stop: float) -> list[Array]:
+        """The density of the program of so many steps that stops there, whatever the most steps of the question."""
+        try:
+            plan = replace(self.study, steps=steps).solve(stop)
+        except CodesignError:
+            return []
+        return [grid_from_steps(plan.levels, plan.steps, steps, terminal=plan.terminal)]
 
     def scattered(self, steps: int) -> list[Array]:
         """Grids of random step lengths: few steps whose errors may cancel have many minima."""

@@ -12,11 +12,12 @@ import numpy as np
 
 from ..basics.checks import Array
 
-__all__ = ["Errors", "between", "moved_nodes", "resized", "with_steps"]
+__all__ = ["Errors", "between", "moved_nodes", "resized", "stretched", "with_steps"]
 
 Errors = Callable[[Array], Array]
 """(G,) what grids (G, K+1) leave."""
 
+_ENDS = 2  # steps at each end that a grid of a few steps more keeps
 _TAKEN = 3  # nodes whose loss costs least, each of which is taken away in turn
 
 
@@ -81,9 +82,27 @@ def between(start: Array, end: Array, share: float) -> Array:
 
 def resized(sigmas: Array, steps: int) -> Array:
     """A grid of another number of steps with the same density of nodes."""
+    tail = int((sigmas <= 0).sum())
+    return _interpolated(sigmas, np.linspace(0.0, sigmas.size - tail - 1.0, steps + 1 - tail))
+
+
+def stretched(sigmas: Array, steps: int) -> Array:
+    """A grid of a few steps more: of the same density, but with the first and last steps as they are.
+
+    Where a sampler starts and stops, the best steps change with their place and hardly with the number of all.
+    """
+    tail = int((sigmas <= 0).sum())
+    before, count = sigmas.size - tail - 1, steps - tail
+    if before <= 2 * _ENDS + 1:
+        return resized(sigmas, steps)
+    place = np.arange(count + 1.0)
+    return _interpolated(sigmas, place - (count - before) * np.clip((place - _ENDS) / (count - 2 * _ENDS), 0.0, 1.0))
+
+
+def _interpolated(sigmas: Array, at: Array) -> Array:
+    """The grid with nodes at fractional places among those of another."""
     positive = sigmas[sigmas > 0]
     tail = sigmas.size - positive.size
-    at = np.linspace(0.0, positive.size - 1.0, steps + 1 - tail)
     logs = np.interp(at, np.arange(positive.size), np.log(positive))
     nodes = np.exp(logs)
     nodes[0], nodes[-1] = positive[0], positive[-1]

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, takes
 from ..basics.wording import aligned, quantity
 from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.prices import Prices
@@ -82,6 +82,7 @@ class PilotDensity:
         return "\n".join(lines)
 
 
+@takes(evidence=PilotEvidence, present=SigmaDensity)
 def pilot_density(
     evidence: PilotEvidence,
     *,

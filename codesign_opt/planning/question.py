@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer, number
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
 from ..modeling import Discretization, GramDiscretization, ScoreError, Sum, Term, Truncation
@@ -72,7 +72,7 @@ class Study:
             put(self, "steps", number(self.steps, "steps", positive=True))
         put(self, "constraints", tuple(settled(what) for what in self.constraints))
         put(self, "terms", tuple(settled(term) for term in self.terms))
-        put(self, "levels", integer(self.levels, "levels", minimum=2))
+        put(self, "levels", integer(self.levels, "levels", minimum=2, maximum=MOST_LEVELS))
         put(self, "tolerance", number(self.tolerance, "tolerance", positive=True))
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, integer, number, takes, vector
 from ..models.gaussian import GaussianModel
 from ..training.optimisers import ConstantStepSGD
 from .question import Study
@@ -46,6 +46,7 @@ class StoppingLaw:
         return "\n".join(lines + [f"  {value:.3f}  {case}" for case, value in self.laws.items()])
 
 
+@takes(model=GaussianModel)
 def stopping_exponent(
     model: GaussianModel,
     learning_rates: Any,
@@ -77,6 +78,7 @@ def stopping_exponent(
     >>> abs(law.exponent - 1 / 2) < 0.05
     True
     """
+    points = integer(points, "points", minimum=3, maximum=10_000)
     if not isinstance(model.training, ConstantStepSGD):
         raise ValueError(
             f"stopping_exponent: training is {model.training!r}; only ConstantStepSGD has a learning rate to vary."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,16 +14,17 @@ from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 from .examples_cost import BestExamples, ExamplesCost
-from .grid_fit import DESCENDED, Effort, GridFit, SearchedGrid
+from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, GridFit, Paths, SearchedGrid, least_of
 from .grid_starts import FEW
-from .node_moves import between
+from .node_moves import between, resized
 from .question import Study
 from .settling import Settled, settle
 
-__all__ = ["BestExamplesFit", "SettledFit", "closed"]
+__all__ = ["BestExamplesFit", "SettledFit", "TrainedFit", "closed"]
 
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
+_ON_MOVES = 16  # of starts that go on
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
@@ -41,7 +44,102 @@ def closed(study: Study, levels: Levels) -> bool:
     return prices is not None and not callable(prices.example) and not callable(prices.evaluation)
 
 
-class BestExamplesFit(GridFit):
+class Effort(NamedTuple):
+    """Starts that descend, those of them that go on after a few moves, and moves of the best in the end."""
+
+    starts: int
+    kept: int
+    last: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedFit(GridFit):
+    """Finds the best grid of one number of steps beside training, and the examples for it."""
+
+    # what the kinds of questions differ in
+
+    @abstractmethod
+    def effort(self, steps: int) -> Effort:
+        """How much is done for one number of steps."""
+
+    @abstractmethod
+    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
+        """The grid after many more moves; None where no examples fit it."""
+
+    def near(self, found: SearchedGrid, steps: int) -> list[Array]:
+        """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
+        starts = [resized(found.sigmas, steps)]
+        if self.added and found.steps <= DESCENDED and abs(steps - found.steps) <= self.added:
+            starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
+        return starts
+
+    def rearranged(self, found: SearchedGrid) -> SearchedGrid:
+        """The grid, or a better one that nodes of it elsewhere lead to."""
+        return found
+
+    def settled(self, found: SearchedGrid, known: Sequence[Settled]) -> SearchedGrid | None:
+        """The grid with its examples worked out, where that is needed; None where none fit."""
+        return found
+
+    def finished(self, found: SearchedGrid) -> SearchedGrid | None:
+        """The grid as it is handed out."""
+        return found
+
+    # one number of steps
+
+    def best(
+        self,
+        steps: int,
+        near: list[Array],
+        *,
+        alone: bool,
+        known: Iterable[SearchedGrid],
+        hopeless: float = np.inf,
+    ) -> SearchedGrid | None:
+        """The best descended grid of so many steps; None where nothing is left for training.
+
+        Args:
+            steps: K.
+            near: grids of so many steps that are known to be good.
+            alone: start from these alone, where there are any that are admitted.
+            known: grids of other numbers of steps, whose examples say what those of this one leave.
+            hopeless: where a few moves leave more than this, no more are made.
+        """
+        settled = [found.settled for found in known if found.settled is not None]
+        near = [grid for grid in near if self.starts.admits(grid)]
+        usual = [] if alone and near else self.starts.of(steps)
+        first = [*near, *usual]
+        if not first or not self.starts.money(first[0]) > 0:
+            return None
+        cost = self.cost(first[0], settled)
+        if cost is None:
+            return None
+        effort = self.effort(steps)
+        told, others = self.scored(near, cost), sorted(self.scored(usual, cost), key=lambda f: f.total)
+        if steps > DESCENDED:
+            return self.settled(least_of([*told, *others]), settled)
+        begun = [*told, *others[: effort.starts - 1]]  # what is near goes on, however many are better
+        path = Paths(self, begun, cost)
+        if len(begun) > 1:  # a few moves show which start leads down
+            path.go(FIRST_MOVES)
+            if path.best.total > hopeless:
+                return path.best
+            path.keep(effort.kept, ALIKE)
+        path.go(FIRST_MOVES + _ON_MOVES)
+        path.keep(1)
+        path.go(FIRST_MOVES + _ON_MOVES + effort.last)
+        return self.settled(least_of([path.best, *told, *others]), settled)
+
+    def rough(self, steps: int, known: Sequence[Settled] = ()) -> float:
+        """What the best of the usual grids leaves before any descent; infinite where nothing is left for training."""
+        starts = self.starts.usual(steps)
+        if not starts or not self.starts.money(starts[0]) > 0:
+            return np.inf
+        cost = self.cost(starts[0], known)
+        return np.inf if cost is None else least_of(self.scored(starts, cost)).total
+
+
+class BestExamplesFit(TrainedFit):
     """A grid's own error, and what the best examples for it leave."""
 
     @property
@@ -72,7 +170,7 @@ class BestExamplesFit(GridFit):
         return self.descended([found], self.cost(found.sigmas), _LAST_MOVES)[0]
 
 
-class SettledFit(GridFit):
+class SettledFit(TrainedFit):
     """A grid's own error, and what examples leave that a program decides: in turn with descents while they are held."""
 
     @property
@@ -90,7 +188,8 @@ class SettledFit(GridFit):
         count = sigmas.size - 1
         nearest = min(known, key=lambda s: (abs(np.log((s.sigmas.size - 1) / count)), s.sigmas.size))
         assert nearest.examples is not None
-        return self._held(nearest, self.starts.money(sigmas) / nearest.examples.costs["training"])
+        paid = nearest.examples.costs["training"]
+        return self._held(nearest, self.starts.money(sigmas) / paid) if paid > 0 else None
 
     @cached_property
     def _first(self) -> list[Settled]:

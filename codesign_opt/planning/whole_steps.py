@@ -11,7 +11,7 @@ from ..basics.causes import TOTAL
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
-from ..ingredients.evaluations import least_steps
+from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import family_grids
 from ..modeling.prediction import predict
@@ -21,14 +21,15 @@ from ..models.polish import rho_fit
 from ..results.plan import Plan
 from ..results.planned_density import SPIKE
 from .admitted import Admitted
-from .grid_fit import FLOAT32, GridFit, SearchedGrid
+from .grid_fit import ROUNDING, SearchedGrid
 from .grid_search import GridSearch
 from .grid_starts import MOST_STEPS, GridStarts
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
 from .stated import FULL_RANGE, stated, stated_with_solver
-from .trained_fit import BestExamplesFit, SettledFit, closed
+from .step_chain import StepChain
+from .trained_fit import BestExamplesFit, SettledFit, TrainedFit, closed
 from .untrained_fit import UntrainedFit
 
 __all__ = ["Ask", "hand_out"]
@@ -43,7 +44,10 @@ _SIGNED = (
     "errors of opposite sign cancel along the path, and a polished grid uses that; its exact error holds for Gaussian "
     "data with this spectrum and is the best case for others"
 )
-_ROUNDED = "the error is below the rounding of samples in float32, so that more steps were not tried"
+_ROUNDED = (
+    "the error is below 1e-12 of the data's variance, the rounding of samples in float32, so that more steps were "
+    "not tried"
+)
 _READ_AT_THE_START = (
     "no whole steps within the budget obey the constraints at every sigma inside them: each obeys at the level where "
     "it starts, where the sampler evaluates"
@@ -116,7 +120,7 @@ def hand_out(
 def _rounded(study: Study, plan: Plan) -> bool:
     """Whether fewer steps are handed out than are allowed, since more would not show."""
     fewer = study.steps is not None and plan.number_of_steps < study.steps
-    return fewer and not study.trains and 0 < plan.handed_out[TOTAL] <= FLOAT32 * study.model.spectrum.trace
+    return fewer and not study.trains and 0 < plan.handed_out[TOTAL] <= ROUNDING * study.model.spectrum.trace
 
 
 def _found(
@@ -147,15 +151,21 @@ def _searches(study: Study) -> bool:
 def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: Ask | None) -> list[Settled]:
     """The best grids of the search with their examples."""
     cap = None if study.steps is None else int(study.steps)
+    if not study.trains:
+        chain = StepChain(UntrainedFit(GridStarts(study, plan, stops)))
+        return _settled(study, chain.up_to(min(MOST_STEPS, _asked(plan) if cap is None else cap)))
     costly = study.trains and study.prices is not None and study.prices.images > 0
     asked, program = _without_the_cap(study, plan, ask) if costly else (study, plan)
     return _settled(study, GridSearch(_fit(GridStarts(asked, program, stops)), cap, costly).grids())
 
 
-def _fit(starts: GridStarts) -> GridFit:
-    """What finds the best grid of one number of steps."""
-    if not starts.study.trains:
-        return UntrainedFit(starts)
+def _asked(plan: Plan) -> int:
+    """Whole steps of the program."""
+    return max(least_steps(plan.terminal), round(float(plan.steps.sum())) + final_steps(plan.terminal))
+
+
+def _fit(starts: GridStarts) -> TrainedFit:
+    """What finds the best grid of one number of steps beside training."""
     return BestExamplesFit(starts) if closed(starts.study, starts.plan.levels) else SettledFit(starts)
 
 

@@ -97,6 +97,8 @@ def solve_declared(
             on_attempt(attempts[-1])
         if best is not None and best.certificate.optimal:
             break
+        if index == 0 and (best is None or best.certificate.lower_bound == -np.inf):
+            _refuse_unlimited(program, best, nearest)  # no attempt would prove anything of what has no least value
         if solver.out_of_time or (index + 1 >= _MAX_ATTEMPTS and not _improving(attempts, majorised)):
             break
     if not solver.out_of_time and (best is None or not best.certificate.optimal):
@@ -159,10 +161,15 @@ def _explain(
     program: Declaration, best: Solved | None, reference: Point, nearest: Point | None, diagnosed: bool
 ) -> None:
     """Raise what can be proved of a program without a certified candidate: it has no feasible point, or no minimum."""
+    if not diagnosed and not (best is not None and best.certificate.infeasibility <= _FEASIBLE):
+        nearest = diagnose(program, reference)
+    _refuse_unlimited(program, best, nearest)
+
+
+def _refuse_unlimited(program: Declaration, best: Solved | None, nearest: Point | None) -> None:
+    """Name what nothing limits, as far as the points known show it: the first guess, and what meets the rows."""
     if best is not None and best.certificate.infeasibility <= _FEASIBLE:
         nearest = best.point
-    elif not diagnosed:
-        nearest = diagnose(program, reference)
     for point in (first_point(program), nearest):
         refuse_unlimited(program, point)
 

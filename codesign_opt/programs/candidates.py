@@ -90,10 +90,9 @@ def repaired(compiled: Compiled) -> Point:
         budget = row.budget
         if budget is None:
             continue
-        needed = float(budget.example @ least + budget.step @ fewest)
-        cost = float(budget.example @ examples + budget.step @ steps)
-        if budget.room < cost <= budget.room * (1 + 1e-6) and needed < budget.room:
-            share = (budget.room - needed) / (cost - needed)  # of what lies above the floors
+        over, free = -budget.left(examples, steps), budget.left(least, fewest)
+        if 0 < over <= 1e-6 * abs(budget.room) and free > 0:
+            share = free / (free + over)  # of what lies above the floors
             examples, steps = least + share * (examples - least), fewest + share * (steps - fewest)
     return Point(examples, point.spent, steps, point.samplings)
 

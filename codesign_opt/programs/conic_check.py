@@ -22,7 +22,7 @@ from ..modeling.own_variables import own_variables, stated_pair
 from .compiled import Compiled
 from .rows import Row
 
-__all__ = ["Declared", "Plane"]
+__all__ = ["Declared", "Elastic", "Plane"]
 
 _NEAR = (1e-6, 1e-4, 1e-3, 1e-2)  # standard deviations of logarithms of points beside the candidate, both ways
 _AROUND = (0.1, 1.0, 3.0)  # standard deviations of logarithms of points around the candidate
@@ -148,6 +148,18 @@ class Declared:
             point.steps if design.fixed_steps else steps * _filled(point.steps),
             {name: steps * _filled(point.of(name).steps) for name in design.samplings},
         )
+
+
+@dataclass(eq=False)
+class Elastic(Declared):
+    """The least sum of relative violations of a program without objective, whose rows are as they were stated."""
+
+    def objective(self, point: Point) -> float:
+        """Sum over the rows but level bounds of the largest violation of an entry, over its size."""
+        self.compiled.set(point)
+        with np.errstate(all="ignore"):
+            found = [np.max(self._row(row, point) / row.size) for row in self.compiled.rows if not row.box]
+        return float(sum(max(violation, 0.0) for violation in found))
 
 
 def _filled(values: Array) -> Array:

@@ -30,9 +30,15 @@ _MISSTATED = 1e-7  # of the objective's size: most that a bound may be above wha
 _STATED = 1e3  # auxiliary variables are taken to stay below so many times their size at the candidate
 
 
-def conic_bound(form: ConicForm, solution: ConicSolution, compiled: Compiled, point: Point) -> float:
-    """No feasible design costs less, where auxiliary variables stay within their stated bounds (section 8.3)."""
-    users, declared = form.users(solution), Declared(compiled)
+def conic_bound(
+    form: ConicForm, solution: ConicSolution, compiled: Compiled, point: Point, declared: Declared | None = None
+) -> float:
+    """No feasible design costs less, where auxiliary variables stay within their stated bounds (section 8.3).
+
+    `declared`: what data and objective are held to, where that is not the compiled program itself.
+    """
+    users = form.users(solution)
+    declared = Declared(compiled) if declared is None else declared
     bounds = _Bounds.of(form, users, solution, compiled, point, declared.objective(point))
     best = -np.inf
     for dual in form.duals(users, solution):

@@ -363,20 +363,28 @@ class _Slacks(Term):
         return cp.sum(cp.hstack(self.slacks))
 
 
-def with_slacks(violation: Violation) -> Compiled:
-    """The elastic program as a program like any other: the sum of slacks, under rows that give way by theirs."""
+def with_slacks(violation: Violation) -> tuple[Compiled, Compiled]:
+    """The elastic program as a program like any other, and the same where nothing gives way.
+
+    The sum of slacks, under rows that give way by theirs. Without slacks and objective it is what multipliers y with
+    y H <= 1 have as their Lagrangian: slacks that cost more than they save are 0.
+    """
     compiled = violation.compiled
-    rows: list[Row] = []
+    soft: list[Row] = []
+    firm: list[Row] = []
     slacks: list[cp.Variable] = []
     for row in compiled.rows:
         if row.box:
-            rows.append(row)
+            soft.append(row)
+            firm.append(row)
             continue
         slack = cp.Variable(nonneg=True, name=f"slack {len(slacks)}")
         slacks.append(slack)
         flat = cp.reshape(row.stated, (row.size.size,), order="C")
         for sign in (1.0, -1.0) if row.equality else (1.0,):
-            soft = sign * flat - cp.multiply(row.size, slack)
-            rows.append(replace(row, expression=soft, exact=None, equality=False, bound=None, at=None))
+            side = replace(row, expression=sign * flat, exact=None, equality=False, bound=None, at=None)
+            firm.append(side)
+            soft.append(replace(side, expression=sign * flat - cp.multiply(row.size, slack)))
     terms = _Slacks(tuple(slacks))
-    return replace(compiled, rows=rows, leaves=[Leaf(1.0, terms, terms.expression(compiled.design))])
+    elastic = replace(compiled, rows=soft, leaves=[Leaf(1.0, terms, terms.expression(compiled.design))])
+    return elastic, replace(compiled, rows=firm)

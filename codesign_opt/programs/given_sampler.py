@@ -153,7 +153,7 @@ def _only_price(program: Declaration) -> tuple[str, Array, float] | None:
     """Name, prices and room of the one budget that examples enter, where there are budgets only; else None."""
     if program.steps is None or len(program.budgets) != len(program.constraints):
         return None
-    rooms = {name: budget.room - float(budget.step @ program.steps) for name, budget in program.budgets.items()}
+    rooms = {name: budget.left(steps=program.steps) for name, budget in program.budgets.items()}
     priced = [(name, budget) for name, budget in program.budgets.items() if np.any(budget.example > 0)]
     if len(priced) != 1 or not np.all(priced[0][1].example > 0) or min(rooms.values()) < 0:
         return None

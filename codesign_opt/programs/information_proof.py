@@ -43,8 +43,9 @@ def equivalence_bound(compiled: Compiled, others: LagrangianBound, point: Point)
     if curved or not compiled.design.fixed_steps or any(row.auxiliary for row in compiled.rows):
         return -np.inf
     polyhedron = _polyhedron(compiled, point)
-    fixed = float(others.steps_price @ point.steps)
-    tangent = (others.constant + fixed, others.examples_price)
+    examples, steps = others.origin
+    before = float(others.steps_price @ (point.steps - steps)) - float(others.examples_price @ examples)
+    tangent = (others.constant + before, others.examples_price)
     return max(
         _bound(trials, point, tangent, polyhedron, others.examples_box)
         for trials in _trials(compiled.leaves, compiled.design, point)

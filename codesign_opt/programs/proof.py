@@ -15,6 +15,7 @@ from ..certificate.verdict import Certificate
 from ..modeling.design import Box, Design, Point
 from ..modeling.gradients import tangent_into
 from ..modeling.own_variables import own_variables
+from .budget import Budget
 from .compiled import Compiled, Leaf
 from .information_proof import equivalence_bound
 from .rows import PLACEHOLDER, Row
@@ -187,6 +188,9 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
         tighten_box(bound, row, design)
         if row.box:
             continue
+        if row.budget is not None and not design.samplings:
+            _add_budget(bound, row.budget, float(multiplier[0]))
+            continue
         if row.bound is None:
             if own_variables([row.stated], design):
                 continue  # no tangent without the values of its own variables; a row left out is a bound too
@@ -197,6 +201,13 @@ def lagrangian(compiled: Compiled, multipliers: Sequence[Array], point: Point) -
             add_leaf(bound, Leaf(float(multiplier[0]) * weight, term, PLACEHOLDER, own), design, point)
         bound.constant -= float(multiplier[0]) * row.bound.limit
     return bound
+
+
+def _add_budget(bound: LagrangianBound, budget: Budget, multiplier: float) -> None:
+    """The price of a design less the limit, around the candidate, where what is left is known to all digits."""
+    examples, steps = bound.origin
+    left = budget.left(examples, steps)
+    bound.add_around(-multiplier * left, multiplier * budget.example, multiplier * budget.step)
 
 
 def empty_bound(box: Box, design: Design, point: Point) -> LagrangianBound:
@@ -244,11 +255,10 @@ def tighten_box(bound: LagrangianBound, row: Row, design: Design) -> None:
     budget = row.budget
     if budget is None:
         return
-    room = budget.room
-    if design.fixed_examples:
-        room -= float(budget.example @ design.reference.new_examples)
-    if design.fixed_steps:
-        room -= float(budget.step @ design.reference.steps)
+    room = budget.left(
+        design.reference.new_examples if design.fixed_examples else None,
+        design.reference.steps if design.fixed_steps else None,
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         most_examples = np.where(budget.example > 0, max(room, 0.0) / budget.example, np.inf)
         most_steps = np.where(budget.step > 0, max(room, 0.0) / budget.step, np.inf)

@@ -37,7 +37,7 @@ def first_reference(
         steps = steps * _amount(steps, [(b.step, _room(b, fixed_examples)) for b in budgets], _DEFAULT_STEPS)
         steps = np.clip(steps, np.minimum(box.steps_low, 1e300), box.steps_high)
     if fixed_examples is None:
-        rooms = [(b.example, b.room - (float(b.step @ steps) if np.any(b.example > 0) else 0.0)) for b in budgets]
+        rooms = [(b.example, b.left(steps=steps) if np.any(b.example > 0) else b.room) for b in budgets]
         rooms = [(e, room if room > 0 else 0.5 * b.room) for (e, room), b in zip(rooms, budgets, strict=True)]
         examples = examples * _amount(examples, rooms, max(1e6, float(spent.sum())))
         examples = np.clip(examples + spent, box.examples_low, box.examples_high) - spent
@@ -63,9 +63,9 @@ def recentred(
 
 
 def _room(budget: Budget, fixed_examples: Array | None) -> float:
-    used = 0.0 if fixed_examples is None else float(budget.example @ fixed_examples)
+    left = budget.left(fixed_examples)
     shared = 0.5 if fixed_examples is None and np.any(budget.example > 0) else 1.0
-    return max(budget.room - used, 1e-3 * abs(budget.room)) * shared
+    return max(left, 1e-3 * abs(budget.room)) * shared
 
 
 def step_shape(table: Coefficients | None, size: int) -> Array:

@@ -21,6 +21,7 @@ from ..modeling.design import Design, Point
 from ..modeling.gradients import all_jacobians
 from ..modeling.own_variables import own_variables
 from .budget import Budget
+from .conic_check import Elastic
 from .conic_form import conic_form
 from .conic_proof import conic_bound
 from .declaration import Declaration
@@ -104,7 +105,7 @@ def refutation(program: Declaration, start: Point) -> Refutation | None:
 
 def _by_conic_dual(violation: Violation) -> Refutation | None:
     """The conic dual of the least sum of violations: for kinks, where one tangent of many proves too little."""
-    elastic = with_slacks(violation)
+    elastic, firm = with_slacks(violation)
     form = conic_form(elastic)
     if form is None:
         return None
@@ -112,7 +113,7 @@ def _by_conic_dual(violation: Violation) -> Refutation | None:
     if not (np.all(np.isfinite(solution.primal)) and np.all(np.isfinite(solution.dual))):
         return None
     try:
-        lower = conic_bound(form, solution, elastic, violation.point)
+        lower = conic_bound(form, solution, elastic, violation.point, Elastic(firm))
     except (ConvexityError, TypeError, ValueError):
         return None
     if not (np.isfinite(lower) and lower > _RESOLVED):
@@ -316,12 +317,8 @@ def _implied(program: Declaration, design: Design) -> Array:
 
 
 def _room(budget: Budget, design: Design) -> float:
-    room = budget.room
-    if design.fixed_examples:
-        room -= float(budget.example @ design.reference.new_examples)
-    if design.fixed_steps:
-        room -= float(budget.step @ design.reference.steps)
-    return room
+    unit = design.reference
+    return budget.left(unit.new_examples if design.fixed_examples else None, unit.steps if design.fixed_steps else None)
 
 
 def _tangents(rows: Sequence[Row], design: Design, point: Point, unit: Array) -> _Cuts | None:

@@ -69,6 +69,8 @@ class Row:
 
     def excess(self, point: Point) -> Array:
         """(N,) violation in the row's own units, at `point`, to which the variables are set."""
+        if self.budget is not None:
+            return np.array([max(-self.budget.left(point.new_examples, point.steps), 0.0)])
         value = np.ravel(np.asarray(self.stated.value if self.at is None else self.at(point), dtype=np.float64))
         return np.abs(value) if self.equality else np.maximum(value, 0.0)
 
@@ -132,10 +134,6 @@ class BudgetRow(Row):
         assert self.budget is not None
         assert self.limit is not None
         return max(self._paid(point) + abs(self.budget.room), abs(self.limit)) or 1.0
-
-    def excess(self, point: Point) -> Array:
-        assert self.budget is not None
-        return np.maximum(np.array([self._paid(point) - self.budget.room]), 0.0)
 
     def _pieces(self, point: Point) -> Array:
         return np.array([self._size(point)])

@@ -181,8 +181,11 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
     auxiliary = [constraint for constraints in own for constraint in constraints]
     stated = sum((w * s for (w, _), (_, s, _) in zip(leaves, formed, strict=True)), start=cp.Constant(-bound.limit))
     _start(own_variables([*pieces, *auxiliary], design))
-    expression = sum(pieces, start=cp.Constant(-bound.limit))
-    size = row_size(cp.reshape(expression, (1,), order="C"), abs(bound.limit))
+    expression, least = sum(pieces, start=cp.Constant(-bound.limit)), abs(bound.limit)
+    if budget is not None and not design.samplings and expression.variables():
+        expression, least = _beside_the_given(budget, design)
+        stated = expression
+    size = row_size(cp.reshape(expression, (1,), order="C"), least)
     built = expression / size[0] <= 0
     return Row(
         name,
@@ -195,6 +198,26 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
         budget=budget,
         auxiliary=tuple(auxiliary),
     )
+
+
+def _beside_the_given(budget: Budget, design: Design) -> tuple[cp.Expression, float]:
+    """A budget as what is decided costs, less what the rest leaves: rounded once, and the size of the row.
+
+    Beside a sampler that is given and costs a limit but for one part in 1e12, a row of the size of the limit has four
+    digits of what examples cost.
+    """
+    unit, given = design.reference, {}
+    varying: cp.Expression = cp.Constant(0.0)
+    for name, fixed, price, amount, variable in (
+        ("new_examples", design.fixed_examples, budget.example, unit.new_examples, design.new_variable),
+        ("steps", design.fixed_steps, budget.step, unit.steps, design.step_variable),
+    ):
+        if fixed:
+            given[name] = amount
+        elif price.any():
+            varying = varying + (price * amount) @ variable
+    left = budget.left(**given)
+    return varying - left, abs(left)
 
 
 def _auxiliary_row(

@@ -87,7 +87,7 @@ class SharedStructure(Structure):
     def _solved(self) -> Answer | None:
         room, floors = self.budget.room, float(self.budget.example @ self.low)
         if self.steps is None:
-            found = self._trained(room - float(self.budget.step @ self.given), None)
+            found = self._trained(self.budget.left(steps=self.given), None)
             prices = {self.name: found.budget_multiplier, **dict.fromkeys(self.others, 0.0)}
             return self._answer(found, prices, self.given, np.zeros(self.spent.size))
         once = None if self._bounded else self._trained(room, None)

@@ -60,6 +60,10 @@ def _falls(program: Declaration, compiled: Compiled, point: Point, name: str, le
     high = program.box.examples_high if name == "examples" else program.box.steps_high
     if np.all(np.isfinite(high[levels])):
         return None
+    prices = (budget.example if name == "examples" else budget.step for budget in program.budgets.values())
+    growth = np.where(levels, np.maximum(point.new_examples if name == "examples" else point.steps, _LEAST[name]), 0.0)
+    if any(float(price @ growth) > 0 for price in prices):
+        return None  # a budget ends the ray, however far away
     values = np.array([_rated(compiled, _moved(point, name, levels, factor)) for factor in _MORE])
     with np.errstate(invalid="ignore"):
         falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])

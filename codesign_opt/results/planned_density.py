@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ..basics.checks import Array
+from ..basics.checks import Array, instance
 from ..ingredients.densities import LogNormal, SigmaDensity, least
 from ..ingredients.levels import Levels
 
@@ -257,7 +257,7 @@ class TrainingDensity(SigmaDensity):
 
     def _bought(self, density: SigmaDensity, clipped: bool) -> tuple[Array, float]:
         """(L,) examples on the levels, and the number of all, that the plan's training price buys of a density."""
-        below, above = density.tails(self.levels.edges)
+        below, above = instance(density, SigmaDensity, "other").tails(self.levels.edges)
         mass = np.maximum(density.mass(self.levels.edges), 1e-300)
         outside = 0.0 if clipped else float(self.prices[0] * below[0] + self.prices[-1] * above[-1])
         count = float(self.prices @ self.examples) / (float(self.prices @ mass) + outside)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number
+from ..basics.checks import Array, as_path, choice, integer, number
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -263,7 +263,7 @@ class PlanRecord:
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON (schema version and a checksum inside); returns the path."""
-        target = Path(path)
+        target = as_path(path)
         content = _to_json(self.to_dict())
         return write_whole(target, json.dumps({**content, "checksum": checksum(content)}, indent=1, allow_nan=False))
 
@@ -283,7 +283,7 @@ class PlanRecord:
             ValueError: the file is truncated, is not a plan, has another schema version, a field of another kind or
                 out of its range, numbers that contradict each other, or another checksum than its content.
         """
-        source = Path(path)
+        source = as_path(path)
         try:
             raw = json_file(source)
         except ValueError as error:

@@ -93,7 +93,8 @@ class Sampler(ABC):
         Raises:
             ValueError: other levels, by the first that differs.
         """
-        own, given = self.own_levels, np.real(sigmas)
+        own = self.own_levels
+        given = np.real(sigmas) if isinstance(sigmas, np.ndarray) else vector(sigmas, "sigmas")
         if own is None or (given.shape[-1:] == own.shape and np.all(np.abs(given - own) <= 1e-9 * own)):
             return
         if given.shape[-1:] != own.shape:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from ..basics.checks import Array, matrix, vector
+from ..basics.checks import Array, array, matrix, vector
 from ..ingredients.grids import check_grid
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
 from .base import Sampler
@@ -68,9 +68,7 @@ class LinearMultistep(Multistep):
                 f"LinearMultistep.c is {given[step[0], back[0]]:g} at index ({step[0]}, {back[0]}), of an output "
                 f"{back[0]} before step {step[0]}, where there is none; it must be 0."
             )
-        mean = np.asarray(self.mean, dtype=np.float64)
-        if not np.all(np.isfinite(mean)):
-            raise ValueError("LinearMultistep.mean is not finite; give the data's mean, a number or an array.")
+        mean = array(self.mean, "LinearMultistep.mean", hint="Give the data's mean, a number or an array.")
         parts = {"levels": levels, "a": vector(self.a, "LinearMultistep.a", length=steps), "c": given, "mean": mean}
         for name, part in parts.items():
             own = part.copy()  # the caller's may be written to

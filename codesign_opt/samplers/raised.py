@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, integer, number
 from .adjoint import ratios
 from .affine_steps import AffineSteps, Numbers
 from .base import Sampler
@@ -107,7 +107,7 @@ class HeunChurn(Sampler):
 
     def gamma(self, steps: int) -> float:
         """Share by which the noise level is raised in a grid of some steps, the last to zero counted in."""
-        return min(self.s_churn / steps, sqrt(2) - 1)
+        return min(self.s_churn / integer(steps, "steps", minimum=1), sqrt(2) - 1)
 
     def leading_error(self, lam: Array, sigma: Array) -> Array:
         """docs/theory.md section 3, Heun's row."""

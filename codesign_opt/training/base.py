@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number, vector
+from ..basics.checks import Array, choice, integer, noise_level, noise_levels, vector
 from ..basics.registry import Registry
 from ..ingredients.coupling import Coupling
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
@@ -235,7 +235,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         (array([[0.25]]), array([[0.]]))
         """
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-        return self._weight_variance(lam, vector(sigma, "sigma", positive=True))
+        return self._weight_variance(lam, noise_levels(sigma, "sigma"))
 
     def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
         """`weight_variance` of checked arguments, for descents, which ask often; a subclass's own where it has one."""
@@ -266,7 +266,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         (array([[0.5]]), array([[0.]]))
         """
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-        level = vector(sigma, "sigma", positive=True)
+        level = noise_levels(sigma, "sigma")
         shape = (lam.size, level.size)
         if not self.intercept:
             return np.zeros(shape), np.zeros(shape)
@@ -298,7 +298,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         >>> AveragedSGD().last_evaluation([3.0], [1.0], 1.0)
         (0.75, 0.0)
         """
-        stop = np.array([number(stopping_sigma, "stopping_sigma", positive=True)])
+        stop = np.array([noise_level(stopping_sigma, "stopping_sigma")])
         lam, n, _, _ = kernel_arguments(eigenvalues, counts, stop, 0.0, "denoise")
         full = self.matrix == "full"
         noise = self._stationary(lam, n if full else None, stop)
@@ -429,5 +429,5 @@ def _plain(value: Any, sigma: Any, name: str) -> Any:
     if sigma is None:
         raise ValueError(f"{name} is a function of sigma; pass the levels to to_dict(sigma=...) to tabulate it.")
     # ascending and each once, as a table is read back
-    levels = np.unique(vector(sigma, "sigma", positive=True))
+    levels = np.unique(noise_levels(sigma, "sigma"))
     return {"sigma": levels.tolist(), "value": evaluate_weight(value, levels, name).tolist()}

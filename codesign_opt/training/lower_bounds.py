@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number, vector
+from ..basics.checks import Array, choice, integer, noise_level, noise_levels, vector
 from ..samplers.terminal import TERMINALS, terminal_weight
 from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product, mean_kernel
 
@@ -161,7 +161,7 @@ def dataset_floor(
     """
     lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
     n = vector(counts, "counts", length=lam.size, positive=True)
-    stop = number(stopping_sigma, "stopping_sigma", positive=True)
+    stop = noise_level(stopping_sigma, "stopping_sigma")
     size = integer(dataset_size, "dataset_size", minimum=1)
     rescale = choice(terminal, "terminal", TERMINALS) == "rescale"
     full = choice(matrix, "matrix", MATRICES) == "full"
@@ -230,4 +230,4 @@ def _off_diagonal_floor(lam: Array, n: Array, weight: Array, stop: float, rescal
 
 
 def _checked(eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
-    return vector(eigenvalues, "eigenvalues", nonnegative=True), vector(sigma, "sigma", positive=True)
+    return vector(eigenvalues, "eigenvalues", nonnegative=True), noise_levels(sigma, "sigma")

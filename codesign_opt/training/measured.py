@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, choice, number, shown, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -137,6 +137,10 @@ class Measured(TrainingNoise):
         >>> Measured.of(ErrorLaw([1.0], [8.0], log_width=2.0), Spectrum.from_eigenvalues([1.0, 1.0])).log_width
         2.0
         """
+        if not callable(getattr(errors, "law", None)):
+            raise ValueError(
+                f"Measured.of: errors is {shown(errors)}; give the result of learning_curves, or an ErrorLaw."
+            )
         law = errors.law()
         if law.transfer_width > 0:
             raise ValueError(

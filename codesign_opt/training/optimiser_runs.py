@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import Array, integer, noise_level, noise_levels, number, vector
 from ..ingredients.parameterization import Parameterization
 from .base import TrainingNoise
 from .lower_bounds import check_flag
@@ -102,7 +102,7 @@ class OptimiserRun(TrainingNoise):
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
-        return self._laws(lam, vector(sigma, "sigma", positive=True))
+        return self._laws(lam, noise_levels(sigma, "sigma"))
 
     def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
         return self._laws(lam, level)
@@ -147,7 +147,7 @@ class OptimiserRun(TrainingNoise):
         return none, none.copy()
 
     def last_evaluation(self, eigenvalues: Any, counts: Any, stopping_sigma: float) -> tuple[float, float]:
-        found = self.last_evaluations(eigenvalues, counts, np.array([float(stopping_sigma)]))
+        found = self.last_evaluations(eigenvalues, counts, np.array([noise_level(stopping_sigma, "stopping_sigma")]))
         return float(found[0][0]), float(found[1][0])
 
     def last_evaluations(self, eigenvalues: Array, counts: Array, stops: Array) -> tuple[Array, Array]:
@@ -161,7 +161,7 @@ class OptimiserRun(TrainingNoise):
 
     def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
         """Levels with fewer than ten examples an update, where minibatches of that size are another law."""
-        level = vector(sigma, "sigma", positive=True)
+        level = noise_levels(sigma, "sigma")
         each = vector(examples, "examples", nonnegative=True, length=level.size) / self.iterations
         few = np.flatnonzero((each < _FEW) & (each < self.batch / 2) & (each > 0))
         if not few.size:
@@ -267,7 +267,7 @@ class SGD(OptimiserRun):
         >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)
         0.5
         """
-        lam, level = vector(eigenvalues, "eigenvalues", nonnegative=True), vector(sigma, "sigma", positive=True)
+        lam, level = vector(eigenvalues, "eigenvalues", nonnegative=True), noise_levels(sigma, "sigma")
         return float(self.largest_step / self._unit_step(lam, level).max())
 
     def _unit_step(self, lam: Array, level: Array) -> Array:

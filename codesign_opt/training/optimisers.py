@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import Array, integer, noise_levels, number, vector
 from ..ingredients.parameterization import Parameterization, TabulatedWeight, evaluate_weight
 from .base import TrainingNoise
 from .burn_in import averaged_sgd_excess
@@ -99,7 +99,7 @@ class AveragedSGD(TrainingNoise):
         the score error is least squares'; averaged SGD leaves 1.96 times as much at best (burn-in; 2.59 at sigma \
 0.1): training=co.SGD(...) plans it
         """
-        level, lam = vector(sigma, "sigma", positive=True), vector(eigenvalues, "eigenvalues", nonnegative=True)
+        level, lam = noise_levels(sigma, "sigma"), vector(eigenvalues, "eigenvalues", nonnegative=True)
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
         on = m > 0
@@ -174,7 +174,7 @@ class ConstantStepSGD(TrainingNoise):
         >>> ConstantStepSGD(0.1, 64).rate_factors([0.5])
         (array([2.]), array([1.]))
         """
-        level = vector(sigma, "sigma", positive=True)
+        level = noise_levels(sigma, "sigma")
         form = Parameterization(self.parameterization, self.sigma_data)
         if self.weight is None:
             omega = form.output_weight(level)
@@ -224,7 +224,7 @@ class ConstantStepSGD(TrainingNoise):
         >>> print(*ConstantStepSGD(1e-3, 64).warnings_for([0.5, 5.0], [1.0], [1e3, 1e9]))
         burn-in is not over at sigma = 0.5: 1000 examples are 0.0391 relaxation times (10 take 256000)
         """
-        level = vector(sigma, "sigma", positive=True)
+        level = noise_levels(sigma, "sigma")
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         rate, omega = self.rate_factors(level)

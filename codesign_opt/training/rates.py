@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number
+from ..basics.checks import AT_ONCE, Array, choice, integer, number
 
 __all__ = ["LearningRate", "WeightAverage", "power_exponent", "power_relative_std"]
 
@@ -55,7 +55,7 @@ class LearningRate:
 
     def factors(self, updates: int) -> Array:
         """(N,) rate of each update over the peak."""
-        t = np.arange(1, integer(updates, "updates", minimum=1) + 1, dtype=np.float64)
+        t = np.arange(1, integer(updates, "updates", minimum=1, maximum=AT_ONCE) + 1, dtype=np.float64)
         shape = np.ones(updates)
         if self.shape == "cosine":
             shape = (1 + np.cos(np.pi * (t - 0.5) / updates)) / 2
@@ -125,6 +125,7 @@ class WeightAverage:
 
     def decays(self, updates: int) -> Array:
         """(N,) what is kept of the average at each update; the first of a power average is 0."""
+        updates = integer(updates, "updates", minimum=1, maximum=AT_ONCE)
         if self.kind == "none":
             return np.zeros(updates)
         if self.kind == "exponential":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, choice, noise_levels, number, vector
 from ..ingredients.parameterization import Parameterization, unchecked_skip
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 
@@ -107,7 +107,7 @@ def kernel_arguments(
     """Eigenvalues, counts and levels, checked, and the options of a kernel."""
     lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
     n = vector(counts, "counts", length=lam.size, positive=True)
-    level = vector(sigma, "sigma", positive=True)
+    level = noise_levels(sigma, "sigma")
     return lam, n, level, {"eta": number(eta, "eta", nonnegative=True), "terminal": terminal}
 
 

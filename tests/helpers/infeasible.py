@@ -1,4 +1,4 @@
-"""Infeasible programs of thirteen kinds, with how far each of their constraints must give, from closed forms."""
+"""Infeasible programs of fourteen kinds, with how far each of their constraints must give, from closed forms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from scipy.optimize import brentq
 
 import codesign_opt as co
 
@@ -257,6 +258,32 @@ def ball_and_sum(rng):
     )  # fmt: skip
 
 
+def divergence_and_sum(rng):
+    """The least divergence of a given sum is that of the centre's own shape."""
+    world = World.random(rng)
+    centre = 10 ** rng.uniform(0, 8) * rng.dirichlet(np.ones(world.sigma.size)) + 1e-3
+    whole = float(centre.sum())
+    total = whole * rng.uniform(1.2, 5)
+
+    def divergence(count):
+        return count * np.log(count / whole) - count + whole
+
+    most = divergence(total) / (1 + 10 ** rng.uniform(-2, 1))
+    reached = brentq(lambda count: divergence(count) - most, whole, total, rtol=1e-14)
+
+    def build(n):
+        rows = [
+            co.named("near", lambda d: cp.sum(cp.kl_div(d.examples, centre)) <= n["most"]),
+            co.named("sum", lambda d: cp.sum(d.examples) >= n["total"]),
+        ]
+        return world.problem(rows, world.plenty(3 * total / world.width, np.ones(world.sigma.size)))
+
+    return Infeasible(
+        build, {"most": most, "total": total},
+        {"near": ("most", divergence(total) - most), "sum": ("total", reached - total)},
+    )  # fmt: skip
+
+
 def monotone_floor_and_cap(rng):
     world, cap = World.random(rng), 10 ** rng.uniform(1, 6)
     low, high = sorted((world.edge(rng.uniform(0.1, 0.45)), world.edge(rng.uniform(0.55, 0.9))))
@@ -317,7 +344,8 @@ def largest_and_sum(rng):
 
 KINDS = {kind.__name__: kind for kind in (
     floor_and_cap, floor_and_budget, steps_and_trust, steps_and_step_size, shares, share_floor_and_cap, user_sums,
-    error_and_budget, ball_and_cap, ball_and_sum, monotone_floor_and_cap, user_vector_and_budget, largest_and_sum,
+    error_and_budget, ball_and_cap, ball_and_sum, divergence_and_sum, monotone_floor_and_cap, user_vector_and_budget,
+    largest_and_sum,
 )}  # fmt: skip
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
+
+import cvxpy as cp
 import numpy as np
 import pytest
 import torch
 
 import codesign_opt as co
 from codesign_opt.basics.checks import number, vector
+from codesign_opt.comparison.table import rows_of_cell
 from codesign_opt.ingredients.log_file import log_rows
 
 MODEL = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5))
@@ -54,3 +59,106 @@ def test_logs_are_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=str(tmp_path / name)):
         log_rows(tmp_path / name)
+
+
+def data(count=64):
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def failing(*given):
+    raise LookupError("mine")
+
+
+def in_place(s):
+    s *= 0.0
+    s += 2.0
+    return s
+
+
+@cache
+def plan():
+    return co.codesign(MODEL, co.Prices(3.0, 1.0, 100), 1e4, levels=8, points=3, stopping_sigma=0.05, polish=False)
+
+
+def named_row(row):
+    table = MODEL.coefficients(0.05, 8)
+    terms, budget = co.ScoreError(table) + co.Discretization(table), co.Compute(co.Prices(3.0, 1.0, 100)) <= 1e4
+    return co.Problem(terms, [budget, co.named("mine", row)]).solve()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plan().sample(4, np.random.default_rng(0), base=3), "base is 3; a SigmaDensity"),
+        (lambda: plan().sample(10**12, np.random.default_rng(0)), "batch is 1,000,000,000,000"),
+        (lambda: co.frontier(MODEL, co.Prices(3.0, 1.0, 10), 1e4, images=5), "images is 5; several"),
+        (lambda: co.frontier(MODEL, co.Prices(3.0, 1.0, 10), 1e4, images=itertools.count(1)), "images has more than"),
+        (lambda: co.Cap(1.0, high=None), "Cap.high is None"),
+        (lambda: co.Cap(1.0, high=1j), "Cap.high is 1j"),
+        (lambda: MODEL.wasserstein2(0.5), "sigmas is 0.5"),
+        (lambda: MODEL.wasserstein2([1.0, 0.1, 0.0], "mine"), "spectrum is 'mine'"),
+        (lambda: named_row(lambda d: cp.sum(d.examples) >= cp.Parameter(name="least")), "'mine': the parameter least"),
+        (lambda: MODEL.coefficients(0.05, 10**6), "levels is 1,000,000"),
+        (lambda: co.codesign(MODEL, steps=5, points=10**9), "points is 1,000,000,000"),
+        (lambda: co.edm_grid(10**9, 0.1, 1.0), "steps is 1,000,000,000"),
+        (lambda: co.Spectrum.power_law(10**9, exponent=1.0), "dimension is 1,000,000,000"),
+        (lambda: co.estimate.Measurement(device="cuda:99"), "Measurement.device is 'cuda:99'"),
+        (lambda: co.estimate.Stream(device=torch.device("meta")), "Stream.device"),
+        (lambda: co.Plan.load(3), "path is 3"),
+        (lambda: co.peers.euler_kl([1.0, 0.1], 3.0), "euler_kl: spectrum is 3.0; a Spectrum"),
+        (lambda: co.TrainingRun(failing, 10, 10).examples_on(co.Levels([0.1, 1.0])), r"TrainingRun.density\(sigma\)"),
+        (lambda: co.peers.allocation(failing, [1.0], co.LogNormal()), r"in weight\(sigma\): LookupError: mine"),
+        (lambda: co.GaussianModel(MODEL.spectrum, coupling=co.Local(failing)).settled([1.0, 0.1, 0.0], 8), "Local"),
+        (lambda: co.estimate.Denoiser(failing)(data(2), 0.5), "denoiser 'failing' fails .*LookupError"),
+        (lambda: co.estimate.spectrum(map(failing, range(3))), "in data: LookupError"),
+    ],
+)
+def test_the_wrong_kind_and_errors_inside_functions_are_told_by_name(call, message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        call()
+    if "LookupError" in message:
+        assert isinstance(caught.value.__cause__, LookupError)
+
+
+def test_functions_that_work_in_place_change_nothing():
+    levels = co.Levels.log_uniform(0.1, 10.0, 4)
+    before = levels.edges.copy()
+    for function in (in_place, lambda s: np.full(s.shape, 2.0)):
+        found = [
+            co.Prices(function, function, 10).example_price(levels),
+            co.Local(function).lengths(levels),
+            co.TrainingRun(function, 10, 10).examples_on(levels) / np.diff(levels.edges),
+            co.peers.allocation(function, levels.sigma, co.LogNormal()) / co.LogNormal().per_log_snr(levels.sigma),
+        ]
+        for values in found:
+            np.testing.assert_allclose(values, values[0], rtol=1e-6)
+    np.testing.assert_array_equal(levels.edges, before)
+
+
+def test_endless_data_are_read_to_a_number_of_examples_that_is_told():
+    draws = torch.Generator().manual_seed(0)
+    endless = (torch.randn(65_536, 2, generator=draws, dtype=torch.float64) for _ in itertools.count())
+    found = co.estimate.spectrum(endless)
+    assert found.count == 262_144
+    assert "262,144 examples of data without a length" in repr(found)
+    assert found.spectrum.trace == pytest.approx(2.0, abs=5 * (4.0 / found.count) ** 0.5)
+    assert co.estimate.spectrum(endless, stream=co.estimate.Stream(examples=1000)).count == 1000
+    with pytest.raises(ValueError, match=r"Measurement\.examples is 1"):
+        co.estimate.Measurement(examples=1)
+
+
+@pytest.mark.parametrize("text", ["14.6, 2.5, 0.", "14.6, 2.5,", "[14.6, 2.5, 0.3", "14.6, 2.5, 1e-"])
+def test_a_list_that_is_cut_off_is_refused(tmp_path, text):
+    path = tmp_path / "sigmas.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"cut off|not a number"):
+        co.read_schedule(path)
+    path.write_text("80., 1., 0.")  # numpy's way of writing whole numbers
+    assert co.read_schedule(path).tolist() == [80.0, 1.0, 0.0]
+
+
+def test_errors_that_are_no_number_have_the_last_rank():
+    grid = (np.array([1.0, 0.1, 0.0]), 2.0)
+    measured = {name: {"errors": [value]} for name, value in (("a", np.nan), ("b", 2.0), ("c", np.nan), ("d", 1.0))}
+    rows = rows_of_cell("euler", 2, measured, dict.fromkeys(measured, grid))
+    assert [(row.peer, row.rank) for row in rows] == [("d", 1), ("b", 2), ("a", 3), ("c", 3)]

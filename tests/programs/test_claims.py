@@ -13,6 +13,7 @@ import codesign_opt as co
 from codesign_opt.certificate.verdict import Certificate
 from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.conflicts import diagnose
+from codesign_opt.programs.unlimited import refuse_unlimited
 from tests.helpers.infeasible import KINDS, complaint
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
@@ -23,6 +24,11 @@ TABLE = co.GaussianModel(
     training=co.AveragedSGD(prior=None),  # every level needs examples
 ).coefficients(levels=60)  # fmt: skip
 S, D = co.ScoreError(TABLE), co.Discretization(TABLE)
+SMALL = co.GaussianModel(
+    co.Spectrum.power_law(4, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun(),
+    training=co.AveragedSGD(prior=None),
+).coefficients(levels=10)  # fmt: skip
+FEW = co.ScoreError(SMALL) + co.Discretization(SMALL)
 PRICES = co.Prices(3.0, 1.0, 10_000)
 BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
 
@@ -74,7 +80,7 @@ def test_amounts_do_not_depend_on_the_number_of_levels(levels):
 def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_is_told():
     def problem(floor, step):
         rows = [co.Floor(floor, high=0.1), co.Cap(5e3, high=0.1), co.Floor(step, "steps"), co.Cap(0.05, "steps")]
-        return co.Problem(S + D, [co.Compute(PRICES) <= 1e9, *rows])
+        return co.Problem(FEW, [co.Compute(PRICES) <= 1e9, *rows])
 
     with pytest.raises(co.InfeasibleError, match="none of them can be relaxed enough alone; together") as caught:
         problem(1e4, 0.1).solve()
@@ -89,8 +95,8 @@ def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_i
 def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
     """Zero is admitted by them all, and the error is infinite there."""
     coarse = co.GaussianModel(
-        co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
-    ).coefficients(levels=16)
+        co.Spectrum.power_law(4, exponent=1.5), sampler=co.Heun(), training=co.AveragedSGD(prior=None)
+    ).coefficients(levels=8)
     cases = (
         ([co.Share(0.3, 0.001, 0.02), co.Share(0.3, 0.02, 1), co.Share(0.3, 1, 100)], "Share"),
         ([co.Share(0.0, 0.01, 0.1)], "Share"),
@@ -98,7 +104,7 @@ def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
         ([co.Cap(0.0, high=0.1)], r"Cap\(density, to 0.1\)"),
         ([co.Cap(0.0, "steps", high=0.1)], r"Cap\(steps, to 0.1\)"),
     )
-    for rows, name in cases if FULL else cases[::2]:
+    for rows, name in cases if FULL else cases[::4]:  # rows of the user's: test_limits_of_zero.py
         with pytest.raises(co.InfeasibleError, match=f"{name}.*leave.* no (examples|steps) at sigma"):
             co.Problem(co.ScoreError(coarse) + co.Discretization(coarse), [*BUDGETS, *rows]).solve()
 
@@ -108,7 +114,7 @@ def test_without_a_proof_nothing_is_called_infeasible(monkeypatch):
     monkeypatch.setattr("codesign_opt.programs.conflicts.refutation", lambda program, start: None)
     monkeypatch.setattr("codesign_opt.programs.conflicts.starvation", lambda program, needs, start: None)
     with pytest.raises(co.NotCertifiedError, match="No feasible point was found, and infeasibility is not proved"):
-        co.Problem(S + D, [*BUDGETS, co.Floor(1e5)]).solve()
+        co.Problem(FEW, [*BUDGETS, co.Floor(1e5)]).solve()
 
 
 def test_a_cap_of_zero_forbids_nothing_where_no_term_needs_examples():
@@ -127,8 +133,8 @@ def test_what_nothing_limits_is_named_with_its_levels():
             return -1e-6 * cp.sum(design.examples)
 
     table = co.GaussianModel(
-        co.Spectrum.power_law(16, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
-    ).coefficients(levels=20 if FULL else 12)
+        co.Spectrum.power_law(4, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun()
+    ).coefficients(levels=20 if FULL else 6)
     errors, centres = co.ScoreError(table) + co.Discretization(table), table.sigma
     below = rf"{centres[0]:.3g} to {centres[centres <= 1.0][-1]:.3g}"
     training = co.Compute(co.Prices(3.0, 1.0, 1), part="training") <= 1e6
@@ -139,6 +145,21 @@ def test_what_nothing_limits_is_named_with_its_levels():
     ):
         with pytest.raises(co.UnboundedError, match=message):
             co.Problem(terms, rows).solve()
+
+
+@pytest.mark.parametrize("limit", [1e101, 1e160, 1e300, -1e200, 1e-160, 5e-324])
+def test_limits_beyond_what_can_be_computed_with_are_refused_by_name_and_amount(limit):
+    with pytest.raises(ValueError, match=f"limit of 'Compute' is {limit:g}.*another unit".replace("+", r"\+")):
+        co.Problem(FEW, [co.Compute(PRICES) <= limit])
+
+
+def test_what_a_budget_prices_is_not_called_unlimited_however_much_it_allows():
+    problem = co.Problem(FEW, [co.Compute(PRICES) <= 1e99])
+    refuse_unlimited(problem.declaration, first_point(problem.declaration))
+    rows = [co.Compute(PRICES, part="sampling") <= 1e6, co.Cap(1e4, low=1.0)]
+    problem = co.Problem(FEW, rows)
+    with pytest.raises(co.UnboundedError, match="nothing limits the examples"):
+        refuse_unlimited(problem.declaration, first_point(problem.declaration))
 
 
 def test_a_value_below_its_lower_bound_is_not_called_optimal_whatever_its_violations_cost():

@@ -4,6 +4,7 @@ import warnings
 
 import cvxpy as cp
 import numpy as np
+import pytest
 
 import codesign_opt as co
 
@@ -74,3 +75,34 @@ def test_a_row_about_examples_that_no_term_needs_is_met():
     without = solved(co.Problem(co.Discretization(tab), [co.Compute(co.Prices(1.0, 1.0, 100)) <= 5e5]))
     assert plan.examples.sum() >= 5e5 * (1 - 1e-7)
     assert np.isclose(plan.error, without.error, rtol=2e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.7325123, 1.93217, np.pi])
+def test_exponents_that_are_no_fractions_are_those_of_the_author(exponent):
+    """cvxpy puts a fraction in their place, off by 2e-6: of another function no bound holds, and values move."""
+    rng, size = np.random.default_rng(3), 8
+    table = co.Coefficients(
+        co.Levels.log_uniform(0.01, 10.0, size), np.ones(size), np.zeros(size), np.ones((1, size)), terminal="rescale"
+    )
+    weights, total, unit = np.exp(rng.normal(size=size)), 1e7, 1e-4
+    root = (weights ** (1 / (1 + exponent))).sum()
+    least = root ** (1 + exponent) / (unit * total) ** exponent
+
+    best = weights ** (1 / (1 + exponent)) / root * total
+
+    def falls(design):
+        """The kink, a maximum whose entries are all one at the optimum of the rest, needs the conic dual."""
+        kink = cp.max(cp.multiply(best, cp.inv_pos(design.examples)))
+        return weights @ cp.power(unit * design.examples, -exponent) + 0.1 * least * kink
+
+    steps = np.ones(size)
+    error = co.Discretization(table)
+    truth = float((table.step_response.sum(axis=1) ** 2).sum()) + 1.1 * least
+    training = co.Compute(co.Prices(1.0, 1.0, 1), part="training")
+    plan = co.Problem(own(falls) + error, [training <= total], steps=steps).solve()
+    assert plan.certificate.optimal
+    assert plan.certificate.value == pytest.approx(truth, rel=1e-7)
+    assert plan.certificate.lower_bound <= truth * (1 + 1e-12)
+    rows = [co.named("mine", lambda d: weights @ cp.power(unit * d.examples, -exponent) <= least)]
+    cheapest = co.Problem(training + 0 * error, rows, steps=steps).solve()
+    assert cheapest.certificate.value == pytest.approx(total, rel=1e-6)

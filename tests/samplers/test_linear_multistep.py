@@ -150,7 +150,7 @@ def test_malformed_coefficients_are_refused_by_name():
         ("a", [0.5, math.nan], "LinearMultistep.a"),
         ("c", [[0.5, 0.1], [0.5, 0.5]], r"c is 0.1 at index \(0, 1\), of an output 1 before step 0"),
         ("c", [[0.5]], "LinearMultistep.c"),
-        ("mean", [math.inf], "mean is not finite"),
+        ("mean", [math.inf], "mean is inf at index 0; it must be finite"),
     ]:
         with pytest.raises(ValueError, match=words):
             co.LinearMultistep(**{**fine, name: value})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import choice, number
+from ...basics.checks import choice, number, takes
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
 from .denoiser import Denoiser
@@ -39,6 +39,7 @@ def from_edm(network: Network, **condition: Any) -> Denoiser:
     return result
 
 
+@takes(time=callable)
 def from_prediction(
     network: Network,
     prediction: str,

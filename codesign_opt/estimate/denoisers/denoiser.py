@@ -74,9 +74,15 @@ class Denoiser:
     def _asked(self, state: torch.Tensor, levels: torch.Tensor) -> Any:
         try:
             return asked(self.function, state, levels)
-        except RuntimeError as error:
-            if "dtype" not in str(error):
-                raise
+        except (CodesignError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a user's function may raise
+            if not (isinstance(error, RuntimeError) and "dtype" in str(error)):
+                said = f"{type(error).__name__}: {error}"
+                raise DenoiserError(
+                    f"denoiser {self.name!r} fails on states of {state.dtype} on {state.device}, shape "
+                    f"{tuple(state.shape)}, at sigma {float(levels.detach().max()):.4g}: {said}"
+                ) from error
             raise DenoiserError(
                 f"denoiser {self.name!r}: {error}. States and levels are {state.dtype}: a network in another precision "
                 "is cast where it is given itself; inside a function, give it x.to(its dtype)."

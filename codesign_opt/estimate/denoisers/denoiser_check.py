@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer
+from ...basics.checks import Array, integer, takes
 from ...ingredients.process import EDM, Process
 from ...ingredients.spectrum import Spectrum
 from ..draws.streams import agreed, example_draws, first_of, normal
@@ -38,6 +38,7 @@ _CLEARLY = 1.5  # gain in the mean over levels, to name the cause of what is wro
 _FAR = 3.0  # times the Wiener error: what is no explanation
 
 
+@takes(process=Process)
 def check_denoiser(
     denoiser: Any,
     data: Any,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...basics.checks import takes
 from ...schedulers.scheduler_reading import class_names, told_alike, told_beyond
 from ..draws.precision import full, network_dtype, of_dtype
 from .denoiser import Denoiser, DenoiserError
@@ -30,6 +31,7 @@ _INSIDE = {
 }  # fmt: skip
 
 
+@takes(family=ModelFamily)
 def from_diffusers(
     model: Any,
     scheduler: Any,

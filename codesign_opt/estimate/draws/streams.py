@@ -12,15 +12,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ...basics.checks import integer
+from ...basics.checks import integer, shown
+from ...basics.user_code import told_in
 from .precision import full
 
 __all__ = [
+    "UNTOLD",
     "Stream",
     "agreed",
     "batches",
+    "device_of",
     "example_draws",
     "examples_at_hand",
+    "finite",
     "first_of",
     "my_share",
     "normal",
@@ -28,7 +32,11 @@ __all__ = [
     "rademacher",
     "seeded",
     "sum_over_processes",
+    "told",
 ]
+
+_END = object()
+UNTOLD = 1 << 18  # examples that are read of data without a length where no number is given
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Stream:
             kill costs at most. With 64 the writing takes far less time than the reading.
 
     Raises:
-        ValueError: a number out of range, or a device that torch does not know.
+        ValueError: a number out of range, or a device that torch does not know or this machine does not have.
 
     >>> Stream(examples=1000, batch=100)
     Stream(examples=1000, batch=100, device=None, checkpoint=64)
@@ -61,15 +69,28 @@ class Stream:
             if getattr(self, name) is not None:
                 put(self, name, integer(getattr(self, name), f"Stream.{name}", minimum=least))
         put(self, "checkpoint", integer(self.checkpoint, "Stream.checkpoint", minimum=1))
-        if self.device is not None:
-            try:
-                put(self, "device", torch.device(self.device))
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"Stream.device is {self.device!r}: {str(error).splitlines()[0]}") from None
+        put(self, "device", device_of(self.device, "Stream.device"))
 
     def placed(self, examples: torch.Tensor) -> torch.Tensor:
         """Examples on the device of this stream."""
         return examples if self.device is None else examples.to(self.device)
+
+
+def device_of(value: Any, name: str) -> torch.device | None:
+    """The device that a user names, tried here rather than in the middle of the work; None where none is named.
+
+    Raises:
+        ValueError: torch does not know it, this machine does not have it, or it holds no numbers.
+    """
+    if value is None:
+        return None
+    try:
+        device = torch.device(value)
+        torch.zeros(1, device=device).tolist()
+    except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{name} is {shown(value)}: {said}") from None
+    return device
 
 
 def seeded(seed: int, *names: str | int) -> torch.Generator:
@@ -134,7 +155,8 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     """(N, *shape) tensors from a tensor, an array, a Dataset, a DataLoader or any iterable of batches.
 
     Examples in half precision come in float32: what is done with them, states and sums, has its digits. A callable
-    is called for a fresh iterator. Of a batch that is a tuple, list or dict the first entry is taken.
+    is called for a fresh iterator. Of a batch that is a tuple, list or dict the first entry is taken. Data without a
+    length, iterators and callables, may be endless: they are read up to `UNTOLD` examples.
 
     Raises:
         ValueError: data of another form, a batch of another shape than the first, or one that is not
@@ -144,6 +166,7 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     [2, 2, 1]
     """
     expected: tuple[int, ...] | None = None
+    left = None if finite(data) else UNTOLD
     for number, part in enumerate(_parts(data, batch)):
         if part.ndim < 2:
             raise ValueError(f"data: batch {number} has shape {tuple(part.shape)}; (examples, …) is needed.")
@@ -156,9 +179,32 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
         if not bool(torch.isfinite(part).all()):
             bad = int((~torch.isfinite(part)).sum())
             raise ValueError(f"data: batch {number} has {bad} entries that are not finite; clean the data first.")
-        yield full(part)
+        yield full(part[:left])
+        left = None if left is None else left - part.shape[0]
+        if left is not None and left <= 0:
+            return
     if expected is None:
         raise ValueError("data: there are no examples.")
+
+
+def finite(data: Any) -> bool:
+    """Whether data have a length, as those that end have: iterators and callables may go on for ever."""
+    try:
+        return len(data) >= 0
+    except TypeError:  # no length, or a DataLoader of an iterable dataset
+        return False
+
+
+def told(data: Any) -> Iterator[Any]:
+    """The batches of a user's iterable; an error inside it is told as one of the data, the original as its cause."""
+    with told_in("data"):
+        rest = iter(data)
+    while True:
+        with told_in("data"):
+            part = next(rest, _END)
+        if part is _END:
+            return
+        yield part
 
 
 def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
@@ -180,7 +226,7 @@ def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
         raise ValueError(
             f"data is {type(data).__name__}; give a tensor, an array, a Dataset or an iterable of batches."
         )
-    for part in data:
+    for part in told(data):
         yield _first(part)
 
 
@@ -225,7 +271,8 @@ def _indexed(data: Any) -> bool:
 
 
 def _called(data: Callable[[], Any]) -> Any:
-    return data()
+    with told_in("data()"):
+        return data()
 
 
 def _first(part: Any) -> torch.Tensor:

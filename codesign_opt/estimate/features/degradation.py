@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, Indices, integer, matrix, number, vector
+from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
 
 __all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_degradation", "steady_bound"]
 
@@ -141,6 +141,7 @@ class TrainingPath:
         return rng.choice(count, size=self.pieces, p=p / p.sum())
 
 
+@takes(path=TrainingPath)
 def linear_degradation(
     eigenvalues: Any,
     sigma: Any,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, number, vector
+from ...basics.checks import Array, matrix, number, takes, vector
 from ...modeling.information import InformationError
 from ...solvers.information.shares import solve_information
 from ..draws.statistics import Estimate
@@ -132,6 +132,7 @@ def decoupled_scores(term: InformationError, level_response: Any, *, cut: float 
     return scores
 
 
+@takes(term=InformationError)
 def decoupling(
     term: InformationError,
     *,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import Array, integer, takes, vector
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
 from ..draws.precision import asked, full
@@ -69,6 +69,7 @@ class GradientDecomposition:
         return f"GradientDecomposition({self.sigma.size} levels, contamination {shares})"
 
 
+@takes(bayes=callable)
 def gradient_decomposition(
     denoiser: Any,
     bayes: Callable[[Tensor, Tensor], Tensor],
@@ -151,6 +152,7 @@ class PhaseSpace:
         return np.asarray(noise / (signal + noise))
 
 
+@takes(bayes=callable, process=Process)
 def phase_space(
     bayes: Callable[[Tensor, Tensor], Tensor],
     data: Any,
@@ -230,6 +232,7 @@ class FeatureCollapse:
     labels: Any
 
 
+@takes(denoiser=torch.nn.Module, layer=torch.nn.Module)
 def feature_collapse(
     denoiser: torch.nn.Module,
     layer: torch.nn.Module,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, number, vector
+from ...basics.checks import Array, choice, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
@@ -108,6 +108,7 @@ def _roots(matrices: Array) -> Array:
     return np.asarray((vectors * np.sqrt(values)[:, None, :])[:, :, -rank:].transpose(0, 2, 1))
 
 
+@takes(response=TerminalResponse, sketch=Sketch)
 def shared_features(
     denoiser: Any,
     data: Any,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ...basics.checks import Array
+from ...basics.checks import Array, takes
 from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
@@ -121,6 +121,7 @@ class BrownianPath:
         return kept[1]
 
 
+@takes(x=torch.Tensor)
 def run(
     denoiser: Denoiser | Any,
     sampler: SteppedSampler,
@@ -158,6 +159,7 @@ def run(
     return trajectory(denoiser, sampler, sigmas, x, noise, before=before, place=place)[-1]
 
 
+@takes(x=torch.Tensor)
 def trajectory(
     denoiser: Denoiser | Any,
     sampler: SteppedSampler,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, number, takes
 from ...basics.wording import teller
 from ...ingredients.fit_rules import FitRules
 from ...ingredients.grids import check_grid
@@ -25,6 +25,7 @@ from .fit_rows import FittedSolver, fit_rows
 __all__ = ["fit_solver"]
 
 
+@takes(measurement=Measurement)
 def fit_solver(
     denoiser: Any,
     data: Any,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...basics.checks import choice, integer
+from ...basics.checks import choice, integer, takes
 from ...basics.ledger import Ledger
 from ...basics.wording import Progress
 from ..draws.data_fingerprint import data_fingerprint
@@ -23,6 +24,7 @@ __all__ = ["spectrum"]
 _EXACT_LIMIT = 4096
 
 
+@takes(stream=Stream)
 def spectrum(
     data: Any,
     *,
@@ -48,7 +50,8 @@ def spectrum(
         bands: exact and lanczos: bins of equal width in log lambda; radial: rings of equal width.
         features: phi, a callable on batches; the spectrum is that of phi(x).
         stream: how many examples, in which batches, on which device; see `Stream`. About 2^20 numbers at once
-            unless given.
+            unless given. Of data without a length (iterators, callables: they may be endless) the first 262,144
+            examples unless it says how many, which the result's `note` tells.
         seed: of probes and of the sample that errors are measured on.
         folder: where sums are kept every `stream.checkpoint` batches, so that a killed call, repeated, goes on
             to the same result.
@@ -73,7 +76,8 @@ def spectrum(
     if folder is not None:
         question["data"] = data_fingerprint(data, source.first)
     passes = Passes(source, Ledger(folder, question), progress=progress)
-    return chosen.estimate(passes, seed=seed, bands=bands)
+    found = chosen.estimate(passes, seed=seed, bands=bands)
+    return replace(found, note=source.note(found.count))
 
 
 def _named(method: str, source: Source) -> SpectrumMethod:

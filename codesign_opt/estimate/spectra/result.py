@@ -42,6 +42,7 @@ class SpectrumEstimate:
         passes: passes over the data.
         frequency: (B,) mean radial frequency of each band in cycles per pixel (0.5 is the highest along an
             axis) for "radial"; None otherwise.
+        note: where reading stopped by itself, after how many examples; else empty.
     """
 
     spectrum: Spectrum
@@ -53,6 +54,7 @@ class SpectrumEstimate:
     method: str
     passes: int
     frequency: Array | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         for name in ("standard_error", "probe_error"):
@@ -86,4 +88,5 @@ class SpectrumEstimate:
         return (
             f"SpectrumEstimate({self.method}, {self.count:,} examples, {self.passes} passes, trace = {self.trace:.4g} "
             f"+- {self.trace_error:.2g}, error bound {self.error_bound:.2g}: {self.spectrum!r})"
+            + (f"; {self.note}" if self.note else "")
         )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..draws.streams import Stream, processes, sum_over_processes
+from ...basics.user_code import told_in
+from ..draws.streams import UNTOLD, Stream, finite, processes, sum_over_processes, told
 
 __all__ = ["Source"]
 
@@ -31,7 +32,8 @@ class Source:
             iterator over batches, or an iterator (one pass only). Of a batch that is a tuple, list or
             dict the first entry is taken; integers count as numbers.
         stream: how many examples, on which device, and in which batches where the data are not in batches
-            already: about a million numbers each unless given.
+            already: about a million numbers each unless given. Of data without a length, which may be endless, the
+            first 262,144 examples unless a number is given.
         features: callable on a batch (N, ...) that returns (N, ...), e.g. a torch module.
 
     Raises:
@@ -51,15 +53,22 @@ class Source:
         self.features = _checked_features(features)
         self._data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
         self.length = _length(self._data)
+        self.most = UNTOLD if self.examples is None and not finite(self._data) else None
         self.batch = self.stream.batch or _batch(self._data)
         self.seen = 0  # batches of the latest pass, those before its start included
-        self._once: Iterator[Any] | None = data if hasattr(data, "__next__") else None
+        self._once: Iterator[Any] | None = told(data) if hasattr(data, "__next__") else None
         self._shape: tuple[int, ...] | None = None
         self.first = self._first_batch()
         self.shape = tuple(self.first.shape[1:])
         self.dimension = int(np.prod(self.shape))
         self.digest = _digest(self.first)
         _check_same_everywhere(self.digest)
+
+    def note(self, count: int) -> str:
+        """What is to be said where reading stopped by itself, after `count` examples; else nothing."""
+        if count != self.most:
+            return ""
+        return f"the first {count:,} examples of data without a length; give examples= to read another number."
 
     @property
     def repeatable(self) -> bool:
@@ -90,7 +99,7 @@ class Source:
                 low = number * self.batch
                 yield number, lambda low=low: self._slice(low, min(low + self.batch, total))  # type: ignore[misc]
             return
-        left, self.seen = self.examples, 0
+        left, self.seen = self.examples or self.most, 0
         for part in self._iterator():
             tensor = _tensor(part, self.seen)[:left]
             if tensor.shape[0] == 0:
@@ -105,10 +114,11 @@ class Source:
     def _iterator(self) -> Iterator[Any]:
         if self._once is not None:
             return self._once
-        data = self._data() if callable(self._data) else self._data
+        with told_in("data()"):
+            data = self._data() if callable(self._data) else self._data
         if not hasattr(data, "__iter__"):
             raise ValueError(f"data is {type(data).__name__}; give {_FORMS}.")
-        return iter(data)
+        return told(data)
 
     def _slice(self, low: int, high: int) -> torch.Tensor:
         if torch.is_tensor(self._data):

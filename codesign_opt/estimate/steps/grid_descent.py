@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer
+from ...basics.checks import Array, choice, integer, takes
 from ...ingredients.grids import edm_grid, log_snr_grid
 from ..runs.fine_solution import Draws, Reference
 from .grid_error import GridErrors, objective_of, starting_at
@@ -108,6 +108,7 @@ class DescentRules:
         return self.gradient == "autograd"
 
 
+@takes(reference=Reference, held_out=Draws, rules=DescentRules)
 def descend_grid(
     reference: Reference,
     held_out: Draws,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice
+from ...basics.checks import Array, choice, takes
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import OBJECTIVES
@@ -96,6 +96,7 @@ class GridErrors:
         return f"GridErrors(mean {self.mean!r}, geometric mean {self.geometric_mean!r}, {self.errors.size} draws)"
 
 
+@takes(reference=Reference)
 def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | None = None) -> GridErrors:
     """|run(grid) - fine solution|^2 of every draw.
 

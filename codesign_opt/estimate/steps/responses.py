@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import Array, integer, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import final_steps
 from ...samplers.network_step import Place
@@ -64,6 +64,7 @@ class Responses:
         return self.scaled_response / self.sigma ** (self.order + 1)
 
 
+@takes(reference=Reference, steps=StepRule)
 def step_responses(
     reference: Reference,
     levels: Any,
@@ -130,6 +131,7 @@ def calls_of_truncation(reference: Reference, levels: Any) -> int:
     return reference.draws.chunks * (path.calls() + path.levels.size * final_steps(reference.terminal))
 
 
+@takes(reference=Reference)
 def truncation_error(reference: Reference, levels: Any, *, folder: str | Path | None = None) -> Estimate:
     """E0 of stopping at each of (M,) levels: mean squared distance of what is handed out there to the fine output.
 

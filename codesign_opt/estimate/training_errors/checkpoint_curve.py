@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ..denoisers.denoiser import Denoiser
@@ -97,6 +97,7 @@ def left_between(
     return Estimate(estimate.value / (growth - 1), estimate.standard_error / (growth - 1), estimate.count)
 
 
+@takes(levels=Levels)
 @torch.no_grad()
 def checkpoint_errors(
     earlier: Any,

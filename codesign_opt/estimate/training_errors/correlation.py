@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, choice, matrix, number, vector
+from ...basics.checks import Array, array, choice, instance, matrix, number, vector
 from ...ingredients.coupling import Local
 from ...ingredients.levels import Levels
 from ..draws.statistics import Estimate
@@ -103,7 +103,7 @@ class ErrorGram:
     evaluations: int = 0
 
     def __post_init__(self) -> None:
-        put, count = object.__setattr__, len(self.levels)
+        put, count = object.__setattr__, len(instance(self.levels, Levels, "ErrorGram.levels"))
         put(self, "units", matrix(self.units, "ErrorGram.units", shape=(None, count, count)))
         if self.together is not None:
             put(self, "together", vector(self.together, "ErrorGram.together", length=len(self.units)))
@@ -121,7 +121,8 @@ class ErrorGram:
         The units must be independent, the levels of one unit on common inputs. A field at a level's
         representative stands for the level: narrow levels.
         """
-        values = np.asarray(fields, dtype=np.float64)
+        instance(levels, Levels, "ErrorGram: levels")
+        values = array(fields, "ErrorGram: fields")
         if values.ndim < 3 or values.shape[1] != len(levels):
             raise ValueError(f"ErrorGram: fields have shape {values.shape}; (units, {len(levels)}, …) is needed.")
         flat = values.reshape(*values.shape[:2], -1) * levels.log_width[:, None]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import Array, choice, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
@@ -103,6 +103,7 @@ class Swap:
         return Levels.around(nodes[1:] if unasked else nodes)
 
 
+@takes(sampler=Sampler, starts=Starts, swap=Swap)
 def error_gram(
     denoiser: Any,
     others: Any,

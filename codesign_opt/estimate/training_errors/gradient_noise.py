@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
+from ...basics.user_code import answer
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ..draws.data_fingerprint import data_fingerprint, digest_of
 from ..draws.streams import batches as batches_of
@@ -145,6 +146,7 @@ def averaged_covariance(curvature: Array, noise: Array, ridge: float = 0.0) -> A
     return np.asarray(inverse @ noise @ inverse)
 
 
+@takes(sampling=GradientSampling)
 def gradient_noise(
     denoiser: Any,
     data: Any,
@@ -204,7 +206,7 @@ def gradient_noise(
     ledger = Ledger(folder, question)
     items, notes = [], model.notes
     for level in levels:
-        omega = number(weight(np.array(level)) if callable(weight) else 1.0 if weight is None else weight,
+        omega = number(answer(weight, level, "weight") if callable(weight) else 1.0 if weight is None else weight,
                        "weight", positive=True)  # fmt: skip
         draw = _Draws(source, float(level), sampling.batch, seed)
         # levels and weight in the item's name, not in the question: others may be added to the folder

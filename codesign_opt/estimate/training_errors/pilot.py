@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number
+from ...basics.checks import Array, choice, integer, number, takes
 from ...curves.errors_left import smooth_errors_left
 from ...curves.estimation import learning_curves
 from ...ingredients.densities import SigmaDensity
@@ -68,6 +68,7 @@ class PilotSampling:
             object.__setattr__(self, name, integer(getattr(self, name), f"PilotSampling.{name}", minimum=least))
 
 
+@takes(process=Process, sampling=PilotSampling)
 def pilot(
     denoiser: Any,
     data: Any,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, integer, number, vector
+from ...basics.user_code import answer
 from ...curves.recording import LevelStatistics
 from ...ingredients.densities import SigmaDensity
 from ..draws.streams import seeded
@@ -126,12 +127,17 @@ class SGDPilot:
         if isinstance(self.density, SigmaDensity):
             return np.asarray(self.density.quantile(u))
         if callable(self.density):
-            return vector(self.density(u), "SGDPilot.density(u)", length=u.size, positive=True)
+            return vector(
+                answer(self.density, u, "SGDPilot.density", what="u"),
+                "SGDPilot.density(u)",
+                length=u.size,
+                positive=True,
+            )
         levels = np.asarray(self.density, dtype=np.float64)
         return levels[np.minimum((u * levels.size).astype(int), levels.size - 1)]
 
     def _weights(self, sigma: torch.Tensor) -> torch.Tensor:
         if self.weight is None:
             return torch.ones_like(sigma)
-        values = np.asarray(self.weight(sigma.detach().to("cpu", torch.float64).numpy()))
+        values = answer(self.weight, sigma.detach().to("cpu", torch.float64).numpy(), "SGDPilot.weight")
         return torch.as_tensor(values).to(sigma.device, sigma.dtype)

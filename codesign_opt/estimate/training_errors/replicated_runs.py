@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...basics.wording import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
@@ -127,6 +127,7 @@ def run_seed(seed: int, run: int) -> int:
     return int(seeded(seed, "run", run).initial_seed() % 2**31)
 
 
+@takes(train=callable, replication=Replication)
 def replicated_runs(
     train: Callable[[int], Any],
     data: Any,

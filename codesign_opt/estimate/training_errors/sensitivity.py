@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import Array, choice, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate, squares
@@ -50,6 +50,7 @@ def difference_of(first: Any, second: Any) -> Direction:
     return lambda x, sigma: one(x, sigma) - other(x, sigma)
 
 
+@takes(reference=Reference)
 def sensitivity(
     reference: Reference,
     levels: Any,

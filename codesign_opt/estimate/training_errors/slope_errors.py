@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, takes, vector
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.levels import Levels
 from ...ingredients.training_run import TrainingRun
@@ -62,6 +62,7 @@ class SlopeErrors(TrainingErrors):
         )
 
 
+@takes(run=TrainingRun)
 @torch.no_grad()
 def slope_errors(
     denoiser: Any,

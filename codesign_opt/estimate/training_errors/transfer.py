@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
-from ...basics.checks import Array, Indices, matrix, number, vector
+from ...basics.checks import Array, Indices, array, instance, matrix, number, takes, vector
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
 from .correlation import ErrorGram, jackknife
@@ -47,15 +47,18 @@ class TransferKernel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "width", number(self.width, "TransferKernel.width", nonnegative=True))
 
+    @takes(levels=Levels)
     def matrix(self, levels: Levels) -> Array:
         """(L, L) rows of weights that sum to one: (T rho)_l for densities per unit log sigma."""
         return kernel_matrix(self.width, levels)
 
+    @takes(levels=Levels)
     def smoothed(self, density: Any, levels: Levels) -> Array:
         """(L,) T rho, the density that each level learns from."""
         name = "TransferKernel.smoothed: density"
         return self.matrix(levels) @ vector(density, name, length=len(levels), nonnegative=True)
 
+    @takes(levels=Levels)
     def pooling(self, levels: Levels) -> Array:
         """(L, L) the same on examples per level: those that serve level l are (T m)_l."""
         return self.matrix(levels) * levels.log_width[:, None] / levels.log_width
@@ -79,7 +82,7 @@ class TransferKernel:
         Raises:
             ValueError: densities that are proportional to each other: nothing about the width can be seen.
         """
-        values = np.asarray(errors, dtype=np.float64)
+        values = array(errors, "TransferKernel.errors")
         count = len(levels)
         rho = matrix(densities, "TransferKernel.densities", shape=(None, count), nonnegative=True)
         replicas = values if values.ndim == 3 else values[None]
@@ -140,7 +143,7 @@ class TransferKernel:
         Args:
             errors: of the denoiser's output on common inputs, not terminal responses.
         """
-        levels = errors.levels
+        levels = instance(errors, ErrorGram, "TransferKernel.from_errors: errors").levels
 
         def width(gram: Array) -> Array:
             own = np.sqrt(np.maximum(np.diagonal(gram), 1e-300))
@@ -157,6 +160,7 @@ class TransferKernel:
 
         Exact where shared parameters obey error_l = a_l / (T rho)_l. No standard error.
         """
+        instance(term, InformationError, "TransferKernel.from_information: term")
         m = vector(examples, "TransferKernel.examples", length=term.sigma.size, nonnegative=True)
         shares, levels = teaching_shares(term, m), term.levels
         density = m / levels.log_width

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, integer, number, vector
+from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...ingredients.process import VP, Process
@@ -253,7 +254,8 @@ def loss_second_moment(
     sigma = vector(table["sigma"], "loss_second_moment.log: sigma", positive=True)
     loss = vector(table["loss"], "loss_second_moment.log: loss", length=sigma.size, nonnegative=True)
     if weight is not None:
-        loss = loss * vector(weight(sigma), "loss_second_moment.weight(sigma)", length=sigma.size, nonnegative=True)
+        name = "loss_second_moment.weight"
+        loss = loss * vector(answer(weight, sigma, name), f"{name}(sigma)", length=sigma.size, nonnegative=True)
     inside = (sigma >= levels.edges[0]) & (sigma <= levels.edges[-1])
     level = np.clip(np.searchsorted(levels.edges, sigma, side="right") - 1, 0, len(levels) - 1)
     rows = [loss[inside & (level == k)][-count:] for k in range(len(levels))]

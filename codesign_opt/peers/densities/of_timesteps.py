@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...schedulers.noise_table import NoiseTable
@@ -31,7 +31,7 @@ def beta_table(
     """
     low = number(beta_start, "beta_table.beta_start", positive=True, maximum=1.0)
     high = number(beta_end, "beta_table.beta_end", positive=True, maximum=1.0)
-    size = integer(count, "beta_table.count", minimum=2)
+    size = integer(count, "beta_table.count", minimum=2, maximum=AT_ONCE)
     power = {"linear": 1.0, "scaled_linear": 0.5}[choice(schedule, "beta_table.schedule", ("linear", "scaled_linear"))]
     betas = np.linspace(low**power, high**power, size) ** (1 / power)
     kept = np.cumprod(1 - betas)
@@ -67,12 +67,13 @@ def flow_timesteps(shift: float = 1.0, count: int = 1000, probability: Any = Non
     >>> flow_timesteps(3.0).quantile(np.array([0.5])).round(2).tolist()
     [3.0]
     """
-    size = integer(count, "flow_timesteps.count", minimum=3)
+    size = integer(count, "flow_timesteps.count", minimum=3, maximum=AT_ONCE)
     factor = number(shift, "flow_timesteps.shift", positive=True)
     i = np.arange(1, size, dtype=np.float64)
     return timesteps(NoiseTable(factor * i / (size - i), endless=True), probability)
 
 
+@takes(density=SigmaDensity)
 def timestep_probabilities(density: SigmaDensity, table: Any = None) -> Array:
     """(T,) probability of every timestep of a table under a density: the share of its cell, ends extended.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ...basics.checks import Array
+from ...basics.checks import AT_ONCE, Array, integer, vector
 
 __all__ = ["accumulated", "equal_increments"]
 
@@ -29,6 +29,9 @@ def equal_increments(levels: Array, length: Array, count: int) -> Array:
     >>> equal_increments(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.5, 1.0]), 3).round(12).tolist()
     [3.0, 2.0, 1.0]
     """
+    levels = vector(levels, "levels", ascending=True, minimum_length=2)
+    length = vector(length, "length", length=levels.size)
+    count = integer(count, "count", minimum=2, maximum=AT_ONCE)
     keep = np.concatenate([[True], np.diff(length) > 0])
     if np.count_nonzero(keep) < 2:
         raise ValueError("equal_increments: the length is 0 over the whole range, so that it places no node.")

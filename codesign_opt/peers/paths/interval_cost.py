@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, integer, matrix, number, vector
+from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
@@ -142,6 +142,7 @@ def monotone(values: Array, weights: Array | None = None, *, decreasing: bool = 
     return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not decreasing).x)
 
 
+@takes(cost=callable)
 def coordinate_search(
     cost: IntervalCost, nodes: Array, *, frozen: Array | None = None, sweeps: int = 300, tolerance: float = 1e-9
 ) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...basics.checks import Array, Indices, integer, matrix, number, vector
+from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
 from .interval_cost import _fits
 
 __all__ = ["beam_path", "path_cost", "smooth_path"]
@@ -23,9 +23,15 @@ def path_cost(cost: Array, places: Array, path: Indices, *, weight: float = 0.0,
     >>> path_cost(np.ones((3, 3)), np.array([0.0, 1.0, 3.0]), np.array([0, 1, 2]), weight=2.0)
     4.0
     """
-    index = np.asarray(path)
-    bends = np.diff(np.asarray(places, dtype=np.float64)[index], 2)
-    return float(np.asarray(cost)[index[:-1], index[1:]].sum() + weight * (np.abs(bends) ** exponent).sum())
+    at, costs = vector(places, "places"), matrix(cost, "cost")
+    index = vector(path, "path", nonnegative=True).astype(np.intp)
+    if costs.shape != (at.size, at.size) or index.max() >= at.size:
+        raise ValueError(
+            f"path_cost: cost has shape {costs.shape} and path reaches {index.max()}, of {at.size} places."
+        )
+    weight, exponent = number(weight, "weight"), number(exponent, "exponent", positive=True)
+    bends = np.diff(at[index], 2)
+    return float(costs[index[:-1], index[1:]].sum() + weight * (np.abs(bends) ** exponent).sum())
 
 
 def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, exponent: float = 2.0) -> Indices:
@@ -86,6 +92,7 @@ def _extend(
     return longer, source
 
 
+@takes(cost=callable)
 def beam_path(
     cost: RowCost,
     places: Array,

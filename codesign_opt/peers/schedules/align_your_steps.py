@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, instance, integer, number, takes, vector
 from ...models.evidence import DenoiserGaps, Evidence
 from ..paths.interval_cost import coordinate_search
 from .base import Schedule
@@ -45,6 +45,7 @@ class KLUBCost:
     def __init__(self, gaps: DenoiserGaps) -> None:
         from scipy.interpolate import CubicSpline, RectBivariateSpline
 
+        instance(gaps, DenoiserGaps, "KLUBCost: gaps")
         if gaps.sigma.size < 4:
             raise ValueError(f"gaps has {gaps.sigma.size} levels; at least 4 are needed.")
         known = np.log(gaps.sigma)
@@ -63,6 +64,7 @@ class KLUBCost:
         return np.asarray(self._scaled.ev(low, high) * np.exp(-2 * np.asarray(low)))
 
 
+@takes(gaps=DenoiserGaps)
 def klub(gaps: DenoiserGaps, sigmas: Array) -> float:
     """Align Your Steps' bound of a grid: the sum of its intervals' costs, a last step to 0 left out.
 
@@ -169,6 +171,7 @@ class AlignYourSteps(Schedule):
         return evidence.between(np.exp(logs[::-1]))
 
 
+@takes(cost=(KLUBCost, EulerCost))
 def subdivided(cost: KLUBCost | EulerCost, logs: Array, *, sweeps: int = 300) -> Array:
     """Twice the intervals: a new node in the middle of each, searched while the old nodes stay.
 
@@ -183,5 +186,6 @@ def subdivided(cost: KLUBCost | EulerCost, logs: Array, *, sweeps: int = 300) ->
     >>> subdivided(EulerCost(1.0), np.log(np.tan(np.array([0.1, 1.1])))).round(4).tolist()
     [-2.2992, -0.3796, 0.6754]
     """
+    logs = vector(logs, "logs", ascending=True, minimum_length=2)
     finer = np.interp(np.arange(2 * logs.size - 1) / 2, np.arange(logs.size), logs)
     return coordinate_search(cost, finer, frozen=np.arange(finer.size) % 2 == 0, sweeps=sweeps)

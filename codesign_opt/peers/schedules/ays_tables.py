@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...basics.checks import Array, choice, integer
-from ...ingredients.evaluations import final_steps
+from ...ingredients.evaluations import MOST_STEPS, final_steps
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -50,7 +50,7 @@ def ays_table(name: str, steps: int = 10, *, terminal: str = "denoise") -> Array
     [14.615, 3.771, 1.342, 0.555, 0.234, 0.0]
     """
     table = np.array(AYS_TABLES[choice(name, "table", AYS_TABLES)])
-    count = integer(steps, "steps", minimum=1) + 1
+    count = integer(steps, "steps", minimum=1, maximum=MOST_STEPS) + 1
     if count != table.size:
         table = np.exp(np.interp(np.linspace(0, 1, count), np.linspace(0, 1, table.size), np.log(table)))
     if choice(terminal, "terminal", ("denoise", "rescale")) == "denoise":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ...basics.checks import Array, integer, vector
 from ...basics.registry import Registry
-from ...ingredients.evaluations import final_steps, least_steps
+from ...ingredients.evaluations import MOST_STEPS, final_steps, least_steps
 from ...ingredients.grids import ended
 from ...models.evidence import Evidence
 
@@ -78,7 +78,8 @@ class Schedule(ABC):
                 f"{self.name} needs Evidence.{missing[0]}, which is not known; "
                 "Evidence.of(GaussianModel) has it in closed form, estimate.evidence(denoiser, data) measures it."
             )
-        count = integer(steps, "steps", minimum=least_steps(evidence.terminal)) + 1 - final_steps(evidence.terminal)
+        least = least_steps(evidence.terminal)
+        count = integer(steps, "steps", minimum=least, maximum=MOST_STEPS) + 1 - final_steps(evidence.terminal)
         rule = f"{self.name} must give {count} descending noise levels."
         nodes = vector(
             self._nodes(count, evidence), f"{self.name}._nodes", length=count, positive=True, descending=True, hint=rule

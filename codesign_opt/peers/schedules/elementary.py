@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, takes
 from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
 
@@ -30,6 +30,7 @@ __all__ = [
 _STARTS = ("marginal", "noise")
 
 
+@takes(spectrum=Spectrum)
 def euler_trajectory(sigmas: Any, spectrum: Spectrum, *, start: str = "marginal") -> Array:
     """Variance of every band at every node of Euler's method (DDIM with eta = 0) with the exact score.
 
@@ -55,6 +56,7 @@ def euler_trajectory(sigmas: Any, spectrum: Spectrum, *, start: str = "marginal"
     return (spectrum.eigenvalues + grid[:, None] ** 2) * kept * _start_share(grid, spectrum, start)
 
 
+@takes(spectrum=Spectrum)
 def euler_variance_ratio(sigmas: Any, spectrum: Spectrum, *, start: str = "marginal") -> Array:
     """Variance that Euler's method ends in over that of the exact marginal, r_b = product of cos^2(d theta_b).
 
@@ -71,6 +73,7 @@ def euler_variance_ratio(sigmas: Any, spectrum: Spectrum, *, start: str = "margi
     return np.where((spectrum.eigenvalues == 0) & (grid[-1] == 0), np.nan, ratio)
 
 
+@takes(spectrum=Spectrum)
 def euler_kl(
     sigmas: Any, spectrum: Spectrum, *, reverse: bool = False, start: str = "marginal", target: str = "marginal"
 ) -> float:
@@ -113,6 +116,7 @@ def euler_kl(
     return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (wanted * ratio)).sum()))
 
 
+@takes(spectrum=Spectrum)
 def path_energy(sigmas: Any, spectrum: Spectrum) -> Array:
     """J_b = integral of (d theta_b / d tau)^2 over tau in [0, 1], for the path through equidistant nodes.
 
@@ -136,6 +140,7 @@ def path_energy(sigmas: Any, spectrum: Spectrum) -> Array:
     return np.where((spectrum.eigenvalues == 0) & (grid[-1] == 0), np.nan, energy)
 
 
+@takes(spectrum=Spectrum)
 def leading_kl(energy: Any, spectrum: Spectrum, steps: int) -> float:
     """Leading term of both divergences at many steps, sum_b n_b J_b^2 / (4 K^2).
 
@@ -156,6 +161,7 @@ def leading_kl(energy: Any, spectrum: Spectrum, steps: int) -> float:
     return float(spectrum.counts @ values**2 / (4 * count**2))
 
 
+@takes(spectrum=Spectrum)
 def stochastic_variance_ratio(sigmas: Any, spectrum: Spectrum) -> Array:
     """Variance that stochastic DDIM (eta = 1) ends in over the exact one, from the exact marginal.
 
@@ -177,6 +183,7 @@ def stochastic_variance_ratio(sigmas: Any, spectrum: Spectrum) -> Array:
     return np.where((lam == 0) & (time[-1] == 0), np.nan, 1 - share.sum(axis=0))
 
 
+@takes(spectrum=Spectrum)
 def stochastic_path_kl(sigmas: Any, spectrum: Spectrum) -> float:
     """Divergence of the paths of stochastic DDIM from the exact reverse process, in nats, over the positive nodes.
 
@@ -194,6 +201,7 @@ def stochastic_path_kl(sigmas: Any, spectrum: Spectrum) -> float:
     return float(0.5 * (relative - np.log1p(relative)).sum(axis=0) @ spectrum.counts)
 
 
+@takes(spectrum=Spectrum)
 def tangent_coefficient(
     spectrum: Spectrum, *, floor: float = 0.0, sigma_min: float = 0.0, sigma_max: float = np.inf
 ) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, takes
 from ...models.evidence import Evidence, Trajectories
 from ..paths.interval_cost import shortest_path
 from .base import Schedule
@@ -17,6 +17,7 @@ __all__ = ["GITS", "step_errors"]
 METRICS = ("l1", "l2", "dev")
 
 
+@takes(teacher=Trajectories)
 def step_errors(teacher: Trajectories, metric: str = "l1") -> Array:
     """Error of one Euler step between any two levels of a teacher's trajectory, from the teacher's own state.
 

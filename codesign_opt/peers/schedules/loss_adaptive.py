@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...basics.checks import Array, Indices, integer, number, vector
+from ...basics.user_code import answer
 from ...models.evidence import Evidence
 from ..paths.arc_length import equal_increments
 from ..paths.interval_cost import monotone, shortest_path_of_lines
@@ -24,6 +25,7 @@ from .base import Schedule
 __all__ = ["LossAdaptive", "LossAdaptiveLimit", "SaturatingSNR"]
 
 _REACH = 1.5  # the risk may end this factor inside the range; a flat curve over more would draw the nodes to its end
+_MOST_CANDIDATES = 5_000  # whose pairs are all looked at
 _PAIRS = 400  # candidates up to which the penalty is solved exactly; the exact program takes K N^3
 
 
@@ -92,7 +94,9 @@ class LossAdaptive(Schedule):
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "smoothness", number(self.smoothness, "LossAdaptive.smoothness", nonnegative=True))
-        put(self, "candidates", integer(self.candidates, "LossAdaptive.candidates", minimum=2))
+        put(
+            self, "candidates", integer(self.candidates, "LossAdaptive.candidates", minimum=2, maximum=_MOST_CANDIDATES)
+        )
         put(self, "exponent", number(self.exponent, "LossAdaptive.exponent", positive=True))
         if self.exponent < 1:
             raise ValueError(f"LossAdaptive.exponent is {self.exponent:g}; it must be >= 1.")
@@ -145,7 +149,7 @@ class LossAdaptiveLimit(Schedule):
     needs: ClassVar[tuple[str, ...]] = ("risk",)
 
     def __post_init__(self) -> None:
-        candidates = integer(self.candidates, "LossAdaptiveLimit.candidates", minimum=2)
+        candidates = integer(self.candidates, "LossAdaptiveLimit.candidates", minimum=2, maximum=_MOST_CANDIDATES)
         object.__setattr__(self, "candidates", candidates)
         _check_axis(self.axis, "LossAdaptiveLimit.axis")
 
@@ -168,7 +172,13 @@ def _table(evidence: Evidence, axis: Callable[[Array], Array], count: int) -> tu
             f"to {evidence.sigma_max:g}; measure it there, or guess it with `extended_risk`."
         )
     sigma = evidence.fine(count)[::-1]
-    u = vector(axis(sigma**-2.0), "axis(gamma)", length=sigma.size, ascending=True, hint="The axis must grow.")
+    u = vector(
+        answer(axis, sigma**-2.0, "axis", what="gamma"),
+        "axis(gamma)",
+        length=sigma.size,
+        ascending=True,
+        hint="The axis must grow.",
+    )
     return sigma, u, monotone(evidence.risk(sigma))
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, integer, number
+from ...basics.checks import Array, integer, number, vector
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -34,6 +34,8 @@ def output_weights(levels: Array, order: int) -> Array:
     >>> output_weights(np.array([2.0, 1.0]), 3).tolist()
     [0.5]
     """
+    levels = vector(levels, "levels", positive=True, descending=True, minimum_length=2)
+    order = integer(order, "order", minimum=1)
     at = -np.log(levels)
     weights = np.zeros(levels.size - 1)
     for used in range(1, min(order, levels.size - 1) + 1):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import betaincinv
 
-from ...basics.checks import Array, choice, integer, number
+from ...basics.checks import AT_ONCE, Array, choice, integer, number
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -161,7 +161,7 @@ class _Timesteps(Schedule):
             object.__setattr__(self, name, number(getattr(self, name), f"{kind}.{name}", positive=True, maximum=0.999))
         if self.beta_end < self.beta_start:
             raise ValueError(f"{kind}.beta_end is {self.beta_end:g}; it must be >= beta_start = {self.beta_start:g}.")
-        object.__setattr__(self, "timesteps", integer(self.timesteps, f"{kind}.timesteps", minimum=2))
+        object.__setattr__(self, "timesteps", integer(self.timesteps, f"{kind}.timesteps", minimum=2, maximum=AT_ONCE))
         choice(self.law, f"{kind}.law", ("scaled_linear", "linear"))
 
     def _integral(self, sigma_max: float) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import VELOCITIES, Evidence
 from ..paths.arc_length import equal_increments
@@ -54,7 +54,7 @@ class ScoreOptimal(Schedule):
         put = object.__setattr__
         put(self, "exponent", number(self.exponent, "ScoreOptimal.exponent", positive=True))
         put(self, "floor", number(self.floor, "ScoreOptimal.floor", positive=True, maximum=1.0))
-        put(self, "fine", integer(self.fine, "ScoreOptimal.fine", minimum=16))
+        put(self, "fine", integer(self.fine, "ScoreOptimal.fine", minimum=16, maximum=AT_ONCE))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         known = evidence.score_cost
@@ -96,12 +96,13 @@ def equal_cost_levels(sigmas: Any, costs: Any, count: int, *, exponent: float = 
     cost = vector(costs, "costs", length=levels.size - 1, nonnegative=True)
     power = number(exponent, "exponent", positive=True)
     least = number(floor, "floor", positive=True, maximum=1.0)
-    wanted = integer(count, "count", minimum=2)
+    wanted = integer(count, "count", minimum=2, maximum=AT_ONCE)
     if not np.any(cost > 0):
         raise ValueError("costs are 0 everywhere, so that they place no level.")
     return _equal_costs(levels[::-1], cost[::-1], wanted, power, least)
 
 
+@takes(spectrum=Spectrum)
 def corrector_cost(sigmas: Any, spectrum: Spectrum, *, velocity: str = "receiving") -> Array:
     """Cost of the corrector from each level to the next, closed form for Gaussian data.
 
@@ -126,6 +127,7 @@ def corrector_cost(sigmas: Any, spectrum: Spectrum, *, velocity: str = "receivin
     return v**2 * ((earlier * difference**2) @ n)
 
 
+@takes(spectrum=Spectrum)
 def predictor_cost(sigmas: Any, spectrum: Spectrum, *, velocity: str = "receiving") -> Array:
     """Cost of the corrector after an Euler step of the probability-flow ODE, closed form for Gaussian data.
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice
+from ...basics.checks import Array, choice, instance
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -119,10 +119,11 @@ def select(
         )
     if evidence.spectrum is None:
         raise ValueError("select needs Evidence.spectrum, which is not known; estimate.spectrum(data) measures it.")
+    families = FAMILIES if families is None else instance(families, Mapping, "select: families")
     work = _Work(evidence, steps, choice(measure, "measure", _MEASURES))
     rows: list[Ranked] = []
     refused: list[tuple[Schedule, str]] = []
-    for name, parameters in (FAMILIES if families is None else families).items():
+    for name, parameters in families.items():
         found = []
         for values in _combinations(parameters):
             candidate = schedule(name, **values)

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, instance, number
 from ...basics.registry import Registry
+from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.parameterization import target_gain, target_name
 
@@ -81,6 +82,7 @@ class Weighting:
         Raises:
             ValueError: a weight whose mean is not positive and finite.
         """
+        instance(density, SigmaDensity, "Weighting.normalised: density")
         sigma = density.quantile((np.arange(_STRATA) + 0.5) / _STRATA)
         own = self if target is None else self.on(target)
         with np.errstate(over="ignore", divide="ignore"):  # said below
@@ -90,7 +92,7 @@ class Weighting:
         return replace(self, scale=self.scale / mean)
 
     def _own(self, sigma: Array) -> Array:
-        return self.scale * np.broadcast_to(np.asarray(self.weight(sigma), dtype=np.float64), sigma.shape)
+        return self.scale * answer(self.weight, sigma, f"Weighting.weight of {self.name!r}")
 
     def _gain(self, target: str, sigma: Array) -> Array:
         return target_gain(target, sigma, sigma_data=self.sigma_data)

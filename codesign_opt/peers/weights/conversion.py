@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, number, vector
+from ...basics.checks import Array, number, takes, vector
+from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ..densities.of_time import OnLevels
@@ -34,6 +35,7 @@ class Reweighted:
     variance: float
 
 
+@takes(density=SigmaDensity, other=SigmaDensity)
 def reweighted(
     density: SigmaDensity,
     other: SigmaDensity,
@@ -61,8 +63,11 @@ def reweighted(
     """
     levels = Levels.log_uniform(sigma_min, sigma_max, _BINS)
     p, q = density.mass(levels.edges), other.mass(levels.edges)
-    w = vector(weight(levels.sigma), "reweighted.weight(sigma)", length=p.size, nonnegative=True)
-    g = vector(second_moment(levels.sigma), "reweighted.second_moment(sigma)", length=p.size, nonnegative=True)
+    w = vector(
+        answer(weight, levels.sigma, "reweighted.weight"), "reweighted.weight(sigma)", length=p.size, nonnegative=True
+    )
+    moments = answer(second_moment, levels.sigma, "reweighted.second_moment")
+    g = vector(moments, "reweighted.second_moment(sigma)", length=p.size, nonnegative=True)
     part = p * w**2 * g
     if not part.sum() > 0:
         raise ValueError(f"reweighted: the weight is 0 wherever {density!r} draws from {sigma_min:g} to {sigma_max:g}.")
@@ -77,6 +82,7 @@ def reweighted(
     return Reweighted(other, of, after / float(part.sum()))
 
 
+@takes(density=SigmaDensity)
 def weight_as_density(
     density: SigmaDensity,
     weight: Callable[[Array], Array],
@@ -98,6 +104,11 @@ def weight_as_density(
     """
     low, high = number(sigma_min, "sigma_min", positive=True), number(sigma_max, "sigma_max", positive=True)
     levels = Levels.log_uniform(low, high, _BINS)
-    w = vector(weight(levels.sigma), "weight_as_density.weight(sigma)", length=_BINS, nonnegative=True)
+    w = vector(
+        answer(weight, levels.sigma, "weight_as_density.weight"),
+        "weight_as_density.weight(sigma)",
+        length=_BINS,
+        nonnegative=True,
+    )
     other = OnLevels(levels, density.mass(levels.edges) * w)
     return reweighted(density, other, weight, second_moment=second_moment, sigma_min=low, sigma_max=high)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, number, vector
+from ...basics.checks import Array, matrix, number, takes, vector
+from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_gain, target_name
@@ -48,6 +49,7 @@ def mean_variance(variance: Any) -> float:
     return number(variance, "variance", positive=True)
 
 
+@takes(process=Process)
 def recoverability(target: str, sigma: Any, *, process: Process | None = None, variance: Any = 1.0) -> Array:
     """omega_y = sqrt(c_x^2 alpha^2 tr Cov(x0) / d + c_eps^2 sigma_t^2), root mean square of the target's two parts.
 
@@ -76,6 +78,7 @@ def recoverability(target: str, sigma: Any, *, process: Process | None = None, v
     return np.sqrt((c_x * alpha) ** 2 * power + (c_eps * noise) ** 2)
 
 
+@takes(density=SigmaDensity)
 def allocation(weight: Callable[[Array], Array] | float, sigma: Any, density: SigmaDensity) -> Array:
     """M = w p |dt / d log-SNR|: the loss weight times the training density per unit log-SNR, (L,).
 
@@ -92,10 +95,11 @@ def allocation(weight: Callable[[Array], Array] | float, sigma: Any, density: Si
     [0.398942]
     """
     levels = vector(sigma, "sigma", positive=True)
-    value = weight(levels) if callable(weight) else number(weight, "weight", nonnegative=True)
+    value = answer(weight, levels, "weight") if callable(weight) else number(weight, "weight", nonnegative=True)
     return np.asarray(value * density.per_log_snr(levels))
 
 
+@takes(process=Process)
 def time_allocation(
     weight: Callable[[Array], Array] | float, time: Any, process: Process, *, per_time: Any = None
 ) -> Array:
@@ -116,10 +120,11 @@ def time_allocation(
     if per_time is not None:
         p = vector(per_time, "per_time", length=at.size, nonnegative=True)
     sigma = np.asarray(process.sigma(at))
-    value = weight(sigma) if callable(weight) else number(weight, "weight", nonnegative=True)
+    value = answer(weight, sigma, "weight") if callable(weight) else number(weight, "weight", nonnegative=True)
     return np.asarray(value * p * sigma / (2 * np.asarray(process.dsigma_dt(at))))
 
 
+@takes(weight=callable, density=SigmaDensity, levels=Levels)
 def allocation_density(weight: Callable[[Array], Array], density: SigmaDensity, levels: Levels) -> OnLevels:
     """Density of training whose unweighted loss spreads the same effort over noise levels, M divided by its integral.
 
@@ -140,6 +145,7 @@ def allocation_density(weight: Callable[[Array], Array], density: SigmaDensity, 
     return OnLevels(levels, effort * levels.log_width)
 
 
+@takes(process=Process)
 def bayes_floor(
     target: str, sigma: Any, mmse: Any, *, process: Process | None = None, sigma_data: float = 0.5
 ) -> Array:
@@ -163,6 +169,7 @@ def bayes_floor(
     return target_gain(target, levels, process, sigma_data=sigma_data) ** 2 * least
 
 
+@takes(spectrum=Spectrum)
 def gaussian_mmse(spectrum: Spectrum, sigma: Any) -> Array:
     """Bayes risk of Gaussian data, sum_b n_b lambda_b sigma^2 / (lambda_b + sigma^2), (L,), summed over dimensions.
 

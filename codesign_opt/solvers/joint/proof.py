@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array
+from ...basics.exact_sums import sum_of_products
 from .dual import LevelDual, State
 
 __all__ = ["JointSolution", "better", "conclude", "relative_gap"]
@@ -104,7 +105,11 @@ def _repaired(dual: LevelDual, state: State) -> tuple[Array, Array] | None:
     """
     program = dual.program
     c, k, budgets = program.examples_prices, program.steps_prices, program.budgets
-    room = budgets - c @ (dual.low - dual.spent) - k @ dual.n_low
+    least = dual.low - dual.spent
+    room = np.array([
+        sum_of_products(budget, (-example, least), (-step, dual.n_low))
+        for budget, example, step in zip(budgets.tolist(), c, k, strict=True)
+    ])  # fmt: skip
     if np.any(room < -1e-12 * budgets):
         return None
     above, further = state.levels.total - dual.low, state.levels.n - dual.n_low

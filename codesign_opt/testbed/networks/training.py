@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...basics.checks import integer, number
+from ...basics.checks import integer, number, takes
 from ...basics.files import replacing
 from ...curves.recording import LevelStatistics
 from ...estimate.draws.streams import seeded
@@ -139,6 +139,7 @@ class TrainedDenoiser:
         return model
 
 
+@takes(model=nn.Module, optimisation=Optimisation, records=Records)
 def train(
     model: nn.Module,
     data: Tensor,

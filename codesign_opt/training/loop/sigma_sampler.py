@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer
+from ...basics.checks import AT_ONCE, Array, choice, integer
+from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...schedulers.noise_table import NoiseTable, flow_time
@@ -115,7 +116,7 @@ class SigmaSampler:
 
     def levels(self, batch: int) -> Array:
         """The same noise levels as a float64 array; `__call__` gives tensors of them."""
-        count = integer(batch, "SigmaSampler: batch", minimum=1) * self.ranks
+        count = integer(batch, "SigmaSampler: batch", minimum=1, maximum=AT_ONCE) * self.ranks
         own = np.random.default_rng((self.seed, self.batches))
         strata = own.permutation(count)[self.rank :: self.ranks]
         sigma = self.density.quantile((strata + own.random(count)[strata]) / count)
@@ -126,7 +127,7 @@ class SigmaSampler:
         weight = np.ones(sigma.size)
         if self.base is not None:
             weight = self.density.importance(sigma, self.base) if self.table is None else self._of_timesteps(sigma)
-        return weight if self.weight is None else weight * np.asarray(self.weight(sigma), dtype=np.float64)
+        return weight if self.weight is None else weight * answer(self.weight, sigma, "SigmaSampler.weight")
 
     def _of_timesteps(self, sigma: Array) -> Array:
         """Ratio of the probabilities of whole timesteps, base / own."""

@@ -1,0 +1,86 @@
+"""The chain through every number of steps: more never leave more, whatever a longer descent of fewer would find."""
+
+import os
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import codesign_opt as co
+from codesign_opt.planning.grid_fit import ROUNDING, SearchedGrid
+from codesign_opt.planning.grid_starts import GridStarts
+from codesign_opt.planning.node_moves import resized, stretched
+from codesign_opt.planning.question import Study
+from codesign_opt.planning.step_chain import StepChain
+from codesign_opt.planning.untrained_fit import UntrainedFit
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+
+
+def chain_of(model, stop, stops=None):
+    study = Study(model, None, None, 30, None, (), (), 40, 1e-6)
+    return StepChain(UntrainedFit(GridStarts(study, study.solve(stop), stops)))
+
+
+CASES = [  # errors that cancel, nothing trained: each was worse with one step more, or might have been
+    (co.DPMpp2M(), co.Spectrum.from_bands([4.0, 0.3, 0.002], [2, 5, 30]), co.EDM(0.01, 50.0)),
+    (co.Heun(), co.Spectrum.power_law(16, exponent=1.5), co.VP()),
+    (co.EulerMaruyama(1.0), co.Spectrum.from_bands([20.0, 0.01], [1, 40]), co.EDM(0.002, 1e4)),
+    (co.Ancestral(1.0), co.Spectrum.power_law(64, exponent=0.5), co.VE()),
+    (co.Heun(), co.Spectrum.from_bands([1.0, 0.25], [3, 3]), co.FlowMatching()),
+]
+
+
+@pytest.mark.parametrize("case", range(5) if FULL else (0,))
+def test_no_step_that_is_allowed_ever_leaves_more(case):
+    sampler, spectrum, process = CASES[case]
+    model = co.GaussianModel(spectrum, process=process, sampler=sampler, start="mean")
+    sizes = range(2, 41) if FULL else range(6, 9)
+    plans = [co.codesign(model, steps=k, levels=40, points=5) for k in sizes]
+    errors = [float(model.wasserstein2(plan.sigmas)) for plan in plans]
+    assert all(after <= before * (1 + 1e-9) + ROUNDING * spectrum.trace for before, after in pairwise(errors))
+    for plan, error in zip(plans, errors, strict=True):
+        assert plan.handed_out["total"] == pytest.approx(error, rel=1e-9)
+
+
+def test_links_do_not_depend_on_the_steps_that_are_allowed():
+    sampler, spectrum, process = CASES[0]
+    model = co.GaussianModel(spectrum, process=process, sampler=sampler, start="mean")
+    short, long = (chain_of(model, stop, (0.01, 25.0)) for stop in (0.02, 0.2))  # nor on where the program stops
+    best = [chain.up_to(most)[0] for chain, most in ((short, 4), (long, 6))]
+    for one, other in zip(short.found, long.found, strict=False):
+        np.testing.assert_array_equal(one.sigmas, other.sigmas)
+    assert [link.steps for link in long.found] == list(range(2, 8))  # one more, which the last descent stays above
+    assert best[0].total >= min(link.total for link in long.found if link.steps <= 5)
+
+
+def test_a_last_descent_ends_where_one_step_more_would_leave_less():
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun())
+    chain = chain_of(model, 0.01)
+    grids = [co.log_snr_grid(k, 0.01, 80.0) for k in (8, 9)]  # poor links: a descent of 8 steps beats the usual 9
+    errors = [float(model.wasserstein2(grid)) for grid in grids]
+    chain.found.extend(SearchedGrid(grid, error, error) for grid, error in zip(grids, errors, strict=True))
+    last = chain._last(chain.found[0])
+    assert chain.fit.refined(chain.found[0]).total < 0.8 * errors[1]
+    assert errors[1] <= last.total < errors[0]
+    assert last.total == pytest.approx(float(model.wasserstein2(last.sigmas)), rel=1e-12)
+
+
+def test_the_chain_ends_where_errors_are_rounding():
+    model = co.GaussianModel(co.Spectrum.from_bands([0.25], [64]), sampler=co.Heun(), start="mean")
+    plan = co.codesign(model, steps=30, levels=40, points=5)
+    assert plan.number_of_steps < 30
+    assert plan.handed_out["total"] <= 1e-12 * model.spectrum.trace
+    assert any("1e-12 of the data's variance" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+def test_a_stretched_grid_keeps_its_first_and_last_steps(terminal):
+    grid = co.edm_grid(12, 0.01, 80.0, terminal=terminal)
+    longer = stretched(grid, 14)
+    assert longer.size == 15
+    assert np.all(np.diff(longer) < 0)
+    tail = np.count_nonzero(grid == 0)
+    np.testing.assert_allclose(longer[:3], grid[:3], rtol=1e-12)
+    np.testing.assert_allclose(longer[-3 - tail :], grid[-3 - tail :], rtol=1e-12)
+    np.testing.assert_array_equal(stretched(grid[-5:], 6), resized(grid[-5:], 6))  # nothing between the ends
