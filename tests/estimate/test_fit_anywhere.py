@@ -173,6 +173,86 @@ def test_a_fit_on_some_conditions_and_weights_holds_for_others(steps):
         assert float(seen.value) < 1 + 2 * float(seen.standard_error)
 
 
+class _OfClass(torch.nn.Module):
+    """A perceptron on 8 x 8 digits that is told the class, or 10 for none, beside EDM's preconditioned state."""
+
+    spread = 0.752  # of all pixels
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(
+            *(torch.nn.Linear(64 + 11 + 16, 192), torch.nn.SiLU(), torch.nn.Linear(192, 192), torch.nn.SiLU()),
+            *(torch.nn.Linear(192, 192), torch.nn.SiLU(), torch.nn.Linear(192, 64)),
+        )
+
+    def forward(self, x, sigma, label):
+        level = sigma[:, None]
+        total = (level**2 + self.spread**2).sqrt()
+        angles = level.log() * torch.logspace(-1.5, 0.3, 8)
+        told = torch.nn.functional.one_hot(label, 11).to(x.dtype)
+        raw = self.inner(torch.cat([x / total, told, angles.sin(), angles.cos()], dim=1))
+        return (self.spread / total) ** 2 * x + level * self.spread / total * raw
+
+    def guided(self, x, sigma, label, weight):
+        """D(none) + weight (D(label) - D(none)), row by row."""
+        plain = self(x, sigma, torch.full_like(label, 10))
+        return plain + weight[:, None].to(x.dtype) * (self(x, sigma, label) - plain)
+
+
+def _taught() -> _OfClass:
+    """Three thousand iterations on scikit-learn's digits, the class left out of every fifth."""
+    library = pytest.importorskip("sklearn.datasets").load_digits()
+    images, labels = torch.tensor(library.images / 8 - 1).flatten(1).float(), torch.tensor(library.target)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _OfClass()
+        optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3000)
+        for _ in range(3000):
+            rows = torch.randint(len(images), (256,))
+            sigma = (1.4 * torch.randn(256) - 0.6).exp()
+            label = torch.where(torch.rand(256) < 0.2, 10, labels[rows])
+            noisy = images[rows] + sigma[:, None] * torch.randn(256, 64)
+            weight = (sigma**2 + 0.752**2) / (0.752 * sigma) ** 2
+            loss = (weight * (network(noisy, sigma, label) - images[rows]).square().sum(1)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.mark.skipif(not FULL, reason="trains a conditional network; CODESIGN_OPT_FULL=1 runs it")
+def test_a_fit_on_some_classes_and_weights_of_a_network_holds_for_others():
+    """Never worse than the grid descended for DPM-Solver++(2M) on the same mixture, beyond two standard errors."""
+    network = _taught()
+
+    def classes(labels, weights):
+        pairs = torch.cartesian_prod(torch.tensor(labels).float(), torch.tensor(weights))
+        return conditioned(network.guided, label=pairs[:, 0].long(), weight=pairs[:, 1])
+
+    own, like = classes(range(5), (1.0, 2.0)), torch.zeros(1, 64)
+    draws = [Draws((64,), 60, 80.0, name=name, chunk=60, like=like) for name in ("descent", "held out")]
+    others = [(range(5), (1.0, 2.0)), (range(5, 10), (1.0, 2.0)), (range(5), (1.5, 3.0)), (range(5, 10), (1.5, 3.0))]
+    for steps in (5, 8):
+        starts = [co.edm_grid(steps, stop, 80.0) for stop in (0.01, 0.03, 0.06)]
+        plan = co.estimate.descend_grid(Reference(own, co.DPMpp2M(), draws[0], 0.002), draws[1], starts, budget=3000)
+        few = Measurement(draws=60, chunk=60)
+        found = fit_solver(own, torch.zeros(2, 64), plan.sigmas, stopping_sigma=0.002, measurement=few)
+        for labels, weights in others:
+            denoiser, errors = classes(labels, weights), []
+            unseen = Draws((64,), 1000, 80.0, name="unseen", chunk=500, like=like)
+            fine = Reference(denoiser, co.Euler(), unseen, 0.002)
+            ends = [fine.terminal_states(chunk) for chunk in range(2)]
+            for solver, levels in ((found.solver, found.solver.levels), (co.DPMpp2M(), plan.sigmas)):
+                outputs = [run(denoiser, solver, levels, unseen.start(chunk)) for chunk in range(2)]
+                away = [(x - end).double().square().sum(1) for x, end in zip(outputs, ends, strict=True)]
+                errors.append(GridErrors(torch.cat(away).numpy()))
+            seen = errors[0].ratio(errors[1])
+            print(steps, tuple(labels), weights, f"{float(seen.value):.3f} +- {float(seen.standard_error):.3f}")
+            assert float(seen.value) < 1 + 2 * float(seen.standard_error)
+
+
 # ---- half precision, and a network's own derivatives ----
 
 

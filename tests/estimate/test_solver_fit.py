@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import cvxpy as cp
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from codesign_opt.estimate.runs.fine_solution import Draws, Reference
 from codesign_opt.estimate.runs.run import run
 from codesign_opt.estimate.solver_fit.fit_rows import fit_rows
 from codesign_opt.estimate.solver_fit.joint import JointFit, Unknowns
-from codesign_opt.estimate.solver_fit.quadratic import damped_step
+from codesign_opt.estimate.solver_fit.quadratic import Bounds, damped_step
 from codesign_opt.estimate.solver_fit.row_runs import RowRuns
 from codesign_opt.estimate.solver_fit.rows import Rows, two_step_rows
 from codesign_opt.estimate.solver_fit.stepwise import stepwise_fit
@@ -81,6 +82,78 @@ def test_a_damped_step_is_least_squares_and_its_gap_holds(seed):
     gradient = (matrix @ worse + slope) / scale
     excess = slope @ worse + 0.5 * worse @ matrix @ worse - found.value
     assert excess <= gradient @ gradient / (2 * damping) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bounded_step_is_the_minimum_of_its_program_and_its_gap_holds(seed):
+    rng, size, damping = np.random.default_rng(seed), 7, 1e-3
+    root = rng.normal(size=(size, size)) * np.logspace(0, 2, size)
+    gram, slope = root.T @ root, 100 * rng.normal(size=size)
+    sides = np.vstack([rng.normal(size=(4, size)), rng.normal(size=size) * np.eye(size)[-1]])
+    sides = np.vstack([sides, -sides.sum(axis=0)])  # a dependent one: together they bound a sum from both sides
+    free = damped_step(gram, slope, damping).move
+    least = np.minimum(0.3 * (sides @ free), -1e-3 * np.abs(sides @ free))  # cuts off where that goes
+    found = damped_step(gram, slope, damping, Bounds(sides, least))
+    move = cp.Variable(size)
+    curved = np.linalg.cholesky(gram + damping * np.diag(np.diag(gram))).T
+    value = cp.Problem(cp.Minimize(slope @ move + 0.5 * cp.sum_squares(curved @ move)), [sides @ move >= least]).solve()
+    assert found.value == pytest.approx(value, rel=1e-5)
+    assert found.value > damped_step(gram, slope, damping).value * (1 - 1e-3)
+    assert np.all(sides @ found.move >= least - 1e-6 * np.abs(least).max())
+    assert found.relative_gap < 1e-6
+
+
+def test_no_move_within_the_bounds_brings_levels_too_near_or_too_low():
+    rng, unknowns = np.random.default_rng(0), Unknowns(lowest=0.02)
+    for history, free in ((1, True), (3, True), (3, False)):
+        rows, unknowns = other_rows(3, history), replace(unknowns, stop=free)
+        size = unknowns.count(rows)
+        for pull in (1e-6, 1.0, 1e3):
+            slope = pull * rng.normal(size=size)
+            slope[-3:] *= 10  # levels want to go far beyond each other
+            move = damped_step(np.eye(size), slope, 1e-3, unknowns.bounds(rows)).move
+            moved = unknowns.applied(rows, move)
+            assert moved is not None
+            steps, before = (-np.diff(np.log(each.levels[:-1])) for each in (moved, rows))
+            assert np.all(steps >= 0.25 * before * (1 - 1e-5))
+            assert moved.levels[-2] >= 0.02 * (1 - 1e-9)
+
+
+def test_levels_that_want_to_move_far_do_not_hold_back_a_fit():
+    """Twelve steps on circle8, where a fit that refused such moves ended at .7 of the start's error."""
+    own = [Draws((2,), 64, 80.0, name=name, like=torch.zeros((), dtype=torch.float64)) for name in ("fit", "held out")]
+    solution = Reference(MIXTURE, co.Euler(), own[0], 0.002, steps=24)
+    found = fit_rows(solution, own[1], [co.log_snr_grid(12, 0.06, 80.0)], budget=1500)
+    test = RowRuns(
+        solution.with_draws(replace(own[0], count=1024, name="test", chunk=1024)), np.zeros(0), Ledger(None, {})
+    )
+    after = test.errors(Rows(found.solver.levels, found.solver.a, found.solver.c))
+    before = test.errors(two_step_rows(found.start, 2))
+    assert after.mean() < 0.4 * before.mean()
+    assert np.exp(np.log(after).mean()) < 0.05 * np.exp(np.log(before).mean())
+
+
+def test_a_fit_whose_draws_are_learned_by_heart_goes_on_with_more(monkeypatch):
+    rules, solution, others = FitRules(objective="geometric"), reference(count=4), draws("held out", 4)
+    more = fit_rows(solution, others, [GRID], rules=rules, budget=1200)
+    monkeypatch.setattr("codesign_opt.estimate.solver_fit.more_draws._OVER", np.inf)
+    alone = fit_rows(solution, others, [GRID], rules=rules, budget=1200)
+    assert more.held_out.errors.size > 4 == alone.held_out.errors.size
+    assert more.held_out_before.errors.size == more.held_out.errors.size  # a gain is of the same draws
+    test = runs("test", 512)
+    errors = [test.errors(Rows(f.solver.levels, f.solver.a, f.solver.c)) for f in (more, alone)]
+    assert np.mean(np.log(errors[0] / errors[1])) < np.log(0.7)
+    assert more.batches <= 1200
+
+
+def test_twice_the_draws_hold_those_before():
+    few = runs("fit", 24)  # a whole batch of 16 and half a one
+    more = few.doubled()
+    assert more.draws.count == 48
+    rows = other_rows(1)
+    np.testing.assert_array_equal(few.errors(rows)[:16], more.errors(rows)[:16])
+    again = RowRuns(reference("fit", 48), GRID[1:-1], Ledger(None, {}))
+    np.testing.assert_array_equal(more.errors(rows), again.errors(rows))
 
 
 def test_the_solver_runs_as_it_was_fitted():
@@ -162,16 +235,37 @@ def test_a_killed_fit_goes_on_to_the_same_solver(tmp_path):
         return MIXTURE(x, sigma)
 
     solution = replace(reference(), denoiser=denoiser)
-    whole = fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "whole")
+    whole = fit_rows(solution, draws("held out"), [GRID], budget=1000, folder=tmp_path / "whole")
     for share in (0.3, 0.3, 0.3):
         limit[0] = calls[0] + int(share * whole.batches)
         with pytest.raises(KeyboardInterrupt):
-            fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+            fit_rows(solution, draws("held out"), [GRID], budget=1000, folder=tmp_path / "killed")
     limit[0] = 10**9
-    again = fit_rows(solution, draws("held out"), [GRID], budget=1500, folder=tmp_path / "killed")
+    again = fit_rows(solution, draws("held out"), [GRID], budget=1000, folder=tmp_path / "killed")
     assert again.solver == whole.solver
     assert again.record == whole.record
     assert again.reason == whole.reason
+
+
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
+
+
+@pytest.mark.parametrize(("steps", "fitted"), [(18, 3), (40, 1)] if FULL else [(18, 3)])
+def test_stepwise_fits_take_three_hundred_batches_at_most(monkeypatch, steps, fitted):
+    counted = []
+
+    def stepwise(own, others, rows):
+        before = own.batches + others.batches
+        found = stepwise_fit(own, others, rows)
+        counted.append(own.batches + others.batches - before + 2 * others.draws.chunks * rows.steps)  # and its errors
+        return found
+
+    monkeypatch.setattr("codesign_opt.estimate.solver_fit.fit_rows.stepwise_fit", stepwise)
+    own = [replace(draws(name, count), chunk=64) for name, count in (("fit", 128), ("held out", 64))]
+    starts = [co.edm_grid(steps, stop, 20.0) for stop in (0.02, 0.03, 0.05, 0.1)]
+    fit_rows(Reference(MIXTURE, co.Euler(), own[0], 0.02, steps=8), own[1], starts, budget=1100)
+    assert len(counted) == fitted
+    assert sum(counted) <= 300
 
 
 def test_batches_are_the_calls_of_the_denoiser():

@@ -16,13 +16,15 @@ from ...samplers.linear_multistep import LinearMultistep
 from ..runs.fine_solution import Draws, Reference
 from ..steps.grid_error import GridErrors, objective_of, starting_at
 from .joint import JointFit, Unknowns
+from .more_draws import GrownFit
 from .row_runs import RowRuns
 from .rows import Rows, two_step_rows
 from .stepwise import stepwise_fit
 
 __all__ = ["FittedSolver", "fit_rows"]
 
-_SCREENED = 3  # starts that are fitted step by step
+_SCREENED = 3  # starts that are fitted step by step at most
+_STEPWISE = 300  # batches that the stepwise fits may take: fewer starts of many steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +142,13 @@ def fit_rows(
     work.check_budget(grids)
     tried = [work.started(number, grid) for number, grid in enumerate(grids)]
     best = min(tried, key=lambda found: work.value(found.held_out))
-    rows, reason = work.finished(best.rows, rules)
     first = min(tried, key=lambda found: work.value(found.before))
+    found = work.finished(best.rows, rules)
+    last, rows = found.joint.held_out, found.best.rows
+    before = first.before if last is others else last.errors(two_step_rows(first.grid, rules.first_history))
     return FittedSolver(
-        LinearMultistep(rows.levels, rows.a, rows.c), best.grid,
-        GridErrors(others.errors(rows)), GridErrors(first.before),
-        work.joint.spent, len(work.joint.gaps), max(work.joint.gaps, default=0.0), reason,
+        LinearMultistep(rows.levels, rows.a, rows.c), best.grid, GridErrors(found.best.held_out), GridErrors(before),
+        found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason,
     )  # fmt: skip
 
 
@@ -153,7 +156,9 @@ def _screened(
     reference: Reference, held_out: Draws, grids: list[Array], rules: FitRules, ledger: Ledger
 ) -> tuple[list[Array], int]:
     """The first grid and those whose two-step rows do best on a batch of held-out draws, and the batches it took."""
-    if len(grids) <= _SCREENED:
+    one = _stepwise_cost(rules.moves != "levels", reference.draws, held_out) * (grids[0].size - 1)
+    count = min(_SCREENED, max(1, _STEPWISE // one))
+    if len(grids) <= count:
         return grids, 0
 
     def compute() -> dict[str, Any]:
@@ -165,7 +170,7 @@ def _screened(
     found = ledger.item("screening", compute)
     values = [objective_of(rules.objective)(errors)[0] for errors in found["errors"]]
     order = sorted(range(1, len(grids)), key=lambda number: values[number])
-    return [grids[number] for number in (0, *order[: _SCREENED - 1])], int(found["batches"])
+    return [grids[number] for number in (0, *order[: count - 1])], int(found["batches"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,20 +193,19 @@ class _Work:
         """The objective of some squared errors."""
         return objective_of(self.joint.objective)(errors)[0]
 
-    def finished(self, rows: Rows, rules: FitRules) -> tuple[Rows, str]:
+    def finished(self, rows: Rows, rules: FitRules) -> GrownFit:
         """The rows after the joint fit and, if asked for, after that of all outputs, on half of what is left each."""
         joint = self.joint
         if not rules.polishes:
-            return joint.fit(rows)
-        first = replace(joint, budget=(joint.spent + joint.budget) // 2)
-        rows, _ = first.fit(rows)
-        return replace(joint, name="polish").fit(rows.widened(rows.steps))
+            return GrownFit.of(joint, rows)
+        first = GrownFit.of(replace(joint, budget=(joint.spent + joint.budget) // 2), rows)
+        polish = replace(first.joint, budget=joint.budget, name="polish")
+        return GrownFit.of(polish, first.best.rows.widened(rows.steps))
 
     def check_budget(self, grids: list[Array]) -> None:
         """Refuse a budget that does not cover the starts."""
-        joint, rules = self.joint, self.joint.unknowns
-        runs = 2 if rules.coefficients else 1  # the two-step rows, and the stepwise fit on both sets of draws
-        one = joint.held_out.draws.chunks * runs + joint.runs.draws.chunks * (runs - 1)
+        joint = self.joint
+        one = _stepwise_cost(joint.unknowns.coefficients, joint.runs.draws, joint.held_out.draws)
         needed = joint.spent + one * sum(grid.size - 1 for grid in grids)
         if needed > joint.budget:
             raise ValueError(f"budget is {joint.budget} batches; the fine solution and the starts alone take {needed}.")
@@ -227,6 +231,11 @@ class _Work:
                 rows, held_out = fitted, after
         batches = np.array([joint.runs.batches, joint.held_out.batches])
         return {"a": rows.a, "c": rows.c, "before": before, "held_out": held_out, "gaps": gaps, "batches": batches}
+
+
+def _stepwise_cost(coefficients: bool, draws: Draws, held_out: Draws) -> int:
+    """Batches for a step of a start: its two-step rows, the stepwise fit on both sets of draws, and the fit's error."""
+    return draws.chunks + 3 * held_out.chunks if coefficients else held_out.chunks
 
 
 def _checked(starts: Iterable[Any], reference: Reference, held_out: Draws) -> list[Array]:

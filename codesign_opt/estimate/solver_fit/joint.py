@@ -14,17 +14,17 @@ from ...basics.ledger import Ledger
 from ...ingredients.fit_rules import FitRules
 from ..draws.streams import my_share
 from ..steps.grid_error import objective_of
-from .quadratic import damped_step
+from .quadratic import Bounds, damped_step
 from .row_runs import Path, RowRuns, summed
 from .rows import Rows
 
-__all__ = ["JointFit", "Unknowns"]
+__all__ = ["FitState", "JointFit", "Unknowns"]
 
 _NUDGE = 1e-3  # of a coefficient of order one, for forward differences in float32
 _LOG_NUDGE = 2e-3  # of the shorter neighbouring step in log sigma
 _DAMPING = 1e-3
 _LEAST_DAMPING = 1e-9
-_TRIES = 6
+_TRIES = 10
 _SMALL = 1e-3  # gains of the fitted objective below this share, twice in a row, end a fit
 _PATIENCE = 3  # accepted steps without progress on the held-out draws
 _SHORTEST = 0.25  # of a step in log sigma that a move leaves
@@ -61,6 +61,19 @@ class Unknowns:
         """Levels that move: all positive ones but the first, and the last where that is held."""
         return int((rows.levels > 0).sum()) - 1 - (not self.stop) if self.levels else 0
 
+    def bounds(self, rows: Rows) -> Bounds:
+        """Of every step in log sigma between moving levels a move leaves a quarter, and no level falls too low."""
+        moving, size = self.moving(rows), self.count(rows)
+        logs = np.log(rows.levels[rows.levels > 0])
+        steps = -np.diff(logs)
+        held = np.zeros((steps.size + 1, steps.size))  # of the levels below the first, the last among them
+        held[np.arange(steps.size), np.arange(steps.size)] = -1.0
+        held[np.arange(1, steps.size), np.arange(steps.size - 1)] = 1.0
+        held[-1, -1] = 1.0
+        least = np.append(-(1 - _SHORTEST) * steps, min(0.0, float(np.log(self.lowest)) - logs[-1]))
+        some = np.any(held[:, :moving] != 0, axis=1)
+        return Bounds(np.pad(held[some][:, :moving], ((0, 0), (size - moving, 0))), least[some])
+
     def applied(self, rows: Rows, move: Array) -> Rows | None:
         """The rows after a move; None where its levels would come too near to each other."""
         at = 0
@@ -75,18 +88,19 @@ class Unknowns:
         after = logs[1:].copy()
         after[: move.size - at] += move[at:]
         after[-1] = max(after[-1], min(logs[-1], float(np.log(self.lowest))))
-        if np.any(-np.diff(np.concatenate([logs[:1], after])) < _SHORTEST * -np.diff(logs)):
+        if np.any(-np.diff(np.concatenate([logs[:1], after])) < (1 - 1e-6) * _SHORTEST * -np.diff(logs)):
             return None
         return rows.moved(after)
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
-    """Rows with their squared errors on fitted and held-out draws."""
+class FitState:
+    """Rows with their squared errors on fitted and held-out draws, and the damping that the next step begins with."""
 
     rows: Rows
     errors: Array
     held_out: Array
+    damping: float
 
 
 @dataclass(eq=False)
@@ -114,28 +128,28 @@ class JointFit:
     gaps: list[float] = field(default_factory=list)
     name: str = "joint"
 
-    def fit(self, start: Rows) -> tuple[Rows, str]:
+    def fit(self, start: Rows, damping: float = _DAMPING) -> tuple[FitState, str]:
         """The best rows on the held-out draws, and why it stopped."""
         value = objective_of(self.objective)
-        now = best = _State(start, self.runs.errors(start), self.held_out.errors(start))
-        damping, taken, idle, small = _DAMPING, 0, 0, 0
+        now = best = FitState(start, self.runs.errors(start), self.held_out.errors(start), damping)
+        taken, idle, small = 0, 0, 0
         while True:
             if not value(now.errors)[0] > 0:
-                return best.rows, "no error is left"
+                return best, "no error is left"
             if self.spent + self.cost(now.rows) > self.budget:
-                return best.rows, "budget"
-            there, damping = self._step(now, damping, taken)
+                return best, "budget"
+            there = self._step(now, taken)
             if there is None:
-                return best.rows, "no lower error"
+                return best, "no lower error"
             taken += 1
             small = small + 1 if value(there.errors)[0] > (1 - _SMALL) * value(now.errors)[0] else 0
             now = there
             better = value(now.held_out)[0] < value(best.held_out)[0]
             best, idle = (now, 0) if better else (best, idle + 1)
             if idle >= _PATIENCE:
-                return best.rows, "held-out error stopped falling"
+                return best, "held-out error stopped falling"
             if small >= 2:
-                return best.rows, "converged"
+                return best, "converged"
 
     @property
     def spent(self) -> int:
@@ -158,24 +172,24 @@ class JointFit:
         """Calls of one trial: a run on both sets of draws."""
         return rows.steps * (self.runs.draws.chunks + self.held_out.draws.chunks)
 
-    def _step(self, now: _State, damping: float, number: int) -> tuple[_State | None, float]:
-        """One accepted step, kept in the ledger, and the damping that the next one begins with."""
-        found = self.ledger.item(f"{self.name}/{number}", lambda: self._computed(now, damping))
+    def _step(self, now: FitState, number: int) -> FitState | None:
+        """One accepted step, kept in the ledger."""
+        found = self.ledger.item(f"{self.name}/{number}", lambda: self._computed(now))
         self.runs.batches, self.held_out.batches = (int(count) for count in found["batches"])
         self.gaps.extend(np.atleast_1d(found["gaps"]).tolist())
         if not found["levels"].size:
-            return None, damping
+            return None
         rows = Rows(found["levels"], found["a"], found["c"])
-        return _State(rows, found["errors"], found["held_out"]), float(found["damping"])
+        return FitState(rows, found["errors"], found["held_out"], float(found["damping"]))
 
-    def _computed(self, now: _State, damping: float) -> Mapping[str, Any]:
-        value, weights = objective_of(self.objective)(now.errors)
+    def _computed(self, now: FitState) -> Mapping[str, Any]:
+        (value, weights), damping = objective_of(self.objective)(now.errors), now.damping
         gram, slope = self._linearised(now.rows, weights / value)
         gaps, result = [], {"levels": np.zeros(0), "damping": damping}
         for _ in range(_TRIES):
             if self.spent + self.trial_cost(now.rows) > self.budget:
                 break
-            step = damped_step(gram, slope, damping)
+            step = damped_step(gram, slope, damping, self.unknowns.bounds(now.rows))
             gaps.append(step.relative_gap)
             rows = self.unknowns.applied(now.rows, step.move)
             errors = None if rows is None else self.runs.errors(rows)

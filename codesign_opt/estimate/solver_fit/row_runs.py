@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,14 @@ class RowRuns:
     def __post_init__(self) -> None:
         self.batches = self.draws.chunks * self._path.calls()
 
+    def doubled(self) -> RowRuns:
+        """The same on twice the draws, those of now among them: what was spent is kept, and fine solutions added."""
+        draws = self.draws
+        more = replace(self, reference=self.reference.with_draws(replace(draws, count=2 * draws.count)))
+        known = draws.count // draws.chunk  # whole batches
+        more.batches = self.batches + (more.draws.chunks - known) * self._path.calls()
+        return more
+
     @cached_property
     def _path(self) -> FinePath:
         return self.reference.path(self.visited)
@@ -83,10 +91,16 @@ class RowRuns:
     def fine(self, chunk: int) -> tuple[Any, torch.Tensor]:
         """The fine solution's states at the visited levels, as a list in their order, and its terminal states."""
         if chunk not in self._fine:
-            found = self.ledger.item(f"fine/{self.draws.name}{chunk}", lambda: self._solved(chunk))
+            found = self.ledger.item(self._named(chunk), lambda: self._solved(chunk))
             states, end = (torch.as_tensor(found[name], device=self.draws.like.device) for name in ("states", "end"))
             self._fine[chunk] = (states, end)
         return self._fine[chunk]
+
+    def _named(self, chunk: int) -> str:
+        """A batch that later draws fill up is another."""
+        part = self.draws.rows(chunk)
+        size = part.stop - part.start
+        return f"fine/{self.draws.name}{chunk}" + (f" of {size}" if size < self.draws.chunk else "")
 
     def _solved(self, chunk: int) -> dict[str, Array]:
         states, end = self._path.states(chunk)
