@@ -76,10 +76,8 @@ class Prediction:
         told, (fewest, where) = [], self.fewest
         needed = _PER_REGRESSOR * self.regressors if self.regressors > 1 else 0 if self.prior else _FEW
         if fewest < needed:
-            told.append(
-                f"{quantity(fewest, 3)} examples teach sigma {quantity(where, 3)}; the leading order was verified "
-                f"from {needed:,} on"
-            )
+            known = "a full matrix is within a fifth" if self.regressors > 1 else "the leading order was verified"
+            told.append(f"{quantity(fewest, 3)} examples teach sigma {quantity(where, 3)}; {known} from {needed:,} on")
         trained = sum(value for name, value in self.parts.items() if name != BIAS)
         if trained > 0.1 * self.trace:
             told.append(f"training leaves {percent(trained / self.trace)} of the variance, which is no small error")

@@ -44,7 +44,7 @@ __all__ = [
     "least_squares_variance",
 ]
 
-_ENOUGH_PER_WEIGHT = 40  # examples, from which on a full matrix was found to leave A / m within a tenth
+_ENOUGH_PER_WEIGHT = 40  # examples, from which on a full matrix was found to leave A / m within a fifth
 _NOTED = 1.5  # averaged SGD over least squares from which a plan says so
 
 
