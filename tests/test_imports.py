@@ -129,6 +129,13 @@ def test_command_line_declared_problems_and_tutorials_know_the_public_face_alone
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_is_loaded_by_name_when_called_is_the_page_of_a_value_alone():
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "later":
+                assert node.args[0].value in {"reports.report", "basics.wording"}, path
+
+
 def test_every_package_is_shipped():
     settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     found = {".".join(("codesign_opt", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.py")}
