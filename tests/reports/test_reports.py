@@ -135,6 +135,7 @@ def test_the_sliders_hold_what_was_asked_in_the_order_of_the_script(reader, aske
     np.testing.assert_allclose(shown, asked.error, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_names_and_notes_of_others_are_shown_as_text(plan):
     from dataclasses import replace
 
@@ -146,6 +147,7 @@ def test_names_and_notes_of_others_are_shown_as_text(plan):
     assert not Reader(page).open
 
 
+@pytest.mark.slow
 def test_a_plan_that_cannot_be_asked_anew_says_why(plan, tmp_path):
     from dataclasses import replace
 
@@ -154,6 +156,7 @@ def test_a_plan_that_cannot_be_asked_anew_says_why(plan, tmp_path):
     assert slider(None).html == ""
 
 
+@pytest.mark.slow
 def test_audits_and_comparisons_have_pages_and_nothing_else_has(tmp_path):
     pytest.importorskip("matplotlib")
     model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), co.EDM(0.01, 20.0), sampler=co.Euler())
@@ -173,6 +176,7 @@ def test_audits_and_comparisons_have_pages_and_nothing_else_has(tmp_path):
         co.report(audit, tmp_path / "x.html", what_if=object())
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_the_page_of_a_file(plan, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     saved = plan.save(tmp_path / "plan.json")
