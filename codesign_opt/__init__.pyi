@@ -88,6 +88,7 @@ from .models.coefficients import Coefficients as Coefficients
 from .models.estimated import EstimatedModel as EstimatedModel
 from .models.gaussian import GaussianModel as GaussianModel
 from .models.pilot import PilotEvidence as PilotEvidence
+from .models.prediction import Prediction as Prediction
 from .planning.audit import Audit as Audit
 from .planning.audit import audit as audit
 from .planning.best_rate import BestRate as BestRate
@@ -108,7 +109,10 @@ from .planning.stopping_law import StoppingLaw as StoppingLaw
 from .planning.stopping_law import stopping_exponent as stopping_exponent
 from .planning.uncertainty import Uncertainty as Uncertainty
 from .planning.uncertainty import uncertainty as uncertainty
+from .planning.what_if import what_if as what_if
+from .planning.what_if_table import WhatIf as WhatIf
 from .programs.problem import Problem as Problem
+from .reports.report import report as report
 from .results.plan import Plan as Plan
 from .results.planned_density import TrainingDensity as TrainingDensity
 from .samplers.affine_steps import AffineSteps as AffineSteps
@@ -136,5 +140,7 @@ from .training.optimisers import ConstantStepSGD as ConstantStepSGD
 from .training.rates import LearningRate as LearningRate
 from .training.rates import WeightAverage as WeightAverage
 from .training.shared import SharedTraining as SharedTraining
+from .validation.validate import Validation as Validation
+from .validation.validate import validate as validate
 
 __version__: str

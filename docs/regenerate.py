@@ -7,6 +7,7 @@ python docs/regenerate.py --check   exit 1 where an output is not what the code 
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
 problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores);
+those of docs/validation.md from `... gaussian_worlds`, `... ablation` and `... stopping_law` (minutes);
 those of solvers from `... solvers`, `... fashion` and `... rivals` (minutes to hours); those of pilots and of measured
 training laws from `... pilots` and `... measured` (some minutes each).
 """
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 NETWORKS = ROOT / "docs" / "networks.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
+VALIDATION = ROOT / "docs" / "validation.md"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
@@ -196,6 +198,28 @@ def measured_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rows_of(name: str) -> list[dict[str, str]]:
+    with (ROOT / "docs" / "figures" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def plain_table(name: str) -> str:
+    """A measured table as it is, numbers in three digits."""
+    rows = _rows_of(name)
+    shown = [column for column in rows[0] if column != "seconds"]
+    lines = ["| " + " | ".join(column.replace("_", " ") for column in shown) + " |", "|---" * len(shown) + "|"]
+    for row in rows:
+        lines.append("| " + " | ".join(_short(row[column]) for column in shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
+
+
 def families_table() -> str:
     """How each class of networks of the installed diffusers is called, one line a row of the table in the code."""
     import diffusers
@@ -253,6 +277,10 @@ _TABLES = {
     "rivals": functools.partial(rivals_table, ROOT / "docs" / "figures" / "rivals.csv"),
     "pilot_densities": functools.partial(pilots_table, ROOT / "docs" / "figures" / "pilot_densities.csv"),
     "measured_training": functools.partial(measured_table, ROOT / "docs" / "figures" / "measured_training.csv"),
+    **{
+        name: functools.partial(plain_table, name)
+        for name in ("gaussian_plans", "ablation", "stopping_law", "stopping_law_fixed")
+    },
     "model_families": families_table,
     "refused_networks": refused_networks_table,
     "schedulers": schedulers_table,
@@ -332,7 +360,7 @@ def main() -> int:
     """Rewrite the pages, or check them."""
     check = "--check" in sys.argv[1:]
     pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
-    pages |= {SOLVERS: regenerated(SOLVERS.read_text(encoding="utf-8"), figures=False)}
+    pages |= {path: regenerated(path.read_text(encoding="utf-8"), figures=False) for path in (SOLVERS, VALIDATION)}
     pages |= {path: tutorial(path) for path in TUTORIALS}
     if importlib.util.find_spec("diffusers"):
         pages |= {NETWORKS: regenerated(NETWORKS.read_text(encoding="utf-8"), figures=False)}

@@ -56,6 +56,14 @@ def test_show_prints_what_solve_printed_and_the_levels(solved, capsys):
     assert len(shown) == 5  # title, three rows, total
 
 
+def test_validate_trains_and_samples_a_saved_plan(solved, tmp_path, capsys):
+    words = ["validate", str(solved[0] / "plan.json"), "--replicas", "3", "--out", str(tmp_path / "new")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "3 trainings" in said
+    assert (tmp_path / "new" / "validation.txt").read_text(encoding="utf-8").strip() == said.strip()
+
+
 def test_show_draws_a_saved_plan_again(solved, tmp_path):
     assert main(["show", str(solved[0] / "plan.json"), "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["page.png", "plan.txt"]

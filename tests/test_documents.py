@@ -1,6 +1,7 @@
 """What the documents show runs as it stands: python blocks, one after the other."""
 
 import importlib.util
+import os
 import re
 import warnings
 from pathlib import Path
@@ -47,8 +48,19 @@ def test_examples_of_trainers_run_in_order_where_their_packages_are(capsys):
         assert words in said
 
 
-def test_tables_of_solvers_are_those_that_were_measured():
-    text = (DOCS / "solvers.md").read_text(encoding="utf-8")
+@pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="CODESIGN_OPT_FULL=1 trains for some seconds")
+def test_the_run_that_plans_itself_runs_as_shown(capsys):
+    pytest.importorskip("torch")
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "replanning.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, "replanning.md", "exec"), {"__name__": "replanning"})
+    said = capsys.readouterr().out
+    assert "Run planned 5 times, 19,200 of 19,200 examples seen" in said
+    assert "at EDM's default" in said
+
+
+@pytest.mark.parametrize("name", ["solvers.md", "validation.md"])
+def test_tables_of_a_page_are_those_that_were_measured(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
     check_same(text, regenerate().regenerated(text, figures=False))
 
 

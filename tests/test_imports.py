@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "peers": "ingredients samplers models schedulers",
     "planning": "programs modeling results models solvers certificate training samplers ingredients",
     "estimate": "models modeling curves samplers schedulers ingredients solvers",
+    "validation": "models results samplers training ingredients",
     "comparison": "planning peers estimate results models samplers ingredients",
+    "replanning": "programs modeling results models training curves peers ingredients",
+    "reports": "comparison planning exports results ingredients",
     "declared": "planning programs modeling results ingredients",
     "testbed": "estimate curves schedulers ingredients",
     "commands": "",  # but for the public face
@@ -124,6 +127,13 @@ def test_command_line_declared_problems_and_tutorials_know_the_public_face_alone
                 among = path.name != "cli.py" or (node.module or "").startswith("commands")
                 wrong += [] if among and node.level == 1 else [f"{path.name}: from .{node.module or ''}"]
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_loaded_by_name_when_called_is_the_page_of_a_value_alone():
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "later":
+                assert node.args[0].value in {"reports.report", "basics.wording"}, path
 
 
 def test_every_package_is_shipped():

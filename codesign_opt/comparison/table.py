@@ -13,6 +13,8 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..basics.files import write_whole
+from ..basics.late import later
+from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """Every schedule in every cell.
 
     Attributes:
@@ -173,11 +175,25 @@ class Comparison:
             )
         return float(np.exp(np.log(known).mean()))
 
+    @classmethod
+    def read(cls, file: Any, *, title: str = "") -> Comparison:
+        """The rows that `to_csv` wrote, of six digits, from an open file; the measure and the notes are not in it.
+
+        Raises:
+            ValueError: a column is missing, or an entry is not a number.
+        """
+        return cls(tuple(read_rows(file)), "error, as stated in the file", title)
+
     def to_csv(self, path: str | Path) -> Path:
         """All rows with their grids, six digits."""
         text = io.StringIO(newline="")
         write_rows(text, self.rows)
         return write_whole(path, text.getvalue())
+
+    def report(self, path: str | Path) -> Path:
+        """One self-contained HTML page; see `codesign_opt.report`."""
+        written: Path = later("reports.report", "report")(self, path)
+        return written
 
     def table(self) -> str:
         """Aligned text: one line per schedule and cell, errors with standard errors, ranks, and what fits took."""
@@ -209,6 +225,10 @@ class Comparison:
             entries = [_entry(self.row(peer, *cell), self.cell(*cell)[0].error) for cell in cells]
             lines.append(f"| {peer} | " + " | ".join(entries) + f" | {self.geometric_mean_ratio(peer):.3g} |")
         return "\n".join(lines)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """By row: the schedule, its cell, its error with standard errors, and its rank."""
+        return {name: [getattr(row, name) for row in self.rows] for name in _PLAIN}
 
     def __str__(self) -> str:
         head = [f"Comparison on {self.title}: {self.measure}" if self.title else f"Comparison: {self.measure}"]

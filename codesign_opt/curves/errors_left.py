@@ -7,7 +7,7 @@ from scipy.optimize import least_squares
 
 from ..basics.checks import Array, number, vector
 
-__all__ = ["smooth_errors_left", "usual_shape"]
+__all__ = ["smooth_errors_left", "smooth_shape", "usual_shape"]
 
 _WANDERS = 0.7  # standard deviation of log(error / shape) over one unit of log sigma: measured are 0.3 to 0.7
 
@@ -44,9 +44,27 @@ def smooth_errors_left(sigma: Array, value: Array, error: Array, sigma_data: flo
     >>> bool(abs(left[3] - 0.97) < 0.02), spread.round(2).tolist()  # unknown at 3: as below, give or take
     (True, [0.03, 0.0, 0.0, 0.73])
     """
+    level = vector(sigma, "sigma", positive=True, ascending=True)
+    return smooth_shape(level, value, error, usual_shape(level, number(sigma_data, "sigma_data", positive=True)))
+
+
+def smooth_shape(sigma: Array, value: Array, error: Array, shape: Array) -> tuple[Array, Array]:
+    """`smooth_errors_left` about any shape, such as the Bayes loss of a spectrum: its size is free, its form a prior.
+
+    Args:
+        sigma: (L,) ascending noise levels.
+        value, error: (L,) measured, of either sign, and standard errors > 0.
+        shape: (L,) > 0.
+
+    Returns, raises: as `smooth_errors_left`.
+
+    >>> sigma, shape = np.array([0.1, 0.3, 1.0]), np.array([1.0, 2.0, 4.0])
+    >>> smooth_shape(sigma, 5 * shape, 1e-3 * shape, shape)[0].round(3).tolist()
+    [5.0, 10.0, 20.0]
+    """
     at = np.log(vector(sigma, "sigma", positive=True, ascending=True))
     found, spread = vector(value, "value", length=at.size), vector(error, "error", length=at.size, positive=True)
-    shape = usual_shape(np.exp(at), number(sigma_data, "sigma_data", positive=True))
+    shape = vector(shape, "shape", length=at.size, positive=True)
     clear = found > 0
     if not clear.any():
         raise ValueError("no error left is above zero: the loss fell nowhere, so that nothing is said of training.")

@@ -42,9 +42,9 @@ def learning_curves(
     refused, a column `ema` above 0 is noted.
 
     Args:
-        runs: path of a log, `TrainingRun` with one, or a list: pilots at several m and tau. Columns: examples,
-            sigma, loss; optional: run, learning_rate, batch, averaged, ema, variance (of single examples), start
-            and end (examples at all levels before and after the row), as `LevelStatistics` writes them.
+        runs: path of a log, `TrainingRun` with one, a `LevelStatistics`, or a list: pilots at several m and tau.
+            Columns: examples, sigma, loss; optional: run, learning_rate, batch, averaged, ema, variance (of single
+            examples), start and end (examples at all levels before and after the row), as `LevelStatistics` writes.
         levels: Levels, edges, or a number of equal bins over the logs' range.
         log_width: m = (density of examples per unit log sigma) x log_width, the correlation length of section 6;
             None: the examples on the level itself, for experts trained one by one.

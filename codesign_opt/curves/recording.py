@@ -139,6 +139,19 @@ class LevelStatistics:
         self._flush()
         return [row for window in self._windows for row in self._rows_of(window)]
 
+    def columns(self) -> dict[str, Array]:
+        """`rows` by column, as `read_log` gives a file's: float64 arrays, NaN where an entry is absent.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        rows = self.rows()
+        if not rows:
+            raise ValueError("LevelStatistics.columns: nothing was recorded yet.")
+        numbers = {name: np.array([np.nan if row[name] is None else float(row[name]) for row in rows])
+                   for name in LOG_COLUMNS if name != "run"}  # fmt: skip
+        return numbers | {"run": np.array([row["run"] for row in rows])}
+
     def save(self, path: str | Path) -> None:
         """Write the log, CSV or (.jsonl, .json) JSON lines; rows of other runs in the file are kept.
 

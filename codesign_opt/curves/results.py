@@ -11,6 +11,7 @@ import numpy as np
 from ..basics.checks import Array, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
+from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
 from .error_law import ErrorLaw, TrainingErrors
 
@@ -23,7 +24,7 @@ _ARRAYS = (
 
 
 @dataclass(frozen=True, eq=False)
-class LearningCurves(TrainingErrors):
+class LearningCurves(TrainingErrors, Tabular):
     """E|D - x0|^2 = L + kappa1 / m + kappa2 tau / beta by noise level, fitted to logs.
 
     Attributes:
@@ -83,6 +84,16 @@ class LearningCurves(TrainingErrors):
             notes=self.notes,
             remedy='with a noisy log, smooth it: training=co.learning_curves(run, smoothing="spline")',
         )
+
+    def columns(self) -> dict[str, Array]:
+        """By noise level: floor, kappa1 and kappa2 with standard errors, and the misfit."""
+        names = ("sigma", "bayes_floor", "bayes_floor_error", "reducible", "reducible_error", "step_noise",
+                 "step_noise_error", "misfit")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def heading(self) -> list[str]:
+        """How many levels were fitted."""
+        return [f"Learning curves at {self.sigma.size} noise levels", *self.notes]
 
     def __str__(self) -> str:
         title = ("sigma", "", "floor", "+-", "kappa1", "+-", "kappa2", "+-")

@@ -14,6 +14,7 @@ from ..basics.checks import Array, Mask, choice, number
 from ..basics.user_code import answer
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun, read_log
+from .recording import LevelStatistics
 
 __all__ = ["LogReading", "Windows", "inverse_examples", "read_windows", "transfer_matrix"]
 
@@ -132,8 +133,13 @@ def _columns(source: Any, rate: float | None, batch: int | None) -> dict[str, An
         log, size = source.read_log(), float(source.batch)
     elif isinstance(source, (str, Path)):
         log, size = read_log(source, "learning_curves: log"), np.nan
+    elif isinstance(source, LevelStatistics):
+        log, size = source.columns(), np.nan
     else:
-        raise ValueError(f"learning_curves: {source!r} is no run; give the path of a log or a TrainingRun with one.")
+        raise ValueError(
+            f"learning_curves: {source!r} is no run; give the path of a log, a TrainingRun with one, or a "
+            "LevelStatistics."
+        )
     rows = log["sigma"].size
     log.setdefault("run", np.zeros(rows))
     for name, given, default in (("learning_rate", rate, np.nan), ("batch", batch, size)):
@@ -165,6 +171,8 @@ def _unweigh(log: dict[str, Any], weight: Weight) -> None:
 
 def _part(log: dict[str, Any], name: Any, source: Any) -> tuple[str, dict[str, Array]]:
     mine = log["run"] == name
+    if isinstance(source, LevelStatistics):
+        return f"run {source.run}", {key: column[mine] for key, column in log.items()}
     path = Path(str(source.log if isinstance(source, TrainingRun) else source)).name
     label = path if np.all(mine) else f"{path}, run {name:g}" if isinstance(name, float) else f"{path}, run {name}"
     return label, {key: column[mine] for key, column in log.items()}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, array, number
+from ..basics.checks import Array, array, number, vector
 from ..basics.registry import Registry
 
 __all__ = ["PROCESSES", "Process"]
@@ -219,10 +219,12 @@ def _plain(result: Any) -> Any:
 
 def _within(value: Any, name: str, low: float, high: float) -> Any:
     """Return `value` as float64 of its own shape with every entry in [low, high]."""
-    if hasattr(value, "__array__") or isinstance(value, (list, tuple)):
-        checked: Any = array(value, name)
+    checked: Any
+    if hasattr(value, "__array__"):
+        checked = array(value, name)
+        vector(checked.ravel(), name)  # not empty
     else:
-        checked = number(value, name)
+        checked = vector(value, name) if isinstance(value, (list, tuple)) else number(value, name)
     entries = np.ravel(checked)
     slack = _ABSOLUTE_SLACK * (high - low)
     below = entries < low - slack - _RELATIVE_SLACK * abs(low)

@@ -12,12 +12,14 @@ import numpy as np
 
 from ..basics.checks import Array, choice, integer, takes
 from ..ingredients.coupling import Coupling, Local, Settled
+from ..ingredients.densities import SigmaDensity
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import Grid, check_grid, steps_on_levels
 from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.measured_error import OBJECTIVES, MeasuredError
 from ..ingredients.process import EDM, Process
 from ..ingredients.spectrum import Spectrum
+from ..ingredients.training_run import TrainingRun
 from ..samplers.affine_steps import Numbers
 from ..samplers.members import Heun, Sampler
 from .coefficient_batch import CoefficientBatch
@@ -25,6 +27,9 @@ from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
 from .grid_probe import FittedSteps, GridProbe
+from .node_sums import NodeTerms
+from .predicting import counted, predicted
+from .prediction import Prediction
 from .unknowns import LENGTH, TRANSFER, Unknowns, coupling_unknowns
 
 __all__ = ["Model", "check_model"]
@@ -175,6 +180,55 @@ class Model(ABC):
     def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even."""
         return self.settled(sigmas, levels, smooth=True), self.settled(sigmas, levels)
+
+    def predict(
+        self,
+        sigmas: Any,
+        examples: Any = None,
+        *,
+        density: SigmaDensity | None = None,
+        levels: Levels | None = None,
+        run: TrainingRun | None = None,
+    ) -> Prediction:
+        """Error of any grid with any training, by cause, in milliseconds: nothing is solved.
+
+        The bias is exact where the model knows the law. The error of training is of second order in the errors of the
+        denoiser's weights and exact in how they go together: those of nodes that the same examples taught are added
+        before they are squared, the last evaluation's with them, and examples count within one correlation length,
+        not at each level alone (docs/theory.md section 6.5). Without a training the bias alone is told.
+
+        Args:
+            sigmas: (K+1,) grid.
+            examples: (L,) examples on `levels`, or a number of examples drawn from `density`.
+            density: of the examples over sigma.
+            levels: of the examples (`plan.levels`).
+            run: a training run, whose examples count too.
+
+        Raises:
+            ValueError: a malformed grid, one that contradicts the terminal map, or examples without a place.
+
+        >>> import codesign_opt as co
+        >>> model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), start="mean")
+        >>> found = model.predict(co.edm_grid(18, 0.01, 80.0), 1e5, density=co.LogNormal(-1.2, 1.2))
+        >>> found.exact, found.total == sum(found.parts.values())
+        (('bias',), True)
+        """
+        grid = self.own_grid(sigmas).sigmas
+        return predicted(self, sigmas, counted(self, grid, examples, density, levels, run), grid)
+
+    def node_terms(self, sigmas: Array) -> NodeTerms | None:
+        """What an error of the denoiser at each positive node does to the output; None where it is not known."""
+        return None
+
+    def truncation_and_start(self, stop: float) -> tuple[float, float]:
+        """What stopping and starting alone leave a perfect sampler."""
+        table = self.coefficients(stop, 2)
+        return table.truncation, table.initial
+
+    @property
+    def speaks_of(self) -> str:
+        """Whose training the model tells, as a phrase; empty where nothing is said."""
+        return ""
 
     def bias(self, sigmas: Any) -> float:
         """Squared distance that a grid leaves to the data with a perfect denoiser, squared data units."""

@@ -57,6 +57,8 @@ class Coefficients:
         trace: the data's total variance, which errors are held against; None where unknown.
         band_variances: (B,) variance of the data along each row of `response`; None where unknown.
         estimation: how the numbers were estimated on a denoiser; None where they are exact.
+        output_sensitivity: (L,) g^2, squared terminal error per squared error of the denoiser's output and per squared
+            step in log sigma (docs/theory.md section 4.4); None where unknown.
         measure: the error in words where it is no squared Wasserstein distance.
         speaks_of: which learner the score error holds for, as a phrase (a training law's `speaks_of`); empty: not said.
         provenance: where the numbers come from, for people: nothing is computed from it.
@@ -88,6 +90,7 @@ class Coefficients:
     untrained: Array | None = None
     final_untrained: float | None = None
     speaks_of: str = ""
+    output_sensitivity: Array | None = None
     measure: str = ""
 
     def __post_init__(self) -> None:
@@ -98,6 +101,9 @@ class Coefficients:
         for name in ("score", "floor"):
             value = vector(getattr(self, name), f"Coefficients.{name}", length=size, nonnegative=True)
             put(self, name, value)
+        if self.output_sensitivity is not None:
+            gain = vector(self.output_sensitivity, "Coefficients.output_sensitivity", length=size, nonnegative=True)
+            put(self, "output_sensitivity", gain)
         if self.untrained is not None:
             value = vector(self.untrained, "Coefficients.untrained", length=size, nonnegative=True)
             put(self, "untrained", value)

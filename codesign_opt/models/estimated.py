@@ -14,6 +14,7 @@ from ..basics.checks import Array, as_path, matrix, number, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
+from ..basics.tabular import Tabular
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.fit_rules import FitRules
@@ -35,7 +36,7 @@ _ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "e
 
 
 @dataclass(frozen=True, eq=False)
-class EstimatedModel(Model):
+class EstimatedModel(Model, Tabular):
     """Everything the planner asks, measured on a denoiser at M noise levels (docs/theory.md sections 3 to 5).
 
     Errors are mean squared distances of outputs under the same noise, summed over dimensions: the
@@ -143,6 +144,7 @@ class EstimatedModel(Model):
             provenance=self.summary(),
             untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
             final_untrained=float(last[0][0]) if self.trained and ends else None,
+            output_sensitivity=None if self.sensitivity is None else self._gain(table.sigma),
         )
 
     def measured_numbers(self) -> Unknowns | None:
@@ -163,13 +165,15 @@ class EstimatedModel(Model):
 
     def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
         """Reducible and irreducible score error per unit log sigma at noise levels."""
-        factor = (1 + self.sampler.eta**2) ** 2 if sensitivity else 1.0
-        gain = np.full(sigma.size, factor)
-        if sensitivity and self.sensitivity is not None:
-            gain = gain * _interpolate(sigma, self.sigma, self.sensitivity)
+        gain = self._gain(sigma) if sensitivity else np.ones(sigma.size)
         rows = (self.error_variance, self.error_floor)
         score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
         return score, floor
+
+    def _gain(self, sigma: Array) -> Array:
+        """(L,) squared terminal error per squared error of the output and per squared step in log sigma."""
+        gain = np.full(sigma.size, (1 + self.sampler.eta**2) ** 2)
+        return gain if self.sensitivity is None else gain * _interpolate(sigma, self.sigma, self.sensitivity)
 
     # a concrete grid
 
@@ -308,6 +312,22 @@ class EstimatedModel(Model):
         )
 
     # files
+
+    def columns(self) -> dict[str, Array]:
+        """By noise level of the measurement: squared response, truncation, and what training was measured."""
+        own = {
+            "sigma": self.sigma,
+            "response": np.asarray((self.responses**2).sum(axis=0)),
+            "truncation": self.truncation,
+        }
+        names = ("sensitivity", "error_variance", "error_floor")
+        beside = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return own | beside
+
+    def heading(self) -> list[str]:
+        """What was measured, with what."""
+        trained = "training measured" if self.trained else "sampler alone"
+        return [f"{self.title}: {self.sigma.size} noise levels, {self.sampler.name}, {trained}"]
 
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""

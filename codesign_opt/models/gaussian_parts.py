@@ -18,6 +18,7 @@ from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
 from ..samplers.terminal import terminal_weight
 from ..training.optimisers import AveragedSGD, TrainingNoise
+from ..training.sensitivity_kernel import output_sensitivity
 from .base import Model
 from .coefficients import Coefficients
 from .unknowns import Unknowns, spectrum_unknowns
@@ -161,7 +162,22 @@ class GaussianParts(Model):
             provenance=self.provenance(),
             untrained=self._untrained_row(table.sigma, stop),
             final_untrained=None if final_untrained is None else float(final_untrained[0]),
+            output_sensitivity=self.output_sensitivity(table.sigma, stop),
         )
+
+    def output_sensitivity(self, sigma: Array, stop: float) -> Array:
+        """(L,) g^2 of `Coefficients` at noise levels."""
+        options: dict[str, Any] = {"eta": self.sampler.eta, "terminal": self.terminal}
+        return output_sensitivity(self.bands.eigenvalues, self.bands.counts, sigma, stop, **options)
+
+    def truncation_and_start(self, stop: float) -> tuple[float, float]:
+        """E0 and E_init of a stopping point (section 2.3)."""
+        return self.truncation(stop), self.initial_error(stop)
+
+    @property
+    def speaks_of(self) -> str:
+        """Whose training it is, as a phrase."""
+        return self.training.speaks_of
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""
@@ -176,6 +192,10 @@ class GaussianParts(Model):
             "training": self.training.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
             "terminal": self.terminal,
             "start": self.start,
+            "eigenvalues": self.spectrum.eigenvalues.tolist(),
+            "counts": self.spectrum.counts.tolist(),
+            "mean_power": self.spectrum.mean_power.tolist(),
+            "coupling": self.coupling.to_dict(np.geomspace(self.process.sigma_min, self.process.sigma_max, 64)),
             **({"metric": self.metric.measure} if self.metric.measure else {}),
         }
 

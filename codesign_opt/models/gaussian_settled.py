@@ -11,12 +11,15 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
-from ..samplers.affine_steps import unchecked
+from ..ingredients.parameterization import unchecked_skip
+from ..samplers.affine_steps import denoiser_weights, unchecked
 from ..samplers.node_gradient import node_gradient
 from ..training.base import TrainingNoise
+from ..training.optimiser_runs import OptimiserRun
 from .coefficients import Coefficients
 from .gaussian_exact import GaussianExact
 from .grid_descent import NodeErrors, positive_nodes
+from .node_sums import NodeTerms
 
 __all__ = ["GaussianSettled"]
 
@@ -83,6 +86,7 @@ class GaussianSettled(GaussianExact):
             measure=self.metric.measure,
             speaks_of=self.training.speaks_of,
             band_variances=self.bands.eigenvalues,
+            output_sensitivity=self.output_sensitivity(table.sigma, stop),
             provenance={**self.provenance(), "stopping_sigma": stop},
             final_untrained=None if untrained is None or self.terminal != "denoise" else float(untrained[last]),
         )
@@ -104,6 +108,36 @@ class GaussianSettled(GaussianExact):
         reducible, floor, untrained = self._node_variances(positive)
         start_error = None if untrained is None else (kernel * untrained).sum(axis=-1)
         return NodeErrors((kernel * reducible).sum(axis=-1), (kernel * floor).sum(axis=-1), start_error)
+
+    def node_terms(self, sigmas: Array) -> NodeTerms:
+        """Signed sensitivity of every node's denoiser and the variances of its weights (sections 4.2 and 5)."""
+        positive = positive_nodes(sigmas)
+        found = self.sampler._sensitivity(unchecked(sigmas, self.bands.eigenvalues, self._start(sigmas)))
+        regressors = 1 if self.training.matrix == "diagonal" else int(self.spectrum.counts.sum())
+        regressors += int(self.training.intercept)
+        reducible, floor, untrained = self._node_variances(positive)
+        lacking = None
+        if untrained is not None:
+            skip = unchecked_skip(self.training.parameterization, self.training.sigma_data, positive)
+            below = skip[:, None] < denoiser_weights(self.bands.eigenvalues, positive)
+            lacking = np.sqrt(untrained) * np.where(below, -1.0, 1.0)
+        ends, left = self.terminal == "denoise", None
+        if isinstance(self.training, OptimiserRun):  # its floor is what burn-in has not forgotten, signs and all
+            skip = unchecked_skip(self.training.parameterization, self.training.sigma_data, positive)
+            below = skip[:, None] < denoiser_weights(self.bands.eigenvalues, positive)
+            left, floor = np.sqrt(floor) * np.where(below, -1.0, 1.0), np.zeros_like(floor)
+        terms = (found[: positive.size], self.bands.counts, reducible, floor, lacking)
+        return NodeTerms(positive, *terms, regressors, ends, left)
+
+    def shifted_error(self, sigmas: Array, shift: Array) -> Array:
+        """(...) exact error of a grid whose denoiser's weights are off by (..., P, B)."""
+        lam, positive, s = self.bands.eigenvalues, positive_nodes(sigmas), self.bands
+        weights = denoiser_weights(lam, positive) + shift
+        if positive.size < sigmas.size:
+            weights = np.concatenate([weights, np.zeros_like(weights[..., :1, :])], axis=-2)
+        law = self.sampler.terminal_law(sigmas, lam, denoiser=weights, initial_variance=self._start(sigmas))
+        error = (law.std - np.sqrt(lam)) ** 2 @ s.counts
+        return np.asarray(error + law.amplitude**2 @ s.mean_power if self.start == "noise" else error)
 
     def node_errors_slope(self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None) -> Array:
         """(..., P) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k + u_k U_k, in O(K B).

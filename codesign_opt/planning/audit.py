@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
 from ..basics.checks import Array, takes
+from ..basics.late import later
+from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
@@ -30,7 +33,7 @@ __all__ = ["Audit", "audit", "audit_text"]
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(Tabular):
     """What today's schedule costs against the best use of the same compute.
 
     Attributes:
@@ -63,11 +66,28 @@ class Audit:
     def __str__(self) -> str:
         return audit_text(self)
 
+    def columns(self) -> dict[str, Array]:
+        """By noise level: its ends, the run's examples, those within a correlation length, and the excess error."""
+        return {
+            "sigma_low": self.levels.edges[:-1], "sigma_high": self.levels.edges[1:], "examples": self.examples,
+            "within": self.within, "excess": self.excess_by_level,
+        }  # fmt: skip
+
+    def heading(self) -> list[str]:
+        """What today's schedule costs, and what each change would remove."""
+        said = [f"better {name}: error {quantity(-value)}" for name, value in self.gap.items()]
+        return [f"Today's schedule makes {quantity(self.ratio, 3)} times the error that its compute allows", *said]
+
     def plot(self, ax: Any = None) -> Any:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 
         return audit_plot(self.levels, self.excess_by_level, self.gap, ax, untrained=self.within < 1)
+
+    def report(self, path: str | Path) -> Path:
+        """One self-contained HTML page; see `codesign_opt.report`."""
+        written: Path = later("reports.report", "report")(self, path)
+        return written
 
 
 @takes(prices=Prices)

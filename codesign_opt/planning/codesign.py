@@ -21,6 +21,7 @@ from ..modeling import InformationError, Term
 from ..models.base import Model, check_model
 from ..results.plan import Plan
 from ..samplers.members import Sampler
+from .asked import question_of
 from .declared_bounds import Between, declared_bounds
 from .question import Study
 from .real_steps import START
@@ -234,7 +235,7 @@ def _plan(study: Study, how: Search) -> Plan:
     plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how, fit=how.fit)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
-    return plan
+    return replace(plan, question=question_of(study, how.stopping_sigma, how.between))
 
 
 def _settled(study: Study, how: Search) -> tuple[Study, Plan]:

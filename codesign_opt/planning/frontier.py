@@ -11,6 +11,8 @@ import numpy as np
 from ..basics.causes import TOTAL
 from ..basics.checks import Array, entries, takes, vector
 from ..basics.errors import CodesignError
+from ..basics.jobs import each_of
+from ..basics.tabular import Tabular
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
 from ..results.headline import learner
@@ -21,7 +23,7 @@ __all__ = ["Frontier", "frontier"]
 
 
 @dataclass(frozen=True, eq=False)
-class Frontier:
+class Frontier(Tabular):
     """Certified plans along one axis.
 
     Attributes:
@@ -76,6 +78,18 @@ class Frontier:
                 return float(np.exp(logs[i] + (logs[i + 1] - logs[i]) * a / (a - b)))
         return float("nan")
 
+    def columns(self) -> dict[str, Array]:
+        """By value of the axis: error, share of the training, steps and stopping point; nan where there is no plan."""
+        return {
+            self.axis: self.values, "error": self.errors, "training_share": self.training_share, "steps": self.steps,
+            "stopping_sigma": self.stopping_sigmas,
+        }  # fmt: skip
+
+    def heading(self) -> list[str]:
+        """How many plans along which axis."""
+        found = sum(plan is not None for plan in self.plans)
+        return [f"Frontier: {found} plans of {len(self.plans)} values of the {self.axis}"]
+
     def plot(self, ax: Any = None) -> Any:
         """Error and training share against the axis; returns the matplotlib Axes."""
         from ..results.style import ERROR, error_label
@@ -107,6 +121,8 @@ def frontier(
     *,
     images: Iterable[float] | None = None,
     progress: Callable[[str], None] | None = None,
+    n_jobs: int = 1,
+    backend: str | None = None,
     **options: Any,
 ) -> Frontier:
     """Plan for every budget; or, with `images`, for every number of images at one budget.
@@ -117,6 +133,8 @@ def frontier(
         budgets: ascending budgets, or one budget with `images`.
         images: ascending numbers of images.
         progress: called with a text after each plan.
+        n_jobs, backend: as in joblib.Parallel: plans at a time (-1: one per core), and what runs them ("loky"
+            processes unless given, "threading", "dask" or "ray" where they are installed). The numbers are the same.
         options: passed to `codesign`.
 
     >>> import codesign_opt as co
@@ -134,12 +152,19 @@ def frontier(
         questions = [(prices.with_images(float(count)), budgets) for count in values]
     plans: list[Plan | None] = []
     failures: dict[int, str] = {}
-    for i, (price, budget) in enumerate(questions):
-        try:
-            plans.append(codesign(model, price, budget, **options))
-        except CodesignError as error:  # a sweep records what fails and goes on
-            plans.append(None)
-            failures[i] = str(error)
+    asked = ((model, price, budget, options) for price, budget in questions)
+    for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
+        plans.append(None if isinstance(found, str) else found)
+        if isinstance(found, str):
+            failures[i] = found
         if progress is not None:
             progress(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
     return Frontier(axis, values, tuple(plans), failures)
+
+
+def _planned(model: Model, prices: Prices, budget: float, options: dict[str, Any]) -> Plan | str:
+    """The plan of one value, or what was said instead: a sweep records what fails and goes on."""
+    try:
+        return codesign(model, prices, budget, **options)
+    except CodesignError as error:
+        return str(error)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..basics.checks import Array, Mask
 from ..ingredients.levels import Levels
 from ..modeling import GramDiscretization, Point, ScoreError, Truncation
+from ..models.base import Model
 from ..models.coefficients import Coefficients
 from .question import Study
 
-__all__ = ["Optimum", "OptimumChange"]
+__all__ = ["Optimum", "OptimumChange", "error_of"]
 
 _KINK = 1e-4  # in log steps: nearer to where M bends a level is held at the bend
 _NOTHING = 1e-7  # of the examples of an even density: less is none
@@ -78,16 +80,13 @@ class Optimum:
         )
         return cls(study, table, plan.new_examples, plan.examples - plan.new_examples, plan.steps, plan.error)
 
-    def moved_table(self, model: object) -> Coefficients:
+    def moved_table(self, model: Model) -> Coefficients:
         """The table of another model on the same levels."""
-        other = model.coefficients(self.table.stopping_sigma, self.table.levels)  # type: ignore[attr-defined]
-        return self.study.without_training(other)
+        return self.study.without_training(model.coefficients(self.table.stopping_sigma, self.table.levels))
 
     def error(self, table: Coefficients) -> float:
         """Error of this very design where a table is true: by the envelope theorem its slope is the optimum's."""
-        terms = (ScoreError(table), self.study.discretization(table), Truncation(table))
-        point = Point(self.new, self.spent, self.steps)
-        return sum(term.value(None, point) for term in terms)  # type: ignore[arg-type]
+        return error_of(self.study, table, Point(self.new, self.spent, self.steps))
 
     def change(self, tables: list[tuple[Coefficients, Coefficients]], step: float) -> OptimumChange:
         """Derivatives by numbers that were moved up and down by `step` each, to (up, down) tables."""
@@ -203,6 +202,13 @@ class Optimum:
             return size
         found, *_ = np.linalg.lstsq((self._rows[:, free] / size[:, None]).T, -gradient[free], rcond=None)
         return np.maximum(found / size, 0.0)
+
+
+def error_of(study: Study, table: Coefficients, point: Point) -> float:
+    """Error of a design in the library's own program."""
+    design: Any = None  # the values of these terms ask nothing of it
+    whole = ScoreError(table).value(design, point) + study.discretization(table).value(design, point)
+    return float(whole + Truncation(table).value(design, point))
 
 
 def _over(value: Array, by: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class PlanQuantities:
         regret: what a plan made with the measured numbers leaves beyond the best with the true ones, on average.
     """
 
-    values: Mapping[str, Array]
+    values: Mapping[str, Any]
     gradients: Mapping[str, Array]
     regret: float
 
@@ -58,7 +59,7 @@ def quantities(study: Study, known: Unknowns, stop: float, steps: int, *, search
     at_stop = _at(optimum, steps)
     slopes = {"error": tables.slopes(optimum, pairs) / optimum.value, **_moved(optimum, pairs, change, at_stop, steps)}
     regret = change.cost(known.factor)
-    values = {"error": np.log(optimum.value), **at_stop}
+    values: dict[str, Any] = {"error": np.log(optimum.value), **at_stop}
     if searched:
         beside = [Optimum.at(study, stop * np.exp(sign * _BESIDE), count) for sign in (-1, 1)]
         moved = [tables.slopes(other, tables.of(other)) for other in beside]
@@ -102,9 +103,9 @@ class _Moves:
         return np.array([(optimum.error(up) - optimum.error(down)) / (2 * _STEP) for up, down in pairs])
 
 
-def _at(optimum: Optimum, steps: int) -> dict[str, Array]:
+def _at(optimum: Optimum, steps: int) -> dict[str, Any]:
     """What an optimum says of density and levels."""
-    told = {"levels": _levels(optimum, optimum.steps, steps)}
+    told: dict[str, Any] = {"levels": _levels(optimum, optimum.steps, steps)}
     if optimum.study.trains and optimum.table.score.any():
         fit = _density(optimum, optimum.table, optimum.new, optimum.steps).closest_lognormal()
         told |= {"P_mean": np.float64(fit.P_mean), "P_std": np.log(fit.P_std)}
@@ -116,7 +117,7 @@ def _moved(
     optimum: Optimum,
     pairs: list[tuple[Coefficients, Coefficients]],
     change: OptimumChange,
-    told: Mapping[str, Array],
+    told: Mapping[str, Any],
     steps: int,
 ) -> dict[str, Array]:
     """(..., P) derivatives of `_at` at this stopping point."""
@@ -134,7 +135,8 @@ def _moved(
     ]
     own = _density(optimum, optimum.table, optimum.new, optimum.steps)
     at = np.array([told["P_mean"], told["P_std"]], dtype=np.float64)
-    hessian = np.array([_slope(lambda p, e=each: _slope(own.lognormal_loss, p)[e], at) for each in (0, 1)])
+    ends = [[_slope(own.lognormal_loss, at + sign * move) for sign in both] for move in _BEND * np.eye(2)]
+    hessian = np.array([(up - down) / (2 * _BEND) for up, down in ends])
     cross = [(_slope(up.lognormal_loss, at) - _slope(down.lognormal_loss, at)) / (2 * _STEP) for up, down in densities]
     fitted = -np.linalg.solve(0.5 * (hessian + hessian.T), np.array(cross).T)
     return found | {

@@ -19,6 +19,7 @@ from ..results.plan import Plan
 from ..results.text import wrapped
 from .codesign import codesign
 from .coefficient_sets import CoefficientSet, LocalSet, WeightedModel, Weights
+from .optimum_change import error_of
 from .question import Study
 
 __all__ = ["RobustPlan", "robust"]
@@ -193,11 +194,11 @@ class _Saddle:
 
     def worst_of(self, point: Point) -> float:
         """The worst error of a design over the set."""
-        return _error(self.study, self.near.worst(self.table, point).of(self.table), point)
+        return error_of(self.study, self.near.worst(self.table, point).of(self.table), point)
 
     def error_of(self, point: Point) -> float:
         """Its error at the coefficients as they are."""
-        return _error(self.study, self.table, point)
+        return error_of(self.study, self.table, point)
 
 
 def _between(one: Weights, other: Weights, share: float) -> Weights:
@@ -214,11 +215,6 @@ def _between(one: Weights, other: Weights, share: float) -> Weights:
 def _solved(study: Study, table: Coefficients) -> Plan:
     problem = study.declare([ScoreError(table), study.discretization(table), Truncation(table)], table)
     return problem.solve(tolerance=study.tolerance)
-
-
-def _error(study: Study, table: Coefficients, point: Point) -> float:
-    terms = (ScoreError(table), study.discretization(table), Truncation(table))
-    return sum(term.value(None, point) for term in terms)  # type: ignore[arg-type]
 
 
 def _point(plan: Plan) -> Point:

@@ -22,6 +22,8 @@ STOPPING_LAWS: Mapping[str, float] = {
     "bounded floor, constant steps, smallest eigenvalue > 0": 1 / 3,
 }
 
+_EDGE = 0.01  # of the search's extent in log sigma, within which an optimum is at its end
+
 
 @dataclass(frozen=True, eq=False)
 class StoppingLaw:
@@ -69,7 +71,8 @@ def stopping_exponent(
         points, levels: stopping points of the first sweep, and noise levels.
 
     Raises:
-        ValueError: training without a learning rate, or fewer than two rates.
+        ValueError: training without a learning rate, fewer than two rates, or a best stopping point at an end of the
+            search, of which no exponent follows.
 
     >>> import codesign_opt as co
     >>> model = co.GaussianModel(co.Spectrum.from_eigenvalues([0.25]), co.EDM(1e-4, 5.0), start="marginal",
@@ -93,7 +96,14 @@ def stopping_exponent(
             None, None, count, None, (), (), levels, 1e-6,
         )  # fmt: skip
         found = sweep(study, low, high, points, lambda text: None)
-        stops.append(min(found, key=lambda stop: stop.error).sigma)
+        best = min(found, key=lambda stop: stop.error).sigma
+        edge = next((end for end in (low, high) if abs(np.log(best / end)) < _EDGE * np.log(high / low)), None)
+        if edge is not None:
+            raise ValueError(
+                f"stopping_exponent: at rate {rate:g} the best stopping point is the search's end, sigma {edge:g}; "
+                "widen the search, or no interior optimum exists (docs/theory.md section 10)."
+            )
+        stops.append(best)
     logs, values = np.log(rates), np.log(stops)
     slope, offset = np.polyfit(logs, values, 1)
     spread = float(np.max(np.abs(values - slope * logs - offset)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from ..basics.checks import Array, number
+from ..basics.checks import number
 from ..basics.wording import aligned, percent, quantity
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -177,12 +177,13 @@ def _intervals(
 ) -> Uncertainty:
     reach = float(student.ppf(0.5 + 0.5 * confidence, known.degrees))
 
-    def interval(name: str, of: Array) -> Interval:
+    def interval(name: str, of: Any) -> Interval:
         gradient = found.gradients[name]
         spread = np.sqrt(known.variance(gradient))
         value = of - (known.bias(gradient) if known.bias is not None else 0.0)
         ends = (value, value - reach * spread, value + reach * spread)
-        return Interval(*(_told(np.exp(x) if name in _RELATIVE else x) for x in ends), _told(spread))
+        middle, low, high = (_told(np.exp(x) if name in _RELATIVE else x) for x in ends)
+        return Interval(middle, low, high, _told(spread))
 
     told = {name: interval(name, found.values[name]) if name in found.values else None for name in NAMES}
     own: dict[str, Interval] = {}

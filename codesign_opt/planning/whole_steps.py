@@ -30,6 +30,7 @@ from .settling import Settled, settle
 from .stated import FULL_RANGE, stated, stated_with_solver
 from .step_chain import StepChain
 from .trained_fit import BestExamplesFit, SettledFit, TrainedFit, closed
+from .trust import trust
 from .untrained_fit import UntrainedFit
 
 __all__ = ["Ask", "hand_out"]
@@ -40,10 +41,6 @@ _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of t
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
-_SIGNED = (
-    "errors of opposite sign cancel along the path, and a polished grid uses that; its exact error holds for Gaussian "
-    "data with this spectrum and is the best case for others"
-)
 _ROUNDED = (
     "the error is below 1e-12 of the data's variance, the rounding of samples in float32, so that more steps were "
     "not tried"
@@ -108,7 +105,7 @@ def hand_out(
         )
     elif _rounded(study, handed):
         notes.append(_ROUNDED)
-    handed = replace(handed, notes=(*handed.notes, *notes), fits=_fits(study, handed))
+    handed = replace(handed, notes=(*handed.notes, *notes, *trust(study, handed)), fits=_fits(study, handed))
     if fit is not None:  # the examples of a plan are those of its own stopping point
         rules = replace(fit, free_stop=stops is not None and not study.trains)
         return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, rules)
@@ -135,7 +132,7 @@ def _found(
     if limits is None and polish is not False and _searches(study):
         found, polish = _searched(study, plan, stops, ask), False
         if found:
-            return found, [f"{study.model.sampler.name}: {_SIGNED}"] if study.model.sampler.signed else []
+            return found, []
     for reading in (INSIDE,) if limits is None else (INSIDE, START):
         found = _around(study, plan, Admitted(study, plan, limits, reading), polish, ask)
         if found:

@@ -37,6 +37,8 @@ def describe(program: Declaration, solved: Solved) -> Plan:
     tables.update({f"shadow price of {name}": prices for name, prices in by_level.items()})
     if table is not None and table.band_variances is not None:
         tables["band_variances"] = table.band_variances
+    if table is not None and table.output_sensitivity is not None:
+        tables["output_sensitivity"] = table.output_sensitivity
     return Plan(
         levels=program.levels,
         examples=point.examples if decided else nothing,

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..basics.checks import Array
+from ..basics.late import later
+from ..basics.tabular import Tabular
+from .headline import headline
 from .level_table import level_table
 from .record import PlanRecord
-from .text import plan_text
+from .text import certificate_line, plan_text
 
 __all__ = ["Plan"]
 
 
-class Plan(PlanRecord):
+class Plan(PlanRecord, Tabular):
     """A certified design: where to train, where to step, where to stop, and what it costs.
 
     The fields are those of `PlanRecord`. Printed it is a page of text; `table`, `plot` and `export` show the rest.
@@ -60,6 +66,22 @@ class Plan(PlanRecord):
         from ..exports.training import export_training
 
         return export_training(self, target, path=path, **options)
+
+    def columns(self) -> dict[str, Array]:
+        """By noise level: its ends, examples, steps, and every table of one number per level."""
+        edges, size = self.levels.edges, len(self.levels)
+        own = {"examples": self.examples, "new_examples": self.new_examples, "steps": self.steps}
+        beside = {name: values for name, values in self.tables.items() if np.shape(values) == (size,)}
+        return {"sigma_low": edges[:-1], "sigma_high": edges[1:], **own, **beside}
+
+    def heading(self) -> list[str]:
+        """What is handed out, the error, and how sure it is."""
+        return [line.strip() for line in headline(self)] + [certificate_line(self)]
+
+    def report(self, path: str | Path, *, what_if: Any = None) -> Path:
+        """One self-contained HTML page; see `codesign_opt.report`."""
+        written: Path = later("reports.report", "report")(self, path, what_if=what_if)
+        return written
 
     def __str__(self) -> str:
         return plan_text(self)

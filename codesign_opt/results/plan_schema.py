@@ -219,7 +219,7 @@ _KINDS: dict[str, _Check] = {
     "outer": _named(_anything),
     **dict.fromkeys(("curve", "attempts"), _records),
     "notes": _several(_text),
-    **dict.fromkeys(("sampler", "provenance"), _named(_anything)),
+    **dict.fromkeys(("sampler", "provenance", "question"), _named(_anything)),
     "certificate": _fields(
         **dict.fromkeys(("value", "lower_bound", "infeasibility", "tolerance"), _number),
         relative_gap=_numeric,

@@ -21,6 +21,7 @@ from ..ingredients.grids import check_grid
 from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
+from .distillation import DistillationWeights
 from .plan_schema import check_agreement, check_kinds, check_levels, checksum, read_only
 from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
@@ -30,7 +31,10 @@ __all__ = ["SCHEMA_VERSION", "PlanRecord"]
 
 SCHEMA_VERSION = 2
 # fields that files of version 2 may lack
-_SINCE = ("constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "stated")
+_SINCE = (
+    "constraints", "sensitivities", "samplings", "final_prior", "speaks_of", "measure", "measured", "question",
+    "stated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,8 @@ class PlanRecord:
         measured: of a grid whose error was measured, that error on draws that chose nothing: the number to quote.
         samplings: of each sampler by name, where several share the training: its steps, grid and errors; `steps` are 0
             then, and `sigmas` is None.
+        question: what was asked, as plain values from which `co.what_if` asks anew; empty where it cannot be written
+            down, as constraints of one's own and measured models.
         stated: whether the plan comes from a file whose checksum did not vouch for it, so that its proof is as stated
             there; never saved.
     """
@@ -135,6 +141,7 @@ class PlanRecord:
     speaks_of: str = ""
     measure: str = ""
     measured: MeasuredError | None = None
+    question: Mapping[str, Any] = field(default_factory=dict)
     stated: bool = False
 
     def __post_init__(self) -> None:
@@ -147,7 +154,7 @@ class PlanRecord:
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))
         if self.sigmas is not None:
             check_grid(self.sigmas, "Plan.sigmas")
-        for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance"):
+        for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance", "question"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
         if self.evaluations_per_step is not None:
@@ -213,6 +220,32 @@ class PlanRecord:
                 "stopping_basin: the plan has no proved bound over stopping points; let codesign search them."
             )
         return StoppingBasin.of(self.curve, float(bound), tolerance)
+
+    def distillation_weights(self, base: SigmaDensity, sampler: str | None = None) -> DistillationWeights:
+        """What a squared error of the denoiser costs the samples, level by level, over what `base` draws: mean 1.
+
+        gamma K of the plan's steps (docs/theory.md section 4.4): weights for the loss of a student that is matched to a
+        teacher and will be sampled with these steps, or of the teacher itself.
+
+        Args:
+            base: density that the loss draws its noise levels from; on the plan's levels.
+            sampler: which one, where several share the training (`samplings`).
+
+        Raises:
+            ValueError: the plan's model told no sensitivity, several samplers and none is named, a base without mass
+                where the plan needs some.
+        """
+        if "output_sensitivity" not in self.tables:
+            raise ValueError(
+                "distillation_weights: the plan does not hold what an error of the output does to samples; plan with a "
+                "GaussianModel, or an EstimatedModel whose training was measured, of this version."
+            )
+        if self.samplings and sampler not in self.samplings:
+            raise ValueError(f"distillation_weights: sampler is {sampler!r}; name one of {', '.join(self.samplings)}.")
+        steps = self.steps if sampler is None else self.samplings[sampler].steps
+        denoise = self.terminal == "denoise"
+        gain = np.asarray(self.tables["output_sensitivity"])
+        return DistillationWeights.of(self.levels, steps, gain, base, denoise=denoise)
 
     def logit_normal(self) -> LogitNormalFit:
         """The log-normal fit of the training density in flow matching's time: logit t = ln sigma.

@@ -1,3 +1,8 @@
+from ..replanning.records import Replan as Replan
+from ..replanning.records import RunReport as RunReport
+from ..replanning.replanner import Replanner as Replanner
+from ..replanning.replanner import gathered as gathered
+from ..replanning.rules import ReplanRules as ReplanRules
 from .loop.sigma_sampler import Drawn as Drawn
 from .loop.sigma_sampler import SigmaSampler as SigmaSampler
 from .measured import Measured as Measured

@@ -34,6 +34,7 @@ _FEW = 10  # examples an update, below which second moments of minibatches matte
 _TINY = 1e-300
 
 
+@dataclass(frozen=True)
 class OptimiserRun(TrainingNoise):
     """A run of N updates with `batch` examples each: A / m from the gradients' noise, a floor from the start.
 
@@ -44,14 +45,18 @@ class OptimiserRun(TrainingNoise):
         learning_rate: a `LearningRate`, or a number: constant.
         batch: examples of a level's correlation length in each update, for which the law is exact, >= 1.
         iterations: N, updates of the run, >= 1.
-        average: of the weights, which is what is used in the end.
+        average: of the weights, which is what is used in the end; by keyword, as are the rest.
         parameterization, sigma_data: of the network, whose output is 0 before the run.
+        prior: None; what is left of the start is in the floor.
     """
 
     learning_rate: LearningRate
     batch: int
     iterations: int
-    average: WeightAverage
+    average: WeightAverage = field(default_factory=WeightAverage, kw_only=True)
+    parameterization: str = field(default="edm", kw_only=True)
+    sigma_data: float = field(default=0.5, kw_only=True)
+    prior: str | None = field(default=None, kw_only=True)
     # weights of a diagonal matrix, each alone: optimisers rotate no axes
     matrix = "diagonal"
     intercept = False
@@ -76,7 +81,7 @@ class OptimiserRun(TrainingNoise):
         >>> SGD(0.1, 64, 1000).with_rate(0.2).learning_rate.peak
         0.2
         """
-        found = replace(self, learning_rate=replace(self.learning_rate, peak=peak))  # type: ignore[type-var]
+        found = replace(self, learning_rate=replace(self.learning_rate, peak=peak))
         self._share_tables(found)
         return found
 
@@ -96,7 +101,7 @@ class OptimiserRun(TrainingNoise):
 
     def with_average(self, average: WeightAverage) -> OptimiserRun:
         """The same run with another average of its weights."""
-        return replace(self, average=average)  # type: ignore[type-var]
+        return replace(self, average=average)
 
     # the law
 
@@ -228,15 +233,8 @@ class SGD(OptimiserRun):
     ([[0.251]], True)
     """
 
-    learning_rate: LearningRate
-    batch: int
-    iterations: int
     momentum: float = 0.0
     nesterov: bool = False
-    average: WeightAverage = field(default_factory=WeightAverage)
-    parameterization: str = "edm"
-    sigma_data: float = 0.5
-    prior: str | None = None
 
     def __post_init__(self) -> None:
         self._check()
@@ -336,15 +334,8 @@ class Adam(OptimiserRun):
     True
     """
 
-    learning_rate: LearningRate
-    batch: int
-    iterations: int
     beta1: float = 0.9
     beta2: float = 0.999
-    average: WeightAverage = field(default_factory=WeightAverage)
-    parameterization: str = "edm"
-    sigma_data: float = 0.5
-    prior: str | None = None
 
     def __post_init__(self) -> None:
         self._check()

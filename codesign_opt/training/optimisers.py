@@ -44,6 +44,7 @@ __all__ = [
     "least_squares_variance",
 ]
 
+_ENOUGH_PER_WEIGHT = 40  # examples, from which on a full matrix was found to leave A / m within a fifth
 _NOTED = 1.5  # averaged SGD over least squares from which a plan says so
 
 
@@ -103,8 +104,10 @@ class AveragedSGD(TrainingNoise):
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
         on = m > 0
-        if not on.any() or self.matrix != "diagonal":
+        if not on.any():
             return []
+        if self.matrix != "diagonal":
+            return _full_matrix_message(level[on], m[on], float(n.sum()))
         start = self.untrained_slopes(lam, level[on])
         width = np.gradient(np.log(level))[on] if level.size > 1 else np.ones(1)
         start = lam[:, None] / (lam[:, None] + level[on] ** 2) if start is None else np.sqrt(start)
@@ -236,6 +239,21 @@ class ConstantStepSGD(TrainingNoise):
         bad = np.flatnonzero((m < 10 * time)[order])
         runs = np.split(bad, np.flatnonzero(np.diff(bad) > 1) + 1) if bad.size else []
         return [_burn_in_message(level[run], m[run], time[run]) for run in (order[part] for part in runs)]
+
+
+def _full_matrix_message(sigma: Array, examples: Array, weights: float) -> list[str]:
+    """That a row of so many weights has few examples, with what m - p - 1 makes of the law."""
+    least = int(np.argmin(examples))
+    each = float(examples[least] / weights)
+    if each >= _ENOUGH_PER_WEIGHT:
+        return []
+    left = examples[least] - weights - 1
+    factor = f"{examples[least] / left:.3g} times A / m (m - p - 1)" if left > 0 else "no bound without a prior"
+    return [
+        f"a full matrix has {weights:g} weights a row and {each:.3g} examples for each at sigma {sigma[least]:.3g}: "
+        f"least squares leaves {factor} there, and more in the second order; model.predict counts the first, "
+        "co.validate trains it"
+    ]
 
 
 def _burn_in_message(sigma: Array, examples: Array, time: Array) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "diagonal_kernel",
     "harmonic_product",
     "mean_kernel",
+    "output_sensitivity",
     "pairwise_kernel",
     "propagation_factor",
     "terminal_gain",
@@ -121,6 +122,37 @@ def diagonal_kernel(
     # terminal maps, which is why "denoise" needs no formulas of its own
     weight = terminal_weight(lam, stop, terminal)[:, None]
     return (1 + eta**2) ** 2 * level**2 * weight * damping(lam, level, stop, eta) ** 2
+
+
+def output_sensitivity(
+    eigenvalues: Array,
+    counts: Array,
+    sigma: Array,
+    stopping_sigma: float,
+    *,
+    eta: float = 0.0,
+    terminal: str = "denoise",
+) -> Array:
+    """Squared terminal error per squared error of the denoiser's output and per squared step in log sigma: g^2.
+
+    sum_b f_b kappa_b / (sigma^2 v_b) with shares f_b in proportion to n_b lambda_b sigma^2 / v_b, those of an error of
+    least squares (docs/theory.md section 4.4).
+
+    Args:
+        eigenvalues, counts: (B,).
+        sigma: (L,), stopping_sigma, eta, terminal: as in `diagonal_kernel`.
+
+    Returns:
+        (L,), no units.
+
+    >>> output_sensitivity(np.ones(1), np.ones(1), np.array([2.0]), 0.5, terminal="rescale")  # P / v
+    array([0.25])
+    """
+    lam, n, level = (np.asarray(value, dtype=np.float64) for value in (eigenvalues, counts, sigma))
+    v = lam[:, None] + level**2
+    share = n[:, None] * lam[:, None] * level**2 / v
+    kernel = diagonal_kernel(lam, level, stopping_sigma, eta=eta, terminal=terminal)
+    return np.asarray((share * kernel / (level**2 * v)).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-300))
 
 
 def mean_kernel(

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _solver_arguments(commands)
     _peers_arguments(commands)
     _rivals_arguments(commands)
+    _gaussian_arguments(commands)
     las = _command(commands, "las", _las, "loss-adaptive schedules against the usual grids on two mixtures")
     las.add_argument("--samples", type=int, default=20_000, help="per cell (20,000)")
     _command(
@@ -99,6 +100,12 @@ def _pilot_arguments(commands: Any) -> None:
     parser.add_argument("--pilots", type=int, default=5, help="pilots on each data set (5)")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (0)")
     parser.add_argument("--first-pilot", type=int, default=100, help="seed of the first pilot (100)")
+    replan = _command(
+        commands, "replan", _replan, "training planned again along the run against fixed densities and a pilot's plan"
+    )
+    replan.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
+    replan.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
+    replan.add_argument("--first-seed", type=int, default=20, help="seed of the first run (20)")
     calibrate = _command(
         commands, "calibrate", _calibrate, "training laws of the standard networks that come with the library"
     )
@@ -135,6 +142,16 @@ def _rivals_arguments(commands: Any) -> None:
     parser.add_argument("--budgets", type=_whole, default=[5_000, 12_000], help="batches, to 8 steps and beyond")
     parser.add_argument("--draws", type=int, default=4096, help="of the test (4,096)")
     parser.add_argument("--methods", type=_words, help="which rivals, with commas (all)")
+
+
+def _gaussian_arguments(commands: Any) -> None:
+    worlds = _command(
+        commands, "gaussian_worlds", _gaussian_worlds, "plans against linear denoisers trained and sampled as planned"
+    )
+    worlds.add_argument("--replicas", type=int, default=100, help="trainings of each plan (100)")
+    ablation = _command(commands, "ablation", _ablation, "what each decision is worth at equal compute")
+    ablation.add_argument("--replicas", type=int, default=200, help="trainings of each arm (200)")
+    _command(commands, "stopping_law", _stopping_law, "exponents of the best stopping point in the learning rate")
 
 
 def _words(text: str) -> list[str]:
@@ -255,6 +272,19 @@ def _pilots(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replan(options: argparse.Namespace) -> int:
+    from .pilot_experiment import PilotExperiment
+    from .replan_experiment import ReplanExperiment, unet_step
+    from .replan_report import compare_replans, said_of_replans
+
+    folder, tell = co.testbed.cache_folder(options.cache) / "testbed" / "pilots", _teller()
+    experiments = [ReplanExperiment(PilotExperiment(name, folder=folder, progress=tell)) for name in options.data]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    print(said_of_replans(compare_replans(experiments, seeds, options.out), unet_step()))
+    print(f"written: {options.out / 'replanning.csv'}, {options.out / 'replanning.png'}")
+    return 0
+
+
 def _calibrate(options: argparse.Namespace) -> int:
     from .calibration import NETWORKS, calibrate
 
@@ -308,6 +338,38 @@ def _rivals(options: argparse.Namespace) -> int:
         columns = dict.fromkeys(name for row in rows for name in row)
         write_rows([{**dict.fromkeys(columns, ""), **row} for row in rows], options.out / "rivals.csv")
     print(said_of(rows))
+    return 0
+
+
+def _gaussian_worlds(options: argparse.Namespace) -> int:
+    from .gaussian_worlds import draw, plans, random_designs, write
+
+    rows: list[dict[str, Any]] = []
+    for row in plans(options.replicas):
+        rows.append(row)
+        print(write(rows, options.out / "gaussian_plans.csv"), row, flush=True)  # what is finished, so far
+    designs = random_designs()
+    print(write(designs, options.out / "random_designs.csv"), draw(designs, options.out / "random_designs.png"))
+    return 0
+
+
+def _ablation(options: argparse.Namespace) -> int:
+    from .ablation import ablation
+    from .gaussian_worlds import write
+
+    rows: list[dict[str, Any]] = []
+    for row in ablation(options.replicas):
+        rows.append(row)
+        print(write(rows, options.out / "ablation.csv"), row, flush=True)  # what is finished, so far
+    return 0
+
+
+def _stopping_law(options: argparse.Namespace) -> int:
+    from .gaussian_worlds import write
+    from .stopping_law import fixed_laws, stopping_laws
+
+    print(write(fixed_laws(), options.out / "stopping_law_fixed.csv"))
+    print(write(list(stopping_laws()), options.out / "stopping_law.csv"))
     return 0
 
 

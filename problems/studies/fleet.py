@@ -53,7 +53,7 @@ class Fleet:
 def train_fleet(
     initial: co.testbed.MLP,
     data: Tensor,
-    densities: Sequence[co.LogNormal],
+    densities: Sequence[co.SigmaDensity | co.training.Replanner],
     *,
     iterations: int,
     optimisation: co.testbed.Optimisation,
@@ -62,12 +62,12 @@ def train_fleet(
     """Denoising score matching as `co.testbed.train` does it, for one network per density.
 
     Every iteration draws images, noise and the quantiles of the noise levels once for all networks, so that densities
-    are compared in pairs. The density of `optimisation` is not used.
+    are compared in pairs. The density of `optimisation` is not used; a Replanner is told the losses of its own network.
 
     Args:
         initial: untrained network; all start from its weights.
         data: (N, d).
-        densities: G of them.
+        densities: G of them, or Replanners at the beginning of their runs.
         iterations, optimisation, seed: as in `train`; every example has EDM's weight.
     """
     how, scale = optimisation, initial.sigma_data
@@ -75,6 +75,7 @@ def train_fleet(
     weights = {name: value.detach().clone().requires_grad_(True) for name, value in stacked.items()}
     average = {name: value.detach().clone() for name, value in weights.items()}
     each = vmap(lambda own, x, sigma: functional_call(initial, own, (x, sigma)))
+    drawn_from = [one.training_density if isinstance(one, co.training.Replanner) else one for one in densities]
     optimizer = torch.optim.Adam(list(weights.values()), lr=how.learning_rate)
     for step in range(iterations):
         generator = seeded(seed, "fleet", step)
@@ -82,12 +83,15 @@ def train_fleet(
         inside = torch.rand(how.batch, generator=generator, dtype=torch.float64)
         strata = (torch.randperm(how.batch, generator=generator) + inside).numpy() / how.batch
         noise = normal(seed, "fleet noise", step, shape=tuple(clean.shape), like=clean)
-        sigma = torch.from_numpy(np.stack([density.quantile(strata) for density in densities])).to(clean)
+        sigma = torch.from_numpy(np.stack([density.quantile(strata) for density in drawn_from])).to(clean)
         squares = (each(weights, clean + sigma[:, :, None] * noise, sigma) - clean).square().sum(2)
         loss = ((sigma**2 + scale**2) / (sigma * scale) ** 2 * squares).mean(1).sum() / clean.shape[1]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        for density, levels, own in zip(densities, sigma, squares.detach(), strict=True):
+            if isinstance(density, co.training.Replanner):
+                density.record(levels, own)
         decay = min(how.ema, (step + 1) / (step + 10.0))
         with torch.no_grad():
             for mean, value in zip(average.values(), weights.values(), strict=True):

@@ -150,16 +150,23 @@ class PilotExperiment:
 
     def errors(self, densities: Sequence[co.LogNormal], seed: int) -> dict[str, Array]:
         """Kind -> (G,) squared distance of the samples to the reference's, mean over draws; missing runs are made."""
-        names = [f"runs/{density.mean:+.2f}-{density.std:.2f}-seed{seed}" for density in densities]
-        todo = [density for name, density in zip(names, densities, strict=True) if name not in self.ledger]
-        made = self._trained(todo, seed) if todo else {}
-        found = [
-            self.ledger.item(name, lambda density=density: made[density.mean, density.std])  # type: ignore[misc]
-            for name, density in zip(names, densities, strict=True)
-        ]
+        todo = self.missing(densities, seed)
+        made = dict(zip(todo, self.trained(todo, seed), strict=True)) if todo else {}
+        for density, one in made.items():
+            self.keep(density, seed, one)
+        found = [self.ledger.item(_run_name(density, seed), dict) for density in densities]
         return {kind: np.array([float(item[kind]) for item in found]) for kind in KINDS}
 
-    def _trained(self, densities: Sequence[co.LogNormal], seed: int) -> dict[tuple[float, float], dict[str, Array]]:
+    def missing(self, densities: Sequence[co.LogNormal], seed: int) -> list[co.LogNormal]:
+        """Those of which there is no finished run at a seed."""
+        return [density for density in dict.fromkeys(densities) if _run_name(density, seed) not in self.ledger]
+
+    def keep(self, density: co.LogNormal, seed: int, errors: dict[str, Array]) -> None:
+        """Keep the errors of a finished run, kind by kind."""
+        self.ledger.put(_run_name(density, seed), **errors)
+
+    def trained(self, densities: Sequence[Any], seed: int) -> list[dict[str, Array]]:
+        """Kind -> error of every density, or run that is planned along itself, trained side by side."""
         reference = self.reference
         fleet = train_fleet(
             self.initial(seed), self.images, densities, iterations=self.iterations,
@@ -170,10 +177,7 @@ class PilotExperiment:
             away = (fleet.samples(weights, self.grid, self.start) - reference).double().square().sum(2)
             distances[kind] = away.mean(1).numpy()
         self.tell(f"{self.data}, seed {seed}: {len(densities)} densities trained")
-        return {
-            (density.mean, density.std): {kind: np.array(distances[kind][i]) for kind in KINDS}
-            for i, density in enumerate(densities)
-        }
+        return [{kind: np.array(distances[kind][i]) for kind in KINDS} for i in range(len(densities))]
 
     def pilot(self, seed: int) -> PilotRun:
         """A run at EDM's default, its two kinds of weights half-way and at the end, and its log."""
@@ -211,6 +215,10 @@ class PilotExperiment:
     def tell(self, text: str) -> None:
         if self.progress is not None:
             self.progress(text)
+
+
+def _run_name(density: co.LogNormal, seed: int) -> str:
+    return f"runs/{density.mean:+.2f}-{density.std:.2f}-seed{seed}"
 
 
 def _flat(network: nn.Module) -> Array:

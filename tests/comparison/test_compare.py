@@ -171,6 +171,7 @@ def estimated():
     )
 
 
+@pytest.mark.slow
 def test_measured_errors_are_those_of_single_draws_that_no_plan_has_seen(estimated):
     found = compare(estimated, ["edm", "log_snr"], [5], draws=200, seeds=[0, 1])
     row = found.row("edm", "euler", 5)
@@ -202,6 +203,7 @@ def test_a_measured_model_has_no_plan_for_another_sampler(estimated):
     assert {row.used for row in found.rows} == {5.0}
 
 
+@pytest.mark.slow
 def test_guidance_costs_two_evaluations_inside_its_interval():
     low, high = 0.2, 2.0
     class_of_it = mixture([0, 1])

@@ -110,6 +110,7 @@ def pilots_with_transfer(seed, names, width=0.6):
     return levels, [pilot(rng, total=50_000, levels=levels, law=law, share=SHARES[n], width=width) for n in names]
 
 
+@pytest.mark.slow
 def test_pilots_at_several_densities_tell_how_far_examples_teach(tmp_path):
     error = []
     for seed in range(12):
@@ -258,6 +259,7 @@ def write_json(path, value):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spline", "tv"])
 def test_smoothing_lowers_the_error_and_fills_zeros(method):
     sigma = np.geomspace(0.01, 100, 30)

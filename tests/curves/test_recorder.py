@@ -90,6 +90,18 @@ def test_a_recorded_log_is_a_training_run_and_gives_curves(tmp_path):
     assert co.learning_curves(run, levels=LEVELS).sigma.size == 4
 
 
+def test_curves_of_a_recorder_are_those_of_its_file(tmp_path):
+    stats = co.LevelStatistics(LEVELS)
+    for i, (sigma, loss) in enumerate(batches(1, 60)):
+        stats.record(sigma, loss * (1 + 5 / (i + 1)))
+    stats.save(tmp_path / "log.jsonl")
+    own, read = (co.learning_curves(source, levels=LEVELS) for source in (stats, tmp_path / "log.jsonl"))
+    for name in ("sigma", "bayes_floor", "reducible", "reducible_error"):
+        np.testing.assert_allclose(getattr(own, name), getattr(read, name), rtol=1e-9)
+    with pytest.raises(ValueError, match="nothing was recorded yet"):
+        co.learning_curves(co.LevelStatistics(LEVELS))
+
+
 def test_tensors_and_arrays_are_recorded_alike():
     torch = pytest.importorskip("torch")
     arrays, tensors, pixels = (co.LevelStatistics(LEVELS) for _ in range(3))

@@ -198,6 +198,7 @@ def test_the_network_is_never_trained_by_loading_it_and_the_command_is_said(tiny
         problems.load("fashion_mnist_network", budget=1e5)
 
 
+@pytest.mark.slow
 def test_the_network_is_planned_with_as_it_was_measured_and_loaded_again_from_the_cache(tiny_network, monkeypatch):
     weights, calls = tiny_network.trained("fashion_mnist"), []
     forward = type(weights.model).forward
@@ -220,6 +221,7 @@ def test_the_network_is_planned_with_as_it_was_measured_and_loaded_again_from_th
     assert plan.certificate.optimal
 
 
+@pytest.mark.slow
 def test_the_networks_training_is_planned_from_its_checkpoints(tiny_network):
     tiny_network.trained("fashion_mnist")
     declared = problems.load("fashion_mnist_network", training=True, draws=8, steps=6, budget=1e5)
@@ -251,6 +253,7 @@ def test_overrides_out_of_range_are_refused_by_name(name, overrides, message):
         problems.load(name, **overrides)
 
 
+@pytest.mark.slow
 def test_a_users_file_may_return_a_tuple_a_problem_or_a_declared_problem(write):
     head = '"""My data."""\nimport codesign_opt as co\nfrom dataclasses import dataclass\n'
     model = "co.GaussianModel(co.Spectrum.power_law(8, exponent=1.0), sampler=co.Euler())"

@@ -133,6 +133,7 @@ def test_a_plan_with_prices_from_two_checkpoints_needs_no_log_and_gives_a_lognor
     )
 
 
+@pytest.mark.slow
 def test_killed_between_checkpoints_it_goes_on_to_the_same_result(data, tmp_path):
     whole = of_pair(data, images=256)
     for stop in (150, 300, 450, 600, None):

@@ -75,6 +75,7 @@ def matrix():
             yield world, name, wrong, process, words, move(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [pytest.param(k, marks=[] if k == 0 or FULL else pytest.mark.skip) for k in range(4)])
 def test_planted_mistakes_are_refused_and_named(part):
     refused, named, count = 0, 0, 0

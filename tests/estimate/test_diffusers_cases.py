@@ -212,6 +212,7 @@ def test_a_subclass_is_called_like_its_parent_and_a_new_class_is_refused():
     assert from_diffusers(new, flow(), family=ModelFamily(time="when"))(torch.ones(2, 3), 1.0).shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch.compile itself
 @torch.no_grad()
 def test_wrapped_networks_are_known_by_what_is_inside():

@@ -37,6 +37,7 @@ def plan(model: co.EstimatedModel) -> co.Plan:
     return co.codesign(model, steps=6, solver="fit", objective="geometric", levels=40, points=3)
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_the_solver_on_draws_of_one_s_own(plan: co.Plan) -> None:
     draws = Draws((2,), 2_000, 20.0, name="fresh", chunk=500, like=torch.zeros((), dtype=torch.float64))
     fine = Reference(MIXTURE, co.Euler(), draws, 0.02, steps=128)
@@ -157,6 +158,7 @@ def test_a_guided_denoiser_of_several_weights_is_planned_and_fitted() -> None:
     assert found.handed_out["total"] < before["total"] + 2 * found.measured.standard_error
 
 
+@pytest.mark.slow
 def test_a_budget_beside_it_pays_for_its_evaluations(model: co.EstimatedModel) -> None:
     rows = np.ones(model.sigma.size)
     trained = replace(model, sensitivity=rows, error_variance=1e-2 * rows)

@@ -44,6 +44,7 @@ def test_stochastic_samplers_have_the_exact_law_within_three_standard_errors(sam
     assert np.all(np.abs(error[:3]) <= 3 * spread[:3]), error / np.maximum(spread, 1e-300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SDE if FULL else SDE[::2], ids=repr)
 def test_one_noise_path_serves_every_grid_so_that_coarse_runs_approach_fine_ones(sampler):
     x = 5.0 * normal(2, "start", shape=(500, 1), like=torch.zeros((), dtype=torch.float64))

@@ -103,6 +103,7 @@ def test_slopes_by_both_routes_match_differences_of_whole_runs(sampler):
         assert sampler.eta > 0 or found[1][k - 1] == pytest.approx(slope, rel=0.05, abs=0.05 * scale)
 
 
+@pytest.mark.slow
 def test_descent_on_the_digits_spectrum_reaches_the_minimum_of_the_exact_expected_error():
     lam = co.Spectrum.from_samples(load_digits().data / 16 * 2 - 1).eigenvalues
     sampler, steps = co.Euler(), 8
@@ -144,6 +145,7 @@ def test_robust_objectives_lower_the_statistic_that_they_name():
         assert value(found.held_out.errors)[0] < 0.9 * value(found.held_out_before.errors)[0]
 
 
+@pytest.mark.slow
 def test_held_out_draws_stop_the_descent_that_overfits():
     # few draws to descend: their own error goes on falling, the returned grid is the best held out
     draws = [Draws((2,), n, TOP, name=name, chunk=64, like=DOUBLE) for n, name in ((2, "descent"), (64, "held out"))]

@@ -94,6 +94,7 @@ def measured(half, data, **measurement):
     return network(net, data.to(half), process=process, measurement=Measurement(**measurement), seed=1)
 
 
+@pytest.mark.slow
 def test_what_is_measured_on_a_bfloat16_network_is_what_the_full_one_gives(data):
     few = {"levels": 8, "draws": 64, "fine_steps": 32, "evaluations": 2_500}
     full, half = measured(torch.float32, data, **few), measured(torch.bfloat16, data, **few)
@@ -156,6 +157,7 @@ def test_schedules_in_half_precision_are_read_as_their_numbers(half):
     np.testing.assert_array_equal(co.Spectrum.from_eigenvalues(given[1:3]).eigenvalues, [2.5, 0.25])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "steps", "budget"), [("differences", 8, 1500), *([("autograd", 10, 2500)] if FULL else [])]
 )

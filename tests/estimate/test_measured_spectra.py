@@ -132,6 +132,7 @@ class NoMatrix(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 def test_quadrature_at_512_dimensions_is_within_2_percent_and_makes_no_matrix():
     truth = np.arange(1, 513) ** -1.5
     rows = gaussian(truth, 5000, 7, mean=0.2)
@@ -150,6 +151,7 @@ def test_quadrature_at_512_dimensions_is_within_2_percent_and_makes_no_matrix():
     assert found.spectrum.mean_power.sum() == pytest.approx(float(mean @ mean), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_intervals_of_quadrature_bands_cover_the_sample_spectrum():
     rows = gaussian(np.arange(1, 51) ** -1.0, 200, 8)
     truth, scores = sample_eigenvalues(rows), []
@@ -225,6 +227,7 @@ def test_top_eigenpairs_lie_within_their_residuals():
 # ----------------------------------------------------------------------------------------- radial
 
 
+@pytest.mark.slow
 def test_radial_bands_of_a_field_of_known_power_are_covered():
     power, radius = radial_power(6)
     scores = []

@@ -220,6 +220,7 @@ def test_a_saved_measurement_plans_as_it_did_without_its_denoiser(model, tmp_pat
     assert str(ours) == str(truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "terminal", "options"),
     [

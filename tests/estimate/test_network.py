@@ -140,6 +140,7 @@ def history(tmp_path_factory):
     return TrainingHistory(run, other=lambda x, s: 0.9 * x)
 
 
+@pytest.mark.slow
 def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
     measurement = Measurement(levels=5, draws=16, fine_steps=12, evaluations=3_500)
     asked = {"steps": 4, "levels": 20, "points": 3, "search": (0.05, 0.2)}
@@ -152,6 +153,7 @@ def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, hi
     assert both.handed_out["score"] > 0
 
 
+@pytest.mark.slow
 def test_training_needs_a_log_and_gives_prices_something_to_buy(data, history):
     few = Measurement(**FINE | {"evaluations": 5_000})
     model = network(perfect(), data, training=history, measurement=few, objective="trimmed", seed=1)

@@ -47,6 +47,7 @@ def pilot(width=0.6, run=RUN, waves=6.0, **options):
     return co.estimate.pilot(MIXTURE, MIXTURE.sample(1024), history, **given)
 
 
+@pytest.mark.slow
 def test_width_and_errors_left_are_those_that_were_put_in():
     assert pilot(0.6, waves=2.0).width == pytest.approx(0.6, rel=0.3)
     found = pilot(0.6)
@@ -73,6 +74,7 @@ def test_a_width_that_no_pilot_can_show_is_cut_off_and_said():
         assert pilot(20.0, run=wider, waves=0.0).width > found.width
 
 
+@pytest.mark.slow
 def test_a_density_follows_from_it():
     found = co.pilot_density(pilot(0.8))
     assert found.gain <= 1

@@ -284,6 +284,7 @@ def test_features_are_projected_on_the_axes_of_the_lowest_level():
     assert np.allclose(gram, centred @ centred.T, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged")
 def test_the_study_writes_its_table_and_figures(tmp_path):
     from problems.studies.representation import RepresentationReport, mixture_world

@@ -104,6 +104,7 @@ def test_directed_sensitivity_weighs_directions_by_the_error_of_the_denoiser(met
         assert abs(found.gain.value[m] - truth) <= 3 * found.gain.standard_error[m] + 2e-3 * truth
 
 
+@pytest.mark.slow
 def test_sensitivity_of_the_reverse_sde_forgets_with_the_injected_noise():
     eta = 1.0
     found = sensitivity(reference(co.Ancestral(eta), 2, terminal="rescale", steps=100), [0.1, 1.0])
@@ -137,6 +138,7 @@ def test_gram_of_small_steps_is_the_leading_order_of_section_3(sampler, terminal
     assert np.all(gap <= 3 * found.gram.standard_error + 0.05 * scale), gap / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [co.Ancestral(0.0), co.Ancestral(0.6), co.Ancestral(1.0)], ids=repr)
 def test_a_step_of_ancestral_sampling_shrinks_the_law_by_the_leading_order(sampler):
     levels, count, top, stop = np.array([0.4, 1.0]), 5_000, 3.0, 0.1
@@ -169,6 +171,7 @@ def test_rows_reproduce_the_gram_and_units_convert():
     np.testing.assert_allclose(rows_of(gram).T @ rows_of(gram), gram, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_quadratic_form_at_the_plans_own_steps_predicts_the_error_of_the_grid():
     grid = co.edm_grid(40, 0.05, TOP)
     solution = Reference(linear(), co.Euler(), Draws((4,), 200, TOP, chunk=200, like=DOUBLE), 0.05, steps=100)
@@ -275,6 +278,7 @@ def shared_work():
     return gram.value, gram.standard_error, sensitivity(solution, LEVELS).gain.value
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path):
     truth = shared_work()
     for found in of_two(shared_work, tmp_path):

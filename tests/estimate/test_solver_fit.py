@@ -133,6 +133,7 @@ def test_levels_that_want_to_move_far_do_not_hold_back_a_fit():
     assert np.exp(np.log(after).mean()) < 0.05 * np.exp(np.log(before).mean())
 
 
+@pytest.mark.slow
 def test_a_fit_whose_draws_are_learned_by_heart_goes_on_with_more(monkeypatch):
     rules, solution, others = FitRules(objective="geometric"), reference(count=4), draws("held out", 4)
     more = fit_rows(solution, others, [GRID], rules=rules, budget=1200)

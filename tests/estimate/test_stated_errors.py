@@ -52,6 +52,7 @@ def test_the_fine_solution_is_of_order_four_and_nearer_than_heuns_of_as_many_cal
     assert left[0] < 0.01 * float((heun - ends[512]).square().sum(dim=1).median())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 16] if FULL else [8])
 @pytest.mark.parametrize(("world", "objective"), [(clusters4(), "mean"), (grid8(), "trimmed")], ids=["mean", "trimmed"])
 def test_the_share_of_the_fine_solution_bounds_what_its_error_does_to_the_number(world, objective, steps):
@@ -114,6 +115,7 @@ def test_more_draws_are_taken_where_few_of_them_decide():
 # a plan's number
 
 
+@pytest.mark.slow
 def test_what_is_said_comes_from_draws_that_chose_nothing_and_agrees_with_others(model, plan):
     probe, said = model.probe, plan.measured
     names = [
@@ -206,6 +208,7 @@ def test_exact_errors_have_no_other_statistic():
         co.codesign(gaussian, steps=4, objective="geometric", **SHORT)
 
 
+@pytest.mark.slow
 def test_a_guided_denoiser_is_planned_by_the_typical_draw_too():
     world = clusters4()
     one = Mixture(world.means[:1], world.widths[:1], np.ones(1))
@@ -237,6 +240,7 @@ def test_distances_to_the_data_are_those_of_the_laws_without_bias():
     assert np.mean(other) > 10 * np.std(equal)
 
 
+@pytest.mark.slow
 def test_a_network_with_an_error_of_its_own_is_told_that_no_grid_mends_it():
     world = clusters4()
     data = world.sample(2_000, dtype=torch.float64)

@@ -59,6 +59,7 @@ def gaussian(number, seed=0, variance=LAMBDA):
     return np.random.default_rng(seed).standard_normal((number, len(variance))) * np.sqrt(variance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [Full(), Diagonal()], ids=["full", "diagonal"])
 def test_gradient_noise_meets_the_closed_form_with_calibrated_errors(model):
     fresh, step = TRUTH["full" if isinstance(model, Full) and model.weight.ndim == 2 else "diagonal"]
@@ -145,6 +146,7 @@ def test_random_output_probes_agree_with_all_outputs():
     assert abs(found.reducible[0] - TRUTH["full"][0]) < 3 * found.reducible_error[0]
 
 
+@pytest.mark.slow
 def test_finished_levels_are_taken_from_the_folder_and_another_question_is_refused(tmp_path):
     data = gaussian(500)
     whole = gradient_noise(Full(), data, [0.5, SIGMA])

@@ -55,6 +55,7 @@ def variance(sigma):
     return np.array([np.sum(SCATTER**2 * (LAM + s**2)) for s in sigma])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [5_000, RUN], ids=["a number", "a run"])
 def test_repeated_runs_give_kappa1_their_variance_times_the_examples(data, nodes, examples):
     often = Replication(runs=64, inputs=256, examples=examples)
@@ -119,6 +120,7 @@ class Quoted(TrainingErrors):
         return ErrorLaw(sigma, self.kappa * sigma**2 / (0.45 + sigma**2), log_width=self.log_width)
 
 
+@pytest.mark.slow
 def test_a_users_own_route_is_planned_with_and_its_examples_are_counted_by_its_length(data, nodes):
     own, within = (measured(data, Quoted(700.0, width), coupling=co.Local(1.8)) for width in (None, 0.6))
     np.testing.assert_allclose(own.error_variance, 700.0 * nodes**2 / (0.45 + nodes**2), rtol=0.01)

@@ -36,6 +36,7 @@ def exports():
     return {key: (export(GRID, "diffusers", scheduler), scheduler) for key, scheduler in made.items()}
 
 
+@pytest.mark.slow
 def test_every_installed_pipeline_is_proposed_only_what_its_call_takes(pipelines, exports):
     assert len(pipelines) > 150
     proposed = 0

@@ -212,6 +212,7 @@ class KinkedByVariables(co.Term):
         return 1e-9 * cp.sum(slope), [slope >= cp.diff(design.density), slope >= -cp.diff(design.density)]
 
 
+@pytest.mark.slow
 def test_a_users_term_with_variables_of_its_own_is_a_scenario():
     found = [
         co.Problem(co.WorstCase([own(TABLES[SIZE][2]) + kinked(), own(TABLES[SIZE][1])]), budgets()).solve().error

@@ -273,6 +273,7 @@ def test_bound_of_the_joint_positive_program_is_below_every_random_design():
         assert value >= plan.certificate.lower_bound
 
 
+@pytest.mark.slow
 def test_signed_gram_in_a_joint_program_is_certified_where_tight_and_refused_with_advice_elsewhere():
     """u >= n^-q is a relaxation there: exact where the signed gradient in u is >= 0 at its solution."""
     budget = [co.Compute(co.Prices(1.0, 1.0, 1)) <= 60.0]

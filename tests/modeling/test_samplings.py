@@ -177,6 +177,7 @@ def test_no_sampled_design_is_below_the_bound():
         assert problem.certify(examples=examples, steps=at).value >= plan.certificate.lower_bound
 
 
+@pytest.mark.slow
 def test_infeasible_rows_name_the_sampler_and_the_remedy_works():
     quick, fine = two()
     cap = quick(co.Cap(lambda sigma: 0.7 * sigma, "step_size"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import cvxpy as cp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import codesign_opt as co
 
+FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 MODEL = co.GaussianModel(
     co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler(), training=co.AveragedSGD(prior=None)
 )
@@ -21,13 +23,13 @@ def stages(quota_low=3e3, quota_cached=8e3):
     return co.Stages([low, cached, co.Stage("full", 3.0)], evaluation=1.0, images=50)
 
 
-def raw(table, budget, quotas):
+def raw(table, budget, quotas, spent=0.0):
     """The same program in cvxpy with examples of every stage on every level."""
     x, n = cp.Variable((3, len(table.levels)), nonneg=True), cp.Variable(len(table.levels), pos=True)
     low = 0.8 * np.array([np.mean(np.geomspace(*pair, 2001) > 1.0) for pair in _pairs(table.levels.edges)])
-    worth = np.stack([low, np.full(low.size, 0.9), np.ones(low.size)])
     price, scale = np.array([0.25, 1.0, 3.0]), 1e3
-    m = cp.sum(cp.multiply(worth, x), axis=0)
+    worth = np.stack([low, np.full(low.size, 0.9), np.ones(low.size)])
+    m = cp.sum(cp.multiply(worth, x), axis=0) + spent / scale
     a, kappa = table.example_error / scale, table.kappa
     # 1/m and kappa/(m n) through exponentials of logarithms of their own
     t = cp.Variable(len(table.levels))
@@ -46,7 +48,7 @@ def _pairs(edges):
     return itertools.pairwise(edges)
 
 
-@pytest.mark.parametrize("budget", [2e4, 1e5])
+@pytest.mark.parametrize("budget", [2e4, 1e5] if FULL else [1e5])
 def test_stages_are_split_as_the_program_written_out_in_cvxpy(budget):
     table = MODEL.coefficients(0.05, levels=24)
     run = stages()
@@ -60,6 +62,36 @@ def test_stages_are_split_as_the_program_written_out_in_cvxpy(budget):
     sampling = 50 * (plan.steps.sum() + 1)
     assert split.costs.sum() + sampling == pytest.approx(budget, rel=1e-6)
     assert np.all(split.examples[0, table.levels.edges[1:] <= 1.0] == 0)
+
+
+def test_stages_teach_beside_what_a_run_has_taught_already():
+    table = MODEL.coefficients(0.05, levels=16)
+    spent = co.TrainingRun(co.LogNormal(-1.2, 1.2), 40, 100).examples_on(table.levels)
+    limit = stages() <= 2e4
+    plan = co.Problem(
+        co.ScoreError(table) + co.Discretization(table) + co.Truncation(table), [limit], spent=spent
+    ).solve()
+    error, taken = raw(table, 2e4, (3e3, 8e3), spent)
+    assert plan.certificate.optimal
+    assert plan.error == pytest.approx(error, rel=1e-5)
+    split = stages().split(plan.levels, plan.new_examples).examples
+    np.testing.assert_allclose(split.sum(axis=1), taken.sum(axis=1), rtol=0.01, atol=5.0)
+
+
+def test_stages_of_a_measured_model_without_quotas_are_the_cheapest_alone():
+    sigma = np.geomspace(0.01, 20.0, 12)
+    model = co.EstimatedModel(
+        sigma, 0.1 / (1 + sigma)[None], 1e-4 * sigma**2, co.Spectrum.power_law(8, exponent=1.5),
+        process=co.EDM(0.01, 20.0), sensitivity=1 / (1 + sigma**2), error_variance=5 * sigma**2 / (1 + sigma**2),
+    )  # fmt: skip
+    table = model.coefficients(0.05, levels=16)
+    terms = co.ScoreError(table) + co.GramDiscretization(table, "positive")
+    run = co.Stages([co.Stage("dear", 3.0), co.Stage("cheap", 2.0)], images=50)
+    plan, alone = (
+        co.Problem(terms, [limit]).solve() for limit in (run <= 1e4, co.Compute(co.Prices(2.0, 1.0, 50)) <= 1e4)
+    )
+    assert plan.certificate.optimal
+    assert plan.error == pytest.approx(alone.error, rel=1e-6)
 
 
 def test_exchangeable_stages_without_quotas_are_the_cheapest_alone():

@@ -123,6 +123,7 @@ def test_given_sampler_trained_with_transfer_is_the_best_of_twenty_descents(widt
     assert plan.certificate.lower_bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["max", "p4"])
 def test_joint_program_with_transfer_floors_caps_and_spent_examples_beats_random_and_descended_designs(form):
     size = 5

@@ -248,6 +248,7 @@ def test_100_200_and_400_levels_give_the_same_optimum_split_and_density(case, gu
         np.testing.assert_allclose(found[0], found[2], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_codesign_agrees_between_100_and_400_levels():
     plans = [
         co.codesign(model(training=co.ConstantStepSGD(1e-3, 256)), PRICES, 1e6 if FULL else 2e5, levels=n, points=8)

@@ -64,6 +64,7 @@ def assert_las_wins(rows, sampler):
             assert gap > 3 * error, (cell, other, gap, error)
 
 
+@pytest.mark.slow
 def test_loss_adaptive_grid_wins_every_ddim_cell_beyond_three_standard_errors():
     assert_las_wins(las_experiment(samples=2000, samplers=["ddim"]), "ddim")
 
@@ -103,6 +104,7 @@ def test_experiment_takes_other_mixtures():
     assert grids["las"] != usual[0]["sigmas"]
 
 
+@pytest.mark.slow
 def test_experiment_is_a_command(tmp_path, capsys):
     assert main(["las", "--samples", "20", "--out", str(tmp_path)]) == 0
     assert "las_experiment.csv" in capsys.readouterr().out

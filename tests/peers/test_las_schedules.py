@@ -165,6 +165,7 @@ def test_free_optimum_of_one_gaussian_is_uniform_in_log_1_plus_gamma_lambda():
     np.testing.assert_allclose(np.sort(np.exp(found.x)), want[1:-1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_excess_at_many_steps_is_length_squared_over_twice_their_number():
     def both(sigma):
         return gaussian_risk(1.0)(sigma) + gaussian_risk(0.01)(sigma)

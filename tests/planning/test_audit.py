@@ -52,6 +52,7 @@ def test_the_current_error_is_the_prediction_of_that_schedule(model, little_low_
     assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_plans_own_schedule_has_nothing_to_gain(model):
     budget, options = (2e5, {"levels": 100, "points": 8}) if FULL else (1.5e4, {"levels": 80, "points": 5})
     plan = co.codesign(model, PRICES, budget, **options)
@@ -93,6 +94,7 @@ def test_a_bound_above_the_best_error_says_why(little_low_noise):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one step", "steps in proportion"] if FULL else ["one step"])
 def test_grids_that_start_in_pure_noise_are_audited_alike_however_high_they_start(model, kind):
     run, ratios, errors = co.TrainingRun(co.LogNormal(-1.2, 1.2), 400 if FULL else 40, 256), [], []

@@ -40,6 +40,7 @@ def test_the_proved_rate_is_the_best_of_a_fine_grid(average):
     assert best.error < error_of(model, plan, run)
 
 
+@pytest.mark.slow
 def test_averages_have_a_best_length_and_other_optimisers_no_proof():
     run = co.SGD(co.LearningRate(0.02, warmup=10), 64, 100, 0.9)
     model, plan = planned(run)

@@ -66,6 +66,7 @@ def test_prices_that_are_functions_of_sigma_are_bounded_together_too():
     np.testing.assert_allclose(values, singles, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_studies_without_a_batch_are_bounded_one_by_one():
     for name in ("spent", "full matrix"):
         found = study(name)

@@ -160,6 +160,7 @@ def test_training_is_best_where_the_marginal_gains_are_equal():
     assert np.all(gain[~trained] <= gain[trained].max())
 
 
+@pytest.mark.slow
 def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_point():
     m, prices, budget, _, _ = STUDIES["joint, heun"]
     floor = co.named("low-noise floor", lambda d: cp.sum(d.examples[d.sigma < 1.0]) >= 20_000)
@@ -172,6 +173,7 @@ def test_constraints_that_are_functions_of_the_design_hold_at_every_stopping_poi
     assert plan.shadow_prices["low-noise floor"] > 0
 
 
+@pytest.mark.slow
 def test_a_stability_cap_holds_for_euler_maruyama():
     m = model(sampler=co.EulerMaruyama(1.0), process=co.EDM(0.02, 20.0))
     cap = co.named("positivity", lambda d: co.StabilityCap(m.coefficients(d.levels.edges[0], 60)).constraints(d))
@@ -217,6 +219,7 @@ def test_images_that_cost_nothing_need_steps():
     assert plan.examples.sum() == pytest.approx(1e5, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_large_budgets_and_large_spectra_take_seconds():
     rich = co.codesign(model(), PRICES, 1e13 if FULL else 1e8, **(SMALL if FULL else PROGRAM))
     assert rich.certificate.optimal

@@ -103,6 +103,7 @@ def drawn(seed, kinds=kinds):
     return Study(model, co.Prices(example, 1.0, 1000), budget, None, run, constraints, terms, LEVELS, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60) if FULL else (0, 6))
 def test_no_program_inside_an_interval_is_below_its_bound(seed):
     _checked(drawn(seed), seed)
@@ -177,6 +178,7 @@ def literal(table, prices, budget, weight=0.0, cap=None):
     return float(value + weight * np.sum(delta * (m / delta) ** 1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["term", "cap"])
 def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance(kind):
     model = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5))
@@ -208,6 +210,7 @@ def test_bound_of_the_search_is_below_every_raw_program_and_within_its_tolerance
     assert bounds[-1]["high"] == pytest.approx(SEARCH[1])
 
 
+@pytest.mark.slow
 def test_what_is_missing_from_the_bound_is_named():
     model, prices = co.GaussianModel(co.Spectrum.power_law(24, exponent=1.5)), co.Prices(3.0, 1.0, 1000)
     small = {"levels": LEVELS if FULL else 24, "points": 3, "search": (0.03, 0.04), "polish": False}

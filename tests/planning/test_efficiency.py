@@ -14,19 +14,19 @@ def plan_of(model):
 
 
 def test_per_level_is_the_variance_of_least_squares_over_that_of_the_best_estimator():
-    """Simulated: slopes fitted to pairs, and slopes from the mean square of the clean values, 20,000 fits each."""
+    """Simulated: slopes fitted to pairs, and slopes from the mean square of the clean values, 12,000 fits each."""
     model = co.GaussianModel(co.Spectrum.from_eigenvalues([LAM]), sampler=co.Euler())
     found = co.efficiency(plan_of(model), model)
     rng, pairs = np.random.default_rng(0), 200
-    for at in (8, 16):
-        sigma = found.sigma[at]
-        clean = np.sqrt(LAM) * rng.normal(size=(20_000, pairs))
-        noised = clean + sigma * rng.normal(size=clean.shape)
-        least_squares = (clean * noised).sum(axis=1) / (noised**2).sum(axis=1)
-        known = (clean**2).mean(axis=1)
-        best = known / (known + sigma**2)
-        ratio = least_squares.var() / best.var()
-        assert ratio == pytest.approx(found.per_level[at], rel=0.05)  # 20,000 variances and terms of 1 / 200
+    at = 12
+    sigma = found.sigma[at]
+    clean = np.sqrt(LAM) * rng.normal(size=(12_000, pairs))
+    noised = clean + sigma * rng.normal(size=clean.shape)
+    least_squares = (clean * noised).sum(axis=1) / (noised**2).sum(axis=1)
+    known = (clean**2).mean(axis=1)
+    best = known / (known + sigma**2)
+    ratio = least_squares.var() / best.var()
+    assert ratio == pytest.approx(found.per_level[at], rel=0.05)  # 1.8 % for two variances of 12,000, terms of 1 / 200
     assert found.total == pytest.approx(found.achieved / found.bound)
     assert found.total >= 2
 

@@ -33,6 +33,7 @@ def test_a_budget_that_is_too_small_is_recorded_and_the_sweep_goes_on(model):
     assert "budget" in str(found)
 
 
+@pytest.mark.slow
 def test_more_images_make_sampling_dearer_and_break_even_lies_between(model):
     images = np.geomspace(1, 1e5, 6)
     lines = []

@@ -100,6 +100,7 @@ def test_steps_that_are_allowed_are_the_most_and_never_hurt():
         assert free.handed_out["total"] <= ten.handed_out["total"] * (1 + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS if FULL else SAMPLERS[1:2], ids=lambda s: s.name)
 def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=sampler, start="mean")
@@ -346,6 +347,7 @@ def test_the_longest_grid_that_leaves_anything_for_training_is_tried():
     assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_no_half_of_the_steps_leaves_less_over_many_decades():
     """Usual starts of 91 steps end in a valley so poor that the sizes below it were never tried: 90 were handed out."""
     model = co.GaussianModel(

@@ -1,6 +1,7 @@
 """Nodes that are added to grids and taken from them, against all grids that there are."""
 
 import numpy as np
+import pytest
 
 import codesign_opt as co
 from codesign_opt.planning.node_moves import moved_nodes, with_steps
@@ -56,6 +57,7 @@ def test_errors_that_are_not_numbers_are_never_chosen():
     assert not np.isclose(with_steps(GRID, 4, broken), 4.0).any()
 
 
+@pytest.mark.slow
 def test_steps_with_noise_leave_no_nodes_far_above_the_data():
     # descents alone kept five of 20 nodes above 100, where all data is noise, and left up to three times as much
     model = co.GaussianModel(

@@ -43,6 +43,7 @@ def test_predicted_errors_are_those_of_the_declared_score_term():
             assert pilot.errors(m[None], width, beyond)[0] == pytest.approx(declared, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_guarded_program_is_solved_as_plain_cvxpy_solves_it():
     pilot = evidence(2)
     found = pilot_density(pilot)
@@ -69,6 +70,7 @@ def test_the_guarded_program_is_solved_as_plain_cvxpy_solves_it():
     assert found.plan.examples / found.plan.examples.sum() == pytest.approx(share, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_no_case_is_predicted_worse_than_the_present_density_whatever_the_pilot_says():
     for seed in range(40 if FULL else 3):
         rng = np.random.default_rng(seed)

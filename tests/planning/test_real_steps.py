@@ -70,6 +70,7 @@ def obeys(kind, a, model, plan, direction):
         assert np.all(length <= 0.8 * (smallest + high**2) / high * np.exp(2 * plan.levels.log_width.max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60) if FULL else (1, 4, 14))
 def test_every_real_step_obeys_and_the_budget_holds(seed):
     kind, a, model, prices, budget, stop, constraints = drawn(seed)
@@ -96,6 +97,7 @@ def test_caps_of_half_sigma_with_a_budget_give_27_to_29_steps():
     assert plan.costs["training"] + plan.costs["sampling"] <= 1e5 * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 def test_a_budget_with_room_for_the_least_real_grid_alone_is_not_infeasible(terminal):
     # cap a sigma at the level where a step starts: the shortest grid shrinks by 1 - a; inside it by 1 / (1 + a)
@@ -180,6 +182,7 @@ def test_variance_behind_a_ratio_is_recovered():
         assert smallest_variance(table) == pytest.approx(smallest, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_table_of_the_stopping_point_and_a_row_on_step_sizes_leave_the_grid_that_lengths_allow():
     """As densities, 1 / 0.8 per unit log sigma, the row asks for 8 steps and the last one; as lengths for 4."""
     model = co.GaussianModel(

@@ -78,11 +78,11 @@ def test_no_coefficients_of_an_ellipsoid_are_worse_than_the_worst():
 
 def test_a_box_is_the_program_of_its_upper_corner_and_the_stopping_point_is_searched():
     own, box = model(), co.Box(score=lambda sigma: 3.0 * (sigma > 0.5), response=0.4, last=0.2, truncation=0.1)
-    found = co.robust(own, PRICES, BUDGET, within=box, levels=30)
+    found = co.robust(own, PRICES, BUDGET, within=box, levels=20)
     assert found.worst <= found.nominal_worst
     assert found.relative_gap <= 1e-6
     assert found.worst >= found.error >= found.nominal_error * (1 - 1e-6)
-    table = own.coefficients(found.plan.stopping_sigma, 30)
+    table = own.coefficients(found.plan.stopping_sigma, 20)
     wide = np.where(table.sigma > 0.5, 4.0, 1.0)
     corner = co.Coefficients(
         table.levels, table.score * wide, table.floor, table.response * 1.4, coupling=table.coupling,

@@ -55,6 +55,7 @@ def test_the_bound_of_a_single_stopping_point_is_its_certified_error():
         assert found == pytest.approx(solved.error, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", ["rescale", "denoise"])
 def test_the_search_over_stopping_points_is_proved_optimal(terminal):
     model, term = shared_gains(terminal=terminal)
@@ -110,6 +111,7 @@ def test_bad_input_is_named():
         replace(good, response=np.ones((4, 2, 1)))
 
 
+@pytest.mark.slow
 def test_constraints_beside_shared_parameters_are_bounded_by_programs_of_intervals():
     """Floors, and a user's term that says that it is nested, hold in the program below those of an interval."""
     model, term = shared_gains(levels=30, terminal="denoise")
@@ -124,6 +126,7 @@ def test_constraints_beside_shared_parameters_are_bounded_by_programs_of_interva
         assert bound >= min(inside) * (1 - 8 * width)
 
 
+@pytest.mark.slow
 def test_the_search_is_proved_optimal_beside_a_floor():
     model, term = shared_gains(levels=20, terminal="denoise")
     plan = co.codesign(

@@ -31,13 +31,13 @@ def draws(seed, size, spectrum=TRUE, heavy=False):
 def test_standard_errors_of_functions_of_eigenvalues_are_their_scatter_over_samples(heavy):
     """Of the trace, where eigenvalues of a scale mixture err together, and of the smallest alone."""
     found, told = [], []
-    for seed in range(150):
+    for seed in range(100):
         spectrum = co.Spectrum.from_samples(draws(seed, 400, heavy=heavy))
         deviations = spectrum.sampling.deviations
         found.append([spectrum.trace, spectrum.eigenvalues[-1]])
         told.append([np.sum(deviations.sum(axis=0) ** 2), np.sum(deviations[-1] ** 2)])
     ratio = np.mean(told, axis=0) / np.var(found, axis=0)
-    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt((2.0 if not heavy else 6.0) / 150))  # of a variance over 150
+    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt((2.0 if not heavy else 6.0) / 100))  # of a variance over 100
 
 
 def test_bias_of_a_function_of_eigenvalues_is_its_mean_over_samples():
@@ -145,10 +145,10 @@ def truth(model, levels, stop=None):
 
 
 def test_scores_of_intervals_are_standard_normal_over_samples():
-    """Sums of squares of 8 scores each: a standard error off by a factor 2 either way fails."""
+    """Sums of squares of 6 scores each: a standard error off by a factor 2 either way fails."""
     told, _ = truth(co.GaussianModel(TRUE), 30, stop=0.01)
     scores = {"error": [], "P_mean": [], "training_share": []}
-    for seed in range(8):
+    for seed in range(6):
         model = co.GaussianModel(co.Spectrum.from_samples(draws(seed, 400)))
         plan = co.codesign(model, PRICES, BUDGET, stopping_sigma=0.01, levels=30, polish=False)
         found = co.uncertainty(plan, model, PRICES, BUDGET, levels=30)
@@ -157,7 +157,7 @@ def test_scores_of_intervals_are_standard_normal_over_samples():
             far = np.log(own.value / told[name]) if name == "error" else own.value - told[name]
             each.append(far / own.standard_error)
     for each in scores.values():
-        assert chi2.ppf(0.002, 8) < np.sum(np.square(each)) < chi2.ppf(0.998, 8)
+        assert chi2.ppf(0.002, 6) < np.sum(np.square(each)) < chi2.ppf(0.998, 6)
 
 
 @full

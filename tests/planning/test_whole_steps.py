@@ -73,6 +73,7 @@ def free_descent(error, steps, terminal, low, high, seeds):
 MATRIX = [(sampler, terminal) for sampler in (co.Euler(), co.Heun()) for terminal in ("rescale", "denoise")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "terminal"), MATRIX if FULL else MATRIX[::3])
 @pytest.mark.parametrize("steps", [8, 15] if FULL else [8])
 def test_polished_grid_is_within_one_percent_of_a_free_descent_from_20_random_starts(digits, sampler, terminal, steps):
@@ -166,6 +167,7 @@ def test_rho_fit_finds_no_better_exponent_by_brute_force(digits):
     assert found.loss > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4) if FULL else (0, 1))
 def test_what_is_handed_out_is_the_prediction_on_its_own_levels_which_no_step_straddles(seed, tmp_path):
     rng = np.random.default_rng(seed)

@@ -92,6 +92,7 @@ def test_where_one_constraint_alone_does_not_suffice_a_set_that_works_together_i
     assert problem(floor, step).solve().certificate.optimal
 
 
+@pytest.mark.slow
 def test_constraints_that_leave_nothing_where_the_error_needs_some_are_named():
     """Zero is admitted by them all, and the error is infinite there."""
     coarse = co.GaussianModel(
@@ -127,6 +128,7 @@ def test_a_cap_of_zero_forbids_nothing_where_no_term_needs_examples():
     assert np.all(plan.examples[TABLE.sigma <= 0.1] == 0)
 
 
+@pytest.mark.slow
 def test_what_nothing_limits_is_named_with_its_levels():
     class Pays(co.Term):
         def expression(self, design):

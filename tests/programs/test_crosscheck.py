@@ -70,6 +70,7 @@ def test_a_candidate_without_steps_has_a_bound():
     assert not bound.powers[0][1].any()
 
 
+@pytest.mark.slow
 def test_floors_that_leave_a_hundred_thousandth_of_the_budget_are_solved():
     """The first guess spread the whole budget, and the climb never came back from there."""
     plan = KINDS["joint"](1208)[0].solve()

@@ -254,6 +254,7 @@ def page(full: co.Plan) -> plt.Figure:
     return figure
 
 
+@pytest.mark.slow
 def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan, page: plt.Figure) -> None:
     figure = page
     title = figure.get_suptitle()

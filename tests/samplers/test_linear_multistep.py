@@ -117,6 +117,7 @@ def test_a_run_on_a_network_has_the_law_about_the_mean_of_the_data():
     np.testing.assert_allclose((out - centre)[0], sampler.terminal_law(GRID, LAM).amplitude, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_its_error_on_a_network_is_measured_on_its_own_levels():
     sampler, spread = drawn(9, mean=0.0), torch.as_tensor(LAM)
     like = torch.zeros((), dtype=torch.float64)
@@ -192,6 +193,7 @@ def test_programs_that_need_a_local_error_refuse_it_with_what_to_do_instead():
             call()
 
 
+@pytest.mark.slow
 def test_training_is_planned_audited_and_compared_on_its_own_grid(tmp_path):
     stock, prices = model(co.Euler()), co.Prices(example=3.0, evaluation=1.0, images=100)
     kept = GRID[1:] / GRID[:-1]

@@ -151,6 +151,7 @@ def test_a_sampler_that_remembers_two_outputs_runs_as_its_literal_loop_and_goes_
     assert not np.allclose(forgetful[0][:3], states[-1][:3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_responses_of_a_sampler_that_remembers_two_outputs_ask_for_both():
     reference = Reference(linear, ThreeSlopes(), Draws((4,), 4, 20.0, like=DOUBLE), 0.02, steps=2000)
     asked = []

@@ -173,6 +173,7 @@ def test_a_wider_transfer_concentrates_the_plan(pilot):
     assert spread[0] > spread[1] > spread[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged")
 def test_comparison_keeps_its_runs_and_writes_table_and_figure(tmp_path, monkeypatch):
     pytest.importorskip("skimage")

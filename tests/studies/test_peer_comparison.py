@@ -40,6 +40,7 @@ def found(world):
     return compare(world, ["edm"], [6], samplers=["euler", "heun"], seeds=[0, 1])
 
 
+@pytest.mark.slow
 def test_a_mixture_is_a_world_with_errors_to_a_fine_solution(world, found):
     assert isinstance(world, World)
     row = found.row("edm", "heun", 6)
@@ -80,6 +81,7 @@ def test_a_guided_world_counts_two_evaluations_inside_the_interval():
         assert inside.any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged")
 def test_gaussian_worlds_are_compared_and_written(tmp_path, monkeypatch):
     matplotlib.use("Agg")
@@ -176,6 +178,7 @@ def test_unknown_worlds_are_named(tmp_path):
         compare_peers(tmp_path, worlds=["moon"])
 
 
+@pytest.mark.slow
 def test_with_few_steps_descents_from_several_stopping_points_find_a_better_minimum():
     mixture = grid8()
     data = mixture.sample(400, dtype=torch.float64)

@@ -35,6 +35,18 @@ def test_networks_side_by_side_are_those_trained_alone():
     assert (both.last["outward.weight"][0] - both.last["outward.weight"][1]).abs().max() > 1e-4
 
 
+def test_a_run_that_is_planned_again_draws_its_own_levels_and_is_told_its_own_losses():
+    data = co.Spectrum.from_eigenvalues([1.0, 1.0])
+    run = co.training.Replanner(data, 320, start=DENSITIES[1], rules=co.training.ReplanRules(at=(), levels=24))
+    both, alone = fleet([DENSITIES[0], run]), fleet([DENSITIES[0]])
+    assert run.seen == 320
+    columns = run.log.columns()
+    seen = np.bincount(columns["level"].astype(int), columns["examples"], 24)
+    assert np.abs(seen.cumsum() / 320 - run.start.cumsum()).max() < 0.02, "stratified draws of its own density"
+    torch.testing.assert_close(both.last["outward.weight"][0], alone.last["outward.weight"][0], rtol=1e-3, atol=1e-4)
+    assert (both.last["outward.weight"][0] - both.last["outward.weight"][1]).abs().max() > 1e-4
+
+
 @pytest.mark.skipif(not FULL, reason="CODESIGN_OPT_FULL=1 trains networks for some minutes")
 @pytest.mark.parametrize("data", ["photo_patches", "digits"])
 def test_densities_planned_from_pilots_are_not_worse_than_the_default(data):

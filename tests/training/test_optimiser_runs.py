@@ -32,7 +32,7 @@ def runs(batch, updates, scale=1.0):
     return {
         "plain, all averaged": SGD(0.15 * scale, batch, updates, average=ALL, **own),
         "heavy ball": SGD(rising, batch, updates, 0.9, **own),
-        "Nesterov, exponential": SGD(falling, batch, updates, 0.9, True, EMA, **own),
+        "Nesterov, exponential": SGD(falling, batch, updates, 0.9, True, average=EMA, **own),
         "heavy ball, cosine": SGD(cosine, batch, updates, 0.9, **own),
         "plain, power": SGD(0.15 * scale, batch, updates, average=POWER, **own),
     }
@@ -181,7 +181,7 @@ def test_tables_are_the_recursion_and_stops_are_the_levels():
 
 
 def test_runs_are_saved_refuse_what_is_unstable_and_name_what_is_wrong():
-    run = SGD(co.LearningRate(0.1, "inverse_sqrt", 10, 100.0), 16, 500, 0.5, True, POWER)
+    run = SGD(co.LearningRate(0.1, "inverse_sqrt", 10, 100.0), 16, 500, 0.5, True, average=POWER)
     assert TrainingNoise.from_dict(run.to_dict()) == run
     assert TrainingNoise.from_dict(Adam(0.1, 16, 500).to_dict()) == Adam(0.1, 16, 500)
     assert TrainingNoise.from_dict({"type": "SGD", "learning_rate": 0.1, "batch": 16, "iterations": 5}).momentum == 0

@@ -25,7 +25,7 @@ from .base import Schedule
 __all__ = ["LossAdaptive", "LossAdaptiveLimit", "SaturatingSNR"]
 
 _REACH = 1.5  # the risk may end this factor inside the range; a flat curve over more would draw the nodes to its end
-_MOST_CANDIDATES = 5_000  # whose pairs are all looked at
+_MOST_CANDIDATES = 1_000_000
 _PAIRS = 400  # candidates up to which the penalty is solved exactly; the exact program takes K N^3
 
 

@@ -1,0 +1,155 @@
+"""What each decision is worth: arms of equal compute in a Gaussian world, trained and sampled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+import codesign_opt as co
+from codesign_opt.basics.checks import Array
+
+__all__ = ["Arms", "ablation", "worlds"]
+
+PRICES, BUDGET = co.Prices(3.0, 1.0, 1000), 3e5
+_EDM = co.LogNormal(-1.2, 1.2)
+
+
+def worlds() -> dict[str, co.GaussianModel]:
+    """Worlds by name."""
+    law: dict[str, Any] = {"coupling": co.Local(1.0), "start": "mean"}
+    return {"power 1.3, heun": co.GaussianModel(co.Spectrum.power_law(64, exponent=1.3), sampler=co.Heun(), **law)}
+
+
+@dataclass(frozen=True)
+class Design:
+    """A grid and a training: examples on levels, or a number of examples of a density."""
+
+    sigmas: Array
+    examples: Any
+    levels: co.Levels | None = None
+    density: co.SigmaDensity | None = None
+
+    @classmethod
+    def of(cls, plan: co.Plan) -> Design:
+        """A plan's."""
+        assert plan.sigmas is not None
+        return cls(plan.sigmas, plan.examples, plan.levels)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of one world, each within the same budget."""
+
+    model: co.GaussianModel
+    prices: co.Prices = PRICES
+    budget: float = BUDGET
+
+    def sampling(self, steps: int) -> float:
+        """Price of sampling all images with so many steps, the last to zero."""
+        calls = self.model.sampler.evaluations_per_step * (steps - 1) + 1
+        return float(self.prices.images) * calls
+
+    def predicted(self, design: Design) -> float:
+        """Predicted total."""
+        return self.model.predict(design.sigmas, design.examples, levels=design.levels, density=design.density).total
+
+    def joint(self) -> Design:
+        """The plan."""
+        return Design.of(co.codesign(self.model, self.prices, self.budget, levels=100, points=10))
+
+    def usual_steps(self) -> int:
+        """Steps of half the budget."""
+        calls = 0.5 * self.budget / float(self.prices.images)
+        return max(3, int((calls - 1) // self.model.sampler.evaluations_per_step) + 1)
+
+    def usual_grid(self) -> Array:
+        """EDM's grid of so many steps over the whole range."""
+        return co.edm_grid(self.usual_steps(), self.model.process.sigma_min, self.model.process.sigma_max)
+
+    def drawn(self, sigmas: Array, density: co.SigmaDensity) -> Design:
+        """What is left after sampling spent on examples of a density."""
+        money = self.budget - self.sampling(sigmas.size - 1)
+        return Design(sigmas, money / 3.0, density=density)
+
+    def usual(self) -> Design:
+        """EDM's grid and density, half of the budget each."""
+        return self.drawn(self.usual_grid(), _EDM)
+
+    def training_only(self, sigmas: Array | None = None) -> Design:
+        """The best density for the usual grid, or for one that is given."""
+        grid = self.usual_grid() if sigmas is None else sigmas
+        return Design.of(co.codesign(self.model, self.prices, self.budget, sigmas=grid, levels=100))
+
+    def sampling_only(self) -> Design:
+        """The best grid of the usual number of steps for a perfect denoiser, EDM's density."""
+        plan = co.codesign(self.model, steps=self.usual_steps(), levels=100, points=8)
+        assert plan.sigmas is not None
+        return self.drawn(plan.sigmas, _EDM)
+
+    def stopping_only(self) -> Design:
+        """EDM's grid and density with the best stopping point."""
+        steps, top = self.usual_steps(), self.model.process.sigma_max
+        tried = [self.drawn(co.edm_grid(steps, float(low), top), _EDM) for low in np.geomspace(0.002, 0.5, 40)]
+        return min(tried, key=self.predicted)
+
+    def alternation(self) -> Design:
+        """The paper's: the best density for the grid, then the best grid of as many steps alone, from the usual one."""
+        alone = self.sampling_only().sigmas
+        return self.training_only(alone)
+
+    def heuristic(self) -> Design:
+        """P_mean, P_std, rho, the stopping point and the number of steps tuned on what is predicted of each."""
+
+        def design(x: Array, steps: int) -> Design:
+            low = float(np.clip(np.exp(x[0]), 1e-3, 1.0))
+            rho = float(np.clip(np.exp(x[1]), 1.0, 100.0))
+            grid = co.edm_grid(steps, low, self.model.process.sigma_max, rho=rho)
+            return self.drawn(grid, co.LogNormal(float(x[2]), float(np.clip(np.exp(x[3]), 0.2, 5.0))))
+
+        best = None
+        most = int(self.budget / float(self.prices.images) / self.model.sampler.evaluations_per_step)
+        start = np.array([np.log(0.03), np.log(7.0), 0.0, np.log(1.5)])
+        for steps in sorted({max(3, round(most * share)) for share in (0.1, 0.2, 0.35, 0.5, 0.65)}):
+            found = minimize(
+                lambda x, k=steps: np.log(self.predicted(design(x, k))), start, method="Nelder-Mead",
+                options={"maxfev": 120},
+            )  # fmt: skip
+            if best is None or found.fun < best[0]:
+                best, start = (found.fun, design(found.x, steps)), found.x
+        assert best is not None
+        return best[1]
+
+    def realised(self, design: Design, replicas: int) -> co.Validation:
+        """Trained and sampled."""
+        return co.Validation.of(
+            self.model, design.sigmas, design.examples, levels=design.levels, density=design.density,
+            replicas=replicas,
+        )  # fmt: skip
+
+
+def ablation(replicas: int = 200) -> Iterator[dict[str, Any]]:
+    """A row per world and arm: what it is predicted to leave, and what it leaves."""
+    for name, model in worlds().items():
+        arms = Arms(model)
+        every: dict[str, Callable[[], Design]] = {
+            "joint plan": arms.joint, "best tuned heuristic": arms.heuristic, "alternation": arms.alternation,
+            "sampling only": arms.sampling_only, "training only": arms.training_only,
+            "stopping only": arms.stopping_only, "EDM, half and half": arms.usual,
+        }  # fmt: skip
+        least = None
+        for arm, made in every.items():
+            began = time.process_time()
+            design = made()
+            found = arms.realised(design, replicas)
+            value, error = found.realised["total"]
+            least = value if least is None else least
+            yield {
+                "world": name, "arm": arm, "steps": design.sigmas.size - 1, "predicted": found.predicted.total,
+                "realised": value, "error": error, "over_joint": value / least,
+                "seconds": time.process_time() - began,
+            }  # fmt: skip

@@ -1,0 +1,66 @@
+"""What plans say against their own numbers: errors that cancel or are shared, matrices of few examples."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import codesign_opt as co
+
+LAM = np.arange(1, 17) ** -0.7
+
+
+def heun_bias(lam, sigmas):
+    """Squared distance that Heun's steps from N(0, sigma_max^2) and a last denoiser call leave, written out."""
+    amplitude = np.full(lam.size, sigmas[0])
+    for high, low in pairwise(sigmas[:-1]):
+        slope = high / (lam + high**2)
+        moved = 1 + (low - high) * slope
+        amplitude = amplitude * (1 + (low - high) / 2 * (slope + low / (lam + low**2) * moved))
+    return float(((amplitude * lam / (lam + sigmas[-2] ** 2) - np.sqrt(lam)) ** 2).sum())
+
+
+@pytest.fixture(scope="module")
+def few_steps():
+    model = co.GaussianModel(co.Spectrum.from_eigenvalues(LAM), sampler=co.Heun(), start="mean")
+    return co.codesign(model, co.Prices(3.0, 1.0, 100), 1.5e3, levels=40, points=5)
+
+
+def test_a_few_step_plan_says_that_its_errors_cancel_and_what_that_is_worth_on_other_variances(few_steps):
+    (note,) = [note for note in few_steps.notes if "cancel" in note]
+    said = [float(word) for word in re.findall(r"\d\.?\d*(?:e-\d+)?(?=[ ,:]|$)", note.replace("10%", ""))]
+    v = LAM + few_steps.stopping_sigma**2
+    alone = float(((LAM / np.sqrt(v) - np.sqrt(LAM)) ** 2).sum())
+    bias = heun_bias(LAM, few_steps.sigmas)
+    assert few_steps.handed_out["bias"] == pytest.approx(bias, rel=1e-9)
+    assert bias < 0.5 * alone
+    others = sorted(heun_bias(LAM * factor, few_steps.sigmas) for factor in (0.9, 1.1))
+    np.testing.assert_allclose(said, [alone, bias, *others], rtol=0.02)
+
+
+def test_a_plan_says_what_shared_errors_add_up_to_where_its_law_has_another_number(few_steps):
+    model = co.GaussianModel(co.Spectrum.from_eigenvalues(LAM), sampler=co.Heun(), start="mean")
+    total = model.predict(few_steps.sigmas, few_steps.examples, levels=few_steps.levels).total
+    notes = [note for note in few_steps.notes if "share add up to" in note]
+    assert bool(notes) == (abs(total / few_steps.handed_out["total"] - 1) > 0.07)
+    for note in notes:
+        assert float(re.search(r"up to ([\d.e-]+) in all", note)[1]) == pytest.approx(total, rel=1e-3)
+
+
+def test_a_full_matrix_says_how_many_examples_a_weight_has():
+    law = co.AveragedSGD(matrix="full")
+    (said,) = law.warnings_for([0.1, 1.0], [1.0, 0.5], [1e3, 24.0], [3.0, 5.0])
+    assert "8 weights a row and 3 examples for each at sigma 1: least squares leaves 1.6 times A / m" in said
+    (said,) = law.warnings_for([0.1, 1.0], [1.0, 0.5], [1e3, 4.0], [3.0, 5.0])
+    assert "no bound without a prior" in said
+    assert law.warnings_for([0.1, 1.0], [1.0, 0.5], [1e3, 400.0], [3.0, 5.0]) == []
+
+
+def test_an_exponent_of_stopping_points_at_the_end_of_the_search_is_refused():
+    model = co.GaussianModel(
+        co.Spectrum.from_eigenvalues([0.25]), co.EDM(1e-3, 5.0), start="marginal", terminal="rescale",
+        training=co.ConstantStepSGD(1e-3, 1, parameterization="x0"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"the best stopping point is the search's end, sigma 0\.003"):
+        co.stopping_exponent(model, [1e-4, 1e-3], steps=1000, search=(3e-3, 0.3), levels=20, points=5)
