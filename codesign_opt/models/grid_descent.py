@@ -256,7 +256,8 @@ def _corrected(hessians: Array, pairs: Iterable[Array]) -> Array:
         if not use.any():
             continue
         scales = [np.sqrt(np.where(use, 1 / np.where(use, size, 1.0), 0.0))[:, None] for size in (rise, bend)]
-        both = np.stack([change * scales[0], image * scales[1]], axis=1)
+        both = np.empty((len(move), 2, move.shape[1]))
+        both[:, 0], both[:, 1] = change * scales[0], image * scales[1]
         corrected = corrected + np.matmul(both.swapaxes(1, 2), both * _ADDED)
     return corrected
 

@@ -132,10 +132,12 @@ class GridFit(ABC):
         """The grid with nodes added or taken away one by one, each where it then leaves least."""
         return with_steps(found.sigmas, steps, lambda grids: self.totals(grids, cost))
 
-    def with_moved_nodes(self, found: SearchedGrid, cost: Examples | None, moves: int) -> SearchedGrid:
-        """The grid after nodes were taken away and added elsewhere, while a descent from there wins."""
+    def with_moved_nodes(
+        self, found: SearchedGrid, cost: Examples | None, moves: int, times: int = _REARRANGED
+    ) -> SearchedGrid:
+        """The grid after nodes were taken away and added elsewhere, so many times while a descent from there wins."""
         best = found
-        for _ in range(_REARRANGED):
+        for _ in range(times):
             moved = moved_nodes(best.sigmas, lambda grids: self.totals(grids, cost))
             starts = self.scored([grid for grid in moved if self.starts.admits(grid)], cost)
             if not starts:

@@ -25,7 +25,7 @@ __all__ = ["EVERY", "StepChain"]
 EVERY = 200  # steps up to which every number is a link; beyond, those of the ladder
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
-_MOVED = 8  # moves after a node changed its place
+_MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _SHARES = np.linspace(1.0, 0.0, 33)  # of the way of the last descent, where its end leaves less than one step more
 
@@ -91,7 +91,7 @@ class StepChain:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and steps > _OWN:  # where nodes are wasted, longer grids begin with them
-            link = self.fit.with_moved_nodes(link, cost, _MOVED)
+            link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         return self._exact(self._beside_families(link, cost))
 
     def _near(self, steps: int) -> list[Array]:

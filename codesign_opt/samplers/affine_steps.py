@@ -309,12 +309,12 @@ def with_last(rows: Numbers, where: NDArray[np.bool_], value: Any) -> Numbers:
 
 def _steps(rows: Numbers) -> Numbers:
     """(K, ..., B) from (..., K, B), as a loop over many short rows takes them."""
-    return rows if rows.ndim == 2 else np.moveaxis(rows, -2, 0)
+    return rows.swapaxes(0, -2) if rows.ndim < 4 else np.moveaxis(rows, -2, 0)
 
 
 def _as_steps(rows: Numbers) -> Numbers:
     """(..., K, B) from (K, ..., B)."""
-    return rows if rows.ndim == 2 else np.moveaxis(rows, 0, -2)
+    return rows.swapaxes(0, -2) if rows.ndim < 4 else np.moveaxis(rows, 0, -2)
 
 
 def _doubled(factors: Numbers, added: Numbers) -> tuple[Numbers, Numbers]:

@@ -66,6 +66,16 @@ def test_a_last_descent_ends_where_one_step_more_would_leave_less():
     assert last.total == pytest.approx(float(model.wasserstein2(last.sigmas)), rel=1e-12)
 
 
+def test_crowded_nodes_leave_less_each_time_that_one_changes_its_place():
+    model = co.GaussianModel(co.Spectrum.from_bands([20.0, 0.01], [1, 40]), sampler=co.Ancestral(1.0), start="mean")
+    fit = chain_of(model, 0.01).fit
+    crowded = np.concatenate([np.geomspace(80.0, 56.0, 9), np.geomspace(0.5, 0.01, 4), [0.0]])
+    (found,) = fit.scored([crowded], None)
+    errors = [fit.with_moved_nodes(found, None, 1, times).total for times in range(4)]
+    assert errors[0] == found.total
+    assert all(after < before for before, after in pairwise(errors))
+
+
 def test_the_chain_ends_where_errors_are_rounding():
     model = co.GaussianModel(co.Spectrum.from_bands([0.25], [64]), sampler=co.Heun(), start="mean")
     plan = co.codesign(model, steps=30, levels=40, points=5)
