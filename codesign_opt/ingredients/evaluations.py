@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluations", "final_steps", "least_steps", "steps_within"]
+__all__ = ["MOST_STEPS", "evaluations", "final_steps", "least_steps", "steps_within"]
+
+MOST_STEPS = 100_000  # of a grid that is handed out
 
 
 def final_steps(terminal: str) -> int:
