@@ -13,6 +13,7 @@ from .errors import CodesignError
 
 __all__ = ["answer", "told_in"]
 
+_LIBRARIES = {"builtins", "numpy", "scipy", "cvxpy", "torch"}  # whose errors are mistakes
 _WRONG_KIND = (TypeError, AttributeError, NameError, NotImplementedError)
 
 
@@ -22,6 +23,7 @@ def told_in(where: str) -> Iterator[None]:
 
     The library's own errors keep their class, and their words where they name the part already. Others become a
     TypeError where something of the wrong kind was asked for, else a ValueError: what a user of the package expects.
+    A class of the user's own is raised on purpose, as an interruption: it passes as it is, with a note.
 
     >>> with told_in("the constraint 'more'"):
     ...     1 / 0
@@ -37,6 +39,9 @@ def told_in(where: str) -> Iterator[None]:
         vars(again).update(vars(error))
         raise again from error
     except Exception as error:  # whatever a function of the user's may raise
+        if type(error).__module__.split(".")[0] not in _LIBRARIES:
+            error.add_note(f"in {where}")
+            raise
         if str(error).startswith(f"in {where}: "):
             raise
         kind = TypeError if isinstance(error, _WRONG_KIND) else ValueError

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, number, takes, vector
-from .evaluations import MOST_STEPS, final_steps, least_steps
+from ..basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
+from .evaluations import final_steps, least_steps
 from .levels import Levels
 
 __all__ = [
@@ -99,7 +99,7 @@ def _nodes(steps: int, terminal: str) -> int:
     choice(terminal, "terminal", ("denoise", "rescale"))
     final = final_steps(terminal)
     hint = "Under 'denoise' the last step goes to zero, so 2 is the least." if final else ""
-    return integer(steps, "steps", minimum=least_steps(terminal), maximum=MOST_STEPS, hint=hint) + 1 - final
+    return integer(steps, "steps", minimum=least_steps(terminal), maximum=AT_ONCE, hint=hint) + 1 - final
 
 
 def _finish(positive: Array, low: float, high: float, terminal: str) -> Array:

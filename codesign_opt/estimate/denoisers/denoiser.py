@@ -77,12 +77,15 @@ class Denoiser:
         except (CodesignError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a user's function may raise
+            where = (
+                f"denoiser {self.name!r} fails on states of {state.dtype} on {state.device}, shape "
+                f"{tuple(state.shape)}, at sigma {float(levels.detach().max()):.4g}"
+            )
+            if type(error).__module__ != "builtins":  # raised on purpose: an interruption, or one of torch's own
+                error.add_note(where)
+                raise
             if not (isinstance(error, RuntimeError) and "dtype" in str(error)):
-                said = f"{type(error).__name__}: {error}"
-                raise DenoiserError(
-                    f"denoiser {self.name!r} fails on states of {state.dtype} on {state.device}, shape "
-                    f"{tuple(state.shape)}, at sigma {float(levels.detach().max()):.4g}: {said}"
-                ) from error
+                raise DenoiserError(f"{where}: {type(error).__name__}: {error}") from error
             raise DenoiserError(
                 f"denoiser {self.name!r}: {error}. States and levels are {state.dtype}: a network in another precision "
                 "is cast where it is given itself; inside a function, give it x.to(its dtype)."

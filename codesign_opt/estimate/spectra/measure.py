@@ -77,7 +77,7 @@ def spectrum(
         question["data"] = data_fingerprint(data, source.first)
     passes = Passes(source, Ledger(folder, question), progress=progress)
     found = chosen.estimate(passes, seed=seed, bands=bands)
-    return replace(found, note=source.note(found.count))
+    return replace(found, note=source.note(found.count)) if isinstance(found, SpectrumEstimate) else found
 
 
 def _named(method: str, source: Source) -> SpectrumMethod:
