@@ -71,7 +71,9 @@ def unpacked(home, tmp_path):
 
 def test_wheel_holds_every_module_stub_calibration_and_page_and_the_problems_but_not_their_studies(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    kept = [path for path in (ROOT / "codesign_opt").rglob("*") if path.suffix in (".py", ".pyi", ".json", ".css", ".js")]
+    kept = [
+        path for path in (ROOT / "codesign_opt").rglob("*") if path.suffix in (".py", ".pyi", ".json", ".css", ".js")
+    ]
     expected = {str(path.relative_to(ROOT)) for path in kept}
     expected |= {f"codesign_opt/problems/{path.name}" for path in (ROOT / "problems").glob("*.py")}
     packaged = {name for name in names if ".dist-info/" not in name}
