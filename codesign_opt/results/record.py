@@ -22,6 +22,7 @@ from ..ingredients.levels import Levels
 from ..ingredients.measured_error import MeasuredError
 from ..samplers.linear_multistep import LinearMultistep
 from .distillation import DistillationWeights
+from .earlier_versions import from_version_1
 from .plan_schema import check_agreement, check_kinds, check_levels, checksum, read_only
 from .planned_density import LogitNormalFit, Prior, TrainingDensity
 from .sampler_plan import SamplerPlan
@@ -328,7 +329,7 @@ class PlanRecord:
         if version not in (1, SCHEMA_VERSION):
             raise ValueError(f"{source} has schema version {version}; this version reads 1 and {SCHEMA_VERSION}.")
         try:
-            found = cls._checked(_from_version_1(data) if version == 1 else data)
+            found = cls._checked(from_version_1(data) if version == 1 else data)
         except KeyError as error:
             raise ValueError(f"{source} lacks the field {error}; save the plan again.") from None
         except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
@@ -430,23 +431,3 @@ def _restore(value: Any) -> Any:
     if isinstance(value, list):
         return [_restore(v) for v in value]
     return float(value) if value in ("inf", "-inf", "nan") else value
-
-
-def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a file of version 0.1.0, which kept in its provenance what is read back."""
-    said = dict(data["provenance"])
-    variances, sampler = said.get("band_eigenvalues"), said.get("sampler", {})
-    fields_since = {
-        "final_score": float(said.pop("final_score", 0.0)),
-        "sampler": sampler if isinstance(sampler, Mapping) else {"name": str(sampler)},
-        "evaluations_per_step": said.pop("evaluations_per_step", None),
-        "bias": said.pop("bias", "exact"),
-        "examples_gap": said.pop("settled_gap", None),
-        "program_stopping_sigma": said.pop("program_stopping_sigma", None),
-        "trace": said.get("trace"),
-        "estimation": asdict(EstimationRecord.from_record(said)) if "error" in said else None,
-        "price_unit": said.pop("price_unit", ""),
-    }
-    said.pop("plan_evaluations", None)
-    tables = data["tables"] if variances is None else {**data["tables"], "band_variances": variances}
-    return {**data, **fields_since, "tables": tables, "provenance": said}
