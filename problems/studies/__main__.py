@@ -342,34 +342,35 @@ def _rivals(options: argparse.Namespace) -> int:
 
 
 def _gaussian_worlds(options: argparse.Namespace) -> int:
-    from .gaussian_worlds import draw, plans, random_designs, write
+    from .gaussian_worlds import draw, plans, random_designs
+    from .network_plans import write_rows
 
     rows: list[dict[str, Any]] = []
     for row in plans(options.replicas):
         rows.append(row)
-        print(write(rows, options.out / "gaussian_plans.csv"), row, flush=True)  # what is finished, so far
+        print(write_rows(rows, options.out / "gaussian_plans.csv"), row, flush=True)  # what is finished, so far
     designs = random_designs()
-    print(write(designs, options.out / "random_designs.csv"), draw(designs, options.out / "random_designs.png"))
+    print(write_rows(designs, options.out / "random_designs.csv"), draw(designs, options.out / "random_designs.png"))
     return 0
 
 
 def _ablation(options: argparse.Namespace) -> int:
     from .ablation import ablation
-    from .gaussian_worlds import write
+    from .network_plans import write_rows
 
     rows: list[dict[str, Any]] = []
     for row in ablation(options.replicas):
         rows.append(row)
-        print(write(rows, options.out / "ablation.csv"), row, flush=True)  # what is finished, so far
+        print(write_rows(rows, options.out / "ablation.csv"), row, flush=True)  # what is finished, so far
     return 0
 
 
 def _stopping_law(options: argparse.Namespace) -> int:
-    from .gaussian_worlds import write
+    from .network_plans import write_rows
     from .stopping_law import fixed_laws, stopping_laws
 
-    print(write(fixed_laws(), options.out / "stopping_law_fixed.csv"))
-    print(write(list(stopping_laws()), options.out / "stopping_law.csv"))
+    print(write_rows(fixed_laws(), options.out / "stopping_law_fixed.csv"))
+    print(write_rows(list(stopping_laws()), options.out / "stopping_law.csv"))
     return 0
 
 

@@ -5,7 +5,6 @@ docs/validation.md has the tables.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 import codesign_opt as co
 
-__all__ = ["COUPLINGS", "SAMPLERS", "draw", "plans", "random_designs", "write"]
+__all__ = ["COUPLINGS", "SAMPLERS", "draw", "plans", "random_designs"]
 
 SAMPLERS = {"heun": co.Heun(), "euler": co.Euler(), "ancestral": co.Ancestral(1.0), "dpmpp_2m": co.DPMpp2M()}
 COUPLINGS: dict[str, co.Coupling] = {
@@ -55,16 +54,6 @@ def random_designs(count: int = 50, replicas: int = 16, seed: int = 0) -> list[d
         rows.append({"predicted": found.predicted.total, "local": found.predicted.program,
                      "realised": value, "error": error})  # fmt: skip
     return rows
-
-
-def write(rows: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Rows as a CSV, numbers in six digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return path
 
 
 def draw(designs: Sequence[dict[str, float]], path: Path) -> Path:

@@ -247,13 +247,14 @@ def write_table(rows: list[dict[str, Any]], folder: str | Path) -> None:
     _figure(rows, Path(folder) / "network_plans.png")
 
 
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+def write_rows(rows: list[dict[str, Any]], path: Path) -> Path:
     """Rows as CSV, numbers in six digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return path
 
 
 def read_rows(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
