@@ -299,3 +299,22 @@ def test_bad_input_of_features_is_named():
     adapted = shared_features(lambda x, s: net(x, s), DATA, SIGMA[:2], response, module=net, sketch=sketch)
     direct = shared_features(net, DATA, SIGMA[:2], response, sketch=sketch)
     np.testing.assert_array_equal(adapted.information, direct.information)
+
+
+def test_a_layer_without_a_forward_derivative_is_told_with_the_way_round_it():
+    class Backwards(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 1.0 * x
+
+        @staticmethod
+        def backward(ctx, slope):
+            return slope
+
+    class Net(Small):
+        def forward(self, x, sigma):
+            return Backwards.apply(super().forward(x, sigma))
+
+    response = TerminalResponse(co.Euler(), GRID, probes=2)
+    with pytest.raises(ValueError, match=r"no forward-mode derivative.*give Sketch\.probes"):
+        shared_features(Net().double(), DATA, SIGMA[:2], response, sketch=Sketch(4, examples=8))

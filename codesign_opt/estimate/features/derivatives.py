@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ...basics.checks import integer, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
+from ..denoisers.denoiser import DenoiserError
 from ..draws.statistics import Moments
 from ..draws.streams import my_share, normal, rademacher, sum_over_processes
 from ..runs.run import BrownianPath, run
@@ -80,10 +81,11 @@ class LevelDerivatives:
                 dual = {name: forward_ad.make_dual(p, direction[name]) for name, p in parameters.items()}
             try:
                 out, tangent = forward_ad.unpack_dual(self.trained(dual, x, x.new_tensor(sigma)))
-            except NotImplementedError as error:
-                raise ValueError(
-                    f"a layer has no forward-mode derivative ({str(error).splitlines()[0]}); give Sketch.probes."
-                ) from error
+            except DenoiserError as error:
+                if not isinstance(error.__cause__, NotImplementedError):
+                    raise
+                said = str(error.__cause__).splitlines()[0]
+                raise ValueError(f"a layer has no forward-mode derivative ({said}); give Sketch.probes.") from error
         return out, torch.zeros_like(out) if tangent is None else tangent
 
     def _reverse(
