@@ -171,7 +171,7 @@ class Descents:
             self._move(active)
 
     def _going(self, moves: int) -> NDArray[np.bool_]:
-        ended = (self._small >= 2) | ~(self._errors > 0) | (self._damping >= _MOST)
+        ended = (self._small >= 2) | ~((self._errors > 0) & np.isfinite(self._errors)) | (self._damping >= _MOST)
         return np.asarray((self._count < moves) & ~ended)
 
     def _move(self, active: Which) -> None:

@@ -61,7 +61,7 @@ def test_a_last_descent_ends_where_one_step_more_would_leave_less():
     errors = [float(model.wasserstein2(grid)) for grid in grids]
     chain.found.extend(SearchedGrid(grid, error, error) for grid, error in zip(grids, errors, strict=True))
     last = chain._last(chain.found[0])
-    assert chain.fit.refined(chain.found[0]).total < 0.8 * errors[1]
+    assert chain.fit.exhausted(chain.found[0]).total < 0.8 * errors[1]
     assert errors[1] <= last.total < errors[0]
     assert last.total == pytest.approx(float(model.wasserstein2(last.sigmas)), rel=1e-12)
 
