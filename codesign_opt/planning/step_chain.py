@@ -71,6 +71,8 @@ class StepChain:
         for steps in self._sizes(most):
             if self.ended:
                 break
+            if self.found and steps <= self.found[-1].steps:
+                continue
             if (link := self._link(steps)) is not None:
                 self.found.append(link)
         allowed = [each for each in self.found if each.steps <= most]

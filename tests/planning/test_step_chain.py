@@ -11,7 +11,9 @@ from codesign_opt.planning.grid_fit import ROUNDING, SearchedGrid
 from codesign_opt.planning.grid_starts import GridStarts
 from codesign_opt.planning.node_moves import resized, stretched
 from codesign_opt.planning.question import Study
+from codesign_opt.planning.settling import settle
 from codesign_opt.planning.step_chain import StepChain
+from codesign_opt.planning.trained_fit import BestExamplesFit
 from codesign_opt.planning.untrained_fit import UntrainedFit
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
@@ -35,7 +37,7 @@ CASES = [  # errors that cancel, nothing trained: each was worse with one step m
 def test_no_step_that_is_allowed_ever_leaves_more(case):
     sampler, spectrum, process = CASES[case]
     model = co.GaussianModel(spectrum, process=process, sampler=sampler, start="mean")
-    sizes = range(2, 41) if FULL else range(6, 9)
+    sizes = range(2, 41) if FULL else (6, 7)
     plans = [co.codesign(model, steps=k, levels=40, points=5) for k in sizes]
     errors = [float(model.wasserstein2(plan.sigmas)) for plan in plans]
     assert all(after <= before * (1 + 1e-9) + ROUNDING * spectrum.trace for before, after in pairwise(errors))
@@ -52,6 +54,42 @@ def test_links_do_not_depend_on_the_steps_that_are_allowed():
         np.testing.assert_array_equal(one.sigmas, other.sigmas)
     assert [link.steps for link in long.found] == list(range(2, 8))  # one more, which the last descent stays above
     assert best[0].total >= min(link.total for link in long.found if link.steps <= 5)
+
+
+def priced_chain(budget, stops=(0.002, 40.0), sampler=None):
+    model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=sampler or co.Heun())
+    study = Study(model, co.Prices(3.0, 1.0, 1000), budget, None, None, (), (), 40, 1e-6)
+    return StepChain(BestExamplesFit(GridStarts(study, study.solve(0.01), stops)), priced=True)
+
+
+@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun(), co.Ancestral(1.0)] if FULL else [co.Ancestral(1.0)])
+def test_beside_training_links_do_not_depend_on_the_steps_that_are_allowed(sampler):
+    sizes = range(3, 60) if FULL else (5, 6)
+    chains = [priced_chain(3e5, sampler=sampler) for _ in sizes]
+    totals = [chain.up_to(most)[0].total for chain, most in zip(chains, sizes, strict=True)]
+    for short, long in pairwise(chains):
+        for one, other in zip(short.found, long.found, strict=False):
+            np.testing.assert_array_equal(one.sigmas, other.sigmas)
+    assert all(after <= before * (1 + 1e-12) for before, after in pairwise(totals))
+    for chain, most, total in zip(chains, sizes, totals, strict=True):
+        least = chain.up_to(most)[0]
+        settled = settle(
+            chain.fit.starts.study, least.sigmas, even=True
+        )  # a program's examples on levels of the grid's
+        assert settled.total <= total * (1 + 1e-9)
+        assert settled.total == pytest.approx(total, rel=2e-3)
+
+
+def test_beside_training_the_chain_ends_after_the_best_and_finishes_that():
+    chain = priced_chain(2.5e4)
+    found = chain.up_to(1000)
+    best = min(chain.found, key=lambda link: link.total)
+    assert chain.ended
+    assert chain.found[-1].steps < 25
+    assert best.steps < chain.found[-1].steps
+    assert found[0].total < best.total
+    longer = priced_chain(2.5e4)  # where a limit does not bind it changes nothing
+    np.testing.assert_array_equal(longer.up_to(found[0].steps + 2)[0].sigmas, found[0].sigmas)
 
 
 def test_a_last_descent_ends_where_one_step_more_would_leave_less():
