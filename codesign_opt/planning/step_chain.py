@@ -194,7 +194,12 @@ class StepChain:
         return least_of([best, *(each for each in tried if each.total >= floor)])
 
     def _about_minima(self, most: int) -> list[SearchedGrid]:
-        """What links lead to that leave less than all before and no more than the next one, whatever is allowed."""
+        """What links lead to that leave less than all before and no more than the next one, whatever is allowed.
+
+        Errors that cancel wobble so often that this would take longer than all links: there the links stay.
+        """
+        if self.fit.signed:
+            return []
         least, minima = np.inf, []
         for link, after in pairwise(self.found):
             if link.total < least and link.steps <= most:
