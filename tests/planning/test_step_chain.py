@@ -11,6 +11,7 @@ from codesign_opt.planning.grid_fit import ROUNDING, SearchedGrid
 from codesign_opt.planning.grid_starts import GridStarts
 from codesign_opt.planning.node_moves import resized, stretched
 from codesign_opt.planning.question import Study
+from codesign_opt.planning.saturation import density_for
 from codesign_opt.planning.settling import settle
 from codesign_opt.planning.step_chain import StepChain
 from codesign_opt.planning.trained_fit import BestExamplesFit
@@ -132,3 +133,13 @@ def test_a_stretched_grid_keeps_its_first_and_last_steps(terminal):
     np.testing.assert_allclose(longer[:3], grid[:3], rtol=1e-12)
     np.testing.assert_allclose(longer[-3 - tail :], grid[-3 - tail :], rtol=1e-12)
     np.testing.assert_array_equal(stretched(grid[-5:], 6), resized(grid[-5:], 6))  # nothing between the ends
+
+
+def test_a_step_whose_prior_no_money_matches_gets_the_money_and_no_number_that_is_none():
+    # the examples of 1,000 random plans: one step without error of its own, known to 1e18 examples beforehand
+    rho, worth = density_for(
+        np.array([[1.556e-13]]), np.array([[1e18]]), np.array([[3.05]]), np.array([[0.693]]),
+        np.array([1.5556]), np.array([9.09e8]), 699.16,
+    )  # fmt: skip
+    assert rho.item() == pytest.approx(699.16 / 3.05, rel=1e-12)
+    assert np.isfinite(worth).all()
