@@ -41,6 +41,7 @@ _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of t
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
+_FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
 _ROUNDED = (
     "the error is below 1e-12 of the data's variance, the rounding of samples in float32, so that more steps were "
     "not tried"
@@ -154,7 +155,8 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: 
     costly = study.prices is not None and study.prices.images > 0
     links: dict[int, SearchedGrid] = {}
     closed_form = closed(study, plan.levels)
-    if closed_form and not study.model.sampler.signed:
+    beyond = costly and cap is None and _asked(plan) > _FAR * EVERY_PRICED  # the chain would end before the best
+    if closed_form and not study.model.sampler.signed and not beyond:
         chain = StepChain(BestExamplesFit(GridStarts(study, plan, stops)), priced=costly)
         most = min(MOST_STEPS, _asked(plan) if not costly else MOST_STEPS, MOST_STEPS if cap is None else cap)
         found = chain.up_to(most)
