@@ -26,9 +26,9 @@ print(f"{plan.number_of_steps} steps from t = {plan.times[0]:.4g} to t = {plan.s
 
 # %%
 print(np.array2string(plan.times[:6], precision=4), "…", np.array2string(plan.times[-4:], precision=4))
-print(plan.export("comfyui", flow=True)[:3])
+print([round(sigma, 4) for sigma in plan.export("comfyui", flow=True)[:3]])
 # | [0.988  0.9712 0.9558 0.941  0.9265 0.9124] … [0.025  0.016  0.0076 0.    ]
-# | [0.988, 0.9711989152604574, 0.9558447448884934]
+# | [0.988, 0.9712, 0.9558]
 
 # %% [markdown]
 # ## Even times, and shifted ones
