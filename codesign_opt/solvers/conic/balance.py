@@ -186,7 +186,10 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
     owner = cones.cone_of_row
     turned = np.isclose(turn.diagonal(), np.sqrt(0.5))  # first rows of rotated cones
     rotated = turned[owner] & (owner >= cones.zero + cones.nonnegative)
-    ones = np.flatnonzero(~rotated)
+    semidefinite = np.zeros(size, dtype=bool)
+    for _, span in cones.semidefinite_rows:
+        semidefinite[span] = True
+    ones = np.flatnonzero(~rotated & ~semidefinite)
     i, j, w = [ones], [owner[ones]], [np.ones(len(ones))]
     first = np.flatnonzero(turned)
     rest = np.flatnonzero(rotated & ~turned & ~np.isin(np.arange(size), first + 1))
@@ -194,6 +197,13 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
         i, j, w = [*i, rows], [*j, column], [*w, np.ones(len(rows))]
     for shift in (0, 1):
         i, j, w = [*i, rest], [*j, owner[rest] + shift], [*w, np.full(len(rest), 0.5)]
+    for order, span in cones.semidefinite_rows:
+        # X to P X P with P diagonal: an entry has half the logarithm of each of its two diagonal entries' factors
+        column, row = np.tril_indices(order)
+        entries = np.arange(span.start, span.stop)
+        diagonal = entries[column == row]
+        for end in (row, column):
+            i, j, w = [*i, entries], [*j, diagonal[end]], [*w, np.full(len(entries), 0.5)]
     shares = sparse.coo_array((np.concatenate(w), (np.concatenate(i), np.concatenate(j))), shape=(size, size))
     if not cones.power:
         return sparse.csr_array(shares)
