@@ -118,3 +118,27 @@ def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed)
     assert set(found) == {"floor", "peak"}
     assert found["floor"]["relaxed"] == pytest.approx(cap, rel=1e-6)
     assert found["peak"]["relaxed"] == pytest.approx(over * cap, rel=1e-6)
+
+
+def test_amounts_are_read_where_the_rows_that_stay_hold():
+    """A solver's "solved" may break a row that stays by half a per cent, and what it saves there is not the remedy's."""
+    rng = np.random.default_rng([110, 7, 5])
+    size = int(rng.integers(4, 25))
+    levels = co.Levels(np.exp(np.cumsum([np.log(10 ** rng.uniform(-3, -1)), *rng.uniform(0.05, 0.6, size)])))
+    unit = 10 ** rng.uniform(-5, 5)
+    example = unit * 10 ** rng.uniform(-1.5, 1.5, size)
+    evaluation = unit * 10 ** rng.uniform(-1.5, 1.5, size) * 10 ** rng.uniform(-2, 2)
+    ratio = 10 ** rng.uniform(-1.5, 1.5, size)
+    table = co.Coefficients(
+        levels, 10 ** rng.uniform(-1.5, 1.5, size), np.zeros(size), 10 ** rng.uniform(-1.5, 1.5, (2, size)),
+        order=1, terminal="rescale", variance_ratio=ratio, positivity=2.0, coupling=co.Local(1.0),
+    )  # fmt: skip
+    least = 2 * ratio * levels.log_width
+    cap = least.max() / (1 + 10 ** rng.uniform(-3, 1))
+    budget = co.Compute(co.Prices(example, evaluation, 1)) <= 10 * float(example.sum() * 1e4 + 10 * evaluation @ least)
+    problem = co.Problem(
+        co.ScoreError(table) + co.Discretization(table), [budget, co.StabilityCap(table), co.Cap(cap, "steps")]
+    )
+    found = conflict(problem, "StabilityCap")
+    assert found["StabilityCap"]["amount"] == pytest.approx(least.max() / cap - 1, rel=1e-6)
+    assert found["Cap(steps)"]["amount"] == pytest.approx(least.max() - cap, rel=1e-6)
