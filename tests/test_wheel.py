@@ -89,6 +89,7 @@ def test_version_is_stated_once_in_the_package(wheel):
     assert codesign_opt.__version__.split(".dev")[0] == newest
 
 
+@pytest.mark.slow
 def test_unpacked_wheel_loads_and_solves_a_declared_problem_elsewhere(unpacked):
     code = (
         "import codesign_opt as co; print(co.__file__, co.problems.__file__, sep='\\n');"
@@ -104,6 +105,7 @@ def test_unpacked_wheel_loads_and_solves_a_declared_problem_elsewhere(unpacked):
     assert (unpacked.folder / "out" / "plan.json").exists()
 
 
+@pytest.mark.slow
 def test_a_file_put_into_the_problems_folder_is_listed_and_solved(unpacked):
     added = unpacked.home / "codesign_opt" / "problems" / "mine.py"
     added.write_text(LISTED)

@@ -21,7 +21,7 @@ from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
 from ..models.coefficients import Coefficients
 from .design import Design, Point
-from .own_variables import own_variables, settle, stated_pair
+from .own_variables import OwnProgram, own_variables, stated_pair
 from .parameters import amount
 
 __all__ = ["Bound", "Constant", "Fixed", "Sum", "Term", "check_table"]
@@ -198,7 +198,7 @@ class Term(ABC):
         if own_variables([expression, *constraints], design):
             given = design.at(point)  # what the design decides is a number then, and the own variables alone are sought
             expression, constraints = stated_pair(self, given)
-            settle(given, expression, constraints, [])
+            OwnProgram.of(given, expression, constraints, []).settle()
         return float(np.asarray(expression.value, dtype=np.float64).item())
 
     def constant(self, design: Design, point: Point) -> float:

@@ -7,6 +7,7 @@ least value over them; a constraint with variables of its own asks that some cho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
@@ -21,7 +22,7 @@ from .differentiable import differentiable, differentiable_row
 from .parameters import refuse_unset
 from .standard_form import StandardForm, standard_form
 
-__all__ = ["own_variables", "refuse_whole_numbers", "settle", "stated_pair"]
+__all__ = ["OwnProgram", "own_variables", "refuse_whole_numbers", "stated_pair"]
 
 _ROUNDS = 3
 _SURE = 10.0
@@ -61,27 +62,50 @@ def refuse_whole_numbers(name: str, variables: Sequence[cp.Variable]) -> None:
             )
 
 
-def settle(
-    design: Design, objective: cp.Expression | None, constraints: Sequence[cp.Constraint], rows: Sequence[cp.Expression]
-) -> None:
-    """Give own variables the values that are best at the design's: least objective, rows <= 0 violated least.
+@dataclass(frozen=True, eq=False)
+class OwnProgram:
+    """Gives own variables the values that are best at the design's: least objective, rows <= 0 violated least.
 
-    The design's variables keep their values. Where the solver finds nothing, own variables keep theirs.
+    The design's variables keep their values. Where the solver finds nothing, own variables keep theirs. Built once,
+    it serves any values of the design's variables, but those of the parameters that it was built with.
     """
-    constraints = [part for part in constraints if own_variables([part], design)]
-    stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
-    excess, total = cp.Variable(nonneg=True), cp.Variable()
-    limits = [excess >= 0, *(row <= excess for row in rows), *constraints]
-    limits += [total == 0] if objective is None else [objective <= total]
-    form = standard_form(cp.Problem(cp.Minimize(_PRICE * excess + total), limits))
-    wanted = [excess, *own_variables(stated, design)]
-    size, near = 1.0, None
-    for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer; tolerances are relative
-        near = _solve(form.priced(total, 1 / size), design, wanted, near)
-        value = excess.value if objective is None else objective.value
-        if near is None or value is None or not np.all(np.isfinite(value)):
-            break
-        size = 1.0 if objective is None else abs(float(np.asarray(value).item())) or 1.0
+
+    design: Design
+    objective: cp.Expression | None
+    excess: cp.Variable
+    total: cp.Variable
+    wanted: Sequence[cp.Variable]
+    form: StandardForm
+    has_parameters: bool
+
+    @classmethod
+    def of(
+        cls,
+        design: Design,
+        objective: cp.Expression | None,
+        constraints: Sequence[cp.Constraint],
+        rows: Sequence[cp.Expression],
+    ) -> OwnProgram:
+        """The program in cvxpy's standard form."""
+        constraints = [part for part in constraints if own_variables([part], design)]
+        stated = [*rows, *constraints] if objective is None else [objective, *rows, *constraints]
+        excess, total = cp.Variable(nonneg=True), cp.Variable()
+        limits = [excess >= 0, *(row <= excess for row in rows), *constraints]
+        limits += [total == 0] if objective is None else [objective <= total]
+        problem = cp.Problem(cp.Minimize(_PRICE * excess + total), limits)
+        wanted, changing = own_variables(stated, design), bool(problem.parameters())
+        return cls(design, objective, excess, total, wanted, standard_form(problem), changing)
+
+    def settle(self) -> None:
+        """Set the own variables."""
+        size, near = 1.0, None
+        for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer
+            wanted = [self.excess, *self.wanted]
+            near = _solve(self.form.priced(self.total, 1 / size), self.design, wanted, near)
+            value = self.excess.value if self.objective is None else self.objective.value
+            if near is None or value is None or not np.all(np.isfinite(value)):
+                break
+            size = 1.0 if self.objective is None else abs(float(np.asarray(value).item())) or 1.0
 
 
 def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog
 
 from ..basics.checks import Array, number, takes, vector
@@ -21,12 +22,13 @@ from ..basics.user_code import answer
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
 from .algebra import Term
-from .design import Design
+from .design import Design, Point
 from .terms import Compute
 
 __all__ = ["Stage", "StageSplit", "Stages"]
 
 _Curve = Callable[[Array], Array]
+_ROUNDING = 1e-7  # of examples, by which a solver's point may break a quota
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +169,14 @@ class Stages(Term):
                 rows.append((unit / stage.quota) @ x <= 1)
         return cost, rows
 
+    def value(self, design: Design, point: Point) -> float:
+        """The price of the cheapest split and of sampling; infinite where the quotas do not teach so many examples."""
+        sampling = Compute(self.lowest_prices, part="sampling").value(design, point)
+        split = self._cheapest(design.levels, point.new_examples)
+        if split is None:  # a solver's point may be beyond a quota by rounding
+            split = self._cheapest(design.levels, point.new_examples * (1 - _ROUNDING))
+        return sampling + (np.inf if split is None else float(split.costs.sum()))
+
     @takes(levels=Levels)
     def split(self, levels: Levels, examples: Any) -> StageSplit:
         """The cheapest split of examples on levels over the stages.
@@ -179,26 +189,30 @@ class Stages(Term):
             InfeasibleError: the quotas do not teach so many.
         """
         wanted = vector(examples, "examples", nonnegative=True, length=len(levels))
-        prices, worths = self._tables(levels)
-        unit = np.maximum(wanted, wanted.max() * 1e-12) if wanted.any() else np.ones(len(levels))
-        size, count = len(levels), len(self.stages)
-        taught = -np.hstack([np.diag(worth) for worth in worths])
-        limited = [(i, stage.quota) for i, stage in enumerate(self.stages) if stage.quota is not None]
-        quotas = np.zeros((len(limited), count * size))
-        for row, (i, quota) in enumerate(limited):
-            quotas[row, i * size : (i + 1) * size] = unit / quota
-        found = linprog(
-            (prices * unit).ravel() / (prices * unit).max(),
-            A_ub=np.vstack([taught, quotas]),
-            b_ub=np.concatenate([-wanted / unit, np.ones(len(limited))]),
-            method="highs",
-        )
-        if found.status != 0:
+        found = self._cheapest(levels, wanted)
+        if found is None:
             raise InfeasibleError(
                 f"Stages.split: the stages do not teach {wanted.sum():,.0f} examples on these levels within their "
                 "quotas; raise a Stage.quota, or a worth where none is left."
             )
-        split = found.x.reshape(count, size) * unit
+        return found
+
+    def _cheapest(self, levels: Levels, wanted: Array) -> StageSplit | None:
+        prices, worths = self._tables(levels)
+        unit = np.maximum(wanted, wanted.max() * 1e-12) if wanted.any() else np.ones(len(levels))
+        taught = sparse.hstack([sparse.diags_array(-worth) for worth in worths])
+        quotas = np.array([np.inf if stage.quota is None else stage.quota for stage in self.stages])
+        limited = np.isfinite(quotas)
+        held = sparse.kron(sparse.diags_array(1 / quotas).tocsr()[limited], unit[None])
+        found = linprog(
+            (prices * unit).ravel() / (prices * unit).max(),
+            A_ub=sparse.vstack([taught, held], format="csc"),
+            b_ub=np.concatenate([-wanted / unit, np.ones(np.count_nonzero(limited))]),
+            method="highs",
+        )
+        if found.status != 0:
+            return None
+        split = found.x.reshape(len(self.stages), len(levels)) * unit
         return StageSplit(tuple(stage.name for stage in self.stages), split, (prices * split).sum(axis=1))
 
     def _tables(self, levels: Levels) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from ..certificate.verdict import Certificate
 from ..modeling.algebra import Term
 from ..modeling.design import Box, Design, Point
 from ..modeling.differentiable import has_kinks
-from ..modeling.own_variables import own_variables, settle
+from ..modeling.own_variables import OwnProgram, own_variables
 from .declaration import Declaration
 from .rows import PLACEHOLDER, BudgetRow, Row
 from .scaling import rows_of, scaled_expression
@@ -81,10 +81,15 @@ class Compiled:
             return
         self.design.set(point)
         if self._settled:
-            rows = [
-                sign * row.stated / row.size for row in self._settled for sign in ((1, -1) if row.equality else (1,))
-            ]
-            settle(self.design, None, [part for row in self._settled for part in row.auxiliary], rows)
+            program = self._own_program
+            if program.has_parameters:  # whose values may change
+                del self._own_program
+            program.settle()
+
+    @cached_property
+    def _own_program(self) -> OwnProgram:
+        rows = [sign * row.stated / row.size for row in self._settled for sign in ((1, -1) if row.equality else (1,))]
+        return OwnProgram.of(self.design, None, [part for row in self._settled for part in row.auxiliary], rows)
 
     @cached_property
     def _settled(self) -> list[Row]:

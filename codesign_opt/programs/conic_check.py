@@ -118,7 +118,7 @@ class Declared:
         """Whether a value is a program of its own."""
         design = self.compiled.design
         stated = [leaf.expression for leaf in self.compiled.leaves if not leaf.term.scales_itself]
-        stated += [row.stated for row in self.compiled.rows if row.at is None]
+        stated += [row.stated for row in self.compiled.rows if row.at is None or not _by_the_library(row)]
         return bool(own_variables(stated, design))
 
     def _beside(self, candidate: Point) -> Iterator[Point]:
@@ -169,3 +169,7 @@ def _filled(values: Array) -> Array:
 def _at(expression: cp.Expression, design: Design, point: Point) -> float:
     design.set(point)
     return float(np.asarray(expression.value, dtype=np.float64).item())
+
+
+def _by_the_library(row: Row) -> bool:
+    return row.bound is not None and all(term.scales_itself for _, term in row.bound.term.leaves())

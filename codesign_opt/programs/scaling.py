@@ -176,7 +176,7 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
         check_leaf(leaf.name, scaled, design)
     pieces = [w * scaled for (w, _), (scaled, _, _) in zip(leaves, formed, strict=True)]
     own = tuple(tuple(constraints) for _, _, constraints in formed)
-    if any(constraints and leaf.scales_itself for (_, leaf), constraints in zip(leaves, own, strict=True)):
+    if any(constraints and _values_itself(leaf) for (_, leaf), constraints in zip(leaves, own, strict=True)):
         return _auxiliary_row(name, bound, design, sum(pieces) - bound.limit, own)
     auxiliary = [constraint for constraints in own for constraint in constraints]
     stated = sum((w * s for (w, _), (_, s, _) in zip(leaves, formed, strict=True)), start=cp.Constant(-bound.limit))
@@ -198,6 +198,11 @@ def _bound_row(name: str, bound: Bound, design: Design, budget: Budget | None) -
         budget=budget,
         auxiliary=tuple(auxiliary),
     )
+
+
+def _values_itself(leaf: Term) -> bool:
+    """Whether a term says what it is at a point without its auxiliary variables being solved for."""
+    return leaf.scales_itself or type(leaf).value is not Term.value
 
 
 def _beside_the_given(budget: Budget, design: Design) -> tuple[cp.Expression, float]:

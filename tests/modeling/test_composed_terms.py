@@ -243,6 +243,7 @@ SAMPLE = [  # every kind of term and every place
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "pair"), list(product(PLACES, PAIRS)) if len(LEVELS) > 1 else SAMPLE)
 def test_any_two_kinds_of_terms_are_scenarios_of_one_term(pair, place):
     """The optimum is no worse than solving for the weights of a grid, and no grid's bound is above it."""

@@ -213,6 +213,7 @@ def test_declared_upper_model_touches_the_form_and_lies_above_it(power):
         assert expression.value == pytest.approx(form.sum(), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "form"), [(1, "max"), (2, "p4"), (2, "max")])
 def test_joint_program_with_positive_gram_is_the_best_of_twenty_descents(order, form):
     size = 4

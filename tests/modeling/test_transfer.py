@@ -334,6 +334,7 @@ def test_fully_coherent_levels_have_the_power_two_thirds_in_closed_form():
     np.testing.assert_allclose(plan.tables["marginal_gain"], -plan.shadow_prices["budget"], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_joint_program_with_coherent_score_is_the_best_of_twenty_descents(seed):
     size, rng = 4, np.random.default_rng(seed)

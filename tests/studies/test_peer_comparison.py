@@ -53,6 +53,7 @@ def test_a_mixture_is_a_world_with_errors_to_a_fine_solution(world, found):
     assert abs(value - likelihood.value) < 3 * np.hypot(error, likelihood.standard_error)
 
 
+@pytest.mark.slow
 def test_the_plan_wins_on_circle8_beyond_three_standard_errors(found):
     for sampler in ("euler", "heun"):
         assert found.row("plan", sampler, 6).rank == 1
@@ -60,6 +61,7 @@ def test_the_plan_wins_on_circle8_beyond_three_standard_errors(found):
         assert other.excess > 3 * other.excess_error
 
 
+@pytest.mark.slow
 def test_plans_and_fine_solutions_are_kept(world, found):
     again = mixture_world("circle8", draws=400, plan_options=QUICK, folder=world.folder)
     sigmas = again.plan(co.Euler(), 6)
@@ -106,6 +108,7 @@ def test_gaussian_worlds_are_compared_and_written(tmp_path, monkeypatch):
     assert any("plan level with the best in 100%" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged")
 def test_a_table_is_filled_by_several_runs_and_read_back(found, tmp_path):
     parts = [replace(found, rows=tuple(found.cell(*cell))) for cell in found.cells]
@@ -129,6 +132,7 @@ def test_a_table_is_filled_by_several_runs_and_read_back(found, tmp_path):
         read_rows(["sampler,peer\n"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged")
 def test_the_page_explains_the_cells_that_the_plan_loses(found, tmp_path):
     swapped = {"plan": "edm", "edm": "plan"}

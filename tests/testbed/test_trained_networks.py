@@ -66,6 +66,7 @@ def test_a_training_interrupted_anywhere_ends_in_the_same_bits(tmp_path, monkeyp
     same(train(tiny(), points(), iterations=30, folder=tmp_path, **OPTIONS), whole)
 
 
+@pytest.mark.slow
 def test_a_training_killed_by_the_system_ends_in_the_same_bits(tmp_path):
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
