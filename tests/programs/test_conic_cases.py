@@ -42,7 +42,7 @@ def test_the_cheapest_plan_for_a_target_error_and_the_best_plan_at_its_price_agr
     assert again.error == pytest.approx(target, rel=1e-5)
 
 
-@pytest.mark.parametrize("decade", [2, 6, 10, 12] if FULL else [2, 6, 12])
+@pytest.mark.parametrize("decade", [2, 6, 10, 12] if FULL else [2, 12])
 @pytest.mark.parametrize("kind", ["norm", "squares", "kl"])
 def test_rows_in_raw_units_are_what_they_are_in_shares(kind, decade):
     total = 10.0**decade

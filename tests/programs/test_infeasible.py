@@ -48,6 +48,7 @@ def test_floors_beyond_the_budget_name_both_with_right_amounts():
         problem(truth.budget + 0.99 * found["budget"]["amount"], floor).solve()
 
 
+@pytest.mark.slow
 def test_fewer_steps_than_positivity_needs_name_both_with_right_amounts():
     truth = Joint.random(12, 3)
     ratio = 10 ** np.random.default_rng(0).uniform(-1, 0.5, 12)
@@ -97,7 +98,7 @@ def test_two_user_constraints_that_exclude_each_other_are_both_named():
     assert "budget" not in found
 
 
-@pytest.mark.parametrize("seed", [0, 1, 11] if FULL else [0, 11])
+@pytest.mark.parametrize("seed", [0, 1, 11] if FULL else [11])
 def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed):
     rng = np.random.default_rng(seed)
     size = int(rng.choice([6, 12, 30]))
@@ -121,7 +122,7 @@ def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed)
 
 
 def test_amounts_are_read_where_the_rows_that_stay_hold():
-    """A solver's "solved" may break a row that stays by half a per cent, and what it saves there is not the remedy's."""
+    """A solver's "solved" may break a row that stays by half a per cent; what it saves there is not the remedy's."""
     rng = np.random.default_rng([110, 7, 5])
     size = int(rng.integers(4, 25))
     levels = co.Levels(np.exp(np.cumsum([np.log(10 ** rng.uniform(-3, -1)), *rng.uniform(0.05, 0.6, size)])))
