@@ -106,6 +106,8 @@ def least_relaxation(
             break
         last, found = found, _least_of(read)
         exact = found if found.exact else exact
+        if found.exact and all(give.relative <= 0 for give in found.gives.values()):
+            return found  # nothing is less; more rounds would only lead ever further into the room
         settled = last is not None and found.against(last) >= last.against(last) * (1 - _SETTLED)
         if last is not None and settled and _close(found.point, reference):
             return _least_of([last, found])

@@ -11,6 +11,8 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.basics.errors import InfeasibleError
+from codesign_opt.programs.attempts import first_point
+from codesign_opt.programs.conflicts import diagnose
 from tests.helpers.declared import named_budget
 from tests.helpers.programs import Joint
 
@@ -143,3 +145,15 @@ def test_amounts_are_read_where_the_rows_that_stay_hold():
     found = conflict(problem, "StabilityCap")
     assert found["StabilityCap"]["amount"] == pytest.approx(least.max() / cap - 1, rel=1e-6)
     assert found["Cap(steps)"]["amount"] == pytest.approx(least.max() - cap, rel=1e-6)
+
+
+def test_a_search_for_a_conflict_stays_with_the_first_point_that_needs_nothing():
+    """Without a budget all beyond a target is admitted, too: what is returned is no further than one round goes."""
+    truth = Joint.random(12, 3)
+    error = co.ScoreError(truth.table) + co.Discretization(truth.table)
+    program = co.Problem(co.Compute(truth.prices), [co.named("target", error <= 1e3 * truth.budget)]).declaration
+    start = first_point(program)
+    found = diagnose(program, start)
+    assert found is not None
+    assert np.all(found.new_examples <= 2e6 * start.new_examples)
+    assert np.all(found.steps <= 2e6 * start.steps)
