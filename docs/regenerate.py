@@ -105,25 +105,25 @@ _SOLVERS = {
     "s4s": "S4S, coefficients", "s4s_alt": "S4S-Alt, levels too", "bespoke": "bespoke non-stationary", "ld3": "LD3",
     "oss": "optimal stepsizes", "dmn": "DM-NonUniform", "entropic": "entropic time",
     "entropic_rescaled": "entropic time, rescaled", "gits": "GITS", "ays": "Align Your Steps",
-    "edm": "EDM's levels", "log_snr": "equal steps of log SNR", "fine": "fine solution",
-    "dpmpp_2m on edm": "2M on EDM's levels", "dpmpp_2m on log_snr": "2M on equal steps of log SNR",
+    "pas": "PAS", "edm": "2M on EDM's levels",
+    "log_snr": "2M on equal steps of log SNR", "fine": "fine solution",
     "unipc on edm": "UniPC on EDM's levels", "unipc on log_snr": "UniPC on equal steps of log SNR",
-    "ipndm on edm": "iPNDM on EDM's levels", "fine solution": "fine solution",
+    "ipndm on edm": "iPNDM on EDM's levels",
 }  # fmt: skip
 
 
 def fashion_table(path: Path) -> str:
     """Mean squared distance to the network's fine solution over that of the plan, one row per solver."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["solver"] != "fine solution"]
-    counts = sorted({int(row["evaluations"]) for row in rows})
-    found = {(row["solver"], int(row["evaluations"])): row for row in rows}
-    names = sorted({row["solver"] for row in rows}, key=lambda name: min(_ratios(found, name, counts)))
+        rows = [row for row in csv.DictReader(file) if row["method"] != "fine"]
+    counts = sorted({int(row["steps"]) for row in rows})
+    found = {(row["method"], int(row["steps"])): row for row in rows}
+    names = sorted({row["method"] for row in rows}, key=lambda name: min(_ratios(found, name, counts)))
     lines = [f"| solver | {' | '.join(f'{count} evaluations' for count in counts)} | batches to find it |"]
     lines.append("|---" * (len(counts) + 2) + "|")
     for name in names:
         cells = [_plus_minus(found.get((name, count))) for count in counts]
-        spent = [f"{int(float(found[name, count]['batches'])):,}" for count in counts if (name, count) in found]
+        spent = [f"{int(float(found[name, count]['fitting'])):,}" for count in counts if (name, count) in found]
         said = spent[0] if len(set(spent)) == 1 else ", ".join(spent)
         lines.append(f"| {_SOLVERS.get(name, name)} | {' | '.join(cells)} | {said} |")
     return "\n".join(lines) + "\n"
@@ -133,7 +133,7 @@ def _ratios(found: dict[tuple[str, int], dict[str, str]], name: str, counts: lis
     return [float(found[name, count]["ratio"]) for count in counts if (name, count) in found]
 
 
-def _plus_minus(row: dict[str, str] | None, value: str = "ratio", error: str = "ratio_error") -> str:
+def _plus_minus(row: dict[str, str] | None, value: str = "ratio", error: str = "ratio_se") -> str:
     return "" if row is None else f"{float(row[value]):.3g} ± {float(f'{float(row[error]):.1g}'):g}"
 
 
@@ -141,14 +141,15 @@ def samples_table(path: Path) -> str:
     """Distances of samples to the test images, of solvers whose samples were measured."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["frechet"]]
+    rows = [row for i, row in enumerate(rows) if row["method"] != "fine" or i == 0]  # it is the same at all steps
     lines = [
         "| evaluations | solver | Fréchet, classifier's features | sliced W2 | energy distance |",
         "|---" * 5 + "|",
     ]
     for row in rows:
-        cells = [_plus_minus(row, name, f"{name}_error") for name in ("frechet", "sliced_w2", "energy")]
-        lines.append(f"| {row['evaluations'] if int(row['evaluations']) else 'many'} | "
-                     f"{_SOLVERS.get(row['solver'], row['solver'])} | {' | '.join(cells)} |")  # fmt: skip
+        cells = [_plus_minus(row, name, f"{name}_se") for name in ("frechet", "sliced_w2", "energy")]
+        lines.append(f"| {'many' if row['method'] == 'fine' else row['steps']} | "
+                     f"{_SOLVERS.get(row['method'], row['method'])} | {' | '.join(cells)} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

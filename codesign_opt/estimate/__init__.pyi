@@ -39,6 +39,8 @@ from .rivals.base import FittedRival as FittedRival
 from .rivals.base import Rival as Rival
 from .rivals.ld3 import LD3 as LD3
 from .rivals.optimal_steps import OptimalSteps as OptimalSteps
+from .rivals.pas import PAS as PAS
+from .rivals.pas import PASSteps as PASSteps
 from .rivals.s4s import S4S as S4S
 from .rivals.s4s import Bespoke as Bespoke
 from .runs.fine_solution import Draws as Draws

@@ -177,7 +177,7 @@ class GaussianExact(GaussianParts):
         """
         s = self.valued
         shifted = self.start == "noise" and bool(s.mean_power.any())
-        law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted, by_weight=True)
+        law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted)
         root = np.sqrt(s.counts)
         values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
         curvature = self._curvature(sigmas, values * root * law.std)
@@ -186,7 +186,7 @@ class GaussianExact(GaussianParts):
             mean = np.sqrt(s.mean_power)
             values = np.concatenate([values, mean * law.gain], axis=-1)
             by_node = np.concatenate([by_node, mean[:, None] * law.gain_by_node], axis=-2)
-        return GridResiduals(values, by_node, curvature, law.std_by_weight)
+        return GridResiduals(values, by_node, curvature)
 
     def _curvature(self, sigmas: Array, weights: Array) -> Array:
         """(..., P-1) minus the sum over bands of weights (..., B) times (l_b (sigma h)^(q+1))'' by h."""

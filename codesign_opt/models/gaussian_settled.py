@@ -156,14 +156,14 @@ class GaussianSettled(GaussianExact):
             sensitivity = self.sampler._sensitivity(unchecked(sigmas, lam, start))
         size = positive.shape[-1]
         toward = np.zeros_like(sensitivity)
-        toward[..., :size, :] = n * self._node_variance(positive, weights) * sensitivity[..., :size, :]
+        here, ahead, behind = self._nearby_variances(positive, weights)
+        toward[..., :size, :] = n * here * sensitivity[..., :size, :]
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=-2), 1e-300)
         # both sides as bands of one gradient: short grids cost calls, not numbers
         off = scale[..., None, :] * toward
         both, twice = np.concatenate([off, -off], axis=-1), np.concatenate([start, start], axis=-1)
         moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), twice, both, gain=False).std_by_node
         through = ((moved[..., : lam.size, :] - moved[..., lam.size :, :]) / scale[..., None]).sum(axis=-2)
-        ahead, behind = self._nearby_variances(positive, weights)
         local = (n * sensitivity[..., :size, :] ** 2 * (ahead - behind)).sum(axis=-1) / (2 * _SHIFT)
         return np.asarray(through + local)
 
@@ -174,11 +174,11 @@ class GaussianSettled(GaussianExact):
             found = found + weights.untrained[..., None] * untrained
         return np.asarray(found)
 
-    def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array]:
-        """`_node_variance` with every node a little above, and a little below."""
-        near = np.stack([positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)])
-        both = self._node_variance(near, weights)
-        return both[0], both[1]
+    def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array, Array]:
+        """`_node_variance` of the nodes, with every one a little above, and a little below."""
+        near = np.stack([positive, positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)])
+        here, ahead, behind = self._node_variance(near, weights)
+        return here, ahead, behind
 
     def _node_variances(self, positive: Array) -> tuple[Array, Array, Array | None]:
         """(..., P, B) variance of the weight at each node per unit A/m, its floor, and its square untrained."""

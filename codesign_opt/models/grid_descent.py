@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,8 +28,8 @@ _TRIED = np.array([1 / 6, 1.0, 6.0])  # dampings of a move, times that of the la
 _HARDER = 216.0  # where none of them wins
 _SHORTEST = 0.2  # a step in log sigma keeps at least this share of its length in one move, and grows at most 1/this
 _FLOOR = 1e-3  # no step is shorter than this share of the mean step in log sigma
+_TINY = 1e-300
 _PAIRS = 8  # moves whose change of slope corrects the Hessian
-_ADDED = np.array([1.0, -1.0])[:, None]
 
 
 class GridResiduals(NamedTuple):
@@ -171,13 +171,13 @@ class Descents:
             self._move(active)
 
     def _going(self, moves: int) -> NDArray[np.bool_]:
-        ended = (self._small >= 2) | ~(self._errors > 0) | (self._damping >= _MOST)
+        ended = (self._small >= 2) | ~((self._errors > 0) & np.isfinite(self._errors)) | (self._damping >= _MOST)
         return np.asarray((self._count < moves) & ~ended)
 
     def _move(self, active: Which) -> None:
         """The best of a few damped moves of each, where one wins."""
         logs, slopes, dampings = self._logs[active], self._slopes[active], self._damping[active, None] * _TRIED
-        hessians = _corrected(self._hessians[active], self._pairs[-self._kept :, :, active] if self._kept else ())
+        hessians = _corrected(self._hessians[active], self._pairs[_PAIRS - self._kept :][:, :, active])
         moves = _moves(_Model(logs, self._errors[active], slopes, hessians), dampings, self._how.stops)
         tried = logs[:, None] + moves
         found, costed = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1]))
@@ -245,21 +245,32 @@ class _Model(NamedTuple):
     hessians: Array
 
 
-def _corrected(hessians: Array, pairs: Iterable[Array]) -> Array:
-    """(G, P, P) after BFGS updates by how the slopes changed over the last moves, (2, G, P) each: what the model's
-    curvature misses."""
-    corrected = hessians
-    for move, change in pairs:
-        image = np.matmul(corrected, move[:, :, None])[:, :, 0]
-        rise, bend = (move * change).sum(axis=-1), (move * image).sum(axis=-1)
-        use = (rise > 1e-3 * bend) & (bend > 0)
-        if not use.any():
-            continue
-        scales = [np.sqrt(np.where(use, 1 / np.where(use, size, 1.0), 0.0))[:, None] for size in (rise, bend)]
-        both = np.empty((len(move), 2, move.shape[1]))
-        both[:, 0], both[:, 1] = change * scales[0], image * scales[1]
-        corrected = corrected + np.matmul(both.swapaxes(1, 2), both * _ADDED)
-    return corrected
+def _corrected(hessians: Array, pairs: Array) -> Array:
+    """(G, P, P) after BFGS updates by how the slopes changed over the last moves (M, 2, G, P): what the model's
+    curvature misses.
+
+    Each takes away the image of its move and adds the change of slope, as far as both are known to be curved upwards.
+    With those before as vectors and weights a move's image takes vectors alone, and all are added at once.
+    """
+    if not len(pairs):
+        return hessians
+    moves, changes = pairs.transpose(1, 2, 0, 3)  # (G, M, P) each
+    count = moves.shape[1]
+    images, rises = np.matmul(moves, hessians), (moves * changes).sum(axis=-1)
+    scales = 1 / np.where(rises > 0, rises, 1.0)
+    vectors, weights = np.empty((len(moves), 2 * count, moves.shape[2])), np.empty((len(moves), 2 * count))
+    vectors[:, ::2] = changes
+    for k in range(count):
+        move, image, before = moves[:, k], images[:, k], vectors[:, : 2 * k]
+        if k:
+            share = np.matmul(before, move[:, :, None])[:, :, 0] * weights[:, : 2 * k]
+            image = image + np.matmul(share[:, None], before)[:, 0]
+        bend = (move * image).sum(axis=-1)
+        use = (rises[:, k] > 1e-3 * bend) & (bend > 0)
+        vectors[:, 2 * k + 1] = image
+        weights[:, 2 * k] = use * scales[:, k]
+        weights[:, 2 * k + 1] = use / np.fmin(-bend, -_TINY)
+    return hessians + np.matmul((vectors * weights[..., None]).swapaxes(1, 2), vectors)
 
 
 def _chain(weights: Array) -> Array:

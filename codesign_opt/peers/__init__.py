@@ -16,6 +16,7 @@ from __future__ import annotations
 from ..ingredients.parameterization import TARGETS, target_coefficients, target_gain
 from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .densities.families import Cauchy, LaplaceDensity, LogitNormal, LogLogistic, LogUniform, Mode, VDiffusion
+from .densities.information import infonoise, information_onset
 from .densities.names import training_densities, training_density
 from .densities.of_time import OnLevels, TimeStairs, loss_second_moment, speed_density, uniform_time
 from .densities.of_timesteps import beta_table, flow_timesteps, timestep_probabilities, timesteps
@@ -171,6 +172,8 @@ __all__ = [
     "frozen_denoiser_error",
     "gaussian_length",
     "gaussian_mmse",
+    "infonoise",
+    "information_onset",
     "klub",
     "leading_kl",
     "loss_second_moment",

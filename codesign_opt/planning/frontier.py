@@ -139,7 +139,7 @@ def frontier(
 
     >>> import codesign_opt as co
     >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
-    >>> found = frontier(model, co.Prices(1.0, 1.0, 100), [1e4, 1e5], stopping_sigma=0.02, levels=40)
+    >>> found = frontier(model, co.Prices(1.0, 1.0, 100), [2e3, 4e3], stopping_sigma=0.02, levels=40)
     >>> bool(found.errors[1] < found.errors[0])
     True
     """

@@ -26,6 +26,8 @@ ROUNDING = 1e-12  # of the data's variance: relative errors of 1e-6, what float3
 DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 FIRST_MOVES = 6  # of every start
+_MOVES, _LAST_MOVES = 25, 100  # from nodes elsewhere, and of the best grid
+_LAST_WORK = 4_000  # steps times moves: of many steps a move takes as much longer
 _REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
 ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _WEIGHED = 2**17  # nodes times bands of grids whose examples are bought together
@@ -143,6 +145,11 @@ class GridFit(ABC):
             if not starts:
                 return best
             path = Paths(self, starts, cost)
+            if cost is not None:
+                path.go(3)
+                path.keep(1)
+                if path.best.total > 1.02 * best.total:
+                    return best
             path.go(FIRST_MOVES)
             path.keep(1)
             path.go(FIRST_MOVES + moves)
@@ -150,6 +157,21 @@ class GridFit(ABC):
             if best.total > before.total * (1 - _WON):
                 return best
         return best
+
+    def scattered(self, steps: int) -> list[Array]:
+        """Random grids that are starts, too: none beside training, which hides the narrow valleys they would find."""
+        return []
+
+    def exhausted(self, found: SearchedGrid) -> SearchedGrid:
+        """The grid after long descents and with nodes of it elsewhere: few moves do not tell which leads on."""
+        if found.steps > DESCENDED:
+            return found
+        cost = self.cost(found.sigmas)
+        moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
+        moved = self.with_moved_nodes(found, cost, _MOVES, self._moved_times)
+        return self.descended([moved], cost, moves)[0]
+
+    _moved_times = 12
 
 
 class Paths:

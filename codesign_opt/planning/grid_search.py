@@ -45,12 +45,13 @@ class GridSearch:
         fit: finds the best grid of one number of steps.
         cap: the most steps of a grid that is handed out; None where the budget alone limits them.
         costly: whether steps take from the training, so that more than `cap` may leave more.
+        found: the best grids by their number of steps, of those that are known.
     """
 
     fit: TrainedFit
     cap: int | None = None
     costly: bool = False
-    _found: dict[int, SearchedGrid] = field(default_factory=dict)
+    found: dict[int, SearchedGrid] = field(default_factory=dict)
     _finished: set[int] = field(default_factory=set)
 
     def grids(self) -> list[SearchedGrid]:
@@ -62,7 +63,7 @@ class GridSearch:
             self._refine(self.cap)
         elif self.costly:
             self._up_the_ladder()
-            if self._found and (self.cap is None or self._best.steps <= _FAR * self.cap):
+            if self.found and not self._beyond:
                 self._about_the_best()
             self._at_the_cap()
         else:
@@ -72,12 +73,17 @@ class GridSearch:
         return self._allowed(most)
 
     def _allowed(self, most: int) -> list[SearchedGrid]:
-        found = [each for each in self._found.values() if each.steps <= most]
+        found = [each for each in self.found.values() if each.steps <= most]
         return sorted(found, key=lambda each: each.total)
 
     @property
     def _best(self) -> SearchedGrid:
-        return min(self._found.values(), key=lambda found: found.total)
+        return min(self.found.values(), key=lambda found: found.total)
+
+    @property
+    def _beyond(self) -> bool:
+        """Whether the best grid is so much longer than what is allowed that nothing about it is handed out."""
+        return self.cap is not None and self._best.steps > _FAR * self.cap
 
     @property
     def _least(self) -> int:
@@ -87,20 +93,20 @@ class GridSearch:
         """The better of two grids of as many steps; examples that are worked out tell more than expected ones."""
         if found is None:
             return
-        before = self._found.get(found.steps)
+        before = self.found.get(found.steps)
         told = before is not None and before.settled is None and found.settled is not None
         if before is None or told or found.total <= before.total:
-            self._found[found.steps] = found
+            self.found[found.steps] = found
 
     def _try(self, steps: int, near: SearchedGrid | None = None, *, alone: bool = False, hopeless: float = inf) -> None:
         """The best grid of so many steps, from that of fewer or from `near`, and unless alone from the families."""
-        if steps in self._found:
+        if steps in self.found:
             return
         if near is None:
-            fewer = [k for k in self._found if k < steps]
-            near = self._found[max(fewer)] if fewer else None
+            fewer = [k for k in self.found if k < steps]
+            near = self.found[max(fewer)] if fewer else None
         starts: list[Array] = [] if near is None else self.fit.near(near, steps)
-        known = self._found.values()
+        known = self.found.values()
         self._keep(self.fit.best(steps, starts, alone=alone, known=known, hopeless=hopeless))
 
     # without a price of steps
@@ -125,21 +131,21 @@ class GridSearch:
         ended = self._every(few, inf if self.fit.signed else _NEAR * least)
         if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
-        sizes = [k for k in sizes if k > max(self._found, default=0)]
+        sizes = [k for k in sizes if k > max(self.found, default=0)]
         worse = 0
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
-            if k not in self._found:
+            if k not in self.found:
                 continue
-            worse = worse + 1 if self._found[k].total > self._best.total else 0
-            if self._spent(k) or worse >= _WORSE:
+            worse = worse + 1 if self.found[k].total > self._best.total else 0
+            if self._spent(k) or worse >= _WORSE or self._beyond:
                 return
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
             self._try(k, hopeless=hopeless)
-            if k < _TOLD or k not in self._found:
+            if k < _TOLD or k not in self.found:
                 continue
             if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
                 return True
@@ -147,7 +153,7 @@ class GridSearch:
 
     def _spent(self, steps: int) -> bool:
         """Whether the examples alone leave more than the best: longer grids leave less for training."""
-        return self._found[steps].total - self._found[steps].bias > self._best.total
+        return self.found[steps].total - self.found[steps].bias > self._best.total
 
     def _worth_it(self, sizes: list[int]) -> tuple[list[int], float]:
         """Without those whose starts leave so much that no descent makes up for it; and what the best start leaves."""
@@ -197,21 +203,19 @@ class GridSearch:
         told = {self._best.steps}
         for _ in range(40):
             best = self._best.steps
-            below = max([k for k in self._found if k < best], default=self._least - 1)
-            above = min(
-                [k for k in self._found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1
-            )
-            untold = {k for k in (below, above) if k in self._found} - told
+            below = max([k for k in self.found if k < best], default=self._least - 1)
+            above = min([k for k in self.found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1)
+            untold = {k for k in (below, above) if k in self.found} - told
             told |= untold
             for k in sorted(untold):
                 start = self.fit.near(self._best, k)
-                self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+                self._keep(self.fit.best(k, start, alone=True, known=self.found.values()))
             if self._best.steps != best:
                 continue
             if best >= _MANY and above - below < _COARSE * best:
                 return
             wanted = {(below + best) // 2, (best + above + 1) // 2} - {below, above, best}
-            if below in self._found and above in self._found and wanted:
+            if below in self.found and above in self.found and wanted:
                 wanted = self._inside(below, best, above)
             if not wanted:
                 return
@@ -225,7 +229,7 @@ class GridSearch:
         if max(lower, upper) > _LOPSIDED * min(lower, upper):
             lowest = round((best * (below if lower > upper else above)) ** 0.5)
         else:
-            lowest = _vertex(*((k, self._found[k].total) for k in (below, best, above)))
+            lowest = _vertex(*((k, self.found[k].total) for k in (below, best, above)))
         return {min(max(lowest, below + 1), above - 1)} - {best} or {best - 1, best + 1} - {below, above}
 
     def _refine(self, most: int, apart: float = _APART) -> None:
@@ -250,7 +254,7 @@ class GridSearch:
                 k = before.steps + less * stride
                 if self._least <= k <= self.fit.starts.affordable:
                     start = self.fit.near(before, k)
-                    self._keep(self.fit.best(k, start, alone=True, known=self._found.values()))
+                    self._keep(self.fit.best(k, start, alone=True, known=self.found.values()))
                 better = self._best.total <= before.total * (1 - _STEEP)
                 if not better and stride == 1:
                     break
@@ -260,7 +264,7 @@ class GridSearch:
 
     def _at_the_cap(self) -> None:
         """The most steps that are allowed, and one less, where the best of all are more."""
-        if self.cap is not None and not (self._found and self._best.steps <= self.cap):
+        if self.cap is not None and not (self.found and self._best.steps <= self.cap):
             self._limited(self.cap)
 
     def _limited(self, most: int) -> None:

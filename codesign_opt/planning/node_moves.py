@@ -12,7 +12,7 @@ import numpy as np
 
 from ..basics.checks import Array
 
-__all__ = ["Errors", "between", "moved_nodes", "resized", "stretched", "with_steps"]
+__all__ = ["Errors", "between", "extended", "moved_nodes", "resized", "stretched", "with_steps"]
 
 Errors = Callable[[Array], Array]
 """(G,) what grids (G, K+1) leave."""
@@ -97,6 +97,13 @@ def stretched(sigmas: Array, steps: int) -> Array:
         return resized(sigmas, steps)
     place = np.arange(count + 1.0)
     return _interpolated(sigmas, place - (count - before) * np.clip((place - _ENDS) / (count - 2 * _ENDS), 0.0, 1.0))
+
+
+def extended(sigmas: Array, lowest: float) -> list[Array]:
+    """The grid with one step more below its last positive node, to half of it; none where that is below the lowest."""
+    positive = sigmas[sigmas > 0]
+    below = 0.5 * positive[-1]
+    return [] if below < lowest else [np.insert(sigmas, positive.size, below)]
 
 
 def _interpolated(sigmas: Array, at: Array) -> Array:

@@ -94,8 +94,10 @@ def density_for(
             moved = place - np.clip(excess / np.where(rise > 0, rise, 1.0), -_LEAP, _LEAP)
             moved = np.where((moved > low) & (moved < high), moved, 0.5 * (low + high))
             place = np.where(done, place, moved)
-    rho *= money / _sum(price * rho)  # beside priors of far more than the money, their difference is not all of it
-    return rho, scale[..., 0] ** -2.0
+    # beside priors of far more than the money, their difference is not all of it, or rounds to nothing: spread evenly
+    bought = _sum(price * rho)
+    known = (bought > 0) & np.isfinite(bought)
+    return np.where(known, rho, 1.0) * (money / np.where(known, bought, _sum(price))), scale[..., 0] ** -2.0
 
 
 def _scale(costs: Array, paid: Array, rate: Array, prior: Array, active: Array, money: float) -> tuple[Array, Array]:

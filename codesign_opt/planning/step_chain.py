@@ -1,4 +1,4 @@
-"""At most so many whole steps where nothing is trained: a chain through every number (docs/theory.md section 7.8).
+"""At most so many whole steps: a chain through every number of them (docs/theory.md section 7.8).
 
 Each link is found from fewer steps alone, and the chain to K steps runs through those of every smaller question: so
 that what is handed out for at most K steps, the best link, never leaves more than fewer steps would.
@@ -8,26 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.grids import family_grids
-from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, Examples, Paths, SearchedGrid, least_of
+from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, Examples, GridFit, Paths, SearchedGrid, least_of
 from .grid_search import ladder
 from .grid_starts import FEW, stop_of
-from .node_moves import between, resized, stretched
-from .untrained_fit import UntrainedFit
+from .node_moves import between, extended, resized, stretched
 
-__all__ = ["EVERY", "StepChain"]
+__all__ = ["EVERY", "EVERY_PRICED", "StepChain"]
 
 EVERY = 200  # steps up to which every number is a link; beyond, those of the ladder
+EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
+_BEGUN = 2  # usual grids of few steps that descend beside training
 _SHARES = np.linspace(1.0, 0.0, 33)  # of the way of the last descent, where its end leaves less than one step more
+_TOLD = 8  # fewer steps say nothing of how errors go on
+_ENDED, _WOBBLE, _BEYOND = 2, 4, 4  # more steps than the best where examples leave more; all, or this part of them
+_NEAR = 1.5  # minima of the chain so near to the least are descended to the end
+_CLIMBS, _STEEP, _CLIMBING = 3, 1e-4, 8  # numbers of steps about the best, while they win so much; moves of each
 
 
 class _Moves(NamedTuple):
@@ -43,6 +49,7 @@ _FOLLOWED, _FOLLOWED_SIGNED = _Moves(2, 1), _Moves(3, 1)  # of many steps, from 
 _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 20)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 100)
+_TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,27 +57,50 @@ class StepChain:
     """The best grid of each number of steps, from the fewest on.
 
     Args:
-        fit: descends grids of one number of steps; of a question that trains nothing.
+        fit: descends grids of one number of steps; the best examples for them are known at once, if there are any.
+        priced: whether steps take from the training, so that more of them leave more in the end.
         found: the links so far.
     """
 
-    fit: UntrainedFit
+    fit: GridFit
+    priced: bool = False
     found: list[SearchedGrid] = field(default_factory=list)
 
     def up_to(self, most: int) -> list[SearchedGrid]:
-        """The links of at most so many steps, the least error first; one that reaches rounding is the last."""
+        """The links of at most so many steps, and what their minima lead to, the least error first."""
         for steps in self._sizes(most):
-            if self.found and least_of(self.found).total <= self.fit.rounding:
+            if self.ended:
                 break
+            if self.found and steps <= self.found[-1].steps:
+                continue
             if (link := self._link(steps)) is not None:
                 self.found.append(link)
         allowed = [each for each in self.found if each.steps <= most]
         if not allowed:
             return []
-        return sorted([*allowed, self._last(least_of(allowed))], key=lambda each: each.total)
+        grids = [*allowed, *self._about_minima(most)]
+        if least_of(grids) is allowed[-1]:
+            grids.append(self._last(allowed[-1]))
+        return sorted(grids, key=lambda each: each.total)
+
+    @property
+    def ended(self) -> bool:
+        """Whether longer grids are not worth it: errors that are rounding, or links beyond the best that leave more."""
+        if not self.found:
+            return False
+        best, link = least_of(self.found), self.found[-1]
+        if not self.priced:
+            return best.total <= self.fit.rounding
+        if link.steps < _TOLD:
+            return False
+        spent = link.total - link.bias > best.total
+        return link.steps >= best.steps + (_ENDED if spent else max(_WOBBLE, best.steps // _BEYOND))
 
     def _sizes(self, most: int) -> Iterator[int]:
         least = self.fit.starts.least
+        if self.priced:
+            yield from range(least, min(most + 1, EVERY_PRICED) + 1)
+            return
         yield from range(least, min(most + 1, EVERY) + 1)
         if most > EVERY:
             yield from [*[k for k in ladder(least) if EVERY < k < most], most]
@@ -80,19 +110,26 @@ class StepChain:
         starts = self.fit.starts
         rung = steps in ladder(starts.least)
         near = [grid for grid in self._near(steps) if starts.admits(grid)]
-        others = self._others(steps) if rung or steps <= FEW or not near else []
-        if not near and not others:
+        others = self._others(steps) if rung or (steps <= FEW and not self._trained) or not near else []
+        if (not near and not others) or not starts.money((near or others)[0]) > 0:
             return None
         cost = self.fit.cost((near or others)[0])
-        begun = [*self.fit.scored(near, cost), *sorted(self.fit.scored(others, cost), key=lambda f: f.total)]
+        beside = sorted(self.fit.scored(others, cost), key=lambda f: f.total)
+        begun = [*self.fit.scored(near, cost), *beside[: _BEGUN if self._trained else None]]
         if steps > DESCENDED:
             return self._exact(least_of(begun))
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and steps > _OWN:  # where nodes are wasted, longer grids begin with them
+        if rung and steps > _OWN and not self._trained:  # where nodes are wasted, longer grids begin with them
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
-        return self._exact(self._beside_families(link, cost))
+        if rung or not self._trained:
+            link = self._beside_families(link, cost)
+        return self._exact(link)
+
+    @property
+    def _trained(self) -> bool:
+        return self.fit.starts.study.trains
 
     def _near(self, steps: int) -> list[Array]:
         """Of the density of the link before; of few steps also with one of its steps halved, or of a better link's."""
@@ -101,7 +138,9 @@ class StepChain:
         before, best = self.found[-1], least_of(self.found)
         sources = [before] if best is before or best.steps < steps - self.fit.added else [before, best]
         grids = [stretched(each.sigmas, steps) for each in sources]
-        if steps <= FEW:
+        if self._trained and before.steps == steps - 1 and self.fit.starts.stops is not None:
+            grids += extended(before.sigmas, self.fit.starts.stops[0])
+        if steps <= FEW and not self._trained:
             grids.append(resized(before.sigmas, steps))
             grids += [self.fit.with_nodes(each, steps, self.fit.cost(each.sigmas)) for each in sources]
         return grids
@@ -112,14 +151,15 @@ class StepChain:
         starts = self.fit.starts
         stop = stop_of(self.found[-1].sigmas) if self.found else starts.any_stop
         grids = [*family_grids(steps, stop, starts.top, starts.plan.terminal).values(), *starts.far(steps)]
-        if steps >= _OWN and steps & (steps - 1) == 0:
+        if steps >= _OWN and steps & (steps - 1) == 0 and (steps <= FEW or not self._trained):
             grids += starts.program(steps, stop)
         return [grid for grid in grids if starts.admits(grid)]
 
     def _descended(self, begun: list[SearchedGrid], cost: Examples | None, moves: _Moves) -> SearchedGrid:
         path = Paths(self.fit, begun, cost)
         path.go(moves.first)
-        if not moves.more and path.best.total >= least_of(self.found).total:  # errors that cancel no longer do
+        stuck = not moves.more and path.best.total >= least_of(self.found).total
+        if stuck and not self.priced:  # errors that cancel no longer do
             path.go(moves.first + _AGAIN)
         if moves.more:
             path.keep(moves.kept, ALIKE)
@@ -130,25 +170,68 @@ class StepChain:
 
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed
+        if self._trained:
+            return _TRAINED_RUNG if rung else _TRAINED
         if steps <= FEW:
             return (_RUNG_SIGNED if signed else _RUNG) if rung else _FEW_SIGNED if signed else _FEW
         return _LONG_RUNG if rung else _FOLLOWED_SIGNED if signed else _FOLLOWED
 
     def _last(self, best: SearchedGrid) -> SearchedGrid:
-        """The best link after a last, long descent, which ends where it leaves as little as one step more.
+        """The last link that is allowed after a long descent, which ends where it leaves as little as one step more.
 
         What is handed out for more steps leaves no more than their links, so that it leaves no more than this.
         """
-        floor = least_of(self.found).total
-        if best.total <= self.fit.rounding or best.steps > DESCENDED:
+        longer = [each for each in self.found if each.steps > best.steps]
+        if best.total <= self.fit.rounding or best.steps > (EVERY_PRICED if self.priced else EVERY):
             return best
-        refined = self._exact(self.fit.refined(best))
+        refined = self._exact(self.fit.exhausted(best))
+        floor = least_of(longer).total if longer else 0.0
         if refined.total >= floor:
             return refined
         cost = self.fit.cost(best.sigmas)
         grids = [between(best.sigmas, refined.sigmas, float(share)) for share in _SHARES]
         tried = [self._exact(each) for each in self.fit.scored(grids, cost)]
         return least_of([best, *(each for each in tried if each.total >= floor)])
+
+    def _about_minima(self, most: int) -> list[SearchedGrid]:
+        """What links lead to that leave less than all before and no more than the next one, whatever is allowed.
+
+        Errors that cancel wobble so often that this would take longer than all links: there the links stay.
+        """
+        if self.fit.signed:
+            return []
+        least, minima = np.inf, []
+        for link, after in pairwise(self.found):
+            if link.total < least and link.steps <= most:
+                least = link.total
+                minima += [link] if after.total >= link.total else []
+        near = [each for each in minima if self.fit.rounding < each.total <= _NEAR * least and each.steps <= DESCENDED]
+        return [grid for each in near for grid in self._about(each, most)]
+
+    def _about(self, link: SearchedGrid, most: int) -> list[SearchedGrid]:
+        """A minimum after a long descent; with a price of steps also fewer and more from there, while that wins."""
+        best = self._exact(self.fit.exhausted(link))
+        found = [best]
+        for less in (-1, 1) if self.priced else ():
+            here = best
+            for _ in range(_CLIMBS):
+                steps = here.steps + less
+                if not self.fit.starts.least <= steps <= most or not self.fit.starts.money(resized(here.sigmas, steps)):
+                    break
+                found.append(self._climbed(here, steps))
+                if found[-1].total > here.total * (1 - _STEEP):
+                    break
+                here = found[-1]
+            if here is not best:
+                return [*found, self._exact(self.fit.exhausted(here))]
+        return found
+
+    def _climbed(self, here: SearchedGrid, steps: int) -> SearchedGrid:
+        """The best grid of another number of steps from this one."""
+        cost = self.fit.cost(resized(here.sigmas, steps))
+        grids = [resized(here.sigmas, steps), self.fit.with_nodes(here, steps, cost)]
+        begun = self.fit.scored([grid for grid in grids if self.fit.starts.admits(grid)], cost)
+        return self._exact(least_of(self.fit.descended(begun, cost, _CLIMBING))) if begun else here
 
     def _beside_families(self, link: SearchedGrid, cost: Examples | None) -> SearchedGrid:
         """The link, or a descent from a usual grid over the same range that leaves less."""

@@ -16,7 +16,7 @@ from ..ingredients.levels import Levels
 from .examples_cost import BestExamples, ExamplesCost
 from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, GridFit, Paths, SearchedGrid, least_of
 from .grid_starts import FEW
-from .node_moves import between, resized
+from .node_moves import between, extended, resized
 from .question import Study
 from .settling import Settled, settle
 
@@ -69,6 +69,8 @@ class TrainedFit(GridFit):
     def near(self, found: SearchedGrid, steps: int) -> list[Array]:
         """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
         starts = [resized(found.sigmas, steps)]
+        if steps == found.steps + 1 and self.starts.stops is not None:
+            starts += extended(found.sigmas, self.starts.stops[0])
         if self.added and found.steps <= DESCENDED and abs(steps - found.steps) <= self.added:
             starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
         return starts
@@ -141,6 +143,8 @@ class TrainedFit(GridFit):
 
 class BestExamplesFit(TrainedFit):
     """A grid's own error, and what the best examples for it leave."""
+
+    _moved_times = 2
 
     @property
     def enough(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..basics.checks import Array
 from .examples_cost import ExamplesCost
-from .grid_fit import DESCENDED, GridFit, SearchedGrid
+from .grid_fit import GridFit
 from .settling import Settled
 
 __all__ = ["UntrainedFit"]
@@ -14,8 +14,6 @@ __all__ = ["UntrainedFit"]
 _ENOUGH = 1e-8
 _SOME, _SCREENED = 48, 16  # random grids that descend, and those of them that leave least at once
 _ADDED = 12  # nodes that are added or taken away one by one
-_MOVES, _LAST_MOVES = 25, 100  # from nodes elsewhere, and of the best grid
-_LAST_WORK = 4_000  # steps times moves: of many steps a move takes as much longer
 
 
 class UntrainedFit(GridFit):
@@ -38,12 +36,3 @@ class UntrainedFit(GridFit):
         grids = self.starts.scattered(steps) if self.signed else []
         some, rest = grids[:_SOME], self.scored(grids[_SOME:], None)
         return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:_SCREENED]]
-
-    def refined(self, found: SearchedGrid) -> SearchedGrid:
-        """The grid after long descents and with nodes of it elsewhere: few moves do not tell which leads on."""
-        if found.steps > DESCENDED:
-            return found
-        cost = self.cost(found.sigmas)
-        moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
-        moved = self.with_moved_nodes(found, cost, _MOVES)
-        return self.descended([moved], cost, moves)[0]

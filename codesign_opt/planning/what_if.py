@@ -67,8 +67,8 @@ def what_if(
 
     >>> import codesign_opt as co
     >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())
-    >>> plan = co.codesign(model, co.Prices(3.0, 1.0, 100), 1e5, levels=60)
-    >>> found = what_if(plan, budget=[1e5, 2e5], steps=[10, None])
+    >>> plan = co.codesign(model, co.Prices(3.0, 1.0, 100), 5e3, levels=60)
+    >>> found = what_if(plan, budget=[5e3, 1e4], steps=[10, None])
     >>> found.error.shape, bool(found.error[1, 0, 0] > found.error[1, 1, 0])
     ((2, 2, 1), True)
     """

@@ -28,8 +28,8 @@ from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
 from .stated import FULL_RANGE, stated, stated_with_solver
-from .step_chain import StepChain
-from .trained_fit import BestExamplesFit, SettledFit, TrainedFit, closed
+from .step_chain import EVERY_PRICED, StepChain
+from .trained_fit import BestExamplesFit, SettledFit, closed
 from .trust import trust
 from .untrained_fit import UntrainedFit
 
@@ -41,6 +41,7 @@ _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of t
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
+_FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
 _ROUNDED = (
     "the error is below 1e-12 of the data's variance, the rounding of samples in float32, so that more steps were "
     "not tried"
@@ -151,19 +152,26 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: 
     if not study.trains:
         chain = StepChain(UntrainedFit(GridStarts(study, plan, stops)))
         return _settled(study, chain.up_to(min(MOST_STEPS, _asked(plan) if cap is None else cap)))
-    costly = study.trains and study.prices is not None and study.prices.images > 0
+    costly = study.prices is not None and study.prices.images > 0
+    links: dict[int, SearchedGrid] = {}
+    closed_form = closed(study, plan.levels)
+    beyond = costly and cap is None and _asked(plan) > _FAR * EVERY_PRICED  # the chain would end before the best
+    if closed_form and not study.model.sampler.signed and not beyond:
+        chain = StepChain(BestExamplesFit(GridStarts(study, plan, stops)), priced=costly)
+        most = min(MOST_STEPS, _asked(plan) if not costly else MOST_STEPS, MOST_STEPS if cap is None else cap)
+        found = chain.up_to(most)
+        if not costly or chain.ended or most < EVERY_PRICED:
+            return _settled(study, found)
+        links = {grid.steps: grid for grid in reversed(found)}
     asked, program = _without_the_cap(study, plan, ask) if costly else (study, plan)
-    return _settled(study, GridSearch(_fit(GridStarts(asked, program, stops)), cap, costly).grids())
+    starts = GridStarts(asked, program, stops)
+    fit = BestExamplesFit(starts) if closed_form else SettledFit(starts)
+    return _settled(study, GridSearch(fit, cap, costly, links).grids())
 
 
 def _asked(plan: Plan) -> int:
     """Whole steps of the program."""
     return max(least_steps(plan.terminal), round(float(plan.steps.sum())) + final_steps(plan.terminal))
-
-
-def _fit(starts: GridStarts) -> TrainedFit:
-    """What finds the best grid of one number of steps beside training."""
-    return BestExamplesFit(starts) if closed(starts.study, starts.plan.levels) else SettledFit(starts)
 
 
 def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:

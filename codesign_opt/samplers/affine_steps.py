@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..basics.checks import Array, vector
+from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
 
 _NARROW = 256  # numbers of a row up to which calls cost more than arithmetic
+_TOGETHER = 512  # numbers of a row up to which one triangle is cheaper than so many calls
 
 Numbers = NDArray[Any]
 """An array of float64, or of complex128 while a complex step differentiates."""
@@ -156,6 +159,8 @@ class AffineSteps:
         if not self.earlier:
             first = np.ones_like(self.current[..., :1, :])
             return np.concatenate([first, np.cumprod(self.current, axis=-2)], axis=-2)
+        if self._together is not None:
+            return self._together.forward(1.0)
         current, earlier = _steps(self.current), [_steps(rows) for rows in self.earlier]
         path = _rows(self.count + 1, current[0], *(rows[0] for rows in earlier))
         path[0] = 1.0
@@ -164,6 +169,13 @@ class AffineSteps:
             for back, rows in enumerate(earlier[:k], 1):
                 path[k + 1] += rows[k] * path[k - back]
         return _as_steps(path)
+
+    @cached_property
+    def _together(self) -> Recursion | None:
+        """The steps of a sampler with memory in one triangle; None of many bands or grids, and of complex numbers."""
+        if self.current[..., 0, :].size > _TOGETHER or any(np.iscomplexobj(r) for r in (self.current, *self.earlier)):
+            return None
+        return Recursion(self.current, self.earlier)
 
     def _variances(self, initial_variance: Numbers) -> Numbers:
         """(..., K+1, B) variance of x_k, for samplers without memory."""
@@ -187,6 +199,8 @@ class AffineSteps:
         if not self.earlier:
             later = np.concatenate([last[..., None, :], self.current[..., :0:-1, :]], axis=-2)
             return StepGradient(np.cumprod(later, axis=-2)[..., ::-1, :] * path[..., :-1, :], (), None)
+        if self._together is not None and last.shape == path[..., -1, :].shape and not np.iscomplexobj(last):
+            return self._without_noise(self._together.backward(last)[..., 1:, :], path)
         current, earlier = _steps(self.current), [_steps(rows) for rows in self.earlier]
         adjoint = _rows(self.count, last, current[0], *(rows[0] for rows in earlier))  # of x_1, ..., x_K
         adjoint[-1] = last
@@ -194,9 +208,12 @@ class AffineSteps:
             np.multiply(current[k], adjoint[k], out=adjoint[k - 1])
             for back, rows in enumerate(earlier[: self.count - 1 - k], 1):
                 adjoint[k - 1] += rows[k + back] * adjoint[k + back]
-        response = _as_steps(adjoint)
+        return self._without_noise(_as_steps(adjoint), path)
+
+    def _without_noise(self, response: Numbers, path: Numbers) -> StepGradient:
+        """From the derivatives by the states after each step."""
         by_current, by_earlier = response * path[..., :-1, :], []
-        for back in range(1, len(earlier) + 1):
+        for back in range(1, len(self.earlier) + 1):
             rows = np.zeros_like(by_current)
             rows[..., back:, :] = response[..., back:, :] * path[..., : -1 - back, :]
             by_earlier.append(rows)

@@ -27,14 +27,12 @@ class NodeGradient(NamedTuple):
         gain: (..., B) absolute multiplier of the mean.
         std_by_node: (..., B, P) derivatives by log sigma of the P positive nodes; the start's own variance is held.
         gain_by_node: the same of the gain; None where it is not asked for.
-        std_by_weight: (..., K+1, B) derivatives by the denoiser's weights; None where they are not asked for.
     """
 
     std: Array
     gain: Array
     std_by_node: Array
     gain_by_node: Array | None
-    std_by_weight: Array | None = None
 
 
 def node_gradient(
@@ -45,7 +43,6 @@ def node_gradient(
     offset: Array | None = None,
     *,
     gain: bool = True,
-    by_weight: bool = False,
 ) -> NodeGradient:
     """Reverse accumulation through the steps, times what each step owes to the few nodes that it sees.
 
@@ -61,7 +58,6 @@ def node_gradient(
         initial_variance: (..., B) likewise.
         offset: (..., K+1, B) what the denoiser's weights are off by, held while the nodes move; none unless given.
         gain: whether the derivatives of the mean's multiplier are asked for.
-        by_weight: whether those of the std by the weights are, which the steps' gradient holds too.
 
     >>> from codesign_opt.samplers.members import Euler
     >>> found = node_gradient(Euler(), np.array([2.0, 1.0, 0.5]), np.array([1.0]), np.array([5.0]))
@@ -70,7 +66,7 @@ def node_gradient(
     """
     grid, lam = np.asarray(sigmas, dtype=np.float64), np.asarray(eigenvalues, dtype=np.float64)
     known = _stated(sampler, grid, lam, initial_variance, offset)
-    held, steps, by_nodes = _by_colours(sampler, grid, lam, initial_variance, offset) if known is None else known
+    steps, by_nodes = _by_colours(sampler, grid, lam, initial_variance, offset) if known is None else known
     law, by_steps = steps.law_and_gradient(initial_variance)
     std_by_node = by_nodes(by_steps)
     positive = grid.shape[-1] - int(grid[..., -1].min() <= 0)
@@ -81,10 +77,7 @@ def node_gradient(
     elif gain:
         of_mean = AffineSteps(steps.current).gradient(np.ones_like(initial_variance))
         gain_by_node = by_nodes(of_mean)[..., :positive]
-    std_by_weight = None
-    if by_weight:
-        std_by_weight = sampler._pulled_back(held, by_steps)
-    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node, std_by_weight)
+    return NodeGradient(law.std, np.abs(law.amplitude), std_by_node[..., :positive], gain_by_node)
 
 
 _ByNodes = Callable[[StepGradient], Array]
@@ -93,7 +86,7 @@ _ByNodes = Callable[[StepGradient], Array]
 
 def _stated(
     sampler: Sampler, grid: Array, lam: Array, initial_variance: Array, offset: Array | None
-) -> tuple[Inputs, AffineSteps, _ByNodes] | None:
+) -> tuple[AffineSteps, _ByNodes] | None:
     """The steps, and their derivatives as the sampler states them; None where it states none."""
     if not _states_slopes(type(sampler)):
         return None
@@ -111,7 +104,7 @@ def _stated(
         here = to_zero[..., None]
         kept = (slopes[..., -2, :], 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
         found = StepSlopes(*(_closed(parts, here, last) for parts, last in zip(found, kept, strict=True)))  # type: ignore[arg-type]
-    return given, sampler._closed_steps(given), partial(_chained, found)
+    return sampler._closed_steps(given), partial(_chained, found)
 
 
 @cache
@@ -152,7 +145,7 @@ def _weighed(by_steps: StepGradient, parts: Parts) -> Array:
 
 def _by_colours(
     sampler: Sampler, grid: Array, lam: Array, initial_variance: Array, offset: Array | None
-) -> tuple[Inputs, AffineSteps, _ByNodes]:
+) -> tuple[AffineSteps, _ByNodes]:
     """The steps, and their derivatives from one complex step of every (m + 2)-th node together, m + 2 times."""
     seen, size = 2 + sampler.memory, grid.shape[-1]
     colours = np.arange(size) % seen == np.arange(seen)[:, None]
@@ -165,8 +158,7 @@ def _by_colours(
     moved = sampler._closed_steps(Inputs(nodes, weights, initial_variance))
     noise = None if moved.noise is None else moved.noise[0].real
     steps = AffineSteps(moved.current[0].real, [rows[0].real for rows in moved.earlier], noise)
-    held = Inputs(grid[..., None], weights[0].real, initial_variance)
-    return held, steps, lambda by_steps: _by_node(by_steps, moved)
+    return steps, lambda by_steps: _by_node(by_steps, moved)
 
 
 def _parts(current: Numbers, earlier: Sequence[Numbers], noise: Numbers | None) -> list[Numbers]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -243,16 +243,13 @@ def _elsewhere(options: argparse.Namespace) -> int:
 
 
 def _fashion(options: argparse.Namespace) -> int:
-    from .fashion_solvers import FashionSolvers, draw
-    from .network_plans import write_rows
+    from .rivals import fashion_rows
+    from .solver_study import draw
 
-    rows = []
-    study = FashionSolvers(
-        co.testbed.cache_folder(options.cache), draws=options.draws, rivals=options.rivals, progress=_teller()
+    found = fashion_rows(
+        steps=options.steps, draws=options.draws, rivals=options.rivals, cache=options.cache, progress=_teller()
     )
-    for row in study.rows(options.steps):
-        rows.append(row)
-        write_rows(rows, options.out / "fashion_solvers.csv")  # what is finished, so far
+    rows = _written(found, options.out / "fashion_solvers.csv")
     draw(rows, options.out / "fashion_solvers.png")
     return 0
 
@@ -326,19 +323,28 @@ def _peers(options: argparse.Namespace) -> int:
 
 
 def _rivals(options: argparse.Namespace) -> int:
+    from .rivals import rival_rows, said_of
+    from .solver_study import GRIDS, PLAIN, RIVALS
+
+    found = rival_rows(
+        networks=options.networks, mixtures=options.mixtures, steps=options.steps, budgets=options.budgets,
+        draws=options.draws, methods=options.methods or (*RIVALS, *GRIDS, *PLAIN), cache=options.cache,
+        progress=_teller(),
+    )  # fmt: skip
+    print(said_of(_written(found, options.out / "rivals.csv")))
+    return 0
+
+
+def _written(cells: Iterable[list[dict[str, Any]]], path: Path) -> list[dict[str, Any]]:
+    """All rows, written after every cell: what is finished, so far."""
     from .network_plans import write_rows
-    from .rivals import GRIDS, RIVALS, rival_rows, said_of
 
     rows: list[dict[str, Any]] = []
-    for found in rival_rows(
-        networks=options.networks, mixtures=options.mixtures, steps=options.steps, budgets=options.budgets,
-        draws=options.draws, methods=options.methods or (*RIVALS, *GRIDS), cache=options.cache, progress=_teller(),
-    ):  # fmt: skip
+    for found in cells:
         rows += found
         columns = dict.fromkeys(name for row in rows for name in row)
-        write_rows([{**dict.fromkeys(columns, ""), **row} for row in rows], options.out / "rivals.csv")
-    print(said_of(rows))
-    return 0
+        write_rows([{**dict.fromkeys(columns, ""), **row} for row in rows], path)
+    return rows
 
 
 def _gaussian_worlds(options: argparse.Namespace) -> int:

@@ -1,70 +1,45 @@
-"""Fitted solvers against everything that the literature fits, at equal evaluations and equal fitting budgets."""
+"""The worlds in which fitted solvers are held against the literature: small networks, mixtures, Fashion-MNIST."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import torch
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice
-from codesign_opt.estimate.steps.grid_descent import usual_grids
-from codesign_opt.estimate.steps.grid_error import GridErrors
 from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
+from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
 
+from .solver_study import BUDGETS, GRIDS, METHODS, PLAIN, RIVALS, STOCK, SolverStudy
 from .worlds import DenoiserWorld, mixture_world
 
-__all__ = ["GRIDS", "MIXTURES", "NETWORKS", "RIVALS", "begun_with", "on_grid", "rival_rows", "said_of"]
+__all__ = ["MIXTURES", "NETWORKS", "fashion_rows", "rival_rows", "said_of"]
 
 NETWORKS: dict[str, Callable[[], torch.Tensor]] = {
     "photo_patches": co.testbed.photo_patches,
     "digits": co.testbed.digits,
     "grid8": lambda: co.testbed.grid8().sample(50_000),
-    "fashion_mnist": lambda: torch.as_tensor(co.testbed.fashion_mnist("train")[0]),
 }
 MIXTURES = ("circle8", "grid8")
-RIVALS: dict[str, co.estimate.Rival] = {
-    "s4s": co.estimate.S4S(),
-    "s4s_alt": co.estimate.S4S(rounds=4),
-    "bespoke": co.estimate.Bespoke(),
-    "ld3": co.estimate.LD3(),
-    "oss": co.estimate.OptimalSteps(),
-}
-GRIDS: dict[str, co.peers.Schedule] = {
-    "dmn": co.peers.OptimizedSteps(),
-    "entropic": co.peers.EntropicTime(rescaled=False),
-    "entropic_rescaled": co.peers.EntropicTime(),
-    "gits": co.peers.GITS(),
-    "ays": co.peers.AlignYourSteps(),
-    "edm": co.peers.EDMRho(),
-    "log_snr": co.peers.LogSNR(),
-}
-_RANGE, _FEW = (0.002, 80.0), 8
+_RANGE = (0.002, 80.0)
 
 
 def rival_rows(
     *,
-    networks: Sequence[str] = ("photo_patches", "digits", "grid8"),
+    networks: Sequence[str] = tuple(NETWORKS),
     mixtures: Sequence[str] = MIXTURES,
     steps: Sequence[int] = (5, 8, 12),
-    budgets: Sequence[int] = (5_000, 12_000),
+    budgets: Sequence[int] = BUDGETS,
     draws: int = 4096,
-    methods: Sequence[str] = (*RIVALS, *GRIDS),
+    methods: Sequence[str] = (*RIVALS, *GRIDS, *PLAIN),
     cache: str | Path | None = None,
     progress: Callable[[str], None] = print,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one cell after the other, a cell being a denoiser and a number of evaluations.
-
-    Every method gets the same draws, fine solution, starts (the plan's grid and two usual ones) and calls of the
-    denoiser as `codesign(..., solver="fit")`; grids run DPM-Solver++(2M). Errors are squared distances to a fine
-    solution on draws that nobody has seen, "ratio" the mean over that of the plan for DPM-Solver++(2M); beside them
-    distances of the samples to the data, those of the fine solution as the floor below which only the network errs.
+    """The rows of one cell after the other, a cell being a denoiser and a number of evaluations; see `SolverStudy`.
 
     Args:
         networks: of `NETWORKS`, trained first where they are not.
@@ -72,41 +47,74 @@ def rival_rows(
         steps: evaluations per image.
         budgets: batches for a fit of at most 8 steps, and of more.
         draws: of the test.
-        methods: which rivals and grids; the plan, the fitted solver and the fine solution are always there.
+        methods: which rivals, grids and stock samplers; the plan, the fitted solver and the fine solution are always
+            there.
         cache: folder of weights and results: the same call goes on.
         progress: called with a line per result.
 
     Raises:
         ValueError: an unknown name.
     """
-    chosen = [choice(name, "methods", (*RIVALS, *GRIDS)) for name in methods]
+    chosen = [choice(name, "methods", METHODS) for name in methods]
     makers: list[tuple[str, Callable[[int], DenoiserWorld]]] = [
-        *((name, lambda budget, name=name: _network(name, budget, draws, cache)) for name in networks),
-        *((f"{name}_exact", lambda budget, name=name: _mixture(name, budget, draws, cache)) for name in mixtures),
+        *((name, partial(_network, name, draws=draws, cache=cache)) for name in networks),
+        *((f"{name}_exact", partial(_mixture, name, draws=draws, cache=cache)) for name in mixtures),
     ]
     for label, maker in makers:
-        worlds = {budget: maker(budget) for budget in set(budgets)}
+        study = SolverStudy(label, maker, budgets, progress=progress)
         for count in steps:
-            budget = budgets[count > _FEW]
-            cell = _Cell(label, worlds[budget], count, budget, progress)
-            yield cell.rows(chosen)
+            yield study.rows(count, chosen)
 
 
-def on_grid(name: str, steps: int, evidence: co.peers.Evidence, chunk: int) -> co.FittedSampler:
-    """DPM-Solver++(2M) on a grid of `GRIDS`, and the batches that its evidence took."""
-    sigmas = GRIDS[name].sigmas(steps, evidence)
-    needs = {"trajectories" if part == "trajectories" else "paths" for part in GRIDS[name].needs}
-    calls = sum(evidence.provenance["evaluations"][part] for part in needs)
-    return co.FittedSampler(co.DPMpp2M(), sigmas, calls / chunk)
+def fashion_rows(
+    *,
+    steps: Sequence[int] = (5, 8, 12, 18),
+    draws: int = 4096,
+    rivals: Sequence[str] = (),
+    cache: str | Path | None = None,
+    progress: Callable[[str], None] = print,
+) -> Iterator[list[dict[str, Any]]]:
+    """The same on the Fashion-MNIST network: the rows of one number of evaluations after the other.
+
+    The plan, the fitted solver and DPM-Solver++(2M) on EDM's levels run from all draws, with measures of their samples;
+    the other stock samplers and the rivals from the first 1,024.
+
+    Args:
+        steps, cache, progress: as for `rival_rows`.
+        draws: unseen starts; measures of samples are biased by their number.
+        rivals: rivals and grids, beside the stock samplers.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    chosen = [choice(name, "rivals", METHODS) for name in rivals]
+    study = SolverStudy(
+        "fashion_mnist",
+        lambda budget: fashion_world(budget, draws, cache, progress),
+        few_draws=min(1024, draws),
+        whole=("edm",),
+        progress=progress,
+    )
+    for count in steps:
+        yield study.rows(count, list(dict.fromkeys([*STOCK, *chosen])))
 
 
-def begun_with(probe: Any, grid: Array) -> tuple[co.estimate.Reference, co.estimate.Draws, list[Array]]:
-    """The fine solution, held-out draws and starts that a plan's own fit takes, the plan's grid first."""
-    draws = probe.reference.draws
-    reference = probe.reference.with_draws(replace(draws, count=2 * draws.count, name="fit"))
-    positive = grid[grid > 0]
-    usual = usual_grids(grid.size - 1, float(positive[0]), stops=[float(positive[-1])])
-    return reference, probe.held_out, [grid, *usual]
+def fashion_world(budget: int, draws: int, cache: str | Path | None, progress: Callable[[str], None]) -> DenoiserWorld:
+    """The Fashion-MNIST network; its samples against the test images, in features of a classifier and in pixels."""
+    folder = co.testbed.cache_folder(cache)
+    images, held_out = (torch.as_tensor(co.testbed.fashion_mnist(part)[0]) for part in ("train", "test"))
+    classifier = trained_classifier(folder=folder, progress=progress)
+    return DenoiserWorld(
+        "Fashion-MNIST network", co.estimate.Denoiser.of(co.testbed.trained("fashion_mnist", folder=folder)), images,
+        co.EDM(*_RANGE), draws, 64, 32,
+        metrics={
+            "frechet": feature_distance(classifier, held_out),
+            "sliced_w2": partial(sliced_wasserstein2, others=held_out),
+            "energy": partial(energy_distance, others=held_out[:draws]),
+        },
+        plan_options={"fit_evaluations": budget, "chunk": 64}, evidence_options={"draws": 128},
+        folder=folder / "fashion_solvers", progress=progress, test_draws=("unseen", 7),
+    )  # fmt: skip
 
 
 def said_of(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -129,7 +137,7 @@ def said_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([f"the fitted solver is no worse than the best rival in {won} of {len(cells)} cells", *lines])
 
 
-def _network(name: str, budget: int, draws: int, cache: str | Path | None) -> DenoiserWorld:
+def _network(name: str, budget: int, *, draws: int, cache: str | Path | None) -> DenoiserWorld:
     data = NETWORKS[choice(name, "networks", NETWORKS)]()
     fresh = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(1))[:draws]].flatten(1)
 
@@ -148,7 +156,7 @@ def _energy(samples: Array, others: Array) -> Any:
     return energy_distance(samples, others, block=min(1000, min(len(samples), len(others)) // 2))
 
 
-def _mixture(name: str, budget: int, draws: int, cache: str | Path | None) -> DenoiserWorld:
+def _mixture(name: str, budget: int, *, draws: int, cache: str | Path | None) -> DenoiserWorld:
     options = {"draws": 1024, "chunk": 1024, "evaluations": 5_000, "fit_evaluations": budget}
     place = _place(cache, f"{name}_exact-{budget}-{draws}")
     return mixture_world(choice(name, "mixtures", MIXTURES), draws=draws, plan_options=options, folder=place)
@@ -156,108 +164,3 @@ def _mixture(name: str, budget: int, draws: int, cache: str | Path | None) -> De
 
 def _place(cache: str | Path | None, name: str) -> Path:
     return co.testbed.cache_folder(cache) / "rivals" / name
-
-
-@dataclass(frozen=True, eq=False)
-class _Entrant:
-    """A sampler on its grid, batches and processor seconds that finding it took."""
-
-    found: co.FittedSampler
-    seconds: float
-    iterations: int = 0
-
-    def packed(self) -> dict[str, Any]:
-        sampler = json.dumps(self.found.sampler.to_dict())
-        kept = {"sampler": sampler, "sigmas": self.found.sigmas, "fitting": self.found.fitting}
-        return {**kept, "seconds": self.seconds, "iterations": self.iterations}
-
-    @classmethod
-    def unpacked(cls, kept: Mapping[str, Any]) -> _Entrant:
-        sampler = co.Sampler.from_dict(json.loads(str(kept["sampler"])))
-        found = co.FittedSampler(sampler, kept["sigmas"], float(kept["fitting"]))
-        return cls(found, float(kept["seconds"]), int(kept["iterations"]))
-
-
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    """One denoiser and one number of evaluations."""
-
-    label: str
-    world: DenoiserWorld
-    steps: int
-    budget: int
-    progress: Callable[[str], None]
-
-    def rows(self, methods: Sequence[str]) -> list[dict[str, Any]]:
-        """The fine solution, the plan, the fitted solver, then the others."""
-        plan = self._entrant("plan", self._plan)
-        base = GridErrors(self._measured(plan)["errors"])
-        rows = [self._row("plan", plan, base), self._row("fitted", self._entrant("fitted", self._fitted), base)]
-        for name in methods:
-            rows.append(self._row(name, self._entrant(name, lambda name=name: self._rival(name, plan)), base))  # type: ignore[misc]
-        return [{**dict.fromkeys(rows[0], 0.0), **self._named("fine"), **self._floor()}, *rows]
-
-    def _named(self, method: str) -> dict[str, Any]:
-        return {"world": self.label, "steps": self.steps, "method": method, "budget": self.budget}
-
-    def _entrant(self, name: str, find: Callable[[], tuple[co.FittedSampler, int]]) -> _Entrant:
-        def timed() -> dict[str, Any]:
-            begun = process_time()
-            found, iterations = find()
-            return _Entrant(found, process_time() - begun, iterations).packed()
-
-        return _Entrant.unpacked(self._ledger().item(f"{name}-{self.steps}", timed))
-
-    def _ledger(self) -> co.estimate.Ledger:
-        assert self.world.folder is not None
-        return co.estimate.Ledger(self.world.folder / "cells", {"budget": self.budget, "draws": self.world.draws})
-
-    def _plan(self) -> tuple[co.FittedSampler, int]:
-        plan = co.codesign(self.world.model(co.DPMpp2M()), steps=self.steps)
-        return co.FittedSampler(co.DPMpp2M(), plan.sigmas), 0  # type: ignore[arg-type]
-
-    def _fitted(self) -> tuple[co.FittedSampler, int]:
-        plan = co.codesign(self.world.model(co.DPMpp2M()), steps=self.steps, solver="fit", history=3)
-        assert plan.solver is not None
-        return co.FittedSampler(plan.solver, plan.sigmas, plan.fits["solver"]["evaluations"]), 0  # type: ignore[arg-type]
-
-    def _rival(self, name: str, plan: _Entrant) -> tuple[co.FittedSampler, int]:
-        if name in GRIDS:
-            return on_grid(name, self.steps, self.world.evidence(co.DPMpp2M()), self._chunk), 0
-        reference, held_out, starts = begun_with(self.world.model(co.DPMpp2M()).probe, plan.found.sigmas)
-        found = RIVALS[name].fit(reference, held_out, starts, budget=self.budget)
-        return co.FittedSampler(found.sampler, found.sigmas, found.fitting), found.iterations
-
-    @property
-    def _chunk(self) -> int:
-        return int(self.world.plan_options.get("chunk", 64))
-
-    def _measured(self, entrant: _Entrant) -> dict[str, Any]:
-        sampler, sigmas = entrant.found.sampler, entrant.found.sigmas
-        name = f"errors/{sampler.tag}-{blake2b(sigmas.tobytes(), digest_size=8).hexdigest()}"
-        return self._ledger().item(name, lambda: self.world.measured(sampler, sigmas, 0))
-
-    def _row(self, name: str, entrant: _Entrant, base: GridErrors) -> dict[str, Any]:
-        measured = self._measured(entrant)
-        errors = GridErrors(measured["errors"])
-        ratio = errors.ratio(base)
-        row = self._named(name) | {
-            "error": float(errors.mean.value), "error_se": float(errors.mean.standard_error),
-            "ratio": float(ratio.value), "ratio_se": float(ratio.standard_error),
-            "ratio_of_geometric_means": float(errors.geometric_mean.value / base.geometric_mean.value),
-            "fitting": entrant.found.fitting, "iterations": entrant.iterations, "seconds": round(entrant.seconds, 1),
-        }  # fmt: skip
-        for metric in self.world.metrics:
-            row[metric], row[f"{metric}_se"] = (float(value) for value in measured[metric])
-        self.progress(
-            f"{self.label} {self.steps} {name}: {row['ratio']:.3g} +- {row['ratio_se']:.2g} of the plan's error"
-        )
-        return row
-
-    def _floor(self) -> dict[str, Any]:
-        """The same measures of the fine solution's samples."""
-        outputs, row = torch.cat(self.world.test(0).ends(co.Euler())), {}
-        for name, metric in self.world.metrics.items():
-            value = metric(outputs)
-            row[name], row[f"{name}_se"] = float(value.value), float(value.standard_error)
-        return row

@@ -40,6 +40,7 @@ class DenoiserWorld:
         evidence_options: of `estimate.EvidenceMeasurement`: draws, levels, chunk, ….
         folder: where everything finished is kept: evidence, measurements of plans, fine solutions.
         progress: True for lines on stderr, or a function of a text.
+        test_draws: name and first seed of the test draws.
 
     >>> import codesign_opt as co
     >>> world = mixture_world("circle8", draws=200, plan_options={"draws": 32, "evaluations": 1500, "levels": 6})
@@ -61,6 +62,7 @@ class DenoiserWorld:
     evidence_options: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     progress: Progress = None
+    test_draws: tuple[str, int] = ("test", 1)
     measure: str = "mean squared distance of the output to a fine solution under the same noise"
     _models: dict[str, Any] = field(default_factory=dict, repr=False)
     _tests: dict[int, co.estimate.GridTest] = field(default_factory=dict, repr=False)
@@ -124,10 +126,11 @@ class DenoiserWorld:
         """Test draws of a seed and their fine solution."""
         if seed not in self._tests:
             high, like = self.process.sigma_max, torch.zeros((), dtype=self.data.dtype, device=self.data.device)
+            name, first = self.test_draws
             draws = co.estimate.Draws(
-                tuple(self.data.shape[1:]), self.draws, high, 1 + seed, "test", chunk=self.chunk, like=like
+                tuple(self.data.shape[1:]), self.draws, high, first + seed, name, chunk=self.chunk, like=like
             )
-            place = self._place(f"test-{self.draws}" if seed == 0 else f"test-{self.draws}-{seed}")
+            place = self._place(f"test-{self.draws}-{self.fine_steps}" + (f"-{seed}" if seed else ""))
             self._tests[seed] = co.estimate.GridTest(
                 self.denoiser, draws, self.process.sigma_min, self.terminal, self.fine_steps, place
             )

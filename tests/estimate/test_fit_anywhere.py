@@ -75,7 +75,7 @@ def test_a_solver_that_ends_at_its_last_level_keeps_it():
     assert found.gain < 1
 
 
-@pytest.mark.parametrize("moves", ["both", "coefficients"])
+@pytest.mark.parametrize("moves", [pytest.param("both", marks=pytest.mark.slow), "coefficients"])
 def test_every_output_is_taken_at_last_only_where_held_out_draws_gain(moves):
     first, polished = (fit_solver(WHOLE, DATA, GRID, history=h, moves=moves, measurement=FEW) for h in (3, "all"))
     assert polished.solver.c.shape[1] == 5

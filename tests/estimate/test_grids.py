@@ -1,7 +1,5 @@
 """Measured errors of grids and their descent, against exact laws and direct minimisation."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,16 @@ from sklearn.datasets import load_digits
 import codesign_opt as co
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.runs.fine_solution import Draws, Reference
-from codesign_opt.estimate.steps.grid_descent import DescentRules, _FreeSteps, descend_grid, usual_grids
+from codesign_opt.estimate.steps import grid_descent
+from codesign_opt.estimate.steps.grid_descent import (
+    DescentRules,
+    _FreeSteps,
+    descend_grid,
+    jumped_grids,
+    usual_grids,
+)
 from codesign_opt.estimate.steps.grid_error import GridErrors, measured_error, objective_of
 from codesign_opt.estimate.steps.grid_runs import GridRuns
-
-FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 LAM = np.array([2.0, 0.5, 0.03, 0.2])
 TOP, STOP = 20.0, 0.02
@@ -85,7 +88,7 @@ def test_unknowns_give_descending_grids_with_their_slope(free):
         np.testing.assert_allclose(space.slope(at) @ step, change, atol=1e-10)
 
 
-@pytest.mark.parametrize("sampler", [*ODE, co.Ancestral(1.0)], ids=repr)
+@pytest.mark.parametrize("sampler", [*ODE, pytest.param(co.Ancestral(1.0), marks=pytest.mark.slow)], ids=repr)
 def test_slopes_by_both_routes_match_differences_of_whole_runs(sampler):
     solution, held_out = problem(sampler, mixture, dims=2, count=6, chunk=4)
     grid, weights = co.edm_grid(6, 0.05, TOP), np.arange(1.0, 7.0)
@@ -125,7 +128,9 @@ def test_descent_on_the_digits_spectrum_reaches_the_minimum_of_the_exact_expecte
     assert exact(found.sigmas) < 1.01 * best
 
 
-@pytest.mark.parametrize("sampler", ODE if FULL else ODE[::2], ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [co.DPMpp2M(), *(pytest.param(other, marks=pytest.mark.slow) for other in ODE[:2])], ids=repr
+)
 def test_descent_on_a_mixture_beats_every_start_on_other_draws(sampler):
     solution, held_out = problem(sampler, mixture, dims=2, count=64, chunk=64, steps=32)
     starts = usual_grids(5, TOP, stops=(0.02, 0.1))
@@ -137,12 +142,45 @@ def test_descent_on_a_mixture_beats_every_start_on_other_draws(sampler):
     assert found.batches <= 1500
 
 
-def test_robust_objectives_lower_the_statistic_that_they_name():
-    for name in ("geometric", "trimmed"):
-        solution, held_out = problem(co.Heun(), mixture, dims=2, count=64, chunk=64)
-        found = descend_grid(solution, held_out, usual_grids(5, TOP, stops=(0.05,)), rules=DescentRules(name))
-        value = objective_of(name)
-        assert value(found.held_out.errors)[0] < 0.9 * value(found.held_out_before.errors)[0]
+def test_a_jumped_node_leaves_its_interval_for_one_beside_it():
+    for terminal in ("denoise", "rescale"):
+        grid = co.edm_grid(6, 0.05, TOP, terminal=terminal)
+        logs, found = np.log(grid[grid > 0]), jumped_grids(grid)
+        assert len(found) == 2 * (logs.size - 2) - 2  # one beside the first and the last interval, two else
+        for made in found:
+            assert np.all(np.diff(made) < 0)
+            np.testing.assert_array_equal(made[[0, -1]], grid[[0, -1]])
+            new = np.log(made[made > 0])
+            (at,) = (i for i in range(new.size) if not np.any(np.isclose(new[i], logs)))
+            (gone,) = (i for i in range(logs.size) if not np.any(np.isclose(logs[i], new)))
+            assert new[at] == pytest.approx(0.5 * (new[at - 1] + new[at + 1]))
+            assert abs(at - gone) == 1  # past one neighbour
+    assert jumped_grids(np.array([4.0, 2.0, 1.0])) == []
+
+
+def test_jumps_leave_a_minimum_that_descents_of_the_start_end_in(monkeypatch):
+    # two stretches of levels that matter: how many nodes are in each is the start's, unless one jumps
+    lam, sampler = np.array([4.0, 1e-3, 1e-3, 1e-3]), co.Euler()
+    fine = np.sqrt(lam**2 / (lam + 0.002**2) / (lam + TOP**2))
+
+    def descended(start: np.ndarray, jumps: int) -> float:
+        monkeypatch.setattr(grid_descent, "_JUMPS", jumps)
+        solution, held_out = problem(sampler, linear(lam), count=64, chunk=64, steps=16, stop=0.002)
+        found = descend_grid(solution, held_out, [start], budget=4000).sigmas
+        return float(np.sum((sampler.terminal_law(found, lam).amplitude - fine) ** 2) * TOP**2)
+
+    edm, log_snr = co.edm_grid(6, 0.002, TOP), co.log_snr_grid(6, 0.002, TOP)
+    best = descended(log_snr, 0)
+    assert descended(edm, 0) > 1.3 * best
+    assert descended(edm, 2) < 1.01 * best
+
+
+@pytest.mark.parametrize("name", ["geometric", "trimmed"])
+def test_robust_objectives_lower_the_statistic_that_they_name(name):
+    solution, held_out = problem(co.Heun(), mixture, dims=2, count=64, chunk=64)
+    found = descend_grid(solution, held_out, usual_grids(5, TOP, stops=(0.05,)), rules=DescentRules(name), budget=900)
+    value = objective_of(name)
+    assert value(found.held_out.errors)[0] < 0.9 * value(found.held_out_before.errors)[0]
 
 
 @pytest.mark.slow
@@ -176,7 +214,7 @@ class Killed(Exception):
 def test_a_descent_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
     solution, held_out = problem(co.DPMpp2M(), steps=6, count=16, chunk=16)
     starts = usual_grids(4, TOP, stops=(0.05,))
-    whole = descend_grid(solution, held_out, starts)
+    whole = descend_grid(solution, held_out, starts, budget=500)
     rng, calls = np.random.default_rng(0), [0]
 
     def fragile(x, sigma):
@@ -191,7 +229,7 @@ def test_a_descent_killed_at_any_batch_goes_on_and_gives_the_same(tmp_path):
     while found is None:
         calls[0] = int(rng.integers(27, 60))
         try:
-            found = descend_grid(broken, held_out, starts, folder=tmp_path)
+            found = descend_grid(broken, held_out, starts, budget=500, folder=tmp_path)
         except Killed:
             kills += 1
     assert kills >= 3

@@ -99,7 +99,7 @@ def test_intervals_of_exact_eigenvalues_cover_the_true_ones():
     assert np.mean(inside) >= 0.95
 
 
-@pytest.mark.parametrize("degrees", [None, 6])
+@pytest.mark.parametrize("degrees", [pytest.param(None, marks=pytest.mark.slow), 6])
 def test_error_bound_holds_the_norm_of_the_covariance_error(degrees):
     truth, draw, inside, ratio = np.arange(1, 31) ** -0.7, np.random.default_rng(6), [], []
     for seed in range(60):

@@ -245,7 +245,7 @@ MATRIX = [
 ]
 
 
-@pytest.mark.parametrize(("terminal", "sampler"), MATRIX if FULL else MATRIX[::2])
+@pytest.mark.parametrize(("terminal", "sampler"), MATRIX if FULL else MATRIX[::4])
 def test_the_cost_of_every_part_is_known_beforehand(data, tmp_path, sampler, terminal):
     said = []
     log = falling_log(tmp_path / "loss.csv")

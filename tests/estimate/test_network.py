@@ -56,6 +56,7 @@ def rows(model):
     return [model.sigma, model.responses, model.truncation]
 
 
+@pytest.mark.slow
 def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
     finely = Measurement(levels=10, draws=512, evaluations=40_000)
     model = network(perfect(), data, sampler=co.Euler(), measurement=finely)
@@ -72,6 +73,7 @@ def test_measured_coefficients_are_the_closed_forms_of_a_gaussian(data):
             assert measured == pytest.approx(exact.truncation(sigma), rel=0.25)
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_measured_denoiser_beats_the_usual_grids_on_other_draws(data):
     model = network(
         perfect(), data, sampler=co.Heun(), measurement=Measurement(levels=10) if FULL else QUICK["measurement"]
@@ -112,6 +114,7 @@ def test_killed_twenty_times_at_random_it_goes_on_to_the_same_result(data, tmp_p
         np.testing.assert_array_equal(ours, truth)
 
 
+@pytest.mark.slow
 def test_a_plan_goes_on_too(data, tmp_path):
     truth = co.codesign(network(perfect(), data, **QUICK), steps=6, points=3, levels=30, search=(0.02, 0.03))
     for stop in (500, 700, None) if FULL else (600, None):

@@ -200,7 +200,13 @@ def test_slopes_of_the_joint_fit_are_those_of_the_error(unknowns):
 
 
 @pytest.mark.parametrize(
-    ("moves", "objective"), [("both", "mean"), ("both", "geometric"), ("coefficients", "mean"), ("levels", "trimmed")]
+    ("moves", "objective"),
+    [
+        ("both", "mean"),
+        pytest.param("both", "geometric", marks=pytest.mark.slow),
+        pytest.param("coefficients", "mean", marks=pytest.mark.slow),
+        ("levels", "trimmed"),
+    ],
 )
 def test_a_fitted_solver_gains_on_draws_it_has_not_seen(moves, objective):
     rules = FitRules(moves=moves, objective=objective)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import brentq
 
 import codesign_opt as co
 from codesign_opt import peers
@@ -21,6 +22,7 @@ PARAMETERS = {
     "loss_second_moment": {"log": LOG, "levels": LEVELS},
     "timesteps": {"table": np.geomspace(0.01, 40.0, 30)},
     "flow_timesteps": {"count": 40},
+    "infonoise": {"risk": lambda sigma: sigma**2 / (1 + sigma**2), "levels": LEVELS},
 }
 NAMES = peers.training_densities()
 
@@ -94,7 +96,16 @@ def test_every_density_serves_a_training_run_and_plain_callables_agree(name):
     levels = Levels.log_uniform(0.002, 80.0, 40)
     run = co.TrainingRun(density=law, iterations=1000, batch=64)
     assert run.examples_on(levels).sum() == pytest.approx(64_000)
-    if name in ("loss_second_moment", "timesteps", "flow_timesteps", "speed", "uniform_time", "vp_uniform", "mode"):
+    if name in (
+        "loss_second_moment",
+        "infonoise",
+        "timesteps",
+        "flow_timesteps",
+        "speed",
+        "uniform_time",
+        "vp_uniform",
+        "mode",
+    ):
         return  # stairs and narrow peaks, which quadrature inside a level does not resolve
     by_function = co.TrainingRun(lambda s: law.per_log_sigma(s) / s, iterations=1000, batch=64)
     assert np.allclose(by_function.examples_on(levels), run.examples_on(levels), rtol=3e-3, atol=2.0)
@@ -188,6 +199,37 @@ def test_the_resamplers_density_minimises_the_variance_of_the_weighted_loss():
     assert all(variance(best.share) <= variance(rng.dirichlet(np.ones(12))) for _ in range(200))
 
 
+def test_infonoise_of_one_gaussian_band_under_edms_weight_is_logistic():
+    lam, fine = 0.25, Levels.log_uniform(1e-4, 1e4, 4000)  # risk 1/weight: the entropy's rate per weight is its square
+
+    def risk(sigma: np.ndarray) -> np.ndarray:
+        return lam * sigma**2 / (lam + sigma**2)
+
+    law = peers.infonoise(risk, fine, weight=lambda sigma: (sigma**2 + lam) / (sigma**2 * lam), pivot=0.0)
+    sigma = np.geomspace(0.01, 100.0, 9)
+    np.testing.assert_allclose(law.tails(sigma)[0], sigma**2 / (lam + sigma**2), atol=2e-5)
+    # the density times the weight follows the entropy, H = log(sigma^2 / (lam + sigma^2)) / 2, between any two levels
+    edges = np.geomspace(0.02, 50.0, 7)
+    even = peers.infonoise(risk, fine, pivot=0.0).mass(edges)
+    entropy = np.diff(0.5 * np.log(edges**2 / (lam + edges**2)))
+    np.testing.assert_allclose(even / even.sum(), entropy / entropy.sum(), rtol=1e-3)
+
+
+def test_infonoises_gate_halves_at_its_pivot_which_is_where_information_sets_in():
+    fine = Levels.log_uniform(0.002, 80.0, 2000)
+
+    def risk(sigma: np.ndarray) -> np.ndarray:
+        return sigma**2 / (1 + sigma**2)
+
+    # rate 1 / (sigma (1 + sigma^2)), largest at the lowest level: .002 of 1 / .002 is 1, its root the pivot
+    root = brentq(lambda sigma: sigma**3 + sigma - 1, 0.1, 1.0)
+    assert peers.information_onset(risk, fine) == pytest.approx(root, rel=6e-3)
+    gated, open_ = (peers.infonoise(risk, fine, pivot=c) for c in (None, 0.0))
+    ratio = gated.per_log_sigma(fine.sigma) / open_.per_log_sigma(fine.sigma)
+    at = np.interp(np.log([root, 2 * root]), np.log(fine.sigma), ratio) / ratio[-1]
+    np.testing.assert_allclose(at, [1 / 2, 8 / 9], rtol=1e-2)
+
+
 def test_importance_weights_keep_the_expected_loss_of_another_density():
     own, base = peers.training_density("laplace", scale=2.0), LogNormal(-0.5, 0.8)
     sigma = own.quantile((np.arange(40_000) + 0.5) / 40_000)
@@ -222,6 +264,11 @@ def test_wrong_parameters_are_refused_by_name():
         (lambda: peers.training_density("gauss"), "training_density is 'gauss'"),
         (lambda: peers.training_density("edm", p_mean=1.0), "has no parameter p_mean"),
         (lambda: peers.training_density("loss_second_moment"), "needs log, levels"),
+        (lambda: peers.training_density("infonoise"), "needs risk, levels"),
+        (lambda: peers.infonoise(lambda sigma: 0 * sigma, LEVELS), "risk is 0 on all levels"),
+        (lambda: peers.infonoise(lambda sigma: sigma, LEVELS, weight=lambda sigma: 0 * sigma), "infonoise.weight"),
+        (lambda: peers.infonoise(lambda sigma: sigma, LEVELS, pivot=-1.0), "infonoise.pivot is -1"),
+        (lambda: peers.infonoise(3.0, LEVELS), "risk is 3.0"),
         (lambda: peers.training_density("edm", sigma_min=1.0), "together"),
         (lambda: peers.training_density("laplace", scale=0.0), "LaplaceDensity.scale is 0"),
         (lambda: peers.training_density("mode", scale=2.0), "Mode.scale is 2"),

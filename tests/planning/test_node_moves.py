@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.planning.node_moves import moved_nodes, with_steps
+from codesign_opt.planning.node_moves import extended, moved_nodes, with_steps
 
 GRID = np.array([8.0, 5.0, 4.0, 1.0, 0.2, 0.0])
 
@@ -77,3 +77,9 @@ def test_few_steps_whose_errors_cancel_keep_what_fewer_find():
     model = co.GaussianModel(spectrum, process=co.EDM(0.0110246215, 12432696.8), sampler=co.EulerMaruyama(0.3))
     errors = [co.codesign(model, steps=count, levels=60).handed_out["total"] for count in (4, 8)]
     assert errors[1] <= errors[0] < 0.05
+
+
+def test_a_step_below_the_end_goes_to_half_of_it_within_the_range():
+    (longer,) = extended(np.array([8.0, 2.0, 1.0, 0.0]), 0.5)
+    np.testing.assert_array_equal(longer, [8.0, 2.0, 1.0, 0.5, 0.0])
+    assert extended(np.array([8.0, 2.0, 1.0]), 0.6) == []

@@ -20,6 +20,7 @@ __all__ = ["USUAL_STOPS", "DescendedGrid", "DescentRules", "descend_grid", "usua
 USUAL_STOPS = (0.002, 0.01, 0.03, 0.06)
 _SMALL = 2e-3
 _WORTH = 6  # moves that must be affordable before another start is descended
+_JUMPS = 2  # grids with a node elsewhere that are descended after the best
 _TRUST = float(np.log(8.0))  # every step in log sigma stays within this factor of its start
 
 
@@ -130,8 +131,9 @@ def descend_grid(
     Args:
         reference: the fine solution; its draws are descended.
         held_out: independent draws; the iterate with the smallest objective on them is returned.
-        starts: grids of one length and terminal map; the best by objective over all draws is descended, then
-            the next best as long as the budget lasts: few steps have several local minima.
+        starts: grids of one length and terminal map; the best by objective over all draws is descended, then the next
+            best as long as the budget lasts, then the best grid met with a node put past its neighbour: few steps have
+            several local minima.
         rules: what is lowered, slopes, and when to stop: the mean, three idle moves, unless given.
         budget: batches (calls of the denoiser), the fine solutions included.
         free_stop: whether the last positive level moves, down to the reference's stopping point.
@@ -158,6 +160,7 @@ def descend_grid(
     autograd = rules.autograd(reference)
     question: dict[str, Any] = {"what": "grid descent", "held_out": held_out.describe()}
     question |= {"starts": [grid.tolist() for grid in grids], "objective": rules.objective, "free_stop": free_stop}
+    question |= {"jumps": _JUMPS}  # a descent without them would read these runs as its own
     ledger = reference.items_in(folder, question | {"autograd": autograd})
     runs = GridRuns(reference, reference.with_draws(held_out), ledger, autograd)
     runs.batches += runs.fine_cost()
@@ -178,22 +181,65 @@ def _checked_starts(starts: Iterable[Any], reference: Reference) -> list[Array]:
 
 
 def _best_descent(found: list[_State], runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> _Finished:
-    """Descents from the best start on, as long as the budget lasts."""
+    """Descents from the best start on, then from jumps of the best grid met, as long as the budget lasts."""
+    waiting = list(found)
     best: _Finished | None = None
-    for start in found:
-        space, unknowns = _FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)
-        descent = _Descent(runs, rules, budget, space)
+    jumped: _Finished | None = None
+    while True:
+        if not waiting and best is not jumped:
+            assert best is not None
+            waiting, jumped = _jumps(best, runs, rules, budget), best
+        if not waiting:
+            break
+        start = waiting.pop(0)
+        descent = _Descent(runs, rules, budget, _FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)[0])
         if best is not None and not descent.affords(_WORTH * descent.move_cost(start.grid)):
             break  # too little is left for another start to arrive anywhere
-        if unknowns.size < (1 if free_stop else 2):
-            return best or _Finished(start, start, 0, "no node is free")
-        state, taken, reason = replace(start, unknowns=unknowns), 0, "budget"
-        if descent.affords(runs.slope_cost(start.grid)):
-            state, taken, reason = descent.descend(*descent.begin(state))
-        if best is None or _on_all_draws(rules, state) < _on_all_draws(rules, best.state):
-            best = _Finished(state, start, taken, reason)
+        there = _descended(start, runs, rules, budget, free_stop)
+        if best is None or _on_all_draws(rules, there.state) < _on_all_draws(rules, best.state):
+            best = there
     assert best is not None
     return best
+
+
+def _descended(start: _State, runs: GridRuns, rules: DescentRules, budget: int, free_stop: bool) -> _Finished:
+    """The descent from one start."""
+    space, unknowns = _FreeSteps.of(start.grid, free_stop, runs.reference.stopping_sigma)
+    descent = _Descent(runs, rules, budget, space)
+    if unknowns.size < (1 if free_stop else 2):
+        return _Finished(start, start, 0, "no node is free")
+    if not descent.affords(runs.slope_cost(start.grid)):
+        return _Finished(replace(start, unknowns=unknowns), start, 0, "budget")
+    state, taken, reason = descent.descend(*descent.begin(replace(start, unknowns=unknowns)))
+    return _Finished(state, start, taken, reason)
+
+
+def _jumps(best: _Finished, runs: GridRuns, rules: DescentRules, budget: int) -> list[_State]:
+    """Grids with one node of the best put into a neighbouring interval, the least errors first."""
+    grids = jumped_grids(best.state.grid)
+    cost = runs.cost(best.state.grid) * (len(grids) + _JUMPS) + runs.other_cost(best.state.grid) * _JUMPS
+    if not grids or runs.batches + cost > budget:
+        return []
+    values = [rules.value(runs.errors(grid))[0] for grid in grids]
+    return [_State.at(grids[i], runs) for i in np.argsort(values, kind="stable")[:_JUMPS]]
+
+
+def jumped_grids(grid: Array) -> list[Array]:
+    """Grids in which one node between the first and the last positive one is amid an interval beside its own.
+
+    A descent moves nodes and never past each other: how many lie above a stretch of levels is its start's.
+
+    >>> [made.round(3).tolist() for made in jumped_grids(np.array([16.0, 8.0, 4.0, 1.0, 0.0]))]
+    [[16.0, 4.0, 2.0, 1.0, 0.0], [16.0, 11.314, 8.0, 1.0, 0.0]]
+    """
+    positive, found = grid[grid > 0], []
+    for i in range(1, positive.size - 1):
+        rest = np.delete(positive, i)
+        for j in (i - 2, i):  # between rest[j] and rest[j + 1]: the node's own interval is j = i - 1
+            if 0 <= j < rest.size - 1:
+                middle = float((rest[j] * rest[j + 1]) ** 0.5)
+                found.append(np.concatenate([np.insert(rest, j + 1, middle), grid[positive.size :]]))
+    return found
 
 
 def _on_all_draws(rules: DescentRules, state: _State) -> float:

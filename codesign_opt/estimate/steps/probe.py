@@ -199,7 +199,7 @@ class NetworkProbe:
             rules=DescentRules(self.objective, _PATIENCE),
             budget=budget,
             free_stop=free_stop,
-            folder=self._place(f"descent-{self.objective}" + ("-free" if free_stop else ""), sigmas),
+            folder=self._place(f"descents-{self.objective}" + ("-free" if free_stop else ""), sigmas),
         )
         self.tell(f"descent of {steps} steps on {own.count} draws: {found!r}")
         return found.sigmas

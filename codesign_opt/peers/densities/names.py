@@ -8,6 +8,7 @@ from typing import Any
 from ...ingredients.densities import DENSITIES, LogNormal, SigmaDensity
 from ...ingredients.process import VP
 from .families import VDiffusion
+from .information import infonoise
 from .of_time import TimeStairs, loss_second_moment, speed_density, uniform_time
 from .of_timesteps import flow_timesteps, timesteps
 from .split import SplitLogNormal  # noqa: F401  it enters its name
@@ -35,6 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., SigmaDensity]] = {  # the classes of `famili
     "edm": edm_density,
     "edm2": edm2_density,
     "flow_timesteps": flow_timesteps,
+    "infonoise": infonoise,
     "loss_second_moment": loss_second_moment,
     "speed": speed_density,
     "timesteps": timesteps,
@@ -52,8 +54,8 @@ def training_density(name: str, **parameters: Any) -> SigmaDensity:
         name: one of `training_densities()`: "edm", "edm2", "laplace", "cauchy", "logit_normal" and "mode" (Stable
             Diffusion 3), "v_diffusion" ("cosine"), "log_uniform", "log_logistic" and "split_lognormal" (k-diffusion),
             "vp_uniform", "uniform_time" of any process, "timesteps" of a table and "flow_timesteps" (uniform unless
-            told), "loss_second_moment" (IDDPM, from a loss log) and "speed"; or the `name` of a SigmaDensity of one's
-            own.
+            told), "loss_second_moment" (IDDPM, from a loss log), "infonoise" (from a risk) and "speed"; or the `name`
+            of a SigmaDensity of one's own.
         parameters: its own, by name; besides, `sigma_min` and `sigma_max` together restrict any of them to a range.
 
     Raises:
