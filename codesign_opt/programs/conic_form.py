@@ -101,7 +101,10 @@ def _has_exact_bound(term: Term, design: Design) -> bool:
         fixed_steps=ones if design.fixed_steps else None,
     )
     bound.samplings = {name: LagrangianBound(len(design), design.reference.spent) for name in design.samplings}
-    return term.add_to(bound, 1.0, design.reference)
+    if not term.add_to(bound, 1.0, design.reference):
+        return False
+    # pooled examples have prices of their own, which the dual knows and a candidate only about (section 8.3)
+    return all(part.price is None for each in (bound, *bound.samplings.values()) for part in each.parts)
 
 
 @dataclass(frozen=True, eq=False)

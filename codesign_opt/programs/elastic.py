@@ -29,6 +29,7 @@ _ROUNDS = 8  # until the point lies near its own reference; a share converges li
 _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
 _HELD = 1e-7  # relative violation up to which a row that does not give counts as held
+_EXACT = 1e-8  # the same where amounts of a ten-thousandth of their limits are right to far below a per cent
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
 
 
@@ -64,10 +65,20 @@ class Give:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The least that the soft constraints have to give, and a point that is admitted then."""
+    """The least that the soft constraints have to give, and a point that is admitted then.
+
+    `broken` is the largest relative violation at it of a row that does not give: what a solver leaves there it saves in
+    the amounts.
+    """
 
     gives: dict[str, Give]
     point: Point
+    broken: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether what does not give holds to so many digits that the amounts are right."""
+        return self.broken <= _EXACT
 
     def against(self, other: Relaxation) -> float:
         """The largest amount over its size in another."""
@@ -88,19 +99,26 @@ def least_relaxation(
     sizes = _sizes(program, program.design(reference), soft)
     least = None if needs is None else _least(program, needs, reference)
     found: Relaxation | None = None
+    exact: Relaxation | None = None
     for _ in range(_ROUNDS):
-        read = [_read(program, point, soft, sizes) for point in _solved(program, reference, beyond, sizes, least)]
+        read = [_read(program, *each, soft, sizes) for each in _solved(program, reference, beyond, sizes, least)]
         if not read:
-            return found
-        last, found = found, min(read, key=lambda relaxation: relaxation.against(read[0]))
-        point = found.point
-        if last is not None and _close(point, reference):
-            before, now = last.against(last), found.against(last)
-            if now >= before * (1 - _SETTLED):
-                return last if before < now else found
+            break
+        last, found = found, _least_of(read)
+        exact = found if found.exact else exact
+        if found.exact and all(give.relative <= 0 for give in found.gives.values()):
+            return found  # nothing is less; more rounds would only lead ever further into the room
+        settled = last is not None and found.against(last) >= last.against(last) * (1 - _SETTLED)
+        if last is not None and settled and _close(found.point, reference):
+            return _least_of([last, found])
         beyond = {name: _beyond(found.gives[name]) for name in soft}
-        reference = program.recentred(point)
-    return found
+        reference = program.recentred(found.point)
+    return found if exact is None else exact
+
+
+def _least_of(found: list[Relaxation]) -> Relaxation:
+    """The one that gives least, of those whose other rows hold if there are any."""
+    return min(found, key=lambda relaxation: (not relaxation.exact, relaxation.against(found[0])))
 
 
 def _beyond(give: Give) -> float:
@@ -152,8 +170,8 @@ def _dense(gradient: Any) -> Array:
 
 def _solved(
     program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
-) -> list[Point]:
-    """Points with the least sum of slacks, as one or two solvers find it."""
+) -> list[tuple[Point, float]]:
+    """Points with the least sum of slacks, as one or two solvers find it, and how far they break the other rows."""
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
@@ -179,17 +197,19 @@ def _solved(
     constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
     found = []
     solution = _minimised_in_balance(slacks, constraints, design) if slacks else None
-    if solution is not None and (solution.status == "Solved" or _hold(held, design)):
-        found.append(design.point())
+    if solution is not None:
+        point, broken = _found(held, design)
+        if solution.status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
+            found.append((point, broken))
         if solution.status == "Solved":
             return found
-    return [*found, design.point()] if _minimised(slacks, constraints, design) else found
+    return [*found, _found(held, design)] if _minimised(slacks, constraints, design) else found
 
 
-def _hold(held: list[Row], design: Design) -> bool:
-    """Whether rows hold at the variables' values: a solver's "almost" may be anywhere."""
+def _found(held: list[Row], design: Design) -> tuple[Point, float]:
+    """The point at the variables' values, and the largest violation there of the rows that do not give."""
     point = design.point()
-    return all(row.violation(point) <= _HELD for row in held)
+    return point, max((row.violation(point) for row in held), default=0.0)
 
 
 def _minimised_in_balance(
@@ -269,7 +289,8 @@ def least_violation(program: Declaration, start: Point) -> Violation | None:
         point = design.point()
         compiled = Compiled(design, program.box, [], rows, 1.0, None)
         found = Violation(compiled, point, [_dual(row, pair) for row, pair in zip(rows, sides, strict=True)])
-        if _close(point, reference):
+        # of what holds with room to spare nothing can be refuted, and rounds would only lead ever further into the room
+        if _close(point, reference) or all(row.violation(point) <= 0 for row in rows):
             break
         reference = program.recentred(point)
     return found
@@ -320,7 +341,9 @@ def _scaled(constraint: cp.Constraint) -> cp.Constraint:
     return cp.multiply(1 / np.maximum(size, 1e-9 * size.max()), flat) <= 0
 
 
-def _read(program: Declaration, point: Point, soft: Collection[str], sizes: dict[str, float]) -> Relaxation:
+def _read(
+    program: Declaration, point: Point, broken: float, soft: Collection[str], sizes: dict[str, float]
+) -> Relaxation:
     """What every soft constraint must give for `point` to be admitted."""
     design = program.design(program.recentred(point))
     gives = {}
@@ -342,7 +365,7 @@ def _read(program: Declaration, point: Point, soft: Collection[str], sizes: dict
             tuple(row.limit for row in rows),
             tuple(_direction(row) for row in rows),
         )
-    return Relaxation(gives, point)
+    return Relaxation(gives, point, broken)
 
 
 def _direction(row: Row) -> float:

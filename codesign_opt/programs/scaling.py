@@ -145,8 +145,14 @@ def _without_rounding(rows: list[Row], item: Named, design: Design) -> list[Row]
 
     How much that is their value does not tell: it is told by the same rows of quantities that are still variables.
     """
-    size = len(design)
-    free = replace(design, new_variable=cp.Variable(size, nonneg=True), step_variable=cp.Variable(size, nonneg=True))
+    size, at = len(design), design.reference
+    whole_amounts = replace(at, new_examples=at.examples, spent=np.zeros(size))  # spent ones round like the new
+    free = replace(
+        design,
+        reference=whole_amounts,
+        new_variable=cp.Variable(size, nonneg=True),
+        step_variable=cp.Variable(size, nonneg=True),
+    )
     free.set_to_reference()
     found = []
     for row, constraint in zip(rows, stated_rows(item, free), strict=True):

@@ -19,6 +19,7 @@ from tests.helpers.infeasible import KINDS, complaint
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 SLOW = {"shares", "share_floor_and_cap", "user_sums", "monotone_floor_and_cap"}
 LIKE_ANOTHER = {"floor_and_budget", "steps_and_step_size", "ball_and_cap"}  # rows of the same kinds
+KIN = {"ball_and_sum", "largest_and_sum", "steps_and_trust"}  # of the divergence, of the vector, of the stable step
 TABLE = co.GaussianModel(
     co.Spectrum.power_law(64, exponent=1.5), process=co.EDM(0.002, 80.0), sampler=co.Heun(),
     training=co.AveragedSGD(prior=None),  # every level needs examples
@@ -33,7 +34,12 @@ PRICES = co.Prices(3.0, 1.0, 10_000)
 BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
 
 
-@pytest.mark.parametrize("kind", KINDS if FULL else [*sorted(set(KINDS) - SLOW - LIKE_ANOTHER), "shares"])
+QUICK = [*sorted(set(KINDS) - SLOW - LIKE_ANOTHER), "shares"]
+
+
+@pytest.mark.parametrize(
+    "kind", KINDS if FULL else [pytest.param(k, marks=[pytest.mark.slow] if k in KIN else []) for k in QUICK]
+)
 def test_conflicts_are_named_with_the_amounts_of_closed_forms_and_remedies_solve(kind):
     for seed in range(25) if FULL else (8,):  # six levels
         assert complaint(KINDS[kind](np.random.default_rng(100 + seed))) is None, (kind, seed)

@@ -11,6 +11,8 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.basics.errors import InfeasibleError
+from codesign_opt.programs.attempts import first_point
+from codesign_opt.programs.conflicts import diagnose
 from tests.helpers.declared import named_budget
 from tests.helpers.programs import Joint
 
@@ -48,6 +50,7 @@ def test_floors_beyond_the_budget_name_both_with_right_amounts():
         problem(truth.budget + 0.99 * found["budget"]["amount"], floor).solve()
 
 
+@pytest.mark.slow
 def test_fewer_steps_than_positivity_needs_name_both_with_right_amounts():
     truth = Joint.random(12, 3)
     ratio = 10 ** np.random.default_rng(0).uniform(-1, 0.5, 12)
@@ -97,7 +100,7 @@ def test_two_user_constraints_that_exclude_each_other_are_both_named():
     assert "budget" not in found
 
 
-@pytest.mark.parametrize("seed", [0, 1, 11] if FULL else [0, 11])
+@pytest.mark.parametrize("seed", [0, 1, 11] if FULL else [11])
 def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed):
     rng = np.random.default_rng(seed)
     size = int(rng.choice([6, 12, 30]))
@@ -118,3 +121,39 @@ def test_a_budget_with_plenty_of_room_is_not_named_beside_a_small_conflict(seed)
     assert set(found) == {"floor", "peak"}
     assert found["floor"]["relaxed"] == pytest.approx(cap, rel=1e-6)
     assert found["peak"]["relaxed"] == pytest.approx(over * cap, rel=1e-6)
+
+
+def test_amounts_are_read_where_the_rows_that_stay_hold():
+    """A solver's "solved" may break a row that stays by half a per cent; what it saves there is not the remedy's."""
+    rng = np.random.default_rng([110, 7, 5])
+    size = int(rng.integers(4, 25))
+    levels = co.Levels(np.exp(np.cumsum([np.log(10 ** rng.uniform(-3, -1)), *rng.uniform(0.05, 0.6, size)])))
+    unit = 10 ** rng.uniform(-5, 5)
+    example = unit * 10 ** rng.uniform(-1.5, 1.5, size)
+    evaluation = unit * 10 ** rng.uniform(-1.5, 1.5, size) * 10 ** rng.uniform(-2, 2)
+    ratio = 10 ** rng.uniform(-1.5, 1.5, size)
+    table = co.Coefficients(
+        levels, 10 ** rng.uniform(-1.5, 1.5, size), np.zeros(size), 10 ** rng.uniform(-1.5, 1.5, (2, size)),
+        order=1, terminal="rescale", variance_ratio=ratio, positivity=2.0, coupling=co.Local(1.0),
+    )  # fmt: skip
+    least = 2 * ratio * levels.log_width
+    cap = least.max() / (1 + 10 ** rng.uniform(-3, 1))
+    budget = co.Compute(co.Prices(example, evaluation, 1)) <= 10 * float(example.sum() * 1e4 + 10 * evaluation @ least)
+    problem = co.Problem(
+        co.ScoreError(table) + co.Discretization(table), [budget, co.StabilityCap(table), co.Cap(cap, "steps")]
+    )
+    found = conflict(problem, "StabilityCap")
+    assert found["StabilityCap"]["amount"] == pytest.approx(least.max() / cap - 1, rel=1e-6)
+    assert found["Cap(steps)"]["amount"] == pytest.approx(least.max() - cap, rel=1e-6)
+
+
+def test_a_search_for_a_conflict_stays_with_the_first_point_that_needs_nothing():
+    """Without a budget all beyond a target is admitted, too: what is returned is no further than one round goes."""
+    truth = Joint.random(12, 3)
+    error = co.ScoreError(truth.table) + co.Discretization(truth.table)
+    program = co.Problem(co.Compute(truth.prices), [co.named("target", error <= 1e3 * truth.budget)]).declaration
+    start = first_point(program)
+    found = diagnose(program, start)
+    assert found is not None
+    assert np.all(found.new_examples <= 2e6 * start.new_examples)
+    assert np.all(found.steps <= 2e6 * start.steps)

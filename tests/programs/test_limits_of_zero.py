@@ -97,9 +97,9 @@ def test_a_target_below_the_floor_of_a_score_error_needs_no_solver():
 @pytest.mark.parametrize(
     ("row", "quantity"),
     [
-        (lambda d: cp.norm(d.steps[:4]) <= 0, "steps"),
+        pytest.param(lambda d: cp.norm(d.steps[:4]) <= 0, "steps", marks=pytest.mark.slow),
         (lambda d: cp.max(d.examples[3:]) <= 0, "examples"),
-        (lambda d: cp.sum_squares(d.examples) <= 0, "examples"),
+        pytest.param(lambda d: cp.sum_squares(d.examples) <= 0, "examples", marks=pytest.mark.slow),
     ],
 )
 def test_rows_through_zero_that_leave_nothing_are_proved_to(row, quantity):

@@ -7,7 +7,7 @@ import numpy as np
 import codesign_opt as co
 from tests.helpers.random_user_programs import Instance
 
-COUNT = 3000 if os.environ.get("CODESIGN_OPT_FULL") == "1" else 6
+COUNT = 3000 if os.environ.get("CODESIGN_OPT_FULL") == "1" else 3
 
 
 def verdict(seed):

@@ -13,6 +13,7 @@ import pytest
 import codesign_opt as co
 from codesign_opt.modeling.constraints import Named
 from codesign_opt.modeling.design import Box, Design, Point
+from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.compiled import Compiled
 from codesign_opt.programs.restored import restored
 from codesign_opt.programs.scaling import rows_of
@@ -187,3 +188,20 @@ def test_rows_of_numbers_alone_that_overflow_are_told_without_a_warning(holds):
         else:
             with pytest.raises(co.InfeasibleError, match="more"):
                 problem.solve()
+
+
+@pytest.mark.parametrize("share", [1e-6, 1e-3, 1.0])
+def test_sums_of_given_examples_that_are_mostly_spent_lift_no_bound(share):
+    """A sum that equals its number but for rounding, priced by a solver's garbage, is a number times that rounding."""
+    rng = np.random.default_rng(3)
+    levels = co.Levels.log_uniform(0.01, 10.0, 12)
+    table = co.Coefficients(levels, np.exp(rng.normal(size=12)), np.zeros(12), np.ones((1, 12)), terminal="rescale")
+    spent, new = 1e14 * np.exp(rng.normal(size=12)), share * 1e14 * np.exp(rng.normal(size=12))
+    given = spent + new
+    total = float(np.nextafter(np.nextafter(sum(137.0 * m for m in given[::-1]), np.inf), np.inf))
+    row = co.named("total", lambda d: cp.sum(137.0 * d.examples) == total)
+    program = co.Problem(
+        co.ScoreError(table) + co.Discretization(table), [co.Steps() <= 40, row], spent=spent, examples=given
+    ).declaration
+    rows = rows_of(program.constraints[-1], program.design(first_point(program)))
+    assert all(np.all(each.expression.value == 0) for each in rows)

@@ -1,10 +1,10 @@
 """Balance: a conic program brought to order one by symmetries of its cones.
 
 Rows may be multiplied by whatever maps their cone to itself: a nonnegative row by any factor, a second-order cone by
-one factor and a boost in its first two rows, an exponential cone by one factor and a shear, a power cone
-prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be multiplied by anything. The logarithms of these factors that
-bring the entries of A and b nearest to one are a least-squares problem (Curtis and Reid 1972), so that neither the
-user's units nor the powers of them that enter a cone matter to the solver.
+one factor and a boost in its first two rows, a semidefinite one by a diagonal congruence, an exponential cone by one
+factor and a shear, a power cone prod x_i^a_i >= |z| by p_i and prod p_i^a_i. Columns may be multiplied by anything.
+The logarithms of these factors that bring the entries of A and b nearest to one are a least-squares problem (Curtis
+and Reid 1972), so that neither the user's units nor the powers of them that enter a cone matter to the solver.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...basics.checks import Array, Mask
+from ...basics.checks import Array, Indices, Mask
 from ...basics.cones import Cones
 from ...basics.factors import symmetric_solver
 
 __all__ = ["Balance", "balanced"]
 
 _ROUNDS = 3
+_LOST = 64.0  # powers of two below one: an entry there counts less the further down it is
 _FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
 _DECADES = 10.0  # powers of two that an exponential may be from the rest before it is moved there
 _FREE, _FREER = 1e-3, 1e-8  # weights of factors that nothing is known of, near one
@@ -186,7 +187,10 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
     owner = cones.cone_of_row
     turned = np.isclose(turn.diagonal(), np.sqrt(0.5))  # first rows of rotated cones
     rotated = turned[owner] & (owner >= cones.zero + cones.nonnegative)
-    ones = np.flatnonzero(~rotated)
+    semidefinite = np.zeros(size, dtype=bool)
+    for _, span in cones.semidefinite_rows:
+        semidefinite[span] = True
+    ones = np.flatnonzero(~rotated & ~semidefinite)
     i, j, w = [ones], [owner[ones]], [np.ones(len(ones))]
     first = np.flatnonzero(turned)
     rest = np.flatnonzero(rotated & ~turned & ~np.isin(np.arange(size), first + 1))
@@ -194,6 +198,13 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
         i, j, w = [*i, rows], [*j, column], [*w, np.ones(len(rows))]
     for shift in (0, 1):
         i, j, w = [*i, rest], [*j, owner[rest] + shift], [*w, np.full(len(rest), 0.5)]
+    for order, span in cones.semidefinite_rows:
+        # X to P X P with P diagonal: an entry has half the logarithm of each of its two diagonal entries' factors
+        column, row = np.tril_indices(order)
+        entries = np.arange(span.start, span.stop)
+        diagonal = entries[column == row]
+        for end in (row, column):
+            i, j, w = [*i, entries], [*j, diagonal[end]], [*w, np.full(len(entries), 0.5)]
     shares = sparse.coo_array((np.concatenate(w), (np.concatenate(i), np.concatenate(j))), shape=(size, size))
     if not cones.power:
         return sparse.csr_array(shares)
@@ -221,10 +232,23 @@ def _least_squares(
     system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
     ridge = np.concatenate([np.full(size, free), np.where(near > 0, known, free)])
     middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
-    weight, found = np.ones(len(logs)), middle
+    weight, found = np.concatenate([_counting(value, i, j, size, count), np.ones(len(fixed))]), middle
     for _ in range(_ROUNDS):
         weighted = sparse.csc_array(system.T @ sparse.diags_array(weight))
         normal = sparse.csc_array(weighted @ system + sparse.diags_array(ridge))
         found = symmetric_solver(normal)(ridge * middle - weighted @ logs)
-        weight = np.where(logs + system @ found < -6, _FAINT, 1.0)
+        below = np.maximum(-(logs + system @ found), 1.0)
+        weight = np.where(below > 6, _FAINT * np.minimum(1.0, (_LOST / below) ** 2), 1.0)
     return found[:size], found[size:]
+
+
+def _counting(value: Array, i: Indices, j: Indices, size: int, count: int) -> Array:
+    """1 for entries to begin with; 0 for those that are lost beside the largest of their row and of their column.
+
+    A narrow kernel falls to 1e-200 between levels that have nothing to do with each other. In logarithms one such entry
+    would outweigh all others.
+    """
+    rows, columns = np.zeros(size), np.zeros(count)
+    np.maximum.at(rows, i, value)
+    np.maximum.at(columns, j, value)
+    return np.where(value < 2.0**-_LOST * np.minimum(rows[i], columns[j]), 0.0, 1.0)
