@@ -27,7 +27,7 @@ def test_every_package_is_in_the_table():
     assert packages == set(MAY_IMPORT)
 
 
-KINDS = """a term, a constraint, a sampler, a coupling, a model, training noise, the training law of a network,
+KINDS = """a term, a constraint, a sampler, a coupling, a metric, a model, training noise, the training law of a network,
 a structured solver, a schedule, a training density, a loss weight, a route to training errors, an estimator,
 an export, a declared problem, a world to compare on"""
 
