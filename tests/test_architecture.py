@@ -27,9 +27,9 @@ def test_every_package_is_in_the_table():
     assert packages == set(MAY_IMPORT)
 
 
-KINDS = """a term, a constraint, a sampler, a coupling, a metric, a model, training noise, the training law of a network,
-a structured solver, a schedule, a training density, a loss weight, a route to training errors, an estimator,
-an export, a declared problem, a world to compare on"""
+KINDS = """a term, a constraint, a sampler, a coupling, a metric, a model, training noise,
+the training law of a network, a structured solver, a schedule, a training density, a loss weight,
+a route to training errors, an estimator, an export, a declared problem, a world to compare on"""
 
 
 def test_every_kind_of_addition_has_a_place_that_exists():
