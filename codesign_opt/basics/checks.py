@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
-    "integer", "matrix", "noise_level", "noise_levels", "number", "shown", "takes", "vector",
+    "integer", "matrix", "noise_level", "noise_levels", "number", "numbers", "shown", "takes", "vector",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -198,6 +198,12 @@ def array(value: Any, name: str, hint: str = "") -> Array:
     result = _array(raw, name, max(_ndim(raw), 0), hint)
     _check(result, name, False, False, False, hint)
     return result
+
+
+def numbers(value: Any, name: str, hint: str = "") -> Array:
+    """Return a read-only float64 copy of real numbers of any shape, infinite ones and NaN too, or raise ValueError."""
+    raw = value if isinstance(value, np.ndarray) or _is_tensor(value) else _list_of(value)
+    return _array(raw, name, max(_ndim(raw), 0), hint)
 
 
 def function(value: Any, name: str, hint: str = "") -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, integer, number
+from ..basics.checks import Array, as_path, integer, number, numbers
 from ..basics.files import locked, write_whole
 from ..ingredients.levels import Levels
 from ..ingredients.log_file import log_rows
@@ -127,10 +127,11 @@ class LevelStatistics:
         >>> [(row["sigma"].__round__(9), row["loss"].__round__(9)) for row in stats.rows()]
         [(3.0, 0.16875)]
         """
-        whole = loss if hasattr(loss, "detach") else np.asarray(loss, dtype=np.float64)
-        at = time if hasattr(time, "detach") else np.asarray(time, dtype=np.float64)
+        whole = loss if hasattr(loss, "detach") else np.atleast_1d(numbers(loss, "LevelStatistics.record_flow: loss"))
+        at = time if hasattr(time, "detach") else numbers(time, "LevelStatistics.record_flow: time")
         whole = whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
+        _check_sizes(len(at), len(whole))
         with np.errstate(divide="ignore"):
             self.record(at / (1 - at), at**2 * whole, learning_rate=learning_rate)
 
@@ -368,16 +369,18 @@ def _rate(value: float | None) -> float | None:
 def _two_rows(sigma: Any, loss: Any) -> tuple[Any, Any]:
     """Tensors are copied into one (2, N) tensor where they are, without waiting for them; arrays stay arrays."""
     if not hasattr(loss, "detach"):
-        sigma = sigma.detach().cpu().numpy() if hasattr(sigma, "detach") else sigma
-        losses = np.asarray(loss, dtype=np.float64)
+        losses = numbers(loss, "LevelStatistics.record: loss")
         losses = losses.reshape(losses.shape[0], -1).sum(axis=1) if losses.ndim > 1 else np.atleast_1d(losses)
-        levels = np.asarray(sigma, dtype=np.float64).ravel()
+        levels = numbers(sigma, "LevelStatistics.record: sigma").ravel()
         _check_sizes(levels.size, losses.size)
         return np.broadcast_to(levels, losses.shape).copy(), losses.copy()
     losses = loss.detach()
     losses = losses if losses.element_size() == 8 else losses.float()
     losses = losses.flatten(1).sum(1) if losses.ndim > 1 else losses.reshape(-1)
-    levels = sigma.detach().reshape(-1) if hasattr(sigma, "detach") else losses.new_tensor(sigma).reshape(-1)
+    if hasattr(sigma, "detach"):
+        levels = sigma.detach().reshape(-1)
+    else:
+        levels = losses.new_tensor(np.array(numbers(sigma, "LevelStatistics.record: sigma"))).reshape(-1)
     _check_sizes(levels.numel(), losses.numel())
     pair = losses.new_empty((2, losses.numel()))
     pair[0], pair[1] = levels, losses

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, noise_level, number, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -219,8 +219,8 @@ class Sampler(ABC):
         [13.4, 17.9]
         """
         smallest = float(vector(eigenvalues, "eigenvalues", nonnegative=True).min())
-        sigma = number(sigma_max, "sigma_max", positive=True)
-        stop = number(stopping_sigma, "stopping_sigma", positive=True)
+        sigma = noise_level(sigma_max, "sigma_max")
+        stop = noise_level(stopping_sigma, "stopping_sigma")
         if not stop < sigma:
             raise ValueError(f"stopping_sigma is {stop:g}; it must be below sigma_max = {sigma:g}.")
         if self.positivity == 0.0:

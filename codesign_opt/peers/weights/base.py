@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...basics.checks import Array, instance, number
+from ...basics.checks import Array, instance, number, numbers
 from ...basics.registry import Registry
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
@@ -128,6 +128,6 @@ def _alike(sigma: Any, function: Callable[[Array], Array]) -> Any:
     if type(sigma).__module__.split(".")[0] == "torch":
         found = function(sigma.detach().to("cpu").double().numpy().reshape(-1))
         return sigma.new_tensor(np.array(found)).reshape(sigma.shape)
-    levels = np.asarray(sigma, dtype=np.float64)
+    levels = numbers(sigma, "sigma")
     found = function(levels.reshape(-1)).reshape(levels.shape)
     return float(found) if levels.ndim == 0 else found
