@@ -26,7 +26,7 @@ process = co.EDM(0.002, 80.0)
 # %%
 @dataclass(frozen=True)
 class Ralston(co.Sampler):
-    name, order, evaluations_per_step = "ralston", 2, 2
+    name, order, evaluations_per_step = "ralston_method", 2, 2
 
     def leading_error(self, lam, sigma):
         return -lam * sigma / (6 * (lam + sigma**2) ** 3)
@@ -44,7 +44,7 @@ for sampler in (co.Heun(), Ralston()):
     usual = float(model.bias(co.edm_grid(10, 0.002, 80.0)))
     print(f"{sampler.name}: EDM's ten steps {usual:.2e}, the plan's {plan.handed_out['total']:.2e}")
 # | heun: EDM's ten steps 1.02e-01, the plan's 2.00e-03
-# | ralston: EDM's ten steps 1.64e-03, the plan's 2.64e-06
+# | ralston_method: EDM's ten steps 1.64e-03, the plan's 2.64e-06
 
 # %% [markdown]
 # Such errors are exact, and of Gaussian data: with the mean and variances alone, errors of single steps cancel as they

@@ -17,6 +17,7 @@ from codesign_opt.estimate.denoisers.adapters import guided
 from codesign_opt.estimate.measurement import Measurement
 from codesign_opt.estimate.network_model import network
 from codesign_opt.estimate.runs.run import run
+from codesign_opt.estimate.steps import grid_descent
 from codesign_opt.estimate.steps.grid_descent import descend_grid
 from codesign_opt.testbed.data.mixtures import circle8, grid8
 from codesign_opt.testbed.metrics import negative_log_likelihood
@@ -183,15 +184,18 @@ def test_unknown_worlds_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_with_few_steps_descents_from_several_stopping_points_find_a_better_minimum():
+def test_with_few_steps_several_stopping_points_and_jumps_of_nodes_find_what_one_descent_misses(monkeypatch):
     mixture = grid8()
     data = mixture.sample(400, dtype=torch.float64)
     measurement = Measurement(levels=6, draws=128, chunk=128, evaluations=3000)
     probe = network(mixture, data, sampler=co.DPMpp2M(), measurement=measurement).probe
     start = co.edm_grid(5, 0.002, 80.0)
+    jumped = descend_grid(probe.reference, probe.held_out, [start], budget=probe.budget).sigmas
+    monkeypatch.setattr(grid_descent, "_JUMPS", 0)
     one = descend_grid(probe.reference, probe.held_out, [start], budget=probe.budget).sigmas
     several = probe.descend(start, free_stop=True, stops=(0.07, 0.2, 0.6))
-    ratio = probe.errors(several).ratio(probe.errors(one))  # on draws that neither has seen
-    assert ratio.value < 0.6
-    assert 1 - ratio.value > 3 * ratio.standard_error
-    assert several.size == one.size == 6
+    for better in (several, jumped):
+        ratio = probe.errors(better).ratio(probe.errors(one))  # on draws that neither has seen
+        assert ratio.value < 0.6
+        assert 1 - ratio.value > 3 * ratio.standard_error
+        assert better.size == one.size == 6
