@@ -121,3 +121,39 @@ def test_what_stages_cannot_teach_and_what_is_no_stage_is_named():
     ):
         with pytest.raises(ValueError, match=name):
             make()
+
+
+def test_the_price_is_that_of_the_cheapest_split_and_infinite_beyond_the_quotas():
+    table = MODEL.coefficients(0.05, levels=12)
+    quotas = [co.Stage("a", 1.0, quota=3e3), co.Stage("b", 2.0, quota=1e3)]
+    run = co.Stages(quotas, evaluation=1.0, images=50)
+    size = len(table.levels)
+    zeros, steps = np.zeros(size), np.full(size, 2.0)
+    design = co.Problem(co.ScoreError(table), [run <= 1e9]).design(co.Point(np.ones(size), zeros, steps))
+
+    def price(examples):
+        return run.value(design, co.Point(np.full(size, examples / size), zeros, steps))
+
+    sampling = 50 * (2.0 * size + 1)
+    assert price(2e3) == pytest.approx(2e3 + sampling, rel=1e-9)
+    assert price(3.5e3) == pytest.approx(3e3 + 2 * 500 + sampling, rel=1e-9)
+    assert price(4e3 * (1 + 5e-8)) == pytest.approx(5e3 + sampling, rel=1e-6)  # a solver's rounding
+    assert price(4.001e3) == np.inf
+
+
+@pytest.mark.parametrize("first", [1e4, 4e4])
+def test_rows_with_variables_and_parameters_of_their_own_follow_the_parameters(first):
+    table = MODEL.coefficients(0.05, levels=12)
+    limit = cp.Parameter(nonneg=True, value=first)
+
+    def row(design):
+        extra = cp.Variable(nonneg=True)
+        return [cp.sum(design.examples) <= limit + extra, extra <= 0.1 * limit]
+
+    terms, prices = co.ScoreError(table) + co.Discretization(table), co.Prices(1.0, 1.0, 50)
+    problem = co.Problem(terms, [co.Compute(prices) <= 1e6, row])
+    for value in (first, 2e4):
+        limit.value = value
+        plan = problem.solve()
+        assert plan.certificate.optimal
+        assert plan.examples.sum() == pytest.approx(1.1 * value, rel=1e-4)
