@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..basics.files import write_whole
 from ..basics.late import later
 from ..basics.tabular import Tabular
@@ -122,7 +122,7 @@ class Comparison(Tabular):
         """Share of its cells where a schedule is best or within one standard error of the best."""
         own = [row.level for row in self.rows if row.peer == peer]
         if not own:
-            raise ValueError(f"peer is {peer!r}, which is not in this comparison: {', '.join(self.peers)}.")
+            raise ValueError(f"peer is {shown(peer)}, which is not in this comparison: {', '.join(self.peers)}.")
         return float(np.mean(own))
 
     def losses(self, peer: str = "plan") -> list[tuple[ComparisonRow, ComparisonRow]]:
@@ -171,7 +171,7 @@ class Comparison(Tabular):
         known = ratios[np.isfinite(ratios) & (ratios > 0)]
         if not known.size:
             raise ValueError(
-                f"peer is {peer!r}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
+                f"peer is {shown(peer)}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
             )
         return float(np.exp(np.log(known).mean()))
 

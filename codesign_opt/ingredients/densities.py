@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
-from ..basics.checks import AT_ONCE, Array, instance, integer, number, takes, vector
+from ..basics.checks import AT_ONCE, Array, instance, integer, number, shown, takes, vector
 from ..basics.registry import Registry
 from ..basics.user_code import answer
 from .levels import Bins, Levels
@@ -173,7 +173,7 @@ class Between(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.density, SigmaDensity):
-            raise ValueError(f"Between.density is {self.density!r}; a SigmaDensity is needed.")
+            raise ValueError(f"Between.density is {shown(self.density)}; a SigmaDensity is needed.")
         low = number(self.sigma_min, "Between.sigma_min", nonnegative=True)
         high = number(self.sigma_max, "Between.sigma_max", positive=True)
         if not low < high:
@@ -233,7 +233,7 @@ class Floored(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.density, SigmaDensity):
-            raise ValueError(f"Floored.density is {self.density!r}; a SigmaDensity is needed.")
+            raise ValueError(f"Floored.density is {shown(self.density)}; a SigmaDensity is needed.")
         share = number(self.share, "Floored.share", positive=True)
         low = number(self.sigma_min, "Floored.sigma_min", positive=True)
         high = number(self.sigma_max, "Floored.sigma_max", positive=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..basics.checks import AT_ONCE, Array, integer, number, vector
+from ..basics.checks import AT_ONCE, Array, integer, number, shown, vector
 from .sample_covariance import class_codes, covariance_bands, sample_rows
 from .sampling_error import SamplingError
 
@@ -61,7 +61,7 @@ class Spectrum:
             if not np.isfinite(np.dot(counts, values)):
                 raise ValueError("Spectrum.eigenvalues overflow the trace; rescale the data.")
         if not isinstance(self.provenance, str):
-            raise ValueError(f"Spectrum.provenance is {self.provenance!r}; a string is needed.")
+            raise ValueError(f"Spectrum.provenance is {shown(self.provenance)}; a string is needed.")
         order = np.argsort(-values, kind="stable")
         for name, array in (("eigenvalues", values), ("counts", counts), ("mean_power", power)):
             ordered = array[order]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, takes
+from ..basics.checks import Array, integer, shown, takes
 from ..basics.user_code import answer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
@@ -53,7 +53,7 @@ class TrainingRun:
             self.read_log()
         elif isinstance(self.density, (str, bytes, bool)) or self.density is None:
             raise ValueError(
-                f"TrainingRun.density is {self.density!r}; use LogNormal, a function of sigma, or an array."
+                f"TrainingRun.density is {shown(self.density)}; use LogNormal, a function of sigma, or an array."
             )
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, shown
 from ..basics.inheritance import changed, stale
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
@@ -399,7 +399,7 @@ class Bound:
 def check_table(table: Any, owner: str) -> None:
     """Refuse anything but Coefficients, naming the term."""
     if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+        raise ValueError(f"{owner}.table is {shown(table)}; give Coefficients, from model.coefficients(...) or arrays.")
 
 
 def _added(term: Term, other: Any, shown: str, written: Any = None) -> Term:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Indices, Mask, choice, number, vector
+from ..basics.checks import Array, Indices, Mask, choice, number, shown, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
 from ..basics.user_code import answer
@@ -140,7 +140,7 @@ def named(name: str, what: Any, *, nested: bool = False) -> Named:
         nested: of a function, what a `Constraint` says by its attribute of this name.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"named: the name is {name!r}; a non-empty string is needed.")
+        raise ValueError(f"named: the name is {shown(name)}; a non-empty string is needed.")
     if not (isinstance(what, (Bound, Constraint)) or callable(what)):
         raise ValueError(f"named({name!r}, …): a bound, a constraint or a function of the design is needed.")
     return Named(name, what, nested)
@@ -424,4 +424,4 @@ def as_named(what: Any, index: int) -> Named:
     if callable(what):
         label = getattr(what, "__name__", "")
         return Named(label if label and label != "<lambda>" else f"constraint {index}", what)
-    raise TypeError(f"constraint {index} is {what!r}; give a bound, a Constraint or a function of the design.")
+    raise TypeError(f"constraint {index} is {shown(what)}; give a bound, a Constraint or a function of the design.")

@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, shown
 from ..models.coefficients import Coefficients
 from .constraints import BoxConstraint, Number
 from .design import Box, Design, Point
@@ -117,6 +117,6 @@ def _check_levels(table: Coefficients, design: Design, owner: str) -> None:
 
 def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:
     if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+        raise ValueError(f"{owner}.table is {shown(table)}; give Coefficients, from model.coefficients(...) or arrays.")
     if needed and table.variance_ratio is None:
         raise ValueError(f"{owner} needs Coefficients.variance_ratio; this table has none.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, matrix, number, takes, vector
+from ..basics.checks import Array, as_path, matrix, number, shown, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
@@ -100,7 +100,7 @@ class EstimatedModel(Model, Tabular):
                 put(self, name, value)
         self.check_parts()
         if not isinstance(self.estimation, EstimationRecord):
-            raise ValueError(f"EstimatedModel.estimation is {self.estimation!r}; an EstimationRecord is needed.")
+            raise ValueError(f"EstimatedModel.estimation is {shown(self.estimation)}; an EstimationRecord is needed.")
         if self.error_variance is not None and self.sensitivity is None:
             raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
 
@@ -225,7 +225,7 @@ class EstimatedModel(Model, Tabular):
         """
         if sampler.to_dict() != self.sampler.to_dict():
             raise ValueError(
-                f"codesign: samplers holds {sampler!r}, but the model's responses were measured with "
+                f"codesign: samplers holds {shown(sampler)}, but the model's responses were measured with "
                 f"{self.sampler!r}; estimate.network once for each sampler, plan with each, and compare."
             )
         return replace(self, sampler=sampler)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, matrix, number, vector
+from ..basics.checks import AT_ONCE, Array, choice, integer, matrix, number, shown, vector
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Euler, Sampler
 
@@ -177,7 +177,7 @@ class Evidence:
         for name, kind in (kinds | {"gaps": DenoiserGaps, "trajectories": Trajectories}).items():
             value = getattr(self, name)
             if not (isinstance(value, kind) or (value is None and name != "sampler")):
-                raise ValueError(f"Evidence.{name} is {value!r}; a {kind.__name__} is needed.")
+                raise ValueError(f"Evidence.{name} is {shown(value)}; a {kind.__name__} is needed.")
 
     def between(self, nodes: Array) -> Array:
         """The nodes with their ends set to sigma_max and sigma_min, so that rounding moves neither."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number
+from ..basics.checks import Array, choice, number, shown
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.levels import Levels
 from ..ingredients.metrics import Metric, ValuedBands, Wasserstein
@@ -45,7 +45,7 @@ class GaussianParts(Model):
     def __post_init__(self) -> None:
         self.check_parts()
         if not isinstance(self.training, TrainingNoise):
-            raise ValueError(f"{type(self).__name__}.training is {self.training!r}; a TrainingNoise is needed.")
+            raise ValueError(f"{type(self).__name__}.training is {shown(self.training)}; a TrainingNoise is needed.")
         counted = self.training.within(self.coupling, self.process.sigma_min, self.process.sigma_max)
         object.__setattr__(self, "training", counted)
         choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))
@@ -55,17 +55,17 @@ class GaussianParts(Model):
         """Whether the metric is one that coefficients, exact laws and the training's errors are known in."""
         kind = type(self).__name__
         if not isinstance(self.metric, Metric):
-            raise ValueError(f"{kind}.metric is {self.metric!r}; give co.Wasserstein(), co.Features or co.KL.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}; give co.Wasserstein(), co.Features or co.KL.")
         self.metric.weights(self.spectrum)
         if isinstance(self.metric, Wasserstein):
             return
         if self.training.matrix == "full":
-            raise ValueError(f"{kind}.metric is {self.metric!r}, and training.matrix is 'full'; state 'diagonal'.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}, and training.matrix is 'full'; state 'diagonal'.")
         if not self.metric.quadratic and self.training.intercept:
-            raise ValueError(f"{kind}.metric is {self.metric!r}, and a mean is learned; give intercept=False.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}, and a mean is learned; give intercept=False.")
         if not self.metric.quadratic and self.terminal == "rescale" and self.spectrum.eigenvalues.min() <= 0:
             raise ValueError(
-                f"{kind}.metric is {self.metric!r}: it is infinite where the data have no variance and 'rescale' "
+                f"{kind}.metric is {shown(self.metric)}: it is infinite where the data have no variance and 'rescale' "
                 "leaves noise; use terminal='denoise', or give those eigenvalues a floor."
             )
 

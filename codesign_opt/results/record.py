@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, integer, number
+from ..basics.checks import Array, as_path, choice, integer, number, shown
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -157,13 +157,13 @@ class PlanRecord:
             check_grid(self.sigmas, "Plan.sigmas")
         for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance", "question"):
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+                raise ValueError(f"Plan.{name} is {shown(getattr(self, name))}; a mapping by name is needed.")
         if self.evaluations_per_step is not None:
             integer(self.evaluations_per_step, "Plan.evaluations_per_step", minimum=1)
         number(self.final_score, "Plan.final_score", nonnegative=True)
         number(self.final_prior, "Plan.final_prior", nonnegative=True)
         if not isinstance(self.error, (int, float)) or np.isnan(self.error):
-            raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
+            raise ValueError(f"Plan.error is {shown(self.error)}; a number is needed.")
 
     @property
     def number_of_steps(self) -> int:
@@ -242,7 +242,9 @@ class PlanRecord:
                 "GaussianModel, or an EstimatedModel whose training was measured, of this version."
             )
         if self.samplings and sampler not in self.samplings:
-            raise ValueError(f"distillation_weights: sampler is {sampler!r}; name one of {', '.join(self.samplings)}.")
+            raise ValueError(
+                f"distillation_weights: sampler is {shown(sampler)}; name one of {', '.join(self.samplings)}."
+            )
         steps = self.steps if sampler is None else self.samplings[sampler].steps
         denoise = self.terminal == "denoise"
         gain = np.asarray(self.tables["output_sensitivity"])

@@ -175,7 +175,7 @@ class Measured(TrainingNoise):
         elif Path(name).is_file():
             content, place = Path(name).read_bytes(), str(name)
         else:
-            raise ValueError(f"Measured.load: {str(name)!r} is no file and none of {', '.join(known)}.")
+            raise ValueError(f"Measured.load: {shown(str(name))} is no file and none of {', '.join(known)}.")
         values = json_text(content, f"Measured.load: {place}")
         if not isinstance(values, dict) or values.get("type") != _KIND:
             raise ValueError(f"Measured.load: {place} holds no measured training.")

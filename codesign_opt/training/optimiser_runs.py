@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
-from ..basics.checks import Array, integer, noise_level, noise_levels, number, vector
+from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, vector
 from ..ingredients.parameterization import Parameterization
 from .base import TrainingNoise
 from .lower_bounds import check_flag
@@ -193,14 +193,14 @@ class OptimiserRun(TrainingNoise):
         if isinstance(average, dict):
             average = WeightAverage(**average)
         if not isinstance(average, WeightAverage):
-            raise ValueError(f"{name}.average is {average!r}; a WeightAverage is needed.")
+            raise ValueError(f"{name}.average is {shown(average)}; a WeightAverage is needed.")
         put(self, "learning_rate", rate)
         put(self, "average", average)
         put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
         put(self, "iterations", integer(self.iterations, f"{name}.iterations", minimum=1))
         if self.prior is not None:
             raise ValueError(
-                f"{name}.prior is {self.prior!r}; what is left of the start is in the floor already: None."
+                f"{name}.prior is {shown(self.prior)}; what is left of the start is in the floor already: None."
             )
         self._check_prior(name)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, number
+from ..basics.checks import AT_ONCE, Array, choice, integer, number, shown
 
 __all__ = ["LearningRate", "WeightAverage", "power_exponent", "power_relative_std"]
 
@@ -51,7 +51,9 @@ class LearningRate:
                 raise ValueError("LearningRate.reference is None; inverse_sqrt needs the updates before it falls.")
             put(self, "reference", number(self.reference, "LearningRate.reference", positive=True))
         elif self.reference is not None:
-            raise ValueError(f"LearningRate.reference is {self.reference!r}, and {self.shape} has none; leave it out.")
+            raise ValueError(
+                f"LearningRate.reference is {shown(self.reference)}, and {self.shape} has none; leave it out."
+            )
 
     def factors(self, updates: int) -> Array:
         """(N,) rate of each update over the peak."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import betaincinv
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, shown
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -64,7 +64,7 @@ class TimeUniform(Schedule):
         if self.eps_s >= 1:
             raise ValueError(f"TimeUniform.eps_s is {self.eps_s:g}; it must be < 1, the largest time.")
         if not isinstance(self.fit, bool):
-            raise ValueError(f"TimeUniform.fit is {self.fit!r}; True or False is needed.")
+            raise ValueError(f"TimeUniform.fit is {shown(self.fit)}; True or False is needed.")
 
     def sigma(self, time: float) -> float:
         """Noise level at a time, data units."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, instance
+from ...basics.checks import Array, choice, instance, shown
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -167,7 +167,9 @@ class SpectrumSelect(Schedule):
     def __post_init__(self) -> None:
         choice(self.measure, "SpectrumSelect.measure", _MEASURES)
         if not (self.families is None or isinstance(self.families, Mapping)):
-            raise ValueError(f"SpectrumSelect.families is {self.families!r}; a mapping of names to values is needed.")
+            raise ValueError(
+                f"SpectrumSelect.families is {shown(self.families)}; a mapping of names to values is needed."
+            )
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         steps = count - 1 + final_steps(evidence.terminal)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, shown
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
 from ...samplers.members import Ancestral
@@ -239,4 +239,4 @@ def _goes_to_zero(law: Tangent | EulerLagrange, evidence: Evidence) -> bool:
 
 def _flag(value: object, name: str) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+        raise ValueError(f"{name} is {shown(value)}; True or False is needed.")

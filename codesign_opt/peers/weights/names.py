@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, number, shown
 from ...ingredients.parameterization import target_name
 from ...ingredients.process import VP, Process
 from .base import WEIGHTINGS, Weighting, add_weighting
@@ -62,7 +62,7 @@ def edm_weight(sigma_data: float = 0.5) -> Weighting:
 def edm2_weight(uncertainty: LearnedUncertainty) -> Weighting:
     """exp(-u(ln sigma)) on F (Karras et al. 2024), u fitted to a loss log: `LearnedUncertainty.fit`."""
     if not isinstance(uncertainty, LearnedUncertainty):
-        raise ValueError(f"edm2.uncertainty is {uncertainty!r}; give LearnedUncertainty.fit(log, sigma_data=…).")
+        raise ValueError(f"edm2.uncertainty is {shown(uncertainty)}; give LearnedUncertainty.fit(log, sigma_data=…).")
     return Weighting("edm2", "edm", lambda sigma: np.exp(-uncertainty(sigma)), uncertainty.sigma_data)
 
 
