@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, integer, number, shown
+from ..basics.checks import Array, as_path, choice, integer, number, shown, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -245,9 +245,14 @@ class PlanRecord:
             raise ValueError(
                 f"distillation_weights: sampler is {shown(sampler)}; name one of {', '.join(self.samplings)}."
             )
+        if not self.samplings and sampler is not None:
+            raise ValueError(f"distillation_weights: sampler is {shown(sampler)}; the plan has one, leave it out.")
         steps = self.steps if sampler is None else self.samplings[sampler].steps
         denoise = self.terminal == "denoise"
-        gain = np.asarray(self.tables["output_sensitivity"])
+        hint = "The file of an earlier version holds another length: plan again."
+        gain = vector(
+            self.tables["output_sensitivity"], "Plan.tables['output_sensitivity']", length=len(self.levels), hint=hint
+        )
         return DistillationWeights.of(self.levels, steps, gain, base, denoise=denoise)
 
     def logit_normal(self) -> LogitNormalFit:
