@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -304,6 +304,8 @@ def read_rows(file: Any) -> list[ComparisonRow]:
     Raises:
         ValueError: a column is missing, or an entry is not a number; the message names it.
     """
+    if isinstance(file, (str, bytes)) or not isinstance(file, Iterable):
+        raise ValueError(f"Comparison.read: file is {shown(file)}; an open file is needed.")
     reader = csv.DictReader(file)
     columns = list(reader.fieldnames or ())
     missing = [name for name in (*_PLAIN, "sigmas") if name not in columns]

@@ -89,7 +89,7 @@ def steps_on_levels(levels: Levels, sigmas: Array) -> Array:
 
     A step of length h covers each unit of sigma inside it 1/h times, so that steps sum to their number.
     """
-    nodes = np.asarray(sigmas, dtype=np.float64)
+    nodes = vector(sigmas, "sigmas", nonnegative=True, descending=True)
     nodes = nodes[nodes > 0][::-1]
     count = np.interp(levels.edges, nodes, np.arange(nodes.size, dtype=np.float64))
     return np.diff(count)

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import Array, integer, noise_level, number, vector
 
 __all__ = ["MOST_LEVELS", "Bins", "Levels"]
 
@@ -88,7 +88,7 @@ class Levels:
         edges[0], edges[-1] = low, high
         if stopping_sigma is None:
             return cls(edges)
-        cut = number(stopping_sigma, "stopping_sigma", positive=True)
+        cut = noise_level(stopping_sigma, "stopping_sigma")
         if not low * (1 - 1e-12) <= cut < high:
             raise ValueError(f"stopping_sigma is {cut:g}; it must lie in [{low:g}, {high:g}).")
         kept = edges[edges > cut * (1 + 1e-9)]

@@ -15,6 +15,7 @@ from .sampling_error import SamplingError
 
 __all__ = ["Spectrum"]
 
+_LARGEST = 1e120  # trace whose square is a float
 _SIGMA_DATA_TOLERANCE = 0.10
 _ROUND_OFF = "Set round-off of an eigenvalue solver to 0 first."
 
@@ -58,7 +59,7 @@ class Spectrum:
         if not np.any(values > 0):
             raise ValueError("Spectrum.eigenvalues are all 0; data without variance leave nothing to plan.")
         with np.errstate(over="ignore"):
-            if not np.isfinite(np.dot(counts, values)):
+            if not np.dot(counts, values) < _LARGEST:
                 raise ValueError("Spectrum.eigenvalues overflow the trace; rescale the data.")
         if not isinstance(self.provenance, str):
             raise ValueError(f"Spectrum.provenance is {shown(self.provenance)}; a string is needed.")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, shown
+from ..basics.checks import Array, instance, number, shown
 from ..basics.inheritance import changed, stale
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
@@ -384,6 +384,10 @@ class Bound:
     term: Term
     limit: Any
     label: str | None = None
+
+    def __post_init__(self) -> None:
+        instance(self.term, Term, "Bound.term", "Write term <= limit.")
+        object.__setattr__(self, "limit", amount(self.limit, f"the limit of {self.term.name}"))
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Indices, function, matrix, number, shown, takes, vector
+from ..basics.checks import Array, Indices, function, matrix, noise_level, number, shown, takes, vector
 from ..basics.user_code import told_in
 from ..ingredients.levels import Levels
 from .algebra import Term
@@ -101,7 +101,7 @@ class SharedParameters(Term):
     def response_from(self, stopping_sigma: float) -> Array:
         """(P, r) response through all levels above a stopping point, the factor left out."""
         logs = np.log(self.levels.edges)
-        part = np.clip((logs[1:] - np.log(stopping_sigma)) / np.diff(logs), 0.0, 1.0)
+        part = np.clip((logs[1:] - np.log(noise_level(stopping_sigma, "stopping_sigma"))) / np.diff(logs), 0.0, 1.0)
         return np.asarray(np.einsum("l,lpr->pr", part, self.response))
 
     @takes(levels=Levels)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, matrix, number, shown, takes, vector
+from ..basics.checks import Array, as_path, matrix, noise_level, shown, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
@@ -117,7 +117,7 @@ class EstimatedModel(Model, Tabular):
             levels: number of levels over the whole range of the process, or the levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
-        stop = number(stop, "stopping_sigma", positive=True)
+        stop = noise_level(stop, "stopping_sigma")
         table = self.levels_above(stop, levels)
         score, floor = self._score(table.sigma)
         ends = self.terminal == "denoise"

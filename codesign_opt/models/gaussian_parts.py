@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, shown
+from ..basics.checks import Array, choice, noise_level, shown
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.levels import Levels
 from ..ingredients.metrics import Metric, ValuedBands, Wasserstein
@@ -86,7 +86,7 @@ class GaussianParts(Model):
 
     def truncation(self, stopping_sigma: float) -> float:
         """E0 = sum_b n_b (sqrt(P_b) - sqrt(lambda_b))^2, what stopping costs a perfect sampler (section 2)."""
-        return float(self.truncations(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+        return float(self.truncations(np.array([noise_level(stopping_sigma, "stopping_sigma")]))[0])
 
     def truncations(self, stops: Array) -> Array:
         """(R,) `truncation` at many stopping points."""
@@ -105,7 +105,7 @@ class GaussianParts(Model):
 
     def initial_error(self, stopping_sigma: float) -> float:
         """E_init of starting from pure noise instead of the marginal (section 1); 0 for start="marginal"."""
-        return float(self.initial_errors(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+        return float(self.initial_errors(np.array([noise_level(stopping_sigma, "stopping_sigma")]))[0])
 
     def initial_errors(self, stops: Array) -> Array:
         """(R,) `initial_error` at many stopping points."""
@@ -130,7 +130,7 @@ class GaussianParts(Model):
                 levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
-        stop = number(stop, "stopping_sigma", positive=True)
+        stop = noise_level(stop, "stopping_sigma")
         table = self.levels_above(stop, levels)
         score, floor, response = self._rows(table.sigma, stop)
         lam, n = self.bands.eigenvalues, self.valued.counts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE
-from ..basics.checks import Array, shown
+from ..basics.checks import Array, ndim, shown
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun
@@ -33,7 +33,7 @@ def counted(model: Any, grid: Array, examples: Any, density: Any, levels: Any, r
             raise ValueError(
                 f"predict: density is {shown(density)}; give a SigmaDensity, such as co.LogNormal(-1.2, 1.2)."
             )
-        if examples is None or np.ndim(examples):
+        if examples is None or ndim(examples):
             raise ValueError("predict: density is given, so that examples must be their number.")
         found = ExampleCounts.of_density(density, examples)
     elif examples is not None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, entries, vector
 from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
@@ -102,7 +102,7 @@ class AffineSteps:
     def __post_init__(self) -> None:
         if not self.earlier:
             return
-        object.__setattr__(self, "earlier", tuple(self.earlier))
+        object.__setattr__(self, "earlier", entries(self.earlier, "AffineSteps.earlier"))
         if self.noise is not None:
             raise ValueError("AffineSteps has earlier and noise; the law of a sampler with both is not known here.")
 

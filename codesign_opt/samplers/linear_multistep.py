@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from ..basics.checks import Array, array, matrix, vector
+from ..basics.checks import Array, array, instance, matrix, vector
 from ..ingredients.grids import check_grid
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
 from .base import Sampler
@@ -92,6 +92,7 @@ class LinearMultistep(Multistep):
         >>> LinearMultistep.of(Sampler.from_dict({"name": "dpmpp_2m"}), [4.0, 2.0, 1.0, 0.0]).c.tolist()
         [[0.5, 0.0], [0.75, -0.25], [1.0, 0.0]]
         """
+        instance(sampler, Sampler, "LinearMultistep.of: sampler")
         if sampler.stochastic or sampler.evaluations_per_step != 1:
             does = "adds noise" if sampler.stochastic else "asks twice a step"
             raise ValueError(f"{sampler!r} {does}: rows have one call of the denoiser a step and no noise.")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, shown, vector
+from ..basics.checks import Array, as_path, choice, number, shown, takes, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -172,8 +172,8 @@ class Measured(TrainingNoise):
         known = cls.names()
         if isinstance(name, str) and name in known:
             content, place = (_PLACE / f"{name}.json").read_bytes(), name
-        elif Path(name).is_file():
-            content, place = Path(name).read_bytes(), str(name)
+        elif (file := as_path(name, "Measured.load: name")).is_file():
+            content, place = file.read_bytes(), str(name)
         else:
             raise ValueError(f"Measured.load: {shown(str(name))} is no file and none of {', '.join(known)}.")
         values = json_text(content, f"Measured.load: {place}")
@@ -206,6 +206,7 @@ class Measured(TrainingNoise):
         data = number(sigma_data, "Measured.scaled: sigma_data", positive=True)
         return replace(self, sigma=self.sigma * (data / self.sigma_data), sigma_data=data)
 
+    @takes(coupling=Coupling)
     def within(self, coupling: Coupling, low: float, high: float) -> Measured:
         """The same errors with m counted within the correlation lengths of a coupling on a range of noise levels."""
         lengths = coupling.lengths_at(self.sigma, low, high)

@@ -39,7 +39,7 @@ def shortest_path(cost: Array, intervals: int, *, growth: float = 1.0) -> Indice
     [0, 1, 2]
     """
     table = matrix(cost, "cost")
-    size = _fits(table.shape[0], intervals)
+    size, intervals = _fits(table.shape[0], intervals), int(intervals)
     table = np.where(np.tri(size, dtype=bool), np.inf, matrix(cost, "cost", shape=(size, size)))
     factor = number(growth, "growth", positive=True)
     value, following = table[:, -1], []

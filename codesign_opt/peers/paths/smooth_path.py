@@ -16,6 +16,8 @@ __all__ = ["beam_path", "path_cost", "smooth_path"]
 
 RowCost = Callable[[Indices, Indices], Array]
 
+_STEEPEST = 100.0  # exponent
+
 
 def path_cost(cost: Array, places: Array, path: Indices, *, weight: float = 0.0, exponent: float = 2.0) -> float:
     """Sum of interval costs of one path and its penalty, weight sum |h_(k+1) - h_k|^exponent.
@@ -59,7 +61,7 @@ def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, ex
     """
     x = vector(places, "places", ascending=True)
     table = matrix(cost, "cost", shape=(x.size, x.size))
-    size = _fits(x.size, intervals)
+    size, intervals = _fits(x.size, intervals), int(intervals)
     penalty, power = _penalty(weight, exponent)
     value = np.full((size, size), np.inf)  # of paths whose last interval is (j, l)
     value[0, 1:] = table[0, 1:]
@@ -169,7 +171,7 @@ def _rank_in_group(sorted_keys: Indices) -> Indices:
 
 
 def _penalty(weight: float, exponent: float) -> tuple[float, float]:
-    power = number(exponent, "exponent", positive=True)
+    power = number(exponent, "exponent", positive=True, maximum=_STEEPEST)
     if power < 1:
         raise ValueError(f"exponent is {power:g}; it must be >= 1.")
     return number(weight, "weight", nonnegative=True), power

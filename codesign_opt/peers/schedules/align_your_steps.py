@@ -76,7 +76,7 @@ def klub(gaps: DenoiserGaps, sigmas: Array) -> float:
     >>> round(klub(DenoiserGaps(sigma, np.abs(risk(sigma)[:, None] - risk(sigma))), np.array([2.0, 1.0, 0.0])), 5)
     0.065
     """
-    levels = np.asarray(sigmas, dtype=np.float64)
+    levels = vector(sigmas, "sigmas", nonnegative=True)
     levels = vector(levels[levels > 0], "sigmas", positive=True, descending=True, minimum_length=2)
     cost = KLUBCost(gaps)
     logs = np.log(levels)

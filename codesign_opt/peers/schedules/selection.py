@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, instance, shown
+from ...basics.checks import Array, choice, entries, instance, shown
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -69,6 +69,10 @@ class Ranking:
     refused: tuple[tuple[Schedule, str], ...]
     measure: str
     steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "refused"):
+            object.__setattr__(self, name, entries(getattr(self, name), f"Ranking.{name}"))
 
     @property
     def best(self) -> Ranked:

@@ -46,7 +46,7 @@ class LearnedUncertainty:
     def __post_init__(self) -> None:
         s = number(self.sigma_data, "LearnedUncertainty.sigma_data", positive=True)
         values = vector(self.coefficients, "LearnedUncertainty.coefficients", minimum_length=_DEGREE + 1)
-        knots = np.asarray(self.knots, dtype=np.float64)
+        knots = vector(self.knots, "LearnedUncertainty.knots", minimum_length=0)
         if knots.shape != (values.size + _DEGREE + 1,):
             raise ValueError(
                 f"LearnedUncertainty.knots has {knots.size} entries; {values.size + _DEGREE + 1} are needed."
