@@ -38,6 +38,7 @@ def test_one_direction_by_hand():
     assert weights.last == 0.0
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("terminal", ["rescale", "denoise"])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_weights_are_what_errors_of_single_steps_do(terminal, eta):
