@@ -7,7 +7,7 @@ import inspect
 import itertools
 import reprlib
 from collections.abc import Callable, Iterable
-from os import PathLike
+from os import PathLike, fsencode
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -189,6 +189,10 @@ def as_path(value: Any, name: str = "path") -> Path:
     """
     if not isinstance(value, (str, PathLike)) or "\0" in str(value):
         raise ValueError(f"{name} is {shown(value)}; the path of a file or folder is needed.")
+    try:
+        fsencode(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is {shown(value)}, a name that no file can have.") from None
     return Path(value)
 
 

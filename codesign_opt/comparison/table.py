@@ -306,8 +306,11 @@ def read_rows(file: Any) -> list[ComparisonRow]:
     """
     if isinstance(file, (str, bytes)) or not isinstance(file, Iterable):
         raise ValueError(f"Comparison.read: file is {shown(file)}; an open file is needed.")
-    reader = csv.DictReader(file)
-    columns = list(reader.fieldnames or ())
+    try:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or ())
+    except (csv.Error, TypeError):
+        raise ValueError(f"Comparison.read: file is {shown(file)}; an open file of text is needed.") from None
     missing = [name for name in (*_PLAIN, "sigmas") if name not in columns]
     if missing:
         raise ValueError(f"the table of a comparison lacks the column {missing[0]!r}; it is not whole.")

@@ -21,6 +21,8 @@ __all__ = [
     "steps_on_levels",
 ]
 
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
+
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
     """EDM's grid: equal increments of sigma^(1/rho) (Karras et al. 2022, equation 5).
@@ -39,10 +41,9 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0
     """
     low = number(sigma_min, "sigma_min", positive=True)
     high = number(sigma_max, "sigma_max", positive=True)
-    power = number(rho, "rho", positive=True)
-    return _finish(
-        np.linspace(high ** (1 / power), low ** (1 / power), _nodes(steps, terminal)) ** power, low, high, terminal
-    )
+    power = number(rho, "rho", positive=True, maximum=_FLATTEST)
+    last = (low / high) ** (1 / power)
+    return _finish(high * np.linspace(1.0, last, _nodes(steps, terminal)) ** power, low, high, terminal)
 
 
 def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: str = "denoise") -> Array:

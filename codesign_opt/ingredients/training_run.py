@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, shown, takes
+from ..basics.checks import Array, as_path, integer, shown, takes
 from ..basics.user_code import answer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
@@ -102,7 +102,7 @@ def read_log(path: str | Path, name: str = "TrainingRun.log") -> dict[str, Any]:
         ValueError: no rows, a column that is missing or there twice, an entry that is not a number, a loss that is
             negative or not finite, a noise level that is not positive, a negative number of examples; with the line.
     """
-    file = Path(path)
+    file = as_path(path)
     rows = log_rows(file, name)
     if not rows:
         raise ValueError(f"{name} {file} has no rows.")

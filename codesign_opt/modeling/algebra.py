@@ -387,6 +387,7 @@ class Bound:
 
     def __post_init__(self) -> None:
         instance(self.term, Term, "Bound.term", "Write term <= limit.")
+        instance(self.label, (str, type(None)), "Bound.label")
         object.__setattr__(self, "limit", amount(self.limit, f"the limit of {self.term.name}"))
 
     @property

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Risk = Callable[[Array], Array]
+_PIECES = 10_000  # of a step
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
@@ -208,7 +209,7 @@ def mutual_information(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float:
     True
     """
     logs = np.log(_positive(sigmas))
-    parts = integer(pieces, "pieces", minimum=1)
+    parts = integer(pieces, "pieces", minimum=1, maximum=_PIECES)
     edges = np.interp(np.arange((logs.size - 1) * parts + 1) / parts, np.arange(logs.size), logs)
     half = -0.5 * np.diff(edges)[:, None]
     points = np.exp(0.5 * (edges[1:] + edges[:-1])[:, None] + half * _NODES)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, number, shown, takes, vector
+from ..basics.checks import Array, as_path, choice, instance, number, shown, takes, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -113,6 +113,7 @@ class Measured(TrainingNoise):
         known = value > 0
         if not known.any():
             raise ValueError("Measured.from_kappa1: kappa1 is 0 at every level, so that nothing is said of training.")
+        instance(spectrum, Spectrum, "Measured.from_kappa1: spectrum")
         loss = bayes_loss(spectrum.eigenvalues, spectrum.counts, level)
         floor = options.pop("floor", None)
         if floor is not None:

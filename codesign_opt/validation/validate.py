@@ -172,7 +172,7 @@ def realised(
     model: GaussianModel, sigmas: Array, counts: ExampleCounts, *, replicas: int, seed: int, learner: str | None = None
 ) -> tuple[Array, str]:
     """(R, 4) `Validation.values` of a grid and examples, and the learner's name."""
-    rng, name = np.random.default_rng(seed), learner_of(model, learner)
+    rng, name = np.random.default_rng(integer(seed, "validate.seed", minimum=0)), learner_of(model, learner)
     nodes = Nodes.of(model, sigmas)
     if not nodes.prior.any() and not isinstance(model.training, SGD) and not counts.total > 0:
         raise ValueError("validate: no examples and no prior; give examples.")

@@ -35,6 +35,8 @@ def beta_table(
     power = {"linear": 1.0, "scaled_linear": 0.5}[choice(schedule, "beta_table.schedule", ("linear", "scaled_linear"))]
     betas = np.linspace(low**power, high**power, size) ** (1 / power)
     kept = np.cumprod(1 - betas)
+    if not kept[-1] > 0:
+        raise ValueError(f"beta_table.beta_end is {high:g}: of {size} such betas no signal is left.")
     return NoiseTable(np.sqrt((1 - kept) / kept))
 
 

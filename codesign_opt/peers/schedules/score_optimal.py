@@ -160,7 +160,7 @@ def gaussian_length(sigma: Any, eigenvalue: float) -> Array:
     if np.any(~(at >= 0)):
         raise ValueError("sigma must be >= 0.")
     scaled = at / np.sqrt(lam)
-    return 2 * (np.arcsinh(scaled) - scaled / np.sqrt(1 + scaled**2))
+    return 2 * (np.arcsinh(scaled) - scaled / np.hypot(1.0, scaled))
 
 
 def _equal_costs(levels: Array, costs: Array, count: int, exponent: float, floor: float) -> Array:

@@ -73,6 +73,8 @@ class Ranking:
     def __post_init__(self) -> None:
         for name in ("rows", "refused"):
             object.__setattr__(self, name, entries(getattr(self, name), f"Ranking.{name}"))
+        for row in self.rows:
+            instance(row, Ranked, "an entry of Ranking.rows")
 
     @property
     def best(self) -> Ranked:

@@ -18,6 +18,8 @@ from .base import Schedule
 
 __all__ = ["BetaSigma", "EDMRho", "KLOptimal", "Laplace", "LinearSigma", "LogSNR", "Polyexponential"]
 
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
+
 
 @dataclass(frozen=True)
 class EDMRho(Schedule):
@@ -35,11 +37,11 @@ class EDMRho(Schedule):
     title: ClassVar[str] = "EDM, equal steps of sigma^(1/rho)"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True))
+        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True, maximum=_FLATTEST))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
-        ends = evidence.sigma_max ** (1 / self.rho), evidence.sigma_min ** (1 / self.rho)
-        return evidence.between(np.linspace(*ends, count) ** self.rho)
+        last = (evidence.sigma_min / evidence.sigma_max) ** (1 / self.rho)
+        return evidence.between(evidence.sigma_max * np.linspace(1.0, last, count) ** self.rho)
 
 
 @dataclass(frozen=True)
