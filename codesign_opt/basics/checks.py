@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
-    "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers", "shown", "takes", "vector",
+    "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers",
+    "scale_of", "shown", "takes", "vector",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -116,6 +117,19 @@ def vector(
 def noise_level(value: Any, name: str) -> float:
     """Return `value` as a noise level > 0 whose powers a float holds, or raise ValueError."""
     return float(noise_levels([number(value, name, positive=True)], name)[0])
+
+
+def scale_of(value: Any, name: str) -> float:
+    """Return `value` as a number > 0 that may be divided by and whose powers a float holds, or raise ValueError.
+
+    >>> scale_of(1e-320, "width")
+    Traceback (most recent call last):
+    ValueError: width is 9.99989e-321; it must lie between 1e-60 and 1e+60.
+    """
+    found = number(value, name, positive=True)
+    if not 1 / _FAR <= found <= _FAR:
+        raise ValueError(f"{name} is {found:g}; it must lie between {1 / _FAR:g} and {_FAR:g}.")
+    return found
 
 
 def noise_levels(value: Any, name: str) -> Array:

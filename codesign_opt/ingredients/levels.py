@@ -79,8 +79,8 @@ class Levels:
         The edges do not move with the stopping point, so that the error is a continuous function
         of it (docs/theory.md section 7, outer loop).
         """
-        low = number(sigma_min, "Levels.sigma_min", positive=True)
-        high = number(sigma_max, "Levels.sigma_max", positive=True)
+        low = noise_level(sigma_min, "Levels.sigma_min")
+        high = noise_level(sigma_max, "Levels.sigma_max")
         count = integer(number_of_levels, "levels", minimum=1, maximum=MOST_LEVELS)
         if not low < high:
             raise ValueError(f"Levels.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")

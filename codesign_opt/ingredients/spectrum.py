@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..basics.checks import AT_ONCE, Array, integer, number, shown, vector
+from ..basics.checks import AT_ONCE, Array, integer, noise_level, number, scale_of, shown, vector
 from .sample_covariance import class_codes, covariance_bands, sample_rows
 from .sampling_error import SamplingError
 
@@ -130,7 +130,7 @@ class Spectrum:
         """
         size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         rate = number(exponent, "Spectrum.exponent", nonnegative=True)
-        factor = number(scale, "Spectrum.scale", positive=True)
+        factor = scale_of(scale, "Spectrum.scale")
         values = factor * np.arange(1.0, size + 1.0) ** -rate
         if values[-1] == 0:
             raise ValueError(
@@ -205,7 +205,7 @@ class Spectrum:
         sampling = None if deviations is None else SamplingError(rows.shape[0] - classes, deviations)
         spectrum = cls(values, counts, power, source, sampling)
         if sigma_data is not None:
-            _check_sigma_data(spectrum, number(sigma_data, "Spectrum.sigma_data", positive=True))
+            _check_sigma_data(spectrum, noise_level(sigma_data, "Spectrum.sigma_data"))
         return spectrum if merged is None else spectrum.in_bands(merged)
 
     # -------------------------------------------------------------------------------------- properties

@@ -17,6 +17,8 @@ from .log_file import LOG_NEEDS, log_rows
 
 __all__ = ["COLUMNS", "TrainingRun", "read_log"]
 
+_MOST = 10**15  # iterations, and examples of one
+
 COLUMNS = LOG_NEEDS
 
 
@@ -47,8 +49,9 @@ class TrainingRun:
     log: str | Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "iterations", integer(self.iterations, "TrainingRun.iterations", minimum=1))
-        object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
+        for name in ("iterations", "batch"):
+            count = integer(getattr(self, name), f"TrainingRun.{name}", minimum=1, maximum=_MOST)
+            object.__setattr__(self, name, count)
         if self.density is None and self.log is not None:
             self.read_log()
         elif isinstance(self.density, (str, bytes, bool)) or self.density is None:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from ..basics.checks import Array, number, shown, takes, vector
+from ..basics.checks import Array, entries, number, shown, takes, vector
 from ..basics.errors import InfeasibleError
 from ..basics.user_code import answer
 from ..ingredients.levels import Levels
@@ -135,7 +135,7 @@ class Stages(Term):
     images: float = 0.0
 
     def __post_init__(self) -> None:
-        stages = tuple(self.stages)
+        stages = entries(self.stages, "Stages.stages")
         if not stages or not all(isinstance(stage, Stage) for stage in stages):
             raise ValueError(f"Stages.stages is {shown(self.stages)}; give at least one Stage.")
         names = [stage.name for stage in stages]

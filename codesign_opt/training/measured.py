@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, instance, number, shown, takes, vector
+from ..basics.checks import Array, as_path, choice, instance, ndim, noise_level, number, shown, takes, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -80,7 +80,7 @@ class Measured(TrainingNoise):
         put(self, "sigma", vector(self.sigma, f"{name}.sigma", positive=True, ascending=True))
         size = self.sigma.size
         put(self, "parameters", vector(self.parameters, f"{name}.parameters", length=size, positive=True))
-        if np.ndim(self.log_width):
+        if ndim(self.log_width):
             put(self, "log_width", vector(self.log_width, f"{name}.log_width", length=size, positive=True))
         else:
             put(self, "log_width", number(self.log_width, f"{name}.log_width", positive=True))
@@ -204,7 +204,7 @@ class Measured(TrainingNoise):
         >>> Measured([0.5], [50.0], sigma_data=0.5).scaled(1.0).sigma.tolist()
         [1.0]
         """
-        data = number(sigma_data, "Measured.scaled: sigma_data", positive=True)
+        data = noise_level(sigma_data, "Measured.scaled: sigma_data")
         return replace(self, sigma=self.sigma * (data / self.sigma_data), sigma_data=data)
 
     @takes(coupling=Coupling)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, shown, vector
+from ...basics.checks import Array, choice, integer, noise_level, number, shown, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -67,7 +67,7 @@ class Draws:
         put(self, "shape", tuple(integer(size, "Draws.shape", minimum=1) for size in self.shape))
         put(self, "count", integer(self.count, "Draws.count", minimum=1))
         put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1))
-        put(self, "sigma_max", number(self.sigma_max, "Draws.sigma_max", positive=True))
+        put(self, "sigma_max", noise_level(self.sigma_max, "Draws.sigma_max"))
 
     @property
     def chunks(self) -> int:

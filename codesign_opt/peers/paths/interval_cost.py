@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import Array, Indices, boolean, integer, matrix, number, takes, vector
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
@@ -139,7 +139,7 @@ def monotone(values: Array, weights: Array | None = None, *, decreasing: bool = 
     """
     wanted = vector(values, "values")
     weight = None if weights is None else vector(weights, "weights", length=wanted.size, positive=True)
-    return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not decreasing).x)
+    return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not boolean(decreasing, "decreasing")).x)
 
 
 @takes(cost=callable)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
 from .interval_cost import _fits
 
 __all__ = ["beam_path", "path_cost", "smooth_path"]
@@ -130,7 +130,10 @@ def beam_path(
     x = vector(places, "places", ascending=True)
     size = _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
-    width, wide = integer(window, "window", minimum=1), integer(spread, "spread", minimum=0)
+    width, wide = (
+        integer(window, "window", minimum=1, maximum=AT_ONCE),
+        integer(spread, "spread", minimum=0, maximum=AT_ONCE),
+    )
     kept = integer(beam, "beam", minimum=1)
     shared = np.unique(np.linspace(0, size - 1, wide).round().astype(np.intp)) if wide else np.zeros(0, np.intp)
     end = np.arange(1, size - intervals + 1) if intervals > 1 else np.array([size - 1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, number, numbers, takes
+from ...basics.checks import Array, choice, noise_level, number, numbers, takes
 from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
 
@@ -226,7 +226,7 @@ def tangent_coefficient(
     """
     least = number(floor, "floor", nonnegative=True)
     low = number(sigma_min, "sigma_min", nonnegative=True)
-    high = np.inf if sigma_max == np.inf else number(sigma_max, "sigma_max", positive=True)
+    high = np.inf if sigma_max == np.inf else noise_level(sigma_max, "sigma_max")
     if not low < high:
         raise ValueError(f"sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
     lam, n = np.maximum(spectrum.eigenvalues, least), spectrum.counts

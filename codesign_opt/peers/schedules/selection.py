@@ -176,6 +176,8 @@ class SpectrumSelect(Schedule):
             raise ValueError(
                 f"SpectrumSelect.families is {shown(self.families)}; a mapping of names to values is needed."
             )
+        for name, values in (self.families or {}).items():
+            instance(values, Mapping, f"SpectrumSelect.families[{shown(name)}]")
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         steps = count - 1 + final_steps(evidence.terminal)

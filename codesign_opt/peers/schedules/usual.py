@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import betaincinv
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, scale_of
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -147,7 +147,7 @@ class KLOptimal(Schedule):
     title: ClassVar[str] = "equal steps of arctan sigma"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", number(self.scale, "KLOptimal.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "KLOptimal.scale"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         high, low = np.arctan(np.array([evidence.sigma_max, evidence.sigma_min]) / self.scale)
