@@ -175,7 +175,7 @@ def test_training_run_density(density):
 
 
 @pytest.mark.parametrize("name", ["spectrum", "process", "sampler", "training", "coupling", "terminal", "start"])
-@pytest.mark.parametrize("value", ["edm", 3.0, None, co.Heun])
+@pytest.mark.parametrize("value", ["edn", 3.0, None, co.Heun])
 def test_gaussian_model(name, value):
     settings = {"spectrum": co.Spectrum.power_law(4, exponent=1.0), name: value}
     refused(lambda: co.GaussianModel(**settings), f"GaussianModel.{name}")
@@ -406,7 +406,7 @@ def test_information_error(name, value):
         ({"steps": 5, "run": "yesterday"}, ["run"]),
         ({"steps": 5, "samplers": []}, ["samplers"]),
         ({"steps": 5, "samplers": co.Heun()}, ["samplers"]),
-        ({"steps": 5, "samplers": ["heun"]}, ["sampler"]),
+        ({"steps": 5, "samplers": ["huen"]}, ["samplers[0]"]),
         ({"sigmas": [80.0, 1.0, 0.0]}, ["prices"]),
         ({"sigmas": [80.0, 1.0, 0.0], "steps": 5}, ["steps"]),
     ],

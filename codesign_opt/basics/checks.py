@@ -14,6 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .spelling import meant, refuse_unknown
+
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
     "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers",
@@ -171,7 +173,9 @@ def choice(value: Any, name: str, options: Iterable[str]) -> str:
     """Return `value` when it is one of `options`, or raise ValueError that lists them."""
     listed = list(options)
     if not isinstance(value, str) or value not in listed:
-        raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, listed))}.")
+        raise ValueError(
+            f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, listed))}{meant(value, listed)}"
+        )
     return value
 
 
@@ -235,6 +239,8 @@ def takes(**kinds: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorator of a public function: arguments that are objects of the package, or functions, are what they must be.
 
     What is numbers is checked where it is read; an object of another kind would be told there by a missing attribute.
+    A text becomes what it names, of classes that have a `named`: samplers and processes. Misspelt keyword arguments
+    are answered with the nearest.
 
     Args:
         kinds: by parameter: a class, or `callable` for functions. None passes where it is the default.
@@ -252,17 +258,29 @@ def takes(**kinds: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
         places = {name: place for place, name in enumerate(parameters)}
         checks = [(name, kind, places[name], parameters[name].default is None) for name, kind in kinds.items()]
 
+        known, open_ended = list(parameters), any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
         @functools.wraps(inner)
         def checked(*given: P.args, **named: P.kwargs) -> T:
+            values: list[Any] = list(given)
+            if not open_ended and not named.keys() <= parameters.keys():
+                refuse_unknown(named, known, inner.__name__)
             for name, kind, place, optional in checks:
-                value = given[place] if place < len(given) else named.get(name, checks)
+                value = values[place] if place < len(values) else named.get(name, checks)
                 if value is checks or (value is None and optional):
                     continue
+                what = f"{inner.__name__}: {name}"
                 if kind is callable:
-                    function(value, f"{inner.__name__}: {name}")
+                    function(value, what)
+                elif hasattr(kind, "named"):
+                    found = kind.named(value, what)
+                    if place < len(values):
+                        values[place] = found
+                    else:
+                        named[name] = found
                 else:
-                    instance(value, kind, f"{inner.__name__}: {name}")
-            return inner(*given, **named)
+                    instance(value, kind, what)
+            return inner(*values, **named)
 
         return checked
 

@@ -6,11 +6,11 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from .checks import shown
+from .spelling import meant
 
 __all__ = ["Registry", "temporarily"]
 
@@ -69,10 +69,34 @@ class Registry(Generic[Entry]):
         """
         if isinstance(name, str) and name in self._entries:
             return self._entries[name]
-        near = get_close_matches(name, self._entries, 1) if isinstance(name, str) else []
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        listed = ", ".join(map(repr, self._entries))
+        raise ValueError(f"{self.asked} is {shown(name)}; it must be one of {listed}{meant(name, self._entries)}")
+
+    def named(self, value: Any, kind: type, what: str) -> Any:
+        """A value of a class, or, for a text, that of the name with its own defaults.
+
+        Args:
+            value: what was given.
+            kind: the class that is needed.
+            what: whose argument it is, for messages.
+
+        Raises:
+            ValueError: another object, a class in place of its instance, or an unknown name, with the nearest.
+
+        >>> import codesign_opt as co
+        >>> co.GaussianModel(co.Spectrum.power_law(2, 1.0), sampler="heun").sampler
+        Heun()
+        """
+        if isinstance(value, kind):
+            return value
+        if isinstance(value, type) and issubclass(value, kind):
+            raise ValueError(f"{what} is the class {value.__name__}; a {kind.__name__} is needed: {value.__name__}().")
+        if isinstance(value, str) and value in self._entries:
+            return self.make(value, {})
+        names = ", ".join(map(repr, self.names()))
         raise ValueError(
-            f"{self.asked} is {shown(name)}; it must be one of {', '.join(map(repr, self._entries))}{hint}"
+            f"{what} is {shown(value)}; a {kind.__name__} is needed, or one of the names {names}"
+            f"{meant(value, self._entries)}"
         )
 
     def parameters(self, name: Any) -> dict[str, inspect.Parameter]:

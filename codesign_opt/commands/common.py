@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import codesign_opt as co
 
 __all__ = [
+    "PROBLEM",
     "PROG",
     "Parser",
     "command",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 PROG = "codesign-opt"
+PROBLEM = (
+    "a name from `codesign-opt list`, a .py file that defines build(), or data of yours: data.npy, data.csv, or a "
+    "folder of images"
+)
 
 
 def complain(message: str, code: int) -> int:
@@ -61,7 +66,11 @@ def numbers(text: str) -> list[float]:
 def load(options: argparse.Namespace, *limits: str) -> co.problems.DeclaredProblem:
     """The problem with what the command line says instead of its own limits and levels."""
     stated = {name: getattr(options, name) for name in (*limits, "levels", "points")}
-    return co.problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
+    declared = co.problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
+    path = Path(options.problem)
+    if path.suffix != ".py" and path.exists() and options.problem not in co.problems.names():
+        tell(f"{declared.title}: {declared.provenance}")  # of one's own data: how they were read
+    return declared
 
 
 def model_and_prices(declared: co.problems.DeclaredProblem, command: str) -> tuple[Any, co.Prices]:

@@ -8,7 +8,19 @@ from typing import Any
 
 import codesign_opt as co
 
-from .common import command, draw, folder_at, load, model_and_prices, numbers, save_plan, save_text, tell, write_plan
+from .common import (
+    PROBLEM,
+    command,
+    draw,
+    folder_at,
+    load,
+    model_and_prices,
+    numbers,
+    save_plan,
+    save_text,
+    tell,
+    write_plan,
+)
 
 __all__ = ["declare"]
 
@@ -58,9 +70,7 @@ def _compare_arguments(commands: Any) -> None:
     parser = command(
         commands, "compare", _compare, "hold schedules of the literature against the plan, equal evaluations"
     )
-    parser.add_argument(
-        "problem", metavar="NAME|FILE", help="a name from `codesign-opt list`, or a .py file that defines build()"
-    )
+    parser.add_argument("problem", metavar="NAME|FILE", help=PROBLEM)
     parser.add_argument("--peers", metavar="A,B,…", help="schedules (all that the problem has evidence for)")
     parser.add_argument(
         "--evaluations", type=numbers, default=[10, 20, 40], metavar="N,M,…", help="per image (10,20,40)"
@@ -71,9 +81,7 @@ def _compare_arguments(commands: Any) -> None:
 
 
 def _problem_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "problem", metavar="NAME|FILE", help="a name from `codesign-opt list`, or a .py file that defines build()"
-    )
+    parser.add_argument("problem", metavar="NAME|FILE", help=PROBLEM)
     parser.add_argument("--levels", type=int, metavar="L", help="noise levels of the solver (200)")
     parser.add_argument("--points", type=int, metavar="N", help="stopping points of the first sweep (24)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the plan, its tables and its figures")
@@ -127,10 +135,14 @@ def _frontier(options: argparse.Namespace) -> int:
         save_text(folder / "frontier.txt", str(found))
         for value, plan in zip(found.values, found.plans, strict=True):
             if plan is not None:
-                # all digits of the value: plans of neighbouring budgets never share a name
-                save_plan(plan, folder / f"plan_{found.axis}_{repr(float(value)).removesuffix('.0')}.json")
+                save_plan(plan, folder / f"plan_{found.axis}_{_digits(float(value))}.json")
         draw(folder / "frontier.png", lambda: found.plot().figure)
     return 0 if any(plan is not None for plan in found.plans) else 1
+
+
+def _digits(value: float) -> str:
+    """All digits of a value: plans of neighbouring budgets never share a name, and 1e6 and 1e17 look alike."""
+    return f"{value:.0f}" if value == round(value) and value < 1e30 else repr(value)
 
 
 def _compare(options: argparse.Namespace) -> int:

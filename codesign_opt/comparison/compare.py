@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer, shown
+from ..basics.spelling import spelled
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import evaluations as evaluations_of
 from ..ingredients.evaluations import least_steps, steps_within
@@ -18,7 +19,6 @@ from ..ingredients.grids import check_grid
 from ..models.base import check_model
 from ..peers import Evidence, Schedule, names, schedule
 from ..results.plan import Plan
-from ..samplers.base import SAMPLERS
 from ..samplers.fitted_sampler import FittedSampler
 from ..samplers.members import Sampler
 from .model_world import ModelWorld
@@ -28,6 +28,7 @@ from .world import ChecksFolder, World
 __all__ = ["compare"]
 
 
+@spelled
 def compare(
     model: Any,
     peers: Iterable[Any] | Mapping[str, Any] | None = None,
@@ -65,7 +66,7 @@ def compare(
             unless given. Its sampler is set to the one compared.
         draws: for an EstimatedModel, draws per seed.
         folder: where finished parts of cells are kept: the same call goes on.
-        progress: True for lines on stderr, or a function of a text.
+        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
 
     Returns:
         Comparison. Schedules that lack evidence or fail are left out with a note.
@@ -254,7 +255,7 @@ def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sa
         return [world.sampler]
     if isinstance(samplers, str) or not isinstance(samplers, Iterable):
         raise ValueError(f"compare: samplers is {shown(samplers)}; a list is needed, such as [{samplers!r}].")
-    return [_sampler(one) for one in samplers]
+    return [Sampler.named(one, f"compare: samplers[{k}]") for k, one in enumerate(samplers)]
 
 
 def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
@@ -266,15 +267,6 @@ def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
             f"compare: {limit} evaluations are too few for {_steps(least)} of {sampler.name}, the fewest "
             f"under terminal {terminal!r}; allow at least {needed}."
         )
-
-
-def _sampler(value: Sampler | str) -> Sampler:
-    if isinstance(value, Sampler):
-        return value
-    if value not in SAMPLERS.names():
-        raise ValueError(f"samplers holds {shown(value)}; give a Sampler, or one of {', '.join(SAMPLERS.names())}.")
-    sampler: Sampler = SAMPLERS.make(value, {})
-    return sampler
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ..basics.checks import shown
+from ..basics.spelling import nearest
 from .problem import DeclaredProblem
 
 __all__ = ["load", "names", "reference", "title"]
@@ -72,11 +73,12 @@ def title(name: str) -> str:
 
 
 def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
-    """A declared problem by its name, or by the path of a .py file that defines build().
+    """A declared problem by its name, by the path of a .py file that defines build(), or of one's own data.
 
     Args:
         name_or_path: one of `names()`, or a path; a file's build() returns (model, prices, budget), a
-            `co.Problem` or a DeclaredProblem.
+            `co.Problem` or a DeclaredProblem. Data are an array (.npy), a table (.csv: an example a row) or a folder of
+            images or arrays of one size; their covariance is planned for.
         overrides: arguments of the file's build(), such as budget and images; what it does not take
             is an option of `co.codesign`.
 
@@ -90,10 +92,20 @@ def load(name_or_path: str | Path, **overrides: Any) -> DeclaredProblem:
     from .user_file import build_with, module_from
 
     text = str(name_or_path)
+    if _is_data(text):
+        own = import_module(f"{_PACKAGE}._own_data")
+        limits = {name: overrides.pop(name) for name in ("budget", "images") if name in overrides}
+        declared: DeclaredProblem = own.build(Path(text), **limits)
+        return declared.with_limits(**overrides)
     if isinstance(name_or_path, Path) or text.endswith(".py") or Path(text).name != text:
         return build_with(module_from(Path(text)), text, overrides)
     entry = _entry(text)
     return build_with(entry.module(), text, {**entry.arguments, **overrides}, title=entry.title)
+
+
+def _is_data(text: str) -> bool:
+    """Whether it is the path of one's own data: an array, a table or a folder."""
+    return Path(text).suffix.lower() in (".npy", ".csv") or (text not in _entries() and Path(text).is_dir())
 
 
 def reference(name: str) -> Mapping[str, float]:
@@ -111,13 +123,12 @@ def _entry(name: str) -> _Entry:
     entries = _entries()
     if name in entries:
         return entries[name]
-    from difflib import get_close_matches  # for a wrong name alone: 2 ms that a list need not wait for
-
-    near = get_close_matches(name, entries, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, entries)
+    meant = f"did you mean {near!r}? " if near else ""
     known = ", ".join(entries)
     raise ValueError(
-        f"problem {name!r} is unknown; {meant}Known are {known}, and paths of .py files that define build()."
+        f"problem {name!r} is unknown; {meant}Known are {known}, paths of .py files that define build(), and of data: "
+        ".npy, .csv, or a folder of images."
     )
 
 

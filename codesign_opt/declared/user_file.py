@@ -26,7 +26,10 @@ def module_from(path: Path) -> ModuleType:
         ValueError: the file fails, with the line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the path of a .py file that defines build()")
+        raise FileNotFoundError(
+            f"{path}: no such file; give the path of a .py file that defines build(), or of data: .npy, .csv, or a "
+            "folder of images"
+        )
     name = f"_codesign_opt_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice, integer, shown, takes
+from ..basics.checks import Array, choice, integer, takes
 from ..basics.ledger import Ledger
 from ..basics.wording import Progress, teller
 from ..ingredients.grids import edm_grid
@@ -42,7 +42,7 @@ class EvidenceMeasurement:
         teachers, teacher_steps: trajectories, and their steps (60, as in GITS, at least 2).
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text.
+        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
 
     Raises:
         ValueError: a number out of range.
@@ -70,7 +70,7 @@ class EvidenceMeasurement:
         return {"paths": 3 * self.levels * examples, "trajectories": (2 * self.teacher_steps + 1) * self.teachers}
 
 
-@takes(measurement=EvidenceMeasurement)
+@takes(measurement=EvidenceMeasurement, process=Process, sampler=Sampler)
 def evidence(
     denoiser: Any,
     data: Any,
@@ -181,8 +181,6 @@ class _Work:
         folder: Any,
     ) -> _Work:
         wrapped, process = Denoiser.of(denoiser), process or EDM()
-        if not isinstance(process, Process):
-            raise ValueError(f"evidence: process is {shown(process)}; a Process is needed, such as co.EDM().")
         low, high = shared_range(process, wrapped)
         sigma = np.geomspace(low, high, measurement.levels)
         sigma[0], sigma[-1] = low, high

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..basics.checks import integer, number
+from ..basics.spelling import spelled
 from ..basics.wording import Progress
 from .draws.streams import device_of
 
@@ -17,6 +18,7 @@ _LEAST = {
 }  # fmt: skip
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """How finely a denoiser is measured, and at what cost.
@@ -41,7 +43,7 @@ class Measurement:
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text.
+        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
 
     Raises:
         ValueError: a number out of range, by name.

@@ -27,8 +27,8 @@ def network(
     denoiser: Any,
     data: Any,
     *,
-    process: Process | None = None,
-    sampler: Sampler | None = None,
+    process: Process | str | None = None,
+    sampler: Sampler | str | None = None,
     terminal: str = "denoise",
     training: Any = None,
     coupling: Coupling | str | None = None,
@@ -56,8 +56,8 @@ def network(
         denoiser: callable (x, sigma) -> x0 in the rescaled state; see `estimate.adapters` for others.
         data: tensor, array, Dataset, DataLoader or iterable of batches of training examples; of data without a length,
             which may be endless, so many as `measurement.examples` says, or the first 262,144, with a note.
-        process: forward process; its sigma range is planned over. EDM unless given.
-        sampler: any sampler with a `step` on networks. Heun unless given.
+        process: forward process, or its name; its sigma range is planned over. EDM unless given.
+        sampler: any sampler with a `step` on networks, or its name. Heun unless given.
         terminal: "denoise" or "rescale".
         training: TrainingRun with a log, or its path, read by `learning_curves`; or the result of any route of
             section 5 (LearningCurves, GradientNoise, ReplicatedRuns, a TrainingErrors of one's own); or a

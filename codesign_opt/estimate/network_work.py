@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice, shown
+from ..basics.checks import Array, choice
 from ..basics.ledger import Ledger
 from ..basics.wording import teller
 from ..ingredients.grids import edm_grid
@@ -51,15 +51,15 @@ class Sampling:
     terminal: str
 
     @classmethod
-    def of(cls, process: Process | None, sampler: Sampler | None, terminal: str) -> Sampling:
+    def of(cls, process: Process | str | None, sampler: Sampler | str | None, terminal: str) -> Sampling:
         """EDM and Heun unless given."""
-        return cls(EDM() if process is None else process, Heun() if sampler is None else sampler, terminal)
+        return cls(
+            EDM() if process is None else Process.named(process, "network: process"),
+            Heun() if sampler is None else Sampler.named(sampler, "network: sampler"),
+            terminal,
+        )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.process, Process):
-            raise ValueError(f"network: process is {shown(self.process)}; a Process is needed, such as co.EDM().")
-        if not isinstance(self.sampler, Sampler):
-            raise ValueError(f"network: sampler is {shown(self.sampler)}; a Sampler is needed, such as co.Heun().")
         self.sampler.check_network_step()
         self.sampler.check_plannable()
         choice(self.terminal, "network: terminal", ("denoise", "rescale"))
@@ -143,9 +143,10 @@ class NetworkWork:
         """Where items of one kind are kept."""
         return None if self.folder is None else self.folder / name
 
-    def tell(self, text: str) -> None:
-        """A line of progress."""
-        teller(self.measurement.progress)(text)
+    @cached_property
+    def tell(self) -> Callable[[str], None]:
+        """What takes a line of progress: one for the whole work, since in a terminal it waits two seconds."""
+        return teller(self.measurement.progress)
 
     def counted(self, name: str, compute: Callable[[], Any]) -> Any:
         """A part of the work, with its calls of the denoiser and its time."""

@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from ..basics.checks import AT_ONCE, Array, instance, integer, noise_level, number, scale_of, shown, takes, vector
 from ..basics.registry import Registry
+from ..basics.spelling import spelled
 from ..basics.user_code import answer
 from .levels import Bins, Levels
 from .strata import given_back, shuffled_strata
@@ -281,6 +282,7 @@ class Floored(SigmaDensity):
         return np.asarray((1 - self.share) * self.density.per_log_sigma(sigma) + self.share * even)
 
 
+@spelled
 @dataclass(frozen=True)
 class LogNormal(SigmaDensity):
     """ln sigma ~ N(mean, std^2): EDM's training density, P_mean and P_std (Karras et al. 2022, table 1).

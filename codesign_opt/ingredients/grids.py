@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, noise_level, number, takes, vector
+from ..basics.checks import AT_ONCE, Array, choice, integer, noise_level, number, scale_of, takes, vector
 from .evaluations import final_steps, least_steps
 from .levels import Levels
 
@@ -16,6 +16,7 @@ __all__ = [
     "edm_grid",
     "ended",
     "family_grids",
+    "flow_grid",
     "grid_from_steps",
     "log_snr_grid",
     "steps_on_levels",
@@ -55,6 +56,30 @@ def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: st
     low = noise_level(sigma_min, "sigma_min")
     high = noise_level(sigma_max, "sigma_max")
     return _finish(np.geomspace(high, low, _nodes(steps, terminal)), low, high, terminal)
+
+
+def flow_grid(
+    steps: int, sigma_min: float, sigma_max: float, *, shift: float = 1.0, terminal: str = "denoise"
+) -> Array:
+    """Equal steps of flow-matching time u, shifted: sigma = t / (1 - t) with t = shift u / (1 + (shift - 1) u).
+
+    Args:
+        steps: number of steps K, the last step to zero included under "denoise".
+        sigma_min, sigma_max: lowest positive and highest noise level.
+        shift: of the time (Esser et al. 2024, equation 23): 1 is none, 3 that of Stable Diffusion 3.
+        terminal: "denoise" or "rescale", as in `edm_grid`.
+
+    Returns:
+        (K+1,) descending noise levels.
+
+    >>> flow_grid(3, 0.25, 4.0).round(12).tolist(), flow_grid(3, 0.25, 4.0, shift=3.0)[1].round(3).item()
+    ([4.0, 1.0, 0.25, 0.0], 1.439)
+    """
+    low = noise_level(sigma_min, "sigma_min")
+    high = noise_level(sigma_max, "sigma_max")
+    factor = scale_of(shift, "shift")
+    time = np.linspace(high / (factor + high), low / (factor + low), _nodes(steps, terminal))
+    return _finish(factor * time / (1 - time), low, high, terminal)
 
 
 def family_grids(steps: int, stop: float, top: float, terminal: str) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, ndim, number, takes, vector
+from ..basics.spelling import spelled
 from ..basics.user_code import answer
 from .levels import Bins, Levels
 
@@ -21,6 +22,7 @@ _LEAST, _MOST = 1e-100, 1e100  # squares of what they buy have to be numbers
 _UNIT = "it must lie between 1e-100 and 1e100: state prices and budget in another unit"
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class Prices:
     """Price of a training example, price of one evaluation, and how many images will be drawn.

@@ -163,6 +163,24 @@ class Process(ABC):
         return {"name": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     @staticmethod
+    def named(value: Any, what: str = "process") -> Process:
+        """A process as it is, or the one of a name with its own parameters: what every argument for processes takes.
+
+        Args:
+            value: Process, or its `name`.
+            what: whose argument it is, for messages.
+
+        Raises:
+            ValueError: another object, or an unknown name, with the nearest.
+
+        >>> from codesign_opt.ingredients.process import Process
+        >>> Process.named("flow_matching")
+        FlowMatching(t_min=0.002, t_max=0.988)
+        """
+        found: Process = PROCESSES.named(value, Process, what)
+        return found
+
+    @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Process:
         """Restore what `to_dict` wrote; ValueError names an unknown process or parameter.
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..basics.checks import Array
+from .gathered import gathered_samples
 from .sampling_error import group_deviations
 
 __all__ = ["class_codes", "covariance_bands", "sample_rows"]
@@ -19,8 +20,12 @@ _BLOCK = 1 << 23
 
 
 def sample_rows(samples: ArrayLike) -> NDArray[Any]:
-    """Check and flatten the samples to (N, d) in their own dtype: float64 copies are made block by block."""
+    """Check and flatten the samples to (N, d) in their own dtype: float64 copies are made block by block.
+
+    What is no array is gathered first: a Dataset example by example, a DataLoader or an iterator batch by batch.
+    """
     name = "Spectrum.samples"
+    samples = gathered_samples(samples, name)
     if np.ma.is_masked(samples):
         raise ValueError(
             f"{name} is a masked array with masked entries; a covariance needs them all: fill or drop them."

@@ -181,7 +181,10 @@ class Spectrum:
         many samples as dimensions or more, `sampling` holds the eigenvalues' standard errors.
 
         Args:
-            samples: (N, ...) real, N >= 2; trailing axes are flattened to d.
+            samples: (N, ...) real, N >= 2; trailing axes are flattened to d. Or a tensor, a Dataset, a DataLoader, an
+                iterator of batches (the first 262,144 examples) or a function that returns one, held in memory; of
+                pairs the first entry counts. Data larger than memory go through `estimate.spectrum`. Whole numbers,
+                such as images of 8 bits, count as they are: networks mostly see x / 127.5 - 1.
             labels: (N,) integers >= 0 or strings, fewer classes than samples.
             bands: merge the result, see `in_bands`.
             sigma_data: the data scale used elsewhere (preconditioning), data units, > 0; refused when it
@@ -200,6 +203,8 @@ class Spectrum:
         merged = None if bands is None else integer(bands, "Spectrum.bands", minimum=1)
         values, counts, power, deviations = covariance_bands(rows, codes, classes)
         source = f"covariance of {rows.shape[0]} samples in {rows.shape[1]} dimensions"
+        if rows.dtype == np.uint8:
+            source += ", bytes 0 to 255 as they are"
         if classes > 1:
             source += f", pooled within {classes} classes"
         sampling = None if deviations is None else SamplingError(rows.shape[0] - classes, deviations)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, as_path, integer, shown, takes
+from ..basics.spelling import spelled
 from ..basics.user_code import answer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
@@ -22,6 +23,7 @@ _MOST = 10**15  # iterations, and examples of one
 COLUMNS = LOG_NEEDS
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
     """A training run already made: its density over noise levels and its number of examples.

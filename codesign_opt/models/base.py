@@ -393,6 +393,15 @@ class Model(ABC):
             )
         return grid
 
+    def name_parts(self) -> None:
+        """Names of a process and a sampler become what they name; for `__post_init__` of models.
+
+        Raises:
+            ValueError: neither, by the field.
+        """
+        for name, kind in (("process", Process), ("sampler", Sampler)):
+            object.__setattr__(self, name, kind.named(getattr(self, name), f"{type(self).__name__}.{name}"))
+
     def check_parts(self) -> None:
         """Whether spectrum, process, sampler, coupling and terminal are what they must be.
 

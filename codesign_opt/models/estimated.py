@@ -14,6 +14,7 @@ from ..basics.checks import Array, as_path, matrix, noise_level, shown, takes, v
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
+from ..basics.spelling import spelled
 from ..basics.tabular import Tabular
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
@@ -26,6 +27,7 @@ from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Heun, Sampler
 from .base import Model
 from .coefficients import Coefficients
+from .estimated_text import estimated_text
 from .grid_probe import FittedSteps, GridProbe
 from .unknowns import Unknowns, row_unknowns
 
@@ -35,7 +37,8 @@ _STOPS = (0.05, 0.15, 0.4)  # stopping points, of the data's standard deviation,
 _ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor")
 
 
-@dataclass(frozen=True, eq=False)
+@spelled
+@dataclass(frozen=True, eq=False, repr=False)
 class EstimatedModel(Model, Tabular):
     """Everything the planner asks, measured on a denoiser at M noise levels (docs/theory.md sections 3 to 5).
 
@@ -98,6 +101,7 @@ class EstimatedModel(Model, Tabular):
             if getattr(self, name) is not None:
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
+        self.name_parts()
         self.check_parts()
         if not isinstance(self.estimation, EstimationRecord):
             raise ValueError(f"EstimatedModel.estimation is {shown(self.estimation)}; an EstimationRecord is needed.")
@@ -328,6 +332,15 @@ class EstimatedModel(Model, Tabular):
         """What was measured, with what."""
         trained = "training measured" if self.trained else "sampler alone"
         return [f"{self.title}: {self.sigma.size} noise levels, {self.sampler.name}, {trained}"]
+
+    def __str__(self) -> str:
+        """What was measured and how sure it is, in at most thirty lines."""
+        return estimated_text(self)
+
+    def __repr__(self) -> str:
+        trained = "training measured" if self.trained else "sampler alone"
+        name = self.estimation.denoiser or "no denoiser"
+        return f"EstimatedModel({name}: {self.sigma.size} noise levels, {self.sampler.name}, {trained})"
 
     def summary(self) -> dict[str, Any]:
         """Where the numbers come from, as plain values."""

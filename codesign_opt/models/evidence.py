@@ -173,6 +173,7 @@ class Evidence:
         if not low < high:
             raise ValueError(f"Evidence.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
         choice(self.terminal, "Evidence.terminal", ("denoise", "rescale"))
+        object.__setattr__(self, "sampler", Sampler.named(self.sampler, "Evidence.sampler"))
         kinds = {"sampler": Sampler, "spectrum": Spectrum, "risk": RiskCurve, "score_cost": ScoreCost}
         for name, kind in (kinds | {"gaps": DenoiserGaps, "trajectories": Trajectories}).items():
             value = getattr(self, name)

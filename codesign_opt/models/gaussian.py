@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..basics.checks import shown
+from ..basics.spelling import spelled
 from ..ingredients.coupling import Coupling
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.process import Process
@@ -19,6 +20,7 @@ from .gaussian_settled import GaussianSettled
 __all__ = ["GaussianModel"]
 
 
+@spelled
 @dataclass(frozen=True, eq=False)
 class GaussianModel(GaussianBatch, GaussianSettled):
     """Everything the planner asks of data that are known by their covariance (docs/theory.md sections 2 to 6).

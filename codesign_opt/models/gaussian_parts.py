@@ -43,6 +43,7 @@ class GaussianParts(Model):
     metric: Metric = field(default_factory=Wasserstein)
 
     def __post_init__(self) -> None:
+        self.name_parts()
         self.check_parts()
         if not isinstance(self.training, TrainingNoise):
             raise ValueError(f"{type(self).__name__}.training is {shown(self.training)}; a TrainingNoise is needed.")

@@ -12,7 +12,7 @@ from ..basics.causes import NOT_CAUSES, TOTAL
 from ..basics.checks import Array, shown, takes
 from ..basics.late import later
 from ..basics.tabular import Tabular
-from ..basics.wording import aligned, quantity
+from ..basics.wording import aligned, quantity, teller
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
@@ -131,10 +131,13 @@ def audit(
     training, sampling = _costs(model, prices, table, grid, run)
     current = said_of(model, grid, predict(model, grid, examples, table=table))
     same_range = _starting_at(model, float(grid[0]))
+    tell = teller(options.get("progress"))
+    tell("audit: the best training density for this grid")
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     stages = [best_density]
     if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
         stop = table.stopping_sigma
+        tell("audit: the best grid for this stopping point and number of steps")
         stages.append(
             codesign(
                 same_range,
@@ -146,6 +149,7 @@ def audit(
                 **shared,
             )
         )
+        tell("audit: the best of everything at this price")
         stages.append(codesign(same_range, prices, training + sampling, levels=levels, **options))
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
     found = [stage.handed_out[TOTAL] for stage in stages]

@@ -11,6 +11,7 @@ import numpy as np
 from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array, choice, integer, noise_level, number, shown, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
+from ..basics.spelling import spelled
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import MOST_STEPS, evaluations, final_steps, least_steps, steps_within
 from ..ingredients.fit_rules import FitRules
@@ -37,6 +38,7 @@ _ROUNDS, _STILL = 2, 0.3  # measuring responses at the plan's steps: at most so 
 _NARROW, _NARROW_BEFORE = 3e-3, 2e-2  # in log sigma, of the search for the best stopping point
 
 
+@spelled
 def codesign(
     model: Model,
     prices: Prices | None = None,
@@ -45,7 +47,7 @@ def codesign(
     steps: int | None = None,
     sigmas: Any = None,
     run: TrainingRun | None = None,
-    samplers: Sequence[Sampler] | None = None,
+    samplers: Sequence[Sampler | str] | None = None,
     stopping_sigma: float | None = None,
     search: tuple[float, float] | None = None,
     points: int = 24,
@@ -78,7 +80,7 @@ def codesign(
             than fewer, by construction (docs/theory.md section 7.8); beside training that is tested, not proved.
         sigmas: a sampler grid that is given; then only training is planned.
         run: a training run already made; its examples count and cost nothing.
-        samplers: samplers to choose from; each is planned, the smallest error wins.
+        samplers: samplers to choose from, or their names; each is planned, the smallest error wins.
         stopping_sigma: a stopping point that is given; searched over unless it is.
         search: range of stopping points; from process.sigma_min to the data's standard deviation,
             or, where that lies below, to the geometric middle of the process's range.
@@ -97,7 +99,8 @@ def codesign(
             where held-out draws gain, every one before it.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
-        progress: True for a line on stderr per stopping point, or a function of a text.
+        progress: True for a line on stderr per stopping point, or a function of a text; None: on a terminal, from the
+            third second on; False: never.
 
     Returns:
         Plan; `plan.curve` holds every stopping point tried, `plan.outer` what is known between them.
@@ -232,6 +235,7 @@ def _plan(study: Study, how: Search) -> Plan:
     if how.between is None:  # whole steps may stop anywhere
         low, high = study.model.process.sigma_min, max(high, 0.5 * study.model.process.sigma_max)
     stops = None if how.stopping_sigma is not None else (low, high)
+    how.tell("grids of whole steps: " + ("searched" if probe is None else "their errors are measured and descended"))
     plan = hand_out(study, plan, polish=how.polish, stops=stops, ask=how, fit=how.fit)
     if probe is not None and plan.estimation is not None:
         plan = replace(plan, estimation=replace(plan.estimation, plan_evaluations=probe.calls - before))
@@ -341,14 +345,12 @@ def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
     raise failure
 
 
-def _choose_sampler(study: Study, samplers: Sequence[Sampler], how: Search) -> Plan:
+def _choose_sampler(study: Study, samplers: Sequence[Sampler | str], how: Search) -> Plan:
     """Plan with each sampler and keep the smallest handed-out error; the study's steps count evaluations here."""
     if not isinstance(samplers, (list, tuple)) or not samplers:
         raise ValueError(f"codesign: samplers is {shown(samplers)}; leave it out, or list at least one sampler.")
-    for sampler in samplers:
-        if not isinstance(sampler, Sampler):
-            raise ValueError(f"codesign: samplers holds {shown(sampler)}; a Sampler is needed, such as co.Heun().")
-    models = [study.model.with_sampler(sampler) for sampler in samplers]
+    named = [Sampler.named(sampler, f"codesign: samplers[{k}]") for k, sampler in enumerate(samplers)]
+    models = [study.model.with_sampler(sampler) for sampler in named]
     table: dict[str, dict[str, Any]] = {}
     plans: list[Plan] = []
     failure: CodesignError | None = None

@@ -13,6 +13,7 @@ from ..basics.checks import Array, entries, takes, vector
 from ..basics.errors import CodesignError
 from ..basics.jobs import each_of
 from ..basics.tabular import Tabular
+from ..basics.wording import Progress, teller
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
 from ..results.headline import learner
@@ -113,14 +114,14 @@ class Frontier(Tabular):
         return "\n".join(lines)
 
 
-@takes(progress=callable)
+@takes(prices=Prices)
 def frontier(
     model: Model,
     prices: Prices,
     budgets: Any,
     *,
     images: Iterable[float] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = None,
     n_jobs: int = 1,
     backend: str | None = None,
     **options: Any,
@@ -132,7 +133,7 @@ def frontier(
         prices: prices; their number of images is replaced where `images` is swept.
         budgets: ascending budgets, or one budget with `images`.
         images: ascending numbers of images.
-        progress: called with a text after each plan.
+        progress: a line after each plan: True for stderr, or a function of a text; None: in a terminal, after 2 s.
         n_jobs, backend: as in joblib.Parallel: plans at a time (-1: one per core), and what runs them ("loky"
             processes unless given, "threading", "dask" or "ray" where they are installed). The numbers are the same.
         options: passed to `codesign`.
@@ -150,15 +151,14 @@ def frontier(
     else:
         axis, values = "images", vector(entries(images, "images"), "images", positive=True, ascending=True)
         questions = [(prices.with_images(float(count)), budgets) for count in values]
-    plans: list[Plan | None] = []
+    tell, plans = teller(progress), []
     failures: dict[int, str] = {}
     asked = ((model, price, budget, options) for price, budget in questions)
     for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
         plans.append(None if isinstance(found, str) else found)
         if isinstance(found, str):
             failures[i] = found
-        if progress is not None:
-            progress(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
+        tell(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
     return Frontier(axis, values, tuple(plans), failures)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..basics.checks import number, shown
 from ..basics.errors import NotCertifiedError
+from ..basics.spelling import spelled
 from ..basics.wording import aligned, percent, quantity
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -83,6 +84,7 @@ class RobustPlan:
         )
 
 
+@spelled
 def robust(
     model: Model,
     prices: Prices | None = None,

@@ -13,6 +13,8 @@ from .question import Study
 __all__ = ["trust"]
 
 _CANCELLED = 0.5  # of what stopping alone leaves, below which the bias is a difference
+_REACHED = 4.0  # times the data's standard deviation, below which the noise hardly hides them
+_STARTED = 0.25  # of the program's error, from which on the start is worth a word
 _OTHER = 0.1  # relative change of all variances that a plan is tried on
 _APART = 0.07  # relative difference between the program's law and the prediction that adds errors first
 
@@ -25,9 +27,37 @@ def trust(study: Study, plan: Plan) -> list[str]:
         plan: with its grid and the errors that are handed out.
     """
     model = study.model
-    if not isinstance(model, GaussianModel) or model.metric.measure or plan.sigmas is None:
+    if not isinstance(model, GaussianModel) or plan.sigmas is None:
         return []
-    return [*_cancelled(model, plan), *_apart(study, model, plan)]
+    started = [*_scaled(model), *_started(model, plan)]
+    if model.metric.measure:
+        return started
+    return [*started, *_cancelled(model, plan), *_apart(study, model, plan)]
+
+
+def _scaled(model: GaussianModel) -> list[str]:
+    """That the noise does not reach far above the data: mostly data in other units than the network's."""
+    spread, top = model.spectrum.sigma_data, model.process.sigma_max
+    if top >= _REACHED * spread:
+        return []
+    return [
+        f"the noise ends at sigma {quantity(top, 3)}, {top / spread:.2g} times the data's standard deviation "
+        f"{quantity(spread, 3)}: state the data as the network sees them (bytes: x / 127.5 - 1), or a wider process"
+    ]
+
+
+def _started(model: GaussianModel, plan: Plan) -> list[str]:
+    """That a start at the data's mean would take away much of the error, and how a sampler then starts."""
+    if model.start != "noise" or not plan.error > 0:
+        return []
+    mean = replace(model, start="mean")
+    saved = model.initial_error(plan.stopping_sigma) - mean.initial_error(plan.stopping_sigma)
+    if saved < _STARTED * plan.error:
+        return []
+    return [
+        f"starting at zero instead of the data's mean makes {saved / plan.error:.0%} of the error; start='mean' leaves "
+        "none of it: begin at x = mean + sigma_max * noise (in x_t: s times that)"
+    ]
 
 
 def _cancelled(model: GaussianModel, plan: Plan) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from ..basics.checks import number, shown
+from ..basics.spelling import spelled
 from ..basics.wording import aligned, percent, quantity
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -86,6 +87,7 @@ class Uncertainty:
         return _text(self)
 
 
+@spelled
 def uncertainty(
     plan: Plan,
     model: Model,

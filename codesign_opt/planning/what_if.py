@@ -11,6 +11,7 @@ import numpy as np
 from ..basics.causes import TOTAL
 from ..basics.checks import Array, integer, number
 from ..basics.errors import CodesignError
+from ..basics.spelling import spelled
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.prices import Prices
 from ..models.base import Model
@@ -33,6 +34,7 @@ _NONE = dict.fromkeys(_FIELDS, np.nan)
 _POINTS = 12  # stopping points of a setting that the batch leaves out
 
 
+@spelled
 def what_if(
     plan: Plan,
     *,

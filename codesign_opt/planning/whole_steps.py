@@ -13,7 +13,8 @@ from ..basics.errors import CodesignError, InfeasibleError
 from ..ingredients.densities import LogNormal, examples_of
 from ..ingredients.evaluations import final_steps, least_steps
 from ..ingredients.fit_rules import FitRules
-from ..ingredients.grids import family_grids
+from ..ingredients.grids import family_grids, flow_grid
+from ..ingredients.process import FlowMatching
 from ..modeling.prediction import predict
 from ..models.base import Model
 from ..models.coefficients import Coefficients
@@ -42,6 +43,9 @@ _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
 _FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
+# beside a flow model's plan: equal steps of time, and of time shifted as Stable Diffusion 3's; trained as that is, by
+# a logit-normal density of time, which is a log-normal one of sigma, shifted by the same factor
+_SHIFTS = {"flow_uniform": 1.0, "flow_shift_3": 3.0}
 _ROUNDED = (
     "the error is below 1e-12 of the data's variance, the rounding of samples in float32, so that more steps were "
     "not tried"
@@ -285,6 +289,9 @@ def _peers(study: Study, plan: Plan) -> Peers:
     positive = plan.sigmas[plan.sigmas > 0]
     low, high, steps = float(positive[-1]), float(positive[0]), plan.sigmas.size - 1
     grids, bottom = family_grids(steps, low, high, plan.terminal), study.model.process.sigma_min
+    if isinstance(study.model.process, FlowMatching):
+        for name, shift in _SHIFTS.items():
+            grids[name] = flow_grid(steps, low, high, shift=shift, terminal=plan.terminal)
     if study.model.probe is not None and bottom < low * (1 - 1e-6):
         grids[FULL_RANGE] = family_grids(steps, bottom, high, plan.terminal)["edm"]
     result = {}
@@ -299,6 +306,7 @@ def _peer_examples(study: Study, plan: Plan, name: str, table: Coefficients) -> 
     """(L,) examples of a peer's usual density on its own levels, at the price of the plan's."""
     assert study.prices is not None
     densities: dict[str, Any] = {"edm": LogNormal(-1.2, 1.2), "log_snr": table.log_width}
+    densities |= {flow: LogNormal(float(np.log(shift)), 1.0) for flow, shift in _SHIFTS.items()}
     share = examples_of(densities["edm" if name == FULL_RANGE else name], table.levels, 1.0)
     spent, price = study.spent(table), study.prices.example_price(table.levels)
     bought = float(np.asarray(plan.tables["example_price"]) @ plan.new_examples) / float(price @ share)

@@ -19,7 +19,7 @@ from ..basics import causes
 from ..basics.checks import Array
 from ..basics.wording import percent
 from ..ingredients.densities import LogNormal
-from .headline import handed_parts
+from .headline import handed_parts, handed_total
 from .level_table import planned_training
 from .page import draw_page
 from .style import (
@@ -183,7 +183,9 @@ def level_error_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
 
 
 def stopping_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
-    """Error of the best design for every stopping point tried, by cause; the choice is starred.
+    """Error of the best design for every stopping point tried, by cause; what is handed out is starred.
+
+    Where the whole steps stop elsewhere than the program, a ring marks the program's best stopping point.
 
     Stopping points without a certified plan are left out, and so are causes always below a
     thousandth of the smallest error.
@@ -203,8 +205,12 @@ def stopping_panel(plan: PlanRecord, ax: Axes | None = None) -> Axes:
     if all("lower_bound" in record for record in records):
         bound = [record["lower_bound"] for record in records]
         ax.plot(stops, bound, color=SKY, linestyle=(0, (2, 2)), lw=1.4, label="proved lower bound")
-    chosen = plan.stopping_sigma if plan.program_stopping_sigma is None else plan.program_stopping_sigma
-    ax.plot([chosen], [plan.error], "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
+    place = (plan.stopping_sigma, plan.error)
+    if plan.program_stopping_sigma is not None:  # the star is where the page's title says, the program's best beside it
+        program, total_error = (plan.program_stopping_sigma, plan.error), handed_total(plan)
+        place = program if total_error is None else (plan.stopping_sigma, total_error)
+        ax.plot(*program, "o", ms=6, mec=BLACK, mfc="white", ls="none", label="program")
+    ax.plot(*place, "*", ms=14, mec=BLACK, mfc=YELLOW, ls="none", label="chosen")
     ax.set(xscale="log", yscale="log", ylabel=error_label(plan))
     ax.set_xlabel("noise level where sampling stops, σ (data units)")
     low, high = float(total.min()) * 1e-3, float(total.max())

@@ -302,6 +302,23 @@ class Sampler(ABC):
         return "-".join([self.name, *(f"{v}" if isinstance(v, str) else f"{v:g}" for v in vars(self).values())])
 
     @staticmethod
+    def named(value: Any, what: str = "sampler") -> Sampler:
+        """A sampler as it is, or the one of a name with its own parameters: what every argument for samplers takes.
+
+        Args:
+            value: Sampler, or its `name`.
+            what: whose argument it is, for messages.
+
+        Raises:
+            ValueError: another object, or an unknown name, with the nearest.
+
+        >>> Sampler.named("heun"), Sampler.named("euler_ancestral")
+        (Heun(), Ancestral(eta=1.0))
+        """
+        found: Sampler = SAMPLERS.named(value, Sampler, what)
+        return found
+
+    @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Sampler:
         """The sampler that `to_dict` wrote.
 

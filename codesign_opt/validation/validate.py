@@ -10,6 +10,7 @@ import numpy as np
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array, integer, shown
+from ..basics.spelling import spelled
 from ..basics.wording import aligned, quantity
 from ..ingredients.coupling import Coupling
 from ..ingredients.densities import SigmaDensity
@@ -130,6 +131,7 @@ class Validation:
         return "\n".join(lines + [f"Note: {note}" for note in self.predicted.outside])
 
 
+@spelled
 def validate(
     plan: Plan, model: GaussianModel | None = None, *, replicas: int = 64, seed: int = 0, learner: str | None = None
 ) -> Validation:

@@ -248,7 +248,7 @@ def test_a_model_from_a_file_is_refused(estimated, tmp_path):
         ((["edm", "edm"], 5), {}, "'edm' twice"),
         ((["edm"], 0), {}, "evaluations is 0"),
         ((["edm"], 2.5), {}, "evaluations is 2.5"),
-        ((["edm"], 5), {"samplers": ["magic"]}, "samplers holds 'magic'"),
+        ((["edm"], 5), {"samplers": ["magic"]}, "samplers.0. is 'magic'"),
         ((["edm"], 5), {"samplers": []}, "must not be empty"),
         (([np.array([1.0, 2.0])], 5), {}, "descend"),
         (([np.array([2.0, 1.0])], 1), {}, "terminal is 'denoise'"),

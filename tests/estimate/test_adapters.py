@@ -86,7 +86,7 @@ def test_guidance_mixes_inside_its_interval_and_counts_what_it_costs():
         (("velocity", co.VP()), "one of 'x0', 'epsilon'"),
         (("v", co.EDM()), "variance-preserving"),
         (("flow", co.VP()), "needs co.FlowMatching"),
-        (("epsilon", "vp"), "a Process is needed"),
+        (("epsilon", "pv"), "a Process is needed, or one of the names 'cosine'"),
     ],
 )
 def test_bad_adapters_are_refused(arguments, message):

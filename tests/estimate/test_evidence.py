@@ -123,7 +123,7 @@ def test_evidence_of_another_denoiser_in_the_folder_is_refused(tmp_path):
     [
         ({"terminal": "never"}, "terminal"),
         ({"process": 3}, "process is 3"),
-        ({"sampler": "euler"}, "Evidence.sampler"),
+        ({"sampler": "eulr"}, "evidence: sampler is .eulr.* did you mean .euler."),
     ],
 )
 def test_bad_arguments_are_named(options, words):

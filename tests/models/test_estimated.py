@@ -181,7 +181,7 @@ def test_without_training_only_the_sampler_is_planned():
         ({"responses": np.full((2, 64), np.nan)}, "EstimatedModel.responses is nan"),
         ({"sigma": NODES[::-1]}, "strictly ascending"),
         ({"sensitivity": None}, "sensitivity is missing"),
-        ({"sampler": "heun"}, "a Sampler is needed"),
+        ({"sampler": "huen"}, "a Sampler is needed, or one of the names .* did you mean 'heun'"),
     ],
 )
 def test_malformed_measurements_are_named(change, message):

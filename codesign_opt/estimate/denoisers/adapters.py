@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import choice, number, shown, takes
+from ...basics.checks import choice, number, takes
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
 from .denoiser import Denoiser
@@ -39,7 +39,7 @@ def from_edm(network: Network, **condition: Any) -> Denoiser:
     return result
 
 
-@takes(time=callable)
+@takes(time=callable, process=Process)
 def from_prediction(
     network: Network,
     prediction: str,
@@ -74,8 +74,6 @@ def from_prediction(
     [[1.0, 1.0]]
     """
     choice(prediction, "from_prediction.prediction", PREDICTIONS)
-    if not isinstance(process, Process):
-        raise ValueError(f"from_prediction.process is {shown(process)}; a Process is needed, such as co.VP().")
     _check_process(prediction, process)
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...basics.checks import Array, takes
+from ...samplers.base import Sampler
 from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoiser
 from ..draws.streams import normal
@@ -124,7 +125,7 @@ class BrownianPath:
 @takes(x=torch.Tensor)
 def run(
     denoiser: Denoiser | Any,
-    sampler: SteppedSampler,
+    sampler: SteppedSampler | str,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
@@ -136,7 +137,7 @@ def run(
 
     Args:
         denoiser: Denoiser or callable (x, sigma) -> x0.
-        sampler: any sampler with a `step` on networks.
+        sampler: any sampler with a `step` on networks, or its name.
         sigmas: (K+1,) descending noise levels; a last 0 is the plain denoiser at the level before.
         x: (N, *shape) states in x / s.
         noise: path of the injected noise, for samplers that have some.
@@ -162,7 +163,7 @@ def run(
 @takes(x=torch.Tensor)
 def trajectory(
     denoiser: Denoiser | Any,
-    sampler: SteppedSampler,
+    sampler: SteppedSampler | str,
     sigmas: Any,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
@@ -175,6 +176,8 @@ def trajectory(
     grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
     if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or bool(grid[-1] < 0):
         raise ValueError("sigmas must be at least two strictly descending noise levels, only the last may be 0.")
+    if isinstance(sampler, str):
+        sampler = Sampler.named(sampler, "run: sampler")
     sampler.check_network_step()
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")

@@ -55,7 +55,7 @@ def spectrum(
         seed: of probes and of the sample that errors are measured on.
         folder: where sums are kept every `stream.checkpoint` batches, so that a killed call, repeated, goes on
             to the same result.
-        progress: True for lines on stderr, or a function of a text.
+        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
 
     Raises:
         ValueError: bad data (see `Source`), data that do not vary, options outside their range, a folder

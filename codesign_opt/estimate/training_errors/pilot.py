@@ -68,7 +68,7 @@ class PilotSampling:
             object.__setattr__(self, name, integer(getattr(self, name), f"PilotSampling.{name}", minimum=least))
 
 
-@takes(process=Process, sampling=PilotSampling)
+@takes(process=Process, sampler=Sampler, sampling=PilotSampling)
 def pilot(
     denoiser: Any,
     data: Any,

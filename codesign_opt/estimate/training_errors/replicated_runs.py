@@ -153,7 +153,7 @@ def replicated_runs(
         reference: a better denoiser, for the bias.
         seed: of the inputs and of the runs' seeds.
         folder: where the outputs of finished runs are kept.
-        progress: True for lines on stderr, or a function of a text.
+        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
 
     Raises:
         ValueError: an argument out of range, or a folder of another question.
