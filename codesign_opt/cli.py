@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import codesign_opt as co
 
-from .commands import exporting, planning, reporting, showing, validating
+from .commands import checking, exporting, planning, reporting, showing, validating
 from .commands.common import PROG, Parser, complain
 
 __all__ = ["main"]
@@ -59,6 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {co.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (planning, validating, showing, reporting, exporting):
+    for group in (planning, validating, showing, reporting, exporting, checking):
         group.declare(commands)
     return parser
