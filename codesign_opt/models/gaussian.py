@@ -27,8 +27,8 @@ class GaussianModel(GaussianBatch, GaussianSettled):
 
     Args:
         spectrum: eigenvalues of the data covariance, with the mean where it matters.
-        process: forward process; only its range of sigma enters the plan.
-        sampler: how one step acts.
+        process: forward process, or its name, such as "flow_matching"; only its range of sigma enters the plan.
+        sampler: how one step acts, or its name, such as "dpmpp_2m"; type checkers know objects alone.
         training: what training leaves in the score.
         coupling: over which stretch of log sigma one error of the denoiser persists.
         terminal: "denoise" (the last step goes to zero noise, as real samplers do) or "rescale".
