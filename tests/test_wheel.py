@@ -1,6 +1,10 @@
 """The wheel holds the package, its stubs and the declared problems, and works without the repository."""
 
 import ast
+import base64
+import csv
+import email
+import hashlib
 import os
 import shutil
 import subprocess
@@ -131,3 +135,24 @@ def test_no_file_of_the_wheel_imports_studies_or_tests(wheel):
             for node in ast.walk(ast.parse(source)):
                 module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
                 assert not {"studies", "tests"} & set(module.split(".")), name
+
+
+def test_metadata_are_complete_as_an_index_asks(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (place,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        told = email.message_from_bytes(archive.read(place))
+        record = archive.read(place.replace("METADATA", "RECORD")).decode().splitlines()
+        scripts = archive.read(place.replace("METADATA", "entry_points.txt")).decode()
+        for name, digest, _ in csv.reader(record):  # as pip checks them
+            if digest:
+                found = base64.urlsafe_b64encode(hashlib.sha256(archive.read(name)).digest()).rstrip(b"=").decode()
+                assert digest == f"sha256={found}", name
+    assert (told["Name"], told["License-Expression"]) == ("codesign_opt", "Apache-2.0")
+    assert told["Requires-Python"] == ">=3.11"
+    assert 20 < len(told["Summary"]) < 512
+    assert told["Description-Content-Type"] == "text/markdown"
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert told.get_payload(decode=True).decode().strip() == page.strip()
+    assert "Typing :: Typed" in told.get_all("Classifier")
+    assert {"plots", "data", "torch", "docs", "all", "test"} == set(told.get_all("Provides-Extra"))
+    assert "codesign-opt = codesign_opt.cli:main" in scripts

@@ -317,6 +317,7 @@ def shown(value: Any) -> str:
         text = reprlib.repr(value) if isinstance(value, (str, bytes, int)) and _long(value) else repr(value)
     except Exception:  # the object's own repr may raise anything
         return f"a {type(value).__name__}"
+    text = " ".join(map(str.strip, text.splitlines()))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

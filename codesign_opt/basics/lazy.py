@@ -26,7 +26,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
 
     def load(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{_nearest(name, homes)}")
         if homes[name] == ".":
             return import_module(f".{name}", package)
         value = getattr(import_module(homes[name], package), name)
@@ -34,3 +34,12 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         return value
 
     return load, lambda: sorted(homes), sorted(homes)
+
+
+def _nearest(name: str, names: dict[str, str]) -> str:
+    """The end of a message on a name that there is none of; tools that ask for names with underscores get no search."""
+    if name.startswith("_"):
+        return ""
+    from .spelling import meant
+
+    return meant(name, names)

@@ -247,7 +247,9 @@ class NetworkWork:
                 raise
             own = next((p.dtype for p in getattr(self.denoiser.function, "parameters", list)()), None)
             said = "" if own is None else f" (its parameters are {own})"
-            raise DenoiserError(f"{error}. They have the shape and the device of the data{said}.") from error.__cause__
+            raise DenoiserError(
+                f"{str(error).rstrip('.')}. They have the shape and the device of the data{said}."
+            ) from error.__cause__
         for sigma in [self.reference.stopping_sigma, *self.nodes]:
             check_alone(self.denoiser, states, float(sigma))
 

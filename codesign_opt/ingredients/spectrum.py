@@ -17,7 +17,7 @@ __all__ = ["Spectrum"]
 
 _LARGEST = 1e120  # trace whose square is a float
 _SIGMA_DATA_TOLERANCE = 0.10
-_ROUND_OFF = "Set round-off of an eigenvalue solver to 0 first."
+_ROUND_OFF = "Variances along directions are needed: of a covariance np.linalg.eigvalsh(c).clip(min=0) gives them."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,13 +45,18 @@ class Spectrum:
     """
 
     eigenvalues: Array
-    counts: Array
+    counts: Array = None  # type: ignore[assignment]
     mean_power: Array = None  # type: ignore[assignment]
     provenance: str = "bands stated by the user"
     sampling: SamplingError | None = None
 
     def __post_init__(self) -> None:
         values = vector(self.eigenvalues, "Spectrum.eigenvalues", nonnegative=True, hint=_ROUND_OFF)
+        if self.counts is None:
+            raise ValueError(
+                "Spectrum.counts is missing: how many directions have each eigenvalue; where each stands for one, "
+                "co.Spectrum.from_eigenvalues(…)."
+            )
         counts = vector(self.counts, "Spectrum.counts", length=values.size, positive=True)
         given = np.zeros(values.size) if self.mean_power is None else self.mean_power
         power = vector(given, "Spectrum.mean_power", length=values.size, nonnegative=True)

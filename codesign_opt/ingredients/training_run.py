@@ -54,6 +54,8 @@ class TrainingRun:
         for name in ("iterations", "batch"):
             count = integer(getattr(self, name), f"TrainingRun.{name}", minimum=1, maximum=_MOST)
             object.__setattr__(self, name, count)
+        if self.log is not None:
+            as_path(self.log, "TrainingRun.log")
         if self.density is None and self.log is not None:
             self.read_log()
         elif isinstance(self.density, (str, bytes, bool)) or self.density is None:

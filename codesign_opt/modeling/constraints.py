@@ -420,7 +420,10 @@ def as_named(what: Any, index: int) -> Named:
     if isinstance(what, Term):
         raise TypeError(f"{what.name} is a term; bound it with `<=` to make it a constraint.")
     if isinstance(what, (bool, np.bool_)):
-        raise TypeError(f"constraint {index} is {what}; a comparison was evaluated before it reached the problem.")
+        raise TypeError(
+            f"constraint {index} is {what}; a comparison was evaluated before it reached the problem: state it as a "
+            "function, lambda design: design.examples <= limit."
+        )
     if callable(what):
         label = getattr(what, "__name__", "")
         return Named(label if label and label != "<lambda>" else f"constraint {index}", what)

@@ -27,6 +27,7 @@ from .coefficients import Coefficients
 from .evidence import Evidence
 from .grid_descent import GridResiduals, NodeErrors
 from .grid_probe import FittedSteps, GridProbe
+from .model_parts import check_parts
 from .node_sums import NodeTerms
 from .predicting import counted, predicted
 from .prediction import Prediction
@@ -35,7 +36,6 @@ from .unknowns import LENGTH, TRANSFER, Unknowns, coupling_unknowns
 __all__ = ["Model", "check_model"]
 
 _M = TypeVar("_M", bound="Model")
-_PARTS = {"spectrum": Spectrum, "process": Process, "sampler": Sampler, "coupling": Coupling}
 
 
 class Model(ABC):
@@ -393,27 +393,13 @@ class Model(ABC):
             )
         return grid
 
-    def name_parts(self) -> None:
-        """Names of a process and a sampler become what they name; for `__post_init__` of models.
-
-        Raises:
-            ValueError: neither, by the field.
-        """
-        for name, kind in (("process", Process), ("sampler", Sampler)):
-            object.__setattr__(self, name, kind.named(getattr(self, name), f"{type(self).__name__}.{name}"))
-
     def check_parts(self) -> None:
         """Whether spectrum, process, sampler, coupling and terminal are what they must be.
 
         Raises:
             ValueError: one of them, by name.
         """
-        kind = type(self).__name__
-        for name, needed in _PARTS.items():
-            value = getattr(self, name, None)  # a model of one's own may have forgotten its spectrum
-            if not isinstance(value, needed):
-                raise ValueError(f"{kind}.{name} is {shown(value)}; a {needed.__name__} is needed.")
-        choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
+        check_parts(self)
 
 
 def check_model(model: Any, where: str, also: str = "") -> Model:

@@ -29,6 +29,7 @@ from .base import Model
 from .coefficients import Coefficients
 from .estimated_text import estimated_text
 from .grid_probe import FittedSteps, GridProbe
+from .model_parts import name_parts
 from .unknowns import Unknowns, row_unknowns
 
 __all__ = ["EstimatedModel"]
@@ -101,7 +102,7 @@ class EstimatedModel(Model, Tabular):
             if getattr(self, name) is not None:
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
-        self.name_parts()
+        name_parts(self)
         self.check_parts()
         if not isinstance(self.estimation, EstimationRecord):
             raise ValueError(f"EstimatedModel.estimation is {shown(self.estimation)}; an EstimationRecord is needed.")

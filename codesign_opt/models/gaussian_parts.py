@@ -21,6 +21,7 @@ from ..training.optimisers import AveragedSGD, TrainingNoise
 from ..training.sensitivity_kernel import output_sensitivity
 from .base import Model
 from .coefficients import Coefficients
+from .model_parts import name_parts
 from .unknowns import Unknowns, spectrum_unknowns
 
 __all__ = ["BLOCK", "GaussianParts"]
@@ -43,10 +44,13 @@ class GaussianParts(Model):
     metric: Metric = field(default_factory=Wasserstein)
 
     def __post_init__(self) -> None:
-        self.name_parts()
+        name_parts(self)
         self.check_parts()
         if not isinstance(self.training, TrainingNoise):
-            raise ValueError(f"{type(self).__name__}.training is {shown(self.training)}; a TrainingNoise is needed.")
+            raise ValueError(
+                f"{type(self).__name__}.training is {shown(self.training)}; a TrainingNoise is needed: "
+                "co.AveragedSGD(), co.SGD(…), co.Adam(…), or of a network co.Measured.load('mlp_digits')."
+            )
         counted = self.training.within(self.coupling, self.process.sigma_min, self.process.sigma_max)
         object.__setattr__(self, "training", counted)
         choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))

@@ -121,6 +121,7 @@ def audit(
     if not isinstance(run, TrainingRun):
         raise ValueError(f"audit: run is {shown(run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     grid = check_grid(sigmas).sigmas
+    _refuse_times(model, grid)
     shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
     asked = (shared.get("constraints", ()), shared.get("terms", ()))
     table = model.settled(grid, settled_levels(model, grid, levels, own=not any(asked)))
@@ -172,6 +173,25 @@ def audit(
         training + sampling,
         examples / table.log_width * table.coupling.lengths(table.levels),
     )
+
+
+def _refuse_times(model: Model, grid: Array) -> None:
+    """Times from 1 to 0, or timesteps, in place of noise levels: a grid that starts in the data, or far above all.
+
+    Raises:
+        ValueError: such a grid, with what turns it into noise levels.
+    """
+    spread, top, first = model.spectrum.sigma_data, model.process.sigma_max, float(grid[0])
+    if first == 1.0 and top > 4.0 and spread > 0.25:
+        raise ValueError(
+            f"audit: sigmas starts at 1, where the data's standard deviation is {spread:.3g}: these look like times. "
+            "Noise levels are process.sigma(t): t / (1 - t) of flow matching, below t = 1, where it is infinite."
+        )
+    if first >= 500.0 and np.all(grid == np.round(grid)) and first > 4.0 * top:
+        raise ValueError(
+            f"audit: sigmas starts at {first:g}, the process's noise ends at {top:g}: these look like timesteps. "
+            "co.read_schedule(scheduler) gives their noise levels."
+        )
 
 
 def _starting_at(model: Model, sigma_max: float) -> Model:

@@ -288,6 +288,8 @@ def settled_levels(model: Model, sigmas: Array, levels: int, *, own: bool) -> in
 def _check_limits(study: Study) -> None:
     """Whether something limits the plan, and prices and budget belong together."""
     prices, steps = study.prices, study.steps
+    if prices is not None and not isinstance(prices, Prices):
+        raise ValueError(f"codesign: prices is {shown(prices)}; a co.Prices is needed, and the budget comes after it.")
     if (prices is None) != (study.budget is None):
         missing = "budget" if study.budget is None else "prices"
         raise ValueError(f"codesign: {missing} is missing; give prices and budget together, or steps alone.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import instance
+from ..basics.checks import as_path, instance
 from ..comparison.table import Comparison
 from ..planning.audit import Audit
 from ..planning.what_if_table import WhatIf
@@ -46,6 +46,9 @@ def report(result: Any, path: str | Path, *, what_if: WhatIf | None = None) -> P
     >>> page.startswith("<!DOCTYPE html>"), "http://" in page.replace("http://www.w3.org/", "")
     (True, False)
     """
+    folder = as_path(path).parent
+    if not folder.is_dir():  # before the sliders' four hundred plans
+        raise FileNotFoundError(f"report: the folder {folder} of {path} does not exist; make it first.")
     if what_if is not None and not isinstance(result, Plan):
         raise ValueError(f"report: what_if is given with a {type(result).__name__}; it belongs to a plan.")
     if what_if is not None:

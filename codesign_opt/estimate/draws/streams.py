@@ -89,7 +89,8 @@ def device_of(value: Any, name: str) -> torch.device | None:
         torch.zeros(1, device=device).tolist()
     except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{name} is {shown(value)}: {said}") from None
+        here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+        raise ValueError(f"{name} is {shown(value)}: {said}; devices here are {', '.join(here)}.") from None
     return device
 
 
