@@ -6,6 +6,8 @@ import pytest
 
 from tests.helpers.pages import ROOT, check_same, regenerate
 
+GUIDES = [f"docs/{name}.md" for name in ("for_trainers", "for_samplers", "for_optimizers", "faq")]
+
 
 def test_outputs_in_readme_are_what_the_code_prints():
     pytest.importorskip("sklearn")
@@ -20,7 +22,7 @@ def test_readme_states_the_two_commands():
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/networks.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/networks.md", *GUIDES])
 def test_paths_that_a_page_names_exist(name):
     page = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)", page)

@@ -1,0 +1,12 @@
+"""Settings of the documentation's site; docs/build_site.py arranges the pages and runs it."""
+
+project = "codesign_opt"
+extensions = ["myst_parser", "sphinx.ext.mathjax"]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 4  # as on the pages of a repository: theory.md#63-what-was-measured
+html_theme = "alabaster"
+html_theme_options = {"page_width": "75em", "sidebar_width": "17em", "description": "diffusion schedules, certified"}
+html_static_path: list[str] = []
+html_show_sphinx = False
+highlight_language = "python"
