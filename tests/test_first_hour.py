@@ -11,6 +11,7 @@ import pytest
 import codesign_opt as co
 from codesign_opt.basics import wording
 from codesign_opt.cli import main
+from codesign_opt.modeling.prediction import predict
 
 FAST = {"levels": 40, "points": 4}
 ROWS = np.random.default_rng(0).standard_normal((200, 3)) * np.array([1.0, 0.5, 0.1]) + 0.3
@@ -179,6 +180,25 @@ def test_a_start_that_makes_most_of_the_error_is_said_with_its_remedy():
     assert f"makes {saved / noisy.error:.0%} of the error" in said
     meant = co.codesign(co.GaussianModel(spectrum, start="mean"), PRICES, 1e6, **FAST)
     assert not [note for note in meant.notes if "start='mean'" in note]
+
+
+def test_a_plan_says_what_a_wrong_correlation_length_or_training_noise_does_to_it():
+    spectrum, noise = co.Spectrum.power_law(8, 1.5), co.AveragedSGD(prior=None)
+    settings = {"sampler": co.Euler(), "training": noise, "start": "mean"}
+    model = co.GaussianModel(spectrum, **settings)
+    plan = co.codesign(model, PRICES, 1e6, **FAST)
+    (said,) = [note for note in plan.notes if note.startswith("not known: ")]
+    total, parts = plan.handed_out["total"], plan.handed_out
+    # without a prior every score error is kappa over examples: half the noise takes half of it away
+    share = 50 * (parts["score"] + parts["last evaluation"]) / total
+    assert f"(kappa) is, by {-share:+.2g} % or {share:+.2g} %" in said
+    for factor, word in ((0.5, "moves by {} or"), (1.5, " or {}; if the training noise")):
+        other = co.GaussianModel(spectrum, coupling=co.Local(log_width=2.7 * factor), **settings)
+        found = predict(other, plan.sigmas, plan.examples, levels=plan.levels)["total"]  # of a model made anew
+        change = 100 * (found / total - 1)
+        assert word.format("0 %" if abs(change) < 0.05 else f"{change:+.2g} %") in said
+    alone = co.codesign(model, steps=8, **FAST)
+    assert not [note for note in alone.notes if note.startswith("not known: ")]
 
 
 def test_a_flow_plan_is_held_against_uniform_and_shifted_time():

@@ -68,7 +68,10 @@ LEFT_OUT = {
     "counts": (lambda: co.Spectrum([1.0, 0.5]), ["Spectrum.counts is missing", "from_eigenvalues"]),
     "spread": (lambda: co.Spectrum.from_samples(np.ones((9, 5))), ["do not vary"]),
     "a second example": (lambda: co.Spectrum.from_samples(np.ones((1, 5))), ["1 sample", "at least 2"]),
-    "training": (lambda plan: plan.training_density.lognormal(), ["trains nothing", "prices and a budget"]),
+    "training": (
+        lambda plan: plan.training_density.lognormal(),
+        ["lognormal", "no reducible score error"],
+    ),
     "a network": (
         lambda: co.codesign(MODEL, steps=5, solver="fit", stopping_sigma=0.05, levels=20),
         ["live denoiser", "estimate.network"],

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from ..basics.causes import BIAS, TOTAL
 from ..basics.wording import quantity
+from ..ingredients.coupling import Local
+from ..modeling.prediction import predict
 from ..models.gaussian import GaussianModel
 from ..results.plan import Plan
 from .question import Study
@@ -32,7 +34,7 @@ def trust(study: Study, plan: Plan) -> list[str]:
     started = [*_scaled(model), *_started(model, plan)]
     if model.metric.measure:
         return started
-    return [*started, *_cancelled(model, plan), *_apart(study, model, plan)]
+    return [*started, *_cancelled(model, plan), *_apart(study, model, plan), *_assumed(study, model, plan)]
 
 
 def _scaled(model: GaussianModel) -> list[str]:
@@ -90,4 +92,31 @@ def _apart(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
     return [
         f"errors that steps and the last evaluation share add up to {quantity(found.total)} in all "
         f"(model.predict; co.validate trains and samples it){few}"
+    ]
+
+
+def _assumed(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
+    """What the correlation length and the training noise, which nobody knows, do to this plan's error if wrong.
+
+    Half as much of each and half as much again: the same grid and examples under another coupling, and with the
+    examples that leave so much more or less noise (a level's error falls as one over them, section 5.1).
+    """
+    coupling, total = model.coupling, plan.handed_out[TOTAL]
+    if not study.trains or study.terms or not isinstance(coupling, Local) or not total > 0:
+        return []
+    own = coupling.log_width
+    if callable(own) or not plan.examples.sum() > 0:
+        return []
+
+    def moved(length: float, noise: float) -> str:
+        other = replace(model, coupling=replace(coupling, log_width=length * own))
+        assert plan.sigmas is not None
+        table = other.settled(plan.sigmas, plan.levels)
+        change = predict(other, plan.sigmas, plan.examples / noise, table=table)[TOTAL] / total - 1
+        return "0 %" if abs(change) < 5e-4 else f"{100 * change:+.2g} %"
+
+    lengths, noises = [[moved(*at) for at in pair] for pair in (((0.5, 1), (1.5, 1)), ((1, 0.5), (1, 1.5)))]
+    return [
+        f"not known: if the correlation length ({quantity(own, 2)}) is half or 1.5 times that, this error moves by "
+        f"{lengths[0]} or {lengths[1]}; if the training noise (kappa) is, by {noises[0]} or {noises[1]}"
     ]

@@ -226,10 +226,7 @@ class TrainingDensity(SigmaDensity):
         clipped = boolean(clipped, "lognormal: clipped")
         own = self.score_error(self._counted(self.examples))
         if own <= 0:
-            raise ValueError(
-                "training_density.lognormal: the plan has no reducible score error to fit to: it trains nothing; plan "
-                "with prices and a budget."
-            )
+            raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")
         logs = np.log(self.levels.sigma)
         mean = float(self._share @ logs)
         std = max(float(np.sqrt(self._share @ (logs - mean) ** 2)), 0.1)
