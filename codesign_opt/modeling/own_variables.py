@@ -26,6 +26,7 @@ __all__ = ["OwnProgram", "own_variables", "refuse_whole_numbers", "stated_pair"]
 
 _ROUNDS = 3
 _SURE = 10.0
+_SMALL = 1e-6  # of the largest number on the right-hand side
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
@@ -119,8 +120,15 @@ def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], ne
     right = program.right - program.matrix @ values
     reduced = program.columns(~fixed)
     known = 1.0 if near is None else _SURE
-    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones, near=near, known=known)
-    if not solution.has_point:
+    # what is small as the difference of two numbers that agree says nothing of sizes, and rounding least of all
+    large = np.where(np.abs(right) > _SMALL * np.max(np.abs(right), initial=0.0), right, 0.0)
+    for sizing in (right, large):
+        solution = solve_conic(
+            reduced.cost, reduced.matrix, right, program.cones, near=near, known=known, sizing=sizing
+        )
+        if solution.has_point:
+            break
+    else:
         return None
     values[~fixed] = solution.primal
     for variable in wanted:

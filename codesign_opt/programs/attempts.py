@@ -42,6 +42,8 @@ __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
+# of solving a program in conic form: to rounding or not, scaled by all entries or by those that lead
+_WAYS = ((False, False), (True, False), (False, False), (False, True), (True, True))
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
@@ -320,8 +322,10 @@ def _by_conic_dual(
         return found
     solution = None
     # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
-    for sharp in (False, True, False):
-        answer = form.solve(solution, sharp=sharp, verbose=solver.verbose, time_limit=solver.left)
+    for sharp, leading in _WAYS:
+        if leading and solution is not None and solution.converged:
+            break
+        answer = form.solve(solution, sharp=sharp, leading=leading, verbose=solver.verbose, time_limit=solver.left)
         attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
         if answer.has_point:
             found = _better_by(form, answer, compiled, found, tolerance, attempts)

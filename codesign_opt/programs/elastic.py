@@ -117,8 +117,16 @@ def least_relaxation(
 
 
 def _least_of(found: list[Relaxation]) -> Relaxation:
-    """The one that gives least, of those whose other rows hold if there are any."""
-    return min(found, key=lambda relaxation: (not relaxation.exact, relaxation.against(found[0])))
+    """The one that gives least, of those whose other rows hold if there are any.
+
+    Sizes of rows are those at the point: far out a row is large, and what it gives is little of that. All are held
+    against the least.
+    """
+
+    def given(relaxation: Relaxation) -> float:
+        return max((relaxation.against(other) for other in found), default=0.0)
+
+    return min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
 
 
 def _beyond(give: Give) -> float:
@@ -223,14 +231,16 @@ def _minimised_in_balance(
     near = [variable <= _FAR[0] for variable in design.variables]
     form = standard_form(cp.Problem(cp.Minimize(cp.sum(cp.hstack(slacks))), constraints + near))
     program, solution = form.program, None
-    for _ in range(2):
+    for leading, sharp in ((False, False), (True, False), (False, True)):
+        if sharp and solution is None:
+            break
+        if leading and solution is not None:
+            continue
         sizes = None if solution is None else np.abs(solution.primal)
         found = solve_conic(
-            program.cost, program.matrix, program.right, program.cones, near=sizes, sharp=solution is not None
+            program.cost, program.matrix, program.right, program.cones, near=sizes, leading=leading, sharp=sharp
         )
-        if not found.converged:
-            break
-        if solution is None or found.status == "Solved" or solution.status != "Solved":
+        if found.converged and (solution is None or found.status == "Solved" or solution.status != "Solved"):
             solution = found
     if solution is None:
         return None
