@@ -27,6 +27,7 @@ from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
+from .crossing_shares import refuse_crossing_shares
 from .declaration import Declaration
 from .floor_prices import with_floor_prices
 from .needs import check_open, unreachable
@@ -62,6 +63,7 @@ def solve_declared(
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
     check_open(program)
+    refuse_crossing_shares(program)
     if least := unreachable(program):
         refuse_unreachable(program, least, first_point(program))
     attempts: list[dict[str, Any]] = []
