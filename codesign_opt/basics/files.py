@@ -53,7 +53,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 def write_whole(path: str | Path, content: str | bytes) -> Path:
     """Write a file whole or not at all; text as UTF-8. Returns the path."""
     with replacing(path) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
     return as_path(path)
 
 

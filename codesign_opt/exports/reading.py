@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, noise_level
 from ..ingredients.grids import check_grid
 from ..schedulers.noise_table import sigma_of_flow_time
 from ..schedulers.scheduler_reading import is_scheduler, noise_levels, told_alike, told_beyond
@@ -113,4 +113,4 @@ def _finite_start(levels: Array, sigma_max: float | None, name: str) -> Array:
         return levels
     if sigma_max is None:
         raise ValueError(f"{name} starts from pure noise (sigma infinite, t = 1); say which level to take: sigma_max=…")
-    return np.append(number(sigma_max, "sigma_max", positive=True), levels[1:])
+    return np.append(noise_level(sigma_max, "sigma_max"), levels[1:])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, number, takes, vector
+from ..basics.checks import Array, choice, matrix, ndim, number, takes, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Bins, Levels
@@ -356,7 +356,7 @@ class Transfer(Local):
 
     def __init__(self, transfer: float | Any = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
         checked: float | Array
-        if np.ndim(transfer) == 0:
+        if ndim(transfer) == 0:
             checked = number(transfer, "Transfer.transfer", positive=True)
         else:
             checked = matrix(transfer, "Transfer.transfer", nonnegative=True)
@@ -374,7 +374,7 @@ class Transfer(Local):
     @takes(levels=(Levels, Bins))
     def kernel(self, levels: Levels) -> Array:
         """(L, L) T: density that serves level l = sum_k T_lk density_k."""
-        if np.ndim(self.transfer):
+        if ndim(self.transfer):
             return matrix(self.transfer, "Transfer.transfer", shape=(len(levels), len(levels)))
         from scipy.special import ndtr  # scipy takes a while to load and saved plans are read without it
 

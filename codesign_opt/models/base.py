@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, takes
+from ..basics.checks import Array, choice, integer, shown, takes
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.fit_rules import FitRules
@@ -268,8 +268,8 @@ class Model(ABC):
         """
         if choice(objective, "objective", OBJECTIVES) != "mean":
             raise ValueError(
-                f"objective is {objective!r}, but the errors of {self.title} are not measured draw by draw; leave it "
-                "out, or give an estimate.network."
+                f"objective is {shown(objective)}, but the errors of {self.title} are not measured draw by draw; leave "
+                "it out, or give an estimate.network."
             )
         return self
 
@@ -403,7 +403,7 @@ class Model(ABC):
         for name, needed in _PARTS.items():
             value = getattr(self, name, None)  # a model of one's own may have forgotten its spectrum
             if not isinstance(value, needed):
-                raise ValueError(f"{kind}.{name} is {value!r}; a {needed.__name__} is needed.")
+                raise ValueError(f"{kind}.{name} is {shown(value)}; a {needed.__name__} is needed.")
         choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
 
 
@@ -415,8 +415,8 @@ def check_model(model: Any, where: str, also: str = "") -> Model:
     """
     if not isinstance(model, Model):
         raise ValueError(
-            f"{where}: model is {model!r}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your own "
-            "with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
+            f"{where}: model is {shown(model)}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your "
+            "own with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
         )
     model.check_parts()
     return model

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, entries, vector
 from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
@@ -100,9 +100,9 @@ class AffineSteps:
     noise: Numbers | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "earlier", entries(self.earlier, "AffineSteps.earlier"))
         if not self.earlier:
             return
-        object.__setattr__(self, "earlier", tuple(self.earlier))
         if self.noise is not None:
             raise ValueError("AffineSteps has earlier and noise; the law of a sampler with both is not known here.")
 
@@ -361,8 +361,8 @@ def _optimal(lam: Array, sigma: Numbers) -> Numbers:
 
 def _numbers(value: Any, name: str, axes: int) -> Numbers:
     try:
-        raw = np.asarray(value)
-    except (TypeError, ValueError):
+        raw = np.asarray([] if isinstance(value, range) else value)
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} is not a rectangular array of numbers.") from None
     if raw.dtype.kind not in "iufc":
         raise ValueError(f"{name} has dtype {raw.dtype}; numbers are needed.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, noise_level, number, vector
+from ..basics.checks import Array, noise_level, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -150,7 +150,7 @@ class Sampler(ABC):
         """
         lam = vector(eigenvalues, "eigenvalues", nonnegative=True)[:, None]
         level = vector(sigma, "sigma", positive=True)
-        stop = number(stopping_sigma, "stopping_sigma", positive=True)
+        stop = noise_level(stopping_sigma, "stopping_sigma")
         return self.unchecked_local_error(lam, level, stop)
 
     def unchecked_local_error(self, lam: Array, level: Array, stop: float | Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, noise_level, noise_levels, vector
+from ..basics.checks import Array, choice, integer, noise_level, noise_levels, shown, vector
 from ..samplers.terminal import TERMINALS, terminal_weight
 from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product, mean_kernel
 
@@ -212,7 +212,7 @@ def bound_report(achieved: Any, bound: Any, factor: Any = None) -> BoundReport:
 def check_flag(value: Any, name: str) -> bool:
     """Return `value` when it is True or False, or raise ValueError."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+        raise ValueError(f"{name} is {shown(value)}; True or False is needed.")
     return bool(value)
 
 

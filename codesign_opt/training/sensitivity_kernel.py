@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _BLOCK = 2**22  # entries of the largest band-by-band block held at once (32 MiB)
+_LOUDEST = 1e30  # eta whose fourth power is a float
 _LARGEST = 5 * 10**7  # entries of the largest pairwise kernel that is built (400 MB per array)
 
 
@@ -319,4 +320,4 @@ def _checked(eigenvalues: Any, sigma: Any, stopping_sigma: Any, eta: Any) -> tup
         raise ValueError(
             f"sigma is {level[i]:g} at index {i}, below stopping_sigma = {stop:g}; the sampler never goes there."
         )
-    return lam, level, stop, number(eta, "eta", nonnegative=True)
+    return lam, level, stop, number(eta, "eta", nonnegative=True, maximum=_LOUDEST)

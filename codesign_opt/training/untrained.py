@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, noise_levels, number, vector
+from ..basics.checks import Array, choice, noise_level, noise_levels, number, vector
 from ..ingredients.parameterization import Parameterization, unchecked_skip
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 
@@ -93,7 +93,7 @@ class UntrainedPrior:
     def _check_prior(self, owner: str) -> None:
         if self.prior is not None:
             choice(self.prior, f"{owner}.prior", _PRIORS)
-        data = number(self.sigma_data, f"{owner}.sigma_data", positive=True)
+        data = noise_level(self.sigma_data, f"{owner}.sigma_data")
         object.__setattr__(self, "sigma_data", data)
         try:
             Parameterization(self.parameterization, data)

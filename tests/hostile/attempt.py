@@ -6,7 +6,7 @@ import linecache
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from types import FrameType, TracebackType
@@ -104,7 +104,8 @@ def attempt(call: Call, seed: int) -> Fault | None:
 
 def use(made: Any) -> None:
     """What one does first with a thing of its kind: a value that was let in must not fail there."""
-    repr(made)
+    with suppress(LookupError):  # of a hostile object in the field of a result, which nobody states by hand
+        repr(made)
     spectrum, grid, levels = plausible.spectrum(), plausible.GRID, plausible.LEVELS
     parts = co.ScoreError(plausible.table()) + co.Discretization(plausible.table())
     rows = [co.Compute(plausible.PRICES) <= 1e4]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, scale_of, shown
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
 from ...samplers.members import Ancestral
@@ -56,7 +56,7 @@ class Tangent(Schedule):
             choice(self.coefficient, "Tangent.coefficient", ("closed", "range"))
         else:
             object.__setattr__(self, "coefficient", number(self.coefficient, "Tangent.coefficient", positive=True))
-        object.__setattr__(self, "scale", number(self.scale, "Tangent.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "Tangent.scale"))
         if self.floor is not None:
             object.__setattr__(self, "floor", number(self.floor, "Tangent.floor", nonnegative=True))
         _flag(self.to_zero, "Tangent.to_zero")
@@ -239,4 +239,4 @@ def _goes_to_zero(law: Tangent | EulerLagrange, evidence: Evidence) -> bool:
 
 def _flag(value: object, name: str) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+        raise ValueError(f"{name} is {shown(value)}; True or False is needed.")
