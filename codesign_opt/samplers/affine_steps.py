@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, entries, vector
+from ..basics.checks import Array, entries, variances
 from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
@@ -43,7 +43,7 @@ def denoiser_weights(eigenvalues: Any, sigmas: Any) -> Numbers:
     >>> denoiser_weights([1.0, 4.0], [1.0, 0.0]).tolist()
     [[0.5, 0.8], [1.0, 1.0]]
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     return _optimal(lam, nodes(sigmas))
 
 
@@ -271,7 +271,7 @@ class Inputs(NamedTuple):
 
 def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any) -> Inputs:
     """Check the arguments shared by the exact laws and fill in their defaults."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     sigma = nodes(sigmas)
     weights = _optimal(lam, sigma) if denoiser is None else _numbers(denoiser, "denoiser", 2)
     if weights.shape[-2:] != (sigma.shape[-1], lam.size):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, noise_level, number, numbers, takes
+from ...basics.checks import Array, boolean, choice, noise_level, number, numbers, takes
 from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
 
@@ -111,7 +111,7 @@ def euler_kl(
     power = np.zeros(n.size)
     if start == "noise":  # the multiplier of the mean, squared: variance of the output per variance of the start
         power = spectrum.mean_power[keep] * ratio * wanted / grid[0] ** 2
-    if reverse:
+    if boolean(reverse, "euler_kl: reverse"):
         return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / wanted).sum()))
     return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (wanted * ratio)).sum()))
 

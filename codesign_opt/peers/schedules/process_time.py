@@ -68,7 +68,8 @@ class TimeUniform(Schedule):
 
     def sigma(self, time: float) -> float:
         """Noise level at a time, data units."""
-        return float(np.sqrt(np.expm1(self.beta_d * time**2 / 2 + self.beta_min * time)))
+        at = number(time, "time", nonnegative=True, maximum=1.0)
+        return float(np.sqrt(np.expm1(self.beta_d * at**2 / 2 + self.beta_min * at)))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         integral = np.log1p(np.array([evidence.sigma_max, evidence.sigma_min]) ** 2)
