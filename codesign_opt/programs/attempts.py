@@ -324,10 +324,17 @@ def _by_conic_dual(
         return found
     solution = None
     # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
+    said: list[str] = []
     for sharp, leading in _WAYS:
         if leading and solution is not None and solution.converged:
             break
+        if len(said) == 2 and solution is not None and not solution.has_point:
+            if said == ["PrimalInfeasible"] * 2:
+                break  # rightly or not: the next reference is the point that violates the rows least
+            said.append("")  # the first way again
+            continue
         answer = form.solve(solution, sharp=sharp, leading=leading, verbose=solver.verbose, time_limit=solver.left)
+        said.append(answer.status)
         attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
         if answer.has_point:
             found = _better_by(form, answer, compiled, found, tolerance, attempts)
