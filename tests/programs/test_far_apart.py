@@ -121,3 +121,23 @@ def test_own_variables_are_settled_where_what_they_bound_is_a_rounding(left):
     proof = problem.certify(examples=kept)
     error = float((table.example_error * table.coupling.factor(table.kappa / 5.0) / kept).sum())
     assert proof.value == pytest.approx(error + 0.0023 * np.maximum(change, -0.5 * change).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_amounts_are_right_beside_levels_that_hold_roundings(seed):
+    """The geometric mean of two levels is at most B / (2 sqrt(c1 c2)); all others are left without anything."""
+    rng = np.random.default_rng(seed)
+    size, pair, unit = 16, [3, 4], 10 ** rng.uniform(-3, 0)
+    table = random_table(rng, size)
+    price, mean = 10 ** rng.uniform(-4, -1, size), 10 ** rng.uniform(0, 2)
+    needed = 2 * mean * np.sqrt(price[pair].prod())
+    budget = needed / 1.4
+    rows = [
+        co.named("mean", lambda d: cp.geo_mean(unit * d.examples[pair]) >= unit * mean),
+        co.Compute(co.Prices(price, 1.0, 1), part="training") <= budget,
+    ]
+    with pytest.raises(co.InfeasibleError) as caught:
+        co.Problem(co.ScoreError(table) + co.Discretization(table), rows, steps=np.full(size, 3.0)).solve()
+    told = {record["name"]: record["amount"] for record in caught.value.conflicts}
+    assert told["mean"] == pytest.approx(unit * mean * (1 - 1 / 1.4), rel=1e-4)
+    assert told["Compute(training)"] == pytest.approx(needed - budget, rel=1e-4)
