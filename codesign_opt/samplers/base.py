@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, noise_level, variances, vector
+from ..basics.checks import Array, ndim, noise_level, shown, variances, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -94,6 +94,8 @@ class Sampler(ABC):
             ValueError: other levels, by the first that differs.
         """
         own = self.own_levels
+        if ndim(sigmas) < 1:
+            raise ValueError(f"sigmas is {shown(sigmas)}; noise levels are needed.")
         given = np.real(sigmas) if isinstance(sigmas, np.ndarray) else vector(sigmas, "sigmas")
         if own is None or (given.shape[-1:] == own.shape and np.all(np.abs(given - own) <= 1e-9 * own)):
             return
