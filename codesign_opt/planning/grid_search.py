@@ -25,7 +25,7 @@ _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
-_FAR = 1.5  # times the most steps that are allowed: what lies about longer grids is not handed out
+_FAR = 1.15  # times the most steps that are allowed: what lies about longer grids is not handed out
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
@@ -34,7 +34,7 @@ _NEAR = 1.5  # grids so near to the best are descended to the end
 _REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
-_CLIMBS, _STRIDE = 8, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
+_CLIMBS, _STRIDE = 4, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
 
 
 @dataclass(frozen=True, eq=False)
