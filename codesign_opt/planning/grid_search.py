@@ -176,12 +176,16 @@ class GridSearch:
         self._refine(MOST_STEPS, apart=0.0)
         self._climb()
         for _ in range(_REARRANGED):
+            if self._beyond:
+                return
             best = self._best
             self._keep(self.fit.rearranged(best))
             if self._best.total > best.total * (1 - _WON):
                 break
             self._climb()
         for _ in range(_CLIMBS):  # what a limit of one step fewer would find must not be better
+            if self._beyond:
+                return
             self._finish(MOST_STEPS)
             steps = self._best.steps
             if steps > self._least:
@@ -202,6 +206,8 @@ class GridSearch:
         """
         told = {self._best.steps}
         for _ in range(40):
+            if self._beyond:
+                return
             best = self._best.steps
             below = max([k for k in self.found if k < best], default=self._least - 1)
             above = min([k for k in self.found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1)
@@ -250,6 +256,8 @@ class GridSearch:
         for less in (-1, 1):
             won, stride = False, 1
             for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
+                if self._beyond:
+                    return
                 before = self._best
                 k = before.steps + less * stride
                 if self._least <= k <= self.fit.starts.affordable:
