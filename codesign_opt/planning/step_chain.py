@@ -50,6 +50,7 @@ _FOLLOWED, _FOLLOWED_SIGNED = _Moves(2, 1), _Moves(3, 1)  # of many steps, from 
 _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
+_SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
 
@@ -181,6 +182,8 @@ class StepChain:
         signed = self.fit.signed
         if self._trained:
             return _TRAINED_RUNG if rung else _TRAINED
+        if steps <= _SHORT and rung and signed:
+            return _SHORT_SIGNED
         if steps <= FEW:
             return (_RUNG_SIGNED if signed else _RUNG) if rung else _FEW_SIGNED if signed else _FEW
         return _LONG_RUNG if rung else _FOLLOWED_SIGNED if signed else _FOLLOWED
