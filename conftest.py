@@ -45,6 +45,20 @@ def undescended(monkeypatch):
     monkeypatch.setattr(planning, "hand_out", lambda *given, polish, **asked: hand_out(*given, polish=False, **asked))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a matrix that is marked `cases(n)` n stay, evenly spread; the others run with the slow ones."""
+    matrices = {}
+    for item in items:
+        if mark := item.get_closest_marker("cases"):
+            matrices.setdefault(item.nodeid.split("[")[0], (mark.args[0], []))[1].append(item)
+    for few, cases in matrices.values():
+        stay = {round(i * (len(cases) - 1) / max(few - 1, 1)) for i in range(few)}
+        for i, item in enumerate(cases):
+            if i not in stay:
+                item.add_marker("slow")
+
+
 def pytest_collection_finish():
     """What is there before the first test stays: no collection of garbage has to look through it again."""
     gc.freeze()

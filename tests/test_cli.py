@@ -64,11 +64,13 @@ def test_validate_trains_and_samples_a_saved_plan(solved, tmp_path, capsys):
     assert (tmp_path / "new" / "validation.txt").read_text(encoding="utf-8").strip() == said.strip()
 
 
+@pytest.mark.slow
 def test_show_draws_a_saved_plan_again(solved, tmp_path):
     assert main(["show", str(solved[0] / "plan.json"), "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["page.png", "plan.txt"]
 
 
+@pytest.mark.slow
 def test_limits_on_the_command_line_replace_the_declared_ones(capsys, tmp_path):
     words = ["solve", "power_law_64", "--steps", "5", "--images", "50", *QUICK, "--out", str(tmp_path)]
     assert main(words) == 0
@@ -226,6 +228,7 @@ def test_list_shows_every_name_and_title(capsys):
     assert any("Handwritten digits" in row for row in rows)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("words", [["list"], ["--help"], ["solve", "--help"], ["--version"], ["show"]])
 def test_light_commands_load_no_solver_and_start_fast(words, solved):
     if words == ["show"]:
@@ -257,6 +260,7 @@ def _files(folder):
     (folder / "binary.json").write_bytes(b"\xff\xfe\x00\x81")
 
 
+@pytest.mark.cases(13)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

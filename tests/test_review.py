@@ -22,6 +22,7 @@ def joint(*constraints, levels=100):
     ).solve()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", ["auto", "declared"])
 @pytest.mark.parametrize(
     ("bound", "value"),
@@ -59,6 +60,7 @@ def test_the_range_of_stopping_points_is_kept_with_few_steps():
     assert 0.002 <= plan.stopping_sigma <= 0.01 * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undescended")
 def test_an_audit_holds_the_users_constraints_in_every_stage():
     cap = co.Share(0.2, 0.3, 3.0)

@@ -7,12 +7,10 @@ import pytest
 from tests.helpers.pages import check_same, regenerate
 
 PAGES = regenerate()
-FIRST, *REST = PAGES.TUTORIALS
 
 
-@pytest.mark.parametrize(
-    "path", [FIRST, *(pytest.param(path, marks=pytest.mark.slow) for path in REST)], ids=lambda path: path.stem
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES.TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_prints_what_is_written_in_it(path):
     pytest.importorskip("matplotlib")
     page = path.read_text(encoding="utf-8")

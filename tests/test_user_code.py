@@ -119,6 +119,7 @@ def test_4_shared_parameters(prices):
     assert any("sandwich" in note for note in plan.notes)
 
 
+@pytest.mark.slow
 def test_5_a_network_instead_of_a_gaussian(prices, tmp_path):
     from codesign_opt.testbed import LinearDenoiser
 

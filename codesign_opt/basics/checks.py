@@ -7,7 +7,7 @@ import inspect
 import itertools
 import reprlib
 from collections.abc import Callable, Iterable
-from os import PathLike
+from os import PathLike, fsencode
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
-    "integer", "matrix", "noise_level", "noise_levels", "number", "numbers", "shown", "takes", "vector",
+    "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers",
+    "scale_of", "shown", "takes", "variances", "vector",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -49,7 +50,7 @@ def number(
         or value is None
         or value is np.ma.masked
         or _other_kind(value)
-        or _ndim(value) != 0
+        or ndim(value) != 0
     ):
         raise ValueError(f"{name} is {shown(value)}; one number is needed.{_space(hint)}")
     try:
@@ -118,6 +119,19 @@ def noise_level(value: Any, name: str) -> float:
     return float(noise_levels([number(value, name, positive=True)], name)[0])
 
 
+def scale_of(value: Any, name: str) -> float:
+    """Return `value` as a number > 0 that may be divided by and whose powers a float holds, or raise ValueError.
+
+    >>> scale_of(1e-320, "width")
+    Traceback (most recent call last):
+    ValueError: width is 9.99989e-321; it must lie between 1e-60 and 1e+60.
+    """
+    found = number(value, name, positive=True)
+    if not 1 / _FAR <= found <= _FAR:
+        raise ValueError(f"{name} is {found:g}; it must lie between {1 / _FAR:g} and {_FAR:g}.")
+    return found
+
+
 def noise_levels(value: Any, name: str) -> Array:
     """Return a read-only float64 copy of noise levels > 0 whose powers floats hold, or raise ValueError.
 
@@ -130,6 +144,19 @@ def noise_levels(value: Any, name: str) -> Array:
     if low < 1 / _FAR or high > _FAR:
         beyond = low if low < 1 / _FAR else high
         raise ValueError(f"{name} is {beyond:g}; noise levels lie between {1 / _FAR:g} and {_FAR:g}.")
+    return found
+
+
+def variances(value: Any, name: str) -> Array:
+    """Return a read-only float64 copy of 1-D variances >= 0 whose squares floats hold, or raise ValueError.
+
+    >>> variances([1.0, 1e200], "eigenvalues")
+    Traceback (most recent call last):
+    ValueError: eigenvalues is 1e+200 at most; variances lie below 1e+120.
+    """
+    found = vector(value, name, nonnegative=True)
+    if found.max(initial=0.0) > _FAR**2:
+        raise ValueError(f"{name} is {found.max():g} at most; variances lie below {_FAR**2:g}.")
     return found
 
 
@@ -189,13 +216,17 @@ def as_path(value: Any, name: str = "path") -> Path:
     """
     if not isinstance(value, (str, PathLike)) or "\0" in str(value):
         raise ValueError(f"{name} is {shown(value)}; the path of a file or folder is needed.")
+    try:
+        fsencode(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is {shown(value)}, a name that no file can have.") from None
     return Path(value)
 
 
 def array(value: Any, name: str, hint: str = "") -> Array:
     """Return a read-only float64 copy of finite numbers of any shape, or raise ValueError."""
     raw = value if isinstance(value, np.ndarray) or _is_tensor(value) else _list_of(value)
-    result = _array(raw, name, max(_ndim(raw), 0), hint)
+    result = _array(raw, name, max(ndim(raw), 0), hint)
     _check(result, name, False, False, False, hint)
     return result
 
@@ -203,7 +234,7 @@ def array(value: Any, name: str, hint: str = "") -> Array:
 def numbers(value: Any, name: str, hint: str = "") -> Array:
     """Return a read-only float64 copy of real numbers of any shape, infinite ones and NaN too, or raise ValueError."""
     raw = value if isinstance(value, np.ndarray) or _is_tensor(value) else _list_of(value)
-    return _array(raw, name, max(_ndim(raw), 0), hint)
+    return _array(raw, name, max(ndim(raw), 0), hint)
 
 
 def function(value: Any, name: str, hint: str = "") -> Any:
@@ -351,8 +382,14 @@ def _is_tensor(value: Any) -> bool:
     return str(getattr(value, "dtype", "")).startswith("torch.")
 
 
-def _ndim(value: Any) -> int:
-    """Number of axes; -1 of ragged lists, which have none."""
+def ndim(value: Any) -> int:
+    """Number of axes; -1 of ragged lists, which have none.
+
+    >>> ndim(2.0), ndim([1.0, 2.0]), ndim([[1.0], [1.0, 2.0]])
+    (0, 1, -1)
+    """
+    if isinstance(value, range):  # numpy would write its numbers out
+        return 1
     try:
         return int(value.ndim if hasattr(value, "ndim") else np.ndim(value))
     except Exception:  # lists of lists of several lengths, or objects whose own methods fail

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from .checks import shown
+
 __all__ = ["Registry", "temporarily"]
 
 Entry = TypeVar("Entry")
@@ -52,10 +54,10 @@ class Registry(Generic[Entry]):
         owner = entry if owner is None else owner
         said = f"{owner.__name__}.name" if isinstance(owner, type) else f"the name of {_place(owner)[1]}"
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{said} is {name!r}; a text that is not empty is needed.")
+            raise ValueError(f"{said} is {shown(name)}; a text that is not empty is needed.")
         taken = self._owners.get(name, owner)
         if _place(taken) != _place(owner):
-            raise ValueError(f"{said} is {name!r}, which is taken by {_place(taken)[1]}.")
+            raise ValueError(f"{said} is {shown(name)}, which is taken by {_place(taken)[1]}.")
         self._entries[name], self._owners[name] = entry, owner
         return entry
 
@@ -69,7 +71,9 @@ class Registry(Generic[Entry]):
             return self._entries[name]
         near = get_close_matches(name, self._entries, 1) if isinstance(name, str) else []
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"{self.asked} is {name!r}; it must be one of {', '.join(map(repr, self._entries))}{hint}")
+        raise ValueError(
+            f"{self.asked} is {shown(name)}; it must be one of {', '.join(map(repr, self._entries))}{hint}"
+        )
 
     def parameters(self, name: Any) -> dict[str, inspect.Parameter]:
         """The parameters of the class or function that goes by a name."""

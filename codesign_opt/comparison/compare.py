@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array, integer, shown
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import evaluations as evaluations_of
 from ..ingredients.evaluations import least_steps, steps_within
@@ -102,7 +102,7 @@ def compare(
         known = replace(world.evidence(sampler) if evidence is None else evidence, sampler=sampler)
         if known.terminal != world.terminal:
             raise ValueError(
-                f"compare: evidence is for terminal {known.terminal!r}, the model's is {world.terminal!r}."
+                f"compare: evidence is for terminal {known.terminal!r}, the model's is {shown(world.terminal)}."
             )
         makers = _makers(wanted, known, notes, strict=strict)
         _enough(min(limits), sampler, world.terminal)
@@ -139,9 +139,9 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
     if peers is None:
         return {name: schedule(name) for name in names() if not _needs_parameters(name)}, False
     if isinstance(peers, (str, bytes)):
-        raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
+        raise ValueError(f"compare: peers is {shown(peers)}; a list is needed, such as [{peers!r}].")
     if not isinstance(peers, Iterable):
-        raise ValueError(f"compare: peers is {peers!r}; a list is needed, such as [{peers!r}].")
+        raise ValueError(f"compare: peers is {shown(peers)}; a list is needed, such as [{peers!r}].")
     if isinstance(peers, Mapping):
         pairs = [(str(label), value) for label, value in peers.items()]
     else:
@@ -151,7 +151,7 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
         if label == "plan" and isinstance(value, str):
             continue  # it takes part by `plan`
         if label in found or label == "plan":
-            raise ValueError(f"compare: peers holds {label!r} twice; give a dict with a label for each.")
+            raise ValueError(f"compare: peers holds {shown(label)} twice; give a dict with a label for each.")
         found[label] = schedule(value) if isinstance(value, str) else _checked(value)
     return found, True
 
@@ -212,7 +212,7 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             grid = value if fitted is None else fitted.sigmas
             if check_grid(grid, label).terminal != known.terminal:
                 raise ValueError(
-                    f"compare: {label} ends with {grid[-1]:g}, but the model's terminal is {known.terminal!r}."
+                    f"compare: {label} ends with {grid[-1]:g}, but the model's terminal is {shown(known.terminal)}."
                 )
             makers[label] = _of_grid(grid) if fitted is None else _of_grid(grid, fitted.sampler, fitted.fitting)
     return makers
@@ -253,7 +253,7 @@ def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sa
     if samplers is None:
         return [world.sampler]
     if isinstance(samplers, str) or not isinstance(samplers, Iterable):
-        raise ValueError(f"compare: samplers is {samplers!r}; a list is needed, such as [{samplers!r}].")
+        raise ValueError(f"compare: samplers is {shown(samplers)}; a list is needed, such as [{samplers!r}].")
     return [_sampler(one) for one in samplers]
 
 
@@ -272,7 +272,7 @@ def _sampler(value: Sampler | str) -> Sampler:
     if isinstance(value, Sampler):
         return value
     if value not in SAMPLERS.names():
-        raise ValueError(f"samplers holds {value!r}; give a Sampler, or one of {', '.join(SAMPLERS.names())}.")
+        raise ValueError(f"samplers holds {shown(value)}; give a Sampler, or one of {', '.join(SAMPLERS.names())}.")
     sampler: Sampler = SAMPLERS.make(value, {})
     return sampler
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..estimate.runs.fine_solution import Reference
 from ..estimate.steps.held_out import GridTest
 from ..estimate.steps.probe import NetworkProbe
@@ -57,7 +57,7 @@ class MeasuredWorld:
         probe = self.model.probe
         if not isinstance(probe, NetworkProbe):
             raise ValueError(
-                f"compare: the model's probe is {probe!r}; estimate.network makes one that can be compared."
+                f"compare: the model's probe is {shown(probe)}; estimate.network makes one that can be compared."
             )
         return probe.reference
 

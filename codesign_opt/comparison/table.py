@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..basics.files import write_whole
 from ..basics.late import later
 from ..basics.tabular import Tabular
@@ -122,7 +122,7 @@ class Comparison(Tabular):
         """Share of its cells where a schedule is best or within one standard error of the best."""
         own = [row.level for row in self.rows if row.peer == peer]
         if not own:
-            raise ValueError(f"peer is {peer!r}, which is not in this comparison: {', '.join(self.peers)}.")
+            raise ValueError(f"peer is {shown(peer)}, which is not in this comparison: {', '.join(self.peers)}.")
         return float(np.mean(own))
 
     def losses(self, peer: str = "plan") -> list[tuple[ComparisonRow, ComparisonRow]]:
@@ -171,7 +171,7 @@ class Comparison(Tabular):
         known = ratios[np.isfinite(ratios) & (ratios > 0)]
         if not known.size:
             raise ValueError(
-                f"peer is {peer!r}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
+                f"peer is {shown(peer)}, which is in no cell with {base or 'another'}: {', '.join(self.peers)}."
             )
         return float(np.exp(np.log(known).mean()))
 
@@ -304,8 +304,13 @@ def read_rows(file: Any) -> list[ComparisonRow]:
     Raises:
         ValueError: a column is missing, or an entry is not a number; the message names it.
     """
-    reader = csv.DictReader(file)
-    columns = list(reader.fieldnames or ())
+    if isinstance(file, (str, bytes)) or not isinstance(file, Iterable):
+        raise ValueError(f"Comparison.read: file is {shown(file)}; an open file is needed.")
+    try:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or ())
+    except (csv.Error, TypeError):
+        raise ValueError(f"Comparison.read: file is {shown(file)}; an open file of text is needed.") from None
     missing = [name for name in (*_PLAIN, "sigmas") if name not in columns]
     if missing:
         raise ValueError(f"the table of a comparison lacks the column {missing[0]!r}; it is not whole.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import least_squares
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, noise_level, vector
 
 __all__ = ["smooth_errors_left", "smooth_shape", "usual_shape"]
 
@@ -45,7 +45,7 @@ def smooth_errors_left(sigma: Array, value: Array, error: Array, sigma_data: flo
     (True, [0.03, 0.0, 0.0, 0.73])
     """
     level = vector(sigma, "sigma", positive=True, ascending=True)
-    return smooth_shape(level, value, error, usual_shape(level, number(sigma_data, "sigma_data", positive=True)))
+    return smooth_shape(level, value, error, usual_shape(level, noise_level(sigma_data, "sigma_data")))
 
 
 def smooth_shape(sigma: Array, value: Array, error: Array, shape: Array) -> tuple[Array, Array]:

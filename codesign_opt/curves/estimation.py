@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice, integer, number, takes
+from ..basics.checks import Array, Mask, choice, integer, ndim, number, takes
 from ..ingredients.levels import MOST_LEVELS, Levels
 from .least_squares import Bootstrap, LevelFit, bootstrap_errors, fit_level, run_multipliers
 from .results import LearningCurves
@@ -65,7 +65,7 @@ def learning_curves(
     errors_by = bootstrap if isinstance(bootstrap, Bootstrap) else Bootstrap(bootstrap)
     shape: Any = levels if isinstance(levels, Levels) else None
     if shape is None:
-        shape = integer(levels, "levels", minimum=1, maximum=MOST_LEVELS) if np.ndim(levels) == 0 else Levels(levels)
+        shape = integer(levels, "levels", minimum=1, maximum=MOST_LEVELS) if ndim(levels) == 0 else Levels(levels)
     bins, windows = read_windows(runs, shape, reading)
     table = _Table(bins, windows, reading.burn_in, log_width)
     profile = _profile(table, transfer)

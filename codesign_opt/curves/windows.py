@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice, number
+from ..basics.checks import Array, Mask, choice, ndim, number, shown
 from ..basics.user_code import answer
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun, read_log
@@ -121,7 +121,7 @@ def _levels(sigma: Array, count: int) -> Levels:
 
 
 def _each(value: Any, count: int, name: str) -> list[Any]:
-    if value is None or np.ndim(value) == 0:
+    if value is None or ndim(value) == 0:
         return [value] * count
     if len(value) != count:
         raise ValueError(f"LogReading.{name} has {len(value)} entries for {count} runs.")
@@ -137,7 +137,7 @@ def _columns(source: Any, rate: float | None, batch: int | None) -> dict[str, An
         log, size = source.columns(), np.nan
     else:
         raise ValueError(
-            f"learning_curves: {source!r} is no run; give the path of a log, a TrainingRun with one, or a "
+            f"learning_curves: {shown(source)} is no run; give the path of a log, a TrainingRun with one, or a "
             "LevelStatistics."
         )
     rows = log["sigma"].size

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..basics.checks import shown
 from .problem import DeclaredProblem
 
 __all__ = ["load", "names", "reference", "title"]
@@ -136,7 +137,9 @@ def _read(path: Path) -> list[_Entry]:
     if variants is None:
         return [_Entry(path)]
     if not isinstance(variants, dict) or len(variants) != 1:
-        raise ValueError(f'{path}: VARIANTS is {variants!r}; one argument and its values are needed, {{"d": (8, 16)}}.')
+        raise ValueError(
+            f'{path}: VARIANTS is {shown(variants)}; one argument and its values are needed, {{"d": (8, 16)}}.'
+        )
     ((argument, values),) = variants.items()
     return [_Entry(path, argument, value) for value in values]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice, integer, takes
+from ..basics.checks import Array, choice, integer, shown, takes
 from ..basics.ledger import Ledger
 from ..basics.wording import Progress, teller
 from ..ingredients.grids import edm_grid
@@ -182,7 +182,7 @@ class _Work:
     ) -> _Work:
         wrapped, process = Denoiser.of(denoiser), process or EDM()
         if not isinstance(process, Process):
-            raise ValueError(f"evidence: process is {process!r}; a Process is needed, such as co.EDM().")
+            raise ValueError(f"evidence: process is {shown(process)}; a Process is needed, such as co.EDM().")
         low, high = shared_range(process, wrapped)
         sigma = np.geomspace(low, high, measurement.levels)
         sigma[0], sigma[-1] = low, high

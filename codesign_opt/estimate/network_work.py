@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice
+from ..basics.checks import Array, choice, shown
 from ..basics.ledger import Ledger
 from ..basics.wording import teller
 from ..ingredients.grids import edm_grid
@@ -57,9 +57,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, Process):
-            raise ValueError(f"network: process is {self.process!r}; a Process is needed, such as co.EDM().")
+            raise ValueError(f"network: process is {shown(self.process)}; a Process is needed, such as co.EDM().")
         if not isinstance(self.sampler, Sampler):
-            raise ValueError(f"network: sampler is {self.sampler!r}; a Sampler is needed, such as co.Heun().")
+            raise ValueError(f"network: sampler is {shown(self.sampler)}; a Sampler is needed, such as co.Heun().")
         self.sampler.check_network_step()
         self.sampler.check_plannable()
         choice(self.terminal, "network: terminal", ("denoise", "rescale"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import choice, integer, number
+from ..basics.checks import choice, integer, number, shown
 from ..curves.error_law import ErrorLaw, TrainingErrors
 from ..curves.estimation import learning_curves
 from ..ingredients.coupling import Coupling
@@ -47,7 +47,7 @@ class TrainingHistory:
 
     def __post_init__(self) -> None:
         if self.source is not None and not isinstance(self.source, (TrainingRun, TrainingErrors, str, Path)):
-            raise ValueError(f"TrainingHistory.source is {self.source!r}; give {_SOURCES}.")
+            raise ValueError(f"TrainingHistory.source is {shown(self.source)}; give {_SOURCES}.")
         if (self.learning_rate is None) != (self.batch is None) or (self.batch is not None and self.source is None):
             raise ValueError(
                 "TrainingHistory: learning_rate and batch go together, and with a source: they scale its floor."
@@ -115,7 +115,7 @@ class TrainingHistory:
             self._check_pair(f"network: {wanted}")
         elif coupling is not None and not isinstance(coupling, Coupling):
             raise ValueError(
-                f"network: coupling is {coupling!r}; give a Coupling, such as co.Local(2.7), or 'transfer'."
+                f"network: coupling is {shown(coupling)}; give a Coupling, such as co.Local(2.7), or 'transfer'."
             )
         if wanted is not None and hasattr(data, "__next__"):
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..basics.checks import shown
 from ..ingredients.grids import check_grid
 from . import diffusers_export, number_lists, solver_loop  # noqa: F401  they enter their targets
 from .schedule_files import write_text
@@ -83,8 +84,8 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
     found = target.write(levels, **{name: value for name, value in options.items() if name in target.options})
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)):
         raise ValueError(
-            f"the target {target.name!r} wrote {found!r}; its `write` must return what export returns and the text of "
-            "its file."
+            f"the target {target.name!r} wrote {shown(found)}; its `write` must return what export returns and the "
+            "text of its file."
         )
     return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..schedulers.noise_table import NoiseTable, flow_time
 from ..schedulers.scheduler_reading import class_names, is_flow, is_scheduler, setting
 from .scheduler_settings import refuse_flow_table
@@ -46,7 +46,7 @@ def fitted_scheduler(levels: PlannedLevels, scheduler: Any, outside: bool = Fals
     """
     if isinstance(scheduler, type) or not is_scheduler(scheduler):
         raise ValueError(
-            f"export: scheduler is {scheduler!r}; give the diffusers scheduler object that the network came with."
+            f"export: scheduler is {shown(scheduler)}; give the diffusers scheduler object that the network came with."
         )
     from .standalone.linear_multistep_scheduler import LinearMultistepScheduler
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..basics.checks import shown
 from ..schedulers.scheduler_reading import noise_levels, setting
 from .scheduler_trials import call, quiet
 
@@ -89,7 +90,7 @@ def _class_of(pipeline: Any) -> Any:
     if isinstance(pipeline, str):
         found = getattr(importlib.import_module("diffusers"), pipeline, None)
         if not isinstance(found, type):
-            raise ValueError(f"export.pipeline is {pipeline!r}, which the installed diffusers does not have.")
+            raise ValueError(f"export.pipeline is {shown(pipeline)}, which the installed diffusers does not have.")
         kind = found
     if getattr(kind, "_backends", None):  # what diffusers puts in place of a class whose packages are missing
         raise ValueError(

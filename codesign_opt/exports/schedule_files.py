@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path
+from ..basics.checks import Array, as_path, shown
 from ..basics.files import write_whole
 from ..basics.json_text import json_text as read_json
 from ..ingredients.grids import check_grid
@@ -171,7 +171,7 @@ def _numbers(words: list[Any], source: Path) -> Array:
         try:
             found.append(float(word if not isinstance(word, bool) else str(word)))
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"{source}: entry {i} is {word!r}, not a number.") from None
+            raise ValueError(f"{source}: entry {i} is {shown(word)}, not a number.") from None
     if len(found) < 2:
         raise ValueError(f"{source} has {len(found)} noise levels; at least 2 are needed.")
     return np.array(found, dtype=np.float64)

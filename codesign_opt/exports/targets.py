@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..basics.checks import Array, takes
+from ..basics.checks import Array, shown, takes
 from ..basics.registry import Registry
 
 __all__ = ["EXPORT_TARGETS", "PlannedLevels", "Target", "add_target", "targets"]
@@ -55,10 +55,10 @@ class Target:
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, (tuple, list)) or not all(isinstance(name, str) for name in self.options):
-            raise ValueError(f"Target.options is {self.options!r}; a tuple of names is needed, () for none.")
+            raise ValueError(f"Target.options is {shown(self.options)}; a tuple of names is needed, () for none.")
         object.__setattr__(self, "options", tuple(self.options))
         if not callable(self.write):
-            raise ValueError(f"Target.write is {self.write!r}; a function of PlannedLevels is needed.")
+            raise ValueError(f"Target.write is {shown(self.write)}; a function of PlannedLevels is needed.")
 
 
 EXPORT_TARGETS: Registry[Target] = Registry("export.target", "export target")

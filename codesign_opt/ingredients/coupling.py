@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, number, takes, vector
+from ..basics.checks import Array, choice, matrix, ndim, noise_levels, number, takes, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Bins, Levels
@@ -283,7 +283,8 @@ class PerLevel(Local):
     form: str = field(init=False, default="max")
 
     def __init__(self, edges: Any) -> None:
-        checked = vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
+        vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
+        checked = noise_levels(edges, "PerLevel.edges")
         object.__setattr__(self, "edges", checked)
 
     @takes(levels=(Levels, Bins))
@@ -356,7 +357,7 @@ class Transfer(Local):
 
     def __init__(self, transfer: float | Any = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
         checked: float | Array
-        if np.ndim(transfer) == 0:
+        if ndim(transfer) == 0:
             checked = number(transfer, "Transfer.transfer", positive=True)
         else:
             checked = matrix(transfer, "Transfer.transfer", nonnegative=True)
@@ -374,7 +375,7 @@ class Transfer(Local):
     @takes(levels=(Levels, Bins))
     def kernel(self, levels: Levels) -> Array:
         """(L, L) T: density that serves level l = sum_k T_lk density_k."""
-        if np.ndim(self.transfer):
+        if ndim(self.transfer):
             return matrix(self.transfer, "Transfer.transfer", shape=(len(levels), len(levels)))
         from scipy.special import ndtr  # scipy takes a while to load and saved plans are read without it
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
-from ..basics.checks import AT_ONCE, Array, instance, integer, number, takes, vector
+from ..basics.checks import AT_ONCE, Array, instance, integer, noise_level, number, scale_of, shown, takes, vector
 from ..basics.registry import Registry
 from ..basics.user_code import answer
 from .levels import Bins, Levels
@@ -173,9 +173,9 @@ class Between(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.density, SigmaDensity):
-            raise ValueError(f"Between.density is {self.density!r}; a SigmaDensity is needed.")
+            raise ValueError(f"Between.density is {shown(self.density)}; a SigmaDensity is needed.")
         low = number(self.sigma_min, "Between.sigma_min", nonnegative=True)
-        high = number(self.sigma_max, "Between.sigma_max", positive=True)
+        high = noise_level(self.sigma_max, "Between.sigma_max")
         if not low < high:
             raise ValueError(f"Between.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
         object.__setattr__(self, "sigma_min", low)
@@ -233,10 +233,10 @@ class Floored(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.density, SigmaDensity):
-            raise ValueError(f"Floored.density is {self.density!r}; a SigmaDensity is needed.")
+            raise ValueError(f"Floored.density is {shown(self.density)}; a SigmaDensity is needed.")
         share = number(self.share, "Floored.share", positive=True)
-        low = number(self.sigma_min, "Floored.sigma_min", positive=True)
-        high = number(self.sigma_max, "Floored.sigma_max", positive=True)
+        low = noise_level(self.sigma_min, "Floored.sigma_min")
+        high = noise_level(self.sigma_max, "Floored.sigma_max")
         if not share < 1:
             raise ValueError(f"Floored.share is {share:g}; it must be < 1.")
         if not low < high:
@@ -295,7 +295,7 @@ class LogNormal(SigmaDensity):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", number(self.mean, "LogNormal.mean"))
-        object.__setattr__(self, "std", number(self.std, "LogNormal.std", positive=True))
+        object.__setattr__(self, "std", scale_of(self.std, "LogNormal.std"))
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
+from ..basics.checks import AT_ONCE, Array, choice, integer, noise_level, number, takes, vector
 from .evaluations import final_steps, least_steps
 from .levels import Levels
 
@@ -20,6 +20,8 @@ __all__ = [
     "log_snr_grid",
     "steps_on_levels",
 ]
+
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
@@ -37,12 +39,11 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0
     >>> edm_grid(3, 1.0, 8.0, rho=3.0).tolist()
     [8.0, 3.375, 1.0, 0.0]
     """
-    low = number(sigma_min, "sigma_min", positive=True)
-    high = number(sigma_max, "sigma_max", positive=True)
-    power = number(rho, "rho", positive=True)
-    return _finish(
-        np.linspace(high ** (1 / power), low ** (1 / power), _nodes(steps, terminal)) ** power, low, high, terminal
-    )
+    low = noise_level(sigma_min, "sigma_min")
+    high = noise_level(sigma_max, "sigma_max")
+    power = number(rho, "rho", positive=True, maximum=_FLATTEST)
+    last = (low / high) ** (1 / power)
+    return _finish(high * np.linspace(1.0, last, _nodes(steps, terminal)) ** power, low, high, terminal)
 
 
 def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: str = "denoise") -> Array:
@@ -51,8 +52,8 @@ def log_snr_grid(steps: int, sigma_min: float, sigma_max: float, *, terminal: st
     >>> log_snr_grid(2, 1.0, 4.0, terminal="rescale").round(12).tolist()
     [4.0, 2.0, 1.0]
     """
-    low = number(sigma_min, "sigma_min", positive=True)
-    high = number(sigma_max, "sigma_max", positive=True)
+    low = noise_level(sigma_min, "sigma_min")
+    high = noise_level(sigma_max, "sigma_max")
     return _finish(np.geomspace(high, low, _nodes(steps, terminal)), low, high, terminal)
 
 
@@ -89,8 +90,8 @@ def steps_on_levels(levels: Levels, sigmas: Array) -> Array:
 
     A step of length h covers each unit of sigma inside it 1/h times, so that steps sum to their number.
     """
-    nodes = np.asarray(sigmas, dtype=np.float64)
-    nodes = nodes[nodes > 0][::-1]
+    nodes = vector(sigmas, "sigmas", nonnegative=True, descending=True)
+    nodes = vector(nodes[nodes > 0][::-1], "the positive ones of sigmas")
     count = np.interp(levels.edges, nodes, np.arange(nodes.size, dtype=np.float64))
     return np.diff(count)
 

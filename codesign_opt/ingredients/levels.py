@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number, vector
+from ..basics.checks import Array, integer, noise_level, number, vector
 
 __all__ = ["MOST_LEVELS", "Bins", "Levels"]
 
@@ -79,8 +79,8 @@ class Levels:
         The edges do not move with the stopping point, so that the error is a continuous function
         of it (docs/theory.md section 7, outer loop).
         """
-        low = number(sigma_min, "Levels.sigma_min", positive=True)
-        high = number(sigma_max, "Levels.sigma_max", positive=True)
+        low = noise_level(sigma_min, "Levels.sigma_min")
+        high = noise_level(sigma_max, "Levels.sigma_max")
         count = integer(number_of_levels, "levels", minimum=1, maximum=MOST_LEVELS)
         if not low < high:
             raise ValueError(f"Levels.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
@@ -88,7 +88,7 @@ class Levels:
         edges[0], edges[-1] = low, high
         if stopping_sigma is None:
             return cls(edges)
-        cut = number(stopping_sigma, "stopping_sigma", positive=True)
+        cut = noise_level(stopping_sigma, "stopping_sigma")
         if not low * (1 - 1e-12) <= cut < high:
             raise ValueError(f"stopping_sigma is {cut:g}; it must lie in [{low:g}, {high:g}).")
         kept = edges[edges > cut * (1 + 1e-9)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import as_path
+from ..basics.checks import as_path, shown
 from ..basics.json_text import json_text
 
 __all__ = ["LOG_NEEDS", "log_rows"]
@@ -88,7 +88,7 @@ def _json_rows(text: str, place: str) -> list[Row]:
         except ValueError as error:
             raise ValueError(str(error).replace("a whole JSON file", "JSON")) from None
         if not isinstance(pairs, _Pairs):
-            raise ValueError(f"{place}, line {i + 1} is {pairs!r}; an object with named columns is needed.")
+            raise ValueError(f"{place}, line {i + 1} is {shown(pairs)}; an object with named columns is needed.")
         names = _names([key for key, _ in pairs], f"{place}, line {i + 1}")
         rows.append((i + 1, {key: value for key, (_, value) in zip(names, pairs, strict=True) if key}))
     return rows

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, takes, vector
+from ..basics.checks import Array, choice, noise_level, number, takes, vector
 from ..basics.user_code import answer
 from .process import Process
 
@@ -62,7 +62,7 @@ class Parameterization:
 
     def __post_init__(self) -> None:
         choice(self.name, "Parameterization.name", PARAMETERIZATIONS)
-        value = number(self.sigma_data, "Parameterization.sigma_data", positive=True)
+        value = noise_level(self.sigma_data, "Parameterization.sigma_data")
         object.__setattr__(self, "sigma_data", value)
 
     def c_skip(self, sigma: Any) -> Array:
@@ -287,7 +287,7 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     >>> [part.tolist() for part in target_coefficients("v", np.array([0.6]), np.array([0.8]))]
     [[-0.8], [0.6]]
     """
-    data = number(sigma_data, "sigma_data", positive=True)
+    data = noise_level(sigma_data, "sigma_data")
     alpha = vector(alpha, "alpha", nonnegative=True)
     noise = vector(noise, "noise", length=alpha.size, nonnegative=True)
     return _COEFFICIENTS[target_name(target, "target")](alpha, noise, data)

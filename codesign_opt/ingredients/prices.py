@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, takes, vector
+from ..basics.checks import Array, ndim, number, takes, vector
 from ..basics.user_code import answer
 from .levels import Bins, Levels
 
@@ -53,7 +53,7 @@ class Prices:
         for name in ("example", "evaluation"):
             value = getattr(self, name)
             if not callable(value):
-                if np.ndim(value) == 0:
+                if ndim(value) == 0:
                     value = number(value, f"Prices.{name}", positive=True, maximum=_MOST, hint=_HINT)
                     if value < _LEAST:
                         raise ValueError(f"Prices.{name} is {value:g}; state prices and budget in a larger unit.")
@@ -108,7 +108,7 @@ class Prices:
         value = getattr(self, name)
         if callable(value):
             return levels.average(lambda sigma: self._call(name, sigma), points=16)
-        if np.ndim(value) == 0:
+        if ndim(value) == 0:
             return np.full(len(levels), float(value))
         if value.size != len(levels):
             raise ValueError(
@@ -133,6 +133,6 @@ class Prices:
         def show(value: Price) -> str:
             if callable(value):
                 return "function of sigma"
-            return f"{value:g}" if np.ndim(value) == 0 else f"array of {np.size(value)}"
+            return f"{value:g}" if ndim(value) == 0 else f"array of {np.size(value)}"
 
         return f"Prices(example={show(self.example)}, evaluation={show(self.evaluation)}, images={self.images:,.0f})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, integer, matrix
+from ..basics.checks import Array, integer, matrix, shown
 
 __all__ = ["GROUPS", "SamplingError", "group_deviations"]
 
@@ -82,7 +82,7 @@ class SamplingError:
         if value is None or isinstance(value, cls):
             return value
         if not isinstance(value, Mapping) or set(value) != {"samples", "deviations"}:
-            raise ValueError(f"Spectrum.sampling is {value!r}; a SamplingError is needed.")
+            raise ValueError(f"Spectrum.sampling is {shown(value)}; a SamplingError is needed.")
         return cls(**value)
 
 

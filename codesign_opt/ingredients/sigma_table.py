@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, number, shown, vector
 from ..basics.user_code import answer
 
 __all__ = ["LogWidth", "SigmaTable", "log_width_field", "plain_field", "restored_field", "tabulate"]
@@ -51,7 +51,8 @@ def plain_field(value: Any, sigma: Any, name: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"{name} is {value!r}, which a file cannot hold; keep numbers, texts, arrays and functions of sigma in fields."
+        f"{name} is {shown(value)}, which a file cannot hold; keep numbers, texts, arrays and functions of sigma in "
+        "fields."
     )
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..basics.checks import AT_ONCE, Array, integer, number, vector
+from ..basics.checks import AT_ONCE, Array, integer, noise_level, number, scale_of, shown, vector
 from .sample_covariance import class_codes, covariance_bands, sample_rows
 from .sampling_error import SamplingError
 
 __all__ = ["Spectrum"]
 
+_LARGEST = 1e120  # trace whose square is a float
 _SIGMA_DATA_TOLERANCE = 0.10
 _ROUND_OFF = "Set round-off of an eigenvalue solver to 0 first."
 
@@ -58,10 +59,10 @@ class Spectrum:
         if not np.any(values > 0):
             raise ValueError("Spectrum.eigenvalues are all 0; data without variance leave nothing to plan.")
         with np.errstate(over="ignore"):
-            if not np.isfinite(np.dot(counts, values)):
+            if not np.dot(counts, values) < _LARGEST:
                 raise ValueError("Spectrum.eigenvalues overflow the trace; rescale the data.")
         if not isinstance(self.provenance, str):
-            raise ValueError(f"Spectrum.provenance is {self.provenance!r}; a string is needed.")
+            raise ValueError(f"Spectrum.provenance is {shown(self.provenance)}; a string is needed.")
         order = np.argsort(-values, kind="stable")
         for name, array in (("eigenvalues", values), ("counts", counts), ("mean_power", power)):
             ordered = array[order]
@@ -129,7 +130,7 @@ class Spectrum:
         """
         size = integer(dimension, "Spectrum.dimension", minimum=1, maximum=AT_ONCE)
         rate = number(exponent, "Spectrum.exponent", nonnegative=True)
-        factor = number(scale, "Spectrum.scale", positive=True)
+        factor = scale_of(scale, "Spectrum.scale")
         values = factor * np.arange(1.0, size + 1.0) ** -rate
         if values[-1] == 0:
             raise ValueError(
@@ -204,7 +205,7 @@ class Spectrum:
         sampling = None if deviations is None else SamplingError(rows.shape[0] - classes, deviations)
         spectrum = cls(values, counts, power, source, sampling)
         if sigma_data is not None:
-            _check_sigma_data(spectrum, number(sigma_data, "Spectrum.sigma_data", positive=True))
+            _check_sigma_data(spectrum, noise_level(sigma_data, "Spectrum.sigma_data"))
         return spectrum if merged is None else spectrum.in_bands(merged)
 
     # -------------------------------------------------------------------------------------- properties

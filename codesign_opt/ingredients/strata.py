@@ -50,4 +50,4 @@ def _torch_of(generator: Any) -> Any:
         return None
     import torch
 
-    return torch
+    return torch if isinstance(generator, torch.Generator) else None

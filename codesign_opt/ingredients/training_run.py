@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, takes
+from ..basics.checks import Array, as_path, integer, shown, takes
 from ..basics.user_code import answer
 from .densities import SigmaDensity, examples_of
 from .levels import Levels
 from .log_file import LOG_NEEDS, log_rows
 
 __all__ = ["COLUMNS", "TrainingRun", "read_log"]
+
+_MOST = 10**15  # iterations, and examples of one
 
 COLUMNS = LOG_NEEDS
 
@@ -47,13 +49,14 @@ class TrainingRun:
     log: str | Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "iterations", integer(self.iterations, "TrainingRun.iterations", minimum=1))
-        object.__setattr__(self, "batch", integer(self.batch, "TrainingRun.batch", minimum=1))
+        for name in ("iterations", "batch"):
+            count = integer(getattr(self, name), f"TrainingRun.{name}", minimum=1, maximum=_MOST)
+            object.__setattr__(self, name, count)
         if self.density is None and self.log is not None:
             self.read_log()
         elif isinstance(self.density, (str, bytes, bool)) or self.density is None:
             raise ValueError(
-                f"TrainingRun.density is {self.density!r}; use LogNormal, a function of sigma, or an array."
+                f"TrainingRun.density is {shown(self.density)}; use LogNormal, a function of sigma, or an array."
             )
 
     @property
@@ -102,7 +105,7 @@ def read_log(path: str | Path, name: str = "TrainingRun.log") -> dict[str, Any]:
         ValueError: no rows, a column that is missing or there twice, an entry that is not a number, a loss that is
             negative or not finite, a noise level that is not positive, a negative number of examples; with the line.
     """
-    file = Path(path)
+    file = as_path(path)
     rows = log_rows(file, name)
     if not rows:
         raise ValueError(f"{name} {file} has no rows.")

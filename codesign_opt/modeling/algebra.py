@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, instance, number, shown
 from ..basics.inheritance import changed, stale
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
@@ -385,6 +385,11 @@ class Bound:
     limit: Any
     label: str | None = None
 
+    def __post_init__(self) -> None:
+        instance(self.term, Term, "Bound.term", "Write term <= limit.")
+        instance(self.label, (str, type(None)), "Bound.label")
+        object.__setattr__(self, "limit", amount(self.limit, f"the limit of {self.term.name}"))
+
     @property
     def name(self) -> str:
         return self.label if self.label is not None else self.term.name
@@ -399,7 +404,7 @@ class Bound:
 def check_table(table: Any, owner: str) -> None:
     """Refuse anything but Coefficients, naming the term."""
     if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+        raise ValueError(f"{owner}.table is {shown(table)}; give Coefficients, from model.coefficients(...) or arrays.")
 
 
 def _added(term: Term, other: Any, shown: str, written: Any = None) -> Term:

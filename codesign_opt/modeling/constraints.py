@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Indices, Mask, choice, number, vector
+from ..basics.checks import Array, Indices, Mask, choice, ndim, number, shown, vector
 from ..basics.errors import EmptySelectionError
 from ..basics.inheritance import stale
 from ..basics.user_code import answer
@@ -140,7 +140,7 @@ def named(name: str, what: Any, *, nested: bool = False) -> Named:
         nested: of a function, what a `Constraint` says by its attribute of this name.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"named: the name is {name!r}; a non-empty string is needed.")
+        raise ValueError(f"named: the name is {shown(name)}; a non-empty string is needed.")
     if not (isinstance(what, (Bound, Constraint)) or callable(what)):
         raise ValueError(f"named({name!r}, …): a bound, a constraint or a function of the design is needed.")
     return Named(name, what, nested)
@@ -161,7 +161,7 @@ class Named:
 def _amount(value: Any, name: str) -> Any:
     if callable(value) or is_parameter(value):
         return value if callable(value) else amount(value, name)
-    if np.ndim(value) == 0:
+    if ndim(value) == 0:
         return number(value, name, nonnegative=True)
     return vector(value, name, nonnegative=True, infinite=True)
 
@@ -170,7 +170,7 @@ def _on_levels(value: Amount, design: Design, name: str) -> Array:
     if callable(value):
         averaged = design.levels.average(lambda sigma: answer(value, sigma, name))
         return vector(averaged, f"{name}(sigma)", length=len(design), nonnegative=True, infinite=True)
-    if np.ndim(value) == 0:
+    if ndim(value) == 0:
         return np.full(len(design), float(value))
     return vector(value, name, length=len(design), nonnegative=True, infinite=True)
 
@@ -253,7 +253,7 @@ class _LevelBound(BoxConstraint):
     @property
     def written_number(self) -> Number:
         """The value, in the units of its quantity."""
-        value = None if callable(self.value) or np.ndim(self.value) else float(np.asarray(self.value))
+        value = None if callable(self.value) or ndim(self.value) else float(np.asarray(self.value))
         together = value is not None or callable(self.value)
         return Number("value", value, UNITS[self.quantity], self._relaxing, together)
 
@@ -312,7 +312,7 @@ class _LevelBound(BoxConstraint):
         value = self.value
         if callable(value):
             return lambda sigma: answer(value, sigma, f"{type(self).__name__}.value")
-        return None if np.ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
+        return None if ndim(value) else lambda sigma: np.full(np.shape(sigma), float(np.asarray(value)))
 
     def _limits(self, design: Design, exact: Callable[[_Curve], StepLimits]) -> StepLimits | None:
         """Limits of real steps: of the function of sigma that was stated, else of the values of single levels."""
@@ -424,4 +424,4 @@ def as_named(what: Any, index: int) -> Named:
     if callable(what):
         label = getattr(what, "__name__", "")
         return Named(label if label and label != "<lambda>" else f"constraint {index}", what)
-    raise TypeError(f"constraint {index} is {what!r}; give a bound, a Constraint or a function of the design.")
+    raise TypeError(f"constraint {index} is {shown(what)}; give a bound, a Constraint or a function of the design.")

@@ -10,7 +10,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, matrix, vector
+from ..basics.checks import Array, matrix, ndim, number, vector
 from ..certificate.lagrangian import InformationPart, LagrangianBound
 from ..ingredients.levels import Levels
 from .algebra import Term
@@ -69,8 +69,8 @@ class InformationError(Term):
             response = np.asarray(np.linalg.qr(response.T, mode="r")).T
         put(self, "response", response)
         variance = self.residual_variance
-        if np.ndim(variance) == 0:
-            variance = np.full(sigma.size, variance if isinstance(variance, bool) else float(np.asarray(variance)))
+        if ndim(variance) == 0:
+            variance = np.full(sigma.size, number(variance, "InformationError.residual_variance", positive=True))
         name = "InformationError.residual_variance"
         put(self, "residual_variance", vector(variance, name, length=sigma.size, positive=True))
         if self.prior is not None:

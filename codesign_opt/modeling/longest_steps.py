@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, scale_of, shown
 from ..models.coefficients import Coefficients
 from .constraints import BoxConstraint, Number
 from .design import Box, Design, Point
@@ -88,7 +88,7 @@ class TrustCap(_LongestStep):
     kappa: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kappa", number(self.kappa, "TrustCap.kappa", positive=True))
+        object.__setattr__(self, "kappa", scale_of(self.kappa, "TrustCap.kappa"))
         _check_ratio(self.table, "TrustCap", needed=True)
 
     @property
@@ -117,6 +117,6 @@ def _check_levels(table: Coefficients, design: Design, owner: str) -> None:
 
 def _check_ratio(table: Any, owner: str, *, needed: bool) -> None:
     if not isinstance(table, Coefficients):
-        raise ValueError(f"{owner}.table is {table!r}; give Coefficients, from model.coefficients(...) or arrays.")
+        raise ValueError(f"{owner}.table is {shown(table)}; give Coefficients, from model.coefficients(...) or arrays.")
     if needed and table.variance_ratio is None:
         raise ValueError(f"{owner} needs Coefficients.variance_ratio; this table has none.")

@@ -13,7 +13,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..basics.errors import ConvexityError
 from ..basics.user_code import told_in
 from ..solvers.conic.solve import solve_conic
@@ -39,7 +39,9 @@ def stated_pair(term: Any, design: Design) -> tuple[Any, list[cp.Constraint]]:
     if not isinstance(made, tuple):
         return differentiable(made) if isinstance(made, cp.Expression) else made, []
     if len(made) != 2 or not isinstance(made[1], (list, tuple)):
-        raise TypeError(f"{name}.expression returned {made!r}; return an expression, or (expression, [constraints]).")
+        raise TypeError(
+            f"{name}.expression returned {shown(made)}; return an expression, or (expression, [constraints])."
+        )
     stated = differentiable(made[0]) if isinstance(made[0], cp.Expression) else made[0]
     return stated, [differentiable_row(part) for part in made[1]]
 

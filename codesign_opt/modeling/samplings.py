@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, shown
 from ..certificate.lagrangian import LagrangianBound
 from ..models.base import Model
 from ..models.coefficients import Coefficients
@@ -64,13 +64,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"Sampling.name is {self.name!r}; a non-empty string is needed.")
+            raise ValueError(f"Sampling.name is {shown(self.name)}; a non-empty string is needed.")
         check_table(self.table, f"Sampling({self.name!r})")
         if self.images is not None:
             object.__setattr__(self, "images", number(self.images, "Sampling.images", nonnegative=True))
         object.__setattr__(self, "weight", number(self.weight, "Sampling.weight", nonnegative=True))
         if self.model is not None and not isinstance(self.model, Model):
-            raise ValueError(f"Sampling.model is {self.model!r}; a model, or None, is needed.")
+            raise ValueError(f"Sampling.model is {shown(self.model)}; a model, or None, is needed.")
 
     def __call__(self, what: Any) -> Any:
         """The term, bound or constraint, said of this sampler."""
@@ -261,10 +261,10 @@ class ScoreErrors(Term):
 
     def __post_init__(self) -> None:
         if not isinstance(self.samplings, (list, tuple)) or not self.samplings:
-            raise TypeError(f"ScoreErrors.samplings is {self.samplings!r}; give a list of Sampling objects.")
+            raise TypeError(f"ScoreErrors.samplings is {shown(self.samplings)}; give a list of Sampling objects.")
         for each in self.samplings:
             if not isinstance(each, Sampling):
-                raise TypeError(f"ScoreErrors: {each!r} is no Sampling; write Sampling(name, table).")
+                raise TypeError(f"ScoreErrors: {shown(each)} is no Sampling; write Sampling(name, table).")
         names = [each.name for each in self.samplings]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, number, shown, vector
 from ..basics.checks import entries as entries_of
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -154,12 +154,12 @@ def _read(entries: Any, owner: str) -> tuple[tuple[Term, ...], tuple[str, ...]]:
         terms = tuple(entries)
         names = tuple(str(i) for i in range(len(terms)))
     else:
-        raise TypeError(f"{owner}.entries is {entries!r}; give a list of terms, or a mapping of names to terms.")
+        raise TypeError(f"{owner}.entries is {shown(entries)}; give a list of terms, or a mapping of names to terms.")
     if not terms:
         raise ValueError(f"{owner}.entries is empty; give at least one scenario.")
     for name, term in zip(names, terms, strict=True):
         if not isinstance(term, Term):
-            raise TypeError(f"{owner}: scenario {name} is {term!r}; give a term or a sum of terms.")
+            raise TypeError(f"{owner}: scenario {name} is {shown(term)}; give a term or a sum of terms.")
     return terms, names
 
 

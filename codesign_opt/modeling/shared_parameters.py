@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, Indices, function, matrix, number, takes, vector
+from ..basics.checks import Array, Indices, function, matrix, noise_level, number, shown, takes, vector
 from ..basics.user_code import told_in
 from ..ingredients.levels import Levels
 from .algebra import Term
@@ -60,7 +60,7 @@ class SharedParameters(Term):
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):
-            raise ValueError(f"SharedParameters.levels is {self.levels!r}; a Levels object is needed.")
+            raise ValueError(f"SharedParameters.levels is {shown(self.levels)}; a Levels object is needed.")
         count, put = len(self.levels), object.__setattr__
         put(self, "features", matrix(self.features, "SharedParameters.features", shape=(count, None, None)))
         size = self.features.shape[2]
@@ -101,7 +101,7 @@ class SharedParameters(Term):
     def response_from(self, stopping_sigma: float) -> Array:
         """(P, r) response through all levels above a stopping point, the factor left out."""
         logs = np.log(self.levels.edges)
-        part = np.clip((logs[1:] - np.log(stopping_sigma)) / np.diff(logs), 0.0, 1.0)
+        part = np.clip((logs[1:] - np.log(noise_level(stopping_sigma, "stopping_sigma"))) / np.diff(logs), 0.0, 1.0)
         return np.asarray(np.einsum("l,lpr->pr", part, self.response))
 
     @takes(levels=Levels)

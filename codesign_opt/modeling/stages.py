@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from ..basics.checks import Array, number, takes, vector
+from ..basics.checks import Array, entries, number, shown, takes, vector
 from ..basics.errors import InfeasibleError
 from ..basics.user_code import answer
 from ..ingredients.levels import Levels
@@ -56,7 +56,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"Stage.name is {self.name!r}; a non-empty string is needed.")
+            raise ValueError(f"Stage.name is {shown(self.name)}; a non-empty string is needed.")
         put = object.__setattr__
         if not callable(self.example):
             put(self, "example", number(self.example, f"Stage.example of '{self.name}'", positive=True))
@@ -135,9 +135,9 @@ class Stages(Term):
     images: float = 0.0
 
     def __post_init__(self) -> None:
-        stages = tuple(self.stages)
+        stages = entries(self.stages, "Stages.stages")
         if not stages or not all(isinstance(stage, Stage) for stage in stages):
-            raise ValueError(f"Stages.stages is {self.stages!r}; give at least one Stage.")
+            raise ValueError(f"Stages.stages is {shown(self.stages)}; give at least one Stage.")
         names = [stage.name for stage in stages]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, takes, vector
+from ..basics.checks import Array, ndim, number, takes, vector
 from ..basics.user_code import answer
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.levels import Levels
@@ -117,7 +117,7 @@ def _checked(value: Any, name: str) -> _Amount:
     if callable(value):
         checked: _Amount = value
         return checked
-    if np.ndim(value) == 0:
+    if ndim(value) == 0:
         return number(value, name, nonnegative=True)
     return vector(value, name, nonnegative=True)
 
@@ -127,5 +127,5 @@ def _moments(amount: _Amount, levels: Levels, power: float, name: str) -> Array:
     if callable(amount):
         values = levels.average(lambda sigma: answer(amount, sigma, f"StepSizeError.{name}") * sigma**power)
         return vector(values, f"StepSizeError.{name}(sigma)", length=len(levels), nonnegative=True)
-    given = amount if np.ndim(amount) else np.full(len(levels), float(np.asarray(amount)))
+    given = amount if ndim(amount) else np.full(len(levels), float(np.asarray(amount)))
     return vector(given, f"StepSizeError.{name}", length=len(levels)) * levels.average(lambda sigma: sigma**power)

@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 
 from ..basics.causes import FLOOR, INITIAL, LAST_EVALUATION, SCORE, TRUNCATION
-from ..basics.checks import Array, Indices, choice, number
+from ..basics.checks import Array, Indices, choice, number, shown
 from ..certificate.lagrangian import LagrangianBound, ScorePart, pooled_price
 from ..ingredients.prices import Prices
 from ..models.coefficients import Coefficients
@@ -315,7 +315,7 @@ class Compute(Term):
 
     def __post_init__(self) -> None:
         if not isinstance(self.prices, Prices):
-            raise ValueError(f"Compute.prices is {self.prices!r}; a Prices object is needed.")
+            raise ValueError(f"Compute.prices is {shown(self.prices)}; a Prices object is needed.")
         if self.part is not None:
             choice(self.part, "Compute.part", ("training", "sampling"))
 

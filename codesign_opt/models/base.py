@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, takes
+from ..basics.checks import Array, choice, integer, noise_level, shown, takes
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.fit_rules import FitRules
@@ -268,8 +268,8 @@ class Model(ABC):
         """
         if choice(objective, "objective", OBJECTIVES) != "mean":
             raise ValueError(
-                f"objective is {objective!r}, but the errors of {self.title} are not measured draw by draw; leave it "
-                "out, or give an estimate.network."
+                f"objective is {shown(objective)}, but the errors of {self.title} are not measured draw by draw; leave "
+                "it out, or give an estimate.network."
             )
         return self
 
@@ -345,7 +345,8 @@ class Model(ABC):
     def levels_above(self, stop: float, levels: int | Levels, top: float | None = None) -> Levels:
         """So many levels over the range of the process, or the given ones, from a stopping point up to `top`."""
         if not isinstance(levels, Levels):
-            low, high = min(self.process.sigma_min, stop), self.process.sigma_max if top is None else top
+            stop, high = noise_level(stop, "stop"), self.process.sigma_max if top is None else noise_level(top, "top")
+            low = min(self.process.sigma_min, stop)
             count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
             levels = Levels.log_uniform(low, high, count, stopping_sigma=stop)
         return self.coupling.aligned(levels)
@@ -403,7 +404,7 @@ class Model(ABC):
         for name, needed in _PARTS.items():
             value = getattr(self, name, None)  # a model of one's own may have forgotten its spectrum
             if not isinstance(value, needed):
-                raise ValueError(f"{kind}.{name} is {value!r}; a {needed.__name__} is needed.")
+                raise ValueError(f"{kind}.{name} is {shown(value)}; a {needed.__name__} is needed.")
         choice(self.terminal, f"{kind}.terminal", ("denoise", "rescale"))
 
 
@@ -415,8 +416,8 @@ def check_model(model: Any, where: str, also: str = "") -> Model:
     """
     if not isinstance(model, Model):
         raise ValueError(
-            f"{where}: model is {model!r}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your own "
-            "with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
+            f"{where}: model is {shown(model)}; give a GaussianModel, an EstimatedModel{also}, or a co.Model of your "
+            "own with the methods coefficients(stopping_sigma, levels) and settled(sigmas, levels, smooth)."
         )
     model.check_parts()
     return model

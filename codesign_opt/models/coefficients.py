@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, matrix, number, vector
+from ..basics.checks import Array, choice, integer, matrix, number, shown, vector
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.evaluations import final_steps
@@ -95,7 +95,7 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):
-            raise ValueError(f"Coefficients.levels is {self.levels!r}; a Levels object is needed.")
+            raise ValueError(f"Coefficients.levels is {shown(self.levels)}; a Levels object is needed.")
         size = len(self.levels)
         put = object.__setattr__
         for name in ("score", "floor"):
@@ -119,7 +119,9 @@ class Coefficients:
         evaluations = integer(self.evaluations_per_step, "Coefficients.evaluations_per_step", minimum=1)
         put(self, "evaluations_per_step", evaluations)
         if not isinstance(self.coupling, Coupling):
-            raise ValueError(f"Coefficients.coupling is {self.coupling!r}; use Local, PerStep, PerLevel or Transfer.")
+            raise ValueError(
+                f"Coefficients.coupling is {shown(self.coupling)}; use Local, PerStep, PerLevel or Transfer."
+            )
         choice(self.terminal, "Coefficients.terminal", ("denoise", "rescale"))
         for name in ("truncation", "initial", "final_score", "final_floor", "positivity"):
             put(self, name, number(getattr(self, name), f"Coefficients.{name}", nonnegative=True))
@@ -127,9 +129,11 @@ class Coefficients:
             ratio = vector(self.variance_ratio, "Coefficients.variance_ratio", length=size, nonnegative=True)
             put(self, "variance_ratio", ratio)
         if not isinstance(self.sampler, Mapping):
-            raise ValueError(f"Coefficients.sampler is {self.sampler!r}; give the sampler's record, sampler.to_dict().")
+            raise ValueError(
+                f"Coefficients.sampler is {shown(self.sampler)}; give the sampler's record, sampler.to_dict()."
+            )
         if self.estimation is not None and not isinstance(self.estimation, EstimationRecord):
-            raise ValueError(f"Coefficients.estimation is {self.estimation!r}; an EstimationRecord is needed.")
+            raise ValueError(f"Coefficients.estimation is {shown(self.estimation)}; an EstimationRecord is needed.")
         if self.trace is not None:
             put(self, "trace", number(self.trace, "Coefficients.trace", nonnegative=True))
         if self.band_variances is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, matrix, number, takes, vector
+from ..basics.checks import Array, as_path, matrix, noise_level, shown, takes, vector
 from ..basics.files import replacing
 from ..basics.json_text import json_text
 from ..basics.npz import read_npz
@@ -100,7 +100,7 @@ class EstimatedModel(Model, Tabular):
                 put(self, name, value)
         self.check_parts()
         if not isinstance(self.estimation, EstimationRecord):
-            raise ValueError(f"EstimatedModel.estimation is {self.estimation!r}; an EstimationRecord is needed.")
+            raise ValueError(f"EstimatedModel.estimation is {shown(self.estimation)}; an EstimationRecord is needed.")
         if self.error_variance is not None and self.sensitivity is None:
             raise ValueError("EstimatedModel.sensitivity is missing; error_variance needs it to reach the output.")
 
@@ -117,7 +117,7 @@ class EstimatedModel(Model, Tabular):
             levels: number of levels over the whole range of the process, or the levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
-        stop = number(stop, "stopping_sigma", positive=True)
+        stop = noise_level(stop, "stopping_sigma")
         table = self.levels_above(stop, levels)
         score, floor = self._score(table.sigma)
         ends = self.terminal == "denoise"
@@ -225,7 +225,7 @@ class EstimatedModel(Model, Tabular):
         """
         if sampler.to_dict() != self.sampler.to_dict():
             raise ValueError(
-                f"codesign: samplers holds {sampler!r}, but the model's responses were measured with "
+                f"codesign: samplers holds {shown(sampler)}, but the model's responses were measured with "
                 f"{self.sampler!r}; estimate.network once for each sampler, plan with each, and compare."
             )
         return replace(self, sampler=sampler)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, matrix, number, vector
+from ..basics.checks import AT_ONCE, Array, choice, integer, matrix, noise_level, shown, vector
 from ..ingredients.spectrum import Spectrum
 from ..samplers.members import Euler, Sampler
 
@@ -168,8 +168,8 @@ class Evidence:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        low = number(self.sigma_min, "Evidence.sigma_min", positive=True)
-        high = number(self.sigma_max, "Evidence.sigma_max", positive=True)
+        low = noise_level(self.sigma_min, "Evidence.sigma_min")
+        high = noise_level(self.sigma_max, "Evidence.sigma_max")
         if not low < high:
             raise ValueError(f"Evidence.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
         choice(self.terminal, "Evidence.terminal", ("denoise", "rescale"))
@@ -177,7 +177,7 @@ class Evidence:
         for name, kind in (kinds | {"gaps": DenoiserGaps, "trajectories": Trajectories}).items():
             value = getattr(self, name)
             if not (isinstance(value, kind) or (value is None and name != "sampler")):
-                raise ValueError(f"Evidence.{name} is {value!r}; a {kind.__name__} is needed.")
+                raise ValueError(f"Evidence.{name} is {shown(value)}; a {kind.__name__} is needed.")
 
     def between(self, nodes: Array) -> Array:
         """The nodes with their ends set to sigma_max and sigma_min, so that rounding moves neither."""

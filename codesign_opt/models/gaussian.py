@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..basics.checks import shown
 from ..ingredients.coupling import Coupling
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.process import Process
@@ -58,7 +59,7 @@ class GaussianModel(GaussianBatch, GaussianSettled):
         True
         """
         if not isinstance(self.metric, Wasserstein):
-            raise ValueError(f"GaussianModel.metric is {self.metric!r}, which has no plain form yet.")
+            raise ValueError(f"GaussianModel.metric is {shown(self.metric)}, which has no plain form yet.")
         parts = ("spectrum", "process", "sampler", "training", "coupling")
         record: dict[str, Any] = {name: getattr(self, name).to_dict() for name in parts}
         return record | {"terminal": self.terminal, "start": self.start}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array, integer, number
 from ..basics.inheritance import stale
 from ..ingredients.levels import MOST_LEVELS, Levels
 from ..training.base import TrainingNoise
@@ -107,6 +107,7 @@ class GaussianBatch(GaussianParts):
         """
         if not self._weights_are_monotone():
             return None
+        low, high = number(low, "low", nonnegative=True), number(high, "high", positive=True)
         training = self.training
         # levels below `high` exist for some stopping points of the interval only; their errors are >= 0 and left out
         table = self.levels_above(high, levels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, instance, shown
+from ..basics.checks import Array, boolean, instance, shown
 from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_levels
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.spectrum import Spectrum
@@ -103,7 +103,7 @@ class GaussianExact(GaussianParts):
         std, mean = self._law(grid.sigmas)
         lam, n, power = s.eigenvalues[keep], s.counts[keep], mean[keep]
         ratio = std[keep] ** 2 / lam
-        if reverse:
+        if boolean(reverse, "kl_divergence: reverse"):
             return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / lam).sum()))
         return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (lam * ratio)).sum()))
 

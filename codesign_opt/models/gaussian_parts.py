@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number
+from ..basics.checks import Array, choice, noise_level, shown
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.levels import Levels
 from ..ingredients.metrics import Metric, ValuedBands, Wasserstein
@@ -45,7 +45,7 @@ class GaussianParts(Model):
     def __post_init__(self) -> None:
         self.check_parts()
         if not isinstance(self.training, TrainingNoise):
-            raise ValueError(f"{type(self).__name__}.training is {self.training!r}; a TrainingNoise is needed.")
+            raise ValueError(f"{type(self).__name__}.training is {shown(self.training)}; a TrainingNoise is needed.")
         counted = self.training.within(self.coupling, self.process.sigma_min, self.process.sigma_max)
         object.__setattr__(self, "training", counted)
         choice(self.start, f"{type(self).__name__}.start", ("noise", "mean", "marginal"))
@@ -55,17 +55,17 @@ class GaussianParts(Model):
         """Whether the metric is one that coefficients, exact laws and the training's errors are known in."""
         kind = type(self).__name__
         if not isinstance(self.metric, Metric):
-            raise ValueError(f"{kind}.metric is {self.metric!r}; give co.Wasserstein(), co.Features or co.KL.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}; give co.Wasserstein(), co.Features or co.KL.")
         self.metric.weights(self.spectrum)
         if isinstance(self.metric, Wasserstein):
             return
         if self.training.matrix == "full":
-            raise ValueError(f"{kind}.metric is {self.metric!r}, and training.matrix is 'full'; state 'diagonal'.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}, and training.matrix is 'full'; state 'diagonal'.")
         if not self.metric.quadratic and self.training.intercept:
-            raise ValueError(f"{kind}.metric is {self.metric!r}, and a mean is learned; give intercept=False.")
+            raise ValueError(f"{kind}.metric is {shown(self.metric)}, and a mean is learned; give intercept=False.")
         if not self.metric.quadratic and self.terminal == "rescale" and self.spectrum.eigenvalues.min() <= 0:
             raise ValueError(
-                f"{kind}.metric is {self.metric!r}: it is infinite where the data have no variance and 'rescale' "
+                f"{kind}.metric is {shown(self.metric)}: it is infinite where the data have no variance and 'rescale' "
                 "leaves noise; use terminal='denoise', or give those eigenvalues a floor."
             )
 
@@ -86,7 +86,7 @@ class GaussianParts(Model):
 
     def truncation(self, stopping_sigma: float) -> float:
         """E0 = sum_b n_b (sqrt(P_b) - sqrt(lambda_b))^2, what stopping costs a perfect sampler (section 2)."""
-        return float(self.truncations(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+        return float(self.truncations(np.array([noise_level(stopping_sigma, "stopping_sigma")]))[0])
 
     def truncations(self, stops: Array) -> Array:
         """(R,) `truncation` at many stopping points."""
@@ -105,7 +105,7 @@ class GaussianParts(Model):
 
     def initial_error(self, stopping_sigma: float) -> float:
         """E_init of starting from pure noise instead of the marginal (section 1); 0 for start="marginal"."""
-        return float(self.initial_errors(np.array([number(stopping_sigma, "stopping_sigma", positive=True)]))[0])
+        return float(self.initial_errors(np.array([noise_level(stopping_sigma, "stopping_sigma")]))[0])
 
     def initial_errors(self, stops: Array) -> Array:
         """(R,) `initial_error` at many stopping points."""
@@ -130,7 +130,7 @@ class GaussianParts(Model):
                 levels themselves.
         """
         stop = self.process.sigma_min if stopping_sigma is None else stopping_sigma
-        stop = number(stop, "stopping_sigma", positive=True)
+        stop = noise_level(stop, "stopping_sigma")
         table = self.levels_above(stop, levels)
         score, floor, response = self._rows(table.sigma, stop)
         lam, n = self.bands.eigenvalues, self.valued.counts

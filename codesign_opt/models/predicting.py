@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE
-from ..basics.checks import Array
+from ..basics.checks import Array, ndim, shown
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun
@@ -30,8 +30,10 @@ def counted(model: Any, grid: Array, examples: Any, density: Any, levels: Any, r
     found = None
     if density is not None:
         if not isinstance(density, SigmaDensity):
-            raise ValueError(f"predict: density is {density!r}; give a SigmaDensity, such as co.LogNormal(-1.2, 1.2).")
-        if examples is None or np.ndim(examples):
+            raise ValueError(
+                f"predict: density is {shown(density)}; give a SigmaDensity, such as co.LogNormal(-1.2, 1.2)."
+            )
+        if examples is None or ndim(examples):
             raise ValueError("predict: density is given, so that examples must be their number.")
         found = ExampleCounts.of_density(density, examples)
     elif examples is not None:
@@ -42,7 +44,7 @@ def counted(model: Any, grid: Array, examples: Any, density: Any, levels: Any, r
         found = ExampleCounts.of_levels(levels, examples)
     if run is not None:
         if not isinstance(run, TrainingRun):
-            raise ValueError(f"predict: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+            raise ValueError(f"predict: run is {shown(run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")
         made = ExampleCounts.of_run(run, low, high)
         found = made if found is None else found + made
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, matrix
+from ..basics.checks import Array, matrix, ndim, number
 from ..ingredients.coupling import Coupling, Transfer
 from ..ingredients.spectrum import Spectrum
 
@@ -199,11 +199,15 @@ def coupling_unknowns(
     Raises:
         ValueError: an error of a number that the coupling does not have.
     """
-    given = {name: error for name, error in errors.items() if error}
+    given = {
+        name: stated
+        for name, error in errors.items()
+        if (stated := number(error, f"the error of the {name}", nonnegative=True))
+    }
     fields = {LENGTH: "log_width", TRANSFER: "transfer"}
     for name in given:
         value = getattr(coupling, fields[name], None)
-        if value is None or (name == TRANSFER and not (isinstance(coupling, Transfer) and np.ndim(value) == 0)):
+        if value is None or (name == TRANSFER and not (isinstance(coupling, Transfer) and ndim(value) == 0)):
             raise ValueError(f"uncertainty: an error of the {name} is given, but {coupling!r} has none; leave it out.")
 
     def moved(move: Array) -> Coupling:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.checks import Array, integer, matrix, number, takes, vector
+from ..basics.checks import Array, integer, matrix, noise_level, number, takes, vector
 from ..basics.user_code import answer
 from ..ingredients.parameterization import Parameterization
 from ..ingredients.training_run import TrainingRun, read_log
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Risk = Callable[[Array], Array]
+_PIECES = 10_000  # of a step
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
@@ -139,7 +140,7 @@ def extended_risk(curve: RiskCurve, sigma_min: float, sigma_max: float) -> RiskC
     >>> extended_risk(RiskCurve(np.array([1.0, 4.0]), np.array([0.5, 1.5])), 0.5, 8.0)(np.array([0.5, 8.0])).tolist()
     [0.125, 1.5]
     """
-    low, high = number(sigma_min, "sigma_min", positive=True), number(sigma_max, "sigma_max", positive=True)
+    low, high = noise_level(sigma_min, "sigma_min"), noise_level(sigma_max, "sigma_max")
     first, last = float(curve.sigma[0]), float(curve.sigma[-1])
     below = np.geomspace(low, first, 2 + int(20 * max(np.log(first / low), 0.0)))[:-1] if low < first else np.zeros(0)
     above = np.array([high]) if high > last else np.zeros(0)
@@ -178,7 +179,7 @@ def discretization_error(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float
     """
     sigma = _positive(sigmas)
     gamma = sigma**-2.0
-    stairs = float(np.diff(gamma) @ np.asarray(mmse(sigma[:-1])))
+    stairs = float(np.diff(gamma) @ answer(mmse, sigma[:-1], "mmse"))
     return 0.5 * (stairs - 2 * mutual_information(mmse, sigma, pieces=pieces))
 
 
@@ -194,7 +195,7 @@ def frozen_denoiser_error(risk: Risk, sigmas: Array, *, axis: Callable[[Array], 
     """
     sigma = _positive(sigmas)
     u = sigma**-2.0 if axis is None else answer(axis, sigma**-2.0, "axis", what="gamma")
-    return 0.5 * float(np.diff(u) @ np.asarray(risk(sigma[:-1])))
+    return 0.5 * float(np.diff(u) @ answer(risk, sigma[:-1], "risk"))
 
 
 @takes(mmse=callable)
@@ -208,11 +209,11 @@ def mutual_information(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float:
     True
     """
     logs = np.log(_positive(sigmas))
-    parts = integer(pieces, "pieces", minimum=1)
+    parts = integer(pieces, "pieces", minimum=1, maximum=_PIECES)
     edges = np.interp(np.arange((logs.size - 1) * parts + 1) / parts, np.arange(logs.size), logs)
     half = -0.5 * np.diff(edges)[:, None]
     points = np.exp(0.5 * (edges[1:] + edges[:-1])[:, None] + half * _NODES)
-    values = np.asarray(mmse(points.ravel())).reshape(points.shape)
+    values = answer(mmse, points.ravel(), "mmse").reshape(points.shape)
     return float(np.sum(half * _WEIGHTS * values * points**-2.0))  # dgamma = -2 sigma^-2 dlog sigma
 
 

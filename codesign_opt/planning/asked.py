@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import numpy as np
-
+from ..basics.checks import ndim
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.prices import Prices
 from ..models.base import Model
@@ -35,7 +34,7 @@ def question_of(study: Study, stopping_sigma: float | None, between: Range | Non
         return {}
     prices: dict[str, float] | None = None
     if study.prices is not None:
-        if any(callable(price) or np.ndim(price) for price in (study.prices.example, study.prices.evaluation)):
+        if any(callable(price) or ndim(price) for price in (study.prices.example, study.prices.evaluation)):
             return {}
         prices = {name: float(getattr(study.prices, name)) for name in ("example", "evaluation", "images")}
     said = model.to_dict()

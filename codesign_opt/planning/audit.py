@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
-from ..basics.checks import Array, takes
+from ..basics.checks import Array, shown, takes
 from ..basics.late import later
 from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
@@ -119,7 +119,7 @@ def audit(
     """
     check_model(model, "audit")
     if not isinstance(run, TrainingRun):
-        raise ValueError(f"audit: run is {run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+        raise ValueError(f"audit: run is {shown(run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")
     grid = check_grid(sigmas).sigmas
     shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}
     asked = (shared.get("constraints", ()), shared.get("terms", ()))

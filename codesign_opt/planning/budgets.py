@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, ndim
 from ..ingredients.levels import Bins, Levels
 from ..ingredients.prices import Prices
 from ..modeling import Compute, Steps, named
@@ -69,7 +69,7 @@ class Budgets:
     def per_level(self) -> bool:
         """Whether a price is an array, which belongs to the levels of one stopping point."""
         given = () if self.prices is None else (self.prices.example, self.prices.evaluation)
-        return any(not callable(price) and np.ndim(price) > 0 for price in given)
+        return any(not callable(price) and ndim(price) > 0 for price in given)
 
     def declared(self) -> list[Named]:
         """The bounds in the modelling language."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
-from ..basics.checks import Array, choice, integer, number, vector
+from ..basics.checks import Array, choice, integer, noise_level, number, shown, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
 from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import MOST_STEPS, evaluations, final_steps, least_steps, steps_within
@@ -168,7 +168,7 @@ class Search:
         put(self, "points", integer(self.points, "points", minimum=3, maximum=_MOST_POINTS))
         put(self, "tolerance", number(self.tolerance, "outer_tolerance", positive=True))
         if self.stopping_sigma is not None:
-            put(self, "stopping_sigma", number(self.stopping_sigma, "stopping_sigma", positive=True))
+            put(self, "stopping_sigma", noise_level(self.stopping_sigma, "stopping_sigma"))
         if self.between is not None:
             low, high = vector(self.between, "search", length=2, positive=True, ascending=True)
             put(self, "between", (float(low), float(high)))
@@ -344,10 +344,10 @@ def _declared_best(study: Study, stops: list[Stop]) -> tuple[Stop, Plan]:
 def _choose_sampler(study: Study, samplers: Sequence[Sampler], how: Search) -> Plan:
     """Plan with each sampler and keep the smallest handed-out error; the study's steps count evaluations here."""
     if not isinstance(samplers, (list, tuple)) or not samplers:
-        raise ValueError(f"codesign: samplers is {samplers!r}; leave it out, or list at least one sampler.")
+        raise ValueError(f"codesign: samplers is {shown(samplers)}; leave it out, or list at least one sampler.")
     for sampler in samplers:
         if not isinstance(sampler, Sampler):
-            raise ValueError(f"codesign: samplers holds {sampler!r}; a Sampler is needed, such as co.Heun().")
+            raise ValueError(f"codesign: samplers holds {shown(sampler)}; a Sampler is needed, such as co.Heun().")
     models = [study.model.with_sampler(sampler) for sampler in samplers]
     table: dict[str, dict[str, Any]] = {}
     plans: list[Plan] = []

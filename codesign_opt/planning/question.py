@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number
+from ..basics.checks import Array, integer, number, shown
 from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -292,7 +292,7 @@ def _check_limits(study: Study) -> None:
         missing = "budget" if study.budget is None else "prices"
         raise ValueError(f"codesign: {missing} is missing; give prices and budget together, or steps alone.")
     if prices is not None and not isinstance(prices, Prices):
-        raise ValueError(f"codesign: prices is {prices!r}; give co.Prices(example=…, evaluation=…, images=…).")
+        raise ValueError(f"codesign: prices is {shown(prices)}; give co.Prices(example=…, evaluation=…, images=…).")
     if prices is None and steps is None:
         raise ValueError("codesign: nothing limits the plan; give prices and budget, or steps.")
     if prices is not None and not study.model.trained:
@@ -313,4 +313,4 @@ def _check_parts(study: Study) -> None:
     if study.run is not None and study.prices is None:
         raise ValueError("codesign: run counts examples, but without prices none are planned; give prices and budget.")
     if study.run is not None and not isinstance(study.run, TrainingRun):
-        raise ValueError(f"codesign: run is {study.run!r}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+        raise ValueError(f"codesign: run is {shown(study.run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import number
+from ..basics.checks import number, shown
 from ..basics.errors import NotCertifiedError
 from ..basics.wording import aligned, percent, quantity
 from ..ingredients.prices import Prices
@@ -120,7 +120,7 @@ def robust(
     """
     check_model(model, "robust")
     if not isinstance(within, CoefficientSet):
-        raise ValueError(f"robust: within is {within!r}; give a co.Box or a co.Ellipsoid.")
+        raise ValueError(f"robust: within is {shown(within)}; give a co.Box or a co.Ellipsoid.")
     number(tolerance, "tolerance", positive=True)
     study = Study(model, prices, budget, steps, run, (), (), levels, min(tolerance / 10, 1e-7))
 

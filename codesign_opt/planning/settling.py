@@ -22,9 +22,12 @@ __all__ = ["Settled", "settle"]
 _SETTLED_GAP = 1e-3
 _OF_EXAMPLES = (  # tables that are those of the settled examples, and of the program's steps
     "score_weight", "served_weight", "pooling", "final_window", "marginal_gain", "prior_examples", "served_prior",
-    "example_price", "examples_low", "examples_high",
+    "example_price", "examples_low", "examples_high", "output_sensitivity",
 )  # fmt: skip
-_SUMMED, _OF_STEPS = ("score", "floor", "discretization"), ("information_gain", "step_price", "steps_low", "steps_high")
+_SUMMED, _OF_STEPS = (
+    ("score", "floor", "discretization"),
+    ("information_gain", "step_price", "steps_low", "steps_high", "output_sensitivity"),
+)
 
 
 @dataclass(frozen=True, eq=False)

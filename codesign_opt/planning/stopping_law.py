@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, number, takes, vector
+from ..basics.checks import Array, integer, number, shown, takes, vector
 from ..models.gaussian import GaussianModel
 from ..training.optimisers import ConstantStepSGD
 from .question import Study
@@ -84,7 +84,7 @@ def stopping_exponent(
     points = integer(points, "points", minimum=3, maximum=10_000)
     if not isinstance(model.training, ConstantStepSGD):
         raise ValueError(
-            f"stopping_exponent: training is {model.training!r}; only ConstantStepSGD has a learning rate to vary."
+            f"stopping_exponent: training is {shown(model.training)}; only ConstantStepSGD has a learning rate to vary."
         )
     rates = vector(learning_rates, "learning_rates", minimum_length=2, positive=True, ascending=True)
     low, high = (float(x) for x in vector(search, "search", length=2, positive=True, ascending=True))

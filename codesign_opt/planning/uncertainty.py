@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from ..basics.checks import number
+from ..basics.checks import number, shown
 from ..basics.wording import aligned, percent, quantity
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -127,7 +127,7 @@ def uncertainty(
     """
     check_model(model, "uncertainty")
     if not isinstance(plan, Plan):
-        raise ValueError(f"uncertainty: plan is {plan!r}; give the Plan that codesign returned.")
+        raise ValueError(f"uncertainty: plan is {shown(plan)}; give the Plan that codesign returned.")
     level = number(confidence, "confidence", positive=True, maximum=1.0)
     errors = {"length_error": length_error, "width_error": width_error}
     known = model.unknowns(**{name: number(value, name, nonnegative=True) for name, value in errors.items()})

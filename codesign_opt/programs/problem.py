@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, choice, number, vector
+from ..basics.checks import Array, choice, number, shown, vector
 from ..certificate.verdict import Certificate
 from ..ingredients.levels import Levels
 from ..modeling.algebra import Bound, Term
@@ -76,7 +76,7 @@ class Problem:
     def __post_init__(self) -> None:
         put = object.__setattr__
         if not isinstance(self.objective, Term):
-            raise TypeError(f"Problem.objective is {self.objective!r}; give a term or a sum of terms.")
+            raise TypeError(f"Problem.objective is {shown(self.objective)}; give a term or a sum of terms.")
         if isinstance(self.constraints, (Bound, Named)) or not isinstance(self.constraints, (list, tuple)):
             raise TypeError("Problem.constraints must be a list of constraints.")
         put(self, "_parameters", tuple(parameters_of((self.objective, *self.constraints))))
@@ -229,7 +229,9 @@ class Problem:
         if solver is not None or options:
             method = "declared"
         if not isinstance(start, (Plan, type(None))):
-            raise TypeError(f"Problem.solve: start is {start!r}; give a Plan, of this problem or of a similar one.")
+            raise TypeError(
+                f"Problem.solve: start is {shown(start)}; give a Plan, of this problem or of a similar one."
+            )
         begin = None if start is None else self._from_plan(start)
         program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
@@ -280,7 +282,9 @@ class Problem:
             start: a plan around which it is scaled; unless given the structured part's solution, or a first guess.
         """
         if not isinstance(start, (Plan, type(None))):
-            raise TypeError(f"Problem.cvxpy: start is {start!r}; give a Plan, of this problem or of a similar one.")
+            raise TypeError(
+                f"Problem.cvxpy: start is {shown(start)}; give a Plan, of this problem or of a similar one."
+            )
         return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
 
 

@@ -15,7 +15,7 @@ import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
-from ..basics.checks import Array, Indices
+from ..basics.checks import Array, Indices, shown
 from ..basics.errors import ConvexityError, EmptySelectionError
 from ..modeling.algebra import Bound, Term
 from ..modeling.constraints import BoxConstraint, Named
@@ -386,7 +386,7 @@ def check_leaf(name: str, expression: cp.Expression, design: Design) -> None:
 
 def _refuse_no_scalar(name: str, expression: Any) -> None:
     if not isinstance(expression, cp.Expression):
-        raise TypeError(f"{name}.expression returned {expression!r}; a cvxpy expression is needed.")
+        raise TypeError(f"{name}.expression returned {shown(expression)}; a cvxpy expression is needed.")
     if not expression.is_real():
         raise TypeError(f"{name}.expression is complex; a real number is needed, such as cp.real(...) of it.")
     if expression.size != 1:

@@ -11,7 +11,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, shown
 from ..basics.errors import CodesignError
 from ..basics.files import write_whole
 from ..modeling.algebra import Bound
@@ -128,7 +128,9 @@ def _target(problem: Any, what: Any) -> tuple[str, cp.Parameter, Any]:
     names = [item.name for item in problem.declaration.constraints]
     bounds = [item.name for item in problem.declaration.constraints if isinstance(item.what, Bound)]
     if what not in bounds:
-        raise ValueError(f"Problem.sweep: {what!r} is no bound of the problem; it has {', '.join(bounds) or 'none'}.")
+        raise ValueError(
+            f"Problem.sweep: {shown(what)} is no bound of the problem; it has {', '.join(bounds) or 'none'}."
+        )
     parameter, index = cp.Parameter(name=str(what)), names.index(what)
     stated = as_named(problem.constraints[index], index)
     assert isinstance(stated.what, Bound)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer
+from ..basics.checks import Array, integer, shown
 from ..basics.errors import CodesignError
 from ..curves.recording import LevelStatistics
 from ..ingredients.densities import SigmaDensity
@@ -96,12 +96,14 @@ class Replanner:
     ) -> None:
         self.model = GaussianModel(model) if isinstance(model, Spectrum) else model
         if not isinstance(self.model, GaussianModel):
-            raise ValueError(f"Replanner.model is {model!r}; a Spectrum or a GaussianModel is needed.")
+            raise ValueError(f"Replanner.model is {shown(model)}; a Spectrum or a GaussianModel is needed.")
         self.rules = ReplanRules() if rules is None else rules
         if not isinstance(self.rules, ReplanRules):
-            raise ValueError(f"Replanner.rules is {rules!r}; co.training.ReplanRules(…) is needed.")
+            raise ValueError(f"Replanner.rules is {shown(rules)}; co.training.ReplanRules(…) is needed.")
         if start is not None and not isinstance(start, SigmaDensity):
-            raise ValueError(f"Replanner.start is {start!r}; a SigmaDensity such as co.LogNormal(-1.2, 1.2) is needed.")
+            raise ValueError(
+                f"Replanner.start is {shown(start)}; a SigmaDensity such as co.LogNormal(-1.2, 1.2) is needed."
+            )
         self.examples = integer(examples, "Replanner.examples", minimum=1)
         self.ranks, self.gather = integer(ranks, "Replanner.ranks", minimum=1), gather
         if self.ranks > 1 and gather is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..basics.checks import integer, number, vector
+from ..basics.checks import entries, integer, number, vector
 from ..ingredients.coupling import Coupling, Local, Transfer
 
 __all__ = ["ReplanRules"]
@@ -48,7 +48,8 @@ class ReplanRules:
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "ReplanRules"
-        at = np.asarray(tuple(self.at), dtype=np.float64)
+        stated = entries(self.at, f"{name}.at")
+        at = vector(stated, f"{name}.at") if stated else np.empty(0)
         if at.size and vector(at, f"{name}.at", positive=True, ascending=True)[-1] >= 1:
             raise ValueError(f"{name}.at ends at {at[-1]:g}; fractions of the run's examples must be < 1.")
         put(self, "at", tuple(float(share) for share in at))

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..basics.checks import as_path
 from ..basics.files import write_whole
 
 __all__ = ["Answer", "assembled", "write_page"]
@@ -73,4 +74,4 @@ def assembled(answer: Answer, sections: Sequence[str], data: Mapping[str, Any] |
 
 def write_page(path: str | Path, page: str) -> Path:
     """Write a page whole; returns its path."""
-    return write_whole(Path(path), page)
+    return write_whole(as_path(path), page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..basics.checks import instance
 from ..comparison.table import Comparison
 from ..planning.audit import Audit
 from ..planning.what_if_table import WhatIf
@@ -47,6 +48,8 @@ def report(result: Any, path: str | Path, *, what_if: WhatIf | None = None) -> P
     """
     if what_if is not None and not isinstance(result, Plan):
         raise ValueError(f"report: what_if is given with a {type(result).__name__}; it belongs to a plan.")
+    if what_if is not None:
+        instance(what_if, WhatIf, "report: what_if", "co.what_if(plan, …) makes one.")
     if isinstance(result, Plan):
         why = ""
         if what_if is None:

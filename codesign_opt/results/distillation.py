@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, instance
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
 
@@ -50,6 +50,7 @@ class DistillationWeights:
         Raises:
             ValueError: the plan has no steps, or the base density no examples where the plan needs some.
         """
+        instance(base, SigmaDensity, "distillation_weights: base", "Give one such as co.LogNormal(-1.2, 1.2).")
         if not np.any(steps > 0):
             raise ValueError("distillation_weights: the plan has no sampler steps, whose lengths are in the weights.")
         with np.errstate(divide="ignore"):

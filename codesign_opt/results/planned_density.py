@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ..basics.checks import Array, instance
+from ..basics.checks import Array, boolean, instance, number, vector
 from ..ingredients.densities import LogNormal, SigmaDensity, least
 from ..ingredients.levels import Levels
 
@@ -112,6 +112,14 @@ class TrainingDensity(SigmaDensity):
     pooling: Array | None = None
     prior: Prior | None = None
     spent: Array | None = None
+
+    def __post_init__(self) -> None:
+        size = len(instance(self.levels, Levels, "TrainingDensity.levels"))
+        for name in ("examples", "score_weights", "final_window", "prices", "spent"):
+            if (value := getattr(self, name)) is not None:
+                values = vector(value, f"TrainingDensity.{name}", length=size, nonnegative=True)
+                object.__setattr__(self, name, values)
+        number(self.final_score, "TrainingDensity.final_score", nonnegative=True)
 
     def __call__(self, sigma: Any) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
@@ -215,6 +223,7 @@ class TrainingDensity(SigmaDensity):
 
     def closest_lognormal(self, *, clipped: bool = True) -> LogNormalFit:
         """`lognormal`, a spike or not."""
+        clipped = boolean(clipped, "lognormal: clipped")
         own = self.score_error(self._counted(self.examples))
         if own <= 0:
             raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, integer, number
+from ..basics.checks import Array, as_path, choice, integer, number, shown, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -148,22 +148,22 @@ class PlanRecord:
     def __post_init__(self) -> None:
         size = len(self.levels)
         for name in ("examples", "new_examples", "steps"):
-            shape = np.shape(getattr(self, name))
-            if shape != (size,):
-                raise ValueError(f"Plan.{name} has shape {shape}; one entry for each of the {size} levels is needed.")
+            value = getattr(self, name)
+            if not isinstance(value, (np.ndarray, list, tuple)) or np.shape(value) != (size,):
+                raise ValueError(f"Plan.{name} has another shape; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))
         if self.sigmas is not None:
             check_grid(self.sigmas, "Plan.sigmas")
         for name in ("breakdown", "costs", "tables", "shadow_prices", "sampler", "provenance", "question"):
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"Plan.{name} is {getattr(self, name)!r}; a mapping by name is needed.")
+                raise ValueError(f"Plan.{name} is {shown(getattr(self, name))}; a mapping by name is needed.")
         if self.evaluations_per_step is not None:
             integer(self.evaluations_per_step, "Plan.evaluations_per_step", minimum=1)
         number(self.final_score, "Plan.final_score", nonnegative=True)
         number(self.final_prior, "Plan.final_prior", nonnegative=True)
         if not isinstance(self.error, (int, float)) or np.isnan(self.error):
-            raise ValueError(f"Plan.error is {self.error!r}; a number is needed.")
+            raise ValueError(f"Plan.error is {shown(self.error)}; a number is needed.")
 
     @property
     def number_of_steps(self) -> int:
@@ -242,10 +242,17 @@ class PlanRecord:
                 "GaussianModel, or an EstimatedModel whose training was measured, of this version."
             )
         if self.samplings and sampler not in self.samplings:
-            raise ValueError(f"distillation_weights: sampler is {sampler!r}; name one of {', '.join(self.samplings)}.")
+            raise ValueError(
+                f"distillation_weights: sampler is {shown(sampler)}; name one of {', '.join(self.samplings)}."
+            )
+        if not self.samplings and sampler is not None:
+            raise ValueError(f"distillation_weights: sampler is {shown(sampler)}; the plan has one, leave it out.")
         steps = self.steps if sampler is None else self.samplings[sampler].steps
         denoise = self.terminal == "denoise"
-        gain = np.asarray(self.tables["output_sensitivity"])
+        hint = "The file of an earlier version holds another length: plan again."
+        gain = vector(
+            self.tables["output_sensitivity"], "Plan.tables['output_sensitivity']", length=len(self.levels), hint=hint
+        )
         return DistillationWeights.of(self.levels, steps, gain, base, denoise=denoise)
 
     def logit_normal(self) -> LogitNormalFit:

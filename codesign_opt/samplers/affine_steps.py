@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, entries, variances
 from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
@@ -43,7 +43,7 @@ def denoiser_weights(eigenvalues: Any, sigmas: Any) -> Numbers:
     >>> denoiser_weights([1.0, 4.0], [1.0, 0.0]).tolist()
     [[0.5, 0.8], [1.0, 1.0]]
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     return _optimal(lam, nodes(sigmas))
 
 
@@ -100,9 +100,9 @@ class AffineSteps:
     noise: Numbers | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "earlier", entries(self.earlier, "AffineSteps.earlier"))
         if not self.earlier:
             return
-        object.__setattr__(self, "earlier", tuple(self.earlier))
         if self.noise is not None:
             raise ValueError("AffineSteps has earlier and noise; the law of a sampler with both is not known here.")
 
@@ -272,7 +272,7 @@ class Inputs:
 
 def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any) -> Inputs:
     """Check the arguments shared by the exact laws and fill in their defaults."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     sigma = nodes(sigmas)
     weights = _optimal(lam, sigma) if denoiser is None else _numbers(denoiser, "denoiser", 2)
     if weights.shape[-2:] != (sigma.shape[-1], lam.size):
@@ -362,8 +362,8 @@ def _optimal(lam: Array, sigma: Numbers) -> Numbers:
 
 def _numbers(value: Any, name: str, axes: int) -> Numbers:
     try:
-        raw = np.asarray(value)
-    except (TypeError, ValueError):
+        raw = np.asarray([] if isinstance(value, range) else value)
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} is not a rectangular array of numbers.") from None
     if raw.dtype.kind not in "iufc":
         raise ValueError(f"{name} has dtype {raw.dtype}; numbers are needed.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, noise_level, number, vector
+from ..basics.checks import Array, noise_level, variances, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -149,9 +149,9 @@ class Sampler(ABC):
         >>> Euler().local_error([1.0], [1.0, 2.0], 0.01).tolist()
         [[0.125, 0.02]]
         """
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)[:, None]
+        lam = variances(eigenvalues, "eigenvalues")[:, None]
         level = vector(sigma, "sigma", positive=True)
-        stop = number(stopping_sigma, "stopping_sigma", positive=True)
+        stop = noise_level(stopping_sigma, "stopping_sigma")
         return self.unchecked_local_error(lam, level, stop)
 
     def unchecked_local_error(self, lam: Array, level: Array, stop: float | Array) -> Array:
@@ -181,7 +181,7 @@ class Sampler(ABC):
         >>> EulerMaruyama(eta=1.0).positivity_cap([1.0, 0.25], [0.5, 1.0]).tolist()
         [0.5, 0.625]
         """
-        smallest = float(vector(eigenvalues, "eigenvalues", nonnegative=True).min())
+        smallest = float(variances(eigenvalues, "eigenvalues").min())
         level = vector(sigma, "sigma", positive=True)
         if self.positivity == 0.0:
             return np.full(level.size, np.inf)
@@ -219,7 +219,7 @@ class Sampler(ABC):
         >>> [round(n, 1) for n in EulerMaruyama().minimum_steps([1.0, 1e-4], 80.0, 0.002)]
         [13.4, 17.9]
         """
-        smallest = float(vector(eigenvalues, "eigenvalues", nonnegative=True).min())
+        smallest = float(variances(eigenvalues, "eigenvalues").min())
         sigma = noise_level(sigma_max, "sigma_max")
         stop = noise_level(stopping_sigma, "stopping_sigma")
         if not stop < sigma:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..basics.checks import Array, number
+from ..basics.checks import Array, number, shown
 from ..ingredients.grids import check_grid
 from .base import Sampler
 
@@ -36,7 +36,7 @@ class FittedSampler:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, Sampler):
-            raise ValueError(f"{type(self).__name__}.sampler is {self.sampler!r}; a Sampler is needed.")
+            raise ValueError(f"{type(self).__name__}.sampler is {shown(self.sampler)}; a Sampler is needed.")
         object.__setattr__(self, "sigmas", np.array(check_grid(self.sigmas, f"{type(self).__name__}.sigmas").sigmas))
         self.sampler.check_levels(self.sigmas)
         object.__setattr__(self, "fitting", number(self.fitting, f"{type(self).__name__}.fitting", nonnegative=True))

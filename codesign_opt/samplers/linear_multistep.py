@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from ..basics.checks import Array, array, matrix, vector
+from ..basics.checks import Array, array, instance, matrix, vector
 from ..ingredients.grids import check_grid
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, prepare
 from .base import Sampler
 from .multistep import Multistep, Near, Row
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
+from .own_levels import OnOwnLevels
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ __all__ = ["LinearMultistep"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearMultistep(Multistep):
+class LinearMultistep(OnOwnLevels, Multistep):
     """A multistep sampler of given coefficients: x_{k+1} - m = a_k (x_k - m) + sum_j c_{k,j} (D_{k-j} - m).
 
     x is the rescaled state x_t / s_t, as everywhere in the package, and D_k the denoiser's output at x_k and levels[k].
@@ -58,7 +58,6 @@ class LinearMultistep(Multistep):
     name: ClassVar[str] = "linear_multistep"
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
         levels = check_grid(self.levels, "LinearMultistep.levels").sigmas
         steps = levels.size - 1
         given = matrix(self.c, "LinearMultistep.c", shape=(steps, None))
@@ -69,11 +68,7 @@ class LinearMultistep(Multistep):
                 f"{back[0]} before step {step[0]}, where there is none; it must be 0."
             )
         mean = array(self.mean, "LinearMultistep.mean", hint="Give the data's mean, a number or an array.")
-        parts = {"levels": levels, "a": vector(self.a, "LinearMultistep.a", length=steps), "c": given, "mean": mean}
-        for name, part in parts.items():
-            own = part.copy()  # the caller's may be written to
-            own.setflags(write=False)
-            put(self, name, own)
+        self._keep(levels=levels, a=vector(self.a, "LinearMultistep.a", length=steps), c=given, mean=mean)
 
     @classmethod
     def of(cls, sampler: Sampler, sigmas: Any) -> LinearMultistep:
@@ -92,6 +87,7 @@ class LinearMultistep(Multistep):
         >>> LinearMultistep.of(Sampler.from_dict({"name": "dpmpp_2m"}), [4.0, 2.0, 1.0, 0.0]).c.tolist()
         [[0.5, 0.0], [0.75, -0.25], [1.0, 0.0]]
         """
+        instance(sampler, Sampler, "LinearMultistep.of: sampler")
         if sampler.stochastic or sampler.evaluations_per_step != 1:
             does = "adds noise" if sampler.stochastic else "asks twice a step"
             raise ValueError(f"{sampler!r} {does}: rows have one call of the denoiser a step and no noise.")
@@ -111,47 +107,10 @@ class LinearMultistep(Multistep):
         nodes = f"{self.levels[0]:g} to {self.levels[self.levels > 0][-1]:g}{' and 0' if self.levels[-1] == 0 else ''}"
         return f"LinearMultistep({self.a.size} steps, {self.c.shape[1]} outputs a step, sigma {nodes})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LinearMultistep) and self.to_dict() == other.to_dict()
-
-    def __hash__(self) -> int:
-        return hash(self.tag)
-
-    @property
-    def own_levels(self) -> Array:
-        """`levels`."""
-        return self.levels
-
     @property
     def memory(self) -> int:  # type: ignore[override]
         """h."""
         return self.c.shape[1] - 1
-
-    @property
-    def signed(self) -> bool:
-        """False: it has no local error."""
-        return False
-
-    @property
-    def tag(self) -> str:
-        """Its name and a digest of its numbers."""
-        digest = blake2b(digest_size=8)
-        for part in (self.levels, self.a, self.c, self.mean):
-            digest.update(part.tobytes())
-        return f"{self.name}-{digest.hexdigest()}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and parameters, as plain values."""
-        return {"name": self.name, **{key: value.tolist() for key, value in vars(self).items()}}
-
-    def leading_error(self, lam: Array, sigma: Array) -> Array:
-        """Refused: coefficients on levels of their own have no local error per length of a step.
-
-        Raises:
-            ValueError: always.
-        """
-        self.check_plannable()
-        raise AssertionError("it has levels of its own")
 
     def coefficient_gradient(
         self, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None

@@ -49,6 +49,8 @@ __all__ = [
     "check_grid",
 ]
 
+_LOUDEST = 1e30  # eta whose fourth power is a float
+
 
 class _OneEvaluation(Adjoint):
     """Samplers whose mean step is carry x + (1 - carry) D(x)."""
@@ -348,7 +350,7 @@ class EulerMaruyama(_OneEvaluation):
     name: ClassVar[str] = "euler_maruyama"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eta", number(self.eta, "EulerMaruyama.eta", nonnegative=True))
+        object.__setattr__(self, "eta", number(self.eta, "EulerMaruyama.eta", nonnegative=True, maximum=_LOUDEST))
 
     @property
     def signed(self) -> bool:

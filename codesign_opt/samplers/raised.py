@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DPMpp2S", "HeunChurn"]
 
+_LOUDEST = 1e60  # s_noise whose powers are floats
+
 
 @dataclass(frozen=True)
 class DPMpp2S(Sampler):
@@ -98,7 +100,7 @@ class HeunChurn(Sampler):
         put(self, "s_churn", number(self.s_churn, "HeunChurn.s_churn", nonnegative=True))
         put(self, "s_tmax", number(self.s_tmax, "HeunChurn.s_tmax", positive=True))
         put(self, "s_tmin", number(self.s_tmin, "HeunChurn.s_tmin", nonnegative=True, maximum=self.s_tmax))
-        put(self, "s_noise", number(self.s_noise, "HeunChurn.s_noise", positive=True))
+        put(self, "s_noise", number(self.s_noise, "HeunChurn.s_noise", positive=True, maximum=_LOUDEST))
 
     @property
     def stochastic(self) -> bool:

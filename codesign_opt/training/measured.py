@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, number, shown, vector
+from ..basics.checks import Array, as_path, choice, instance, ndim, noise_level, number, shown, takes, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -80,7 +80,7 @@ class Measured(TrainingNoise):
         put(self, "sigma", vector(self.sigma, f"{name}.sigma", positive=True, ascending=True))
         size = self.sigma.size
         put(self, "parameters", vector(self.parameters, f"{name}.parameters", length=size, positive=True))
-        if np.ndim(self.log_width):
+        if ndim(self.log_width):
             put(self, "log_width", vector(self.log_width, f"{name}.log_width", length=size, positive=True))
         else:
             put(self, "log_width", number(self.log_width, f"{name}.log_width", positive=True))
@@ -113,6 +113,7 @@ class Measured(TrainingNoise):
         known = value > 0
         if not known.any():
             raise ValueError("Measured.from_kappa1: kappa1 is 0 at every level, so that nothing is said of training.")
+        instance(spectrum, Spectrum, "Measured.from_kappa1: spectrum")
         loss = bayes_loss(spectrum.eigenvalues, spectrum.counts, level)
         floor = options.pop("floor", None)
         if floor is not None:
@@ -172,10 +173,10 @@ class Measured(TrainingNoise):
         known = cls.names()
         if isinstance(name, str) and name in known:
             content, place = (_PLACE / f"{name}.json").read_bytes(), name
-        elif Path(name).is_file():
-            content, place = Path(name).read_bytes(), str(name)
+        elif (file := as_path(name, "Measured.load: name")).is_file():
+            content, place = file.read_bytes(), str(name)
         else:
-            raise ValueError(f"Measured.load: {str(name)!r} is no file and none of {', '.join(known)}.")
+            raise ValueError(f"Measured.load: {shown(str(name))} is no file and none of {', '.join(known)}.")
         values = json_text(content, f"Measured.load: {place}")
         if not isinstance(values, dict) or values.get("type") != _KIND:
             raise ValueError(f"Measured.load: {place} holds no measured training.")
@@ -203,9 +204,10 @@ class Measured(TrainingNoise):
         >>> Measured([0.5], [50.0], sigma_data=0.5).scaled(1.0).sigma.tolist()
         [1.0]
         """
-        data = number(sigma_data, "Measured.scaled: sigma_data", positive=True)
+        data = noise_level(sigma_data, "Measured.scaled: sigma_data")
         return replace(self, sigma=self.sigma * (data / self.sigma_data), sigma_data=data)
 
+    @takes(coupling=Coupling)
     def within(self, coupling: Coupling, low: float, high: float) -> Measured:
         """The same errors with m counted within the correlation lengths of a coupling on a range of noise levels."""
         lengths = coupling.lengths_at(self.sigma, low, high)

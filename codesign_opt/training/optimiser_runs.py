@@ -8,14 +8,14 @@ floor that no example removes: burn-in is in the program (docs/theory.md section
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
-from ..basics.checks import Array, integer, noise_level, noise_levels, number, vector
+from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, variances, vector
 from ..ingredients.parameterization import Parameterization
 from .base import TrainingNoise
 from .lower_bounds import check_flag
@@ -106,7 +106,7 @@ class OptimiserRun(TrainingNoise):
     # the law
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        lam = variances(eigenvalues, "eigenvalues")
         return self._laws(lam, noise_levels(sigma, "sigma"))
 
     def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
@@ -148,7 +148,7 @@ class OptimiserRun(TrainingNoise):
         return weight @ (unit * variance), weight @ (unit * left), None
 
     def intercept_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
-        none = np.zeros((np.size(eigenvalues), np.size(sigma)))
+        none = np.zeros((vector(eigenvalues, "eigenvalues").size, vector(sigma, "sigma").size))
         return none, none.copy()
 
     def last_evaluation(self, eigenvalues: Any, counts: Any, stopping_sigma: float) -> tuple[float, float]:
@@ -187,20 +187,20 @@ class OptimiserRun(TrainingNoise):
         put, name = object.__setattr__, self.name
         rate, average = self.learning_rate, self.average
         if isinstance(rate, dict):
-            rate = LearningRate(**rate)
+            rate = _stated(LearningRate, rate, f"{name}.learning_rate")
         elif not isinstance(rate, LearningRate):
             rate = LearningRate(number(rate, f"{name}.learning_rate", positive=True))
         if isinstance(average, dict):
-            average = WeightAverage(**average)
+            average = _stated(WeightAverage, average, f"{name}.average")
         if not isinstance(average, WeightAverage):
-            raise ValueError(f"{name}.average is {average!r}; a WeightAverage is needed.")
+            raise ValueError(f"{name}.average is {shown(average)}; a WeightAverage is needed.")
         put(self, "learning_rate", rate)
         put(self, "average", average)
         put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
         put(self, "iterations", integer(self.iterations, f"{name}.iterations", minimum=1))
         if self.prior is not None:
             raise ValueError(
-                f"{name}.prior is {self.prior!r}; what is left of the start is in the floor already: None."
+                f"{name}.prior is {shown(self.prior)}; what is left of the start is in the floor already: None."
             )
         self._check_prior(name)
 
@@ -265,7 +265,7 @@ class SGD(OptimiserRun):
         >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)
         0.5
         """
-        lam, level = vector(eigenvalues, "eigenvalues", nonnegative=True), noise_levels(sigma, "sigma")
+        lam, level = variances(eigenvalues, "eigenvalues"), noise_levels(sigma, "sigma")
         return float(self.largest_step / self._unit_step(lam, level).max())
 
     def _unit_step(self, lam: Array, level: Array) -> Array:
@@ -384,3 +384,11 @@ class Adam(OptimiserRun):
         at = np.log(steps), np.log(starts)
         left[on], noise[on] = (np.exp(part(*at, grid=False)) for part in self._table)
         return start**2 * left, unit**2 * noise
+
+
+def _stated(kind: Any, values: dict[str, Any], name: str) -> Any:
+    """An object of plain values, as files hold them."""
+    known = [field.name for field in fields(kind)]
+    if not set(values) <= set(known) or not {"peak"} & set(known) <= set(values):
+        raise ValueError(f"{name} is {shown(values)}; the fields of {kind.__name__} are {', '.join(known)}.")
+    return kind(**values)

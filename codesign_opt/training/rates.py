@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, choice, integer, number
+from ..basics.checks import AT_ONCE, Array, choice, integer, number, shown
 
 __all__ = ["LearningRate", "WeightAverage", "power_exponent", "power_relative_std"]
 
 _SHAPES = ("constant", "cosine", "inverse_sqrt")
+_MOST = 1e60  # of a rate: products with curvatures are floats
 _KINDS = ("none", "exponential", "power")
 _UNIFORM = float(np.sqrt(1 / 12))  # relative standard deviation of a uniform density on [0, 1]
 
@@ -43,7 +44,7 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "peak", number(self.peak, "LearningRate.peak", positive=True))
+        put(self, "peak", number(self.peak, "LearningRate.peak", positive=True, maximum=_MOST))
         choice(self.shape, "LearningRate.shape", _SHAPES)
         put(self, "warmup", integer(self.warmup, "LearningRate.warmup", minimum=0))
         if self.shape == "inverse_sqrt":
@@ -51,11 +52,14 @@ class LearningRate:
                 raise ValueError("LearningRate.reference is None; inverse_sqrt needs the updates before it falls.")
             put(self, "reference", number(self.reference, "LearningRate.reference", positive=True))
         elif self.reference is not None:
-            raise ValueError(f"LearningRate.reference is {self.reference!r}, and {self.shape} has none; leave it out.")
+            raise ValueError(
+                f"LearningRate.reference is {shown(self.reference)}, and {self.shape} has none; leave it out."
+            )
 
     def factors(self, updates: int) -> Array:
         """(N,) rate of each update over the peak."""
-        t = np.arange(1, integer(updates, "updates", minimum=1, maximum=AT_ONCE) + 1, dtype=np.float64)
+        updates = integer(updates, "updates", minimum=1, maximum=AT_ONCE)
+        t = np.arange(1, updates + 1, dtype=np.float64)
         shape = np.ones(updates)
         if self.shape == "cosine":
             shape = (1 + np.cos(np.pi * (t - 0.5) / updates)) / 2

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, noise_levels, number, vector
+from ..basics.checks import Array, choice, integer, noise_levels, number, shown, variances
 from .lower_bounds import MATRICES, cramer_rao_variance
 
 __all__ = [
@@ -156,7 +156,7 @@ def ema_variance(
         raise ValueError(f"decay is {e:g}; it must be < 1.")
     value = np.asarray(stationary)
     if value.dtype.kind not in "iuf" or not np.all(np.isfinite(value)) or np.any(value < 0):
-        raise ValueError(f"stationary is {stationary!r}; finite numbers >= 0 are needed.")
+        raise ValueError(f"stationary is {shown(stationary)}; finite numbers >= 0 are needed.")
     # iterates k steps apart correlate as phi^k: an average over a window shorter than 1 / (tau h) averages nothing out
     phi = 1 - step
     return stationary * (1 - e) * (1 + phi * e) / ((1 + e) * (1 - phi * e))
@@ -252,7 +252,7 @@ def _step(learning_rate: Any, curvature: Any, batch: Any) -> tuple[float, float]
 
 def noisy_levels(eigenvalues: Any, sigma: Any) -> tuple[Array, Array, Array]:
     """Checked eigenvalues (B,) and levels (L,), and the variances v (B, L)."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     level = noise_levels(sigma, "sigma")
     return lam, level, lam[:, None] + level**2
 

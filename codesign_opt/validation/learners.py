@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, Indices
+from ..basics.checks import Array, Indices, shown
 from ..ingredients.coupling import PerStep
 from ..ingredients.parameterization import Parameterization
 from ..models.example_counts import ExampleCounts
@@ -190,7 +190,7 @@ def learner_of(model: GaussianModel, learner: str | None) -> str:
         return usual
     if learner != "shared" or usual == "experts" or kind != "AveragedSGD" or training.matrix != "diagonal":
         raise ValueError(
-            f"validate: learner is {learner!r}; this model's coupling stands for {usual!r}, and 'shared' (one network) "
-            "goes with least squares, a diagonal matrix and a coupling other than PerStep."
+            f"validate: learner is {shown(learner)}; this model's coupling stands for {usual!r}, and 'shared' (one "
+            "network) goes with least squares, a diagonal matrix and a coupling other than PerStep."
         )
     return "shared"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
-from ..basics.checks import Array, integer
+from ..basics.checks import Array, integer, shown
 from ..basics.wording import aligned, quantity
 from ..ingredients.coupling import Coupling
 from ..ingredients.densities import SigmaDensity
@@ -105,7 +105,7 @@ class Validation:
             ValueError: as those two.
         """
         if not isinstance(model, GaussianModel):
-            raise ValueError(f"validate: model is {model!r}; only a GaussianModel has laws that are exact.")
+            raise ValueError(f"validate: model is {shown(model)}; only a GaussianModel has laws that are exact.")
         said = model.predict(sigmas, examples, density=density, levels=levels)
         counts = counted(model, said.sigmas, examples, density, levels, None)
         if counts is None:
@@ -159,7 +159,7 @@ def validate(
     True
     """
     if not isinstance(plan, Plan):
-        raise ValueError(f"validate: plan is {plan!r}; give a Plan of codesign.")
+        raise ValueError(f"validate: plan is {shown(plan)}; give a Plan of codesign.")
     if plan.sigmas is None or not plan.examples.sum() > 0:
         raise ValueError("validate: the plan has no grid or no examples, so that there is nothing to train and sample.")
     model = model_of(plan) if model is None else model
@@ -172,7 +172,7 @@ def realised(
     model: GaussianModel, sigmas: Array, counts: ExampleCounts, *, replicas: int, seed: int, learner: str | None = None
 ) -> tuple[Array, str]:
     """(R, 4) `Validation.values` of a grid and examples, and the learner's name."""
-    rng, name = np.random.default_rng(seed), learner_of(model, learner)
+    rng, name = np.random.default_rng(integer(seed, "validate.seed", minimum=0)), learner_of(model, learner)
     nodes = Nodes.of(model, sigmas)
     if not nodes.prior.any() and not isinstance(model.training, SGD) and not counts.total > 0:
         raise ValueError("validate: no examples and no prior; give examples.")

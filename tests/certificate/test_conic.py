@@ -32,6 +32,7 @@ def inside(cones, rng):
     return s
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("decades", [0, 6, 12])
 def test_any_numbers_are_moved_to_where_they_meet_every_point_of_the_cone_at_an_acute_angle(decades):
     rng = np.random.default_rng(decades)
@@ -60,6 +61,7 @@ def random_program(seed):
     return ConicProgram(data["c"], sparse.csc_array(data["A"]), data["b"], cones), problem, data
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_no_dual_gives_a_bound_above_the_optimum_and_the_solvers_one_gives_the_optimum(seed):
     program, problem, _ = random_program(seed)

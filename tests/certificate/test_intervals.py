@@ -35,6 +35,7 @@ def program(seed):
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_feasible_value_lies_outside_and_every_column_is_bounded(seed):
     found, rows, *variables = program(seed)

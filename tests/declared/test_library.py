@@ -50,6 +50,7 @@ def test_listing_imports_no_problem_and_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.usefixtures("undescended")
 @pytest.mark.parametrize("name", ["power_law_64", "clipped_allocation", "custom_constraint", "shared_parameters"])
 def test_quick_problems_reach_their_reference(name):

@@ -90,6 +90,7 @@ def test_planted_mistakes_are_refused_and_named(part):
     assert named >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_right_denoisers_pass(every):
     cases = right()
@@ -100,6 +101,7 @@ def test_right_denoisers_pass(every):
         assert found.evaluations <= 50
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("prediction", "top"),
     [

@@ -110,6 +110,7 @@ def ready_made(name):
     return scheduler
 
 
+@pytest.mark.cases(18)
 @pytest.mark.parametrize("name", [name for name in TINY if name != "StableCascadeUNet"])
 def test_every_known_class_is_told_its_time_and_read_as_its_pipeline_does(name):
     scheduler, told = ready_made(name), TINY[name][3]

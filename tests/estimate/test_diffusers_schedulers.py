@@ -23,6 +23,7 @@ def network(state, t):
     return torch.tanh(state * torch.tensor([0.7, -0.3, 1.1]) + torch.sin(0.01 * time))
 
 
+@pytest.mark.cases(30)
 @pytest.mark.parametrize(("name", "settings", "state", "own"), CASES.values(), ids=CASES)
 def test_the_clean_data_are_those_of_the_schedulers_own_step(name, settings, state, own, monkeypatch):
     scheduler, i = prepared(name, settings, monkeypatch)

@@ -33,6 +33,7 @@ def test_ode_samplers_on_a_linear_denoiser_multiply_as_the_exact_law(sampler, gr
     np.testing.assert_allclose(out[0], sampler.terminal_law(grid, LAM).amplitude, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", SDE, ids=repr)
 def test_stochastic_samplers_have_the_exact_law_within_three_standard_errors(sampler):
     grid, count = co.edm_grid(6, 0.05, 20.0), 40_000

@@ -88,6 +88,7 @@ def test_unknowns_give_descending_grids_with_their_slope(free):
         np.testing.assert_allclose(space.slope(at) @ step, change, atol=1e-10)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", [*ODE, pytest.param(co.Ancestral(1.0), marks=pytest.mark.slow)], ids=repr)
 def test_slopes_by_both_routes_match_differences_of_whole_runs(sampler):
     solution, held_out = problem(sampler, mixture, dims=2, count=6, chunk=4)

@@ -67,12 +67,14 @@ def check_loop(name, run, monkeypatch):
     return steps, scheduler
 
 
+@pytest.mark.cases(7)
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "run"), CASES.values(), ids=CASES)
 def test_the_clean_data_are_those_that_the_pipelines_own_loop_takes(name, run, monkeypatch):
     check_loop(name, run, monkeypatch)
 
 
+@pytest.mark.cases(3)
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "run"), MIDDLES.values(), ids=MIDDLES)
 def test_loops_that_begin_with_an_image_are_read_from_where_they_begin(name, run, monkeypatch):

@@ -188,6 +188,7 @@ def test_effective_rank_agrees_between_the_kernels_two_sides():
     assert entropy_rank(spectrum.eigenvalues[0]) == pytest.approx(3 * entropy_rank(grams), rel=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bound_holds_on_the_linear_model_at_every_level_and_time(seed):
     for eigenvalues, batch, beta in (([2.0, 0.5], 48, None), ([2.0, 0.5], 48, 0.02), (EIGENVALUES, 6, 0.5)):

@@ -127,6 +127,7 @@ MATRIX = [
 ]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("terminal", "sampler"), MATRIX if FULL else MATRIX[::2], ids=repr)
 def test_gram_of_small_steps_is_the_leading_order_of_section_3(sampler, terminal):
     solution = reference(sampler, count=400, chunk=100, terminal=terminal, steps=48)

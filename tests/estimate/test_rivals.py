@@ -73,6 +73,7 @@ def test_gradients_are_those_of_differences(rival):
         assert float((slope * way).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("rival", LEARNED, ids=lambda rival: rival.name)
 def test_a_fit_lowers_the_error_of_unseen_draws_within_its_budget(rival):
     calls, budget = [0], 1000

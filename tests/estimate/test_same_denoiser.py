@@ -56,6 +56,7 @@ MEASUREMENTS = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("what", list(MEASUREMENTS))
 def test_a_folder_goes_on_under_another_name_and_refuses_another_function_of_the_same_name(what, tmp_path):
     measure = MEASUREMENTS[what]

@@ -82,6 +82,7 @@ def unsketched(parameters, seed):
     return np.stack([torch.cat([d.flatten() for d in sketch.direction(j).values()]) for j in range(sketch.size)])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", [co.Heun(), co.DPMpp2M(), co.Ancestral(eta=0.5)], ids=repr)
 def test_features_and_response_are_the_autograd_jacobians(sampler):
     net = Small()
@@ -157,6 +158,7 @@ def test_a_sketch_keeps_inner_products_in_expectation():
     np.testing.assert_allclose(np.array(columns) @ left, sketch.project(split(left)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_error_is_that_of_replicated_least_squares():
     """Train the gains by weighted least squares again and again, sample, and average the terminal error."""
     net = Gains()

@@ -184,6 +184,7 @@ def test_the_first_row_of_a_stepwise_fit_is_ridge_regression_on_the_draws():
     assert min(abs(rows.a[0] - value) for value in ridge) < 1e-12 * abs(rows.a[0]) + 1e-12
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(levels=False), Unknowns(coefficients=False)])
 def test_slopes_of_the_joint_fit_are_those_of_the_error(unknowns):
     own = runs()

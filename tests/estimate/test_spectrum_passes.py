@@ -65,6 +65,7 @@ def interrupted(parts, after):
     return batches
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", ["exact", "lanczos", "radial"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(method, tmp_path):
     parts = gaussian(np.arange(1, 26) ** -1.0, 300, 18).reshape(300, 1, 5, 5).split(20)

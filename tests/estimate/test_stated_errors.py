@@ -181,6 +181,7 @@ def test_files_before_measured_errors_load(plan, tmp_path):
 # objectives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["trimmed", "geometric"] if FULL else ["trimmed"])
 def test_a_plan_by_another_statistic_has_less_of_it_and_says_both(model, plan, objective, tmp_path):
     found = co.codesign(model, steps=8, objective=objective, **SHORT)

@@ -183,6 +183,7 @@ def test_the_json_of_an_export_reads_back_as_what_is_used(tmp_path):
 # what is refused
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("name", "alternative"),
     [

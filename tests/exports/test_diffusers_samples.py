@@ -183,6 +183,7 @@ def clothes():
     return found
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize(("name", "settings", "options"), SAME_STEPS.values(), ids=SAME_STEPS)
 def test_samples_of_the_trained_network_are_ours(clothes, name, settings, options):
     scheduler = make(name, **settings)

@@ -41,6 +41,7 @@ def network(x, timestep, return_dict=False):
     return (torch.tanh(x.roll(1, -1) - 0.3 * x) + 0.2 * torch.sin(3 * t + x),)
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("end", ["to zero", "above zero"])
 @pytest.mark.parametrize(("name", "settings", "options"), NETWORKS.values(), ids=NETWORKS)

@@ -138,6 +138,7 @@ def states_run(scheduler, first):
     return found[np.append(True, np.abs(np.diff(found)) > 3e-5 * np.abs(found[:-1]))]  # without second stages
 
 
+@pytest.mark.cases(11)
 @pytest.mark.parametrize(("name", "settings", "steps"), REAL.values(), ids=REAL)
 def test_levels_that_are_read_are_those_that_its_own_states_pass(name, settings, steps):
     scheduler = ready(name, settings, steps)

@@ -57,6 +57,7 @@ def test_every_installed_pipeline_is_proposed_only_what_its_call_takes(pipelines
     assert proposed > 100  # those that can be used are
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize(
     ("name", "key", "levels"),
     [

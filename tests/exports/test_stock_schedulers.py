@@ -76,6 +76,7 @@ class Exact(list):
         super().__init__(1000 * scheduler.sigmas[:-1].double())
 
 
+@pytest.mark.cases(14)
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize(("sampler", "name"), PAIRS, ids=str)

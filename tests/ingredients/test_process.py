@@ -175,6 +175,7 @@ BAD_ARGUMENTS = [
 ]
 
 
+@pytest.mark.cases(140)
 @pytest.mark.parametrize("bad", BAD_ARGUMENTS, ids=repr)
 @pytest.mark.parametrize(
     ("method", "field"),

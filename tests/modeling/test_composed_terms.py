@@ -38,12 +38,14 @@ def check(kind, size, case):
     return plan.error / truth - 1
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("size", LEVELS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if len(LEVELS) > 1 or kind not in LIKE_ANOTHER])
 def test_a_composed_term_is_certified_and_is_the_optimum_of_a_program_written_by_hand(kind, size):
     assert check(kind, size, "free") > -1e-6  # by hand it is no worse either, where both are decided
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", ["spent", "steps"])
 @pytest.mark.parametrize("kind", list(KINDS)[:: 1 if len(LEVELS) > 1 else 6])
 def test_so_it_is_with_spent_examples_and_with_given_steps(kind, case):
@@ -53,6 +55,7 @@ def test_so_it_is_with_spent_examples_and_with_given_steps(kind, case):
         )  # the raw solver is less exact there; the value and the bound are held to it all the same
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["worst of five", "turnover", "divergence of shapes", "soft floor"])
 def test_the_number_of_levels_does_not_matter(kind):
     errors = []
@@ -62,6 +65,7 @@ def test_the_number_of_levels_does_not_matter(kind):
     assert np.ptp(errors) <= 1e-3 * errors[-1]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("what", [co.Floor(2e4), co.Cap(3e3), co.Monotone("increasing")], ids=lambda what: what.name)
 def test_squares_of_single_levels_are_integrated(what):
     costs = []

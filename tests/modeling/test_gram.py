@@ -60,6 +60,7 @@ def positive_error(responses, order):
 MATRIX = [(order, size, seed) for size, seed in ((2, 0), (4, 1), (5, 2)) for order in (1, 2, 3)]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("order", "size", "seed"), MATRIX if FULL else MATRIX[::2])
 def test_signed_program_is_the_global_optimum_of_descents_from_twenty_starts(size, seed, order):
     responses = random_rows(size, size + 1, seed, spread=0.5)
@@ -75,6 +76,7 @@ def test_signed_program_is_the_global_optimum_of_descents_from_twenty_starts(siz
     assert price @ plan.steps <= 10.0 * (1 + 1e-7)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_level_bounds_hold_in_the_signed_program_and_its_bound_is_below_every_feasible_design(seed):
     rng = np.random.default_rng(seed)

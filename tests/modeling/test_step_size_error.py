@@ -56,6 +56,7 @@ def optimum(levels, order, least):
 MATRIX = [(capped, order) for capped in (False, True) for order in (1, 2, 4)]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("capped", "order"), MATRIX if FULL else MATRIX[::2])
 def test_certified_at_the_optimality_conditions_and_refinement_changes_nothing(order, capped):
     errors = []

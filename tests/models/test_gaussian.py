@@ -82,6 +82,7 @@ def test_initial_error_is_what_the_exact_ode_makes_of_a_noise_start(terminal):
     np.testing.assert_allclose(std, gain * high, rtol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("kind", ["euler", "heun"])
 def test_kl_is_the_integral_of_the_log_ratio(kind, reverse):
@@ -160,6 +161,7 @@ def blocks_of(length):
     return draw
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("steps", [10, 40])
 @pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
@@ -177,6 +179,7 @@ def test_discrete_score_kernel_is_monte_carlo_of_independent_errors(kind, steps,
     assert abs(parts["score"] + parts["last evaluation"] - truth) < 3 * error
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("kind", "steps", "length"),
     [
@@ -225,6 +228,7 @@ CASES = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("case", "guided"), [*((case, False) for case in CASES), ("heun", True), ("euler with floors", True)]
 )

@@ -79,6 +79,7 @@ def test_nodes_of_one_block_err_together_and_with_the_last_evaluation():
     assert said.total == pytest.approx(sum(said.parts.values()))
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("prior", [0.0, 0.3, 3.0, 30.0])
 @pytest.mark.parametrize("examples", [4, 10, 100])
 def test_examples_that_count_are_those_of_chi_squared_inputs(examples, prior):

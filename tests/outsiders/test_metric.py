@@ -35,6 +35,7 @@ def test_its_error_is_the_weighted_sum_of_squares_of_the_samplers_law_and_plans_
     assert float(plain.bias(plans[1].sigmas)) <= float(plain.bias(plans[0].sigmas)) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_plan_with_training_in_it_is_audited_reported_and_asked_what_if(tmp_path):
     pytest.importorskip("matplotlib")
     ours, prices = model(Visible(0.1)), co.Prices(3.0, 1.0, 100)

@@ -103,6 +103,7 @@ def test_a_worst_case_of_ones_own_terms_is_bounded_between_stopping_points():
     assert 0.5 * error < bound <= error * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_rows_that_select_no_level_at_the_far_stopping_points_do_not_end_the_search():
     """With a term that may not be nested beside them, as the interval's own far end is asked about it."""
 

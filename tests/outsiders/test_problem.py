@@ -24,6 +24,7 @@ def path(tmp_path):
     return tmp_path / "two_spikes.py"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unarranged", "undescended")
 def test_a_problem_of_ones_own_is_loaded_by_its_path_and_solved(path, tmp_path, capsys):
     declared = co.problems.load(path, budget=2e4, spikes=3, **QUICK)

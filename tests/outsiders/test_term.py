@@ -23,6 +23,7 @@ class Carbon(co.Term):
 """
 
 
+@pytest.mark.slow
 def test_a_term_of_ones_own_shows_its_parts_and_its_price(tmp_path):
     (tmp_path / "carbon.py").write_text(SOURCE)
     carbon = runpy.run_path(str(tmp_path / "carbon.py"))["Carbon"]

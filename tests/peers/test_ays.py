@@ -111,6 +111,7 @@ def test_klub_of_a_mixture_by_monte_carlo_is_its_discretisation_error():
     assert abs(sample.mean() - exact) < 3 * np.hypot(spread, 0.01 * exact)  # the curve's own error: 1 per cent
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("steps", [2, 5, 10, 20, 40] if FULL else [2, 10])
 @pytest.mark.parametrize("scale", [0.3, 1.0])
 def test_klub_optimiser_on_a_gaussian_is_uniform_in_log_1_plus_snr(steps, scale):
@@ -120,6 +121,7 @@ def test_klub_optimiser_on_a_gaussian_is_uniform_in_log_1_plus_snr(steps, scale)
     np.testing.assert_allclose(found, want, rtol=1e-3)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("steps", [5, 10])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_same_search_on_eulers_divergence_is_the_tangent_law(steps, scale):
@@ -150,6 +152,7 @@ def test_tangent_law_is_not_the_minimiser_of_klub():
     assert variance[0] < variance[1] < 0.25 + 0.002**2  # for Euler's divergence it is the other way round
 
 
+@pytest.mark.slow
 def test_more_than_ten_intervals_keep_the_nodes_of_ten():
     evidence = Evidence.of(co.GaussianModel(co.Spectrum.power_law(8, exponent=1.0), terminal="rescale"))
     ten, twenty, forty = (AlignYourSteps().sigmas(steps, evidence) for steps in (10, 20, 40))

@@ -31,6 +31,7 @@ def density(name: str) -> SigmaDensity:
     return peers.training_density(name, **PARAMETERS.get(name, {}))
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_mass_is_the_integral_of_the_density_per_log_sigma(name):
     law = density(name)

@@ -180,6 +180,7 @@ def test_path_energy_of_the_tangent_law_equals_its_closed_form():
 # Euler-Lagrange
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize("spectrum", SPREAD.values(), ids=SPREAD.keys())
 @pytest.mark.parametrize("steps", [10, 20, 40])
 @pytest.mark.parametrize("reverse", [False, True])
@@ -323,6 +324,7 @@ def test_selection_ranks_as_the_exact_errors_do_for_the_sampler_in_use(kind, ste
     np.testing.assert_array_equal(chosen, found.best.sigmas)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("measure", ["kl", "kl_reverse"])
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 def test_selection_by_divergence_is_that_of_the_exact_law(measure, terminal):

@@ -31,6 +31,7 @@ def enumerated(cost, places, intervals, weight, exponent=2.0):
     return min(peers.path_cost(cost, places, np.array(p), weight=weight, exponent=exponent) for p in paths)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("start", range(0, 200, 50))
 def test_every_program_finds_the_best_of_all_paths(start):
     for seed in range(start, start + 50):
@@ -139,6 +140,7 @@ def test_the_nearest_monotone_sequence_is_that_of_pooled_violators():
 # ----------------------------------------------------------------------------------------- closed forms
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("lam", [0.04, 1.0, 9.0])
 def test_schedule_of_one_gaussian_is_uniform_in_log_1_plus_gamma_lambda(lam):
     sigma = np.geomspace(0.01, 20.0, 6000)

@@ -22,6 +22,7 @@ def random_intervals(seed, count):
     return [(float(a), float(b)) for a, b in ends]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", BATCHED)
 def test_tables_of_all_intervals_are_those_of_each(name):
     m = study(name, 60).model
@@ -38,6 +39,7 @@ def test_tables_of_all_intervals_are_those_of_each(name):
         assert batch.final_score[r] == pytest.approx(m.coefficients(low, 60).final_score, rel=1e-12)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", BATCHED)
 def test_bounds_of_all_intervals_are_those_of_each_and_below_every_solve_inside(name):
     found, rng = study(name, 60), np.random.default_rng(5)

@@ -42,6 +42,7 @@ def study(name, levels=50):
     return Study(m, prices, budget, steps, run, (), (), levels, 1e-6)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", STUDIES)
 def test_no_stopping_point_of_a_dense_scan_lies_below_the_bound(name):
     found = study(name)
@@ -185,6 +186,7 @@ def test_a_stability_cap_holds_for_euler_maruyama():
     assert plan.sigmas is not None
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("process", [co.VP(), co.VE(), co.Cosine(0.01, 0.98), co.FlowMatching(0.01, 0.98)])
 def test_every_process_is_planned_in_its_own_range(process):
     plan = co.codesign(model(process=process), PRICES, 1e5, **PROGRAM)
@@ -194,6 +196,7 @@ def test_every_process_is_planned_in_its_own_range(process):
     assert plan.stopping_sigma >= process.sigma_min * (1 - 1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("coupling", [co.Local(lambda s: 1.5 + np.tanh(np.log(s))), co.Local(2.7, form="p4"),
                                       co.PerLevel(np.geomspace(0.002, 80.0, 9))])  # fmt: skip
 def test_every_coupling_is_planned_and_handed_out(coupling):
@@ -250,6 +253,7 @@ def test_exponent_of_the_stopping_point_in_the_step_size_under_a_correlation_len
         co.stopping_exponent(model(), [1e-5, 1e-4], steps=100, search=(1e-3, 0.1))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", [co.Euler(), co.Heun()], ids=["euler", "heun"])
 @pytest.mark.parametrize("steps", [2, 3, 5, 9] if FULL else [2, 5])
 def test_few_steps_are_never_worse_than_the_usual_grids_with_their_stopping_point_scanned(sampler, steps):

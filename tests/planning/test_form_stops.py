@@ -42,6 +42,7 @@ QUESTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_stop_in_arrays_is_the_optimum_of_the_program_that_cvxpy_declares(name):
     model, prices, budget, steps, run = QUESTIONS[name]

@@ -180,6 +180,7 @@ def test_gradient_by_the_nodes_is_that_of_a_complex_step_of_the_law(sampler, tai
         np.testing.assert_allclose(found.gain_by_node, gain, atol=1e-9 * np.abs(gain).max())
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
 @pytest.mark.parametrize("training", [
     co.AveragedSGD(prior=None), co.AveragedSGD(prior="untrained", parameterization="edm", sigma_data=0.3),

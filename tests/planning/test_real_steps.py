@@ -141,6 +141,7 @@ def greedy(limit, low, high):
     return count
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_least_number_of_steps_is_that_of_brute_force(seed):
     rng = np.random.default_rng(seed)

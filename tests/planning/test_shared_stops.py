@@ -25,6 +25,7 @@ def study_of(prices=PRICES, run=None, **options):
     return Study(model, prices, 1e5, None, run, (), [term], len(term.levels), 1e-6)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "study",
     [

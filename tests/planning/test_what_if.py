@@ -47,6 +47,7 @@ def test_its_own_setting_gives_the_plan_back(plan):
     assert found.training_share[0, 0, 0] == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.slow
 def test_more_settings_than_are_swept_agree_with_each_alone(plan):
     budgets = np.geomspace(2e5, 5e6, 60)
     many = co.what_if(plan, budget=budgets, steps=[6, 20, 1000])

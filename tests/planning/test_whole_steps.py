@@ -23,6 +23,7 @@ def digits():
     return co.Spectrum.from_samples(load_digits().data / 16 * 2 - 1)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("sampler", "promised"), [(co.Euler(), 0.55), (co.Heun(), 0.35)])
 @pytest.mark.parametrize("terminal", ["rescale", "denoise"])
 def test_exact_distance_on_digits_beats_the_better_of_edm_and_log_snr(digits, sampler, promised, terminal):
@@ -85,6 +86,7 @@ def test_polished_grid_is_within_one_percent_of_a_free_descent_from_20_random_st
     assert reached <= 1.01 * limit
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["euler", "heun", "dpmpp_2m"])
 def test_prediction_of_a_grid_is_that_of_scalar_loops_and_finite_differences(kind):
     sampler = {"euler": co.Euler(), "heun": co.Heun(), "dpmpp_2m": co.DPMpp2M()}[kind]

@@ -37,6 +37,7 @@ BUDGETS = [co.Compute(PRICES) <= 1e6, co.Steps() <= 18]
 QUICK = [*sorted(set(KINDS) - SLOW - LIKE_ANOTHER), "shares"]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "kind", KINDS if FULL else [pytest.param(k, marks=[pytest.mark.slow] if k in KIN else []) for k in QUICK]
 )

@@ -42,6 +42,7 @@ def table(rng, examples, steps, coupling):
     )  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("seed", [3, 11, 14])
 def test_no_bound_of_a_random_program_is_above_its_feasible_point(bounds, seed):
     instance = Instance(seed)
@@ -50,6 +51,7 @@ def test_no_bound_of_a_random_program_is_above_its_feasible_point(bounds, seed):
     assert all(bound <= value * (1 + 1e-9) for bound in bounds)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("seed", "exponent"), [(0, 1.3), (1, 1.3), (5, 1.3)])
 def test_a_number_lost_beside_a_large_one_is_no_proof(bounds, seed, exponent):
     """A tree of c^2 <= a b, stated by a + b and a - b: of a = 1 beside b = 1e18 nothing is left in the data."""

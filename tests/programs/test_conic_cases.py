@@ -33,6 +33,7 @@ def test_examples_on_levels_without_score_error():
     assert co.Problem(co.ScoreError(table) + co.Discretization(table), rows).solve().certificate.optimal
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("factor", [1.02, 1.5, 10.0, 300.0])
 def test_the_cheapest_plan_for_a_target_error_and_the_best_plan_at_its_price_agree(factor):
     target = factor * co.Problem(ERROR, BUDGET).solve().error
@@ -42,6 +43,7 @@ def test_the_cheapest_plan_for_a_target_error_and_the_best_plan_at_its_price_agr
     assert again.error == pytest.approx(target, rel=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("decade", [2, 6, 10, 12] if FULL else [2, 12])
 @pytest.mark.parametrize("kind", ["norm", "squares", "kl"])
 def test_rows_in_raw_units_are_what_they_are_in_shares(kind, decade):
@@ -80,6 +82,7 @@ def test_whole_numbers_and_shared_variables_are_refused_by_name():
         co.Problem(ERROR + own(lambda d: level), [*BUDGET, co.named("row", lambda d: cp.max(d.density) <= level)])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_a_trace_of_an_inverse_in_any_unit_beside_examples_already_spent(unit):
     """sum_i 1 / (e_i + m_i) of three directions, a level each, at the price c: m_i + e_i = lambda / sqrt(c_i)."""

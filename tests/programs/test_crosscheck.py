@@ -15,6 +15,7 @@ from tests.helpers.crosscheck import KINDS, compare
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"  # hundreds in benchmarks/test_fuzz.py
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("kind", "count"), [("joint", 24 if FULL else 7), ("water-filling", 4), ("information", 5),
                                              ("information, blocks", 7)])  # fmt: skip
 def test_random_problems_equal_the_declared_programs_where_cvxpy_certifies(kind, count):

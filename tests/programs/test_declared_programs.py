@@ -27,6 +27,7 @@ COUPLING_NAMES = ["max", "p4", "per_step"]
 # ------------------------------------------------------------------ P1, sampler given
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize("decades", [2, 6, 10])
 @pytest.mark.parametrize(
     ("size", "budget_scale", "price_scale"),
@@ -54,6 +55,7 @@ def test_training_program_with_boxes_equals_exact_waterfilling(size, decades, bu
     assert -plan.shadow_prices["budget"] == pytest.approx(exact.multiplier, rel=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_iter": 5}, {"tol_gap_rel": 1e-3, "tol_gap_abs": 1e-3}])
 def test_a_solver_that_stops_early_is_never_called_optimal_on_a_wrong_answer(settings):
     for seed in range(4):
@@ -101,6 +103,7 @@ def test_marginal_gain_is_flat_where_training_is_active():
 # ------------------------------------------------------------------ P3, joint
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=COUPLING_NAMES)
 def test_joint_program_equals_geometric_program_and_slsqp(coupling, order):

@@ -77,6 +77,7 @@ def test_a_row_about_examples_that_no_term_needs_is_met():
     assert np.isclose(plan.error, without.error, rtol=2e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("exponent", [0.7325123, 1.93217, np.pi])
 def test_exponents_that_are_no_fractions_are_those_of_the_author(exponent):
     """cvxpy puts a fraction in their place, off by 2e-6: of another function no bound holds, and values move."""

@@ -54,6 +54,7 @@ def bounded(objective, constraints, spent, plan):
     return co.Problem(objective, [*constraints, *more], spent=spent)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("seed", range(120 if FULL else 24))
 def test_the_method_is_proved_and_nothing_declared_is_below_it(seed):
     parts = random_problem(seed)
@@ -73,6 +74,7 @@ def test_the_method_is_proved_and_nothing_declared_is_below_it(seed):
                 assert found.shadow_prices[name] == pytest.approx(price, rel=1e-2, abs=resolved)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", ["auto", "declared"])
 @pytest.mark.parametrize("seed", [*range(60)] if FULL else [1, 4, 11, 23])
 def test_prices_of_level_bounds_are_finite_differences(seed, method):
@@ -97,6 +99,7 @@ def largest(changes):
 
 
 # the sum of changes of seed 11 is refused with the term's advice: there longer steps, which cancel errors, break it
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("rough", "seed"), [(cp.norm1, 23), (largest, 11), (cp.sum_squares, 11), (cp.sum_squares, 23)])
 def test_floors_beside_a_row_of_the_users_own_are_certified_and_priced(seed, rough):
     objective, constraints, spent = random_problem(seed)

@@ -42,6 +42,7 @@ NOTHING = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", NOTHING)
 def test_where_everything_is_spent_already_what_is_left_to_decide_is_solved(kind):
     """With the sampler given nothing is left: the error is the sum over levels. Else the steps are, as if given."""
@@ -67,6 +68,7 @@ def test_the_cheapest_plan_for_a_target_that_is_reached_already_buys_nothing():
     assert (plan.error, plan.new_examples.max()) == (0.0, 0.0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("limit", [0.0, -1e-9, -1.0, -1e9])
 def test_a_target_that_no_examples_and_steps_reach_is_named_alone_with_what_the_others_leave(limit):
     count = 15.0

@@ -29,6 +29,7 @@ def settled_problem(seed, final_score, spent=False, second=False):
     return co.Problem(terms, budgets, steps=np.full(size, 0.5), spent=before)
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("final_score", [0.0, 1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("second", [False, True])

@@ -93,6 +93,7 @@ def priced(plan):
     return next((p for name, p in plan.shadow_prices.items() if name != "Compute"), plan.shadow_prices["Compute"])
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("case", CASES if FULL else [case for case in CASES if case not in LIKE_ANOTHER])
 def test_prices_are_finite_differences_of_what_was_written(case):
     rows, x = CASES[case]

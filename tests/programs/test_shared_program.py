@@ -41,6 +41,7 @@ def test_value_and_bound_equal_the_semidefinite_program_to_a_millionth(parameter
     assert [a["solver"] for a in plan.attempts] == ["Newton in shares, split"]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("share", [0.5, 0.97, 2.0])
 def test_a_limit_of_steps_beside_the_budget_has_its_own_price(alike, share):
@@ -63,6 +64,7 @@ def test_a_limit_of_steps_beside_the_budget_has_its_own_price(alike, share):
         assert plan.shadow_prices[name] == pytest.approx(slope, rel=1e-3, abs=1e-9 * plan.error / free)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("seed", range(0, 16, 1 if FULL else 5))
 def test_generated_programs_equal_the_semidefinite_program(seed):
     """Spent examples, floors, caps, shares, counts of steps, steps given, a prior and a user's term, at random."""
@@ -184,6 +186,7 @@ def test_information_and_score_errors_of_one_training_are_one_program():
             assert program.value(m, n) + score >= plan.certificate.lower_bound * (1 - 1e-9)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("seed", range(10))
 def test_the_lagrangian_of_any_trial_and_any_price_is_below_every_feasible_value(seed):
     """Trials that have nothing to do with the optimum, prices at random, several errors at once."""
@@ -222,6 +225,7 @@ def test_signed_gram_forms_may_be_bounded_too():
     assert co.Problem(co.Steps(), [term <= error]).solve().certificate.value == pytest.approx(12, rel=1e-6)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("given", [True, False], ids=["steps given", "steps planned"])
 @pytest.mark.parametrize("seed", range(8 if FULL else 3))
 def test_untrained_priors_of_levels_beside_shared_parameters_equal_the_semidefinite_program(seed, given):

@@ -36,6 +36,7 @@ class _Exponentials(co.Term):
         return cp.sum(cp.multiply(self.weight, cp.exp(cp.multiply(1 / self.unit, design.examples) - 1)))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("seed", range(4))
 def test_exponentials_a_hundred_decades_from_the_rest_are_certified(seed):
     score, unit, weight, m = random_exponentials(seed)
@@ -80,6 +81,7 @@ PENALTIES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_penalty_that_can_be_avoided_beside_an_error_that_no_design_changes(name, seed):

@@ -44,6 +44,7 @@ def stated_value(term, plan):
     return float(term.expression(design).value)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", ["auto", "declared"])
 @pytest.mark.parametrize("parent", [co.ScoreError, co.Discretization, co.GramDiscretization])
 def test_a_penalty_in_a_subclass_is_the_penalty_as_a_term_beside_it(parent, method):

@@ -17,6 +17,7 @@ NAMES = [name for name in extensions(Plain(30)) if FULL or name not in SLOW + LI
 PLAIN = {size: Plain(size) for size in ((60, 200, 400) if FULL else (16,))}
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", list(PLAIN))
 def test_an_extension_is_certified_at_the_optimum_of_its_raw_statement(name, size):

@@ -48,6 +48,7 @@ def generated(seed):
     return rng, point, off, kinds
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_violation_is_what_the_author_of_a_row_counts(seed):
     rng, point, off, kinds = generated(seed)

@@ -38,6 +38,7 @@ def test_one_direction_by_hand():
     assert weights.last == 0.0
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("terminal", ["rescale", "denoise"])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_weights_are_what_errors_of_single_steps_do(terminal, eta):
@@ -107,3 +108,18 @@ def test_given_grids_several_samplers_and_training_loops_have_weights_and_what_h
                       steps=np.ones(len(given.levels))).solve()  # fmt: skip
     with pytest.raises(ValueError, match="does not hold what an error of the output does"):
         bare.distillation_weights(DEFAULT)
+
+
+@pytest.mark.parametrize("terminal", ["rescale", "denoise"])
+def test_a_plan_whose_examples_lie_on_levels_of_its_whole_steps_weighs_those_levels(terminal):
+    model = co.GaussianModel(co.Spectrum([1.0, 0.04], [1, 1]), sampler=co.Heun(), terminal=terminal)
+    plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 1e4, stopping_sigma=0.05, levels=60, points=3, polish=False)
+    assert len(plan.levels) != plan.tables["program_sigma"].size  # else the test shows nothing
+    lam, sigma = np.array([[1.0], [0.04]]), plan.levels.sigma
+    end = lam + 0.05**2
+    left = end if terminal == "rescale" else lam**2 / end
+    # an error of the output moves the sample's standard deviation by what is left of it, direction by direction
+    by_hand = (left * (lam * sigma**2 / (lam + sigma**2) ** 2)).sum(0) / (lam * sigma**2 / (lam + sigma**2)).sum(0)
+    assert plan.tables["output_sensitivity"] == pytest.approx(by_hand, rel=0.02)
+    weights = plan.distillation_weights(DEFAULT)
+    assert DEFAULT.on_levels(plan.levels) @ weights.importance == pytest.approx(1.0)

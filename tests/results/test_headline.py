@@ -18,6 +18,7 @@ def planned(training: co.TrainingNoise, **options: object) -> co.Plan:
     return co.codesign(model, PRICES, 1e5, steps=6, levels=20, stopping_sigma=0.02, **options)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("training", LAWS, ids=lambda law: law.speaks_of)
 def test_a_plan_of_examples_names_the_learner_it_speaks_of_and_calls_its_error_predicted(training) -> None:
     plan = planned(training)

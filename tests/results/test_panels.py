@@ -273,6 +273,7 @@ def test_page_answers_in_its_title_and_holds_six_panels(full: co.Plan, page: plt
     assert figure.get_size_inches().tolist() == pytest.approx([14.1, 8.4])
 
 
+@pytest.mark.slow
 def test_page_panels_do_not_overlap(page: plt.Figure) -> None:
     figure = page
     boxes = [ax.get_tightbbox() for ax in figure.axes]

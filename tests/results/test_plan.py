@@ -101,6 +101,7 @@ def edited(plan, path, change):
     return path
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -67,6 +67,7 @@ def test_a_plan_of_version_0_1_0_prints_what_it_printed(name):
     assert printed(plan) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_of_version_0_1_0_answers_and_draws_what_it_did_without_its_provenance_too(name):
     plan = old(name)

@@ -223,6 +223,7 @@ STOCK = [
 ]  # fmt: skip
 
 
+@pytest.mark.cases(7)
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 @pytest.mark.parametrize("sampler", STOCK, ids=repr)
 def test_a_stock_samplers_steps_are_rows(sampler, terminal):

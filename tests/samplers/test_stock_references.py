@@ -64,6 +64,7 @@ def is_a_number(scheduler, config, name):
 PAIRS = [(*case, name) for case in CASES for name in GRIDS if is_a_number(*case[1:], name)]
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize(("sampler", "scheduler", "config", "name"), PAIRS)
 def test_multistep_samplers_are_diffusers_schedulers(sampler, scheduler, config, name):
     grid = GRIDS[name]

@@ -42,6 +42,7 @@ def lagrangian(forms, i, drag, steps, examples, n):
     return score + f * factor + drag.flat[i] / forms.order / n**forms.order + steps.flat[i] * n + c * total
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("bounds", ["none", "spent", "boxes"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("form", FORMS)

@@ -137,6 +137,7 @@ def error_of(program, examples, steps):
     return error
 
 
+@pytest.mark.cases(8)
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 @pytest.mark.parametrize("seed", range(160 if FULL else 32))
 def test_optimum_is_that_of_cvxpy_with_every_pair_spelled_out(seed):

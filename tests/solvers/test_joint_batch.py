@@ -86,6 +86,7 @@ def solution(found: BatchSolution, r: int, on) -> JointSolution:
 # ------------------------------------------------------------------ tables
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", BATCHED)
 def test_tables_of_all_stops_equal_the_table_of_each(name):
     found = study(BATCHED[name])
@@ -118,6 +119,7 @@ def test_a_stop_on_an_edge_of_the_levels_cuts_none():
 # ------------------------------------------------------------------ optima
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", BATCHED)
 def test_every_stop_is_solved_in_the_batch_as_one_by_one(name):
     found = study(BATCHED[name])
@@ -135,6 +137,7 @@ def test_every_stop_is_solved_in_the_batch_as_one_by_one(name):
             assert stop.record[key] == pytest.approx(alone.record[key], rel=1e-3, abs=1e-5 * alone.error)
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", BATCHED)
 def test_points_are_inside_and_bounds_are_those_of_an_independent_bisection(name):
     found = study(BATCHED[name], levels=40)
@@ -229,6 +232,7 @@ class Wary(co.AveragedSGD):
         return super().reducible(eigenvalues, counts, sigma, stopping_sigma, **options) * (1 + stopping_sigma)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("own", [OnlyTables(model()), model(sampler=Damped()), model(training=Wary())])
 def test_models_with_laws_of_their_own_keep_them(own):
     found = study((own, PRICES, 1e5, None, None), levels=30)

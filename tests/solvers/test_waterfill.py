@@ -81,6 +81,7 @@ def assert_kkt(s, c, budget, low, high, e, answer, tolerance=1e-9):
     assert np.all(gradient[at_cap & ~at_floor] <= tolerance * size[at_cap & ~at_floor])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("decades", [2, 8, 16])
 @pytest.mark.parametrize("spent", [False, True])
 def test_waterfill_equals_extended_precision_bisection(decades, spent):

@@ -106,6 +106,7 @@ def test_each_rule_predicts_the_pilots_own_error_at_its_own_density(pilot):
     assert pilot.predicted(RULES["coherent"], [pilot.density])[0] == pytest.approx(pilot.gram.sum(), rel=1e-9)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", list(RULES))
 def test_the_plan_of_a_rule_is_certified_and_better_than_any_lognormal_by_that_rule(name, pilot):
     plan = pilot.plan(RULES[name])
@@ -116,6 +117,7 @@ def test_the_plan_of_a_rule_is_certified_and_better_than_any_lognormal_by_that_r
     assert values[0] <= 1.01 * values[1:].min()  # smoothing may cost one per cent
 
 
+@pytest.mark.slow
 def test_the_lognormal_of_a_rule_is_the_best_of_a_search_over_its_two_numbers(pilot):
     found = pilot.planned(RULES["log-normal"])
     others = [LogNormal(mean, std) for mean in np.linspace(-2, 2, 21) for std in np.geomspace(0.3, 3.0, 15)]

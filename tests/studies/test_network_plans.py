@@ -40,6 +40,7 @@ def limit(folder, **options):
     return row
 
 
+@pytest.mark.slow
 def test_a_poor_plan_is_told_from_the_limit_and_the_limit_itself_is_not(linear, tmp_path):
     poor = published(tmp_path / "poor.csv", co.edm_grid(4, 0.002, 80.0))
     row = limit(tmp_path / "one", table=poor)

@@ -30,6 +30,7 @@ def shifted_distance(shift, spread):
     return 2 * spread * density + shift * math.erf(ratio / math.sqrt(2))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (1.0, 1.0), (0.5, 2.0)])
 def test_energy_distance_of_normal_laws_on_the_line(shift, scale):
     one = RANDOM.normal(size=(20_000, 1))

@@ -48,6 +48,7 @@ KEEPING = {**OPTIONS, "records": replace(RECORDS, keep=6)}
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("stop", [1, 6, 7, 13, 20, 29] if FULL else [1, 7, 13])
 def test_a_training_interrupted_anywhere_ends_in_the_same_bits(tmp_path, monkeypatch, stop):
     whole = train(tiny(), points(), iterations=30, **OPTIONS)
@@ -150,6 +151,7 @@ def test_levels_follow_any_density_of_the_library():
         draw_levels(lambda n, g: torch.ones(2), 3, torch.Generator())
 
 
+@pytest.mark.slow
 def test_training_brings_the_denoiser_near_the_exact_one():
     """Excess of |D - x0|^2 over the exact denoiser of the mixture, on fresh points, at three levels."""
     torch.manual_seed(0)

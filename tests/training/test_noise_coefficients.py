@@ -112,6 +112,7 @@ def bures(first, second):
     return np.trace(first + second) - 2 * np.sum(np.sqrt(np.maximum(cross, 0)))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("noise", "part"),
     [

@@ -77,6 +77,7 @@ def matrices(symmetric):
     return e + e.T if symmetric else e
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("eta", ETAS)
@@ -89,6 +90,7 @@ def test_kernel_matches_covariance_ode_for_a_narrow_full_matrix_error(eta, termi
     np.testing.assert_allclose(got, truth, rtol=1e-3)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("eta", ETAS)
@@ -110,6 +112,7 @@ def test_kernel_matches_covariance_ode_for_a_smooth_error_at_all_levels(eta, ter
     np.testing.assert_allclose(kernel.cross, np.sqrt(kernel.off * kernel.off.transpose(1, 0, 2)), rtol=1e-12)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("eta", ETAS)
 def test_diagonal_kernel_matches_exact_standard_deviations_of_the_ode(eta, terminal):

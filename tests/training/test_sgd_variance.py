@@ -90,6 +90,7 @@ def test_full_matrix_with_intercept_matches_simulation():
     within(bias, noise.intercept[:, 0])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("name", "weight", "rate"),
     [
@@ -110,6 +111,7 @@ def test_floor_changes_with_the_parameterisation_by_omega_c_in_squared(name, wei
     within(shift, sgd.intercept_variance([lam], [sigma])[1][0, 0])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("name", "rate"), [("edm", 0.3), ("v", 0.4), ("score", 0.15)])
 def test_averaged_variance_is_the_same_for_every_parameterisation(name, rate):
     lam, sigma, batch, steps, burn = 0.6, 0.7, 4, 800, 100

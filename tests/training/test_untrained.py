@@ -57,6 +57,7 @@ def simulated(lam, skip, sigma, m, m0, runs, seed, *, known):
     return ((products + m0 * v * skip) / (squares + m0 * v) - best) ** 2
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_ridge_regression_of_known_second_moment_leaves_the_law_within_four_standard_errors(spectrum, name):
@@ -75,6 +76,7 @@ def test_ridge_regression_of_known_second_moment_leaves_the_law_within_four_stan
             assert expected <= (a * m + (2 * m0) ** 2 * a / m0) / (m + 2 * m0) ** 2 * (1 + 1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_inputs_of_random_second_moment_leave_the_stated_ratio_more_and_never_more_than_no_training(spectrum):
     lam, n = SPECTRA[spectrum]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import choice, number, takes
+from ...basics.checks import choice, number, shown, takes
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
 from .denoiser import Denoiser
@@ -75,7 +75,7 @@ def from_prediction(
     """
     choice(prediction, "from_prediction.prediction", PREDICTIONS)
     if not isinstance(process, Process):
-        raise ValueError(f"from_prediction.process is {process!r}; a Process is needed, such as co.VP().")
+        raise ValueError(f"from_prediction.process is {shown(process)}; a Process is needed, such as co.VP().")
     _check_process(prediction, process)
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

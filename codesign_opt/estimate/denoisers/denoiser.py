@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...basics.checks import shown
 from ...basics.errors import CodesignError
 from ..draws.precision import asked, full
 from .reading import Reading
@@ -45,7 +46,7 @@ class Denoiser:
 
     def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, name: str = "") -> None:
         if not callable(function):
-            raise ValueError(f"denoiser is {function!r}; a callable (x, sigma) -> x0 is needed.")
+            raise ValueError(f"denoiser is {shown(function)}; a callable (x, sigma) -> x0 is needed.")
         self.function = function
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.evaluations = 0

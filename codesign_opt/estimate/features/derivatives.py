@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ...basics.checks import integer, vector
+from ...basics.checks import integer, shown, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..denoisers.denoiser import DenoiserError
@@ -143,7 +143,7 @@ class TerminalResponse:
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "TerminalResponse"
         if not isinstance(self.sampler, Sampler):
-            raise ValueError(f"{name}.sampler is {self.sampler!r}; a Sampler is needed.")
+            raise ValueError(f"{name}.sampler is {shown(self.sampler)}; a Sampler is needed.")
         grid = vector(self.sigmas, f"{name}.sigmas", minimum_length=2, nonnegative=True, descending=True)
         put(self, "sigmas", np.array(grid))  # torch refuses arrays that cannot be written
         put(self, "draws", integer(self.draws, f"{name}.draws", minimum=1))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, number, takes, vector
+from ...basics.checks import Array, matrix, ndim, number, takes, vector
 from ...modeling.information import InformationError
 from ...solvers.information.shares import solve_information
 from ..draws.statistics import Estimate
@@ -164,7 +164,7 @@ def decoupling(
     if (level_response is None) == (examples is None):
         raise ValueError("decoupling: give one of level_response and examples.")
     count = term.sigma.size
-    prices = np.full(count, price) if np.ndim(price) == 0 else price
+    prices = np.full(count, price) if ndim(price) == 0 else price
     c = vector(prices, "decoupling.price", length=count, positive=True)
     if examples is None:
         chosen = np.sqrt(decoupled_scores(term, level_response) / c)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer
+from ...basics.checks import Array, integer, shown
 from ...basics.ledger import Ledger
 from ...samplers.base import Sampler
 from ...samplers.fitted_sampler import FittedSampler
@@ -82,7 +82,7 @@ class Rival(ABC):
         """
         if reference.sampler.stochastic:
             raise ValueError(
-                f"reference.sampler is {reference.sampler!r}, which draws noise; give Euler() or DPMpp2M()."
+                f"reference.sampler is {shown(reference.sampler)}, which draws noise; give Euler() or DPMpp2M()."
             )
         if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
             raise ValueError("held_out has the seed and name of the fitted draws; give it another name.")

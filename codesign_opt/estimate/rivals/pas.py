@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -15,8 +14,8 @@ import torch
 from ...basics.checks import Array, choice, integer, matrix, number
 from ...ingredients.grids import check_grid
 from ...samplers.affine_steps import AffineSteps, Numbers
-from ...samplers.base import Sampler
 from ...samplers.network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
+from ...samplers.own_levels import OnOwnLevels
 from ..draws.statistics import squares
 from ..steps.grid_error import GridErrors
 from .base import FittedRival, Ground, Rival
@@ -29,7 +28,7 @@ _NOTHING = 1e-10  # of a unit vector left by orthogonalisation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PASSteps(Sampler):
+class PASSteps(OnOwnLevels):
     """x_{k+1} = x_k + (sigma_{k+1} - sigma_k) sum_j c_kj u_kj(x), with u_k a basis of the sample's own path.
 
     u_k1 is the solver's direction d_k, the others principal components of x_0, the directions taken before and d_k (the
@@ -46,7 +45,7 @@ class PASSteps(Sampler):
         ValueError: a field of a wrong shape, not finite, or an unknown solver.
 
     >>> plain = PASSteps([2.0, 1.0, 0.0], np.zeros((2, 4)))
-    >>> plain.memory, Sampler.from_dict(plain.to_dict()) == plain
+    >>> plain.memory, PASSteps.from_dict(plain.to_dict()) == plain
     (1, True)
     """
 
@@ -56,52 +55,19 @@ class PASSteps(Sampler):
     name: ClassVar[str] = "pas"
 
     def __post_init__(self) -> None:
-        levels = check_grid(self.levels, "PASSteps.levels").sigmas.copy()
-        coordinates = matrix(self.coordinates, "PASSteps.coordinates", shape=(levels.size - 1, None)).copy()
+        levels = check_grid(self.levels, "PASSteps.levels").sigmas
+        coordinates = matrix(self.coordinates, "PASSteps.coordinates", shape=(levels.size - 1, None))
         choice(self.solver, "PASSteps.solver", tuple(_BEFORE))
-        for name, part in (("levels", levels), ("coordinates", coordinates)):
-            part.setflags(write=False)
-            object.__setattr__(self, name, part)
+        self._keep(levels=levels, coordinates=coordinates)
 
     def __repr__(self) -> str:
         corrected = int(np.any(self.coordinates, axis=1).sum())
         return f"PASSteps({self.solver}, {self.levels.size - 1} steps, {corrected} of them corrected)"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PASSteps) and self.to_dict() == other.to_dict()
-
-    def __hash__(self) -> int:
-        return hash(self.tag)
-
-    @property
-    def own_levels(self) -> Array:
-        """`levels`."""
-        return self.levels
-
     @property
     def memory(self) -> int:  # type: ignore[override]
         """All steps before."""
         return self.levels.size - 2
-
-    @property
-    def tag(self) -> str:
-        """Its name, its solver and a digest of its numbers."""
-        digest = blake2b(self.levels.tobytes() + self.coordinates.tobytes(), digest_size=8)
-        return f"{self.name}-{self.solver}-{digest.hexdigest()}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and parameters, as plain values."""
-        parts = {"levels": self.levels.tolist(), "coordinates": self.coordinates.tolist()}
-        return {"name": self.name, **parts, "solver": self.solver}
-
-    def leading_error(self, lam: Array, sigma: Array) -> Array:
-        """Refused: it has levels of its own.
-
-        Raises:
-            ValueError: always.
-        """
-        self.check_plannable()
-        raise AssertionError("it has levels of its own")
 
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """Refused: its steps are not linear in the state.

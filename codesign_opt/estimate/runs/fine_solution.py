@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, vector
+from ...basics.checks import Array, choice, integer, noise_level, number, shown, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -67,7 +67,7 @@ class Draws:
         put(self, "shape", tuple(integer(size, "Draws.shape", minimum=1) for size in self.shape))
         put(self, "count", integer(self.count, "Draws.count", minimum=1))
         put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1))
-        put(self, "sigma_max", number(self.sigma_max, "Draws.sigma_max", positive=True))
+        put(self, "sigma_max", noise_level(self.sigma_max, "Draws.sigma_max"))
 
     @property
     def chunks(self) -> int:
@@ -134,10 +134,10 @@ class Reference:
     def __post_init__(self) -> None:
         object.__setattr__(self, "denoiser", Denoiser.of(self.denoiser))
         if not isinstance(self.sampler, Sampler):
-            raise ValueError(f"Reference.sampler is {self.sampler!r}; a Sampler is needed.")
+            raise ValueError(f"Reference.sampler is {shown(self.sampler)}; a Sampler is needed.")
         self.sampler.check_network_step()
         if not isinstance(self.draws, Draws):
-            raise ValueError(f"Reference.draws is {self.draws!r}; a Draws object is needed.")
+            raise ValueError(f"Reference.draws is {shown(self.draws)}; a Draws object is needed.")
         number(self.stopping_sigma, "Reference.stopping_sigma", positive=True)
         choice(self.terminal, "Reference.terminal", ("denoise", "rescale"))
         integer(self.steps, "Reference.steps", minimum=2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, integer
+from ...basics.checks import Array, integer, shown
 from ...basics.ledger import Ledger
 from ...ingredients.fit_rules import FitRules
 from ...samplers.linear_multistep import LinearMultistep
@@ -241,7 +241,7 @@ def _stepwise_cost(coefficients: bool, draws: Draws, held_out: Draws) -> int:
 def _checked(starts: Iterable[Any], reference: Reference, held_out: Draws) -> list[Array]:
     if reference.sampler.stochastic:
         raise ValueError(
-            f"reference.sampler is {reference.sampler!r}, which draws noise; a solver is fitted to the "
+            f"reference.sampler is {shown(reference.sampler)}, which draws noise; a solver is fitted to the "
             "probability-flow ODE: give Euler() or DPMpp2M()."
         )
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ...basics.checks import Array, number, takes
+from ...basics.checks import Array, ndim, number, takes
 from ...basics.wording import teller
 from ...ingredients.fit_rules import FitRules
 from ...ingredients.grids import check_grid
@@ -107,5 +106,5 @@ def fit_solver(
 
 def _grids(sigmas: Any) -> list[Array]:
     """One grid or several."""
-    several = isinstance(sigmas, Sequence) and len(sigmas) > 0 and np.ndim(sigmas[0]) > 0
-    return [check_grid(grid).sigmas for grid in (sigmas if several or np.ndim(sigmas) == 2 else [sigmas])]
+    several = isinstance(sigmas, Sequence) and len(sigmas) > 0 and ndim(sigmas[0]) > 0
+    return [check_grid(grid).sigmas for grid in (sigmas if several or ndim(sigmas) == 2 else [sigmas])]

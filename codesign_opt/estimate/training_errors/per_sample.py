@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
-from ...basics.checks import Array
+from ...basics.checks import Array, shown
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked, full
 from ..draws.streams import seeded
@@ -54,7 +54,7 @@ class PerSampleGradients:
         self.vectorised = isinstance(inner, torch.nn.Module) and module is None
         self.module: Any = inner if self.vectorised else module
         if not isinstance(self.module, torch.nn.Module):
-            raise ValueError(f"denoiser is {denoiser!r}; give module=, whose parameters it uses.")
+            raise ValueError(f"denoiser is {shown(denoiser)}; give module=, whose parameters it uses.")
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if not self.named:
             raise ValueError("denoiser: no parameter requires a gradient; call module.requires_grad_(True).")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, shown, vector
 from ...basics.user_code import answer
 from ...curves.recording import LevelStatistics
 from ...ingredients.densities import SigmaDensity
@@ -60,7 +60,7 @@ class SGDPilot:
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
-            raise ValueError(f"SGDPilot.module is {self.module!r}; an nn.Module is needed.")
+            raise ValueError(f"SGDPilot.module is {shown(self.module)}; an nn.Module is needed.")
         if not any(p.requires_grad for p in self.module.parameters()):
             raise ValueError("SGDPilot.module has no parameter that requires a gradient.")
         integer(self.iterations, "SGDPilot.iterations", minimum=1)

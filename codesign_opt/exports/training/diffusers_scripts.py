@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...basics.checks import choice, number
+from ...basics.checks import choice, scale_of
 from ...ingredients.densities import SigmaDensity
 from ...peers.densities.of_timesteps import noise_table, timesteps
 from .kohya import from_noise
@@ -31,7 +31,7 @@ def write_diffusers(density: SigmaDensity, shift: float = 1.0) -> Written:
         density: what is to be drawn.
         shift: of the scheduler that the script loads: 3 for Stable Diffusion 3, 1 for FLUX.1.
     """
-    factor = number(shift, "export_training.shift", positive=True)
+    factor = scale_of(shift, "export_training.shift")
     normal = density.nearest_lognormal()
     said = {"weighting_scheme": "logit_normal", "logit_mean": rounded(float(np.log(factor)) - normal.mean),
             "logit_std": rounded(normal.std)}  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...basics.checks import shown
 from ...basics.registry import Registry
 from ...ingredients.densities import SigmaDensity
 from .settings import Settings
@@ -68,7 +69,7 @@ class TrainingTarget:
         object.__setattr__(self, "options", tuple(self.options))
         for name in ("write", "owns", "read"):
             if not callable(getattr(self, name)):
-                raise ValueError(f"TrainingTarget.{name} is {getattr(self, name)!r}; a function is needed.")
+                raise ValueError(f"TrainingTarget.{name} is {shown(getattr(self, name))}; a function is needed.")
 
 
 TRAINING_TARGETS: Registry[TrainingTarget] = Registry("export_training.target", "training target")

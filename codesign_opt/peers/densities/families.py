@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, noise_level, number, scale_of
 from ...ingredients.densities import LogNormal, SigmaDensity
 
 __all__ = ["Cauchy", "LaplaceDensity", "LogLogistic", "LogUniform", "LogitNormal", "Mode", "VDiffusion"]
@@ -82,7 +82,7 @@ class LaplaceDensity(_LocationScale):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", number(self.mean, "LaplaceDensity.mean"))
-        object.__setattr__(self, "scale", number(self.scale, "LaplaceDensity.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "LaplaceDensity.scale"))
 
     @property
     def _place(self) -> tuple[float, float]:
@@ -120,7 +120,7 @@ class Cauchy(_LocationScale):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", number(self.mean, "Cauchy.mean"))
-        object.__setattr__(self, "scale", number(self.scale, "Cauchy.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "Cauchy.scale"))
 
     @property
     def _place(self) -> tuple[float, float]:
@@ -160,7 +160,7 @@ class LogLogistic(_LocationScale):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "location", number(self.location, "LogLogistic.location"))
-        object.__setattr__(self, "scale", number(self.scale, "LogLogistic.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "LogLogistic.scale"))
 
     @property
     def _place(self) -> tuple[float, float]:
@@ -239,8 +239,8 @@ class LogUniform(SigmaDensity):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        low = number(self.sigma_min, "LogUniform.sigma_min", positive=True)
-        high = number(self.sigma_max, "LogUniform.sigma_max", positive=True)
+        low = noise_level(self.sigma_min, "LogUniform.sigma_min")
+        high = noise_level(self.sigma_max, "LogUniform.sigma_max")
         if not low < high:
             raise ValueError(f"LogUniform.sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
         object.__setattr__(self, "sigma_min", low)
@@ -280,7 +280,7 @@ class VDiffusion(SigmaDensity):
     sigma_data: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma_data", number(self.sigma_data, "VDiffusion.sigma_data", positive=True))
+        object.__setattr__(self, "sigma_data", noise_level(self.sigma_data, "VDiffusion.sigma_data"))
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
@@ -325,7 +325,7 @@ class Mode(SigmaDensity):
         if scale < -1:
             raise ValueError(f"Mode.scale is {scale:g}; it must be >= -1, where t is monotone in u.")
         object.__setattr__(self, "scale", scale)
-        object.__setattr__(self, "shift", number(self.shift, "Mode.shift", positive=True))
+        object.__setattr__(self, "shift", scale_of(self.shift, "Mode.shift"))
 
     def _time(self, q: Array) -> Array:
         """t at q = 1 - u, rising; small t without cancellation."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, number, shown, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -45,7 +45,7 @@ class TimeStairs(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, Process):
-            raise ValueError(f"TimeStairs.process is {self.process!r}; a Process such as VP() is needed.")
+            raise ValueError(f"TimeStairs.process is {shown(self.process)}; a Process such as VP() is needed.")
         knots = vector(self.knots, "TimeStairs.knots", minimum_length=2, ascending=True)
         share = vector(self.share, "TimeStairs.share", length=knots.size - 1, nonnegative=True)
         ends = (self.process.t_min, self.process.t_max)
@@ -105,7 +105,7 @@ def uniform_time(process: Process | None = None) -> TimeStairs:
     """
     process = VP() if process is None else process
     if not isinstance(process, Process):
-        raise ValueError(f"uniform_time.process is {process!r}; a Process such as VP() is needed.")
+        raise ValueError(f"uniform_time.process is {shown(process)}; a Process such as VP() is needed.")
     return TimeStairs(process, np.array([process.t_min, process.t_max]), np.ones(1))
 
 
@@ -177,7 +177,7 @@ class OnLevels(SigmaDensity):
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, Levels):
-            raise ValueError(f"OnLevels.levels is {self.levels!r}; a Levels is needed, such as Levels(edges).")
+            raise ValueError(f"OnLevels.levels is {shown(self.levels)}; a Levels is needed, such as Levels(edges).")
         share = vector(self.share, "OnLevels.share", length=len(self.levels), nonnegative=True)
         if share.sum() <= 0:
             raise ValueError("OnLevels.share sums to 0; at least one level must be trained.")
@@ -247,7 +247,7 @@ def loss_second_moment(
     count = integer(history, "loss_second_moment.history", minimum=1)
     even = number(uniform, "loss_second_moment.uniform", nonnegative=True, maximum=1.0)
     if not isinstance(levels, Levels):
-        raise ValueError(f"loss_second_moment.levels is {levels!r}; a Levels is needed, such as Levels(edges).")
+        raise ValueError(f"loss_second_moment.levels is {shown(levels)}; a Levels is needed, such as Levels(edges).")
     table = read_log(log, "loss_second_moment.log") if isinstance(log, (str, Path)) else log
     if not isinstance(table, Mapping) or not {"sigma", "loss"} <= set(table):
         raise ValueError("loss_second_moment.log must be a path, or a dict with the columns sigma and loss.")

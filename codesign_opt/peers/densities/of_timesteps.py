@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, scale_of, takes, vector
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...schedulers.noise_table import NoiseTable
@@ -35,6 +35,8 @@ def beta_table(
     power = {"linear": 1.0, "scaled_linear": 0.5}[choice(schedule, "beta_table.schedule", ("linear", "scaled_linear"))]
     betas = np.linspace(low**power, high**power, size) ** (1 / power)
     kept = np.cumprod(1 - betas)
+    if not kept[-1] > 0:
+        raise ValueError(f"beta_table.beta_end is {high:g}: of {size} such betas no signal is left.")
     return NoiseTable(np.sqrt((1 - kept) / kept))
 
 
@@ -68,7 +70,7 @@ def flow_timesteps(shift: float = 1.0, count: int = 1000, probability: Any = Non
     [3.0]
     """
     size = integer(count, "flow_timesteps.count", minimum=3, maximum=AT_ONCE)
-    factor = number(shift, "flow_timesteps.shift", positive=True)
+    factor = scale_of(shift, "flow_timesteps.shift")
     i = np.arange(1, size, dtype=np.float64)
     return timesteps(NoiseTable(factor * i / (size - i), endless=True), probability)
 

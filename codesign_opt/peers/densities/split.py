@@ -51,7 +51,7 @@ class SplitLogNormal(SigmaDensity):
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             z = np.log(sigma) - self.location
         under, over = 2 * self._low * ndtr(z / self.scale_1), 2 * (1 - self._low) * ndtr(-z / self.scale_2)
         return np.where(z < 0, under, 1 - over), np.where(z < 0, 1 - under, over)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import Array, Indices, boolean, integer, matrix, number, takes, vector
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
@@ -39,7 +39,7 @@ def shortest_path(cost: Array, intervals: int, *, growth: float = 1.0) -> Indice
     [0, 1, 2]
     """
     table = matrix(cost, "cost")
-    size = _fits(table.shape[0], intervals)
+    size, intervals = _fits(table.shape[0], intervals), int(intervals)
     table = np.where(np.tri(size, dtype=bool), np.inf, matrix(cost, "cost", shape=(size, size)))
     factor = number(growth, "growth", positive=True)
     value, following = table[:, -1], []
@@ -139,7 +139,7 @@ def monotone(values: Array, weights: Array | None = None, *, decreasing: bool = 
     """
     wanted = vector(values, "values")
     weight = None if weights is None else vector(weights, "weights", length=wanted.size, positive=True)
-    return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not decreasing).x)
+    return np.asarray(isotonic_regression(wanted, weights=weight, increasing=not boolean(decreasing, "decreasing")).x)
 
 
 @takes(cost=callable)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
 from .interval_cost import _fits
 
 __all__ = ["beam_path", "path_cost", "smooth_path"]
 
 RowCost = Callable[[Indices, Indices], Array]
+
+_STEEPEST = 100.0  # exponent
 
 
 def path_cost(cost: Array, places: Array, path: Indices, *, weight: float = 0.0, exponent: float = 2.0) -> float:
@@ -59,7 +61,7 @@ def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, ex
     """
     x = vector(places, "places", ascending=True)
     table = matrix(cost, "cost", shape=(x.size, x.size))
-    size = _fits(x.size, intervals)
+    size, intervals = _fits(x.size, intervals), int(intervals)
     penalty, power = _penalty(weight, exponent)
     value = np.full((size, size), np.inf)  # of paths whose last interval is (j, l)
     value[0, 1:] = table[0, 1:]
@@ -128,7 +130,10 @@ def beam_path(
     x = vector(places, "places", ascending=True)
     size = _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
-    width, wide = integer(window, "window", minimum=1), integer(spread, "spread", minimum=0)
+    width, wide = (
+        integer(window, "window", minimum=1, maximum=AT_ONCE),
+        integer(spread, "spread", minimum=0, maximum=AT_ONCE),
+    )
     kept = integer(beam, "beam", minimum=1)
     shared = np.unique(np.linspace(0, size - 1, wide).round().astype(np.intp)) if wide else np.zeros(0, np.intp)
     end = np.arange(1, size - intervals + 1) if intervals > 1 else np.array([size - 1])
@@ -169,7 +174,7 @@ def _rank_in_group(sorted_keys: Indices) -> Indices:
 
 
 def _penalty(weight: float, exponent: float) -> tuple[float, float]:
-    power = number(exponent, "exponent", positive=True)
+    power = number(exponent, "exponent", positive=True, maximum=_STEEPEST)
     if power < 1:
         raise ValueError(f"exponent is {power:g}; it must be >= 1.")
     return number(weight, "weight", nonnegative=True), power

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, instance, integer, number, takes, vector
+from ...basics.checks import Array, instance, integer, scale_of, takes, vector
 from ...models.evidence import DenoiserGaps, Evidence
 from ..paths.interval_cost import coordinate_search
 from .base import Schedule
@@ -76,7 +76,7 @@ def klub(gaps: DenoiserGaps, sigmas: Array) -> float:
     >>> round(klub(DenoiserGaps(sigma, np.abs(risk(sigma)[:, None] - risk(sigma))), np.array([2.0, 1.0, 0.0])), 5)
     0.065
     """
-    levels = np.asarray(sigmas, dtype=np.float64)
+    levels = vector(sigmas, "sigmas", nonnegative=True)
     levels = vector(levels[levels > 0], "sigmas", positive=True, descending=True, minimum_length=2)
     cost = KLUBCost(gaps)
     logs = np.log(levels)
@@ -109,7 +109,7 @@ class EulerCost:
     scale: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", number(self.scale, "EulerCost.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "EulerCost.scale"))
 
     def __call__(self, low: Array, high: Array) -> Array:
         """Cost of intervals between logarithms of noise levels, arrays of one shape."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, number, takes
+from ...basics.checks import Array, boolean, choice, noise_level, number, numbers, takes
 from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
 
@@ -111,7 +111,7 @@ def euler_kl(
     power = np.zeros(n.size)
     if start == "noise":  # the multiplier of the mean, squared: variance of the output per variance of the start
         power = spectrum.mean_power[keep] * ratio * wanted / grid[0] ** 2
-    if reverse:
+    if boolean(reverse, "euler_kl: reverse"):
         return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / wanted).sum()))
     return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (wanted * ratio)).sum()))
 
@@ -154,7 +154,7 @@ def leading_kl(energy: Any, spectrum: Spectrum, steps: int) -> float:
     >>> leading_kl([2.0], Spectrum([1.0], [3]), 10)
     0.03
     """
-    values = np.asarray(energy, dtype=np.float64)
+    values = numbers(energy, "energy")
     if values.shape != spectrum.counts.shape:
         raise ValueError(f"energy has shape {values.shape}; one entry per band, {spectrum.counts.shape}, is needed.")
     count = number(steps, "steps", positive=True)
@@ -226,7 +226,7 @@ def tangent_coefficient(
     """
     least = number(floor, "floor", nonnegative=True)
     low = number(sigma_min, "sigma_min", nonnegative=True)
-    high = np.inf if sigma_max == np.inf else number(sigma_max, "sigma_max", positive=True)
+    high = np.inf if sigma_max == np.inf else noise_level(sigma_max, "sigma_max")
     if not low < high:
         raise ValueError(f"sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
     lam, n = np.maximum(spectrum.eigenvalues, least), spectrum.counts

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array
+from ...basics.checks import Array, shown
 from ...models.evidence import Evidence
 from ..paths.arc_length import equal_increments
 from .base import Schedule
@@ -45,7 +45,7 @@ class EntropicTime(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rescaled, bool):
-            raise ValueError(f"EntropicTime.rescaled is {self.rescaled!r}; True or False is needed.")
+            raise ValueError(f"EntropicTime.rescaled is {shown(self.rescaled)}; True or False is needed.")
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         assert evidence.risk is not None  # held by `needs`

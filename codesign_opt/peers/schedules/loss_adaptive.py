@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, Indices, integer, number, vector
+from ...basics.checks import Array, Indices, integer, number, shown, vector
 from ...basics.user_code import answer
 from ...models.evidence import Evidence
 from ..paths.arc_length import equal_increments
@@ -184,4 +184,4 @@ def _table(evidence: Evidence, axis: Callable[[Array], Array], count: int) -> tu
 
 def _check_axis(axis: Callable[[Array], Array], name: str) -> None:
     if not callable(axis):
-        raise ValueError(f"{name} is {axis!r}; a function of the signal-to-noise ratio is needed.")
+        raise ValueError(f"{name} is {shown(axis)}; a function of the signal-to-noise ratio is needed.")

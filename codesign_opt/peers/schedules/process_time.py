@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import betaincinv
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, scale_of, shown
 from ...models.evidence import Evidence
 from .base import Schedule
 
@@ -64,11 +64,12 @@ class TimeUniform(Schedule):
         if self.eps_s >= 1:
             raise ValueError(f"TimeUniform.eps_s is {self.eps_s:g}; it must be < 1, the largest time.")
         if not isinstance(self.fit, bool):
-            raise ValueError(f"TimeUniform.fit is {self.fit!r}; True or False is needed.")
+            raise ValueError(f"TimeUniform.fit is {shown(self.fit)}; True or False is needed.")
 
     def sigma(self, time: float) -> float:
         """Noise level at a time, data units."""
-        return float(np.sqrt(np.expm1(self.beta_d * time**2 / 2 + self.beta_min * time)))
+        at = number(time, "time", nonnegative=True, maximum=1.0)
+        return float(np.sqrt(np.expm1(self.beta_d * at**2 / 2 + self.beta_min * at)))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         integral = np.log1p(np.array([evidence.sigma_max, evidence.sigma_min]) ** 2)
@@ -137,7 +138,7 @@ class FlowUniform(Schedule):
     title: ClassVar[str] = "equal steps of flow-matching time"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shift", number(self.shift, "FlowUniform.shift", positive=True))
+        object.__setattr__(self, "shift", scale_of(self.shift, "FlowUniform.shift"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         level = np.array([evidence.sigma_max, evidence.sigma_min])

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, numbers, takes, vector
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import VELOCITIES, Evidence
 from ..paths.arc_length import equal_increments
@@ -156,10 +156,11 @@ def gaussian_length(sigma: Any, eigenvalue: float) -> Array:
     0.348534
     """
     lam = number(eigenvalue, "eigenvalue", positive=True)
-    scaled = np.asarray(sigma, dtype=np.float64) / np.sqrt(lam)
-    if np.any(~(scaled >= 0)):
+    at = numbers(sigma, "sigma")
+    if np.any(~(at >= 0)):
         raise ValueError("sigma must be >= 0.")
-    return 2 * (np.arcsinh(scaled) - scaled / np.sqrt(1 + scaled**2))
+    scaled = at / np.sqrt(lam)
+    return 2 * (np.arcsinh(scaled) - scaled / np.hypot(1.0, scaled))
 
 
 def _equal_costs(levels: Array, costs: Array, count: int, exponent: float, floor: float) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, instance
+from ...basics.checks import Array, choice, entries, instance, shown
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -69,6 +69,12 @@ class Ranking:
     refused: tuple[tuple[Schedule, str], ...]
     measure: str
     steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "refused"):
+            object.__setattr__(self, name, entries(getattr(self, name), f"Ranking.{name}"))
+        for row in self.rows:
+            instance(row, Ranked, "an entry of Ranking.rows")
 
     @property
     def best(self) -> Ranked:
@@ -167,7 +173,11 @@ class SpectrumSelect(Schedule):
     def __post_init__(self) -> None:
         choice(self.measure, "SpectrumSelect.measure", _MEASURES)
         if not (self.families is None or isinstance(self.families, Mapping)):
-            raise ValueError(f"SpectrumSelect.families is {self.families!r}; a mapping of names to values is needed.")
+            raise ValueError(
+                f"SpectrumSelect.families is {shown(self.families)}; a mapping of names to values is needed."
+            )
+        for name, values in (self.families or {}).items():
+            instance(values, Mapping, f"SpectrumSelect.families[{shown(name)}]")
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         steps = count - 1 + final_steps(evidence.terminal)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, scale_of, shown
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
 from ...samplers.members import Ancestral
@@ -17,6 +17,8 @@ from .base import Schedule
 from .elementary import tangent_coefficient
 
 __all__ = ["EulerLagrange", "PowerUniform", "SDEPath", "SDETerminal", "Tangent"]
+
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 _FINE = 2048  # noise levels of the integrals
 _BANDS = 48  # bands at most in a fixed point
@@ -56,7 +58,7 @@ class Tangent(Schedule):
             choice(self.coefficient, "Tangent.coefficient", ("closed", "range"))
         else:
             object.__setattr__(self, "coefficient", number(self.coefficient, "Tangent.coefficient", positive=True))
-        object.__setattr__(self, "scale", number(self.scale, "Tangent.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "Tangent.scale"))
         if self.floor is not None:
             object.__setattr__(self, "floor", number(self.floor, "Tangent.floor", nonnegative=True))
         _flag(self.to_zero, "Tangent.to_zero")
@@ -199,13 +201,13 @@ class PowerUniform(Schedule):
     title: ClassVar[str] = "equal steps of a power of the variance"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True))
+        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True, maximum=_FLATTEST))
         choice(self.variable, "PowerUniform.variable", ("variance", "sigma"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         power = (2.0 if self.variable == "variance" else 1.0) / self.rho
-        high, low = evidence.sigma_max**power, evidence.sigma_min**power
-        return evidence.between(np.linspace(high, low, count) ** (1 / power))
+        last = (evidence.sigma_min / evidence.sigma_max) ** power
+        return evidence.between(evidence.sigma_max * np.linspace(1.0, last, count) ** (1 / power))
 
 
 def _fixed_point(levels: Array, local: Array, weight: Array) -> Array:
@@ -239,4 +241,4 @@ def _goes_to_zero(law: Tangent | EulerLagrange, evidence: Evidence) -> bool:
 
 def _flag(value: object, name: str) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; True or False is needed.")
+        raise ValueError(f"{name} is {shown(value)}; True or False is needed.")

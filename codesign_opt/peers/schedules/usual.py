@@ -12,11 +12,14 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import betaincinv
 
-from ...basics.checks import Array, choice, number
+from ...basics.checks import Array, choice, number, scale_of
 from ...models.evidence import Evidence
 from .base import Schedule
 
 __all__ = ["BetaSigma", "EDMRho", "KLOptimal", "Laplace", "LinearSigma", "LogSNR", "Polyexponential"]
+
+_WIDEST = 100.0  # mean and spread in log sigma, whose exponentials are floats
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,11 @@ class EDMRho(Schedule):
     title: ClassVar[str] = "EDM, equal steps of sigma^(1/rho)"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True))
+        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True, maximum=_FLATTEST))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
-        ends = evidence.sigma_max ** (1 / self.rho), evidence.sigma_min ** (1 / self.rho)
-        return evidence.between(np.linspace(*ends, count) ** self.rho)
+        last = (evidence.sigma_min / evidence.sigma_max) ** (1 / self.rho)
+        return evidence.between(evidence.sigma_max * np.linspace(1.0, last, count) ** self.rho)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class KLOptimal(Schedule):
     title: ClassVar[str] = "equal steps of arctan sigma"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", number(self.scale, "KLOptimal.scale", positive=True))
+        object.__setattr__(self, "scale", scale_of(self.scale, "KLOptimal.scale"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         high, low = np.arctan(np.array([evidence.sigma_max, evidence.sigma_min]) / self.scale)
@@ -178,8 +181,8 @@ class Laplace(Schedule):
     title: ClassVar[str] = "Laplace quantiles in log sigma"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", number(self.mean, "Laplace.mean"))
-        object.__setattr__(self, "spread", number(self.spread, "Laplace.spread", positive=True))
+        object.__setattr__(self, "mean", number(self.mean, "Laplace.mean", maximum=_WIDEST))
+        object.__setattr__(self, "spread", number(self.spread, "Laplace.spread", positive=True, maximum=_WIDEST))
         choice(self.ends, "Laplace.ends", ("clamp", "truncate"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...basics.checks import Array, instance, number, numbers
+from ...basics.checks import Array, instance, number, numbers, shown
 from ...basics.registry import Registry
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
@@ -51,7 +51,7 @@ class Weighting:
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", target_name(self.target, "Weighting.target"))
         if not callable(self.weight):
-            raise ValueError(f"Weighting.weight is {self.weight!r}; a function of sigma is needed.")
+            raise ValueError(f"Weighting.weight is {shown(self.weight)}; a function of sigma is needed.")
         for field in ("sigma_data", "scale"):
             object.__setattr__(self, field, number(getattr(self, field), f"Weighting.{field}", positive=True))
 

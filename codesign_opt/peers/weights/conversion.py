@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, number, takes, vector
+from ...basics.checks import Array, noise_level, takes, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -102,7 +102,7 @@ def weight_as_density(
     >>> moved.density.quantile(np.array([0.5])).round(2).tolist(), round(moved.variance, 3)
     ([2.72], 0.368)
     """
-    low, high = number(sigma_min, "sigma_min", positive=True), number(sigma_max, "sigma_max", positive=True)
+    low, high = noise_level(sigma_min, "sigma_min"), noise_level(sigma_max, "sigma_max")
     levels = Levels.log_uniform(low, high, _BINS)
     w = vector(
         answer(weight, levels.sigma, "weight_as_density.weight"),

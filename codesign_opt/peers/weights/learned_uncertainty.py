@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import BSpline
 
-from ...basics.checks import Array, integer, number, vector
+from ...basics.checks import Array, integer, noise_level, number, vector
 from ...ingredients.training_run import read_log
 
 __all__ = ["LearnedUncertainty"]
@@ -44,9 +44,9 @@ class LearnedUncertainty:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        s = number(self.sigma_data, "LearnedUncertainty.sigma_data", positive=True)
+        s = noise_level(self.sigma_data, "LearnedUncertainty.sigma_data")
         values = vector(self.coefficients, "LearnedUncertainty.coefficients", minimum_length=_DEGREE + 1)
-        knots = np.asarray(self.knots, dtype=np.float64)
+        knots = vector(self.knots, "LearnedUncertainty.knots", minimum_length=0)
         if knots.shape != (values.size + _DEGREE + 1,):
             raise ValueError(
                 f"LearnedUncertainty.knots has {knots.size} entries; {values.size + _DEGREE + 1} are needed."
@@ -90,7 +90,7 @@ class LearnedUncertainty:
         table = read_log(log, "LearnedUncertainty.log") if isinstance(log, (str, Path)) else log
         sigma = vector(table["sigma"], "LearnedUncertainty.log: sigma", positive=True)
         loss = vector(table["loss"], "LearnedUncertainty.log: loss", length=sigma.size, positive=True)
-        s = number(sigma_data, "LearnedUncertainty.sigma_data", positive=True)
+        s = noise_level(sigma_data, "LearnedUncertainty.sigma_data")
         d = integer(dimension, "LearnedUncertainty.dimension", minimum=1)
         count = integer(pieces, "LearnedUncertainty.pieces", minimum=1)
         penalty = number(smoothness, "LearnedUncertainty.smoothness", nonnegative=True)

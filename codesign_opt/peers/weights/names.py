@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, noise_level, number, shown
 from ...ingredients.parameterization import target_name
 from ...ingredients.process import VP, Process
 from .base import WEIGHTINGS, Weighting, add_weighting
@@ -41,7 +41,7 @@ def min_snr_weight(gamma: float = 5.0) -> Weighting:
 @add_weighting("soft_min_snr")
 def soft_min_snr_weight(sigma_data: float = 0.5) -> Weighting:
     """(sigma s / (sigma^2 + s^2))^2 on EDM's F: k-diffusion's soft-min-snr, 1 / (sigma^2 + s^2) on the denoiser."""
-    s = number(sigma_data, "soft_min_snr.sigma_data", positive=True)
+    s = noise_level(sigma_data, "soft_min_snr.sigma_data")
     return Weighting("soft_min_snr", "edm", lambda sigma: (sigma * s / (sigma**2 + s**2)) ** 2, s)
 
 
@@ -55,14 +55,14 @@ def p2_weight(gamma: float = 1.0, k: float = 1.0) -> Weighting:
 @add_weighting("edm")
 def edm_weight(sigma_data: float = 0.5) -> Weighting:
     """1 on F, (sigma^2 + s^2) / (sigma s)^2 on the denoiser (Karras et al. 2022, table 1)."""
-    return Weighting("edm", "edm", np.ones_like, number(sigma_data, "edm.sigma_data", positive=True))
+    return Weighting("edm", "edm", np.ones_like, noise_level(sigma_data, "edm.sigma_data"))
 
 
 @add_weighting("edm2")
 def edm2_weight(uncertainty: LearnedUncertainty) -> Weighting:
     """exp(-u(ln sigma)) on F (Karras et al. 2024), u fitted to a loss log: `LearnedUncertainty.fit`."""
     if not isinstance(uncertainty, LearnedUncertainty):
-        raise ValueError(f"edm2.uncertainty is {uncertainty!r}; give LearnedUncertainty.fit(log, sigma_data=…).")
+        raise ValueError(f"edm2.uncertainty is {shown(uncertainty)}; give LearnedUncertainty.fit(log, sigma_data=…).")
     return Weighting("edm2", "edm", lambda sigma: np.exp(-uncertainty(sigma)), uncertainty.sigma_data)
 
 

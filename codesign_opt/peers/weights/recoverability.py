@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, number, takes, vector
+from ...basics.checks import Array, matrix, ndim, number, takes, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -41,9 +41,9 @@ def mean_variance(variance: Any) -> float:
     """
     if isinstance(variance, Spectrum):
         return float(variance.eigenvalues @ variance.counts / variance.counts.sum())
-    if np.ndim(variance) == 1:
+    if ndim(variance) == 1:
         return float(np.mean(vector(variance, "variance", nonnegative=True)))
-    if np.ndim(variance) == 2:
+    if ndim(variance) == 2:
         size = len(variance)
         return float(np.trace(matrix(variance, "variance", shape=(size, size))) / size)
     return number(variance, "variance", positive=True)
@@ -141,7 +141,9 @@ def allocation_density(weight: Callable[[Array], Array], density: SigmaDensity, 
     >>> float(law.quantile(0.5).round(3))  # exp(1), as the tilted normal has it
     2.718
     """
-    effort = levels.average(lambda s: weight(s.ravel()).reshape(s.shape) * density.per_log_sigma(s), points=_POINTS)
+    effort = levels.average(
+        lambda s: answer(weight, s.ravel(), "weight").reshape(s.shape) * density.per_log_sigma(s), points=_POINTS
+    )
     return OnLevels(levels, effort * levels.log_width)
 
 

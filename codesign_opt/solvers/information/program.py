@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, number, vector
+from ...basics.checks import Array, matrix, ndim, number, vector
 from ...basics.errors import InfeasibleError
 from .coordinates import determined, outside, root_of, whitening
 from .knapsack import capped_shares, knapsack
@@ -191,13 +191,13 @@ def validated(
 
 
 def _per_level(value: Any, name: str, count: int, **rules: Any) -> Array:
-    if np.ndim(value) == 0 and not isinstance(value, (bool, np.bool_, str, type(None))):
+    if ndim(value) == 0 and not isinstance(value, (bool, np.bool_, str, type(None))):
         value = np.full(count, value)
     return vector(value, f"{NAME}.{name}", length=count, **rules)
 
 
 def _blocks(roots: Any, response: Any, prior: Any) -> list[InformationBlock]:
-    if not (isinstance(roots, (list, tuple)) and roots and np.ndim(roots[0]) == 3):
+    if not (isinstance(roots, (list, tuple)) and roots and ndim(roots[0]) == 3):
         return [_block(roots, response, prior, "", None)]
     count = len(roots)
     priors = [None] * count if prior is None else prior

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, number, vector
+from ...basics.checks import Array, ndim, number, vector
 from ...basics.errors import InfeasibleError
 
 __all__ = ["ROUNDING", "Fill", "check_room", "error_of", "prepare"]
@@ -66,7 +66,7 @@ def prepare(errors: Any, prices: Any, low: Any, high: Any, spent: Any, *, name: 
     s = vector(errors, f"{name}.errors", nonnegative=True)
 
     def per_level(value: Any, field: str, **rules: Any) -> Array:
-        if np.ndim(value) > 0:
+        if ndim(value) > 0:
             return vector(value, f"{name}.{field}", length=s.size, **rules)
         if rules.pop("infinite", False) and isinstance(value, (int, float, np.number)) and value == np.inf:
             return np.full(s.size, np.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...basics.checks import number
+from ...basics.checks import noise_level
 
 __all__ = ["LevelEmbedding", "Preconditioned"]
 
@@ -39,7 +39,7 @@ class Preconditioned(nn.Module):
 
     def __init__(self, sigma_data: float) -> None:
         super().__init__()
-        self.sigma_data = number(sigma_data, "sigma_data", positive=True)
+        self.sigma_data = noise_level(sigma_data, "sigma_data")
 
     def raw(self, x: Tensor, log_sigma: Tensor) -> Tensor:
         """F: the scaled noisy data (N, *shape) and ln sigma (N,) to a prediction of the same shape."""

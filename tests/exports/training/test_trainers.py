@@ -51,6 +51,7 @@ def distance(sigma, law):
     return max(np.max(np.abs(below[1] - above)), np.max(np.abs(below[0] - (above - count / sigma.size))))
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_trainer_draws_what_the_export_says_and_its_settings_read_back_as_that(name, plans):
     target, options, law, known = TRAINERS[name]
