@@ -249,19 +249,20 @@ class StepSlopes(NamedTuple):
     before: Parts | None = None
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Inputs:
     """Arguments of a terminal law, checked and broadcast: nodes (..., K+1, 1), weights (..., K+1, B)."""
 
     nodes: Numbers
     weights: Numbers
     initial_variance: Numbers
 
-    @property
+    @cached_property
     def to_zero(self) -> NDArray[np.bool_]:
         """(...) whether the grid ends in zero."""
         return np.asarray(self.nodes[..., -1, 0].real == 0)
 
-    @property
+    @cached_property
     def positive(self) -> Numbers:
         """The nodes with a last zero moved to half the level before, where every step can be worked out."""
         if not self.to_zero.any():

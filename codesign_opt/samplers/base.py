@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -427,7 +428,7 @@ class Sampler(ABC):
         for k in range(given.weights.shape[-2]):
             moved = given.weights.astype(np.complex128)
             moved[..., k, :] += 1j * _NUDGE
-            std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std
+            std = self._closed_steps(replace(given, weights=moved)).law(given.initial_variance).std
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
 
