@@ -19,7 +19,7 @@ from .spelling import meant, refuse_unknown
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
     "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers",
-    "scale_of", "shown", "takes", "vector",
+    "scale_of", "shown", "takes", "variances", "vector",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -146,6 +146,19 @@ def noise_levels(value: Any, name: str) -> Array:
     if low < 1 / _FAR or high > _FAR:
         beyond = low if low < 1 / _FAR else high
         raise ValueError(f"{name} is {beyond:g}; noise levels lie between {1 / _FAR:g} and {_FAR:g}.")
+    return found
+
+
+def variances(value: Any, name: str) -> Array:
+    """Return a read-only float64 copy of 1-D variances >= 0 whose squares floats hold, or raise ValueError.
+
+    >>> variances([1.0, 1e200], "eigenvalues")
+    Traceback (most recent call last):
+    ValueError: eigenvalues is 1e+200 at most; variances lie below 1e+120.
+    """
+    found = vector(value, name, nonnegative=True)
+    if found.max(initial=0.0) > _FAR**2:
+        raise ValueError(f"{name} is {found.max():g} at most; variances lie below {_FAR**2:g}.")
     return found
 
 

@@ -26,7 +26,10 @@ def sum_of_products(constant: float, *pairs: tuple[Array, Array]) -> float:
     """
     found = [np.array([constant])]
     for left, right in pairs:
-        found += _products(np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64))
+        if np.any(left) and np.any(right):  # else nothing, or with what is not finite a number that is none
+            found += _products(np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64))
+        else:
+            found.append(np.array([0.0 if np.all(np.isfinite(left)) and np.all(np.isfinite(right)) else np.nan]))
     every = np.concatenate(found)
     if not np.all(np.isfinite(every)):
         with np.errstate(all="ignore"):

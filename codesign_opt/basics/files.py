@@ -62,9 +62,14 @@ def locked(path: str | Path) -> Iterator[None]:
     """Only one process at a time is inside for a path: what is read and then written again loses nobody's lines.
 
     By a file `.NAME.lock` beside it, which stays.
+
+    Raises:
+        OSError: no file can be made there, for which a lock would be waited for without end.
     """
     target = Path(os.path.realpath(as_path(path)))
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    lock = target.with_name(f".{target.name}.lock")
+    os.close(os.open(lock, os.O_CREAT | os.O_RDWR, 0o666))
+    with FileLock(lock):
         yield
 
 

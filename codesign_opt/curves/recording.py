@@ -127,8 +127,8 @@ class LevelStatistics:
         >>> [(row["sigma"].__round__(9), row["loss"].__round__(9)) for row in stats.rows()]
         [(3.0, 0.16875)]
         """
-        whole = loss if hasattr(loss, "detach") else np.atleast_1d(numbers(loss, "LevelStatistics.record_flow: loss"))
-        at = time if hasattr(time, "detach") else numbers(time, "LevelStatistics.record_flow: time")
+        whole = loss if _of_torch(loss) else np.atleast_1d(numbers(loss, "LevelStatistics.record_flow: loss"))
+        at = time if _of_torch(time) else numbers(time, "LevelStatistics.record_flow: time")
         whole = whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
         _check_sizes(len(at), len(whole))
@@ -442,3 +442,8 @@ def _text(rows: list[dict[str, Any]], *, json_lines: bool) -> str:
     writer.writeheader()
     writer.writerows([{key: repr(v) if isinstance(v, float) else v for key, v in row.items()} for row in rows])
     return out.getvalue()
+
+
+def _of_torch(value: Any) -> bool:
+    """A tensor of floating-point numbers, which stays where it is; anything else is looked into as numbers are."""
+    return hasattr(value, "is_floating_point") and bool(value.is_floating_point())

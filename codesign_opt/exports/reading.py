@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, noise_level
+from ..basics.checks import Array, boolean, noise_level
 from ..ingredients.grids import check_grid
 from ..schedulers.noise_table import sigma_of_flow_time
 from ..schedulers.scheduler_reading import is_scheduler, noise_levels, told_alike, told_beyond
@@ -55,10 +55,12 @@ def read_schedule(source: Any, *, flow: bool = False, sigma_max: float | None = 
             warnings.warn(note, stacklevel=2)
     elif isinstance(source, (str, PathLike)):
         name = str(source)
-        levels = _times(read_file(Path(source)), name) if flow else read_file(Path(source))
+        levels = (
+            _times(read_file(Path(source)), name) if boolean(flow, "read_schedule: flow") else read_file(Path(source))
+        )
     else:
         levels = _listed(source)
-        levels = _times(levels, name) if flow else levels
+        levels = _times(levels, name) if boolean(flow, "read_schedule: flow") else levels
     levels = levels[np.append(True, np.diff(levels) != 0)]
     return check_grid(_finite_start(levels, sigma_max, name), name).sigmas
 

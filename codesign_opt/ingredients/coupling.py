@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, ndim, number, takes, vector
+from ..basics.checks import Array, choice, matrix, ndim, noise_levels, number, takes, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Bins, Levels
@@ -283,7 +283,8 @@ class PerLevel(Local):
     form: str = field(init=False, default="max")
 
     def __init__(self, edges: Any) -> None:
-        checked = vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
+        vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
+        checked = noise_levels(edges, "PerLevel.edges")
         object.__setattr__(self, "edges", checked)
 
     @takes(levels=(Levels, Bins))

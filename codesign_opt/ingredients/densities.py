@@ -301,18 +301,19 @@ class LogNormal(SigmaDensity):
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             z = (np.log(sigma) - self.mean) / self.std
         return ndtr(z), ndtr(-z)
 
     def quantile(self, u: Array) -> Array:
         """sigma below which a fraction `u` of the training examples lies."""
-        return np.exp(self.mean + self.std * ndtri(u))
+        return np.exp(np.clip(self.mean + self.std * ndtri(u), -_FURTHEST, _FURTHEST))
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""
-        z = (np.log(sigma) - self.mean) / self.std
-        return np.exp(-0.5 * z**2) / (self.std * np.sqrt(2 * np.pi))
+        with np.errstate(over="ignore"):
+            z = (np.log(sigma) - self.mean) / self.std
+            return np.exp(-0.5 * z**2) / (self.std * np.sqrt(2 * np.pi))
 
     def nearest_lognormal(self) -> LogNormal:
         """Itself."""

@@ -57,8 +57,8 @@ def class_codes(labels: ArrayLike | None, samples: int) -> tuple[NDArray[np.intp
         return np.zeros(samples, dtype=np.intp), 1
     name = "Spectrum.labels"
     try:
-        raw = np.asarray(labels)
-    except (TypeError, ValueError):
+        raw = np.asarray(labels[: samples + 1] if isinstance(labels, range) else labels)  # a long one is no memory
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} is not a list of labels.") from None
     if raw.shape != (samples,):
         raise ValueError(

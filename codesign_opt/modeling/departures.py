@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, choice, number, takes, vector
+from ..basics.checks import Array, choice, number, scale_of, takes, vector
 from ..certificate.lagrangian import LagrangianBound
 from ..ingredients.densities import SigmaDensity, examples_of
 from ..ingredients.levels import Levels
@@ -171,7 +171,7 @@ class KLDivergence(Term):
         choice(self.quantity, "KLDivergence.quantity", ("examples", "new_examples"))
         object.__setattr__(self, "price", amount(self.price, "KLDivergence.price", nonnegative=True))
         if self.total is not None:
-            object.__setattr__(self, "total", number(self.total, "KLDivergence.total", positive=True))
+            object.__setattr__(self, "total", scale_of(self.total, "KLDivergence.total"))
 
     @property
     def nested(self) -> bool:  # type: ignore[override]

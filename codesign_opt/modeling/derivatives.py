@@ -2,11 +2,13 @@
 
 cvxpy's own `grad` builds a matrix for every atom of an expression, most of which pick, repeat or add entries: a third
 of the time of a declared program. Here those are moved as rows of one dense matrix, and cvxpy is asked for the
-derivatives of the functions that bend alone, each by variables of its own.
+derivatives of the functions that bend alone, each by variables of its own. Where every entry depends on one entry of
+the variable, as a bound of every level does, no matrix is made at all.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
@@ -14,11 +16,30 @@ import numpy as np
 from cvxpy.atoms import affine
 from scipy import sparse
 
-from ..basics.checks import Array
+from ..basics.checks import Array, Indices
 
 __all__ = ["gradient"]
 
-Slopes = dict[int, Array]
+
+@dataclass(frozen=True, eq=False)
+class _Single:
+    """(N, width) slopes with one entry in each row at most: values (N,) in the columns `at`."""
+
+    at: Indices
+    values: Array
+    width: int
+
+    def matrix(self) -> sparse.csr_array:
+        rows = np.arange(len(self.at))
+        return sparse.csr_array((self.values, (rows, self.at)), shape=(len(rows), self.width))
+
+    def dense(self) -> Array:
+        found = np.zeros((len(self.at), self.width))
+        found[np.arange(len(self.at)), self.at] = self.values
+        return found
+
+
+Slopes = dict[int, Array | _Single]
 """(entries, size of the variable) by the id of each variable; entries of a matrix column by column, as in cvxpy."""
 
 _MOST = 2_000_000  # entries of a dense matrix; beyond, cvxpy's sparse ones are smaller
@@ -50,7 +71,19 @@ def gradient(expression: cp.Expression) -> dict[int, sparse.csr_array] | None:
         found = _slopes(expression)
     except _Unknown:
         return None
-    return {name: sparse.csr_array(slope.T) for name, slope in found.items()}
+    return {name: _transposed(slope) for name, slope in found.items()}
+
+
+def _transposed(slope: Array | _Single) -> sparse.csr_array:
+    if not isinstance(slope, _Single):
+        return sparse.csr_array(slope.T)
+    found = sparse.csr_array(slope.matrix().T)
+    found.eliminate_zeros()
+    return found
+
+
+def _dense(slope: Array | _Single) -> Array:
+    return slope.dense() if isinstance(slope, _Single) else slope
 
 
 def _slopes(node: Any) -> Slopes:
@@ -59,7 +92,7 @@ def _slopes(node: Any) -> Slopes:
     if isinstance(node, cp.Variable):
         if node.attributes["diag"] or node.is_complex():
             raise _Unknown
-        return {node.id: np.eye(node.size)}
+        return {node.id: _Single(np.arange(node.size), np.ones(node.size), node.size)}
     if isinstance(node, _PICKED):
         return _picked(node)
     if isinstance(node, affine.add_expr.AddExpression) and all(arg.shape == node.shape for arg in node.args):
@@ -67,11 +100,11 @@ def _slopes(node: Any) -> Slopes:
     if isinstance(node, affine.unary_operators.NegExpression):
         return _times(_slopes(node.args[0]), -1.0)
     if isinstance(node, affine.sum.Sum) and node.size == 1:
-        return {name: slope.sum(axis=0, keepdims=True) for name, slope in _slopes(node.args[0]).items()}
+        return {name: _total(slope) for name, slope in _slopes(node.args[0]).items()}
     factor = _factor(node)
     if factor is not None:
         varying, number = factor
-        return _times(_slopes(varying), number[:, None])
+        return _times(_slopes(varying), number)
     if isinstance(node, affine.binary_operators.MulExpression) and all(arg.ndim <= 2 for arg in node.args):
         product = _product(node)
         if product is not None:
@@ -87,12 +120,28 @@ def _picked(node: Any) -> Slopes:
         first += arg.size
     rows = np.ravel(np.asarray(node.numeric(numbers)), order="F").astype(np.intp)
     parts = [_slopes(arg) for arg in node.args]
-    result: Slopes = {}
-    for name in {name for part in parts for name in part}:
-        width = next(part[name].shape[1] for part in parts if name in part)
-        whole = [part.get(name, np.zeros((arg.size, width))) for arg, part in zip(node.args, parts, strict=True)]
-        result[name] = (whole[0] if len(whole) == 1 else np.concatenate(whole))[rows]
-    return result
+    return {name: _put([part.get(name) for part in parts], node.args, rows) for name in {n for p in parts for n in p}}
+
+
+def _put(parts: list[Array | _Single | None], args: list[Any], rows: Indices) -> Array | _Single:
+    """Rows of the parts' slopes, one after the other, by one variable; None where a part does not depend on it."""
+    width = next(part.width if isinstance(part, _Single) else part.shape[1] for part in parts if part is not None)
+    if all(part is None or isinstance(part, _Single) for part in parts):
+        empty = (_Single(np.zeros(arg.size, dtype=np.intp), np.zeros(arg.size), width) for arg in args)
+        single = [part if isinstance(part, _Single) else none for part, none in zip(parts, empty, strict=True)]
+        at, values = (np.concatenate([getattr(part, name) for part in single]) for name in ("at", "values"))
+        return _Single(at[rows], values[rows], width)
+    whole = [
+        np.zeros((arg.size, width)) if part is None else _dense(part) for arg, part in zip(args, parts, strict=True)
+    ]
+    return np.asarray((whole[0] if len(whole) == 1 else np.concatenate(whole))[rows])
+
+
+def _total(slope: Array | _Single) -> Array:
+    """(1, width) sum of the rows."""
+    if isinstance(slope, _Single):
+        return np.asarray(np.bincount(slope.at, slope.values, minlength=slope.width)[None, :], dtype=np.float64)
+    return np.asarray(slope.sum(axis=0, keepdims=True))
 
 
 def _factor(node: Any) -> tuple[Any, Array] | None:
@@ -123,7 +172,12 @@ def _product(node: Any) -> Slopes | None:
         varying = left
     else:
         return None
-    return {name: matrix @ slope for name, slope in _slopes(varying).items()}
+    return {name: _mixed(matrix, slope) for name, slope in _slopes(varying).items()}
+
+
+def _mixed(matrix: Array, slope: Array | _Single) -> Array:
+    """matrix @ slope."""
+    return np.asarray(matrix @ (slope.matrix() if isinstance(slope, _Single) else slope))
 
 
 def _bent(node: Any) -> Slopes:
@@ -139,20 +193,47 @@ def _bent(node: Any) -> Slopes:
         if found is None:
             raise _Unknown
         outer = found if sparse.issparse(found) else np.reshape(np.asarray(found, dtype=np.float64), (arg.size, -1))
-        parts.append({name: np.asarray(outer.T @ slope) for name, slope in _slopes(arg).items()})
+        parts.append({name: _chained(outer, slope) for name, slope in _slopes(arg).items()})
     return _summed(parts)
+
+
+def _chained(outer: Any, slope: Array | _Single) -> Array | _Single:
+    """outer.T @ slope, entry by entry where the function is taken of every entry alone."""
+    if not isinstance(slope, _Single):
+        return np.asarray(outer.T @ slope)
+    if sparse.issparse(outer) and outer.shape[0] == outer.shape[1]:
+        i, j = sparse.coo_array(outer).coords
+        if np.array_equal(i, j):
+            return _Single(slope.at, slope.values * np.asarray(outer.diagonal()), slope.width)
+    found = outer.T @ slope.matrix()
+    return np.asarray(found.toarray() if sparse.issparse(found) else found)
 
 
 def _summed(parts: list[Slopes]) -> Slopes:
     total: Slopes = {}
     for part in parts:
         for name, slope in part.items():
-            total[name] = total[name] + slope if name in total else slope
+            total[name] = _added(total[name], slope) if name in total else slope
     return total
 
 
+def _added(one: Array | _Single, other: Array | _Single) -> Array | _Single:
+    if isinstance(one, _Single) and isinstance(other, _Single):
+        if np.array_equal(one.at, other.at):
+            return _Single(one.at, one.values + other.values, one.width)
+        for some, rest in ((one, other), (other, one)):
+            if not some.values.any():
+                return rest
+    return _dense(one) + _dense(other)
+
+
 def _times(slopes: Slopes, factor: float | Array) -> Slopes:
-    return {name: factor * slope for name, slope in slopes.items()}
+    return {
+        name: _Single(slope.at, factor * slope.values, slope.width)
+        if isinstance(slope, _Single)
+        else np.asarray(factor if np.ndim(factor) == 0 else np.asarray(factor)[:, None]) * slope
+        for name, slope in slopes.items()
+    }
 
 
 def _value(expression: Any) -> Array:

@@ -225,6 +225,14 @@ class Design:
         return self.new_examples + self.reference.spent / self.examples_unit
 
     @cached_property
+    def served(self) -> cp.Expression:
+        """(L,) all examples over those of the reference: one expression, so that cvxpy knows terms' common parts."""
+        spent, total = self.reference.spent, self.reference.examples
+        if not np.any(spent):
+            return self.new_variable
+        return cp.multiply(1 / total, cp.multiply(self.reference.new_examples, self.new_variable) + spent)
+
+    @cached_property
     def density(self) -> cp.Expression:
         return cp.multiply(1 / self.log_width, self.examples)
 

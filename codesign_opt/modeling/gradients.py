@@ -64,7 +64,7 @@ def all_jacobians(expression: cp.Expression, design: Design) -> list[Any]:
     ):
         behind = next(iter(variable.variables()), None)
         if behind is None or behind.id not in found:
-            result.append(np.zeros((len(design), expression.size)))
+            result.append(sparse.csr_array((len(design), expression.size)))
             continue
         gradient = found[behind.id]
         if gradient is None:
@@ -110,8 +110,8 @@ def row_size(expression: cp.Expression, minimum: float) -> Array:
         for name, gradient in gradients.items():
             if gradient is None:
                 continue
-            pieces = gradient.toarray() * values[name][:, None]
-            linear += np.abs(pieces).sum(axis=0)
-            rest -= pieces.sum(axis=0)
+            pieces = sparse.diags_array(values[name]) @ gradient
+            linear += np.asarray(abs(pieces).sum(axis=0)).ravel()
+            rest -= np.asarray(pieces.sum(axis=0)).ravel()
     size = np.maximum(linear + np.abs(np.where(np.isfinite(rest), rest, 0.0)), minimum)
     return np.where((size > 0) & np.isfinite(size), size, 1.0)

@@ -26,6 +26,8 @@ __all__ = ["OwnProgram", "own_variables", "refuse_whole_numbers", "stated_pair"]
 
 _ROUNDS = 3
 _SURE = 10.0
+_KNOWN = 1e-2  # relative change of a size at which it is known
+_SMALL = 1e-6  # of the largest number on the right-hand side
 _PRICE = 1e3  # of a row's violation, against an objective of order one
 
 
@@ -101,13 +103,15 @@ class OwnProgram:
     def settle(self) -> None:
         """Set the own variables."""
         size, near = 1.0, None
-        for _ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer
+        for round_ in range(_ROUNDS):  # the sizes of objective and variables show at the first answer
             wanted = [self.excess, *self.wanted]
             near = _solve(self.form.priced(self.total, 1 / size), self.design, wanted, near)
             value = self.excess.value if self.objective is None else self.objective.value
             if near is None or value is None or not np.all(np.isfinite(value)):
                 break
-            size = 1.0 if self.objective is None else abs(float(np.asarray(value).item())) or 1.0
+            last, size = size, 1.0 if self.objective is None else abs(float(np.asarray(value).item())) or 1.0
+            if round_ and abs(size - last) <= _KNOWN * size:
+                break
 
 
 def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], near: Array | None) -> Array | None:
@@ -121,8 +125,15 @@ def _solve(form: StandardForm, design: Design, wanted: Sequence[cp.Variable], ne
     right = program.right - program.matrix @ values
     reduced = program.columns(~fixed)
     known = 1.0 if near is None else _SURE
-    solution = solve_conic(reduced.cost, reduced.matrix, right, program.cones, near=near, known=known)
-    if not solution.has_point:
+    # what is small as the difference of two numbers that agree says nothing of sizes, and rounding least of all
+    large = np.where(np.abs(right) > _SMALL * np.max(np.abs(right), initial=0.0), right, 0.0)
+    for sizing in (right, large):
+        solution = solve_conic(
+            reduced.cost, reduced.matrix, right, program.cones, near=near, known=known, sizing=sizing
+        )
+        if solution.has_point:
+            break
+    else:
         return None
     values[~fixed] = solution.primal
     for variable in wanted:

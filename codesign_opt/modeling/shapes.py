@@ -24,7 +24,7 @@ class Share(Constraint):
 
     sum over the range <= at_most x sum over all levels. A bin on the edge of the range counts in
     proportion to its overlap in log sigma, so that refining the levels changes nothing. `at_most` is a number or a
-    cp.Parameter.
+    cp.Parameter. Nothing at all has no shares: those over the whole range that add up to less than one are refused.
     """
 
     at_most: Any
@@ -53,23 +53,24 @@ class Share(Constraint):
         return Number("at_most", self.at_most, f"share of all {self.quantity}")
 
     def constraints(self, design: Design) -> list[cp.Constraint]:
-        return [(self._inside(design) - self.at_most) @ getattr(design, self.quantity) <= 0]
+        return [(self.inside(design) - self.at_most) @ getattr(design, self.quantity) <= 0]
 
     def relaxed(self, design: Design, amount: cp.Expression, beyond: float = 0.0) -> list[cp.Constraint]:
         """`amount` of all examples (or steps) of the reference: of those of the design it would not be convex."""
         total = float(getattr(design.reference, self.quantity).sum())
-        return [(self._inside(design) - self.at_most - beyond) @ getattr(design, self.quantity) <= total * amount]
+        return [(self.inside(design) - self.at_most - beyond) @ getattr(design, self.quantity) <= total * amount]
 
     def shortfall(self, design: Design, point: Point) -> float:
         values = getattr(point, self.quantity)
         total = float(values.sum())
-        return max(float(self._inside(design) @ values) / total - self.at_most, 0.0) if total > 0 else 0.0
+        return max(float(self.inside(design) @ values) / total - self.at_most, 0.0) if total > 0 else 0.0
 
     def price_rate(self, design: Design, point: Point) -> Array:
         """All examples (or steps): so many more may be inside per unit of the share."""
         return np.array([float(getattr(point, self.quantity).sum())])
 
-    def _inside(self, design: Design) -> Array:
+    def inside(self, design: Design) -> Array:
+        """(L,) what part of each level lies in the range."""
         inside = design.levels.overlap(self.low, self.high) / design.log_width
         if not inside.any():
             raise EmptySelectionError(f"Share selects no level between sigma {self.low:g} and {self.high:g}.")

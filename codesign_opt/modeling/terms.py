@@ -72,10 +72,12 @@ class ScoreError(Term):
         pooling = c.pooling
         served = (total if pooling is None else pooling @ total) + c.prior_examples
         served = np.where(served > 0, served, 1.0)
-        relative = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
-        if pooling is not None:
-            relative = pooling @ relative
-        relative = cp.multiply(1 / served, relative + c.prior_examples)
+        if pooling is None and not np.any(c.prior_examples) and np.all(total > 0):
+            relative = design.served
+        else:
+            relative = cp.multiply(design.reference.new_examples, design.new_variable) + design.reference.spent
+            relative = relative if pooling is None else pooling @ relative
+            relative = cp.multiply(1 / served, relative + c.prior_examples)
         parts: list[cp.Expression] = []
         on = np.flatnonzero(c.example_error > 0)
         if on.size:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, shown, takes
+from ..basics.checks import Array, choice, integer, noise_level, shown, takes
 from ..ingredients.coupling import Coupling, Local, Settled
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.fit_rules import FitRules
@@ -345,7 +345,8 @@ class Model(ABC):
     def levels_above(self, stop: float, levels: int | Levels, top: float | None = None) -> Levels:
         """So many levels over the range of the process, or the given ones, from a stopping point up to `top`."""
         if not isinstance(levels, Levels):
-            low, high = min(self.process.sigma_min, stop), self.process.sigma_max if top is None else top
+            stop, high = noise_level(stop, "stop"), self.process.sigma_max if top is None else noise_level(top, "top")
+            low = min(self.process.sigma_min, stop)
             count = integer(levels, "levels", minimum=2, maximum=MOST_LEVELS)
             levels = Levels.log_uniform(low, high, count, stopping_sigma=stop)
         return self.coupling.aligned(levels)

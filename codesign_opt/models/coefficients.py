@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, matrix, number, shown, vector
+from ..basics.checks import Array, choice, integer, matrix, ndim, number, shown, vector
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.evaluations import final_steps
@@ -110,11 +110,10 @@ class Coefficients:
         if self.final_untrained is not None:
             final = number(self.final_untrained, "Coefficients.final_untrained", nonnegative=True)
             put(self, "final_untrained", final)
-        response = np.asarray(self.response)
-        if response.ndim == 2 and response.shape == (0, size):
+        if ndim(self.response) == 2 and np.shape(self.response) == (0, size):
             put(self, "response", np.zeros((0, size)))
         else:
-            put(self, "response", matrix(response, "Coefficients.response", shape=(None, size)))
+            put(self, "response", matrix(self.response, "Coefficients.response", shape=(None, size)))
         put(self, "order", integer(self.order, "Coefficients.order", minimum=1))
         evaluations = integer(self.evaluations_per_step, "Coefficients.evaluations_per_step", minimum=1)
         put(self, "evaluations_per_step", evaluations)

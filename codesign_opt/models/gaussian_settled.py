@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, boolean
 from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
 from ..ingredients.parameterization import unchecked_skip
@@ -42,7 +42,7 @@ class GaussianSettled(GaussianExact):
             smooth: spread evenly over each step (False), or interpolate between the steps' centres with
                 the same total, which gives a training density without stairs.
         """
-        return self._settled_tables(sigmas, levels, [smooth])[0]
+        return self._settled_tables(sigmas, levels, [boolean(smooth, "settled: smooth")])[0]
 
     def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even, from one evaluation of its errors."""

@@ -179,7 +179,7 @@ def discretization_error(mmse: Risk, sigmas: Array, *, pieces: int = 8) -> float
     """
     sigma = _positive(sigmas)
     gamma = sigma**-2.0
-    stairs = float(np.diff(gamma) @ np.asarray(mmse(sigma[:-1])))
+    stairs = float(np.diff(gamma) @ answer(mmse, sigma[:-1], "mmse"))
     return 0.5 * (stairs - 2 * mutual_information(mmse, sigma, pieces=pieces))
 
 
@@ -195,7 +195,7 @@ def frozen_denoiser_error(risk: Risk, sigmas: Array, *, axis: Callable[[Array], 
     """
     sigma = _positive(sigmas)
     u = sigma**-2.0 if axis is None else answer(axis, sigma**-2.0, "axis", what="gamma")
-    return 0.5 * float(np.diff(u) @ np.asarray(risk(sigma[:-1])))
+    return 0.5 * float(np.diff(u) @ answer(risk, sigma[:-1], "risk"))
 
 
 @takes(mmse=callable)

@@ -21,7 +21,7 @@ _LEAST = 1e-9  # of the largest density, where 1 / density is asked for
 _BELOW = 20.0  # in log sigma, how far below its levels a density goes on
 _SHIFT = 1e-6
 _NO_ERROR = 1e-13  # of the largest error of a step: a step without any gets examples for the last evaluation alone
-_TURNS, _SOLVED = 60, 1e-11  # of Newton's method for the share of the last evaluation, until its equation holds
+_TURNS, _SOLVED = 60, 1e-7  # of Newton's method for the share of the last evaluation, until its equation holds
 _WIDEST = 60.0  # of the logarithm of that share over the rest
 _LEAP = 8.0
 

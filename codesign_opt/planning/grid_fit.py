@@ -27,7 +27,7 @@ DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 FIRST_MOVES = 6  # of every start
 _MOVES, _LAST_MOVES = 25, 100  # from nodes elsewhere, and of the best grid
-_LAST_WORK = 4_000  # steps times moves: of many steps a move takes as much longer
+_LAST_WORK, _MOVED_WORK, _LAST_TIMES = 4_000, 1_000, 400  # steps times these, as long grids take longer for each
 _REARRANGED, _WON = 12, 1e-3  # times that a node changes its place, until it wins less
 ALIKE = 10.0  # as much worse a start that goes on may be after few moves
 _WEIGHED = 2**17  # nodes times bands of grids whose examples are bought together
@@ -168,7 +168,8 @@ class GridFit(ABC):
             return found
         cost = self.cost(found.sigmas)
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
-        moved = self.with_moved_nodes(found, cost, _MOVES, self._moved_times)
+        there, times = min(_MOVES, _MOVED_WORK // found.steps), min(self._moved_times, _LAST_TIMES // found.steps)
+        moved = self.with_moved_nodes(found, cost, there, times)
         return self.descended([moved], cost, moves)[0]
 
     _moved_times = 12

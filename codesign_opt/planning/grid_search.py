@@ -25,16 +25,18 @@ _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
 _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
-_FAR = 1.5  # times the most steps that are allowed: what lies about longer grids is not handed out
+_FAR = 1.15  # times the most steps that are allowed: what lies about longer grids is not handed out
+_STARTS = 1.5  # the same of few steps
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
 _MANY = 64
-_NEAR = 1.5  # grids so near to the best are descended to the end
-_REFINED, _APART = 4, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
+_NEAR = 1.1  # grids so near to the best are descended to the end
+_REFINED, _APART = 3, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
+_REFINED_BESIDE = 2  # and so many once both neighbours of the best are known
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
-_CLIMBS, _STRIDE = 8, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
+_CLIMBS, _STRIDE = 4, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ class GridSearch:
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
         # as where a limit is one of these; errors that cancel lead each size to the next
-        ended = self._every(few, inf if self.fit.signed else _NEAR * least)
+        ended = self._every(few, inf if self.fit.signed else _STARTS * least)
         if ended and self._best.total <= least:  # else longer grids leave less before any descent
             return
         sizes = [k for k in sizes if k > max(self.found, default=0)]
@@ -176,15 +178,20 @@ class GridSearch:
         self._refine(MOST_STEPS, apart=0.0)
         self._climb()
         for _ in range(_REARRANGED):
+            if self._beyond:
+                return
             best = self._best
             self._keep(self.fit.rearranged(best))
             if self._best.total > best.total * (1 - _WON):
                 break
             self._climb()
         for _ in range(_CLIMBS):  # what a limit of one step fewer would find must not be better
+            if self._beyond:
+                return
             self._finish(MOST_STEPS)
             steps = self._best.steps
-            if steps > self._least:
+            fewer = self.found.get(steps - 1)
+            if steps > self._least and (fewer is None or fewer.total <= _NEAR * self._best.total):
                 self._limited(steps - 1)
             if self._best.steps == steps:
                 return
@@ -202,6 +209,8 @@ class GridSearch:
         """
         told = {self._best.steps}
         for _ in range(40):
+            if self._beyond:
+                return
             best = self._best.steps
             below = max([k for k in self.found if k < best], default=self._least - 1)
             above = min([k for k in self.found if k > best], default=min(int(self.fit.starts.affordable), 2 * best) + 1)
@@ -236,7 +245,7 @@ class GridSearch:
         """Many moves for the best, and for those of other sizes near it: few steps lie in flat, curved valleys."""
         ranked = self._allowed(most)
         chosen: list[SearchedGrid] = []
-        enough = _REFINED if ranked and ranked[0].steps < _MANY else 1
+        enough = (_REFINED if apart else _REFINED_BESIDE) if ranked and ranked[0].steps < _MANY else 1
         for found in ranked:
             other = all(abs(log(found.steps / each.steps)) > apart for each in chosen)
             if other and len(chosen) < enough and found.total <= _NEAR * ranked[0].total:
@@ -250,6 +259,8 @@ class GridSearch:
         for less in (-1, 1):
             won, stride = False, 1
             for _ in range(_CLIMBS if self._best.steps < _MANY else 1):
+                if self._beyond:
+                    return
                 before = self._best
                 k = before.steps + less * stride
                 if self._least <= k <= self.fit.starts.affordable:

@@ -7,13 +7,14 @@ With x = w R the error that a node's examples leave and y = f U that of the untr
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..basics.checks import Array
 from ..models.grid_descent import NodeErrors
 
 __all__ = ["density_for", "saturated"]
 
-_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-7, 40.0, 8.0  # the error is least: what is off by so much shows squared
+_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-5, 40.0, 8.0  # the error is least: what is off by so much shows squared
 _ACTIVE_TURNS = 100
 
 
@@ -64,34 +65,34 @@ def density_for(
     >>> rho.tolist()
     [[2.0, 4.0]]
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most = (price / near).min(axis=-1)
-    ends = np.isfinite(most) & (last > 0)
-    most, last = np.where(ends, most, 1.0), np.where(ends, last, 1.0)
-    taken = np.where(ends, most, 0.0)[..., None] * near
-    beside = np.maximum(price - taken, 0.0)  # 0 on the step that sets the ceiling: no difference of two equal numbers
-    level, start, paid = np.log(most / last), last_prior[..., None], price * prior
-    low, high, place = np.full(most.shape, -_WIDEST), np.full(most.shape, _WIDEST), np.zeros(most.shape)
-    active = np.ones(price.shape)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        most = np.minimum.reduce(price / near, axis=-1, keepdims=True)
+        last, start = last[..., None], last_prior[..., None]
+        ends = np.isfinite(most) & (last > 0)
+        taken = np.where(ends, most, 0.0) * near
+        beside = np.maximum(price - taken, 0.0)  # 0 on the step that sets the ceiling: no difference of equal numbers
+        level, paid = np.log(np.where(ends, most / last, 1.0)), price * prior
+        place, low, high = np.zeros(most.shape), np.full(most.shape, -_WIDEST), np.full(most.shape, _WIDEST)
+        active = np.ones(price.shape, dtype=bool)
         for _ in range(_TURNS):
             rest = np.where(ends, 1 / (1 + np.exp(place)), 1.0)
-            left = beside + rest[..., None] * taken
+            left = beside + rest * taken
             rate = np.sqrt(each / left)
             costs = price * rate
-            scale, active = _scale(costs, paid, rate, prior, active, money)
+            scale, active, paying = _scale(costs, paid, rate, prior, active, money)
             rho = active * (scale * rate - prior)
             served = _sum(near * rho) + start
-            excess = np.where(ends, level + np.log1p(-rest) + 2 * np.log(served / scale)[..., 0], 0.0)
+            excess = np.where(ends, level + np.log1p(-rest) + 2 * np.log(served / scale), 0.0)
             done = (np.abs(excess) < _SOLVED) | (high - low < _SOLVED)
             if done.all():
                 break
             low, high = np.where(excess < 0, place, low), np.where(excess < 0, high, place)
             bent = active * taken / left  # twice the rate's relative slope over share times rest
-            paying = _sum(costs * bent) / _sum(costs * active)
-            more = scale * (_sum(near * rate * bent) - paying * _sum(near * rate * active))
-            rise = rest + (1 - rest) * rest * (more / served + paying)[..., 0]
-            moved = place - np.clip(excess / np.where(rise > 0, rise, 1.0), -_LEAP, _LEAP)
+            paying = _sum(costs * bent) / paying
+            more = scale * _sum(near * rate * (bent - paying * active))
+            rise = rest + (1 - rest) * rest * (more / served + paying)
+            step = np.maximum(np.minimum(excess / np.where(rise > 0, rise, 1.0), _LEAP), -_LEAP)
+            moved = place - step
             moved = np.where((moved > low) & (moved < high), moved, 0.5 * (low + high))
             place = np.where(done, place, moved)
     # beside priors of far more than the money, their difference is not all of it, or rounds to nothing: spread evenly
@@ -100,17 +101,21 @@ def density_for(
     return np.where(known, rho, 1.0) * (money / np.where(known, bought, _sum(price))), scale[..., 0] ** -2.0
 
 
-def _scale(costs: Array, paid: Array, rate: Array, prior: Array, active: Array, money: float) -> tuple[Array, Array]:
-    """(..., 1) t at which price max(0, t rate - prior) sums to the money, and (..., J) 1 where that is above 0, else 0.
+def _scale(
+    costs: Array, paid: Array, rate: Array, prior: Array, active: NDArray[np.bool_], money: float
+) -> tuple[Array, NDArray[np.bool_], Array]:
+    """(..., 1) t at which price max(0, t rate - prior) sums to the money, (..., J) where that is above 0, and (..., 1)
+    the costs there.
 
     Newton's method on a convex sum of straight pieces ends after finitely many turns, from any steps taken as active.
     """
     for _ in range(_ACTIVE_TURNS):
-        scale = (money + _sum(active * paid)) / _sum(active * costs)
-        before, active = active, (scale * rate > prior).astype(np.float64)
-        if np.array_equal(before, active):
+        paying = _sum(active * costs)
+        scale = (money + _sum(active * paid)) / paying
+        before, active = active, scale * rate > prior
+        if (before == active).all():
             break
-    return scale, active
+    return scale, active, paying
 
 
 def _sum(steps: Array) -> Array:

@@ -26,6 +26,7 @@ EVERY = 200  # steps up to which every number is a link; beyond, those of the la
 EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
+_CLOSE, _OFTEN = 1.3, 8  # times the least of those, beyond which it takes none; and links that do
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _BEGUN = 2  # usual grids of few steps that descend beside training
@@ -47,8 +48,9 @@ class _Moves(NamedTuple):
 
 _FOLLOWED, _FOLLOWED_SIGNED = _Moves(2, 1), _Moves(3, 1)  # of many steps, from the link before
 _LONG_RUNG = _Moves(5, 2, 10)
-_FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 20)
-_RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 100)
+_FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
+_RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
+_SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
 
@@ -60,11 +62,13 @@ class StepChain:
         fit: descends grids of one number of steps; the best examples for them are known at once, if there are any.
         priced: whether steps take from the training, so that more of them leave more in the end.
         found: the links so far.
+        again: the numbers of steps of those that took further moves.
     """
 
     fit: GridFit
     priced: bool = False
     found: list[SearchedGrid] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)
 
     def up_to(self, most: int) -> list[SearchedGrid]:
         """The links of at most so many steps, and what their minima lead to, the least error first."""
@@ -121,7 +125,8 @@ class StepChain:
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and steps > _OWN and not self._trained:  # where nodes are wasted, longer grids begin with them
+        if rung and not self._trained and steps > (FEW if self.fit.signed else _OWN):
+            # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         if rung or not self._trained:
             link = self._beside_families(link, cost)
@@ -158,8 +163,8 @@ class StepChain:
     def _descended(self, begun: list[SearchedGrid], cost: Examples | None, moves: _Moves) -> SearchedGrid:
         path = Paths(self.fit, begun, cost)
         path.go(moves.first)
-        stuck = not moves.more and path.best.total >= least_of(self.found).total
-        if stuck and not self.priced:  # errors that cancel no longer do
+        if not moves.more and self._stuck(path.best):
+            self.again.append(path.best.steps)
             path.go(moves.first + _AGAIN)
         if moves.more:
             path.keep(moves.kept, ALIKE)
@@ -168,10 +173,17 @@ class StepChain:
             path.go(moves.first + moves.more + moves.last)
         return path.best
 
+    def _stuck(self, link: SearchedGrid) -> bool:
+        """Whether errors that cancel no longer do, so near the best that moves may mend it; of few links."""
+        best = least_of(self.found).total
+        return not self.priced and best <= link.total <= _CLOSE * best and len(self.again) < _OFTEN
+
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed
         if self._trained:
             return _TRAINED_RUNG if rung else _TRAINED
+        if steps <= _SHORT and rung and signed:
+            return _SHORT_SIGNED
         if steps <= FEW:
             return (_RUNG_SIGNED if signed else _RUNG) if rung else _FEW_SIGNED if signed else _FEW
         return _LONG_RUNG if rung else _FOLLOWED_SIGNED if signed else _FOLLOWED

@@ -24,7 +24,7 @@ __all__ = ["BestExamplesFit", "SettledFit", "TrainedFit", "closed"]
 
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
-_ON_MOVES = 16  # of starts that go on
+_ON, _ON_SOON, _SHORT = 16, 8, 8  # moves of starts that go on, and of more steps than so many
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
@@ -45,11 +45,11 @@ def closed(study: Study, levels: Levels) -> bool:
 
 
 class Effort(NamedTuple):
-    """Starts that descend, those of them that go on after a few moves, and moves of the best in the end."""
+    """Starts that descend, those of them that go on after a few moves, and the moves of these."""
 
     starts: int
     kept: int
-    last: int
+    on: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +127,7 @@ class TrainedFit(GridFit):
             if path.best.total > hopeless:
                 return path.best
             path.keep(effort.kept, ALIKE)
-        path.go(FIRST_MOVES + _ON_MOVES)
-        path.keep(1)
-        path.go(FIRST_MOVES + _ON_MOVES + effort.last)
+        path.go(FIRST_MOVES + effort.on)
         return self.settled(least_of([path.best, *told, *others]), settled)
 
     def rough(self, steps: int, known: Sequence[Settled] = ()) -> float:
@@ -155,7 +153,8 @@ class BestExamplesFit(TrainedFit):
         return _ADDED
 
     def effort(self, steps: int) -> Effort:
-        return Effort(3, 2, 0) if steps <= FEW else Effort(2, 1, 0)
+        on = _ON if steps <= _SHORT else _ON_SOON
+        return Effort(3, 2, on) if steps <= FEW else Effort(2, 1, on)
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> BestExamples:
         return BestExamples(self.starts.study, self.starts.money(sigmas))
@@ -182,7 +181,7 @@ class SettledFit(TrainedFit):
         return _ENOUGH
 
     def effort(self, steps: int) -> Effort:
-        return Effort(3, 2, 0) if steps <= FEW else Effort(2, 2, 0)
+        return Effort(3, 2, _ON) if steps <= FEW else Effort(2, 2, _ON)
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> ExamplesCost | None:
         if not known:

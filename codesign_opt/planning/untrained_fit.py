@@ -12,7 +12,8 @@ from .settling import Settled
 __all__ = ["UntrainedFit"]
 
 _ENOUGH = 1e-8
-_SOME, _SCREENED = 48, 16  # random grids that descend, and those of them that leave least at once
+_SOME, _SCREENED = 48, 16  # random grids that descend, and those of the rest that leave least at once
+_SHORT = 8  # of more steps fewer of both, as each costs more
 _ADDED = 12  # nodes that are added or taken away one by one
 
 
@@ -34,5 +35,6 @@ class UntrainedFit(GridFit):
     def scattered(self, steps: int) -> list[Array]:
         """Some of many random grids, and the best of the rest: narrow valleys show in descents, wide ones at once."""
         grids = self.starts.scattered(steps) if self.signed else []
-        some, rest = grids[:_SOME], self.scored(grids[_SOME:], None)
-        return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:_SCREENED]]
+        count, best = (many * _SHORT // max(steps, _SHORT) for many in (_SOME, _SCREENED))
+        some, rest = grids[:count], self.scored(grids[count:], None)
+        return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:best]]

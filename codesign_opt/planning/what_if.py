@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import TOTAL
-from ..basics.checks import Array, integer, number
+from ..basics.checks import Array, integer, number, scale_of
 from ..basics.errors import CodesignError
 from ..basics.spelling import spelled
 from ..ingredients.evaluations import final_steps, least_steps
@@ -105,7 +105,7 @@ def _axes(study: Study, budget: Any, steps: Any, images: Any) -> Axes:
             raise ValueError("what_if: steps holds None, but nothing else limits this plan; give numbers of steps.")
         return np.array([np.nan]), np.array(counts, dtype=np.float64), np.array([np.nan])
     budgets = [number(b, "what_if.budget", positive=True, maximum=1e100) for b in _each(budget, study.budget)]
-    drawn = [number(i, "what_if.images", positive=True) for i in _each(images, _images(study))]
+    drawn = [scale_of(i, "what_if.images") for i in _each(images, _images(study))]
     return np.array(budgets), np.array(counts, dtype=np.float64), np.array(drawn)
 
 

@@ -27,6 +27,7 @@ from .compiled import Compiled, Solved, compile_problem
 from .conflicts import diagnose, refuse_unreachable
 from .conic_form import ConicForm, conic_form
 from .conic_proof import conic_bound
+from .crossing_shares import refuse_crossing_shares
 from .declaration import Declaration
 from .floor_prices import with_floor_prices
 from .needs import check_open, unreachable
@@ -42,6 +43,8 @@ __all__ = ["Solver", "first_point", "not_certified", "rated", "solve_declared"]
 _MAX_ATTEMPTS = 6
 _FEASIBLE = 1e-7  # relative violation up to which a point counts as feasible
 _NOTICEABLE = 1e-6  # a point that violates a row by more leaves open whether any is feasible
+# of solving a program in conic form: to rounding or not, scaled by all entries or by those that lead
+_WAYS = ((False, False), (True, False), (False, False), (False, True), (True, True))
 _UNDECIDED = "No feasible point was found, and infeasibility is not proved."
 _EARLY, _CLOSE = 2, 1e-3  # the first attempts, of them a structured solver's; a gap that a better scaling closes
 _MAX_ROUNDS = 40  # of majorising and minimising, as long as they get nearer to a proof
@@ -60,6 +63,7 @@ def solve_declared(
 ) -> tuple[Solved | None, list[dict[str, Any]]]:
     """The first certified candidate, or the best one; every attempt is recorded."""
     check_open(program)
+    refuse_crossing_shares(program)
     if least := unreachable(program):
         refuse_unreachable(program, least, first_point(program))
     attempts: list[dict[str, Any]] = []
@@ -320,8 +324,17 @@ def _by_conic_dual(
         return found
     solution = None
     # scaled by the entries, then by the sizes that the columns turned out to have, to rounding, or as well as can be
-    for sharp in (False, True, False):
-        answer = form.solve(solution, sharp=sharp, verbose=solver.verbose, time_limit=solver.left)
+    said: list[str] = []
+    for sharp, leading in _WAYS:
+        if leading and solution is not None and solution.converged:
+            break
+        if len(said) == 2 and solution is not None and not solution.has_point:
+            if said == ["PrimalInfeasible"] * 2:
+                break  # rightly or not: the next reference is the point that violates the rows least
+            said.append("")  # the first way again
+            continue
+        answer = form.solve(solution, sharp=sharp, leading=leading, verbose=solver.verbose, time_limit=solver.left)
+        said.append(answer.status)
         attempts[-1]["status"] = attempts[-1]["status"] or ("optimal" if answer.converged else answer.status)
         if answer.has_point:
             found = _better_by(form, answer, compiled, found, tolerance, attempts)

@@ -65,8 +65,8 @@ class _Parts:
             index = len(self.terms)
             outer, inner = cp.Variable(name=f"{_OURS}exact {index}"), cp.Variable(name=f"{_OURS}behind {index}")
             expression, own = term.formulation(self.behind)
-            if expression.is_constant():
-                return expression, 0.0
+            if expression.is_constant():  # beside what is minimised, too: it would take the digits of the rest
+                return cp.Constant(0.0), float(np.asarray(expression.value).item())
             constant = self._staying(term)
             self.terms.append(term)
             self.constants.append(constant)
@@ -140,8 +140,8 @@ class ConicForm:
     offset: float = 0.0
 
     def solve(
-        self, previous: ConicSolution | None = None, *, sharp: bool = False, verbose: bool = False,
-        time_limit: float = np.inf,
+        self, previous: ConicSolution | None = None, *, sharp: bool = False, leading: bool = False,
+        verbose: bool = False, time_limit: float = np.inf,
     ) -> ConicSolution:  # fmt: skip
         """The solver's answer, in the program's own units; scaled by the sizes in a `previous` one if there is any."""
         whole = self.program
@@ -152,7 +152,7 @@ class ConicForm:
             near, known = np.where(size > _SEEN * previous.balance.columns, size, 0.0), _SURE
         return solve_conic(
             whole.cost, whole.matrix, whole.right, whole.cones,
-            near=near, known=known, chosen=self.chosen, sharp=sharp,
+            near=near, known=known, chosen=self.chosen, sharp=sharp, leading=leading,
             verbose=verbose, time_limit=time_limit,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named, Number
 from ..modeling.design import Design, Point
 from ..modeling.standard_form import standard_form
-from ..solvers.conic.solve import ConicSolution, solve_conic
+from ..solvers.conic.solve import solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
 from .needs import Needs
@@ -117,8 +117,16 @@ def least_relaxation(
 
 
 def _least_of(found: list[Relaxation]) -> Relaxation:
-    """The one that gives least, of those whose other rows hold if there are any."""
-    return min(found, key=lambda relaxation: (not relaxation.exact, relaxation.against(found[0])))
+    """The one that gives least, of those whose other rows hold if there are any.
+
+    Sizes of rows are those at the point: far out a row is large, and what it gives is little of that. All are held
+    against the least.
+    """
+
+    def given(relaxation: Relaxation) -> float:
+        return max((relaxation.against(other) for other in found), default=0.0)
+
+    return min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
 
 
 def _beyond(give: Give) -> float:
@@ -196,13 +204,14 @@ def _solved(
             held += rows_of(item, design, program.budgets.get(item.name))
     constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
     found = []
-    solution = _minimised_in_balance(slacks, constraints, design) if slacks else None
-    if solution is not None:
+    solved = False
+    for status in _minimised_in_balance(slacks, constraints, design) if slacks else ():
         point, broken = _found(held, design)
-        if solution.status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
+        if status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
             found.append((point, broken))
-        if solution.status == "Solved":
-            return found
+        solved |= status == "Solved"
+    if solved:
+        return found
     return [*found, _found(held, design)] if _minimised(slacks, constraints, design) else found
 
 
@@ -212,32 +221,30 @@ def _found(held: list[Row], design: Design) -> tuple[Point, float]:
     return point, max((row.violation(point) for row in held), default=0.0)
 
 
-def _minimised_in_balance(
-    slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design
-) -> ConicSolution | None:
-    """Least sum of slacks of the rows in conic form, scaled; None where the solver says that it found none.
+def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> Iterator[str]:
+    """Least sum of slacks of the rows in conic form, scaled: the status of each answer, to which the variables are set.
 
     What stands inside a cone is in the user's units however the row is divided: a solver that is handed the norm of
-    counts of a billion is done far from the least. Scaled by its entries, then by the sizes that it was found to have.
+    counts of a billion is done far from the least. Scaled by its entries, or where that fails by the leading ones, then
+    by the sizes that it was found to have, which is nearer as a rule; not where many of them are roundings.
     """
     near = [variable <= _FAR[0] for variable in design.variables]
     form = standard_form(cp.Problem(cp.Minimize(cp.sum(cp.hstack(slacks))), constraints + near))
     program, solution = form.program, None
-    for _ in range(2):
+    for leading, sharp in ((False, False), (True, False), (False, True)):
+        if (leading and solution is not None) or (sharp and solution is None):
+            continue
         sizes = None if solution is None else np.abs(solution.primal)
         found = solve_conic(
-            program.cost, program.matrix, program.right, program.cones, near=sizes, sharp=solution is not None
+            program.cost, program.matrix, program.right, program.cones, near=sizes, leading=leading, sharp=sharp
         )
         if not found.converged:
-            break
-        if solution is None or found.status == "Solved" or solution.status != "Solved":
-            solution = found
-    if solution is None:
-        return None
-    for variable in design.variables:
-        columns = form.columns([variable])
-        variable.value = np.maximum(solution.primal[columns], 0.0) if columns.size else np.ones(variable.size)
-    return solution
+            continue
+        solution = found
+        for variable in design.variables:
+            columns = form.columns([variable])
+            variable.value = np.maximum(found.primal[columns], 0.0) if columns.size else np.ones(variable.size)
+        yield found.status
 
 
 def _minimised(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> bool:

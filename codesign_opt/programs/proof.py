@@ -25,6 +25,7 @@ __all__ = ["add_leaf", "certify", "empty_bound", "lagrangian", "raised", "relati
 
 _RESOLVED = 1e-6  # of the whole: a part below is not resolved to a millionth of itself
 _DIGITS, _CHANGED, _NOTICED = 1e-4, 0.01, 0.1  # see _noticed
+_NEAR = 1e-2  # of the objective's size: further from what is needed a bound is not for roundings
 _RAISED = (1e-7, 4e-7)  # relative errors of a conic solver's multipliers, below the tolerance that answers are given
 
 
@@ -68,7 +69,8 @@ def certify(
         bounds.append((_equivalence(compiled, point), "equivalence theorem"))
     enough = value.total + price - tolerance * value.scale
     if not max(bounds)[0] >= enough:
-        separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough)
+        near = enough - _NEAR * value.scale
+        separable = _separable(compiled, multipliers, point if tangent is None else tangent, enough, near)
         bounds.append((separable, "separable Lagrangian"))
     lower, method = max(bounds)
     if all(_at_least_constant(leaf) for leaf in compiled.leaves):
@@ -161,19 +163,20 @@ def _noticed(compiled: Compiled, point: Point, total: float) -> float:
     return _NOTICED * min((change for change in found if np.isfinite(change)), default=0.0)
 
 
-def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float) -> float:
+def _separable(compiled: Compiled, multipliers: Sequence[Array], point: Point, enough: float, near: float) -> float:
     """The Lagrangian's bound, with multipliers raised by as much as a conic solver rounds where they fall short.
 
     Where a part is linear, by its tangent, a multiplier too small by a rounding makes every level too dear to leave
     alone, and each costs the bound that rounding; raised multipliers cost it once. -inf where something has no
-    gradient at the point: the conic dual needs none.
+    gradient at the point: the conic dual needs none. Where the tangent at a kink leaves a bound that is not `near`
+    what is needed, roundings are not what is missing.
     """
     lower = -np.inf
     for rounding in (0.0, *_RAISED):
         raised = [multiplier * (1 + rounding) for multiplier in multipliers]
         with contextlib.suppress(ConvexityError):
             lower = max(lower, lagrangian(compiled, raised, point).value())
-        if lower >= enough:
+        if lower >= enough or (compiled.kinked and not lower >= near):
             break
     return lower
 

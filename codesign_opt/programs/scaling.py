@@ -171,7 +171,9 @@ def _without_rounding(rows: list[Row], item: Named, design: Design) -> list[Row]
 def _level_of_entries(row: Row, design: Design) -> Indices:
     """(N,) the level that each entry of a level bound is about."""
     examples, steps = jacobians(row.expression, design)
-    touched = abs(sparse.csr_array(examples)) + abs(sparse.csr_array(steps))
+    touched = sparse.csc_array(abs(sparse.csr_array(examples)) + abs(sparse.csr_array(steps)))
+    if np.all(np.diff(touched.indptr) == 1):
+        return np.asarray(touched.indices, dtype=np.intp)
     return np.asarray(touched.toarray().argmax(axis=0), dtype=np.intp)
 
 

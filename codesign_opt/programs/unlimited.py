@@ -12,6 +12,7 @@ from ..basics.wording import quantity as shown
 from ..modeling.design import Box, Design, Point
 from .compiled import Compiled, compile_problem
 from .declaration import Declaration
+from .rays import along, mixed_rays
 
 __all__ = ["refuse_unlimited"]
 
@@ -25,8 +26,8 @@ _FEASIBLE = 1e-7
 def refuse_unlimited(program: Declaration, point: Point | None) -> None:
     """Raise UnboundedError where the objective falls along a ray that no constraint ends, from a feasible point.
 
-    Nothing else is claimed: where no such ray is found among more examples, more steps, and more of either on some
-    levels, the function returns.
+    Nothing else is claimed: where no such ray is found among more examples, more steps, more of either on some levels
+    and mixes that the tangents of the rows admit, the function returns.
     """
     if point is None:
         return
@@ -40,6 +41,55 @@ def refuse_unlimited(program: Declaration, point: Point | None) -> None:
         alone = np.array([_limitless(program, compiled, point, name, level) for level in range(every.size)])
         if alone.any() and _falls(program, compiled, point, name, alone) is not None:
             raise _unlimited(program, compiled, point, name, alone)
+    _refuse_mixes(program, compiled, point)
+
+
+def _refuse_mixes(program: Declaration, compiled: Compiled, point: Point) -> None:
+    """Raise UnboundedError where a mix of quantities and levels falls without end that none of them does alone."""
+    if program.samplings:
+        return
+    size = len(program.levels)
+    units = np.concatenate(
+        [np.maximum(point.new_examples, _LEAST["examples"]), np.maximum(point.steps, _LEAST["steps"])]
+    )
+    decided = np.repeat([program.decides_examples, program.decides_steps], size)
+    for found in mixed_rays(compiled, point, units, decided):
+        start, ray = _from_the_beginning(point, found)
+        values = np.array([_rated(compiled, along(start, ray, factor)) for factor in (0.0, *_MORE[1:])])
+        if not _falling(values):
+            continue
+        shares = (("examples", ray[:size]), ("steps", ray[size:]))
+        parts = [_ranged(name, share > 0, program.levels.sigma) for name, share in shares if share.any()]
+        raise UnboundedError(
+            f"Unbounded: nothing limits {' with '.join(parts)} together, and more of them always help: {_MORE[-1]:.0e} "
+            f"times as far the objective has fallen from {shown(values[0])} to {shown(values[-1])}. Bound "
+            "Compute(prices) with a price for them, or add a Cap."
+        )
+
+
+def _from_the_beginning(point: Point, ray: Array) -> tuple[Point, Array]:
+    """The point moved back along the ray to next to nothing, and the ray from there in amounts of order one.
+
+    A solver that may go on without end ends where more changes nothing that could be told.
+    """
+    least = np.repeat([_LEAST["examples"], _LEAST["steps"]], ray.size // 2)
+    on = ray > 0
+    back = np.min((np.concatenate([point.new_examples, point.steps]) - least)[on] / ray[on])
+    return along(point, ray, -max(float(back), 0.0)), ray / np.max(ray / least)
+
+
+def _ranged(name: str, on: Mask, sigma: Array) -> str:
+    """The quantity and the noise levels: "the examples at sigma 0.1 to 2"."""
+    if on.all():
+        return f"the {name}"
+    return f"the {name} at sigma {sigma[on][0]:.3g}" + (f" to {sigma[on][-1]:.3g}" if on.sum() > 1 else "")
+
+
+def _falling(values: Array) -> bool:
+    """Whether numbers only fall, and by more than rounding."""
+    with np.errstate(invalid="ignore"):
+        falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])
+    return bool(np.all(np.isfinite(values)) and falling)
 
 
 def _moved(point: Point, name: str, levels: Mask, factor: float) -> Point:
@@ -65,9 +115,7 @@ def _falls(program: Declaration, compiled: Compiled, point: Point, name: str, le
     if any(float(price @ growth) > 0 for price in prices):
         return None  # a budget ends the ray, however far away
     values = np.array([_rated(compiled, _moved(point, name, levels, factor)) for factor in _MORE])
-    with np.errstate(invalid="ignore"):
-        falling = np.all(np.diff(values) <= 0) and values[-1] < values[0] - 1e-9 * abs(values[0])
-    return values if np.all(np.isfinite(values)) and falling else None
+    return values if _falling(values) else None
 
 
 def _rated(compiled: Compiled, point: Point) -> float:
@@ -82,11 +130,9 @@ def _rated(compiled: Compiled, point: Point) -> float:
 def _unlimited(program: Declaration, compiled: Compiled, point: Point, name: str, levels: Mask) -> UnboundedError:
     values = _falls(program, compiled, point, name, levels)
     assert values is not None
-    sigma = program.levels.sigma[levels]
-    where = "" if levels.all() else f" at sigma {sigma[0]:.3g}" + (f" to {sigma[-1]:.3g}" if sigma.size > 1 else "")
-    blame = _blamed(program, point, name, levels)
+    where, blame = _ranged(name, levels, program.levels.sigma), _blamed(program, point, name, levels)
     return UnboundedError(
-        f"Unbounded: nothing limits the {name}{where}, and more of them always help: at {_MORE[-1]:.0e} times as many "
+        f"Unbounded: nothing limits {where}, and more of them always help: at {_MORE[-1]:.0e} times as many "
         f"the objective has fallen from {shown(values[0])} to {shown(values[-1])}{blame}. Bound Compute(prices) with a "
         "price for them, or add a Cap."
     )

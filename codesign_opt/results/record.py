@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, integer, number, shown, vector
+from ..basics.checks import Array, as_path, choice, integer, ndim, number, shown, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -149,7 +149,7 @@ class PlanRecord:
         size = len(self.levels)
         for name in ("examples", "new_examples", "steps"):
             value = getattr(self, name)
-            if not isinstance(value, (np.ndarray, list, tuple)) or np.shape(value) != (size,):
+            if ndim(value) != 1 or np.shape(value) != (size,):
                 raise ValueError(f"Plan.{name} has another shape; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))

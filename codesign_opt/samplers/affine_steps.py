@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..basics.checks import Array, entries, vector
+from ..basics.checks import Array, entries, variances
 from .recursions import Recursion
 
 __all__ = ["AffineSteps", "StepGradient", "StepSlopes", "TerminalLaw", "denoiser_weights"]
@@ -43,7 +43,7 @@ def denoiser_weights(eigenvalues: Any, sigmas: Any) -> Numbers:
     >>> denoiser_weights([1.0, 4.0], [1.0, 0.0]).tolist()
     [[0.5, 0.8], [1.0, 1.0]]
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     return _optimal(lam, nodes(sigmas))
 
 
@@ -249,19 +249,20 @@ class StepSlopes(NamedTuple):
     before: Parts | None = None
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Inputs:
     """Arguments of a terminal law, checked and broadcast: nodes (..., K+1, 1), weights (..., K+1, B)."""
 
     nodes: Numbers
     weights: Numbers
     initial_variance: Numbers
 
-    @property
+    @cached_property
     def to_zero(self) -> NDArray[np.bool_]:
         """(...) whether the grid ends in zero."""
         return np.asarray(self.nodes[..., -1, 0].real == 0)
 
-    @property
+    @cached_property
     def positive(self) -> Numbers:
         """The nodes with a last zero moved to half the level before, where every step can be worked out."""
         if not self.to_zero.any():
@@ -271,7 +272,7 @@ class Inputs(NamedTuple):
 
 def prepare(sigmas: Any, eigenvalues: Any, denoiser: Any, initial_variance: Any) -> Inputs:
     """Check the arguments shared by the exact laws and fill in their defaults."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     sigma = nodes(sigmas)
     weights = _optimal(lam, sigma) if denoiser is None else _numbers(denoiser, "denoiser", 2)
     if weights.shape[-2:] != (sigma.shape[-1], lam.size):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, noise_level, vector
+from ..basics.checks import Array, ndim, noise_level, shown, variances, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -94,6 +95,8 @@ class Sampler(ABC):
             ValueError: other levels, by the first that differs.
         """
         own = self.own_levels
+        if ndim(sigmas) < 1:
+            raise ValueError(f"sigmas is {shown(sigmas)}; noise levels are needed.")
         given = np.real(sigmas) if isinstance(sigmas, np.ndarray) else vector(sigmas, "sigmas")
         if own is None or (given.shape[-1:] == own.shape and np.all(np.abs(given - own) <= 1e-9 * own)):
             return
@@ -148,7 +151,7 @@ class Sampler(ABC):
         >>> Euler().local_error([1.0], [1.0, 2.0], 0.01).tolist()
         [[0.125, 0.02]]
         """
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)[:, None]
+        lam = variances(eigenvalues, "eigenvalues")[:, None]
         level = vector(sigma, "sigma", positive=True)
         stop = noise_level(stopping_sigma, "stopping_sigma")
         return self.unchecked_local_error(lam, level, stop)
@@ -180,7 +183,7 @@ class Sampler(ABC):
         >>> EulerMaruyama(eta=1.0).positivity_cap([1.0, 0.25], [0.5, 1.0]).tolist()
         [0.5, 0.625]
         """
-        smallest = float(vector(eigenvalues, "eigenvalues", nonnegative=True).min())
+        smallest = float(variances(eigenvalues, "eigenvalues").min())
         level = vector(sigma, "sigma", positive=True)
         if self.positivity == 0.0:
             return np.full(level.size, np.inf)
@@ -218,7 +221,7 @@ class Sampler(ABC):
         >>> [round(n, 1) for n in EulerMaruyama().minimum_steps([1.0, 1e-4], 80.0, 0.002)]
         [13.4, 17.9]
         """
-        smallest = float(vector(eigenvalues, "eigenvalues", nonnegative=True).min())
+        smallest = float(variances(eigenvalues, "eigenvalues").min())
         sigma = noise_level(sigma_max, "sigma_max")
         stop = noise_level(stopping_sigma, "stopping_sigma")
         if not stop < sigma:
@@ -442,7 +445,7 @@ class Sampler(ABC):
         for k in range(given.weights.shape[-2]):
             moved = given.weights.astype(np.complex128)
             moved[..., k, :] += 1j * _NUDGE
-            std = self._closed_steps(given._replace(weights=moved)).law(given.initial_variance).std
+            std = self._closed_steps(replace(given, weights=moved)).law(given.initial_variance).std
             by_weight[..., k, :] = std.imag / _NUDGE
         return by_weight
 

@@ -284,7 +284,7 @@ class Ancestral(_OneEvaluation):
     name: ClassVar[str] = "euler_ancestral"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eta", number(self.eta, "Ancestral.eta", nonnegative=True))
+        object.__setattr__(self, "eta", number(self.eta, "Ancestral.eta", nonnegative=True, maximum=_LOUDEST))
 
     def leading_error(self, lam: Array, sigma: Array) -> Array:
         """docs/theory.md section 3, the row of this sampler."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..basics.checks import Array, choice, noise_level, vector
+from ..basics.checks import Array, choice, noise_level, variances
 
 __all__ = ["TERMINALS", "terminal_weight"]
 
@@ -31,7 +31,7 @@ def terminal_weight(eigenvalues: Any, stopping_sigma: float, terminal: str = "de
     >>> terminal_weight([1.0, 0.25], 0.5, "rescale")
     array([1.25, 0.5 ])
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     stop = noise_level(stopping_sigma, "stopping_sigma")
     end = lam + stop**2
     return end if choice(terminal, "terminal", TERMINALS) == "rescale" else lam**2 / end

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, noise_level, noise_levels, vector
+from ..basics.checks import Array, choice, integer, noise_level, noise_levels, variances
 from ..basics.registry import Registry
 from ..ingredients.coupling import Coupling
 from ..ingredients.parameterization import TabulatedWeight, evaluate_weight
@@ -234,7 +234,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         >>> AveragedSGD().weight_variance([1.0], [1.0])
         (array([[0.25]]), array([[0.]]))
         """
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        lam = variances(eigenvalues, "eigenvalues")
         return self._weight_variance(lam, noise_levels(sigma, "sigma"))
 
     def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
@@ -265,7 +265,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         >>> AveragedSGD(intercept=True).intercept_variance([1.0], [1.0])
         (array([[0.5]]), array([[0.]]))
         """
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        lam = variances(eigenvalues, "eigenvalues")
         level = noise_levels(sigma, "sigma")
         shape = (lam.size, level.size)
         if not self.intercept:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, noise_level, noise_levels, shown, vector
+from ..basics.checks import Array, choice, integer, noise_level, noise_levels, shown, variances, vector
 from ..samplers.terminal import TERMINALS, terminal_weight
 from .sensitivity_kernel import damping, diagonal_kernel, harmonic_product, mean_kernel
 
@@ -159,7 +159,7 @@ def dataset_floor(
     >>> dataset_floor([1.0], [2.0], 1e-6, 1000, terminal="rescale").__round__(9)
     0.001
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     n = vector(counts, "counts", length=lam.size, positive=True)
     stop = noise_level(stopping_sigma, "stopping_sigma")
     size = integer(dataset_size, "dataset_size", minimum=1)
@@ -230,4 +230,4 @@ def _off_diagonal_floor(lam: Array, n: Array, weight: Array, stop: float, rescal
 
 
 def _checked(eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
-    return vector(eigenvalues, "eigenvalues", nonnegative=True), noise_levels(sigma, "sigma")
+    return variances(eigenvalues, "eigenvalues"), noise_levels(sigma, "sigma")

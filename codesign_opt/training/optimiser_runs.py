@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
-from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, vector
+from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, variances, vector
 from ..ingredients.parameterization import Parameterization
 from .base import TrainingNoise
 from .lower_bounds import check_flag
@@ -106,7 +106,7 @@ class OptimiserRun(TrainingNoise):
     # the law
 
     def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        lam = variances(eigenvalues, "eigenvalues")
         return self._laws(lam, noise_levels(sigma, "sigma"))
 
     def unchecked_weight_variance(self, lam: Array, level: Array) -> tuple[Array, Array]:
@@ -265,7 +265,7 @@ class SGD(OptimiserRun):
         >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)
         0.5
         """
-        lam, level = vector(eigenvalues, "eigenvalues", nonnegative=True), noise_levels(sigma, "sigma")
+        lam, level = variances(eigenvalues, "eigenvalues"), noise_levels(sigma, "sigma")
         return float(self.largest_step / self._unit_step(lam, level).max())
 
     def _unit_step(self, lam: Array, level: Array) -> Array:

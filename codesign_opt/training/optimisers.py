@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, noise_levels, number, vector
+from ..basics.checks import Array, integer, noise_levels, number, variances, vector
 from ..ingredients.parameterization import Parameterization, TabulatedWeight, evaluate_weight
 from .base import TrainingNoise
 from .burn_in import averaged_sgd_excess
@@ -100,7 +100,7 @@ class AveragedSGD(TrainingNoise):
         the score error is least squares'; averaged SGD leaves 1.96 times as much at best (burn-in; 2.59 at sigma \
 0.1): training=co.SGD(...) plans it
         """
-        level, lam = noise_levels(sigma, "sigma"), vector(eigenvalues, "eigenvalues", nonnegative=True)
+        level, lam = noise_levels(sigma, "sigma"), variances(eigenvalues, "eigenvalues")
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
         on = m > 0
@@ -228,7 +228,7 @@ class ConstantStepSGD(TrainingNoise):
         burn-in is not over at sigma = 0.5: 1000 examples are 0.0391 relaxation times (10 take 256000)
         """
         level = noise_levels(sigma, "sigma")
-        lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+        lam = variances(eigenvalues, "eigenvalues")
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         rate, omega = self.rate_factors(level)
         slowest = rate * (lam.min() + level**2)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, choice, matrix, noise_level, noise_levels, number, vector
+from ..basics.checks import Array, choice, matrix, noise_level, noise_levels, number, variances, vector
 from ..samplers.terminal import TERMINALS, terminal_weight
 
 __all__ = [
@@ -57,7 +57,7 @@ def terminal_gain(eigenvalues: Any, stopping_sigma: float, terminal: str = "deno
     >>> terminal_gain([1.0, 0.0], 0.5)
     array([0.8, 0. ])
     """
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     stop = noise_level(stopping_sigma, "stopping_sigma")
     rescale = choice(terminal, "terminal", TERMINALS) == "rescale"
     return np.ones_like(lam) if rescale else lam / (lam + stop**2)
@@ -311,7 +311,7 @@ def _harmonic(left: Array, right: Array) -> Array:
 
 
 def _checked(eigenvalues: Any, sigma: Any, stopping_sigma: Any, eta: Any) -> tuple[Array, Array, float, float]:
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     level = noise_levels(sigma, "sigma")
     stop = noise_level(stopping_sigma, "stopping_sigma")
     below = np.flatnonzero(level < stop * (1 - 1e-9))  # a level's own edge may differ in the last digits

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, noise_levels, number, shown, vector
+from ..basics.checks import Array, choice, integer, noise_levels, number, shown, variances
 from .lower_bounds import MATRICES, cramer_rao_variance
 
 __all__ = [
@@ -252,7 +252,7 @@ def _step(learning_rate: Any, curvature: Any, batch: Any) -> tuple[float, float]
 
 def noisy_levels(eigenvalues: Any, sigma: Any) -> tuple[Array, Array, Array]:
     """Checked eigenvalues (B,) and levels (L,), and the variances v (B, L)."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     level = noise_levels(sigma, "sigma")
     return lam, level, lam[:, None] + level**2
 

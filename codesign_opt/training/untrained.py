@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, noise_level, noise_levels, number, vector
+from ..basics.checks import Array, choice, noise_level, noise_levels, number, variances, vector
 from ..ingredients.parameterization import Parameterization, unchecked_skip
 from .sensitivity_kernel import diagonal_kernel, mean_kernel
 
@@ -105,7 +105,7 @@ def kernel_arguments(
     eigenvalues: Any, counts: Any, sigma: Any, eta: Any, terminal: Any
 ) -> tuple[Array, Array, Array, dict[str, Any]]:
     """Eigenvalues, counts and levels, checked, and the options of a kernel."""
-    lam = vector(eigenvalues, "eigenvalues", nonnegative=True)
+    lam = variances(eigenvalues, "eigenvalues")
     n = vector(counts, "counts", length=lam.size, positive=True)
     level = noise_levels(sigma, "sigma")
     return lam, n, level, {"eta": number(eta, "eta", nonnegative=True), "terminal": terminal}

@@ -112,3 +112,11 @@ def test_plans_of_neighbouring_budgets_have_files_of_their_own(tmp_path: Path, c
     assert "is replaced" not in capsys.readouterr().err
     main(arguments)
     assert capsys.readouterr().err.count("is replaced") == 3
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder where nothing can be made")
+def test_where_no_lock_can_be_made_it_is_said_at_once():
+    statistics = co.LevelStatistics([0.1, 1.0, 10.0])
+    statistics.record(np.array([0.5]), np.array([1.0]))
+    with pytest.raises(OSError, match="lock"):
+        statistics.save("/proc/self/log.csv")

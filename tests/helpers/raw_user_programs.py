@@ -40,10 +40,11 @@ class Plain:
         return cp.sum(cp.multiply(error * len(error) / N, cp.maximum(cp.inv_pos(share), inverse)))
 
     def raw(self, terms=(), rows=(), score=True, rounds=2):
-        """The optimal value; `terms` and `rows` are functions of examples and steps as expressions.
+        """The least value that raw cvxpy finds; `terms` and `rows` are functions of examples and steps as expressions.
 
         Variables and objective are counted in their own first answers, then anew: a level that gets a thousandth of
         the average is otherwise solved to few digits. Where the solver gives no number, in another unit of the error.
+        The value is that of a point that meets every row, by the expression itself: no word of the solver's is in it.
         """
         for unit in (100.0, 1.0, 1e4):
             value = self._raw(terms, rows, score, rounds, unit)
@@ -53,33 +54,44 @@ class Plain:
 
     def _raw(self, terms, rows, score, rounds, unit):
         size = len(self.width)
-        examples, steps, value = np.full(size, N / size), np.full(size, K / size), np.nan
+        examples, steps, least = np.full(size, N / size), np.full(size, K / size), np.inf
         for _ in range(rounds):
             x, y = cp.Variable(size, nonneg=True), cp.Variable(size, nonneg=True)
             m, n = cp.multiply(examples, x), cp.multiply(steps, y)
             objective = cp.sum_squares((self.response / steps) @ cp.inv_pos(y))
             objective += self.score(m / N, n, self.error) if score else 0.0
             objective += sum(term(m, n) for term in terms)
-            budget = [cp.sum(m) / N + cp.sum(n) * 0.1 / K <= 1, cp.sum(n) / K <= 1]
-            problem = cp.Problem(cp.Minimize(objective / unit), budget + [part for row in rows for part in row(m, n)])
+            budget = [cp.sum(m) / N + cp.sum(n) * 0.1 / K, cp.sum(n) / K]
+            own_rows = [part for row in rows for part in row(m, n)]
+            problem = cp.Problem(cp.Minimize(objective / unit), [used <= 1 for used in budget] + own_rows)
             if not _solved(problem):
                 break
-            value = unit * problem.value
-            unit = abs(value)
+            over = max(float(used.value) for used in budget)
+            for variable in (x, y):  # a solver meets the budgets to rounding
+                variable.value = np.maximum(variable.value, 0.0) / max(over, 1.0)
+            if all(_kept(row) for row in own_rows):
+                least = min(least, float(objective.value))
+            unit = abs(float(objective.value))
             examples, steps = (np.maximum(q.value, 1e-6 * q.value.max()) for q in (m, n))
-        return value
+        return least
+
+
+def _kept(row):
+    """Whether a row holds to a billionth of its limit."""
+    size = 1.0 if isinstance(row, cp.constraints.PSD) else np.max(np.abs(row.args[1].value))
+    return np.max(row.violation()) <= 1e-9 * max(size, 1.0)
 
 
 def _solved(problem):
     """Solved to the tightest of some tolerances that the solver reaches; its "inaccurate" is judged by comparison."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for tolerance in (1e-10, 1e-8, 1e-6):
+        for tolerance in (1e-11, 1e-10, 1e-9, 1e-8, 1e-6):
             try:
                 problem.solve(solver="CLARABEL", **dict.fromkeys(("tol_gap_rel", "tol_feas", "tol_gap_abs"), tolerance))
             except cp.SolverError:
                 continue
-            if problem.value is not None and np.isfinite(problem.value):
+            if problem.status in ("optimal", "optimal_inaccurate"):
                 return True
     return False
 

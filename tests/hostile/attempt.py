@@ -45,18 +45,21 @@ class Fault:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise `Hang` after so much processor time."""
+    """Raise `Hang` after so much processor time, or five times as much of the clock's: some hangs only wait."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 5 * seconds))
+    before = [signal.signal(what, stop) for what, _, _ in timers]
+    for _, timer, after in timers:
+        signal.setitimer(timer, after)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        signal.signal(signal.SIGPROF, before)
+        for (what, timer, _), old in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0.0)
+            signal.signal(what, old)
 
 
 @cache

@@ -7,6 +7,7 @@ from itertools import product
 import cvxpy as cp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 import codesign_opt as co
 from tests.helpers.raw_programs import KINDS, budgets, by_hand, least, own, tables
@@ -271,3 +272,35 @@ def test_any_two_kinds_of_terms_are_scenarios_of_one_term(pair, place):
             mixed = co.CVaR([one, other], 1.0, probabilities=[weight, 1 - weight])
             mean = co.Problem(mixed, budgets()).solve(tolerance=1e-5).error
             assert mean <= plan.error * (1 + 2e-6)
+
+
+@pytest.mark.parametrize("kind", ["worst", "tail"])
+def test_levels_converge_to_the_continuous_optimum_with_the_square_of_their_width(kind):
+    """Two spectra that mirror each other are equally bad at the optimum, (int sqrt((a + b) / 2) d log sigma)^2 / B.
+
+    Of three, the third of them better everywhere, the worst two thirds are these two.
+    """
+    low, high, budget = np.log(0.01), np.log(10.0), 1e5
+
+    def one(logs):
+        return np.exp(np.sin(2 * logs) + 0.3 * logs)
+
+    def other(logs):
+        return one(low + high - logs)
+
+    exact = quad(lambda t: np.sqrt((one(t) + other(t)) / 2), low, high, epsabs=0, epsrel=1e-12)[0] ** 2 / budget
+
+    def found(size):
+        levels = co.Levels.log_uniform(0.01, 10.0, size)
+        logs = np.log(levels.sigma)
+        made = [co.Coefficients(levels, score=score, floor=np.zeros(size), response=np.zeros((0, size)),
+                                terminal="rescale") for score in (one(logs), other(logs), 0.2 * one(logs))]  # fmt: skip
+        scores = [co.ScoreError(table) for table in made]
+        term = co.WorstCase(scores) if kind == "worst" else co.CVaR(scores, 2 / 3)
+        training = co.Compute(co.Prices(1.0, 1.0, 1), part="training") <= budget
+        return co.Problem(term, [training], steps=np.full(size, 100.0)).solve(tolerance=1e-8).error
+
+    sizes = np.array((100, 200, 400) if len(LEVELS) > 1 else (20, 40, 80))
+    off = np.array([found(size) / exact - 1 for size in sizes])
+    assert np.all(np.abs(off) <= 10.0 / sizes**2)
+    assert off[:-1] / off[1:] == pytest.approx(4.0, rel=0.1)

@@ -1,5 +1,7 @@
 """Derivatives of expressions node by node: cvxpy's own, and finite differences."""
 
+import tracemalloc
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -30,6 +32,10 @@ EXPRESSIONS = {
     "bent twice": cp.log_sum_exp(cp.hstack([cp.sum_squares(NUMBERS @ X - Y[:4]), cp.norm(Y, 2)])),
     "largest": cp.sum_largest(cp.multiply(NUMBERS[3], X), 2) + cp.max(Y),
     "entropies": cp.sum(cp.rel_entr(X, 2 * X + 1)),
+    "a level and its neighbours": X[1:] - 2 * X[:-1] + cp.multiply(NUMBERS[0, :5], X[1:]),
+    "the same level twice": cp.multiply(NUMBERS[0], X) - X / 3 + cp.inv_pos(X) + cp.exp(2 * X),
+    "levels beside numbers": cp.hstack([X[:2], np.ones(2), Y[:1], Z[0]]) + 1.0,
+    "nothing of it": 0.0 * X + X[::-1],
     "matrix": cp.lambda_max(cp.bmat([[X[0], Y[0]], [Y[0], X[1]]])),
 }  # fmt: skip
 
@@ -66,3 +72,15 @@ def test_what_has_no_derivative_there_is_left_to_cvxpy():
     assert gradient(cp.sum(cp.inv_pos(X))) is None
     assert gradient(cp.sum(cp.log(X))) is None
     assert gradient(cp.sum(cp.Variable(3))) is None  # without a value
+
+
+def test_of_a_bound_of_every_level_no_matrix_is_made():
+    size = 1400
+    x = cp.Variable(size, nonneg=True, value=np.linspace(1.0, 2.0, size))
+    bound = 3.0 - cp.multiply(np.arange(1.0, size + 1), x)[np.arange(size)[::-1]]
+    tracemalloc.start()
+    found = gradient(bound)[x.id]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found.toarray(), -np.diag(np.arange(1.0, size + 1))[:, ::-1])
+    assert peak < 1e6 < 8 * size**2

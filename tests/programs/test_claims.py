@@ -11,6 +11,7 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.certificate.verdict import Certificate
+from codesign_opt.modeling.design import Point
 from codesign_opt.programs.attempts import first_point
 from codesign_opt.programs.conflicts import diagnose
 from codesign_opt.programs.unlimited import refuse_unlimited
@@ -154,6 +155,62 @@ def test_what_nothing_limits_is_named_with_its_levels():
     ):
         with pytest.raises(co.UnboundedError, match=message):
             co.Problem(terms, rows).solve()
+
+
+def test_mixes_without_end_of_what_each_alone_is_held_by_others_are_named():
+    """Two levels tied to each other, a gain at another's price, steps tied: a direction, followed by value."""
+
+    class Swap(co.Term):
+        def expression(self, design):
+            return 1e-9 * (design.examples[0] - 2 * design.examples[1])
+
+    size = len(SMALL.levels)
+    start = Point(np.full(size, 1e3), np.zeros(size), np.full(size, 0.5))
+    sampling = co.Compute(PRICES, part="sampling") <= 1e6
+    training = co.Compute(PRICES, part="training") <= 1e6
+    others = co.named("others", lambda d: cp.sum(d.examples[2:]) <= 1e3 * size)
+    low, high = (f"{sigma:.3g}" for sigma in SMALL.sigma[:2])
+    cases = (
+        (FEW, [sampling, others, co.named("tied", lambda d: d.examples[0] == d.examples[1])], "examples"),
+        (FEW + Swap(), [sampling, others, co.named("tied", lambda d: d.examples[1] <= 1.5 * d.examples[0])],
+         "examples"),
+        (FEW, [training, co.named("tied", lambda d: d.steps[0] == d.steps[1]),
+               co.named("few", lambda d: cp.sum(d.steps[2:]) <= size)], "steps"),
+    )  # fmt: skip
+    for terms, rows, quantity in cases:
+        program = co.Problem(terms, rows).declaration
+        with pytest.raises(co.UnboundedError, match=f"nothing limits the {quantity} at sigma {low} to {high} together"):
+            refuse_unlimited(program, start)
+    ends = (  # the same, where the gain does not pay, where the mix has an end, and where it is curved
+        (FEW + Swap(), [sampling, others, co.named("tied", lambda d: 3 * d.examples[1] <= d.examples[0])]),
+        (FEW, [sampling, others, cases[0][1][2], co.named("end", lambda d: d.examples[0] + d.examples[1] <= 1e9)]),
+        (FEW, [sampling, others, co.named("tied", lambda d: cp.square(d.examples[0]) <= 1e6 * d.examples[1]),
+               co.named("back", lambda d: d.examples[1] <= 1.5 * d.examples[0])]),
+    )  # fmt: skip
+    for terms, rows in ends:
+        refuse_unlimited(co.Problem(terms, rows).declaration, start)
+
+
+@pytest.mark.parametrize("quantity", ["examples", "steps"])
+def test_shares_of_everything_below_one_are_named_where_the_error_is_finite_without_any(quantity):
+    """A design of nothing meets them, and is nobody's plan: 0.3 + 0.25 + 0.2 of the whole, a fourth share needless."""
+    table = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5), sampler=co.Heun()).coefficients(levels=8)
+    flat = replace(table, response=np.zeros((0, len(table.levels))), floor=np.zeros(len(table.levels)))
+    steps = np.full(len(table.levels), 2.0) if quantity == "examples" else None
+    objective = co.ScoreError(flat) if quantity == "examples" else co.Steps() + 0 * co.Discretization(flat)
+    given = {"steps": steps} if quantity == "examples" else {"examples": np.ones(len(table.levels))}
+    cuts = (0.001, 0.02, 1.0, 100.0)
+
+    def rows(*limits):
+        return [
+            co.Share(limit, low, high, quantity) for limit, low, high in zip(limits, cuts[:-1], cuts[1:], strict=True)
+        ]
+
+    budget = co.Compute(PRICES, part="training" if quantity == "examples" else "sampling") <= 1e6
+    with pytest.raises(co.InfeasibleError, match=f"leave no {quantity} at all") as caught:
+        co.Problem(objective, [budget, *rows(0.3, 0.25, 0.2), co.Share(0.9, 0.01, 0.1, quantity)], **given).solve()
+    assert [record["amount"] for record in caught.value.conflicts] == pytest.approx([0.25] * 3, rel=1e-12)
+    assert co.Problem(objective, [budget, *rows(0.3, 0.25, 0.4501)], **given).solve().certificate.optimal
 
 
 @pytest.mark.parametrize("limit", [1e101, 1e160, 1e300, -1e200, 1e-160, 5e-324])

@@ -1,5 +1,7 @@
 """A program compiled in numbers is the program declared in cvxpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,24 @@ def test_the_declared_objective_is_of_order_one_at_its_reference():
     compiled = compile_problem(program(), POINT, program().box)
     compiled.set(POINT)
     assert compiled.declared.objective.value == pytest.approx(1.0, rel=0.3)
+
+
+@pytest.mark.parametrize("spent", [0.0, 1e3])
+def test_score_errors_on_one_design_share_their_cones(spent):
+    """Six scenarios cost the solver the cones of one: cvxpy knows what is the same where it is one expression.
+
+    Of small arrays it knows them by their numbers.
+    """
+    table = replace(co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5)).coefficients(0.01, 150), untrained=None)
+    size = len(table.levels)
+    tables = [replace(table, score=table.score * (1 + k)) for k in range(6)]
+
+    def cones(count):
+        problem = co.Problem(
+            co.WorstCase([co.ScoreError(each) for each in tables[:count]]) + co.Steps() / 100,
+            [co.Compute(co.Prices(3.0, 1.0, 1000)) <= 1e5],
+            spent=np.full(size, spent),
+        )
+        return problem.cvxpy().problem.get_problem_data("CLARABEL")[0]["dims"]
+
+    assert cones(6).exp == cones(1).exp > 0

@@ -35,7 +35,7 @@ def settled_problem(seed, final_score, spent=False, second=False):
 @pytest.mark.parametrize("second", [False, True])
 def test_a_given_sampler_is_planned_by_water_filling_as_by_the_declared_program(seed, final_score, second):
     problem = settled_problem(seed, final_score, second=second)
-    plan, declared = problem.solve(), problem.solve(method="declared")
+    plan, declared = problem.solve(), problem.solve(method="declared", tolerance=1e-7)
     assert plan.attempts[0]["solver"] == "water-filling"
     assert len(plan.attempts) == 1
     assert plan.certificate.relative_gap <= 1e-10

@@ -26,5 +26,5 @@ def test_an_extension_is_certified_at_the_optimum_of_its_raw_statement(name, siz
     proof = plain.problem(terms, rows, score).solve().certificate
     assert proof.optimal
     truth = plain.raw(raw_terms, raw_rows, score)
-    assert proof.value == pytest.approx(truth, rel=2e-6)
-    assert proof.lower_bound <= truth * (1 + 1e-6)
+    assert proof.value == pytest.approx(truth, rel=1e-6)
+    assert proof.lower_bound <= truth * (1 + 1e-9)  # of a point that meets the rows

@@ -13,6 +13,8 @@ from ...ingredients.densities import SigmaDensity
 
 __all__ = ["SplitLogNormal"]
 
+_HIGHEST = 700.0  # |ln sigma| of float64
+
 
 @dataclass(frozen=True)
 class SplitLogNormal(SigmaDensity):
@@ -61,10 +63,11 @@ class SplitLogNormal(SigmaDensity):
         share, low = np.asarray(u, dtype=np.float64), self._low
         left = self.scale_1 * ndtri(np.minimum(share / (2 * low), 0.5))
         right = -self.scale_2 * ndtri(np.minimum((1 - share) / (2 * (1 - low)), 0.5))
-        return np.exp(self.location + np.where(share < low, left, right))
+        return np.exp(np.clip(self.location + np.where(share < low, left, right), -_HIGHEST, _HIGHEST))
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""
         z = np.log(sigma) - self.location
-        scaled = np.where(z < 0, z / self.scale_1, z / self.scale_2)
-        return np.exp(-0.5 * scaled**2) * np.sqrt(2 / np.pi) / (self.scale_1 + self.scale_2)
+        with np.errstate(over="ignore"):
+            scaled = np.where(z < 0, z / self.scale_1, z / self.scale_2)
+            return np.exp(-0.5 * scaled**2) * np.sqrt(2 / np.pi) / (self.scale_1 + self.scale_2)

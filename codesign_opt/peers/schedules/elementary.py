@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, noise_level, number, numbers, takes
+from ...basics.checks import Array, boolean, choice, noise_level, number, numbers, scale_of, takes, variances
 from ...ingredients.grids import check_grid
 from ...ingredients.spectrum import Spectrum
 
@@ -27,6 +27,7 @@ __all__ = [
     "tangent_coefficient",
 ]
 
+_LARGEST = 1e60  # of a path's energy
 _STARTS = ("marginal", "noise")
 
 
@@ -111,7 +112,7 @@ def euler_kl(
     power = np.zeros(n.size)
     if start == "noise":  # the multiplier of the mean, squared: variance of the output per variance of the start
         power = spectrum.mean_power[keep] * ratio * wanted / grid[0] ** 2
-    if reverse:
+    if boolean(reverse, "euler_kl: reverse"):
         return float(0.5 * (n @ (ratio - 1 - np.log(ratio)) + (power / wanted).sum()))
     return float(0.5 * (n @ (1 / ratio - 1 + np.log(ratio)) + (power / (wanted * ratio)).sum()))
 
@@ -154,10 +155,12 @@ def leading_kl(energy: Any, spectrum: Spectrum, steps: int) -> float:
     >>> leading_kl([2.0], Spectrum([1.0], [3]), 10)
     0.03
     """
-    values = numbers(energy, "energy")
+    values = np.abs(numbers(energy, "energy"))
     if values.shape != spectrum.counts.shape:
         raise ValueError(f"energy has shape {values.shape}; one entry per band, {spectrum.counts.shape}, is needed.")
-    count = number(steps, "steps", positive=True)
+    count = scale_of(steps, "steps")
+    if np.any(values > _LARGEST):
+        raise ValueError(f"energy is {values.max():g} at most; it must be <= {_LARGEST:g}.")
     return float(spectrum.counts @ values**2 / (4 * count**2))
 
 
@@ -224,7 +227,7 @@ def tangent_coefficient(
     >>> tangent_coefficient(Spectrum([4.0, 0.25], [1, 1]))
     1.0
     """
-    least = number(floor, "floor", nonnegative=True)
+    least = float(variances([number(floor, "floor")], "floor")[0])
     low = number(sigma_min, "sigma_min", nonnegative=True)
     high = np.inf if sigma_max == np.inf else noise_level(sigma_max, "sigma_max")
     if not low < high:

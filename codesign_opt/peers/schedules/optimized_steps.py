@@ -14,6 +14,8 @@ from .base import Schedule
 
 __all__ = ["OptimizedSteps", "output_weights"]
 
+_STEEPEST = 10.0  # power of sigma in the assumed error
+
 _LEAST = 1e-3  # step in log sigma, as a share of an equal one
 _MOST = 300  # iterations of the search
 
@@ -89,7 +91,7 @@ class OptimizedSteps(Schedule):
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "order", integer(self.order, "OptimizedSteps.order", minimum=1))
-        put(self, "power", number(self.power, "OptimizedSteps.power", nonnegative=True))
+        put(self, "power", number(self.power, "OptimizedSteps.power", nonnegative=True, maximum=_STEEPEST))
 
     def bound(self, levels: Array) -> float:
         """sum_n |w_n| e_n times the last level: that of the sample, data units.

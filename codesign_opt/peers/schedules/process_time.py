@@ -58,8 +58,8 @@ class TimeUniform(Schedule):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "beta_d", number(self.beta_d, "TimeUniform.beta_d", nonnegative=True))
-        put(self, "beta_min", number(self.beta_min, "TimeUniform.beta_min", positive=True))
+        put(self, "beta_d", number(self.beta_d, "TimeUniform.beta_d", nonnegative=True, maximum=1e60))
+        put(self, "beta_min", scale_of(self.beta_min, "TimeUniform.beta_min"))
         put(self, "eps_s", number(self.eps_s, "TimeUniform.eps_s", positive=True))
         if self.eps_s >= 1:
             raise ValueError(f"TimeUniform.eps_s is {self.eps_s:g}; it must be < 1, the largest time.")
@@ -68,7 +68,8 @@ class TimeUniform(Schedule):
 
     def sigma(self, time: float) -> float:
         """Noise level at a time, data units."""
-        return float(np.sqrt(np.expm1(self.beta_d * time**2 / 2 + self.beta_min * time)))
+        at = number(time, "time", nonnegative=True, maximum=1.0)
+        return float(np.sqrt(np.expm1(self.beta_d * at**2 / 2 + self.beta_min * at)))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         integral = np.log1p(np.array([evidence.sigma_max, evidence.sigma_min]) ** 2)

@@ -19,6 +19,8 @@ from .base import Schedule
 
 __all__ = ["ScoreOptimal", "corrector_cost", "equal_cost_levels", "gaussian_length", "predictor_cost"]
 
+_STEEPEST = 20.0  # exponent of a step's length
+
 
 @dataclass(frozen=True)
 class ScoreOptimal(Schedule):
@@ -52,7 +54,7 @@ class ScoreOptimal(Schedule):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "exponent", number(self.exponent, "ScoreOptimal.exponent", positive=True))
+        put(self, "exponent", number(self.exponent, "ScoreOptimal.exponent", positive=True, maximum=_STEEPEST))
         put(self, "floor", number(self.floor, "ScoreOptimal.floor", positive=True, maximum=1.0))
         put(self, "fine", integer(self.fine, "ScoreOptimal.fine", minimum=16, maximum=AT_ONCE))
 

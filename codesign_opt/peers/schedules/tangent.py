@@ -18,6 +18,8 @@ from .elementary import tangent_coefficient
 
 __all__ = ["EulerLagrange", "PowerUniform", "SDEPath", "SDETerminal", "Tangent"]
 
+_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
+
 _FINE = 2048  # noise levels of the integrals
 _BANDS = 48  # bands at most in a fixed point
 _ROUNDS = 500
@@ -199,13 +201,13 @@ class PowerUniform(Schedule):
     title: ClassVar[str] = "equal steps of a power of the variance"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True))
+        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True, maximum=_FLATTEST))
         choice(self.variable, "PowerUniform.variable", ("variance", "sigma"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         power = (2.0 if self.variable == "variance" else 1.0) / self.rho
-        high, low = evidence.sigma_max**power, evidence.sigma_min**power
-        return evidence.between(np.linspace(high, low, count) ** (1 / power))
+        last = (evidence.sigma_min / evidence.sigma_max) ** power
+        return evidence.between(evidence.sigma_max * np.linspace(1.0, last, count) ** (1 / power))
 
 
 def _fixed_point(levels: Array, local: Array, weight: Array) -> Array:

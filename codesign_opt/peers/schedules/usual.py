@@ -18,6 +18,7 @@ from .base import Schedule
 
 __all__ = ["BetaSigma", "EDMRho", "KLOptimal", "Laplace", "LinearSigma", "LogSNR", "Polyexponential"]
 
+_WIDEST = 100.0  # mean and spread in log sigma, whose exponentials are floats
 _FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 
@@ -180,8 +181,8 @@ class Laplace(Schedule):
     title: ClassVar[str] = "Laplace quantiles in log sigma"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", number(self.mean, "Laplace.mean"))
-        object.__setattr__(self, "spread", number(self.spread, "Laplace.spread", positive=True))
+        object.__setattr__(self, "mean", number(self.mean, "Laplace.mean", maximum=_WIDEST))
+        object.__setattr__(self, "spread", number(self.spread, "Laplace.spread", positive=True, maximum=_WIDEST))
         choice(self.ends, "Laplace.ends", ("clamp", "truncate"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:

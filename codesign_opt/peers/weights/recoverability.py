@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, ndim, number, takes, vector
+from ...basics.checks import Array, matrix, ndim, number, scale_of, takes, variances, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -42,11 +42,11 @@ def mean_variance(variance: Any) -> float:
     if isinstance(variance, Spectrum):
         return float(variance.eigenvalues @ variance.counts / variance.counts.sum())
     if ndim(variance) == 1:
-        return float(np.mean(vector(variance, "variance", nonnegative=True)))
+        return float(np.mean(variances(variance, "variance")))
     if ndim(variance) == 2:
         size = len(variance)
         return float(np.trace(matrix(variance, "variance", shape=(size, size))) / size)
-    return number(variance, "variance", positive=True)
+    return scale_of(variance, "variance")
 
 
 @takes(process=Process)

@@ -24,6 +24,7 @@ __all__ = ["Balance", "balanced"]
 _ROUNDS = 3
 _LOST = 64.0  # powers of two below one: an entry there counts less the further down it is
 _FAINT = 0.02  # weight of an entry far below one: it may be small because it does not matter
+_BESIDE, _FAINTER = 10.0, 1e-4  # powers of two below the rest of row and column; weights of such where others lead
 _DECADES = 10.0  # powers of two that an exponential may be from the rest before it is moved there
 _FREE, _FREER = 1e-3, 1e-8  # weights of factors that nothing is known of, near one
 _HELD = 1.0  # weight of a column's known size against that of one entry
@@ -77,7 +78,7 @@ class Balance:
 
 def balanced(
     cost: Array, matrix: sparse.csc_array, right: Array, cones: Cones, near: Array, *, known: float = _HELD,
-    chosen: Mask | None = None,
+    chosen: Mask | None = None, leading: bool = False,
 ) -> Balance:  # fmt: skip
     """The factors that bring A and b nearest to one.
 
@@ -85,6 +86,8 @@ def balanced(
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry.
         chosen: (N,) columns that are not auxiliary, where it is known which.
+        leading: the largest entries of rows and columns alone: where a sum has one summand that matters and many that
+            do not, these would scale it by what it would be without the one.
     """
     shear = _shear(matrix, right, cones, near)
     if cones.exponential and chosen is not None:
@@ -94,7 +97,7 @@ def balanced(
     turned = sparse.coo_array(turn @ matrix)
     turned_right = turn @ right
     share = _shares(cones, turn)
-    logs, columns = _least_squares(turned, turned_right, share, near, known)
+    logs, columns = _least_squares(turned, turned_right, share, near, known, leading=leading)
     # powers of four keep the data's digits: their square roots, in the rows between the first two, are powers of two
     factors = np.exp2(share @ (2 * np.round(logs / 2)))
     scale = np.exp2(np.round(columns))
@@ -219,8 +222,9 @@ def _shares(cones: Cones, turn: sparse.csr_array) -> sparse.csr_array:
 
 
 def _least_squares(
-    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float, free: float = _FREE
-) -> tuple[Array, Array]:
+    entries: sparse.coo_array, right: Array, share: sparse.csr_array, near: Array, known: float, free: float = _FREE,
+    *, leading: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
     """Base-2 logarithms of the row parameters (P,) and of the columns' factors (N,)."""
     size, count = entries.shape
     i, j = entries.coords
@@ -232,23 +236,26 @@ def _least_squares(
     system = sparse.csr_array(sparse.hstack([share[np.concatenate([i, fixed])], column]))
     ridge = np.concatenate([np.full(size, free), np.where(near > 0, known, free)])
     middle = np.concatenate([np.zeros(size), np.log2(np.where(near > 0, near, 1.0))])
-    weight, found = np.concatenate([_counting(value, i, j, size, count), np.ones(len(fixed))]), middle
+    counting, faint = _counting(value, i, j, size, count, leading), _FAINTER if leading else _FAINT
+    weight, found = np.concatenate([counting, np.ones(len(fixed))]), middle
     for _ in range(_ROUNDS):
         weighted = sparse.csc_array(system.T @ sparse.diags_array(weight))
         normal = sparse.csc_array(weighted @ system + sparse.diags_array(ridge))
         found = symmetric_solver(normal)(ridge * middle - weighted @ logs)
         below = np.maximum(-(logs + system @ found), 1.0)
-        weight = np.where(below > 6, _FAINT * np.minimum(1.0, (_LOST / below) ** 2), 1.0)
+        weight = np.where(below > 6, faint * np.minimum(1.0, (_LOST / below) ** 2), 1.0)
     return found[:size], found[size:]
 
 
-def _counting(value: Array, i: Indices, j: Indices, size: int, count: int) -> Array:
+def _counting(value: Array, i: Indices, j: Indices, size: int, count: int, leading: bool) -> Array:
     """1 for entries to begin with; 0 for those that are lost beside the largest of their row and of their column.
 
     A narrow kernel falls to 1e-200 between levels that have nothing to do with each other. In logarithms one such entry
-    would outweigh all others.
+    would outweigh all others. Where the leading ones are to decide, next to 0 for all that are far below them.
     """
     rows, columns = np.zeros(size), np.zeros(count)
     np.maximum.at(rows, i, value)
     np.maximum.at(columns, j, value)
-    return np.where(value < 2.0**-_LOST * np.minimum(rows[i], columns[j]), 0.0, 1.0)
+    beside = np.log2(value) - np.log2(np.minimum(rows[i], columns[j]))
+    led = np.where(beside < -_BESIDE, _FAINTER, 1.0) if leading else 1.0
+    return np.where(beside < -_LOST, 0.0, led)

@@ -62,7 +62,9 @@ def solve_conic(
     near: Array | None = None,
     known: float = 1.0,
     chosen: Mask | None = None,
+    sizing: Array | None = None,
     sharp: bool = False,
+    leading: bool = False,
     time_limit: float = np.inf,
     verbose: bool = False,
 ) -> ConicSolution:
@@ -72,7 +74,9 @@ def solve_conic(
         near: (N,) sizes that the columns are thought to have; 0 where nothing is known.
         known: how sure that is, as a weight against one entry of the matrix.
         chosen: (N,) columns that are not auxiliary, where it is known which.
+        sizing: (R,) the right-hand side by which the program is scaled, where some of `right` are small by chance.
         sharp: linear systems to rounding: slower, nearer to the optimum where many sizes meet, and not always stable.
+        leading: balanced by the largest entries of rows and columns alone; see `balanced`.
         time_limit: seconds of one solve.
         verbose: show the solver's log.
     """
@@ -83,7 +87,9 @@ def solve_conic(
         settings.static_regularization_constant, settings.iterative_refinement_max_iter = _SHARP, 40
         settings.iterative_refinement_reltol = settings.iterative_refinement_abstol = _REFINED
     near = np.zeros(len(cost)) if near is None else near
-    balance = balanced(cost, matrix, right, cones, near, known=known, chosen=chosen)
+    balance = balanced(
+        cost, matrix, right if sizing is None else sizing, cones, near, known=known, chosen=chosen, leading=leading
+    )
     scaled = sparse.csc_matrix(balance.rows(matrix) @ sparse.diags_array(balance.columns))
     costs, rights = balance.cost_factor * balance.columns * cost, np.asarray(balance.rows(right))
     nothing = sparse.csc_matrix((len(cost), len(cost)))
