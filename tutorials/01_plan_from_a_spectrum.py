@@ -102,6 +102,7 @@ print(plan)
 # |       spectrum; where all variances are 10% smaller or larger, 1.63e-05 and 1.77e-05
 # | Note: errors that steps and the last evaluation share add up to 6.974e-05 in all
 # |       (model.predict; co.validate trains and samples it)
+# | … and 1 more in plan.notes
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
