@@ -132,9 +132,7 @@ class LevelStatistics:
         whole = whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
         _check_sizes(len(at), len(whole))
-        with np.errstate(
-            divide="ignore", invalid="ignore", over="ignore"
-        ):  # times beyond 1 are refused as noise levels
+        with np.errstate(all="ignore"):  # times beyond 1 are refused as noise levels
             self.record(at / (1 - at), at**2 * whole, learning_rate=learning_rate)
 
     def rows(self) -> list[dict[str, Any]]:

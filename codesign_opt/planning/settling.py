@@ -24,10 +24,8 @@ _OF_EXAMPLES = (  # tables that are those of the settled examples, and of the pr
     "score_weight", "served_weight", "pooling", "final_window", "marginal_gain", "prior_examples", "served_prior",
     "example_price", "examples_low", "examples_high", "output_sensitivity",
 )  # fmt: skip
-_SUMMED, _OF_STEPS = (
-    ("score", "floor", "discretization"),
-    ("information_gain", "step_price", "steps_low", "steps_high", "output_sensitivity"),
-)
+_SUMMED = ("score", "floor", "discretization")
+_OF_STEPS = ("information_gain", "step_price", "steps_low", "steps_high", "output_sensitivity")
 
 
 @dataclass(frozen=True, eq=False)
