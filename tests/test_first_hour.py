@@ -156,6 +156,7 @@ def test_names_stand_for_samplers_and_processes_everywhere():
         co.GaussianModel(spectrum, sampler=co.Heun)
 
 
+@pytest.mark.slow
 def test_names_stand_for_samplers_and_processes_of_networks():
     torch = pytest.importorskip("torch")
     rows = torch.tensor(ROWS)
@@ -203,6 +204,7 @@ def test_a_plan_says_what_a_wrong_correlation_length_or_training_noise_does_to_i
     assert not [note for note in alone.notes if note.startswith("not known: ")]
 
 
+@pytest.mark.slow
 def test_a_flow_plan_is_held_against_uniform_and_shifted_time():
     model = co.GaussianModel(co.Spectrum.power_law(4, 1.5), process="flow_matching", sampler="euler")
     plan = co.codesign(model, steps=10, **FAST)
@@ -269,6 +271,7 @@ def test_the_star_stands_where_the_title_says():
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_an_estimate_prints_in_thirty_lines():
     size = 40
     sigma = np.geomspace(0.002, 80, size)
