@@ -258,13 +258,14 @@ def _placed(study: Study, plan: Plan, best: Settled) -> Plan:
 def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, Peers, list[str]]:
     """The plan, its peers and notes; a peer that is better is taken, with the best examples for its grid."""
     notes = []
-    peers = _peers(study, handed)
+    peers, sigmas = _peers(study, handed), handed.sigmas
+    reading = INSIDE if sigmas is None or study.admits(sigmas) else START  # a peer has to obey as the plan does
     for name, (grid, parts) in list(peers.items()):
         if parts[TOTAL] >= handed.handed_out[TOTAL] * _BETTER:
             continue
         if name == FULL_RANGE and plan.outer.get("status") == "given":
             continue  # it stops elsewhere than was asked for
-        tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, START) else []
+        tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, reading) else []
         better = min((f for f in tried if f is not None), key=lambda f: f.total, default=None)
         if better is not None and better.total < handed.handed_out[TOTAL]:
             handed = _placed(study, plan, better)

@@ -219,3 +219,22 @@ def test_lengths_of_levels_are_a_power_between_them_and_end_with_them():
     wanted = np.where(free, np.inf, 0.3 * sigma**1.2)
     np.testing.assert_allclose(limits.longest(sigma), wanted, rtol=1e-12)
     assert StepLimits.of_lengths(np.zeros(20), levels) is None
+
+
+def test_a_schedule_of_the_literature_that_is_handed_out_obeys_as_the_plan_does():
+    """A grid whose steps are short enough where they start alone was taken for one that obeys inside them."""
+    variances, counts = (
+        [2.09348, 0.594451, 0.200932, 0.0981224, 0.0190989, 0.0171452, 0.00511192],
+        [1, 1, 5, 2, 8, 4, 1],
+    )
+    model = co.GaussianModel(
+        co.Spectrum(variances, counts), process=co.EDM(0.04756827, 11.44582), sampler=co.Heun(), terminal="rescale"
+    )
+    longest = lambda s: 0.650318949 * s / (1 + 0.2 * s)  # noqa: E731
+    plan = co.codesign(
+        model, co.Prices(2.0, 1.0, 581.24), 47163.28, constraints=[co.Cap(longest, "step_size")],
+        stopping_sigma=0.0749531843, levels=50,
+    )  # fmt: skip
+    nodes = plan.sigmas[plan.sigmas > 0]
+    assert not any("where it starts" in note for note in plan.notes)
+    assert np.all(nodes[:-1] - nodes[1:] <= longest(nodes[1:]) * (1 + 1e-9))
