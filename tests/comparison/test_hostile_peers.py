@@ -93,7 +93,7 @@ def test_loss_logs_and_levels_of_the_wrong_kind_are_named():
         ({"peers": []}, r"peers is empty and plan is off"),
         ({"samplers": "heun"}, r"samplers is 'heun'; a list is needed"),
         ({"samplers": co.Heun()}, r"samplers is .*Heun.*; a list is needed"),
-        ({"samplers": [["heun"]]}, r"samplers holds \['heun'\]"),
+        ({"samplers": [["heun"]]}, r"samplers\[0\] is \['heun'\]"),
         ({"evidence": MODEL}, r"evidence is GaussianModel; give an Evidence"),
         ({"evaluations": [1]}, r"1 evaluations are too few for 2 steps of euler.*; allow at least 2"),
         ({"evaluations": [10, 2], "samplers": ["heun"]}, r"2 evaluations are too few for 2 steps of heun"),

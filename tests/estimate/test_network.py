@@ -186,7 +186,7 @@ def test_training_needs_a_log_and_gives_prices_something_to_buy(data, history):
         ({"denoiser": lambda x, s: x.float()}, DenoiserError, "returned torch.float32"),
         ({"denoiser": "net"}, ValueError, "a callable"),
         ({"data": np.zeros((0, 3))}, ValueError, "no examples"),
-        ({"sampler": "heun"}, ValueError, "sampler is 'heun'"),
+        ({"sampler": "heunn"}, ValueError, "did you mean 'heun'"),
         ({"process": 3}, ValueError, "process is 3"),
         ({"measurement": Measurement(evaluations=100)}, ValueError, "evaluations is 100; measuring"),
         ({"terminal": "stop"}, ValueError, "terminal"),

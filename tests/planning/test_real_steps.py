@@ -221,6 +221,7 @@ def test_lengths_of_levels_are_a_power_between_them_and_end_with_them():
     assert StepLimits.of_lengths(np.zeros(20), levels) is None
 
 
+@pytest.mark.slow
 def test_a_schedule_of_the_literature_that_is_handed_out_obeys_as_the_plan_does():
     """A grid whose steps are short enough where they start alone was taken for one that obeys inside them."""
     variances, counts = (
