@@ -30,6 +30,7 @@ _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
 _HELD = 1e-7  # relative violation up to which a row that does not give counts as held
 _EXACT = 1e-8  # the same where amounts of a ten-thousandth of their limits are right to far below a per cent
+_BESIDE, _CLEARLY = 1e-3, 0.9  # of the amounts, broken so little that they stay near; amounts that are less, not alike
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
 
 
@@ -80,6 +81,12 @@ class Relaxation:
         """Whether what does not give holds to so many digits that the amounts are right."""
         return self.broken <= _EXACT
 
+    @property
+    def told(self) -> bool:
+        """Whether it is exact, or what is broken next to nothing of the amounts."""
+        most = max((give.relative for give in self.gives.values()), default=0.0)
+        return self.exact or self.broken <= _BESIDE * most
+
     def against(self, other: Relaxation) -> float:
         """The largest amount over its size in another."""
         return max((give.against(other.gives[name]) for name, give in self.gives.items()), default=0.0)
@@ -105,7 +112,7 @@ def least_relaxation(
         if not read:
             break
         last, found = found, _least_of(read)
-        exact = found if found.exact else exact
+        exact = found if found.told else exact
         if found.exact and all(give.relative <= 0 for give in found.gives.values()):
             return found  # nothing is less; more rounds would only lead ever further into the room
         settled = last is not None and found.against(last) >= last.against(last) * (1 - _SETTLED)
@@ -120,13 +127,16 @@ def _least_of(found: list[Relaxation]) -> Relaxation:
     """The one that gives least, of those whose other rows hold if there are any.
 
     Sizes of rows are those at the point: far out a row is large, and what it gives is little of that. All are held
-    against the least.
+    against the least. An answer inside all rows may be far from the least: one that breaks them by next to nothing of
+    its amounts, which are clearly less, is nearer.
     """
 
     def given(relaxation: Relaxation) -> float:
         return max((relaxation.against(other) for other in found), default=0.0)
 
-    return min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
+    best = min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
+    near = min((each for each in found if each.told), key=given, default=best)
+    return near if given(near) < _CLEARLY * given(best) else best
 
 
 def _beyond(give: Give) -> float:

@@ -141,3 +141,30 @@ def test_amounts_are_right_beside_levels_that_hold_roundings(seed):
     told = {record["name"]: record["amount"] for record in caught.value.conflicts}
     assert told["mean"] == pytest.approx(unit * mean * (1 - 1 / 1.4), rel=1e-4)
     assert told["Compute(training)"] == pytest.approx(needed - budget, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [19, pytest.param(9, marks=pytest.mark.slow)])
+def test_an_answer_far_inside_all_rows_tells_no_amount(seed):
+    """Two errors of disjoint levels at most t each: money (sum sqrt(s p))^2 / t each, by Cauchy-Schwarz."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(4, 25))
+    edges = np.exp(np.cumsum(np.concatenate([[np.log(10 ** rng.uniform(-3, -1))], rng.uniform(0.05, 0.6, size)])))
+    unit = 10 ** rng.uniform(-5, 5)
+    price, score = (10 ** rng.uniform(-1.5, 1.5, size) for _ in range(2))
+    price, first = unit * price, np.arange(size) < rng.integers(1, size)
+    tables = [
+        co.Coefficients(co.Levels(edges), score * part, np.zeros(size), np.zeros((0, size)), terminal="rescale")
+        for part in (first, ~first)
+    ]
+    needed = sum(float(np.sqrt(t.log_width**2 * t.score * price).sum() ** 2) for t in tables)
+    budget = 10 ** rng.uniform(2, 8) * unit
+    limit = needed / budget / (1 + 10 ** rng.uniform(-3, 1))
+    rows = [
+        co.named("worst", co.WorstCase([co.ScoreError(t) for t in tables]) <= limit),
+        co.Compute(co.Prices(price, unit * 10 ** rng.uniform(-1.5, 1.5, size), 1), part="training") <= budget,
+    ]
+    with pytest.raises(co.InfeasibleError) as caught:
+        co.Problem(co.ScoreError(tables[0]) + co.ScoreError(tables[1]), rows, steps=np.full(size, 1e3)).solve()
+    told = {record["name"]: record["amount"] for record in caught.value.conflicts}
+    assert told["worst"] == pytest.approx(needed / budget - limit, rel=1e-3)
+    assert told["Compute(training)"] == pytest.approx(needed / limit - budget, rel=1e-3)
