@@ -26,7 +26,7 @@ EVERY = 200  # steps up to which every number is a link; beyond, those of the la
 EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
-_CLOSE, _OFTEN = 1.3, 8  # times the least of those, beyond which it takes none; and links that do
+_OFTEN = 8  # links that take them
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _BEGUN = 2  # usual grids of few steps that descend beside training
@@ -174,9 +174,8 @@ class StepChain:
         return path.best
 
     def _stuck(self, link: SearchedGrid) -> bool:
-        """Whether errors that cancel no longer do, so near the best that moves may mend it; of few links."""
-        best = least_of(self.found).total
-        return not self.priced and best <= link.total <= _CLOSE * best and len(self.again) < _OFTEN
+        """Whether errors that cancel no longer do, which further moves may mend; of few links."""
+        return not self.priced and link.total >= least_of(self.found).total and len(self.again) < _OFTEN
 
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed

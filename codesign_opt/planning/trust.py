@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from ..basics.causes import BIAS, TOTAL
 from ..basics.wording import quantity
@@ -104,8 +104,8 @@ def _assumed(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
     coupling, total = model.coupling, plan.handed_out[TOTAL]
     if not study.trains or study.terms or not isinstance(coupling, Local) or not total > 0:
         return []
-    own = coupling.log_width
-    if callable(own) or not plan.examples.sum() > 0:
+    own, stated = coupling.log_width, any(field.name == "log_width" and field.init for field in fields(coupling))
+    if not stated or callable(own) or not plan.examples.sum() > 0:
         return []
 
     def moved(length: float, noise: float) -> str:

@@ -56,6 +56,10 @@ def told(plan, *, drawn):
     if not drawn:
         page.canvas.draw = lambda: None
     said = words(page)
+    for panel in said["axes"]:  # since then a ring stands where the star stood, and the star where the title says
+        if plan.program_stopping_sigma is not None and "program" in (panel.get("legend") or []):
+            panel["legend"].remove("program")
+            panel["lines"].pop()
     plt.close("all")
     return {**answers(plan), "page": said}
 
