@@ -166,12 +166,8 @@ class Process(ABC):
     def named(value: Any, what: str = "process") -> Process:
         """A process as it is, or the one of a name with its own parameters: what every argument for processes takes.
 
-        Args:
-            value: Process, or its `name`.
-            what: whose argument it is, for messages.
-
-        Raises:
-            ValueError: another object, or an unknown name, with the nearest.
+        Args: value, a Process or its `name`; what, whose argument it is, for messages.
+        Raises ValueError: another object, or an unknown name, with the nearest.
 
         >>> from codesign_opt.ingredients.process import Process
         >>> Process.named("flow_matching")

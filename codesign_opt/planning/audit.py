@@ -156,10 +156,7 @@ def audit(
     found = [stage.handed_out[TOTAL] for stage in stages]
     errors = np.minimum.accumulate([current[TOTAL], *found])
     optimum = stages[int(np.argmin(found))]
-    weight = np.asarray(best_density.tables["score_weight"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        served = [own + np.asarray(best_density.tables["prior_examples"]) for own in (examples, best_density.examples)]
-        excess = np.where(weight > 0, weight / served[0] - weight / served[1], 0.0)
+    excess = _excess(examples, best_density)
     names = ("training density", "grid", "stopping point and split")
     return Audit(
         table.levels,
@@ -203,6 +200,13 @@ def _starting_at(model: Model, sigma_max: float) -> Model:
     if sigma_max >= model.process.sigma_max * (1 - 1e-9):
         return model
     return model.with_process(EDM(model.process.sigma_min, sigma_max))
+
+
+def _excess(examples: Array, best: Plan) -> Array:
+    """(L,) score error of the run's examples above that of the best density for the same grid."""
+    weight, prior = np.asarray(best.tables["score_weight"]), np.asarray(best.tables["prior_examples"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weight > 0, weight / (examples + prior) - weight / (best.examples + prior), 0.0)
 
 
 def _costs(model: Model, prices: Prices, table: Coefficients, grid: Array, run: TrainingRun) -> tuple[float, float]:

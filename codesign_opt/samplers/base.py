@@ -308,12 +308,8 @@ class Sampler(ABC):
     def named(value: Any, what: str = "sampler") -> Sampler:
         """A sampler as it is, or the one of a name with its own parameters: what every argument for samplers takes.
 
-        Args:
-            value: Sampler, or its `name`.
-            what: whose argument it is, for messages.
-
-        Raises:
-            ValueError: another object, or an unknown name, with the nearest.
+        Args: value, a Sampler or its `name`; what, whose argument it is, for messages.
+        Raises ValueError: another object, or an unknown name, with the nearest.
 
         >>> Sampler.named("heun"), Sampler.named("euler_ancestral")
         (Heun(), Ancestral(eta=1.0))
