@@ -19,12 +19,22 @@ from ..basics.user_code import answer
 from .levels import Bins, Levels
 from .strata import given_back, shuffled_strata
 
-__all__ = ["DENSITIES", "Between", "Floored", "LogNormal", "SigmaDensity", "closest", "examples_of", "least"]
+__all__ = [
+    "DENSITIES",
+    "FURTHEST",
+    "Between",
+    "Floored",
+    "LogNormal",
+    "SigmaDensity",
+    "closest",
+    "examples_of",
+    "least",
+]
 
 DENSITIES: Registry[Callable[..., SigmaDensity]] = Registry("training_density", "training density")
 
 _BINS, _FAR, _WIDEST = 2_000, 1e-9, 1e8  # of comparisons: bins in log sigma, tails left out, noise levels at most
-_KNOTS, _HALVINGS, _FURTHEST = 1_000, 40, 700.0  # of inverted distributions; |ln sigma| of float64
+_KNOTS, _HALVINGS, FURTHEST = 1_000, 40, 700.0  # of inverted distributions; |ln sigma| of float64
 
 
 class SigmaDensity(ABC):
@@ -272,7 +282,7 @@ class Floored(SigmaDensity):
         with np.errstate(divide="ignore"):
             own = np.log(self.density.quantile(np.concatenate([[0.0, 1e-12], u, [1 - 1e-12, 1.0]])))
         even = np.linspace(np.log(self.sigma_min), np.log(self.sigma_max), _KNOTS)
-        knots = np.unique(np.clip(np.concatenate([own, even]), -_FURTHEST, _FURTHEST))
+        knots = np.unique(np.clip(np.concatenate([own, even]), -FURTHEST, FURTHEST))
         return knots, self.tails(np.exp(knots))[0]
 
     def per_log_sigma(self, sigma: Array) -> Array:
@@ -307,7 +317,7 @@ class LogNormal(SigmaDensity):
 
     def quantile(self, u: Array) -> Array:
         """sigma below which a fraction `u` of the training examples lies."""
-        return np.exp(np.clip(self.mean + self.std * ndtri(u), -_FURTHEST, _FURTHEST))
+        return np.exp(np.clip(self.mean + self.std * ndtri(u), -FURTHEST, FURTHEST))
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""

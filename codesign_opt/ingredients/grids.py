@@ -11,6 +11,7 @@ from .evaluations import final_steps, least_steps
 from .levels import Levels
 
 __all__ = [
+    "FLATTEST",
     "Grid",
     "check_grid",
     "edm_grid",
@@ -22,7 +23,7 @@ __all__ = [
     "steps_on_levels",
 ]
 
-_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
+FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 
 def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, terminal: str = "denoise") -> Array:
@@ -42,7 +43,7 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0
     """
     low = noise_level(sigma_min, "sigma_min")
     high = noise_level(sigma_max, "sigma_max")
-    power = number(rho, "rho", positive=True, maximum=_FLATTEST)
+    power = number(rho, "rho", positive=True, maximum=FLATTEST)
     last = (low / high) ** (1 / power)
     return _finish(high * np.linspace(1.0, last, _nodes(steps, terminal)) ** power, low, high, terminal)
 

@@ -14,12 +14,11 @@ import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
 from ...basics.checks import Array, noise_level, number, scale_of
-from ...ingredients.densities import LogNormal, SigmaDensity
+from ...ingredients.densities import FURTHEST, LogNormal, SigmaDensity
 
 __all__ = ["Cauchy", "LaplaceDensity", "LogLogistic", "LogUniform", "LogitNormal", "Mode", "VDiffusion"]
 
 _BISECTIONS = 200  # halvings of [0, 1] down to the last bit of a small share
-_HIGHEST = 700.0  # |ln sigma| of float64; the tails of Cauchy go further
 
 
 class _LocationScale(SigmaDensity):
@@ -57,7 +56,7 @@ class _LocationScale(SigmaDensity):
         location, scale = self._place
         with np.errstate(divide="ignore"):
             z = self._point(np.asarray(u, dtype=np.float64))
-        return np.exp(np.clip(location + scale * z, -_HIGHEST, _HIGHEST))
+        return np.exp(np.clip(location + scale * z, -FURTHEST, FURTHEST))
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""

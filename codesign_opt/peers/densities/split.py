@@ -9,11 +9,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ...basics.checks import Array, number
-from ...ingredients.densities import SigmaDensity
+from ...ingredients.densities import FURTHEST, SigmaDensity
 
 __all__ = ["SplitLogNormal"]
-
-_HIGHEST = 700.0  # |ln sigma| of float64
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class SplitLogNormal(SigmaDensity):
         share, low = np.asarray(u, dtype=np.float64), self._low
         left = self.scale_1 * ndtri(np.minimum(share / (2 * low), 0.5))
         right = -self.scale_2 * ndtri(np.minimum((1 - share) / (2 * (1 - low)), 0.5))
-        return np.exp(np.clip(self.location + np.where(share < low, left, right), -_HIGHEST, _HIGHEST))
+        return np.exp(np.clip(self.location + np.where(share < low, left, right), -FURTHEST, FURTHEST))
 
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...basics.checks import Array, choice, number, scale_of, shown
+from ...ingredients.grids import FLATTEST
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
 from ...samplers.members import Ancestral
@@ -18,7 +19,6 @@ from .elementary import tangent_coefficient
 
 __all__ = ["EulerLagrange", "PowerUniform", "SDEPath", "SDETerminal", "Tangent"]
 
-_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 _FINE = 2048  # noise levels of the integrals
 _BANDS = 48  # bands at most in a fixed point
@@ -201,7 +201,7 @@ class PowerUniform(Schedule):
     title: ClassVar[str] = "equal steps of a power of the variance"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True, maximum=_FLATTEST))
+        object.__setattr__(self, "rho", number(self.rho, "PowerUniform.rho", positive=True, maximum=FLATTEST))
         choice(self.variable, "PowerUniform.variable", ("variance", "sigma"))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:

@@ -13,13 +13,13 @@ import numpy as np
 from scipy.special import betaincinv
 
 from ...basics.checks import Array, choice, number, scale_of
+from ...ingredients.grids import FLATTEST
 from ...models.evidence import Evidence
 from .base import Schedule
 
 __all__ = ["BetaSigma", "EDMRho", "KLOptimal", "Laplace", "LinearSigma", "LogSNR", "Polyexponential"]
 
 _WIDEST = 100.0  # mean and spread in log sigma, whose exponentials are floats
-_FLATTEST = 1e6  # rho beyond which nothing changes but rounding
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EDMRho(Schedule):
     title: ClassVar[str] = "EDM, equal steps of sigma^(1/rho)"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True, maximum=_FLATTEST))
+        object.__setattr__(self, "rho", number(self.rho, "EDMRho.rho", positive=True, maximum=FLATTEST))
 
     def _nodes(self, count: int, evidence: Evidence) -> Array:
         last = (evidence.sigma_min / evidence.sigma_max) ** (1 / self.rho)
