@@ -15,7 +15,8 @@ from ..modeling.constraints import Named
 from ..modeling.design import Box, Point
 from .compiled import compile_problem
 from .declaration import Declaration
-from .elastic import Give, least_relaxation
+from .elastic import least_relaxation
+from .gives import Give
 from .needs import Needs, needs_of, plentiful
 from .refutation import Refutation, Starvation, refutation, starvation
 from .scaling import rows_of
