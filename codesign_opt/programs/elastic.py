@@ -13,11 +13,12 @@ from ..basics.checks import Array
 from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named
 from ..modeling.design import Design, Point
+from ..modeling.own_variables import own_variables
 from ..modeling.standard_form import standard_form
 from ..solvers.conic.solve import solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
-from .gives import Give, Relaxation, read_gives, sizes_of
+from .gives import EXACT, Give, Relaxation, read_gives, sizes_of
 from .needs import Needs
 from .rows import Row, row_size
 from .scaling import rows_of
@@ -29,7 +30,9 @@ _ROUNDS = 8  # until the point lies near its own reference; a share converges li
 _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
 _HELD = 1e-7  # relative violation up to which a row that does not give counts as held
-_CLEARLY = 0.9  # amounts that are less, not alike
+_LEAST, _TRIES = 1e-12, 14  # share of the way from an answer to one inside all rows; found to a half per cent
+_PLAUSIBLE, _NOTICEABLE = 0.1, 1e-3  # of the amounts: broken by no more, an answer with so much less of them is nearer
+_MARGIN = 2.0  # times what an answer breaks rows by, kept from them in the next round
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
 
 
@@ -47,37 +50,51 @@ def least_relaxation(
     sizes = sizes_of(program, program.design(reference), soft)
     least = None if needs is None else _least(program, needs, reference)
     found: Relaxation | None = None
-    exact: Relaxation | None = None
+    best: Relaxation | None = None
+    nearer: Relaxation | None = None
     for _ in range(_ROUNDS):
-        read = [read_gives(program, *each, soft, sizes) for each in _solved(program, reference, beyond, sizes, least)]
-        if not read:
+        answers = _solved(program, reference, beyond, sizes, least, best, nearer)
+        if not answers:
             break
+        read = [read_gives(program, *each, soft, sizes) for each in answers]
         last, found = found, _least_of(read)
-        exact = found if found.told else exact
+        best = found if best is None else _least_of([best, found])
         if found.exact and all(give.relative <= 0 for give in found.gives.values()):
             return found  # nothing is less; more rounds would only lead ever further into the room
+        nearer = _nearer(read, best)
         settled = last is not None and found.against(last) >= last.against(last) * (1 - _SETTLED)
-        if last is not None and settled and _close(found.point, reference):
-            return _least_of([last, found])
+        if settled and nearer is None and _close(found.point, reference):
+            break
+        found = found if nearer is None else nearer
         beyond = {name: _beyond(found.gives[name]) for name in soft}
         reference = program.recentred(found.point)
-    return found if exact is None else exact
+    return best
 
 
 def _least_of(found: list[Relaxation]) -> Relaxation:
-    """The one that gives least, of those whose other rows hold if there are any.
+    """The one that gives least of those whose other rows hold; where none does the one that breaks them least.
 
+    What is given at a point that breaks no other row is enough, so that the least of several is nearest to the truth.
     Sizes of rows are those at the point: far out a row is large, and what it gives is little of that. All are held
-    against the least. An answer inside all rows may be far from the least: one that breaks them by next to nothing of
-    its amounts, which are clearly less, is nearer.
+    against the least.
     """
+    exact = [relaxation for relaxation in found if relaxation.exact]
+    if not exact:
+        return min(found, key=lambda relaxation: relaxation.broken)
+    return min(exact, key=lambda relaxation: max(relaxation.against(other) for other in exact))
 
-    def given(relaxation: Relaxation) -> float:
-        return max((relaxation.against(other) for other in found), default=0.0)
 
-    best = min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
-    near = min((each for each in found if each.told), key=given, default=best)
-    return near if given(near) < _CLEARLY * given(best) else best
+def _nearer(found: list[Relaxation], best: Relaxation) -> Relaxation | None:
+    """The answer that breaks rows by next to nothing of what it gives, and gives noticeably less than the best known.
+
+    The next round begins there and keeps a margin from these rows: it finds what holds as near to the truth.
+    """
+    if not best.exact:
+        return best if best.broken > 0 else None
+    given = best.against(best)
+    some = [each for each in found if not each.exact and each.broken <= _PLAUSIBLE * each.against(best)]
+    near = min(some, key=lambda each: each.against(best), default=best)
+    return near if near.against(best) < (1 - _NOTICEABLE) * given else None
 
 
 def _beyond(give: Give) -> float:
@@ -100,9 +117,19 @@ def _least(program: Declaration, needs: Needs, start: Point) -> Point:
 
 
 def _solved(
-    program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
+    program: Declaration,
+    reference: Point,
+    beyond: dict[str, float],
+    sizes: dict[str, float],
+    least: Point | None,
+    best: Relaxation | None,
+    nearer: Relaxation | None,
 ) -> list[tuple[Point, float]]:
-    """Points with the least sum of slacks, as one or two solvers find it, and how far they break the other rows."""
+    """Points with the least sum of slacks, as one or two solvers find it, and how far they break the other rows.
+
+    Rows that do not give keep a margin of what the one that is `nearer` breaks them by. Answers that break any, that
+    one among them, are moved towards others that do not, the `best` among them, until all rows hold.
+    """
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
@@ -125,7 +152,8 @@ def _solved(
             constraints += rows
         else:
             held += rows_of(item, design, program.budgets.get(item.name))
-    constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
+    margin = 0.0 if nearer is None else _MARGIN * nearer.broken
+    constraints += [part for row in held for part in (_with_margin(row, margin, reference), *row.auxiliary)]
     found = []
     solved = False
     for status in _minimised_in_balance(slacks, constraints, design) if slacks else ():
@@ -133,9 +161,42 @@ def _solved(
         if status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
             found.append((point, broken))
         solved |= status == "Solved"
-    if solved:
-        return found
-    return [*found, _found(held, design)] if _minimised(slacks, constraints, design) else found
+    if not solved and _minimised(slacks, constraints, design):
+        found.append(_found(held, design))
+    if own_variables([row.expression for row in held], design):
+        return found  # whose values are not known in between
+    within = [point for point, broken in found if broken <= EXACT]
+    within += [best.point] if best is not None and best.exact else []
+    outside = [point for point, broken in found if broken > EXACT]
+    outside += [] if nearer is None else [nearer.point]
+    return [*found, *(_moved_inside(point, to, held, design) for point in outside for to in within)]
+
+
+def _with_margin(row: Row, margin: float, reference: Point) -> cp.Constraint:
+    if row.equality or not margin or not row.expression.variables():
+        return row.constraint
+    scaled = cp.multiply(1 / row.size, cp.reshape(row.expression, (row.size.size,), order="C"))
+    return scaled <= -margin * row.measure(reference) / row.size
+
+
+def _moved_inside(point: Point, inside: Point, held: list[Row], design: Design) -> tuple[Point, float]:
+    """The point moved as little towards another, inside the rows, as makes them hold.
+
+    Rows are convex: what holds at some share of the way holds beyond. Amounts are, too: they rise by that share at most
+    of what they differ by.
+    """
+
+    def at(share: float) -> tuple[Point, float]:
+        examples = (1 - share) * point.new_examples + share * inside.new_examples
+        moved = Point(examples, point.spent, (1 - share) * point.steps + share * inside.steps)
+        design.set(moved)
+        return moved, max((row.violation(moved) for row in held), default=0.0)
+
+    breaks, holds = _LEAST, 1.0
+    for _ in range(_TRIES):
+        middle = float(np.sqrt(breaks * holds))
+        breaks, holds = (breaks, middle) if at(middle)[1] <= EXACT else (middle, holds)
+    return at(holds)
 
 
 def _found(held: list[Row], design: Design) -> tuple[Point, float]:

@@ -18,8 +18,7 @@ from .scaling import rows_of
 
 __all__ = ["EXACT", "Give", "Relaxation", "read_gives", "sizes_of"]
 
-EXACT = 1e-8  # the same where amounts of a ten-thousandth of their limits are right to far below a per cent
-_BESIDE = 1e-3  # of the amounts, broken so little that they stay near
+EXACT = 1e-8  # relative violation where amounts of a ten-thousandth of their limits are right to far below a per cent
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,6 @@ class Relaxation:
     def exact(self) -> bool:
         """Whether what does not give holds to so many digits that the amounts are right."""
         return self.broken <= EXACT
-
-    @property
-    def told(self) -> bool:
-        """Whether it is exact, or what is broken next to nothing of the amounts."""
-        most = max((give.relative for give in self.gives.values()), default=0.0)
-        return self.exact or self.broken <= _BESIDE * most
 
     def against(self, other: Relaxation) -> float:
         """The largest amount over its size in another."""

@@ -168,3 +168,24 @@ def test_an_answer_far_inside_all_rows_tells_no_amount(seed):
     told = {record["name"]: record["amount"] for record in caught.value.conflicts}
     assert told["worst"] == pytest.approx(needed / budget - limit, rel=1e-3)
     assert told["Compute(training)"] == pytest.approx(needed / limit - budget, rel=1e-3)
+
+
+def test_amounts_are_right_where_answers_break_the_rest_by_next_to_nothing():
+    """A solver's best answer breaks the limit of steps by 6e-6, the one that keeps it gives 4 % too much."""
+    rng = np.random.default_rng([509, 10, 5])
+    size = int(rng.integers(4, 25))
+    edges = np.exp(np.cumsum(np.concatenate([[np.log(10 ** rng.uniform(-3, -1))], rng.uniform(0.05, 0.6, size)])))
+    rng.uniform(size=6 * size + 2)
+    far, order, share = 1 + 10 ** rng.uniform(-3, 1), int(rng.integers(1, 4)), 10 ** rng.uniform(-1, 1, size)
+    levels, none = co.Levels(edges), np.zeros(size)
+    response = (share / levels.log_width ** (order + 1))[None]
+    table = co.Coefficients(levels, none, none, response, order=order, terminal="rescale", coupling=co.Local(1.0))
+    steps = 10 ** rng.uniform(0.5, 2.5)
+    least = (share ** (1 / (order + 1))).sum() ** (2 * (order + 1)) / steps ** (2 * order)
+    error = co.Discretization(table)
+    rows = [co.named("exact", error <= least / far), co.Steps() <= steps]
+    with pytest.raises(co.InfeasibleError) as caught:
+        co.Problem(error, rows, examples=np.ones(size)).solve()
+    told = {record["name"]: record["amount"] for record in caught.value.conflicts}
+    assert told["exact"] == pytest.approx(least - least / far, rel=1e-3)
+    assert told["Steps"] == pytest.approx(steps * far ** (1 / (2 * order)) - steps, rel=1e-3)
