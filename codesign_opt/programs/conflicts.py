@@ -209,7 +209,8 @@ def _claim(conflict: dict[str, Any]) -> str:
 
 
 def _remedy(give: Give) -> str:
-    moved = [i for i in range(len(give.amounts)) if give.amounts[i] > 0]
+    noticed = [i for i in range(len(give.amounts)) if give.amounts[i] > _NOTICEABLE * give.sizes[i]]
+    moved = noticed or [_worst(give)]
     parts = [_one_remedy(give, i, len(give.amounts) > 1) for i in moved]
     return " and ".join(parts)
 

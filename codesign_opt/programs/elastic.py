@@ -13,7 +13,6 @@ from ..basics.checks import Array
 from ..modeling.algebra import Term
 from ..modeling.constraints import Constraint, Named
 from ..modeling.design import Design, Point
-from ..modeling.own_variables import own_variables
 from ..modeling.standard_form import standard_form
 from ..solvers.conic.solve import solve_conic
 from .compiled import Compiled, Leaf
@@ -143,33 +142,30 @@ def _solved(
                 constraints.append(variable >= floor / unit)
     for item in program.constraints:
         if item.name in beyond:
-            added, rows = (
+            added, given = (
                 _moved(item.what, design, sizes[item.name], beyond[item.name])
                 if isinstance(item.what, Constraint) and item.name in sizes
                 else _row_by_row(item, design, program)
             )
             slacks += added
-            constraints += rows
+            constraints += given
         else:
             held += rows_of(item, design, program.budgets.get(item.name))
     margin = 0.0 if nearer is None else _MARGIN * nearer.broken
     constraints += [part for row in held for part in (_with_margin(row, margin, reference), *row.auxiliary)]
-    found = []
-    solved = False
+    rows, found, solved = Compiled(design, program.box, [], held, 1.0, None), [], False
     for status in _minimised_in_balance(slacks, constraints, design) if slacks else ():
-        point, broken = _found(held, design)
+        point, broken = _held_at(rows, design.point())
         if status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
             found.append((point, broken))
         solved |= status == "Solved"
     if not solved and _minimised(slacks, constraints, design):
-        found.append(_found(held, design))
-    if own_variables([row.expression for row in held], design):
-        return found  # whose values are not known in between
+        found.append(_held_at(rows, design.point()))
     within = [point for point, broken in found if broken <= EXACT]
     within += [best.point] if best is not None and best.exact else []
     outside = [point for point, broken in found if broken > EXACT]
     outside += [] if nearer is None else [nearer.point]
-    return [*found, *(_moved_inside(point, to, held, design) for point in outside for to in within)]
+    return [*found, *(_moved_inside(point, to, rows) for point in outside for to in within)]
 
 
 def _with_margin(row: Row, margin: float, reference: Point) -> cp.Constraint:
@@ -179,7 +175,7 @@ def _with_margin(row: Row, margin: float, reference: Point) -> cp.Constraint:
     return scaled <= -margin * row.measure(reference) / row.size
 
 
-def _moved_inside(point: Point, inside: Point, held: list[Row], design: Design) -> tuple[Point, float]:
+def _moved_inside(point: Point, inside: Point, rows: Compiled) -> tuple[Point, float]:
     """The point moved as little towards another, inside the rows, as makes them hold.
 
     Rows are convex: what holds at some share of the way holds beyond. Amounts are, too: they rise by that share at most
@@ -188,9 +184,7 @@ def _moved_inside(point: Point, inside: Point, held: list[Row], design: Design) 
 
     def at(share: float) -> tuple[Point, float]:
         examples = (1 - share) * point.new_examples + share * inside.new_examples
-        moved = Point(examples, point.spent, (1 - share) * point.steps + share * inside.steps)
-        design.set(moved)
-        return moved, max((row.violation(moved) for row in held), default=0.0)
+        return _held_at(rows, Point(examples, point.spent, (1 - share) * point.steps + share * inside.steps))
 
     breaks, holds = _LEAST, 1.0
     for _ in range(_TRIES):
@@ -199,10 +193,10 @@ def _moved_inside(point: Point, inside: Point, held: list[Row], design: Design) 
     return at(holds)
 
 
-def _found(held: list[Row], design: Design) -> tuple[Point, float]:
-    """The point at the variables' values, and the largest violation there of the rows that do not give."""
-    point = design.point()
-    return point, max((row.violation(point) for row in held), default=0.0)
+def _held_at(rows: Compiled, point: Point) -> tuple[Point, float]:
+    """The point, and the largest violation there of the rows that do not give."""
+    rows.set(point)
+    return point, rows.infeasibility(point)
 
 
 def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..modeling.constraints import Constraint, Number
 from ..modeling.design import Design, Point
+from ..modeling.own_variables import OwnProgram, own_variables
 from .declaration import Declaration
 from .rows import Row, row_size
 from .scaling import rows_of
@@ -118,6 +119,7 @@ def read_gives(
             continue
         rows = rows_of(item, design, program.budgets.get(item.name))
         design.set(point)
+        _settle(rows, design)
         gives[item.name] = Give(
             item.name,
             tuple(float(row.excess(point).max()) for row in rows),
@@ -126,6 +128,18 @@ def read_gives(
             tuple(_direction(row) for row in rows),
         )
     return Relaxation(gives, point, broken)
+
+
+def _settle(rows: list[Row], design: Design) -> None:
+    """Give variables of the rows' own, if there are any, the values that ask for the least sum of relative amounts."""
+    stated = [row.stated for row in rows]
+    if not own_variables(stated, design):
+        return
+    slacks = [cp.Variable(nonneg=True) for _ in rows]
+    sides = [sign * r.stated <= float(r.size.max()) * s for r, s in zip(rows, slacks, strict=True)
+             for sign in ((1, -1) if r.equality else (1,))]  # fmt: skip
+    own = [constraint for row in rows for constraint in row.auxiliary]
+    OwnProgram.of(design, cp.sum(cp.hstack(slacks)), [*sides, *own], []).settle()
 
 
 def _direction(row: Row) -> float:
