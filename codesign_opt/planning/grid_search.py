@@ -27,6 +27,7 @@ _WORSE = 2  # sizes of the ladder in a row that leave more, after which longer g
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _FAR = 1.15  # times the most steps that are allowed: what lies about longer grids is not handed out
 _STARTS = 1.5  # the same of few steps
+_FILLED = 3.0  # times the least of all: where few steps leave more, not every number of them is tried
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
@@ -128,30 +129,40 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
-        few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
-        # as where a limit is one of these; errors that cancel lead each size to the next
-        ended = self._every(few, inf if self.fit.signed else _STARTS * least)
-        if ended and self._best.total <= least:  # else longer grids leave less before any descent
-            return
-        sizes = [k for k in sizes if k > max(self.found, default=0)]
+        hopeless = inf if self.fit.signed else _STARTS * least
         worse = 0
         for k in sizes:
-            self._try(k, hopeless=_POOR * least)
+            self._try(k, hopeless=hopeless if k <= FEW else _POOR * least)
             if k not in self.found:
+                continue
+            if k <= FEW:
+                if self._ended(k) and self._best.total <= least:  # else longer grids leave less before any descent
+                    break
                 continue
             worse = worse + 1 if self.found[k].total > self._best.total else 0
             if self._spent(k) or worse >= _WORSE or self._beyond:
-                return
+                break
+        # as where a limit is one of these
+        least_of_few = min((each.total for each in self.found.values() if each.steps <= FEW), default=inf)
+        if least_of_few <= _FILLED * self._best.total:
+            self._every([k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)], hopeless)
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
+            fewer = self.found.get(k - 1)
+            if k in self.found and fewer is not None:
+                self._keep(self.fit.best(k, self.fit.near(fewer, k), alone=True, known=self.found.values()))
             self._try(k, hopeless=hopeless)
-            if k < _TOLD or k not in self.found:
-                continue
-            if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
+            if self._ended(k):
                 return True
         return False
+
+    def _ended(self, steps: int) -> bool:
+        """Whether so many steps, which were tried, are so many more than the best that longer grids leave more."""
+        if steps < _TOLD or steps not in self.found:
+            return False
+        return steps >= self._best.steps + (_ENDED if self._spent(steps) else _WOBBLE)
 
     def _spent(self, steps: int) -> bool:
         """Whether the examples alone leave more than the best: longer grids leave less for training."""

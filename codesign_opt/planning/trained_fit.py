@@ -24,6 +24,7 @@ __all__ = ["BestExamplesFit", "SettledFit", "TrainedFit", "closed"]
 
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
+_ONE_BY_ONE = 48  # of longer grids one node more or less is as good anywhere
 _ON, _ON_SOON, _SHORT = 16, 8, 8  # moves of starts that go on, and of more steps than so many
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
@@ -71,7 +72,7 @@ class TrainedFit(GridFit):
         starts = [resized(found.sigmas, steps)]
         if steps == found.steps + 1 and self.starts.stops is not None:
             starts += extended(found.sigmas, self.starts.stops[0])
-        if self.added and found.steps <= DESCENDED and abs(steps - found.steps) <= self.added:
+        if abs(steps - found.steps) <= self.added and max(steps, found.steps) <= _ONE_BY_ONE:
             starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
         return starts
 
