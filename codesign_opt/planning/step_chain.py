@@ -51,6 +51,7 @@ _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
 _SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
+_EACH = 3  # of many steps beside training every third link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
 
@@ -124,6 +125,8 @@ class StepChain:
             return self._exact(least_of(begun))
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
+        if self._trained and not rung and steps > FEW and steps % _EACH:
+            return self._exact(least_of(begun))
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and not self._trained and steps > (FEW if self.fit.signed else _OWN):
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
