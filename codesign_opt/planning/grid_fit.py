@@ -178,11 +178,13 @@ class GridFit(ABC):
             return found
         cost = self.cost(found.sigmas)
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
-        there, times = min(_MOVES, _MOVED_WORK // found.steps), min(self._moved_times, _LAST_TIMES // found.steps)
+        there, times = min(_MOVES, _MOVED_WORK // found.steps), self.moved_times(found.steps)
         moved = self.with_moved_nodes(found, cost, there, times)
         return self.descended([moved], cost, moves)[0]
 
-    _moved_times = 12
+    def moved_times(self, steps: int) -> int:
+        """How often at most a node of a grid of so many steps changes its place before a last descent."""
+        return min(_REARRANGED, _LAST_TIMES // steps)
 
 
 class Paths:

@@ -129,30 +129,33 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
-        hopeless = inf if self.fit.signed else _STARTS * least
+        few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
+        told = self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least
+        if told:
+            if self._few(few, least) and self._best.total <= least:  # else longer grids leave less before any descent
+                return
+            sizes = [k for k in sizes if k > max(self.found, default=0)]
         worse = 0
         for k in sizes:
-            self._try(k, hopeless=hopeless if k <= FEW else _POOR * least)
+            self._try(k, hopeless=_POOR * least)
             if k not in self.found:
                 continue
-            if k <= FEW:
-                if self._ended(k) and self._best.total <= least:  # else longer grids leave less before any descent
-                    break
-                continue
             worse = worse + 1 if self.found[k].total > self._best.total else 0
-            if self._spent(k) or worse >= _WORSE or self._beyond:
+            if k >= _TOLD and (self._spent(k) or worse >= _WORSE or self._beyond):
                 break
-        # as where a limit is one of these
-        least_of_few = min((each.total for each in self.found.values() if each.steps <= FEW), default=inf)
-        if least_of_few <= _FILLED * self._best.total:
-            self._every([k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)], hopeless)
+        rungs = [] if told else [k for k in self.found if k <= FEW]
+        if min((self.found[k].total for k in rungs), default=inf) <= _FILLED * self._best.total:
+            for k in rungs:
+                del self.found[k]
+            self._few(few, least)
+
+    def _few(self, sizes: list[int], least: float) -> bool:
+        """Every one of few steps, as where a limit is one of these; errors that cancel lead each to the next."""
+        return self._every(sizes, inf if self.fit.signed else _STARTS * least)
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
-            fewer = self.found.get(k - 1)
-            if k in self.found and fewer is not None:
-                self._keep(self.fit.best(k, self.fit.near(fewer, k), alone=True, known=self.found.values()))
             self._try(k, hopeless=hopeless)
             if self._ended(k):
                 return True

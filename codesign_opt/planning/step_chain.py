@@ -62,12 +62,14 @@ class StepChain:
     Args:
         fit: descends grids of one number of steps; the best examples for them are known at once, if there are any.
         priced: whether steps take from the training, so that more of them leave more in the end.
+        hopeless: links whose starts leave more than this are not descended, as longer ones leave so much less.
         found: the links so far.
         again: the numbers of steps of those that took further moves.
     """
 
     fit: GridFit
     priced: bool = False
+    hopeless: float = np.inf
     found: list[SearchedGrid] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
 
@@ -125,8 +127,9 @@ class StepChain:
             return self._exact(least_of(begun))
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
-        if self._trained and not rung and steps > FEW and steps % _EACH:
-            return self._exact(least_of(begun))
+        start = least_of(begun)
+        if start.total > self.hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+            return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and not self._trained and steps > (FEW if self.fit.signed else _OWN):
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
