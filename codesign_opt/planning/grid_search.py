@@ -23,7 +23,7 @@ __all__ = ["GridSearch", "ladder"]
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
-_WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
+_WORSE, _FLAT = 2, 1e-4  # sizes of the ladder in a row that leave more, or win no more, after which longer grids do
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _FAR = 1.15  # times the most steps that are allowed: what lies about longer grids is not handed out
 _STARTS = 1.5  # the same of few steps
@@ -135,12 +135,13 @@ class GridSearch:
             if self._few(few, least) and self._best.total <= least:  # else longer grids leave less before any descent
                 return
             sizes = [k for k in sizes if k > max(self.found, default=0)]
-        worse = 0
+        worse, before = 0, inf
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
             if k not in self.found:
                 continue
-            worse = worse + 1 if self.found[k].total > self._best.total else 0
+            worse = worse + 1 if self.found[k].total > (1 - _FLAT) * before else 0
+            before = self._best.total
             if k >= _TOLD and (self._spent(k) or worse >= _WORSE or self._beyond):
                 break
         rungs = [] if told else [k for k in self.found if k <= FEW]
@@ -151,7 +152,7 @@ class GridSearch:
 
     def _few(self, sizes: list[int], least: float) -> bool:
         """Every one of few steps, as where a limit is one of these; errors that cancel lead each to the next."""
-        return self._every(sizes, inf if self.fit.signed else _STARTS * least)
+        return self._every(sizes, (_POOR if self.fit.signed else _STARTS) * least)
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
