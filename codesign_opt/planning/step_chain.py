@@ -27,6 +27,7 @@ EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
 _OFTEN = 8  # links that take them
+_MANY = 48  # steps from which on one node elsewhere is as good anywhere
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _BEGUN = 2  # usual grids of few steps that descend beside training
@@ -131,7 +132,7 @@ class StepChain:
         if start.total > self.hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and not self._trained and steps > (FEW if self.fit.signed else _OWN):
+        if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= _MANY:
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         if rung or not self._trained:
