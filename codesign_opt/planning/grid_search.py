@@ -130,11 +130,21 @@ class GridSearch:
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
-        told = self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least
-        if told:
-            if self._few(few, least) and self._best.total <= least:  # else longer grids leave less before any descent
+        hopeless = (_POOR if self.fit.signed else _STARTS) * least
+        if self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least:
+            if self._every(few, hopeless) and self._best.total <= least:  # else longer grids leave less at once
                 return
-            sizes = [k for k in sizes if k > max(self.found, default=0)]
+            self._longer([k for k in sizes if k > max(self.found, default=0)], least)
+            return
+        self._longer(sizes, least)
+        rungs = [k for k in self.found if k <= FEW]
+        if min((self.found[k].total for k in rungs), default=inf) <= _FILLED * self._best.total:
+            for k in rungs:  # as where a limit is one of few: each from one less
+                del self.found[k]
+            self._every(few, hopeless)
+
+    def _longer(self, sizes: Iterable[int], least: float) -> None:
+        """Sizes of the ladder until longer grids leave more, or win no more."""
         worse, before = 0, inf
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
@@ -142,17 +152,9 @@ class GridSearch:
                 continue
             worse = worse + 1 if self.found[k].total > (1 - _FLAT) * before else 0
             before = self._best.total
-            if k >= _TOLD and (self._spent(k) or worse >= _WORSE or self._beyond):
-                break
-        rungs = [] if told else [k for k in self.found if k <= FEW]
-        if min((self.found[k].total for k in rungs), default=inf) <= _FILLED * self._best.total:
-            for k in rungs:
-                del self.found[k]
-            self._few(few, least)
-
-    def _few(self, sizes: list[int], least: float) -> bool:
-        """Every one of few steps, as where a limit is one of these; errors that cancel lead each to the next."""
-        return self._every(sizes, (_POOR if self.fit.signed else _STARTS) * least)
+            enough = worse >= _WORSE and before <= least  # the best start is behind
+            if self._beyond or (k >= _TOLD and (self._spent(k) or enough)):
+                return
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
