@@ -68,6 +68,7 @@ class GridSearch:
             self._up_the_ladder()
             if self.found and not self._beyond:
                 self._about_the_best()
+                self._among_few()
             self._at_the_cap()
         else:
             self._up_to(most)
@@ -130,7 +131,7 @@ class GridSearch:
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
-        hopeless = (_POOR if self.fit.signed else _STARTS) * least
+        hopeless = inf if self.fit.signed else _STARTS * least  # errors that cancel lead each size to the next
         if self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least:
             if self._every(few, hopeless) and self._best.total <= least:  # else longer grids leave less at once
                 return
@@ -289,6 +290,13 @@ class GridSearch:
                 won, stride = won or better, min(2 * stride, _STRIDE) if better else 1
             if won:
                 return
+
+    def _among_few(self) -> None:
+        """The best of few steps as a limit of so many would find it, where it leaves little more than the best."""
+        few = self._allowed(FEW)
+        if few and few[0].total <= _NEAR * self._best.total:
+            self._refine(FEW)
+            self._finish(FEW)
 
     def _at_the_cap(self) -> None:
         """The most steps that are allowed, and one less, where the best of all are more."""
