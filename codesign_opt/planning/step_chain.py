@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
 _SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
+_ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say what more steps leave
+_HOPELESS = 10.0  # times that, for each order of the sampler: a descent of few steps wins less
 _EACH = 3  # of many steps beside training every third link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
@@ -63,14 +66,12 @@ class StepChain:
     Args:
         fit: descends grids of one number of steps; the best examples for them are known at once, if there are any.
         priced: whether steps take from the training, so that more of them leave more in the end.
-        hopeless: links whose starts leave more than this are not descended, as longer ones leave so much less.
         found: the links so far.
         again: the numbers of steps of those that took further moves.
     """
 
     fit: GridFit
     priced: bool = False
-    hopeless: float = np.inf
     found: list[SearchedGrid] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
 
@@ -129,7 +130,7 @@ class StepChain:
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         start = least_of(begun)
-        if start.total > self.hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+        if start.total > self._hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= _MANY:
@@ -142,6 +143,18 @@ class StepChain:
     @property
     def _trained(self) -> bool:
         return self.fit.starts.study.trains
+
+    @cached_property
+    def _hopeless(self) -> float:
+        """Links whose starts leave more are not descended: others leave so much less before they are."""
+        starts, least = self.fit.starts, np.inf
+        for steps in _ROUGH if self.priced else ():
+            stops = [starts.any_stop] if starts.stops is None else np.geomspace(*starts.stops, _STOPS)
+            families = [family_grids(steps, float(stop), starts.top, starts.plan.terminal).values() for stop in stops]
+            grids = [grid for some in families for grid in some if starts.admits(grid)]
+            if grids and starts.money(grids[0]) > 0:
+                least = min(least, least_of(self.fit.scored(grids, self.fit.cost(grids[0]))).total)
+        return _HOPELESS**starts.study.model.sampler.order * least
 
     def _near(self, steps: int) -> list[Array]:
         """Of the density of the link before; of few steps also with one of its steps halved, or of a better link's."""

@@ -42,7 +42,6 @@ _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of t
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
 _BETTER = 1 - 1e-9
-_HOPELESS = 10.0  # times what the program's number of steps leaves before any descent, which wins two or three
 _FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
 # beside a flow model's plan: equal steps of time, and of time shifted as Stable Diffusion 3's; trained as that is, by
 # a logit-normal density of time, which is a log-normal one of sigma, shifted by the same factor
@@ -162,8 +161,7 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: 
     closed_form = closed(study, plan.levels)
     beyond = costly and cap is None and _asked(plan) > _FAR * EVERY_PRICED  # the chain would end before the best
     if closed_form and not study.model.sampler.signed and not beyond:
-        own = BestExamplesFit(GridStarts(study, plan, stops))
-        chain = StepChain(own, priced=costly, hopeless=_HOPELESS * own.rough(_asked(plan)))
+        chain = StepChain(BestExamplesFit(GridStarts(study, plan, stops)), priced=costly)
         most = min(MOST_STEPS, _asked(plan) if not costly else MOST_STEPS, MOST_STEPS if cap is None else cap)
         found = chain.up_to(most)
         if not costly or chain.ended or most < EVERY_PRICED:
