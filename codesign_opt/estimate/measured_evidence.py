@@ -13,7 +13,7 @@ import torch
 
 from ..basics.checks import Array, choice, integer, takes
 from ..basics.ledger import Ledger
-from ..basics.wording import Progress, teller
+from ..basics.progress import Progress, teller
 from ..ingredients.grids import edm_grid
 from ..ingredients.process import EDM, Process
 from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
@@ -42,7 +42,7 @@ class EvidenceMeasurement:
         teachers, teacher_steps: trajectories, and their steps (60, as in GITS, at least 2).
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: a number out of range.

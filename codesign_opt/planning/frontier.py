@@ -12,8 +12,8 @@ from ..basics.causes import TOTAL
 from ..basics.checks import Array, entries, takes, vector
 from ..basics.errors import CodesignError
 from ..basics.jobs import each_of
+from ..basics.progress import Progress, teller
 from ..basics.tabular import Tabular
-from ..basics.wording import Progress, teller
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
 from ..results.headline import learner
@@ -133,7 +133,8 @@ def frontier(
         prices: prices; their number of images is replaced where `images` is swept.
         budgets: ascending budgets, or one budget with `images`.
         images: ascending numbers of images.
-        progress: a line after each plan: True for stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: after each plan: True, False, None (in a terminal or notebook, after 2 s), or a function of (done,
+            total, text).
         n_jobs, backend: as in joblib.Parallel: plans at a time (-1: one per core), and what runs them ("loky"
             processes unless given, "threading", "dask" or "ray" where they are installed). The numbers are the same.
         options: passed to `codesign`.
@@ -151,14 +152,15 @@ def frontier(
     else:
         axis, values = "images", vector(entries(images, "images"), "images", positive=True, ascending=True)
         questions = [(prices.with_images(float(count)), budgets) for count in values]
-    tell, plans = teller(progress), []
+    plans: list[Plan | None] = []
     failures: dict[int, str] = {}
-    asked = ((model, price, budget, options) for price, budget in questions)
-    for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
-        plans.append(None if isinstance(found, str) else found)
-        if isinstance(found, str):
-            failures[i] = found
-        tell(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
+    asked = ((model, price, budget, {**options, "progress": False}) for price, budget in questions)
+    with teller(progress) as tell:
+        for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
+            plans.append(None if isinstance(found, str) else found)
+            if isinstance(found, str):
+                failures[i] = found
+            tell(f"{axis} {values[i]:,.4g}", i + 1, len(values))
     return Frontier(axis, values, tuple(plans), failures)
 
 

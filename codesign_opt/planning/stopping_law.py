@@ -95,7 +95,7 @@ def stopping_exponent(
             replace(model, training=replace(model.training, learning_rate=float(rate))),
             None, None, count, None, (), (), levels, 1e-6,
         )  # fmt: skip
-        found = sweep(study, low, high, points, lambda text: None)
+        found = sweep(study, low, high, points, False)
         best = min(found, key=lambda stop: stop.error).sigma
         edge = next((end for end in (low, high) if abs(np.log(best / end)) < _EDGE * np.log(high / low)), None)
         if edge is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...basics.checks import Array, ndim, number, takes
-from ...basics.wording import teller
+from ...basics.progress import teller
 from ...ingredients.fit_rules import FitRules
 from ...ingredients.grids import check_grid
 from ...samplers.members import Euler

@@ -13,7 +13,7 @@ import torch
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
-from ...basics.wording import Progress, teller
+from ...basics.progress import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.training_run import TrainingRun
 from ..denoisers.denoiser import Denoiser
@@ -153,7 +153,7 @@ def replicated_runs(
         reference: a better denoiser, for the bias.
         seed: of the inputs and of the runs' seeds.
         folder: where the outputs of finished runs are kept.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: an argument out of range, or a folder of another question.
@@ -180,7 +180,7 @@ def replicated_runs(
     for done, run in enumerate(my_share(count)):
         item = ledger.item(f"run-{run}", partial(_one_run, train, run_seed(seed, run), levels, clean, noise))
         outputs[run] = item["output"]
-        tell(f"run {done + 1} of {len(my_share(count))}")
+        tell("runs trained", done + 1, len(my_share(count)))
     outputs = sum_over_processes(torch.from_numpy(outputs)).numpy()
     target = None if reference is None else _outputs(reference, levels, clean, noise)
     return replace(_compare(levels, outputs, target), examples=examples)
