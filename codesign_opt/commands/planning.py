@@ -64,6 +64,7 @@ def _frontier_arguments(commands: Any) -> None:
     parser.add_argument("--budgets", type=numbers, required=True, metavar="A,B,…", help="budgets, ascending")
     parser.add_argument("--images", type=numbers, metavar="N[,M,…]", help="images; several are swept, at one budget")
     parser.add_argument("--steps", type=int, metavar="K", help="most sampler steps")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="plans at a time; -1: one per core (1)")
 
 
 def _compare_arguments(commands: Any) -> None:
@@ -76,6 +77,7 @@ def _compare_arguments(commands: Any) -> None:
         "--evaluations", type=numbers, default=[10, 20, 40], metavar="N,M,…", help="per image (10,20,40)"
     )
     parser.add_argument("--samplers", metavar="A,B,…", help="euler, heun, dpmpp_2m, unipc, … (the problem's own)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="schedules at a time; -1: one per core (1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, its figure and finished cells")
     parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr, in files too")
 
@@ -128,6 +130,7 @@ def _frontier(options: argparse.Namespace) -> int:
         options.budgets if sweep is None else options.budgets[0],
         images=sweep,
         progress=options.verbose or None,
+        n_jobs=options.jobs,
         **declared.options,
     )
     print(found)
@@ -157,6 +160,7 @@ def _compare(options: argparse.Namespace) -> int:
         samplers=None if options.samplers is None else options.samplers.split(","),
         folder=None if folder is None else folder / "cells",
         progress=options.verbose or None,
+        n_jobs=options.jobs,
     )
     print(found)
     if folder is not None:
