@@ -18,7 +18,7 @@ from ..ingredients.grids import edm_grid
 from ..ingredients.process import EDM, Process
 from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from ..samplers.members import Euler, Sampler
-from .denoisers.denoiser import Denoiser
+from .denoisers.denoiser import Denoise, Denoiser
 from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.data_fingerprint import data_fingerprint
 from .draws.reservoir import Reservoir
@@ -72,7 +72,7 @@ class EvidenceMeasurement:
 
 @takes(measurement=EvidenceMeasurement, process=Process, sampler=Sampler)
 def evidence(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
     *,
     process: Process | None = None,
@@ -173,7 +173,7 @@ class _Work:
     @classmethod
     def prepared(
         cls,
-        denoiser: Any,
+        denoiser: Denoise,
         first: torch.Tensor,
         process: Process | None,
         measurement: EvidenceMeasurement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
 from .stated import said_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Audit", "audit", "audit_text"]
 
@@ -81,7 +84,7 @@ class Audit(Tabular):
         said = [f"better {name}: error {quantity(-value)}" for name, value in self.gap.items()]
         return [f"Today's schedule makes {quantity(self.ratio, 3)} times the error that its compute allows", *said]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 

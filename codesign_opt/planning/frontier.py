@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ..models.base import Model, check_model
 from ..results.headline import learner
 from ..results.plan import Plan
 from .codesign import codesign
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Frontier", "frontier"]
 
@@ -91,7 +94,7 @@ class Frontier(Tabular):
         found = sum(plan is not None for plan in self.plans)
         return [f"Frontier: {found} plans of {len(self.plans)} values of the {self.axis}"]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Error and training share against the axis; returns the matplotlib Axes."""
         from ..results.style import ERROR, error_label
         from .frontier_figure import frontier_plot

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, integer, number, shown, takes, vector
 from ..models.gaussian import GaussianModel
@@ -51,7 +51,7 @@ class StoppingLaw:
 @takes(model=GaussianModel)
 def stopping_exponent(
     model: GaussianModel,
-    learning_rates: Any,
+    learning_rates: ArrayLike,
     *,
     steps: float,
     search: tuple[float, float],

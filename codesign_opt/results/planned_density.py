@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
 from ..basics.checks import Array, boolean, instance, number, vector
@@ -121,7 +122,7 @@ class TrainingDensity(SigmaDensity):
                 object.__setattr__(self, name, values)
         number(self.final_score, "TrainingDensity.final_score", nonnegative=True)
 
-    def __call__(self, sigma: Any) -> Any:
+    def __call__(self, sigma: ArrayLike) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
         values = np.asarray(sigma, dtype=np.float64)
         inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1])

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, variances, vector
 from ..ingredients.parameterization import Parameterization
@@ -97,7 +98,7 @@ class OptimiserRun(TrainingNoise):
         1 / (1 + 2 / batch) of the curvature (docs/theory.md section 5.9)."""
         return False
 
-    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+    def largest_rate(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> float:
         """Largest stable peak learning rate on all levels; infinite where updates have a size of their own."""
         return np.inf
 
@@ -261,7 +262,7 @@ class SGD(OptimiserRun):
         plain = self.momentum == 0 and self.learning_rate.is_constant
         return plain and self.average in (WeightAverage(), WeightAverage.uniform())
 
-    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+    def largest_rate(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> float:
         """Largest stable peak learning rate on all levels.
 
         >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array, integer, shown
@@ -92,8 +93,8 @@ class Validation:
     def of(
         cls,
         model: GaussianModel,
-        sigmas: Any,
-        examples: Any = None,
+        sigmas: ArrayLike,
+        examples: ArrayLike | None = None,
         *,
         density: SigmaDensity | None = None,
         levels: Levels | None = None,

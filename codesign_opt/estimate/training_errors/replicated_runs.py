@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
@@ -79,7 +80,7 @@ class ReplicatedRuns(TrainingErrors):
         found = self.reducible(served_per_log_sigma(self.examples, None, self.sigma, low / 2, 2 * high))
         return ErrorLaw(self.sigma, found.value, found.standard_error, log_width=1.0, run=self.examples, remedy=remedy)
 
-    def reducible(self, examples: Any) -> Estimate:
+    def reducible(self, examples: ArrayLike) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
         m = np.broadcast_to(np.asarray(examples, dtype=np.float64), self.sigma.shape)
         vector(m, "examples", positive=True)
@@ -131,7 +132,7 @@ def run_seed(seed: int, run: int) -> int:
 def replicated_runs(
     train: Callable[[int], Any],
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     replication: Replication | None = None,
     reference: Any = None,
