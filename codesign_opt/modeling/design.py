@@ -82,12 +82,13 @@ class _OnUse:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, design: object, owner: type) -> cp.Expression:
+    def __get__(self, design: object | None, owner: type) -> Any:
+        if design is None:  # asked of the class, as by who documents it
+            return self
         value = vars(design)[self.name]
         if isinstance(value, _Made):
             value = vars(design)[self.name] = value.expression
-        found: cp.Expression = value
-        return found
+        return value
 
     def __set__(self, design: object, value: cp.Expression | _Made) -> None:
         vars(design)[self.name] = value

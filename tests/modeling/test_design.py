@@ -1,5 +1,6 @@
 """Variables of a design: made when they are asked for, the same for all its copies."""
 
+import inspect
 from dataclasses import replace
 
 import cvxpy as cp
@@ -36,6 +37,7 @@ def test_variables_are_made_when_they_are_asked_for(made):
     assert (design.steps_low, list(bounded.steps_low), made) == (None, [1.0] * 5, [])
     assert bounded.examples.variables() == [bounded.new_variable]
     assert made == ["design.examples"]
+    assert "new_variable" in dict(inspect.getmembers(Design))  # who documents the class makes none
     np.testing.assert_array_equal(bounded.step_variable.value, np.ones(5))
     assert (bounded.fixed_examples, bounded.fixed_steps) == (False, True)
 
