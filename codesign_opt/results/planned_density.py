@@ -225,6 +225,15 @@ class TrainingDensity(SigmaDensity):
     def closest_lognormal(self, *, clipped: bool = True) -> LogNormalFit:
         """`lognormal`, a spike or not."""
         clipped = boolean(clipped, "lognormal: clipped")
+        if clipped not in self._closest:  # a dozen trainers' exports ask for it
+            self._closest[clipped] = self._fit_lognormal(clipped)
+        return self._closest[clipped]
+
+    @cached_property
+    def _closest(self) -> dict[bool, LogNormalFit]:
+        return {}
+
+    def _fit_lognormal(self, clipped: bool) -> LogNormalFit:
         own = self.score_error(self._counted(self.examples))
         if own <= 0:
             raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")
