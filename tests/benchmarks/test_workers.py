@@ -22,11 +22,12 @@ PRICES = co.Prices(example=3.0, evaluation=1.0, images=10_000)
 
 
 def _frontier(n_jobs):
-    return co.frontier(MODEL, PRICES, np.geomspace(3e5, 1e7, 64), levels=100, n_jobs=n_jobs, progress=False).errors
+    budgets = np.geomspace(3e5, 1e7, 64)
+    return co.frontier(MODEL, PRICES, budgets, polish=False, n_jobs=n_jobs, progress=False).errors
 
 
 def _compare(n_jobs):
-    found = co.compare(MODEL, evaluations=[10, 20, 40], samplers=["euler", "heun"], n_jobs=n_jobs, progress=False)
+    found = co.compare(MODEL, evaluations=[10, 20, 40], n_jobs=n_jobs, progress=False)
     return np.array([row.error for row in found.rows])
 
 
