@@ -14,6 +14,7 @@ function raises ends the work, and so does an interrupt: what is kept in a `fold
 from __future__ import annotations
 
 import inspect
+import shutil
 import sys
 import time
 import warnings
@@ -27,6 +28,7 @@ ProgressFunction = Callable[[int, int | None, str], object] | Callable[[str], ob
 Progress = bool | ProgressFunction | None
 _PATIENCE = 2.0  # seconds of silence before anything is shown to who did not ask for it
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+_WIDEST = 110  # letters of a bar
 _COUNT = "{desc}: {n_fmt} [{elapsed}]"
 
 
@@ -180,7 +182,9 @@ class _Bar:
     """A bar of tqdm, in a terminal or a notebook."""
 
     def __init__(self, kind: type, total: int | None, since: float) -> None:
-        self._bar = kind(total=total, file=sys.stderr, bar_format=_COUNT if total is None else _BAR, leave=True)
+        # terminals that do not know their width (of some containers) would get a bar of none
+        width = {"ncols": min(shutil.get_terminal_size().columns, _WIDEST)} if sys.stderr.isatty() else {}
+        self._bar = kind(total=total, file=sys.stderr, bar_format=_COUNT if total is None else _BAR, **width)
         self._bar.start_t -= since  # its estimate counts the time that was waited
 
     @classmethod
