@@ -110,7 +110,7 @@ def _measure(limits: Array, pieces: Array) -> Array:
     return np.where(limits > 0, np.maximum(limits, _LOST * pieces), np.maximum(pieces, _LOST * float(np.max(pieces))))
 
 
-PLACEHOLDER: Any = None
+PLACEHOLDER: Any = None  # stands where an expression would, and is not read
 _HOLDS: Any = None
 
 
