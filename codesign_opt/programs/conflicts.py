@@ -15,7 +15,8 @@ from ..modeling.constraints import Named
 from ..modeling.design import Box, Point
 from .compiled import compile_problem
 from .declaration import Declaration
-from .elastic import Give, least_relaxation
+from .elastic import least_relaxation
+from .gives import Give
 from .needs import Needs, needs_of, plentiful
 from .refutation import Refutation, Starvation, refutation, starvation
 from .scaling import rows_of
@@ -208,7 +209,8 @@ def _claim(conflict: dict[str, Any]) -> str:
 
 
 def _remedy(give: Give) -> str:
-    moved = [i for i in range(len(give.amounts)) if give.amounts[i] > 0]
+    noticed = [i for i in range(len(give.amounts)) if give.amounts[i] > _NOTICEABLE * give.sizes[i]]
+    moved = noticed or [_worst(give)]
     parts = [_one_remedy(give, i, len(give.amounts) > 1) for i in moved]
     return " and ".join(parts)
 

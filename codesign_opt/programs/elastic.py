@@ -5,91 +5,34 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
 
 from ..basics.checks import Array
 from ..modeling.algebra import Term
-from ..modeling.constraints import Constraint, Named, Number
+from ..modeling.constraints import Constraint, Named
 from ..modeling.design import Design, Point
 from ..modeling.standard_form import standard_form
 from ..solvers.conic.solve import solve_conic
 from .compiled import Compiled, Leaf
 from .declaration import Declaration
+from .gives import EXACT, Give, Relaxation, read_gives, sizes_of
 from .needs import Needs
 from .rows import Row, row_size
 from .scaling import rows_of
 
-__all__ = ["Give", "Relaxation", "Violation", "least_relaxation", "least_violation", "with_slacks"]
+__all__ = ["Violation", "least_relaxation", "least_violation", "with_slacks"]
 
 _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 _ROUNDS = 8  # until the point lies near its own reference; a share converges like Newton's method
 _NEAR = 1e3  # a reference within this factor of the point keeps eight digits of it
 _FAR = (1e6, 1e3, 30.0)  # times the reference, beyond which nothing is looked for in one round: less where that fails
 _HELD = 1e-7  # relative violation up to which a row that does not give counts as held
-_EXACT = 1e-8  # the same where amounts of a ten-thousandth of their limits are right to far below a per cent
-_BESIDE, _CLEARLY = 1e-3, 0.9  # of the amounts, broken so little that they stay near; amounts that are less, not alike
+_LEAST, _TRIES = 1e-12, 14  # share of the way from an answer to one inside all rows; found to a half per cent
+_PLAUSIBLE, _NOTICEABLE = 0.1, 1e-3  # of the amounts: broken by no more, an answer with so much less of them is nearer
+_MARGIN = 2.0  # times what an answer breaks rows by, kept from them in the next round
 _SETTLED = 1e-7  # relative change of the amounts at which rounds stop
-
-
-@dataclass(frozen=True)
-class Give:
-    """How far one constraint gives way.
-
-    Attributes:
-        name: of the constraint.
-        amounts: of its one number, or of the right-hand side of each of its rows, >= 0, in the user's units.
-        sizes: what each amount is held against.
-        limits: what each amount moves; None where it is no single number.
-        directions: +1 where the limit is raised, -1 where it is lowered, 0 for both (an equality).
-        number: the number, where the constraint is written with one.
-    """
-
-    name: str
-    amounts: tuple[float, ...]
-    sizes: tuple[float, ...]
-    limits: tuple[float | None, ...]
-    directions: tuple[float, ...]
-    number: Number | None = None
-
-    @property
-    def relative(self) -> float:
-        """The largest amount over its size."""
-        return self.against(self)
-
-    def against(self, other: Give) -> float:
-        """The largest amount over its size in another: sizes of rows move with the point they are read at."""
-        return max((a / s for a, s in zip(self.amounts, other.sizes, strict=True)), default=0.0)
-
-
-@dataclass(frozen=True)
-class Relaxation:
-    """The least that the soft constraints have to give, and a point that is admitted then.
-
-    `broken` is the largest relative violation at it of a row that does not give: what a solver leaves there it saves in
-    the amounts.
-    """
-
-    gives: dict[str, Give]
-    point: Point
-    broken: float = 0.0
-
-    @property
-    def exact(self) -> bool:
-        """Whether what does not give holds to so many digits that the amounts are right."""
-        return self.broken <= _EXACT
-
-    @property
-    def told(self) -> bool:
-        """Whether it is exact, or what is broken next to nothing of the amounts."""
-        most = max((give.relative for give in self.gives.values()), default=0.0)
-        return self.exact or self.broken <= _BESIDE * most
-
-    def against(self, other: Relaxation) -> float:
-        """The largest amount over its size in another."""
-        return max((give.against(other.gives[name]) for name, give in self.gives.items()), default=0.0)
 
 
 def least_relaxation(
@@ -103,40 +46,54 @@ def least_relaxation(
     far from the size of the limits, would have few digits. What is returned is read off the point itself.
     """
     reference, beyond = program.recentred(start), dict.fromkeys(soft, 0.0)
-    sizes = _sizes(program, program.design(reference), soft)
+    sizes = sizes_of(program, program.design(reference), soft)
     least = None if needs is None else _least(program, needs, reference)
     found: Relaxation | None = None
-    exact: Relaxation | None = None
+    best: Relaxation | None = None
+    nearer: Relaxation | None = None
     for _ in range(_ROUNDS):
-        read = [_read(program, *each, soft, sizes) for each in _solved(program, reference, beyond, sizes, least)]
-        if not read:
+        answers = _solved(program, reference, beyond, sizes, least, best, nearer)
+        if not answers:
             break
+        read = [read_gives(program, *each, soft, sizes) for each in answers]
         last, found = found, _least_of(read)
-        exact = found if found.told else exact
+        best = found if best is None else _least_of([best, found])
         if found.exact and all(give.relative <= 0 for give in found.gives.values()):
             return found  # nothing is less; more rounds would only lead ever further into the room
+        nearer = _nearer(read, best)
         settled = last is not None and found.against(last) >= last.against(last) * (1 - _SETTLED)
-        if last is not None and settled and _close(found.point, reference):
-            return _least_of([last, found])
+        if settled and nearer is None and _close(found.point, reference):
+            break
+        found = found if nearer is None else nearer
         beyond = {name: _beyond(found.gives[name]) for name in soft}
         reference = program.recentred(found.point)
-    return found if exact is None else exact
+    return best
 
 
 def _least_of(found: list[Relaxation]) -> Relaxation:
-    """The one that gives least, of those whose other rows hold if there are any.
+    """The one that gives least of those whose other rows hold; where none does the one that breaks them least.
 
+    What is given at a point that breaks no other row is enough, so that the least of several is nearest to the truth.
     Sizes of rows are those at the point: far out a row is large, and what it gives is little of that. All are held
-    against the least. An answer inside all rows may be far from the least: one that breaks them by next to nothing of
-    its amounts, which are clearly less, is nearer.
+    against the least.
     """
+    exact = [relaxation for relaxation in found if relaxation.exact]
+    if not exact:
+        return min(found, key=lambda relaxation: relaxation.broken)
+    return min(exact, key=lambda relaxation: max(relaxation.against(other) for other in exact))
 
-    def given(relaxation: Relaxation) -> float:
-        return max((relaxation.against(other) for other in found), default=0.0)
 
-    best = min(found, key=lambda relaxation: (not relaxation.exact, given(relaxation)))
-    near = min((each for each in found if each.told), key=given, default=best)
-    return near if given(near) < _CLEARLY * given(best) else best
+def _nearer(found: list[Relaxation], best: Relaxation) -> Relaxation | None:
+    """The answer that breaks rows by next to nothing of what it gives, and gives noticeably less than the best known.
+
+    The next round begins there and keeps a margin from these rows: it finds what holds as near to the truth.
+    """
+    if not best.exact:
+        return best if best.broken > 0 else None
+    given = best.against(best)
+    some = [each for each in found if not each.exact and each.broken <= _PLAUSIBLE * each.against(best)]
+    near = min(some, key=lambda each: each.against(best), default=best)
+    return near if near.against(best) < (1 - _NOTICEABLE) * given else None
 
 
 def _beyond(give: Give) -> float:
@@ -146,30 +103,6 @@ def _beyond(give: Give) -> float:
 def _close(point: Point, reference: Point) -> bool:
     pairs = ((point.new_examples, reference.new_examples), (point.steps, reference.steps))
     return all(np.all(value <= _NEAR * unit) for value, unit in pairs)
-
-
-def _sizes(program: Declaration, design: Design, soft: Collection[str]) -> dict[str, float]:
-    """What the number of each constraint that has one is held against: itself, or the size of what it bounds."""
-    found = {}
-    for item in program.constraints:
-        number = item.what.written_number if isinstance(item.what, Constraint) else None
-        if item.name in soft and isinstance(item.what, Constraint) and number is not None:
-            found[item.name] = abs(number.value) if number.value else _natural_size(item.what, design)
-    return found
-
-
-def _natural_size(what: Constraint, design: Design) -> float:
-    """The largest size of a row at the reference over its slope in the number."""
-    amount = cp.Variable()
-    amount.value = 0.0
-    design.set_to_reference()
-    size = 0.0
-    for constraint in what.relaxed(design, amount) or []:
-        flat = cp.reshape(constraint.args[0] - constraint.args[1], (constraint.size,), order="C")
-        if amount in flat.grad:
-            slope = np.abs(np.ravel(_dense(flat.grad[amount])))
-            size = max(size, float(np.max(row_size(flat, 0.0) / np.maximum(slope, 1e-300))))
-    return size if np.isfinite(size) and size > 0 else 1.0
 
 
 def _least(program: Declaration, needs: Needs, start: Point) -> Point:
@@ -182,14 +115,20 @@ def _least(program: Declaration, needs: Needs, start: Point) -> Point:
     )
 
 
-def _dense(gradient: Any) -> Array:
-    return np.asarray(gradient.toarray() if hasattr(gradient, "toarray") else gradient, dtype=np.float64)
-
-
 def _solved(
-    program: Declaration, reference: Point, beyond: dict[str, float], sizes: dict[str, float], least: Point | None
+    program: Declaration,
+    reference: Point,
+    beyond: dict[str, float],
+    sizes: dict[str, float],
+    least: Point | None,
+    best: Relaxation | None,
+    nearer: Relaxation | None,
 ) -> list[tuple[Point, float]]:
-    """Points with the least sum of slacks, as one or two solvers find it, and how far they break the other rows."""
+    """Points with the least sum of slacks, as one or two solvers find it, and how far they break the other rows.
+
+    Rows that do not give keep a margin of what the one that is `nearer` breaks them by. Answers that break any, that
+    one among them, are moved towards others that do not, the `best` among them, until all rows hold.
+    """
     design = program.design(reference)
     slacks: list[cp.Variable] = []
     constraints: list[cp.Constraint] = []
@@ -203,32 +142,61 @@ def _solved(
                 constraints.append(variable >= floor / unit)
     for item in program.constraints:
         if item.name in beyond:
-            added, rows = (
+            added, given = (
                 _moved(item.what, design, sizes[item.name], beyond[item.name])
                 if isinstance(item.what, Constraint) and item.name in sizes
                 else _row_by_row(item, design, program)
             )
             slacks += added
-            constraints += rows
+            constraints += given
         else:
             held += rows_of(item, design, program.budgets.get(item.name))
-    constraints += [part for row in held for part in (row.constraint, *row.auxiliary)]
-    found = []
-    solved = False
+    margin = 0.0 if nearer is None else _MARGIN * nearer.broken
+    constraints += [part for row in held for part in (_with_margin(row, margin, reference), *row.auxiliary)]
+    rows, found, solved = Compiled(design, program.box, [], held, 1.0, None), [], False
     for status in _minimised_in_balance(slacks, constraints, design) if slacks else ():
-        point, broken = _found(held, design)
+        point, broken = _held_at(rows, design.point())
         if status == "Solved" or broken <= _HELD:  # a solver's "almost" may be anywhere
             found.append((point, broken))
         solved |= status == "Solved"
-    if solved:
-        return found
-    return [*found, _found(held, design)] if _minimised(slacks, constraints, design) else found
+    if not solved and _minimised(slacks, constraints, design):
+        found.append(_held_at(rows, design.point()))
+    within = [point for point, broken in found if broken <= EXACT]
+    within += [best.point] if best is not None and best.exact else []
+    outside = [point for point, broken in found if broken > EXACT]
+    outside += [] if nearer is None else [nearer.point]
+    return [*found, *(_moved_inside(point, to, rows) for point in outside for to in within)]
 
 
-def _found(held: list[Row], design: Design) -> tuple[Point, float]:
-    """The point at the variables' values, and the largest violation there of the rows that do not give."""
-    point = design.point()
-    return point, max((row.violation(point) for row in held), default=0.0)
+def _with_margin(row: Row, margin: float, reference: Point) -> cp.Constraint:
+    if row.equality or not margin or not row.expression.variables():
+        return row.constraint
+    scaled = cp.multiply(1 / row.size, cp.reshape(row.expression, (row.size.size,), order="C"))
+    return scaled <= -margin * row.measure(reference) / row.size
+
+
+def _moved_inside(point: Point, inside: Point, rows: Compiled) -> tuple[Point, float]:
+    """The point moved as little towards another, inside the rows, as makes them hold.
+
+    Rows are convex: what holds at some share of the way holds beyond. Amounts are, too: they rise by that share at most
+    of what they differ by.
+    """
+
+    def at(share: float) -> tuple[Point, float]:
+        examples = (1 - share) * point.new_examples + share * inside.new_examples
+        return _held_at(rows, Point(examples, point.spent, (1 - share) * point.steps + share * inside.steps))
+
+    breaks, holds = _LEAST, 1.0
+    for _ in range(_TRIES):
+        middle = float(np.sqrt(breaks * holds))
+        breaks, holds = (breaks, middle) if at(middle)[1] <= EXACT else (middle, holds)
+    return at(holds)
+
+
+def _held_at(rows: Compiled, point: Point) -> tuple[Point, float]:
+    """The point, and the largest violation there of the rows that do not give."""
+    rows.set(point)
+    return point, rows.infeasibility(point)
 
 
 def _minimised_in_balance(slacks: list[cp.Variable], constraints: list[cp.Constraint], design: Design) -> Iterator[str]:
@@ -356,41 +324,6 @@ def _scaled(constraint: cp.Constraint) -> cp.Constraint:
     flat = cp.reshape(expression, (expression.size,), order="C")
     size = row_size(flat, 0.0)
     return cp.multiply(1 / np.maximum(size, 1e-9 * size.max()), flat) <= 0
-
-
-def _read(
-    program: Declaration, point: Point, broken: float, soft: Collection[str], sizes: dict[str, float]
-) -> Relaxation:
-    """What every soft constraint must give for `point` to be admitted."""
-    design = program.design(program.recentred(point))
-    gives = {}
-    for item in program.constraints:
-        if item.name not in soft:
-            continue
-        what = item.what
-        number = what.written_number if isinstance(what, Constraint) else None
-        if isinstance(what, Constraint) and number is not None:
-            amount, size = what.shortfall(design, point), sizes[item.name]
-            gives[item.name] = Give(item.name, (amount,), (size,), (number.value,), (number.relaxing,), number)
-            continue
-        rows = rows_of(item, design, program.budgets.get(item.name))
-        design.set(point)
-        gives[item.name] = Give(
-            item.name,
-            tuple(float(row.excess(point).max()) for row in rows),
-            tuple(float(row.size.max()) for row in rows),
-            tuple(row.limit for row in rows),
-            tuple(_direction(row) for row in rows),
-        )
-    return Relaxation(gives, point, broken)
-
-
-def _direction(row: Row) -> float:
-    """The side to which the row's limit moves; for an equality that on which the point lies."""
-    if not row.equality:
-        return -row.price_sign
-    value = np.ravel(np.asarray(row.stated.value, dtype=np.float64))
-    return float(-row.price_sign * np.sign(value[int(np.argmax(np.abs(value)))]) or 1.0)
 
 
 @dataclass(frozen=True, eq=False)

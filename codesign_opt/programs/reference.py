@@ -13,7 +13,7 @@ from .budget import Budget
 __all__ = ["first_reference", "positive", "recentred", "step_shape"]
 
 _DEFAULT_STEPS = 20.0
-_OF_PRIOR = 1e-2
+_OF_BEFORE = 1e-2
 
 
 def first_reference(
@@ -49,11 +49,12 @@ def recentred(
 ) -> Point:
     """The same point as a reference: levels at zero get a small positive unit; what is fixed stays.
 
-    Beside what the untrained denoiser is worth (L,) examples change something in amounts of its size.
+    Beside those spent and what the untrained denoiser is worth (L,) examples change something in amounts of their size.
     """
-    examples = point.new_examples
-    if prior is not None and not fixed_examples:
-        examples = np.maximum(examples, _OF_PRIOR * np.minimum(prior, float(np.max(examples))))
+    examples, before = point.new_examples, point.spent if prior is None else point.spent + prior
+    if not fixed_examples:
+        most = float(np.max(examples)) or np.inf
+        examples = np.maximum(examples, _OF_BEFORE * np.minimum(before, most))
     return Point(
         point.new_examples if fixed_examples else positive(examples),
         point.spent,

@@ -19,6 +19,7 @@ from .budget import Budget
 __all__ = ["PLACEHOLDER", "BudgetRow", "Row", "jacobians", "linearise", "row_size"]
 
 _LOST = 1e-6  # of the pieces of a row
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of them, what sums over levels round
 
 
 @dataclass(eq=False)
@@ -79,6 +80,14 @@ class Row:
         """Largest violation relative to `measure`, at `point`, to which the variables are set."""
         excess = self.excess(point)
         return float(np.max(excess / self.measure(point))) if excess.any() else 0.0
+
+    def holds(self, point: Point, tolerance: float) -> bool:
+        """Whether no violation is larger than `tolerance`, or than evaluating the row rounds, at `point`, to which the
+        variables are set: far out a difference of large numbers has no digits.
+        """
+        excess = self.excess(point)
+        rounding = _ROUNDING * self._pieces(point)
+        return bool(np.all(excess <= np.maximum(tolerance * self.measure(point), rounding))) if excess.any() else True
 
     def measure(self, point: Point) -> Array:
         """(N,) what a violation of each entry is held against: the number that its author compares with.

@@ -12,7 +12,7 @@ from ..basics.wording import quantity as shown
 from ..modeling.design import Box, Design, Point
 from .compiled import Compiled, compile_problem
 from .declaration import Declaration
-from .rays import along, mixed_rays
+from .rays import along, is_affine, mixed_rays
 
 __all__ = ["refuse_unlimited"]
 
@@ -55,7 +55,9 @@ def _refuse_mixes(program: Declaration, compiled: Compiled, point: Point) -> Non
     decided = np.repeat([program.decides_examples, program.decides_steps], size)
     for found in mixed_rays(compiled, point, units, decided):
         start, ray = _from_the_beginning(point, found)
-        values = np.array([_rated(compiled, along(start, ray, factor)) for factor in (0.0, *_MORE[1:])])
+        values = np.array([
+            _rated(compiled, start), *(_rated(compiled, along(start, ray, far), curved=True) for far in _MORE[1:])
+        ])  # fmt: skip
         if not _falling(values):
             continue
         shares = (("examples", ray[:size]), ("steps", ray[size:]))
@@ -118,10 +120,11 @@ def _falls(program: Declaration, compiled: Compiled, point: Point, name: str, le
     return values if _falling(values) else None
 
 
-def _rated(compiled: Compiled, point: Point) -> float:
-    """The objective; inf at a point that violates a constraint."""
+def _rated(compiled: Compiled, point: Point, *, curved: bool = False) -> float:
+    """The objective; inf at a point that violates a constraint, or a `curved` one where it is known of the others."""
     compiled.set(point)
-    if compiled.infeasibility(point) > _FEASIBLE:
+    rows = [row for row in compiled.rows if not (curved and is_affine(row))]
+    if not all(row.holds(point, _FEASIBLE) for row in rows):
         return np.inf
     with np.errstate(all="ignore"):
         return float(sum(leaf.weight * leaf.term.value(compiled.design, point) for leaf in compiled.leaves))

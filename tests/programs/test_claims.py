@@ -170,12 +170,22 @@ def test_mixes_without_end_of_what_each_alone_is_held_by_others_are_named():
     training = co.Compute(PRICES, part="training") <= 1e6
     others = co.named("others", lambda d: cp.sum(d.examples[2:]) <= 1e3 * size)
     low, high = (f"{sigma:.3g}" for sigma in SMALL.sigma[:2])
+
+    def apart(design):
+        return design.examples[0] - 0.7 * design.examples[1]
+
     cases = (
         (FEW, [sampling, others, co.named("tied", lambda d: d.examples[0] == d.examples[1])], "examples"),
         (FEW + Swap(), [sampling, others, co.named("tied", lambda d: d.examples[1] <= 1.5 * d.examples[0])],
          "examples"),
         (FEW, [training, co.named("tied", lambda d: d.steps[0] == d.steps[1]),
                co.named("few", lambda d: cp.sum(d.steps[2:]) <= size)], "steps"),
+        # rows that cancel along the mix: a kink, a curve, and sums whose differences have no digits far out
+        (FEW, [sampling, others, co.named("near", lambda d: cp.abs(apart(d)) <= 400.0)], "examples"),
+        (FEW, [sampling, others, co.named("near", lambda d: cp.norm(cp.hstack([apart(d), apart(d) / 3])) <= 400.0)],
+         "examples"),
+        (FEW, [sampling, co.named("all but", lambda d: cp.sum(d.examples) - cp.sum(d.examples[:2]) <= 1e3 * size),
+               co.named("tied", lambda d: d.examples[0] / 3 == d.examples[1] / 3)], "examples"),
     )  # fmt: skip
     for terms, rows, quantity in cases:
         program = co.Problem(terms, rows).declaration
@@ -186,6 +196,8 @@ def test_mixes_without_end_of_what_each_alone_is_held_by_others_are_named():
         (FEW, [sampling, others, cases[0][1][2], co.named("end", lambda d: d.examples[0] + d.examples[1] <= 1e9)]),
         (FEW, [sampling, others, co.named("tied", lambda d: cp.square(d.examples[0]) <= 1e6 * d.examples[1]),
                co.named("back", lambda d: d.examples[1] <= 1.5 * d.examples[0])]),
+        (FEW, [sampling, others, co.named("near", lambda d: apart(d) <= 400.0),  # to 4e11
+               co.named("hardly", lambda d: (1 - 1e-9) * d.examples[0] >= 0.7 * d.examples[1])]),
     )  # fmt: skip
     for terms, rows in ends:
         refuse_unlimited(co.Problem(terms, rows).declaration, start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cvxpy as cp
 import numpy as np
 import pytest
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 
 import codesign_opt as co
 
@@ -168,3 +168,71 @@ def test_an_answer_far_inside_all_rows_tells_no_amount(seed):
     told = {record["name"]: record["amount"] for record in caught.value.conflicts}
     assert told["worst"] == pytest.approx(needed / budget - limit, rel=1e-3)
     assert told["Compute(training)"] == pytest.approx(needed / limit - budget, rel=1e-3)
+
+
+def test_amounts_are_right_where_answers_break_the_rest_by_next_to_nothing():
+    """A solver's best answer breaks the limit of steps by 6e-6, the one that keeps it gives 4 % too much."""
+    rng = np.random.default_rng([509, 10, 5])
+    size = int(rng.integers(4, 25))
+    edges = np.exp(np.cumsum(np.concatenate([[np.log(10 ** rng.uniform(-3, -1))], rng.uniform(0.05, 0.6, size)])))
+    rng.uniform(size=6 * size + 2)
+    far, order, share = 1 + 10 ** rng.uniform(-3, 1), int(rng.integers(1, 4)), 10 ** rng.uniform(-1, 1, size)
+    levels, none = co.Levels(edges), np.zeros(size)
+    response = (share / levels.log_width ** (order + 1))[None]
+    table = co.Coefficients(levels, none, none, response, order=order, terminal="rescale", coupling=co.Local(1.0))
+    steps = 10 ** rng.uniform(0.5, 2.5)
+    least = (share ** (1 / (order + 1))).sum() ** (2 * (order + 1)) / steps ** (2 * order)
+    error = co.Discretization(table)
+    rows = [co.named("exact", error <= least / far), co.Steps() <= steps]
+    with pytest.raises(co.InfeasibleError) as caught:
+        co.Problem(error, rows, examples=np.ones(size)).solve()
+    told = {record["name"]: record["amount"] for record in caught.value.conflicts}
+    assert told["exact"] == pytest.approx(least - least / far, rel=1e-3)
+    assert told["Steps"] == pytest.approx(steps * far ** (1 / (2 * order)) - steps, rel=1e-3)
+
+
+def test_examples_beside_many_spent_ones_have_the_size_of_what_they_change():
+    """The built-in terms put all examples on one level and none on that of a row: there, a unit of nothing is lost."""
+    edges, spent = (
+        np.array([0.0271, 0.1531, 0.8649, 4.8857, 27.6]),
+        np.array([2.9323e10, 4.7875e9, 1.939e10, 1.2116e10]),
+    )
+    logs, lengths = np.log(np.sqrt(edges[1:] * edges[:-1])), np.array([0.07891, 0.10877, 0.14991, 0.20663])
+    response = np.array([[0.0093, 0.0145, 0.0041, 0.0036]])
+    table = co.Coefficients(
+        co.Levels(edges), np.array([3.5258e-6, 1.676e-5, 1.7485e-2, 1.6028e-12]),
+        np.array([1.4349e-8, 2.2961e-10, 0.0, 4.862e-9]), response, order=2, terminal="rescale",
+        coupling=co.Local(lambda s: np.interp(np.log(s), logs, lengths), form="p4"),
+    )  # fmt: skip
+    price, evaluation = np.array([0.631, 5.4162, 0.4758, 2.2137]), np.array([18722.0, 28092.0, 15827.0, 11631.0])
+    centre, far, kept = np.array([4.42497e10, 5.65286e9, 1.951928e10, 8.31371e9]), 5.99422e9, 8.3e5
+
+    class Own(co.Term):
+        def expression(self, design):
+            parts = [cp.quad_over_lin(design.examples[k] / 1e10, design.steps[k]) for k in (0, 1)]
+            return 7.2743e-11 * cp.sum(cp.hstack(parts))
+
+    near = co.SoftConstraint(lambda design: cp.norm(design.examples - centre) <= far, price=9.47e-23)
+    rows = [
+        co.Compute(co.Prices(price, evaluation, 1)) <= 1.3e7, co.Steps() <= 324.74,
+        co.named("kept", lambda design: cp.sum(design.examples[3:]) == spent[3] + kept),
+    ]  # fmt: skip
+    plan = co.Problem(co.ScoreError(table) + co.Discretization(table) + Own() + near, rows, spent=spent).solve()
+
+    def error(free):
+        """Of new examples on the third level, in 1e6, and of steps; to the fourth belong those kept."""
+        examples, steps = spent + np.array([0, 0, 1e6 * free[0], kept]), free[1:]
+        factor = (1 + (table.log_width / lengths / steps) ** 4) ** 0.25
+        score = ((table.log_width**2 * table.score / examples + table.log_width * lengths * table.floor) * factor).sum()
+        local = (response[0] * table.log_width**3 / steps**2).sum() ** 2
+        own = 7.2743e-11 * ((examples[:2] / 1e10) ** 2 / steps[:2]).sum()
+        return 1e9 * (score + local + own + 9.47e-23 * max(np.linalg.norm(examples - centre) - far, 0))
+
+    limits = [
+        {"type": "ineq", "fun": lambda x: 13.0 - price[2] * x[0] - 1e-6 * (price[3] * kept + evaluation @ x[1:])},
+        {"type": "ineq", "fun": lambda x: 324.74 - x[1:].sum()},
+    ]
+    best = minimize(error, np.full(5, 60.0), constraints=limits, bounds=[(0, 20)] + 4 * [(1, 300)], tol=1e-14)
+    assert plan.certificate.optimal
+    assert plan.certificate.lower_bound <= 1e-9 * best.fun * (1 + 1e-9)
+    assert plan.certificate.value == pytest.approx(1e-9 * best.fun, rel=1e-6)

@@ -157,3 +157,28 @@ def test_a_search_for_a_conflict_stays_with_the_first_point_that_needs_nothing()
     assert found is not None
     assert np.all(found.new_examples <= 2e6 * start.new_examples)
     assert np.all(found.steps <= 2e6 * start.steps)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e7] if FULL else [1e7])
+def test_amounts_of_rows_with_variables_of_their_own(unit):
+    """Of L levels at most b each is free, the rest of the examples is x: their sum is at most L b + sum x."""
+    table = Joint.random(9, 3).table
+    free, paid, total = 1e3 * unit, 1e4 * unit, 5e4 * unit
+
+    def problem(paid, total):
+        def beyond(design):
+            rest = cp.Variable(9, nonneg=True)
+            return [cp.sum(rest) <= paid, rest >= design.examples - free]
+
+        rows = [co.named("own", beyond), co.named("sum", lambda d: cp.sum(d.examples) >= total)]
+        sampling = co.Compute(co.Prices(1.0, 1.0, 1), part="sampling") <= 1e3
+        return co.Problem(co.ScoreError(table) + co.Discretization(table), [sampling, *rows])
+
+    found = conflict(problem(paid, total), "own")
+    assert set(found) == {"own", "sum"}
+    assert found["sum"]["relaxed"] == pytest.approx(9 * free + paid, rel=1e-6)
+    more = np.array(found["own"]["amounts"])  # of the sum, and of the rest of every level
+    assert more @ [1, 9] == pytest.approx(total - 9 * free - paid, rel=1e-6)
+    assert problem(paid, 0.999 * found["sum"]["relaxed"]).solve().certificate.optimal
+    if FULL:
+        conflict(problem(paid, 1.001 * found["sum"]["relaxed"]), "sum")
