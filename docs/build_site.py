@@ -44,7 +44,7 @@ def arrange(stage: Path) -> None:
     (stage / "tutorials").mkdir()
     tutorials = sorted((ROOT / "tutorials").glob("*.py"))
     for path in tutorials:
-        text = tutorial(path.read_text(encoding="utf-8"))
+        text = tutorial(path.read_text(encoding="utf-8"), path.stem)
         (stage / "tutorials" / f"{path.stem}.md").write_text(text, encoding="utf-8")
     (stage / "api").mkdir()
     for package in PACKAGES:
@@ -59,8 +59,8 @@ def arrange(stage: Path) -> None:
     (stage / "index.md").write_text(_index(parts), encoding="utf-8")
 
 
-def tutorial(page: str) -> str:
-    """A file of cells as a page: text as it is, code with its output below."""
+def tutorial(page: str, name: str = "") -> str:
+    """A file of cells as a page: text as it is, code with its output and the figures that it saves below."""
     parts = re.split(r"^# %%(?P<kind> \[markdown\])?\n", page, flags=re.MULTILINE)
     found = []
     for kind, cell in zip(parts[1::2], parts[2::2], strict=True):
@@ -70,6 +70,11 @@ def tutorial(page: str) -> str:
         for said, lines in _runs(cell.strip("\n").splitlines()):
             text = "\n".join(line[4:] if said else line for line in lines).strip("\n")
             found += [f"```{'text' if said else 'python'}\n{text}\n```"] if text else []
+        found += [
+            f"![{figure}](../docs/figures/tutorials/{name}-{figure})"
+            for figure in re.findall(r'savefig\("([\w.]+\.png)"', cell)
+            if (ROOT / "docs" / "figures" / "tutorials" / f"{name}-{figure}").exists()
+        ]
     return _linked("\n\n".join(found) + "\n")
 
 

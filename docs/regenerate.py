@@ -37,6 +37,7 @@ NETWORKS = ROOT / "docs" / "networks.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 VALIDATION = ROOT / "docs" / "validation.md"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
+TUTORIAL_FIGURES = ROOT / "docs" / "figures" / "tutorials"
 _BLOCK = re.compile(
     r"<!-- run: (?P<name>\w+) -->\n```python\n(?P<code>.*?)```\n<!-- output: (?P=name) -->\n(?:```text\n.*?```\n)?",
     re.DOTALL,
@@ -318,8 +319,11 @@ def run(code: str, figure: tuple[str, Path] | None) -> str:
     return text.rstrip() + "\n"
 
 
-def tutorial(path: Path) -> str:
-    """A tutorial in the percent format with today's outputs, as lines `# | output` at the end of each cell of code."""
+def tutorial(path: Path, figures: Path | None = None) -> str:
+    """A tutorial in the percent format with today's outputs, as lines `# | output` at the end of each cell of code.
+
+    What it saves as .png goes to the folder `figures`, if one is given, under the tutorial's name; the site shows it.
+    """
     names: dict[str, Any] = {"__name__": "tutorial"}
     cells = re.split(r"(?m)^(?=# %%)", path.read_text(encoding="utf-8"))
     with elsewhere():
@@ -329,6 +333,10 @@ def tutorial(path: Path) -> str:
             code = re.sub(r"(?m)^# \|.*\n", "", cell).rstrip() + "\n"
             output = "".join(f"# | {line}".rstrip() + "\n" for line in printed(code, path.name, names).splitlines())
             cells[i] = code + output + ("\n" if i + 1 < len(cells) else "")
+        for saved in Path().glob("*.png") if figures is not None else ():
+            assert figures is not None
+            figures.mkdir(exist_ok=True)
+            (figures / f"{path.stem}-{saved.name}").write_bytes(saved.read_bytes())
     return "".join(cells)
 
 
@@ -362,7 +370,7 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
     pages |= {path: regenerated(path.read_text(encoding="utf-8"), figures=False) for path in (SOLVERS, VALIDATION)}
-    pages |= {path: tutorial(path) for path in TUTORIALS}
+    pages |= {path: tutorial(path, None if check else TUTORIAL_FIGURES) for path in TUTORIALS}
     if importlib.util.find_spec("diffusers"):
         pages |= {NETWORKS: regenerated(NETWORKS.read_text(encoding="utf-8"), figures=False)}
     if check:

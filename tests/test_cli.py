@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("unarranged", "undescended")
 
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
 QUICK = ["--levels", "40", "--points", "4"]
+HEAVY = {"cvxpy.problems", "matplotlib", "sklearn", "skimage", "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -236,13 +238,23 @@ def test_light_commands_load_no_solver_and_start_fast(words, solved):
     code = (
         "import sys\nfrom codesign_opt.cli import main\n"
         f"try:\n    code = main({words!r})\nexcept SystemExit as end:\n    code = end.code\n"
-        "assert not {'cvxpy', 'matplotlib', 'sklearn', 'skimage'} & set(sys.modules)\nsys.exit(code)"
+        f"assert not {HEAVY} & set(sys.modules)\nsys.exit(code)"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert time.perf_counter() - start < 5.0  # 0.1 s to 0.6 s on a free core; machines differ
+
+
+def test_plan_of_built_in_terms_waits_for_no_package_that_it_does_not_ask(capsys):
+    words = ["solve", "power_law_64", "--budget", "2e4", "--images", "100", "--steps", "8", *QUICK]
+    code = f"import sys\nfrom codesign_opt.cli import main\nmain({words!r})\nassert not {HEAVY} & set(sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert main(words) == 0  # here cvxpy is loaded
+    proofs = [re.findall(r"\(lower bound (.*?)\)", text) for text in (done.stdout, capsys.readouterr().out)]
+    assert proofs[0] == proofs[1] != []
 
 
 def _files(folder):

@@ -1,15 +1,11 @@
 """What a user meets in the first hour: own data, names in place of objects, what is suggested, what is told when."""
 
-import io
 import json
-import sys
-import time
 
 import numpy as np
 import pytest
 
 import codesign_opt as co
-from codesign_opt.basics import wording
 from codesign_opt.cli import main
 from codesign_opt.modeling.prediction import predict
 
@@ -217,32 +213,6 @@ def test_a_flow_plan_is_held_against_uniform_and_shifted_time():
         assert plan.peers[name]["total"] == pytest.approx(model.bias(grid), rel=1e-6)
     assert "flow_uniform" in str(plan)
     assert "flow_uniform" not in co.codesign(model.with_process("edm"), steps=10, **FAST).peers
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stream", "progress", "waited", "lines"),
-    [
-        (Terminal, None, 0.0, 0),
-        (Terminal, None, 3.0, 1),
-        (io.StringIO, None, 3.0, 0),
-        (Terminal, False, 3.0, 0),
-        (io.StringIO, True, 0.0, 1),
-    ],
-)
-def test_progress_is_told_in_a_terminal_once_work_takes_two_seconds(stream, progress, waited, lines, monkeypatch):
-    clock, err = [100.0], stream()
-    monkeypatch.setattr(wording.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(sys, "stderr", err)
-    tell = wording.teller(progress)
-    clock[0] += waited
-    tell("half done")
-    assert err.getvalue().count("half done\n") == lines
-    assert time is wording.time
 
 
 @pytest.mark.slow

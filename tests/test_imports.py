@@ -182,3 +182,34 @@ def test_every_public_name_exists():
     for name in codesign_opt.__all__:
         assert getattr(codesign_opt, name) is not None
     assert set(dir(codesign_opt)) == set(codesign_opt.__all__)
+
+
+def public_signatures():
+    """Functions of the public names, with the public methods of classes: as (name, annotations)."""
+    for stub in ROOT.rglob("__init__.pyi"):
+        for words in map(str.split, stub.read_text(encoding="utf-8").splitlines()):
+            if words[:1] != ["from"] or words[1] == "." or not words[1].startswith("."):
+                continue
+            up = len(words[1]) - len(words[1].lstrip(".")) - 1
+            home = [stub.parent, *stub.parent.parents][up].joinpath(*words[1].lstrip(".").split(".")).with_suffix(".py")
+            for node in tree_of(home).body if home.exists() else ():
+                if getattr(node, "name", None) == words[3]:
+                    for each in [node] if isinstance(node, ast.FunctionDef) else node.body:
+                        if isinstance(each, ast.FunctionDef) and (
+                            each.name in {words[3], "__init__", "__call__"} or not each.name.startswith("_")
+                        ):
+                            of = each.args
+                            given = [*of.posonlyargs, *of.args, *of.kwonlyargs, *filter(None, (of.vararg, of.kwarg))]
+                            yield f"{words[3]}.{each.name}", [*(one.annotation for one in given), each.returns]
+
+
+def test_few_public_signatures_hold_any():
+    """What is left are plain records, options that are passed on, and data of the user's."""
+    signatures = dict(public_signatures())
+    loose = {
+        name
+        for name, annotations in signatures.items()
+        if any(getattr(part, "id", "") == "Any" for each in annotations if each for part in ast.walk(each))
+    }
+    assert len(signatures) > 400
+    assert len(loose) < 100, sorted(loose)

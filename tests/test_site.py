@@ -77,3 +77,18 @@ def test_the_program_of_the_guide_runs():
     names = {}
     exec(compile(block, "for_optimizers.md", "exec"), names)
     assert names["plan"].shadow_prices["a floor at low noise"] != 0
+
+
+def test_figures_that_tutorials_save_are_on_their_pages():
+    shown = []
+    for path in sorted((SITE.ROOT / "tutorials").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        page = SITE.tutorial(text, path.stem)
+        for figure in re.findall(r"savefig\(\"([^\"]+)\"", text):
+            link = f"docs/figures/tutorials/{path.stem}-{figure}"
+            assert f"](../{link})" in page, path
+            assert (SITE.ROOT / link).read_bytes().startswith(b"\x89PNG")
+            shown.append(link)
+    assert len(shown) >= 3
+    kept = {file.name for file in (SITE.ROOT / "docs" / "figures" / "tutorials").iterdir()}
+    assert kept == {link.rsplit("/", 1)[1] for link in shown}

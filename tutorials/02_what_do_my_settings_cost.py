@@ -46,8 +46,13 @@ print(audit)
 
 # %% [markdown]
 # Read the third table from the top: it removes the excess change by change, so that the first row with a large share
-# is the one to make. `audit.report("audit.html")` writes the same as a page with the new settings to copy.
-#
+# is the one to make. `audit.report("audit.html")` writes the same as a page with the new settings to copy. The figure
+# says at which noise levels the run trained too little: there the error is that more examples would have removed.
+
+# %%
+audit.plot().figure.savefig("audit.png", dpi=100)
+
+# %% [markdown]
 # ## A scheduler of diffusers
 #
 # Its levels are those that the scheduler itself makes, as numbers (`scheduler.sigmas`); here the ones of

@@ -19,6 +19,12 @@ print(f"{plan.number_of_steps} steps from t = {plan.times[0]:.4g} to t = {plan.s
 # | 88 steps from t = 0.988 to t = 0.00764, then to 0
 
 # %% [markdown]
+# Its figures are over sigma: where to train, where to step, what the error is made of, where to stop.
+
+# %%
+plan.plot().savefig("plan.png", dpi=100)
+
+# %% [markdown]
 # ## The sampler's times
 #
 # `plan.times` are those to hand to the sampler, noise at 1. `plan.export("comfyui", flow=True)` writes the same

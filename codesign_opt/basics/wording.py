@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["Progress", "aligned", "percent", "printable", "quantity", "signed", "teller"]
-
-Progress = bool | Callable[[str], None] | None
-_PATIENCE = 2.0  # seconds of silence before lines of progress begin in a terminal
+__all__ = ["aligned", "percent", "printable", "quantity", "signed"]
 
 
 def quantity(value: float | None, digits: int = 4) -> str:
@@ -73,35 +68,3 @@ def aligned(
     widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
     pads = [f"<{width}" if i in left else f">{width}" for i, width in enumerate(widths)]
     return ["  ".join(format(c, pad) for c, pad in zip(row, pads, strict=True)).rstrip() for row in cells]
-
-
-def teller(progress: Progress) -> Callable[[str], None]:
-    """What to do with a line of progress.
-
-    Args:
-        progress: the caller's function; True for a line on stderr; False for nothing; None for lines on stderr
-            where that is a terminal, once the work has taken two seconds.
-
-    >>> teller(print)("stopping sigma 0.01")
-    stopping sigma 0.01
-    """
-    if callable(progress):
-        return progress
-    if progress is None:
-        return _patient()
-    return _say if progress else lambda text: None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _patient() -> Callable[[str], None]:
-    """Lines for who waits at a terminal: short work stays silent, and so do scripts whose stderr is a file."""
-    start = time.monotonic()
-
-    def tell(text: str) -> None:
-        if time.monotonic() - start > _PATIENCE and sys.stderr is not None and sys.stderr.isatty():
-            _say(text)
-
-    return tell

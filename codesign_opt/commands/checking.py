@@ -30,6 +30,7 @@ _OPTIONAL = {
     "pillow": ("PIL", "folders of images", "pillow"),
     "pandas": ("pandas", "to_frame()", "pandas"),
     "joblib": ("joblib", "n_jobs= of frontiers and comparisons", "joblib"),
+    "tqdm": ("tqdm", "bars of progress (lines of text instead)", "codesign_opt[progress]"),
 }
 _HEAVY = {"diffusers"}  # seconds to import: its version is enough
 _LOWEST_PYTHON = (3, 11)

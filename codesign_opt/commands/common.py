@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import codesign_opt as co
 
+from .later import put_off
+
 __all__ = [
     "PROBLEM",
     "PROG",
@@ -66,8 +68,10 @@ def numbers(text: str) -> list[float]:
 def load(options: argparse.Namespace, *limits: str) -> co.problems.DeclaredProblem:
     """The problem with what the command line says instead of its own limits and levels."""
     stated = {name: getattr(options, name) for name in (*limits, "levels", "points")}
-    declared = co.problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
     path = Path(options.problem)
+    if path.suffix != ".py":
+        put_off("cvxpy")
+    declared = co.problems.load(options.problem, **{k: v for k, v in stated.items() if v is not None})
     if path.suffix != ".py" and path.exists() and options.problem not in co.problems.names():
         tell(f"{declared.title}: {declared.provenance}")  # of one's own data: how they were read
     return declared

@@ -64,6 +64,7 @@ def _frontier_arguments(commands: Any) -> None:
     parser.add_argument("--budgets", type=numbers, required=True, metavar="A,B,…", help="budgets, ascending")
     parser.add_argument("--images", type=numbers, metavar="N[,M,…]", help="images; several are swept, at one budget")
     parser.add_argument("--steps", type=int, metavar="K", help="most sampler steps")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="plans at a time; -1: one per core (1)")
 
 
 def _compare_arguments(commands: Any) -> None:
@@ -76,8 +77,9 @@ def _compare_arguments(commands: Any) -> None:
         "--evaluations", type=numbers, default=[10, 20, 40], metavar="N,M,…", help="per image (10,20,40)"
     )
     parser.add_argument("--samplers", metavar="A,B,…", help="euler, heun, dpmpp_2m, unipc, … (the problem's own)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="schedules at a time; -1: one per core (1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, its figure and finished cells")
-    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr, in files too")
 
 
 def _problem_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +87,7 @@ def _problem_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=int, metavar="L", help="noise levels of the solver (200)")
     parser.add_argument("--points", type=int, metavar="N", help="stopping points of the first sweep (24)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the plan, its tables and its figures")
-    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="progress on stderr, in files too")
 
 
 def _solve(options: argparse.Namespace) -> int:
@@ -127,7 +129,8 @@ def _frontier(options: argparse.Namespace) -> int:
         prices,
         options.budgets if sweep is None else options.budgets[0],
         images=sweep,
-        progress=tell if options.verbose else None,
+        progress=options.verbose or None,
+        n_jobs=options.jobs,
         **declared.options,
     )
     print(found)
@@ -156,7 +159,8 @@ def _compare(options: argparse.Namespace) -> int:
         options.evaluations,
         samplers=None if options.samplers is None else options.samplers.split(","),
         folder=None if folder is None else folder / "cells",
-        progress=tell if options.verbose else None,
+        progress=options.verbose or None,
+        n_jobs=options.jobs,
     )
     print(found)
     if folder is not None:
@@ -173,7 +177,7 @@ def _progress(options: argparse.Namespace, declared: co.problems.DeclaredProblem
         return {}
     tell(f"{declared.name}: {declared.title}. {declared.provenance}")
     if declared.problem is None:
-        return {"progress": tell}
+        return {"progress": True}
     return {"on_attempt": lambda record: tell(", ".join(f"{k} {v}" for k, v in record.items()))}
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..basics.checks import Array, integer, shown
+from ..basics.jobs import each_of
+from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
-from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import evaluations as evaluations_of
 from ..ingredients.evaluations import least_steps, steps_within
 from ..ingredients.grids import check_grid
@@ -23,7 +25,7 @@ from ..samplers.fitted_sampler import FittedSampler
 from ..samplers.members import Sampler
 from .model_world import ModelWorld
 from .table import Comparison, ComparisonRow, rows_of_cell
-from .world import ChecksFolder, World
+from .world import ChecksFolder, Prepares, World
 
 __all__ = ["compare"]
 
@@ -41,6 +43,8 @@ def compare(
     draws: int = 256,
     folder: str | Path | None = None,
     progress: Progress = None,
+    n_jobs: int = 1,
+    backend: str | None = None,
 ) -> Comparison:
     """Schedules against the co-designed plan at equal evaluations per image, sampler by sampler.
 
@@ -66,7 +70,10 @@ def compare(
             unless given. Its sampler is set to the one compared.
         draws: for an EstimatedModel, draws per seed.
         folder: where finished parts of cells are kept: the same call goes on.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
+        n_jobs, backend: as in joblib.Parallel: schedules of cells at a time (-1: one per core), and what runs them
+            ("loky" processes unless given, "threading", "dask" or "ray" where they are installed). The numbers, and
+            the files in `folder`, are the same.
 
     Returns:
         Comparison. Schedules that lack evidence or fail are left out with a note.
@@ -81,7 +88,6 @@ def compare(
     >>> [(row.sampler, row.peer, row.steps) for row in found.rows][2:]
     [('heun', 'plan', 5), ('heun', 'edm', 5)]
     """
-    tell = teller(progress)
     world = _world_of(model, draws)
     wanted, strict = _wanted(peers)
     limits = [integer(count, "evaluations", minimum=1) for count in np.atleast_1d(evaluations)]
@@ -97,24 +103,37 @@ def compare(
             "estimate.evidence(denoiser, data)."
         )
     cache = _Cache.of(folder, world, tuple(int(integer(seed, "seeds")) for seed in seeds))
-    rows: list[ComparisonRow] = []
-    notes: dict[str, None] = {}
+    cells: list[_Cell] = []
     for sampler in chosen:
         known = replace(world.evidence(sampler) if evidence is None else evidence, sampler=sampler)
         if known.terminal != world.terminal:
             raise ValueError(
                 f"compare: evidence is for terminal {known.terminal!r}, the model's is {shown(world.terminal)}."
             )
+        notes: dict[str, None] = {}
         makers = _makers(wanted, known, notes, strict=strict)
         _enough(min(limits), sampler, world.terminal)
         if plan:
             makers = {"plan": _planner(world, sampler, cache), **makers}
-        for limit in limits:
-            cell = _Cell(world, sampler, limit)
-            found = cell.rows(makers, cache, notes)
-            rows += found
-            best = found[0] if found else None
-            tell(f"{world.title}, {sampler.name} {limit}: best {best.peer if best else 'none'} of {len(found)}")
+        cells += [_Cell(world, sampler, limit, makers, tuple(notes)) for limit in limits]
+    if n_jobs != 1 and isinstance(world, Prepares):
+        world.prepare(chosen, cache.seeds)
+    asked = ((cell.of(label), label, cache) for cell in cells for label in cell.makers)
+    with teller(progress) as tell:
+        return _gathered(world, cells, each_of(_entry, asked, n_jobs=n_jobs, backend=backend), tell)
+
+
+def _gathered(world: World, cells: list[_Cell], entries: Iterator[_Entry | str], tell: Teller) -> Comparison:
+    """The table, from the cells' entries as they come: in the order of the cells and of their schedules."""
+    rows: list[ComparisonRow] = []
+    notes: dict[str, None] = {}
+    for k, cell in enumerate(cells):
+        found = {label: next(entries) for label in cell.makers}
+        notes |= dict.fromkeys([*cell.notes, *(said for said in found.values() if isinstance(said, str))])
+        own = cell.rows({label: entry for label, entry in found.items() if not isinstance(entry, str)})
+        rows += own
+        best = own[0].peer if own else "none"
+        tell(f"{world.title}, {cell.sampler.name} {cell.limit}: best {best} of {len(own)}", k + 1, len(cells))
     return Comparison(tuple(rows), world.measure, world.title, tuple(notes))
 
 
@@ -207,7 +226,7 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
             if missing:
                 notes[f"{label} is left out: Evidence.{missing[0]} is not known"] = None
             else:
-                makers[label] = _of_schedule(value, known, strict)
+                makers[label] = _Maker(partial(_of_schedule, value, known, strict))
         else:
             fitted = value if isinstance(value, FittedSampler) else None
             grid = value if fitted is None else fitted.sigmas
@@ -215,39 +234,36 @@ def _makers(wanted: Mapping[str, Any], known: Evidence, notes: dict[str, None], 
                 raise ValueError(
                     f"compare: {label} ends with {grid[-1]:g}, but the model's terminal is {shown(known.terminal)}."
                 )
-            makers[label] = _of_grid(grid) if fitted is None else _of_grid(grid, fitted.sampler, fitted.fitting)
+            own = () if fitted is None else (fitted.sampler, fitted.fitting)
+            makers[label] = _Maker(partial(_given, grid), *own)
     return makers
 
 
-def _of_schedule(value: Schedule, known: Evidence, strict: bool) -> _Maker:
-    def make(steps: int) -> Array:
-        try:
-            return value.sigmas(steps, known)
-        except Exception as error:
-            if strict or isinstance(error, ValueError):
-                raise
-            raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
-
-    return _Maker(make)
+def _of_schedule(value: Schedule, known: Evidence, strict: bool, steps: int) -> Array:
+    try:
+        return value.sigmas(steps, known)
+    except Exception as error:
+        if strict or isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
 
 
-def _of_grid(grid: Array, sampler: Sampler | None = None, fitting: float = 0.0) -> _Maker:
-    def make(steps: int) -> Array:
-        if grid.size - 1 != steps:
-            raise _Given(grid)
-        return grid
+def _given(grid: Array, steps: int) -> Array:
+    if grid.size - 1 != steps:
+        raise _Given(grid)
+    return grid
 
-    return _Maker(make, sampler, fitting)
+
+def _planned(world: World, sampler: Sampler, cache: _Cache, steps: int) -> Array:
+    found: Array
+    found = cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
+    return found
 
 
 def _planner(world: World, sampler: Sampler, cache: _Cache) -> _Maker:
     if sampler.own_levels is not None:
-        return _of_grid(sampler.own_levels)
-
-    def make(steps: int) -> Array:
-        return cache.item(f"plan/{sampler.tag}-{steps}", lambda: {"sigmas": world.plan(sampler, steps)})["sigmas"]
-
-    return _Maker(make)
+        return _Maker(partial(_given, sampler.own_levels))
+    return _Maker(partial(_planned, world, sampler, cache))
 
 
 def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sampler]:
@@ -304,32 +320,36 @@ class _Cache:
         return found
 
 
+class _Entry(NamedTuple):
+    """One schedule in one cell: its grid, the evaluations that it uses, and its errors."""
+
+    sigmas: Array
+    used: float
+    measured: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class _Cell:
-    """One sampler and one number of evaluations."""
+    """One sampler and one number of evaluations: who takes part, and who was left out before."""
 
     world: World
     sampler: Sampler
     limit: int
+    makers: Mapping[str, _Maker]
+    notes: tuple[str, ...] = ()
 
-    def rows(self, makers: Mapping[str, _Maker], cache: _Cache, notes: dict[str, None]) -> list[ComparisonRow]:
-        measured, grids, fitting = {}, {}, {}
-        for label, maker in makers.items():
-            own = self if maker.sampler is None else replace(self, sampler=maker.sampler)
-            try:
-                sigmas, used = own._largest(maker.grid)
-                own.sampler.check_levels(sigmas)
-            except ValueError as error:
-                if label == "plan":
-                    raise
-                notes[f"{label} is left out of {self.sampler.name} with {self.limit} evaluations: {error}"] = None
-                continue
-            grids[label], fitting[label] = (sigmas, used), maker.fitting
-            measured[label] = cache.measured(self.world, own.sampler, sigmas)
+    def of(self, label: str) -> _Cell:
+        """The same with one schedule alone, which is all that a worker needs."""
+        return replace(self, makers={label: self.makers[label]}, notes=())
+
+    def rows(self, entries: Mapping[str, _Entry]) -> list[ComparisonRow]:
+        """The rows of those who have an entry, best first."""
+        measured = {label: entry.measured for label, entry in entries.items()}
+        grids = {label: (entry.sigmas, entry.used) for label, entry in entries.items()}
         found = rows_of_cell(self.sampler.name, self.limit, measured, grids)
-        return [replace(row, fitting=fitting[row.peer]) for row in found]
+        return [replace(row, fitting=self.makers[row.peer].fitting) for row in found]
 
-    def _largest(self, make: Callable[[int], Array]) -> tuple[Array, float]:
+    def largest(self, make: Callable[[int], Array]) -> tuple[Array, float]:
         """The grid with most steps that the evaluations pay for; by halving, since costs rise with the steps."""
         least = least_steps(self.world.terminal)
         most = steps_within(self.limit, self.sampler.evaluations_per_step, self.world.terminal)
@@ -367,6 +387,20 @@ class _Cell:
         if not used <= self.limit < used + each * (2 if guided else 1):
             raise ValueError(f"it has {_steps(sigmas.size - 1)}, which take {used:g}")
         return sigmas, used
+
+
+def _entry(cell: _Cell, label: str, cache: _Cache) -> _Entry | str:
+    """What a schedule leaves in a cell, or why it is left out."""
+    maker = cell.makers[label]
+    own = cell if maker.sampler is None else replace(cell, sampler=maker.sampler)
+    try:
+        sigmas, used = own.largest(maker.grid)
+        own.sampler.check_levels(sigmas)
+    except ValueError as error:
+        if label == "plan":
+            raise
+        return f"{label} is left out of {cell.sampler.name} with {cell.limit} evaluations: {error}"
+    return _Entry(sigmas, used, cache.measured(cell.world, own.sampler, sigmas))
 
 
 def _steps(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +73,7 @@ class MeasuredWorld:
                 f"compare: the model was measured with {self.model.sampler!r}, so that it has no plan for {sampler!r}; "
                 "estimate.network once for each sampler, or compare with plan=False."
             )
-        sigmas = codesign(self.model, steps=steps, points=8, levels=100).sigmas
+        sigmas = codesign(self.model, steps=steps, points=8, levels=100, progress=False).sigmas
         assert sigmas is not None
         return sigmas
 
@@ -84,6 +84,12 @@ class MeasuredWorld:
     def measured(self, sampler: Sampler, sigmas: Array, seed: int) -> Mapping[str, Any]:
         """Squared distances to the fine solution, draw by draw."""
         return {"errors": self._test(seed).errors(sampler, sigmas)}
+
+    def prepare(self, samplers: Sequence[Sampler], seeds: Sequence[int]) -> None:
+        """The fine solutions, which every sampler of an ODE shares: once here, not in every worker."""
+        for sampler in samplers:
+            for seed in seeds:
+                self._test(seed).ends(sampler)
 
     def describe(self) -> dict[str, Any]:
         """The denoiser, its fine solution and the number of test draws."""

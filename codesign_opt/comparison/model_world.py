@@ -55,7 +55,7 @@ class ModelWorld:
 
     def plan(self, sampler: Sampler, steps: int) -> Array:
         """The grid of `codesign`."""
-        sigmas = codesign(self.model.with_sampler(sampler), steps=steps).sigmas
+        sigmas = codesign(self.model.with_sampler(sampler), steps=steps, progress=False).sigmas
         assert sigmas is not None
         return sigmas
 

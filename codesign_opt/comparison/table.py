@@ -130,7 +130,7 @@ class Comparison(Tabular):
         own = [row for row in self.rows if row.peer == peer and not row.level]
         return [(row, self.cell(row.sampler, row.evaluations)[0]) for row in own]
 
-    def plot(self, axes: Sequence[Axes] | None = None) -> Any:
+    def plot(self, axes: Sequence[Axes] | None = None) -> list[Axes]:
         """Error over the plan's against evaluations, one panel per sampler; returns the figure's axes.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from ..basics.checks import Array
 from ..peers import Evidence
 from ..samplers.members import Sampler
 
-__all__ = ["ChecksFolder", "World", "calls_of"]
+__all__ = ["ChecksFolder", "Prepares", "World", "calls_of"]
 
 
 @runtime_checkable
@@ -57,6 +57,14 @@ class ChecksFolder(Protocol):
 
     def check_folder(self, folder: Path) -> None:
         """Raise ValueError where the folder holds results of another world."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A world that keeps what its cells share: made before workers take copies of it."""
+
+    def prepare(self, samplers: Sequence[Sampler], seeds: Sequence[int]) -> None:
+        """Make what cells of these samplers and seeds share."""
 
 
 def calls_of(sampler: Sampler, sigmas: Array) -> Array:

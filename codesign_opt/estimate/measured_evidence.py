@@ -13,12 +13,12 @@ import torch
 
 from ..basics.checks import Array, choice, integer, takes
 from ..basics.ledger import Ledger
-from ..basics.wording import Progress, teller
+from ..basics.progress import Progress, teller
 from ..ingredients.grids import edm_grid
 from ..ingredients.process import EDM, Process
 from ..models.evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from ..samplers.members import Euler, Sampler
-from .denoisers.denoiser import Denoiser
+from .denoisers.denoiser import Denoise, Denoiser
 from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.data_fingerprint import data_fingerprint
 from .draws.reservoir import Reservoir
@@ -42,7 +42,7 @@ class EvidenceMeasurement:
         teachers, teacher_steps: trajectories, and their steps (60, as in GITS, at least 2).
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: a number out of range.
@@ -72,7 +72,7 @@ class EvidenceMeasurement:
 
 @takes(measurement=EvidenceMeasurement, process=Process, sampler=Sampler)
 def evidence(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
     *,
     process: Process | None = None,
@@ -173,7 +173,7 @@ class _Work:
     @classmethod
     def prepared(
         cls,
-        denoiser: Any,
+        denoiser: Denoise,
         first: torch.Tensor,
         process: Process | None,
         measurement: EvidenceMeasurement,

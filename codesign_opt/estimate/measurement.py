@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..basics.checks import integer, number
+from ..basics.progress import Progress
 from ..basics.spelling import spelled
-from ..basics.wording import Progress
 from .draws.streams import device_of
 
 __all__ = ["Measurement"]
@@ -43,7 +43,7 @@ class Measurement:
         seconds: instead, a time: one call is timed, and `evaluations` follows.
         chunk: states in one call of the denoiser; more where states are small.
         device: of the states; the data's unless given.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: a number out of range, by name.

@@ -12,6 +12,7 @@ from ..ingredients.measured_error import OBJECTIVES
 from ..ingredients.process import Process
 from ..models.estimated import EstimatedModel
 from ..samplers.base import Sampler
+from .denoisers.denoiser import Denoise
 from .draws.streams import Stream, first_of
 from .measurement import Measurement
 from .network_training import TrainingWork
@@ -24,7 +25,7 @@ __all__ = ["network"]
 
 @takes(measurement=Measurement)
 def network(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
     *,
     process: Process | str | None = None,

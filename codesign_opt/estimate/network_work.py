@@ -14,7 +14,7 @@ import torch
 
 from ..basics.checks import Array, choice
 from ..basics.ledger import Ledger
-from ..basics.wording import teller
+from ..basics.progress import Teller, teller
 from ..ingredients.grids import edm_grid
 from ..ingredients.network_floor import NetworkFloor
 from ..ingredients.process import EDM, Process
@@ -105,6 +105,7 @@ class NetworkWork:
     measurement: Measurement
     folder: Path | None
     expected: dict[str, int] = field(default_factory=dict)
+    _made: list[int] = field(default_factory=lambda: [0])
 
     @classmethod
     def prepared(
@@ -144,16 +145,23 @@ class NetworkWork:
         return None if self.folder is None else self.folder / name
 
     @cached_property
-    def tell(self) -> Callable[[str], None]:
-        """What takes a line of progress: one for the whole work, since in a terminal it waits two seconds."""
+    def tell(self) -> Teller:
+        """What takes the progress: one for the whole work, since in a terminal it waits two seconds."""
         return teller(self.measurement.progress)
 
     def counted(self, name: str, compute: Callable[[], Any]) -> Any:
         """A part of the work, with its calls of the denoiser and its time."""
         before, start = self.denoiser.calls, time.monotonic()
         result = compute()
-        self.tell(f"{name}: {self.denoiser.calls - before} batch evaluations, {time.monotonic() - start:.1f} s")
+        made = self.denoiser.calls - before
+        self.tell(f"{name}: {made} batch evaluations, {time.monotonic() - start:.1f} s", *self._of_all(made))
         return result
+
+    def _of_all(self, made: int) -> tuple[int, int] | tuple[()]:
+        """Batch evaluations that are made, of all that are expected; nothing before that is known."""
+        self._made[0] += made
+        total = sum(self.expected.values())
+        return (min(self._made[0], total), total) if total else ()
 
     # what is measured of the sampler
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..basics.checks import choice, integer, number, takes, vector
 from ..models.evidence import VELOCITIES, ScoreCost
-from .denoisers.denoiser import Denoiser, DenoiserError
+from .denoisers.denoiser import Denoise, Denoiser, DenoiserError
 from .draws.statistics import Estimate, Moments
 from .draws.streams import Stream, batches, normal, processes, rademacher
 
@@ -25,9 +26,9 @@ _BATCH = 256  # examples in one call of the denoiser where the stream says nothi
 
 @takes(stream=Stream)
 def score_cost(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     step: float = 0.02,
     stream: Stream | None = None,
@@ -109,9 +110,9 @@ def score_slope(
 
 @takes(stream=Stream)
 def step_costs(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
-    sigmas: Any,
+    sigmas: ArrayLike,
     *,
     kind: str | StepCost = "corrector",
     velocity: str = "receiving",

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, choice, matrix, ndim, noise_levels, number, takes, vector
 from ..basics.inheritance import stale
@@ -282,7 +283,7 @@ class PerLevel(Local):
     log_width: LogWidth = field(init=False, default=1.0)
     form: str = field(init=False, default="max")
 
-    def __init__(self, edges: Any) -> None:
+    def __init__(self, edges: ArrayLike) -> None:
         vector(edges, "PerLevel.edges", minimum_length=2, positive=True, ascending=True)
         checked = noise_levels(edges, "PerLevel.edges")
         object.__setattr__(self, "edges", checked)
@@ -355,7 +356,7 @@ class Transfer(Local):
     log_width: LogWidth = 2.7
     form: str = "max"
 
-    def __init__(self, transfer: float | Any = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
+    def __init__(self, transfer: ArrayLike = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
         checked: float | Array
         if ndim(transfer) == 0:
             checked = number(transfer, "Transfer.transfer", positive=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, choice, matrix, vector
 from .spectrum import Spectrum
@@ -116,7 +117,7 @@ class Features(Metric):
             object.__setattr__(self, "band_weights", found)
 
     @classmethod
-    def of_matrix(cls, metric: Any, eigenvectors: Any) -> Features:
+    def of_matrix(cls, metric: ArrayLike, eigenvectors: ArrayLike) -> Features:
         """Weights v_b' Q v_b of a positive semidefinite metric Q along the data's eigenvectors.
 
         Args:

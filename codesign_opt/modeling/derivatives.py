@@ -9,11 +9,11 @@ the variable, as a bound of every level does, no matrix is made at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
-from cvxpy.atoms import affine
 from scipy import sparse
 
 from ..basics.checks import Array, Indices
@@ -43,15 +43,6 @@ Slopes = dict[int, Array | _Single]
 """(entries, size of the variable) by the id of each variable; entries of a matrix column by column, as in cvxpy."""
 
 _MOST = 2_000_000  # entries of a dense matrix; beyond, cvxpy's sparse ones are smaller
-_PICKED = (
-    affine.index.index,
-    affine.index.special_index,
-    affine.reshape.reshape,
-    affine.promote.Promote,
-    affine.hstack.Hstack,
-    affine.vstack.Vstack,
-    affine.transpose.transpose,
-)
 
 
 class _Unknown(Exception):
@@ -86,14 +77,30 @@ def _dense(slope: Array | _Single) -> Array:
     return slope.dense() if isinstance(slope, _Single) else slope
 
 
+@cache  # not before the first node: loading this file must not ask anything of cvxpy, which may be put off
+def _picking() -> tuple[type, ...]:
+    """The kinds of nodes whose entries are picked, repeated or put elsewhere."""
+    affine = cp.atoms.affine
+    return (
+        affine.index.index,
+        affine.index.special_index,
+        affine.reshape.reshape,
+        affine.promote.Promote,
+        affine.hstack.Hstack,
+        affine.vstack.Vstack,
+        affine.transpose.transpose,
+    )
+
+
 def _slopes(node: Any) -> Slopes:
+    affine = cp.atoms.affine
     if node.is_constant():
         return {}
     if isinstance(node, cp.Variable):
         if node.attributes["diag"] or node.is_complex():
             raise _Unknown
         return {node.id: _Single(np.arange(node.size), np.ones(node.size), node.size)}
-    if isinstance(node, _PICKED):
+    if isinstance(node, _picking()):
         return _picked(node)
     if isinstance(node, affine.add_expr.AddExpression) and all(arg.shape == node.shape for arg in node.args):
         return _summed([_slopes(arg) for arg in node.args])
@@ -146,6 +153,7 @@ def _total(slope: Array | _Single) -> Array:
 
 def _factor(node: Any) -> tuple[Any, Array] | None:
     """The varying side and the numbers that its entries are multiplied with, where there are such."""
+    affine = cp.atoms.affine
     if isinstance(node, affine.binary_operators.DivExpression):
         varying, constant = node.args
         if constant.is_constant() and varying.shape == node.shape:

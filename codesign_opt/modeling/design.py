@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -71,6 +72,40 @@ class Box:
         )
 
 
+class _OnUse:
+    """A field that holds an expression, or a function that makes it when it is first read.
+
+    The structured solvers read a declaration without asking for its variables: a plan of built-in terms makes none,
+    and where cvxpy is put off until it is asked for (the command line), such a plan never waits for its import.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, design: object | None, owner: type) -> Any:
+        if design is None:  # asked of the class, as by who documents it
+            return self
+        value = vars(design)[self.name]
+        if isinstance(value, _Made):
+            value = vars(design)[self.name] = value.expression
+        return value
+
+    def __set__(self, design: object, value: cp.Expression | _Made) -> None:
+        vars(design)[self.name] = value
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An expression to be: the same one for all copies of a design."""
+
+    make: Callable[[], cp.Expression]
+    fixed: bool
+
+    @cached_property
+    def expression(self) -> cp.Expression:
+        return self.make()
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """What a design says of one of several samplers: its steps relative to the reference, and its counts."""
@@ -132,10 +167,13 @@ class Design:
         def quantity(fixed: bool, name: str) -> cp.Expression:
             return cp.Constant(np.ones(size)) if fixed else cp.Variable(size, nonneg=True, name=name)
 
+        def on_use(fixed: bool, name: str) -> Any:
+            return _Made(lambda: quantity(fixed, name), fixed)
+
         return cls(
             levels,
-            quantity(fixed_examples, "design.examples"),
-            quantity(fixed_steps, "design.steps"),
+            on_use(fixed_examples, "design.examples"),
+            on_use(fixed_steps, "design.steps"),
             reference,
             final_steps,
             evaluations_per_step,
@@ -162,6 +200,12 @@ class Design:
     def in_units(self, examples: Any, steps: Any) -> Design:
         """The same design with examples and steps counted in these units, numbers or parameters (to scale terms)."""
         return replace(self, examples_unit=examples, steps_unit=steps)
+
+    def with_least_steps(self, steps_low: Array) -> Design:
+        """The same design, and what level bounds leave as least steps; no variable is made for it."""
+        found = copy(self)
+        object.__setattr__(found, "steps_low", steps_low)
+        return found
 
     def above(self, first: int) -> Design:
         """The same design on the levels from the `first` on, as a design of its own: of the same variables."""
@@ -208,11 +252,15 @@ class Design:
 
     @property
     def fixed_examples(self) -> bool:
-        return not self.new_variable.variables()
+        return self._fixed("new_variable")
 
     @property
     def fixed_steps(self) -> bool:
-        return not self.step_variable.variables()
+        return self._fixed("step_variable")
+
+    def _fixed(self, name: str) -> bool:
+        value = vars(self)[name]
+        return value.fixed if isinstance(value, _Made) else not value.variables()
 
     @cached_property
     def new_examples(self) -> cp.Expression:
@@ -291,3 +339,7 @@ class Design:
             value(self.step_variable, self.reference.steps),
             {name: value(each.step_variable, self.reference.of(name).steps) for name, each in self.samplings.items()},
         )
+
+
+for _name in ("new_variable", "step_variable"):
+    setattr(Design, _name, _OnUse(_name))

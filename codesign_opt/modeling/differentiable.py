@@ -8,9 +8,7 @@ import cvxpy as cp
 
 __all__ = ["differentiable", "differentiable_row", "has_kinks"]
 
-_Row = TypeVar("_Row", bound=cp.Constraint)
-_POWER: Any = getattr(cp, "Power", ())  # cvxpy before 1.9 has no power cones for it
-_KINKED = (cp.abs, cp.max, cp.maximum, cp.norm1, cp.norm_inf, cp.sum_largest, cp.lambda_max, cp.Pnorm)
+_Row = TypeVar("_Row", bound="cp.Constraint")
 
 
 def differentiable(expression: Any) -> cp.Expression:
@@ -37,7 +35,8 @@ def differentiable(expression: Any) -> cp.Expression:
         number, *rest = node.get_data()
         if number >= said[0].size and not any(part is not None and part is not False for part in rest):
             return cp.sum(said[0])
-    if isinstance(node, _POWER) and getattr(node, "approx_error", 0.0) > 0:
+    power: Any = getattr(cp, "Power", ())  # cvxpy before 1.9 has no power cones for it
+    if isinstance(node, power) and getattr(node, "approx_error", 0.0) > 0:
         return cp.power(said[0], float(node.p.value), approx=False)
     if all(new is old for new, old in zip(said, arguments, strict=True)):
         return expression
@@ -61,6 +60,7 @@ def has_kinks(expression: cp.Expression) -> bool:
     (False, True)
     """
     node: Any = expression
-    if isinstance(node, _KINKED) and not node.is_constant():
+    kinked = (cp.abs, cp.max, cp.maximum, cp.norm1, cp.norm_inf, cp.sum_largest, cp.lambda_max, cp.Pnorm)
+    if isinstance(node, kinked) and not node.is_constant():
         return True
     return any(has_kinks(part) for part in node.args)

@@ -36,7 +36,9 @@ def amount(value: Any, name: str, *, nonnegative: bool = False, hint: str = "") 
 
 def is_parameter(value: Any) -> bool:
     """Whether a number is set later: an expression of parameters alone."""
-    return isinstance(value, cp.Expression) and bool(value.parameters()) and not value.variables()
+    if not hasattr(type(value), "parameters") or not isinstance(value, cp.Expression):
+        return False  # in this order: for numbers and terms cvxpy need not be there, which may be put off
+    return bool(value.parameters()) and not value.variables()
 
 
 def parameters_of(what: Any) -> list[cp.Parameter]:

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, choice, integer, noise_level, shown, takes
 from ..ingredients.coupling import Coupling, Local, Settled
@@ -94,7 +95,7 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: ArrayLike, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: step lengths inside the coefficients, `truncation` the grid's bias.
 
         `leading_order` makes one from `coefficients`.
@@ -177,14 +178,14 @@ class Model(ABC):
         """`interval_coefficients` of R intervals at once; None where they come one by one."""
         return None
 
-    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: ArrayLike, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even."""
         return self.settled(sigmas, levels, smooth=True), self.settled(sigmas, levels)
 
     def predict(
         self,
-        sigmas: Any,
-        examples: Any = None,
+        sigmas: ArrayLike,
+        examples: ArrayLike | None = None,
         *,
         density: SigmaDensity | None = None,
         levels: Levels | None = None,
@@ -230,7 +231,7 @@ class Model(ABC):
         """Whose training the model tells, as a phrase; empty where nothing is said."""
         return ""
 
-    def bias(self, sigmas: Any) -> float:
+    def bias(self, sigmas: ArrayLike) -> float:
         """Squared distance that a grid leaves to the data with a perfect denoiser, squared data units."""
         return self.settled(sigmas).truncation
 
@@ -277,7 +278,7 @@ class Model(ABC):
         """A grid of as many steps with smaller error; the same array where the model knows no better."""
         return sigmas
 
-    def at_steps(self, sigmas: Any) -> Model:
+    def at_steps(self, sigmas: ArrayLike) -> Model:
         """The model with responses measured anew at the step sizes of a grid; itself where nothing is measured."""
         return self
 
@@ -351,7 +352,9 @@ class Model(ABC):
             levels = Levels.log_uniform(low, high, count, stopping_sigma=stop)
         return self.coupling.aligned(levels)
 
-    def leading_order(self, sigmas: Any, levels: int | Levels = 200, *, bias: float | None = None) -> Coefficients:
+    def leading_order(
+        self, sigmas: ArrayLike, levels: int | Levels = 200, *, bias: float | None = None
+    ) -> Coefficients:
         """`settled` from `coefficients` at the grid's stopping point: score error times M of each step.
 
         Args:
@@ -380,7 +383,7 @@ class Model(ABC):
             provenance={**table.provenance, "stopping_sigma": grid.stopping_sigma},
         )
 
-    def own_grid(self, sigmas: Any) -> Grid:
+    def own_grid(self, sigmas: ArrayLike) -> Grid:
         """The grid, checked.
 
         Raises:

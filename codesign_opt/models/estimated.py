@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, as_path, matrix, noise_level, shown, takes, vector
 from ..basics.files import replacing
@@ -182,7 +183,7 @@ class EstimatedModel(Model, Tabular):
 
     # a concrete grid
 
-    def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
+    def settled(self, sigmas: ArrayLike, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         """The table for a grid that is given: step lengths inside the coefficients, `truncation` its bias.
 
         Args:
@@ -192,7 +193,7 @@ class EstimatedModel(Model, Tabular):
         """
         return self.leading_order(sigmas, levels, bias=self.bias(self.own_grid(sigmas).sigmas))
 
-    def settled_pair(self, sigmas: Any, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
+    def settled_pair(self, sigmas: ArrayLike, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` twice: the measured coefficients are smooth already."""
         table = self.settled(sigmas, levels)
         return table, table
@@ -235,7 +236,7 @@ class EstimatedModel(Model, Tabular):
             )
         return replace(self, sampler=sampler)
 
-    def bias(self, sigmas: Any) -> float:
+    def bias(self, sigmas: ArrayLike) -> float:
         """Squared distance of a grid's output to the fine solution: measured where there is a probe, else predicted.
 
         Measured on the draws that grids are chosen by, in the statistic of the probe's objective; what is said of the
@@ -292,7 +293,7 @@ class EstimatedModel(Model, Tabular):
         stops = tuple(stop for share in _STOPS if (stop := share * self.spectrum.sigma_data) < top)
         return self.probe.descend(sigmas, free_stop=free_stop, stops=stops)
 
-    def predicted_bias(self, sigmas: Any) -> float:
+    def predicted_bias(self, sigmas: ArrayLike) -> float:
         """Leading order: |sum over steps of step^(q+1) epsilon|^2 plus the truncation (equation 3.4)."""
         grid = check_grid(sigmas)
         positive = grid.sigmas[grid.sigmas > 0]
@@ -301,7 +302,7 @@ class EstimatedModel(Model, Tabular):
         disc = self.response_at(middle) @ size if middle.size else np.zeros(1)
         return float(disc @ disc) + self.truncation_at(grid.stopping_sigma)
 
-    def at_steps(self, sigmas: Any) -> EstimatedModel:
+    def at_steps(self, sigmas: ArrayLike) -> EstimatedModel:
         """The model with responses measured anew at the step sizes of a grid; itself without a probe."""
         if self.probe is None:
             return self

@@ -126,6 +126,17 @@ def descend_nodes(sigmas: Array, how: Descent) -> tuple[Array, float]:
     return found.sigmas[0], float(found.errors[0])
 
 
+class _Reached(NamedTuple):
+    """Which paths a move took somewhere, what their grids cost there, and the rows of these."""
+
+    which: Which
+    costed: Costed | None
+    rows: Which
+
+    def among(self, some: NDArray[np.bool_]) -> _Reached:
+        return _Reached(self.which[some], self.costed, self.rows[some])
+
+
 class Descents:
     """Descents of several grids of as many steps, each on its own path, that are evaluated together.
 
@@ -149,8 +160,9 @@ class Descents:
         self._pairs = np.zeros((_PAIRS, 2, count, size))  # moves and changes of slope, the oldest first
         self._kept = 0  # of these, at most
         everyone = np.arange(count)
-        _, costed = self._errors_at(everyone, self._logs)
-        self._errors, self._slopes, self._hessians = self._at(everyone, self._logs, costed, everyone)
+        self._own, self._errors, costed = self._errors_at(everyone, self._logs)
+        self._slopes, self._hessians = self._at(everyone, self._logs, costed, everyone)
+        self._from, self._reached = self._logs.copy(), list[_Reached]()
 
     @property
     def sigmas(self) -> Array:
@@ -161,6 +173,11 @@ class Descents:
     def errors(self) -> Array:
         """(G,) their errors with what they cost."""
         return self._errors
+
+    @property
+    def own(self) -> Array:
+        """(G,) their errors without it."""
+        return self._own
 
     def go(self, moves: int, among: Which | None = None) -> None:
         """Up to so many moves of each, those before counted; of some `among` them, or of all."""
@@ -176,23 +193,24 @@ class Descents:
 
     def _move(self, active: Which) -> None:
         """The best of a few damped moves of each, where one wins."""
+        self._catch_up(active)
         logs, slopes, dampings = self._logs[active], self._slopes[active], self._damping[active, None] * _TRIED
         hessians = _corrected(self._hessians[active], self._pairs[_PAIRS - self._kept :][:, :, active])
         moves = _moves(_Model(logs, self._errors[active], slopes, hessians), dampings, self._how.stops)
         tried = logs[:, None] + moves
-        found, costed = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1]))
+        own, found, costed = self._errors_at(np.repeat(active, _TRIED.size), tried.reshape(-1, logs.shape[1]))
         errors = found.reshape(dampings.shape)
         best = np.argmin(errors, axis=1)
         rows = np.arange(active.size)
         self._count[active] += 1
-        won = self._errors[active] - errors[rows, best]
+        gain = self._errors[active] - errors[rows, best]
         least = self._how.enough * self._errors[active]
-        down = won > 0
+        down = gain > 0
         move = moves[:, 0]  # the least damped
         promised = -np.einsum("gp,gp->g", 2 * slopes + np.einsum("gpq,gq->gp", hessians, move), move)
         self._small[active] = np.where(
             down,
-            np.where(won < least, self._small[active] + 1, 0),
+            np.where(gain < least, self._small[active] + 1, 0),
             self._small[active] + ((promised >= 0) & (promised < least)),
         )
         self._damping[active] = np.where(
@@ -200,15 +218,28 @@ class Descents:
         )
         if down.any():
             chosen = (rows * _TRIED.size + best)[down]
-            self._accept(active[down], tried.reshape(-1, logs.shape[1])[chosen], costed, chosen)
+            won = active[down]
+            self._own[won], self._errors[won] = own[chosen], found[chosen]
+            self._logs[won] = tried.reshape(-1, logs.shape[1])[chosen]
+            self._reached.append(_Reached(won, costed, chosen))
 
-    def _accept(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> None:
-        errors, slopes, hessians = self._at(which, logs, costed, rows)
+    def _catch_up(self, active: Which) -> None:
+        """The slopes where those that move have got to: those of paths that end are never asked for."""
+        waiting, self._reached = self._reached, []
+        for reached in waiting:
+            now = np.isin(reached.which, active)
+            if not now.all():
+                self._reached.append(reached.among(~now))
+            if now.any():
+                self._turn(reached.among(now))
+
+    def _turn(self, reached: _Reached) -> None:
+        which, logs = reached.which, self._logs[reached.which]
+        slopes, hessians = self._at(which, logs, reached.costed, reached.rows)
         self._kept = min(self._kept + 1, _PAIRS)
         self._pairs[:-1, :, which] = self._pairs[1:, :, which]
-        self._pairs[-1, 0, which], self._pairs[-1, 1, which] = logs - self._logs[which], slopes - self._slopes[which]
-        self._logs[which], self._errors[which], self._slopes[which] = logs, errors, slopes
-        self._hessians[which] = hessians
+        self._pairs[-1, 0, which], self._pairs[-1, 1, which] = logs - self._from[which], slopes - self._slopes[which]
+        self._from[which], self._slopes[which], self._hessians[which] = logs, slopes, hessians
 
     def _grids(self, which: Which, logs: Array) -> Array:
         nodes = np.exp(logs)
@@ -217,23 +248,21 @@ class Descents:
             nodes[:, -1:] = self._last[which]
         return np.concatenate([nodes, self._tail[which]], axis=1)
 
-    def _errors_at(self, which: Which, logs: Array) -> tuple[Array, Costed | None]:
-        """(G,) errors, and what the grids cost."""
+    def _errors_at(self, which: Which, logs: Array) -> tuple[Array, Array, Costed | None]:
+        """(G,) errors alone, and with what the grids cost."""
         sigmas = self._grids(which, logs)
-        errors, sensitivity = self._how.errors(sigmas)
+        own, sensitivity = self._how.errors(sigmas)
         costed = None if self._how.cost is None else self._how.cost.of(sigmas, which, sensitivity)
-        errors = errors if costed is None else errors + costed.values
-        return np.where(np.isfinite(errors), errors, np.inf), costed
+        errors = own if costed is None else own + costed.values
+        return own, np.where(np.isfinite(errors), errors, np.inf), costed
 
-    def _at(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> tuple[Array, Array, Array]:
-        """(G,) errors, and half their gradients and Hessians by log sigma; the rows of what they cost are known."""
+    def _at(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> tuple[Array, Array]:
+        """Half the gradients and Hessians of the errors by log sigma; the rows of what the grids cost are known."""
         found = self._how.residuals(self._grids(which, logs))
-        errors = np.einsum("gr,gr->g", found.values, found.values)
         slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0]
         if costed is not None:
-            errors, slopes = errors + costed.values[rows], slopes + 0.5 * costed.slopes(rows)
-        hessians = np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
-        return np.where(np.isfinite(errors), errors, np.inf), slopes, hessians
+            slopes = slopes + 0.5 * costed.slopes(rows)
+        return slopes, np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
 
 
 class _Model(NamedTuple):

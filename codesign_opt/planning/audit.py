@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
 from ..basics.checks import Array, shown, takes
 from ..basics.late import later
+from ..basics.progress import teller
 from ..basics.tabular import Tabular
-from ..basics.wording import aligned, quantity, teller
+from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
@@ -29,7 +30,12 @@ from .codesign import codesign
 from .question import settled_levels
 from .stated import said_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["Audit", "audit", "audit_text"]
+
+_STAGES = 3  # plans: of the training density, of the grid too, of everything
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,7 @@ class Audit(Tabular):
         said = [f"better {name}: error {quantity(-value)}" for name, value in self.gap.items()]
         return [f"Today's schedule makes {quantity(self.ratio, 3)} times the error that its compute allows", *said]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Excess error by noise level, and the gap by cause; returns the Axes."""
         from .audit_figure import audit_plot
 
@@ -132,13 +138,13 @@ def audit(
     training, sampling = _costs(model, prices, table, grid, run)
     current = said_of(model, grid, predict(model, grid, examples, table=table))
     same_range = _starting_at(model, float(grid[0]))
-    tell = teller(options.get("progress"))
-    tell("audit: the best training density for this grid")
+    tell = teller(options.pop("progress", None))
+    tell("audit: the best training density for this grid", 0, _STAGES)
     best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
     stages = [best_density]
     if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
         stop = table.stopping_sigma
-        tell("audit: the best grid for this stopping point and number of steps")
+        tell("audit: the best grid for this stopping point and number of steps", 1, _STAGES)
         stages.append(
             codesign(
                 same_range,
@@ -147,11 +153,15 @@ def audit(
                 steps=grid.size - 1,
                 stopping_sigma=stop,
                 levels=levels,
+                progress=tell.within(1, _STAGES, "audit"),
                 **shared,
             )
         )
-        tell("audit: the best of everything at this price")
+        tell("audit: the best of everything at this price", 2, _STAGES)
+        options["progress"] = tell.within(2, _STAGES, "audit")
         stages.append(codesign(same_range, prices, training + sampling, levels=levels, **options))
+    tell("audit", _STAGES, _STAGES)
+    tell.close()
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
     found = [stage.handed_out[TOTAL] for stage in stages]
     errors = np.minimum.accumulate([current[TOTAL], *found])

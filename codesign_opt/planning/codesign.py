@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from ..basics.causes import BIAS, INITIAL, TOTAL, TRUNCATION
 from ..basics.checks import Array, choice, integer, noise_level, number, shown, vector
 from ..basics.errors import CodesignError, InfeasibleError, NotCertifiedError
+from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
-from ..basics.wording import Progress, teller
 from ..ingredients.evaluations import MOST_STEPS, evaluations, final_steps, least_steps, steps_within
 from ..ingredients.fit_rules import FitRules
 from ..ingredients.grids import check_grid, grid_from_steps, steps_on_levels
@@ -99,8 +99,8 @@ def codesign(
             where held-out draws gain, every one before it.
         tolerance: certified relative gap at every stopping point.
         outer_tolerance: relative gap to the bound over all stopping points at which "optimal" is said.
-        progress: True for a line on stderr per stopping point, or a function of a text; None: on a terminal, from the
-            third second on; False: never.
+        progress: after each stopping point: True, False, None (in a terminal or notebook, after 2 s), or a function of
+            (done, total, text).
 
     Returns:
         Plan; `plan.curve` holds every stopping point tried, `plan.outer` what is known between them.
@@ -121,9 +121,10 @@ def codesign(
     steps = None if steps is None else integer(steps, "steps", minimum=least, maximum=MOST_STEPS)
     fit = _rules(solver, history, (sigmas, samplers, constraints))
     study = Study(model, prices, budget, steps, run, constraints, terms, levels, tolerance)
-    how = Search(stopping_sigma, search, points, outer_tolerance, polish, teller(progress), fit)
     if sigmas is None:
-        return _plan(study, how) if samplers is None else _choose_sampler(study, samplers, how)
+        with teller(progress) as tell:
+            how = Search(stopping_sigma, search, points, outer_tolerance, polish, tell, fit)
+            return _plan(study, how) if samplers is None else _choose_sampler(study, samplers, how)
     if samplers is not None:
         raise ValueError("codesign: sigmas and samplers are both given; a given grid belongs to one sampler.")
     if steps is not None or stopping_sigma is not None:
@@ -154,7 +155,7 @@ class Search:
         between: range to search; None for that of the model.
         points, tolerance: points of the first sweep; relative gap over all stopping points that counts as optimal.
         polish: whether to descend the exact error of the grid; None where few steps decide.
-        tell: takes a line of text per stopping point.
+        tell: takes what is done, stopping point by stopping point.
         fit: of a multistep sampler to the denoiser; None where the grid's own sampler stays.
     """
 
@@ -163,7 +164,7 @@ class Search:
     points: int
     tolerance: float
     polish: bool | None
-    tell: Callable[[str], None]
+    tell: Teller
     fit: FitRules | None = None
 
     def __post_init__(self) -> None:

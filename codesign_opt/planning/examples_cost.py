@@ -64,9 +64,9 @@ class ExamplesCost:
         """The stopping point where the examples were worked out, far from which they say little; None without any."""
         return None if self.plan is None else float(self.plan.levels.edges[0])
 
-    def value(self, sigmas: Array) -> Array:
-        """(...) what grids (..., K+1) leave."""
-        return self.held(sigmas).value(sigmas)
+    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
+        """(...) what grids (..., K+1) leave; the sensitivity of their law where it is known."""
+        return self.held(sigmas).value(sigmas, sensitivity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +89,9 @@ class HeldExamples:
     inverse: Array
     worth: Array
 
-    def value(self, sigmas: Array) -> Array:
+    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
         """(...) the error that the examples and the floor leave, and what the moved steps take of the budget."""
-        return self.at(sigmas, self.study.model.node_errors(sigmas)).values
+        return self.at(sigmas, self.study.model.node_errors(sigmas, sensitivity)).values
 
     def of(self, sigmas: Array, which: Which, sensitivity: Array | None = None) -> ExamplesAt:
         """What grids (G, K+1) leave with those of the held examples that are named."""
@@ -291,9 +291,9 @@ class BestExamples:
     study: Study
     money: float
 
-    def value(self, sigmas: Array) -> Array:
-        """(...) the least score error and the floor of grids (..., K+1)."""
-        return self.at(sigmas).values
+    def value(self, sigmas: Array, sensitivity: Array | None = None) -> Array:
+        """(...) the least score error and the floor of grids (..., K+1); the sensitivity of their law where known."""
+        return self.at(sigmas, sensitivity).values
 
     def held(self, sigmas: Array) -> Cost:
         """What descends from grids: itself, as the best examples are known for any."""

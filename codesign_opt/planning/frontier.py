@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,16 @@ from ..basics.causes import TOTAL
 from ..basics.checks import Array, entries, takes, vector
 from ..basics.errors import CodesignError
 from ..basics.jobs import each_of
+from ..basics.progress import Progress, teller
 from ..basics.tabular import Tabular
-from ..basics.wording import Progress, teller
 from ..ingredients.prices import Prices
 from ..models.base import Model, check_model
 from ..results.headline import learner
 from ..results.plan import Plan
 from .codesign import codesign
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Frontier", "frontier"]
 
@@ -91,7 +94,7 @@ class Frontier(Tabular):
         found = sum(plan is not None for plan in self.plans)
         return [f"Frontier: {found} plans of {len(self.plans)} values of the {self.axis}"]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Error and training share against the axis; returns the matplotlib Axes."""
         from ..results.style import ERROR, error_label
         from .frontier_figure import frontier_plot
@@ -133,7 +136,8 @@ def frontier(
         prices: prices; their number of images is replaced where `images` is swept.
         budgets: ascending budgets, or one budget with `images`.
         images: ascending numbers of images.
-        progress: a line after each plan: True for stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: after each plan: True, False, None (in a terminal or notebook, after 2 s), or a function of (done,
+            total, text).
         n_jobs, backend: as in joblib.Parallel: plans at a time (-1: one per core), and what runs them ("loky"
             processes unless given, "threading", "dask" or "ray" where they are installed). The numbers are the same.
         options: passed to `codesign`.
@@ -151,14 +155,15 @@ def frontier(
     else:
         axis, values = "images", vector(entries(images, "images"), "images", positive=True, ascending=True)
         questions = [(prices.with_images(float(count)), budgets) for count in values]
-    tell, plans = teller(progress), []
+    plans: list[Plan | None] = []
     failures: dict[int, str] = {}
-    asked = ((model, price, budget, options) for price, budget in questions)
-    for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
-        plans.append(None if isinstance(found, str) else found)
-        if isinstance(found, str):
-            failures[i] = found
-        tell(f"{axis} {values[i]:,.4g}: {i + 1} of {len(values)}")
+    asked = ((model, price, budget, {**options, "progress": False}) for price, budget in questions)
+    with teller(progress) as tell:
+        for i, found in enumerate(each_of(_planned, asked, n_jobs=n_jobs, backend=backend)):
+            plans.append(None if isinstance(found, str) else found)
+            if isinstance(found, str):
+                failures[i] = found
+            tell(f"{axis} {values[i]:,.4g}", i + 1, len(values))
     return Frontier(axis, values, tuple(plans), failures)
 
 

@@ -111,8 +111,11 @@ class GridFit(ABC):
         if not grids:
             return []
         stack = np.array(grids)
-        biases, _ = self.starts.study.model.exact_values(stack)
-        totals = biases if cost is None else biases + self._bought(stack, cost)
+        if cost is None:
+            biases, _ = self.starts.study.model.exact_values(stack)
+            totals = biases
+        else:
+            biases, totals = self._bought(stack, cost)
         rows = zip(grids, biases, totals, strict=True)
         return [SearchedGrid(grid, float(bias), float(total)) for grid, bias, total in rows]
 
@@ -120,9 +123,16 @@ class GridFit(ABC):
         """(G,) what grids (G, K+1) leave."""
         return np.array([found.total for found in self.scored(list(grids), cost)])
 
-    def _bought(self, grids: Array, cost: Examples) -> Array:
-        rows = max(1, _WEIGHED // (grids.shape[1] * len(self.starts.study.model.spectrum)))
-        return np.concatenate([cost.value(grids[i : i + rows]) for i in range(0, len(grids), rows)])
+    def _bought(self, grids: Array, cost: Examples) -> tuple[Array, Array]:
+        """(G,) errors of grids alone, and with what the examples leave."""
+        model, found = self.starts.study.model, []
+        rows = max(1, _WEIGHED // (grids.shape[1] * len(model.spectrum)))
+        for i in range(0, len(grids), rows):
+            some = grids[i : i + rows]
+            biases, sensitivity = model.exact_values(some, sensitive=True)
+            found.append((biases, biases + cost.value(some, sensitivity)))
+        biases, totals = (np.concatenate(part) for part in zip(*found, strict=True))
+        return biases, totals
 
     def descended(self, starts: Sequence[SearchedGrid], cost: Examples | None, moves: int) -> list[SearchedGrid]:
         """Each of the grids after a descent, with what the examples leave."""
@@ -168,11 +178,13 @@ class GridFit(ABC):
             return found
         cost = self.cost(found.sigmas)
         moves = min(_LAST_MOVES, _LAST_WORK // found.steps)
-        there, times = min(_MOVES, _MOVED_WORK // found.steps), min(self._moved_times, _LAST_TIMES // found.steps)
+        there, times = min(_MOVES, _MOVED_WORK // found.steps), self.moved_times(found.steps)
         moved = self.with_moved_nodes(found, cost, there, times)
         return self.descended([moved], cost, moves)[0]
 
-    _moved_times = 12
+    def moved_times(self, steps: int) -> int:
+        """How often at most a node of a grid of so many steps changes its place before a last descent."""
+        return min(_REARRANGED, _LAST_TIMES // steps)
 
 
 class Paths:
@@ -196,10 +208,22 @@ class Paths:
     def go(self, moves: int) -> None:
         """Up to so many moves of each, those made before counted."""
         self._descents.go(moves, self._on)
-        sigmas, starts = self._descents.sigmas[self._on], self.fit.starts
+        sigmas, starts = list(self._descents.sigmas[self._on]), self.fit.starts
         grids = [starts.admissible(self._begun[k].sigmas, grid) for k, grid in zip(self._on, sigmas, strict=True)]
-        for k, found in zip(self._on, self.fit.scored(grids, self.cost), strict=True):
+        known = self._known and all(grid is each for grid, each in zip(grids, sigmas, strict=True))
+        scored = self._told(sigmas) if known else self.fit.scored(grids, self.cost)
+        for k, found in zip(self._on, scored, strict=True):
             self.found[k] = least_of([self._begun[k], found])
+
+    @property
+    def _known(self) -> bool:
+        """Whether descents follow the whole error: examples that are held leave more where nodes have moved."""
+        return not isinstance(self.cost, ExamplesCost)
+
+    def _told(self, sigmas: list[Array]) -> list[SearchedGrid]:
+        """The grids where descents are, which know what these leave."""
+        rows = zip(sigmas, self._descents.own[self._on], self._descents.errors[self._on], strict=True)
+        return [SearchedGrid(grid, float(own), float(total)) for grid, own, total in rows]
 
     def keep(self, count: int, alike: float | None = None) -> None:
         """Go on with so many of the best, none worse than the best of all by more than a factor."""

@@ -23,10 +23,11 @@ __all__ = ["GridSearch", "ladder"]
 _LADDER = 2**0.5  # ratio of the numbers of steps that are tried first
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE = 2, 4  # more steps than the best of few, where examples alone leave more, or the whole
-_WORSE = 2  # sizes of the ladder in a row that leave more, after which longer grids do
+_WORSE, _FLAT = 2, 1e-4  # sizes of the ladder in a row that leave more, or win no more, after which longer grids do
 _HOPELESS = 10.0  # times as much before any descent as the least of all: a descent wins a factor of two or three
 _FAR = 1.15  # times the most steps that are allowed: what lies about longer grids is not handed out
 _STARTS = 1.5  # the same of few steps
+_FILLED = 3.0  # times the least of all: where few steps leave more, not every number of them is tried
 _POOR = 30.0  # times that least after a few moves: such sizes are not descended further
 _COARSE = 0.1  # relative, between numbers of so many steps: errors bend little there
 _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by one size at a time
@@ -67,6 +68,7 @@ class GridSearch:
             self._up_the_ladder()
             if self.found and not self._beyond:
                 self._about_the_best()
+                self._among_few()
             self._at_the_cap()
         else:
             self._up_to(most)
@@ -129,29 +131,45 @@ class GridSearch:
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
         few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
-        # as where a limit is one of these; errors that cancel lead each size to the next
-        ended = self._every(few, inf if self.fit.signed else _STARTS * least)
-        if ended and self._best.total <= least:  # else longer grids leave less before any descent
+        hopeless = inf if self.fit.signed else _STARTS * least  # errors that cancel lead each size to the next
+        if self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least:
+            if self._every(few, hopeless) and self._best.total <= least:  # else longer grids leave less at once
+                return
+            self._longer([k for k in sizes if k > max(self.found, default=0)], least)
             return
-        sizes = [k for k in sizes if k > max(self.found, default=0)]
-        worse = 0
+        self._longer(sizes, least)
+        rungs = [k for k in self.found if k <= FEW]
+        if min((self.found[k].total for k in rungs), default=inf) <= _FILLED * self._best.total:
+            for k in rungs:  # as where a limit is one of few: each from one less
+                del self.found[k]
+            self._every(few, hopeless)
+
+    def _longer(self, sizes: Iterable[int], least: float) -> None:
+        """Sizes of the ladder until longer grids leave more, or win no more."""
+        worse, before = 0, inf
         for k in sizes:
             self._try(k, hopeless=_POOR * least)
             if k not in self.found:
                 continue
-            worse = worse + 1 if self.found[k].total > self._best.total else 0
-            if self._spent(k) or worse >= _WORSE or self._beyond:
+            worse = worse + 1 if self.found[k].total > (1 - _FLAT) * before else 0
+            before = self._best.total
+            enough = worse >= _WORSE and before <= least  # the best start is behind
+            if self._beyond or (k >= _TOLD and (self._spent(k) or enough)):
                 return
 
     def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
             self._try(k, hopeless=hopeless)
-            if k < _TOLD or k not in self.found:
-                continue
-            if k >= self._best.steps + (_ENDED if self._spent(k) else _WOBBLE):
+            if self._ended(k):
                 return True
         return False
+
+    def _ended(self, steps: int) -> bool:
+        """Whether so many steps, which were tried, are so many more than the best that longer grids leave more."""
+        if steps < _TOLD or steps not in self.found:
+            return False
+        return steps >= self._best.steps + (_ENDED if self._spent(steps) else _WOBBLE)
 
     def _spent(self, steps: int) -> bool:
         """Whether the examples alone leave more than the best: longer grids leave less for training."""
@@ -272,6 +290,13 @@ class GridSearch:
                 won, stride = won or better, min(2 * stride, _STRIDE) if better else 1
             if won:
                 return
+
+    def _among_few(self) -> None:
+        """The best of few steps as a limit of so many would find it, where it leaves little more than the best."""
+        few = self._allowed(FEW)
+        if few and few[0].total <= _NEAR * self._best.total:
+            self._refine(FEW)
+            self._finish(FEW)
 
     def _at_the_cap(self) -> None:
         """The most steps that are allowed, and one less, where the best of all are more."""

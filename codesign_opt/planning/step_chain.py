@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
 _OFTEN = 8  # links that take them
+_MANY = 48  # steps from which on one node elsewhere is as good anywhere
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _BEGUN = 2  # usual grids of few steps that descend beside training
@@ -51,6 +53,9 @@ _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
 _SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
+_ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say what more steps leave
+_HOPELESS = 10.0  # times that, for each order of the sampler: a descent of few steps wins less
+_EACH = 3  # of many steps beside training every third link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
 
@@ -124,8 +129,11 @@ class StepChain:
             return self._exact(least_of(begun))
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
+        start = least_of(begun)
+        if start.total > self._hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+            return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and not self._trained and steps > (FEW if self.fit.signed else _OWN):
+        if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= _MANY:
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         if rung or not self._trained:
@@ -135,6 +143,18 @@ class StepChain:
     @property
     def _trained(self) -> bool:
         return self.fit.starts.study.trains
+
+    @cached_property
+    def _hopeless(self) -> float:
+        """Links whose starts leave more are not descended: others leave so much less before they are."""
+        starts, least = self.fit.starts, np.inf
+        for steps in _ROUGH if self.priced else ():
+            stops = [starts.any_stop] if starts.stops is None else np.geomspace(*starts.stops, _STOPS)
+            families = [family_grids(steps, float(stop), starts.top, starts.plan.terminal).values() for stop in stops]
+            grids = [grid for some in families for grid in some if starts.admits(grid)]
+            if grids and starts.money(grids[0]) > 0:
+                least = min(least, least_of(self.fit.scored(grids, self.fit.cost(grids[0]))).total)
+        return _HOPELESS**starts.study.model.sampler.order * least
 
     def _near(self, steps: int) -> list[Array]:
         """Of the density of the link before; of few steps also with one of its steps halved, or of a better link's."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, integer, number, shown, takes, vector
 from ..models.gaussian import GaussianModel
@@ -51,7 +51,7 @@ class StoppingLaw:
 @takes(model=GaussianModel)
 def stopping_exponent(
     model: GaussianModel,
-    learning_rates: Any,
+    learning_rates: ArrayLike,
     *,
     steps: float,
     search: tuple[float, float],
@@ -95,7 +95,7 @@ def stopping_exponent(
             replace(model, training=replace(model.training, learning_rate=float(rate))),
             None, None, count, None, (), (), levels, 1e-6,
         )  # fmt: skip
-        found = sweep(study, low, high, points, lambda text: None)
+        found = sweep(study, low, high, points, False)
         best = min(found, key=lambda stop: stop.error).sigma
         edge = next((end for end in (low, high) if abs(np.log(best / end)) < _EDGE * np.log(high / low)), None)
         if edge is not None:

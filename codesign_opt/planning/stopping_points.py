@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from ..basics.causes import DISCRETIZATION, FLOOR, INITIAL, LAST_EVALUATION, SCORE, TRUNCATION
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
+from ..basics.progress import Progress, teller
 from ..certificate.lagrangian import LagrangianBound, ScorePart
 from ..ingredients.levels import Levels
 from ..modeling import Discretization, Point, ScoreError
@@ -63,19 +64,21 @@ class Stop:
 
 
 def sweep(
-    study: Study, low: float, high: float, points: int, tell: Callable[[str], None], *, narrow: float = 3e-3
+    study: Study, low: float, high: float, points: int, progress: Progress, *, narrow: float = 3e-3
 ) -> list[Stop]:
     """Certified optima on a log grid of stopping points, then a bounded refinement to `narrow` in log sigma.
 
     Raises:
         InfeasibleError, NotCertifiedError: no point has a certified optimum; the first failure.
     """
+    tell = teller(progress)
     stops: list[Stop] = []
 
     def add(stop: Stop) -> Stop:
         stops.append(stop)
         said = f"error {stop.error:.6g}" if stop.failure is None else type(stop.failure).__name__
-        tell(f"stopping sigma {stop.sigma:.4g}: {said}")
+        counted = (len(stops), points) if len(stops) <= points else ()  # how many refine the best is not known
+        tell(f"stopping sigma {stop.sigma:.4g}: {said}", *counted)
         return stop
 
     _sweep_grid(study, np.geomspace(high, low, points), add)

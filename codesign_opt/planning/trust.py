@@ -82,7 +82,7 @@ def _cancelled(model: GaussianModel, plan: Plan) -> list[str]:
 
 def _apart(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
     """That errors added before they are squared are another number than the program's law, and why."""
-    if not study.trains or study.terms or not plan.examples.sum() > 0:
+    if plan.sigmas is None or not study.trains or study.terms or not plan.examples.sum() > 0:
         return []
     found, total = model.predict(plan.sigmas, plan.examples, levels=plan.levels), plan.handed_out[TOTAL]
     if abs(found.total - total) <= _APART * total:

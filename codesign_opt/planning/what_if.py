@@ -206,7 +206,7 @@ def _alone(study: Study, row: Array, between: Range) -> dict[str, float]:
     low, high = between
     one = _one(study, row)
     try:
-        stop = low if low == high else min(sweep(one, low, high, _POINTS, _silent), key=lambda s: s.error).sigma
+        stop = low if low == high else min(sweep(one, low, high, _POINTS, False), key=lambda s: s.error).sigma
     except CodesignError:
         return _NONE
     return _at(study, row, stop)
@@ -224,7 +224,3 @@ def _at(study: Study, row: Array, stop: float) -> dict[str, float]:
         float(plan.new_examples.sum()), float(share),
     )  # fmt: skip
     return dict(zip(_FIELDS, columns, strict=True))
-
-
-def _silent(text: str) -> None:
-    pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ def compile_problem(program: Declaration, reference: Point, box: Box, *, declare
 
     Without `declare` the leaves and rows are built for the certificate and no cvxpy problem is.
     """
-    design = replace(program.design(reference), steps_low=box.steps_low)
+    design = program.design(reference).with_least_steps(box.steps_low)
     leaves: list[Leaf] = []
     for weight, term in program.leaves:
         if not declare and term.known_convex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -118,8 +119,8 @@ def _measure(limits: Array, pieces: Array) -> Array:
     return np.where(limits > 0, np.maximum(limits, _LOST * pieces), np.maximum(pieces, _LOST * float(np.max(pieces))))
 
 
-PLACEHOLDER = cp.Constant(0.0)  # stands where an expression would, and is not read
-_HOLDS = PLACEHOLDER <= 0
+PLACEHOLDER: Any = None  # stands where an expression would, and is not read
+_HOLDS: Any = None
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
-from ..basics.wording import aligned, quantity
+from ..basics.wording import aligned, percent, quantity
 from ..ingredients.levels import Levels
 
 __all__ = ["Replan", "RunReport", "shape_of"]
@@ -50,6 +50,14 @@ class Replan:
     optimal: bool
     share: Array
     note: str = ""
+
+    @property
+    def words(self) -> str:
+        """In a few words: what the plan gains, or why there is none."""
+        if self.note:
+            return f"the density stays, {self.note}"
+        gain = percent(1 - self.planned / self.kept) if self.kept else percent(0.0)
+        return f"density moved by {self.moved:.2g} nats, for {gain} less error at the end"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..basics.checks import Array, integer, shown
 from ..basics.errors import CodesignError
+from ..basics.progress import Progress, teller
 from ..curves.recording import LevelStatistics
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
@@ -61,6 +62,8 @@ class Replanner:
         ranks: processes that train together, each with a Replanner of its own, which record batches of one size.
         gather: state of this process -> states of all of them, the same list on every process; `gathered` does it with
             torch.distributed. Needed for more than one.
+        progress: after each plan, in examples: False, since training loops tell their own, True, None (in a terminal or
+            notebook, after 2 s), or a function of (done, total, text).
 
     Attributes:
         training_density: the density in use, one object over the whole run: what samplers draw from.
@@ -93,11 +96,13 @@ class Replanner:
         rules: ReplanRules | None = None,
         ranks: int = 1,
         gather: Gather | None = None,
+        progress: Progress = False,
     ) -> None:
         self.model = GaussianModel(model) if isinstance(model, Spectrum) else model
         if not isinstance(self.model, GaussianModel):
             raise ValueError(f"Replanner.model is {shown(model)}; a Spectrum or a GaussianModel is needed.")
         self.rules = ReplanRules() if rules is None else rules
+        self._tell = teller(progress)
         if not isinstance(self.rules, ReplanRules):
             raise ValueError(f"Replanner.rules is {shown(rules)}; co.training.ReplanRules(…) is needed.")
         if start is not None and not isinstance(start, SigmaDensity):
@@ -158,6 +163,7 @@ class Replanner:
         due = self.rules.due(before, self.seen, self.examples, self.steps) and self.seen < self.examples
         if due:
             self._plan()
+            self._tell(f"plan {len(self.plans)}: {self.plans[-1].words}", self.seen, self.examples)
         return due
 
     def _plan(self) -> None:

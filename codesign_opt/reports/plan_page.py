@@ -132,7 +132,8 @@ def _causes(plan: Plan) -> str:
             share = share_of(value, plan.error) if value else ""
             rows.append([*cause_cells(name, plan), quantity(value or None), share, quantity(whole)])
     rows.append(["total", "", quantity(plan.error), "100 %", quantity(total)])
-    return table("Error by cause", ["cause", "what it is", "program", "share", "whole steps"], rows, left=2)
+    found = table("Error by cause", ["cause", "what it is", "program", "share", "whole steps"], rows, left=2)
+    return found.replace('class="wide"', 'class="wide spread"', 1)
 
 
 def _budget(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from .headline import headline
 from .level_table import level_table
 from .record import PlanRecord
 from .text import certificate_line, plan_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Plan"]
 
@@ -35,7 +38,7 @@ class Plan(PlanRecord, Tabular):
         """The levels as text: sigma, examples, share, step size and error by cause."""
         return level_table(self, rows)
 
-    def plot(self, figure: Any = None) -> Any:
+    def plot(self, figure: Figure | None = None) -> Figure:
         """One page that shows the whole plan; returns the matplotlib Figure."""
         from .panels import plan_page
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
 from ..basics.checks import Array, boolean, instance, number, vector
@@ -121,7 +122,7 @@ class TrainingDensity(SigmaDensity):
                 object.__setattr__(self, name, values)
         number(self.final_score, "TrainingDensity.final_score", nonnegative=True)
 
-    def __call__(self, sigma: Any) -> Any:
+    def __call__(self, sigma: ArrayLike) -> Any:
         """Examples per unit sigma at `sigma`; 0 outside the levels."""
         values = np.asarray(sigma, dtype=np.float64)
         inside = (values >= self.levels.edges[0]) & (values <= self.levels.edges[-1])
@@ -224,6 +225,15 @@ class TrainingDensity(SigmaDensity):
     def closest_lognormal(self, *, clipped: bool = True) -> LogNormalFit:
         """`lognormal`, a spike or not."""
         clipped = boolean(clipped, "lognormal: clipped")
+        if clipped not in self._closest:  # a dozen trainers' exports ask for it
+            self._closest[clipped] = self._fit_lognormal(clipped)
+        return self._closest[clipped]
+
+    @cached_property
+    def _closest(self) -> dict[bool, LogNormalFit]:
+        return {}
+
+    def _fit_lognormal(self, clipped: bool) -> LogNormalFit:
         own = self.score_error(self._counted(self.examples))
         if own <= 0:
             raise ValueError("training_density.lognormal: the plan has no reducible score error to fit to.")

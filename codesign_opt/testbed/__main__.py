@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 import torch
 
@@ -19,13 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (1)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    start = time.monotonic()
-
-    def tell(done: int, total: int, loss: float) -> None:
-        since = time.monotonic() - start
-        print(f"{since:6.0f} s  {done:>7,} of {total:,}  loss {loss:.4f}", file=sys.stderr, flush=True)
-
-    result = trained(options.name, folder=options.cache, progress=tell)
+    result = trained(options.name, folder=options.cache, progress=True)
     print(f"{options.name}: {result.iterations:,} iterations of {result.batch}, in {cache_folder(options.cache)}")
     return 0
 

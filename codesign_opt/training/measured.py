@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, as_path, choice, instance, ndim, noise_level, number, shown, takes, vector
 from ..basics.files import write_whole
@@ -92,7 +93,7 @@ class Measured(TrainingNoise):
     # how one comes about
 
     @classmethod
-    def from_kappa1(cls, sigma: Any, kappa1: Any, spectrum: Spectrum, **options: Any) -> Measured:
+    def from_kappa1(cls, sigma: ArrayLike, kappa1: ArrayLike, spectrum: Spectrum, **options: Any) -> Measured:
         """From kappa1, squared error of the output times examples, on data of a spectrum: p = kappa1 / L.
 
         Args:
@@ -252,7 +253,7 @@ class Measured(TrainingNoise):
         return None
 
     def reducible(
-        self, eigenvalues: Any, counts: Any, sigma: Any, stopping_sigma: float, *, eta: float = 0.0,
+        self, eigenvalues: ArrayLike, counts: ArrayLike, sigma: ArrayLike, stopping_sigma: float, *, eta: float = 0.0,
         terminal: str = "denoise",
     ) -> Array:  # fmt: skip
         """That of least squares times p."""
@@ -260,7 +261,7 @@ class Measured(TrainingNoise):
         return unit * self._excess(np.asarray(sigma), self._count(counts))
 
     def floor(
-        self, eigenvalues: Any, counts: Any, sigma: Any, stopping_sigma: float, *, eta: float = 0.0,
+        self, eigenvalues: ArrayLike, counts: ArrayLike, sigma: ArrayLike, stopping_sigma: float, *, eta: float = 0.0,
         terminal: str = "denoise",
     ) -> Array:  # fmt: skip
         """Least squares' error of one example times f."""
@@ -277,15 +278,15 @@ class Measured(TrainingNoise):
             return None
         return found[0] * self._excess(sigma), found[0] * self._floor_at(sigma), found[2]
 
-    def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+    def weight_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         fresh = self._unit.weight_variance(eigenvalues, sigma)[0]
         level = np.asarray(sigma, dtype=np.float64)
         return fresh * self._excess(level), fresh * self._floor_at(level)
 
-    def intercept_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+    def intercept_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         return self._unit.intercept_variance(eigenvalues, sigma)
 
-    def last_evaluation(self, eigenvalues: Any, counts: Any, stopping_sigma: float) -> tuple[float, float]:
+    def last_evaluation(self, eigenvalues: ArrayLike, counts: ArrayLike, stopping_sigma: float) -> tuple[float, float]:
         fresh = self._unit.last_evaluation(eigenvalues, counts, stopping_sigma)[0]
         stop, count = np.array([float(stopping_sigma)]), self._count(counts)
         return fresh * float(self._excess(stop, count)[0]), fresh * float(self._floor_at(stop, count)[0])
@@ -298,7 +299,7 @@ class Measured(TrainingNoise):
     def final_floor_is_monotone(self) -> bool:
         return self.floor_share is None  # then there is none
 
-    def to_dict(self, sigma: Any = None) -> dict[str, Any]:
+    def to_dict(self, sigma: ArrayLike | None = None) -> dict[str, Any]:
         """Plain values, for JSON; all of them are tables already."""
         values = super().to_dict(sigma)
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}

@@ -10,10 +10,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator, RectBivariateSpline
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, integer, noise_level, noise_levels, number, shown, variances, vector
 from ..ingredients.parameterization import Parameterization
@@ -23,6 +23,9 @@ from .rates import LearningRate, WeightAverage
 from .run_moments import AdamScale, Updates, run_moments, stable
 from .sensitivity_kernel import diagonal_kernel
 from .untrained import kernel_arguments
+
+if TYPE_CHECKING:  # a tenth of a second, which every start of the command line would pay
+    from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
 __all__ = ["SGD", "Adam", "OptimiserRun"]
 
@@ -95,7 +98,7 @@ class OptimiserRun(TrainingNoise):
         1 / (1 + 2 / batch) of the curvature (docs/theory.md section 5.9)."""
         return False
 
-    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+    def largest_rate(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> float:
         """Largest stable peak learning rate on all levels; infinite where updates have a size of their own."""
         return np.inf
 
@@ -259,7 +262,7 @@ class SGD(OptimiserRun):
         plain = self.momentum == 0 and self.learning_rate.is_constant
         return plain and self.average in (WeightAverage(), WeightAverage.uniform())
 
-    def largest_rate(self, eigenvalues: Any, sigma: Any) -> float:
+    def largest_rate(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> float:
         """Largest stable peak learning rate on all levels.
 
         >>> round(SGD(0.1, 2, 100, parameterization="x0").largest_rate([1.0], [1.0]), 9)
@@ -284,6 +287,8 @@ class SGD(OptimiserRun):
     @cached_property
     def _table(self) -> tuple[PchipInterpolator, PchipInterpolator]:
         """log of what is left of the start and of the noise, over log rate times curvature."""
+        from scipy.interpolate import PchipInterpolator
+
         step = np.geomspace(_SMALLEST, self.largest_step * (1 - 1e-9), _NODES)
         one = np.ones(_NODES)
         found = run_moments(one, one, one, self._updates, step)
@@ -363,6 +368,8 @@ class Adam(OptimiserRun):
         In units of the gradients' noise over the curvature, sqrt(Sigma / beta) / h, one weight differs from another by
         the size of Adam's step and of its start alone. Burn-in ends after about (1 + start) / step updates.
         """
+        from scipy.interpolate import RectBivariateSpline
+
         steps, starts = np.geomspace(*_ADAM_STEPS, _ADAM_NODES[0]), np.geomspace(*_ADAM_STARTS, _ADAM_NODES[1])
         step, start = (part.ravel() for part in np.meshgrid(steps, starts, indexing="ij"))
         step = step * (1 + start)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array, integer, noise_levels, number, variances, vector
 from ..ingredients.parameterization import Parameterization, TabulatedWeight, evaluate_weight
@@ -91,7 +92,9 @@ class AveragedSGD(TrainingNoise):
     def _stationary(self, eigenvalues: Array, counts: Array | None, sigma: Array) -> None:
         return None
 
-    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
+    def warnings_for(
+        self, sigma: ArrayLike, eigenvalues: ArrayLike, examples: ArrayLike, counts: ArrayLike | None = None
+    ) -> list[str]:
         """That averaged SGD at the best constant rate of each level leaves half as much again as least squares.
 
         Args, errors as in `TrainingNoise.warnings_for`; errors of levels add per unit log sigma.
@@ -171,7 +174,7 @@ class ConstantStepSGD(TrainingNoise):
             value = number(self.weight, "ConstantStepSGD.weight", positive=True)
             object.__setattr__(self, "weight", value)
 
-    def rate_factors(self, sigma: Any) -> tuple[Array, Array]:
+    def rate_factors(self, sigma: ArrayLike) -> tuple[Array, Array]:
         """Effective rates per unit learning rate: omega_F c_in^2 of the slope, omega_F of the intercept.
 
         >>> ConstantStepSGD(0.1, 64).rate_factors([0.5])
@@ -207,7 +210,9 @@ class ConstantStepSGD(TrainingNoise):
         check_stable(*step, name="ConstantStepSGD.learning_rate", **options)
         return constant_step_variance(*step, finite_step=self.finite_step, **options)
 
-    def warnings_for(self, sigma: Any, eigenvalues: Any, examples: Any, counts: Any = None) -> list[str]:
+    def warnings_for(
+        self, sigma: ArrayLike, eigenvalues: ArrayLike, examples: ArrayLike, counts: ArrayLike | None = None
+    ) -> list[str]:
         """Levels where burn-in is not over: m tau h / beta < 10, h the smallest omega_F c_in^2 v.
 
         Before it A / m + F is no bound (docs/theory.md section 5): `burn_in_bias` says what comes on top.

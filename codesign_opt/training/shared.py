@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.checks import Array
 from .base import TrainingNoise
@@ -45,9 +45,9 @@ class SharedTraining(TrainingNoise):
 
     def reducible(
         self,
-        eigenvalues: Any,
-        counts: Any,
-        sigma: Any,
+        eigenvalues: ArrayLike,
+        counts: ArrayLike,
+        sigma: ArrayLike,
         stopping_sigma: float,
         *,
         eta: float = 0.0,
@@ -57,9 +57,9 @@ class SharedTraining(TrainingNoise):
 
     def floor(
         self,
-        eigenvalues: Any,
-        counts: Any,
-        sigma: Any,
+        eigenvalues: ArrayLike,
+        counts: ArrayLike,
+        sigma: ArrayLike,
         stopping_sigma: float,
         *,
         eta: float = 0.0,
@@ -67,12 +67,12 @@ class SharedTraining(TrainingNoise):
     ) -> Array:
         return np.zeros(np.size(sigma))
 
-    def weight_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+    def weight_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         none = np.zeros((np.size(eigenvalues), np.size(sigma)))
         return none, none.copy()
 
-    def intercept_variance(self, eigenvalues: Any, sigma: Any) -> tuple[Array, Array]:
+    def intercept_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         return self.weight_variance(eigenvalues, sigma)
 
-    def last_evaluation(self, eigenvalues: Any, counts: Any, stopping_sigma: float) -> tuple[float, float]:
+    def last_evaluation(self, eigenvalues: ArrayLike, counts: ArrayLike, stopping_sigma: float) -> tuple[float, float]:
         return 0.0, 0.0

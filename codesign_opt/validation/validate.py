@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
 from ..basics.checks import Array, integer, shown
+from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
 from ..basics.wording import aligned, quantity
 from ..ingredients.coupling import Coupling
@@ -91,14 +93,15 @@ class Validation:
     def of(
         cls,
         model: GaussianModel,
-        sigmas: Any,
-        examples: Any = None,
+        sigmas: ArrayLike,
+        examples: ArrayLike | None = None,
         *,
         density: SigmaDensity | None = None,
         levels: Levels | None = None,
         replicas: int = 64,
         seed: int = 0,
         learner: str | None = None,
+        progress: Progress = None,
     ) -> Validation:
         """Of any grid and training, stated as to `model.predict`; the rest as in `validate`.
 
@@ -111,7 +114,10 @@ class Validation:
         counts = counted(model, said.sigmas, examples, density, levels, None)
         if counts is None:
             raise ValueError("validate: no examples are stated, so that there is nothing to train.")
-        values, name = realised(model, said.sigmas, counts, replicas=replicas, seed=seed, learner=learner)
+        with teller(progress) as tell:
+            values, name = realised(
+                model, said.sigmas, counts, replicas=replicas, seed=seed, learner=learner, tell=tell
+            )
         return cls(said, values, name)
 
     def __str__(self) -> str:
@@ -133,7 +139,13 @@ class Validation:
 
 @spelled
 def validate(
-    plan: Plan, model: GaussianModel | None = None, *, replicas: int = 64, seed: int = 0, learner: str | None = None
+    plan: Plan,
+    model: GaussianModel | None = None,
+    *,
+    replicas: int = 64,
+    seed: int = 0,
+    learner: str | None = None,
+    progress: Progress = None,
 ) -> Validation:
     """Train linear denoisers as a plan says, sample them with its sampler, and compare with what is predicted.
 
@@ -148,6 +160,8 @@ def validate(
         replicas: trainings, >= 2.
         seed: of all draws.
         learner: "shared" trains one network for all levels instead of blocks.
+        progress: after each training: True, False, None (in a terminal or notebook, after 2 s), or a function of (done,
+            total, text).
 
     Raises:
         ValueError: a plan of something else than Gaussian data, or without a grid or examples; a training that is not
@@ -165,13 +179,20 @@ def validate(
     if plan.sigmas is None or not plan.examples.sum() > 0:
         raise ValueError("validate: the plan has no grid or no examples, so that there is nothing to train and sample.")
     model = model_of(plan) if model is None else model
-    options: dict[str, Any] = {"replicas": replicas, "seed": seed, "learner": learner}
+    options: dict[str, Any] = {"replicas": replicas, "seed": seed, "learner": learner, "progress": progress}
     found = Validation.of(model, plan.sigmas, plan.examples, levels=plan.levels, **options)
     return replace(found, planned=plan.handed_out.get(TOTAL))
 
 
 def realised(
-    model: GaussianModel, sigmas: Array, counts: ExampleCounts, *, replicas: int, seed: int, learner: str | None = None
+    model: GaussianModel,
+    sigmas: Array,
+    counts: ExampleCounts,
+    *,
+    replicas: int,
+    seed: int,
+    learner: str | None = None,
+    tell: Teller | None = None,
 ) -> tuple[Array, str]:
     """(R, 4) `Validation.values` of a grid and examples, and the learner's name."""
     rng, name = np.random.default_rng(integer(seed, "validate.seed", minimum=0)), learner_of(model, learner)
@@ -180,12 +201,13 @@ def realised(
         raise ValueError("validate: no examples and no prior; give examples.")
     distances = _full(model, sigmas, nodes) if model.training.matrix == "full" else _diagonal(model, sigmas, nodes)
     count = integer(replicas, "validate.replicas", minimum=2)
-    none, rows = None, []
-    for _ in range(count):
+    none, rows, tell = None, [], tell or teller(False)
+    for done in range(1, count + 1):
         pair = _trained(model, sigmas, nodes, counts, rng, name)
         if none is None:
             none = distances(np.zeros_like(pair[0]))
         rows.append(np.mean([_causes(distances, errors, model.terminal, none) for errors in pair], axis=0))
+        tell(f"trainings of {name}", done, count)
     return np.array(rows), name
 
 

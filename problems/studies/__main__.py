@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 import codesign_opt as co
+from codesign_opt.basics.progress import Teller, teller
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -162,10 +162,9 @@ def _whole(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def _teller() -> Callable[[str], None]:
-    """Lines of progress on stderr, with the seconds since now."""
-    start = time.monotonic()
-    return lambda text: print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+def _teller() -> Teller:
+    """Progress on stderr: a bar in a terminal, lines in a file."""
+    return teller(True)
 
 
 def _plans(options: argparse.Namespace) -> int:

@@ -114,7 +114,7 @@ class DensityExperiment:
                 ema=0.9995,
                 folder=place,
                 records=co.testbed.Records(every=500, tell=500),
-                progress=lambda done, total, loss: self.tell(f"reference: {done:,} of {total:,}, loss {loss:.3f}"),
+                progress=lambda done, total, text: self.tell(f"reference: {done:,} of {total:,}, {text}"),
             )
             return {"samples": self.samples(network).numpy()}
 

@@ -159,11 +159,13 @@ _ABOUT = {
 def _figure(one: co.Comparison, path: Path) -> Path | None:
     try:
         import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
     except ImportError:
         return None
-    axes = one.plot()
-    axes[0].figure.savefig(path, dpi=150)
-    plt.close(axes[0].figure)
+    page = one.plot()[0].figure
+    assert isinstance(page, Figure)
+    page.savefig(path, dpi=150)
+    plt.close(page)
     return path
 
 

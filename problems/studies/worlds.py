@@ -13,7 +13,7 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice
-from codesign_opt.basics.wording import Progress
+from codesign_opt.basics.progress import Progress
 from codesign_opt.testbed.metrics import negative_log_likelihood, sliced_wasserstein2
 
 __all__ = ["DenoiserWorld", "mixture_world"]

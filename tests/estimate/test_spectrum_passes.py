@@ -200,6 +200,7 @@ def test_sums_of_other_data_or_options_are_refused(tmp_path):
 
 def test_progress_and_repr_say_what_is_done():
     told = []
-    found = spectrum(gaussian(np.ones(4), 60, 23), stream=Stream(batch=10, checkpoint=2), progress=told.append)
-    assert told[0] == "covariance, pass 1: 20 examples"
+    stream = Stream(batch=10, checkpoint=2, examples=60)
+    found = spectrum(gaussian(np.ones(4), 60, 23), stream=stream, progress=lambda *three: told.append(three))
+    assert told == [(done, 60, "covariance, pass 1: examples") for done in (20, 40, 60)]
     assert repr(found).startswith("SpectrumEstimate(exact, 60 examples, 1 passes, trace = ")

@@ -266,10 +266,10 @@ def test_stopped_replicates_go_on_and_runs_can_be_added(tmp_path):
     later, told = [], []
     found = replicated_runs(
         lambda s: later.append(s) or least_squares(40)(s), data, [SIGMA], replication=six, folder=tmp_path,
-        progress=told.append,
+        progress=lambda *three: told.append(three),
     )  # fmt: skip
     assert later == [run_seed(0, r) for r in (3, 4, 5)]
-    assert told[-1] == "run 6 of 6"
+    assert told[-1] == (6, 6, "runs trained")
     with pytest.raises(ValueError, match="results for seed = 0, not 1"):
         replicated_runs(least_squares(40), data, [SIGMA], seed=1, folder=tmp_path)
     whole = replicated_runs(least_squares(40), data, [SIGMA], replication=six)

@@ -113,6 +113,14 @@ def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
         np.testing.assert_array_equal(plans[-2].sigmas, plans[-1].sigmas)
 
 
+@pytest.mark.slow
+def test_no_limit_leaves_no_more_than_a_limit_of_few_steps_where_errors_cancel():
+    model, asked = random_question(496)  # noisy steps whose best numbers, 15 to 19, leave within a tenth of each other
+    errors = [co.codesign(model, **asked, **limit).handed_out["total"] for limit in ({"steps": 16}, {"steps": 17}, {})]
+    assert errors[2] <= errors[1] * (1 + 1e-6)
+    assert errors[1] <= errors[0] * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
 def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_differences(sampler, terminal):

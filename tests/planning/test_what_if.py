@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.planning import what_if_settings
 
 MODEL = co.GaussianModel(co.Spectrum.power_law(12, exponent=1.5), co.EDM(0.01, 20.0), co.Heun(), start="mean")
 PRICES = co.Prices(3.0, 1.0, 1000)
@@ -56,6 +57,20 @@ def test_more_settings_than_are_swept_agree_with_each_alone(plan):
         assert many.error[i, j, 0] == pytest.approx(one.error[0, 0, 0], rel=2e-3)
     assert (np.diff(many.error, axis=0) < 0).all()  # more compute, less error
     assert (np.diff(many.error, axis=1) <= 2e-3 * many.error[:, 1:]).all()  # a wider limit never costs
+
+
+def test_few_steps_are_left_to_no_solver_of_single_settings(plan, monkeypatch):
+    """A start from afar misses small limits: their neighbours, which are reached, start them."""
+    left, one = [], what_if_settings._one_by_one
+
+    def counted(batch, found, row):
+        left.append(batch.budgets[row].tolist())
+        one(batch, found, row)
+
+    monkeypatch.setattr(what_if_settings, "_one_by_one", counted)
+    found = co.what_if(plan, budget=np.geomspace(2e5, 1e7, 12), steps=range(3, 15))
+    assert left == []
+    np.testing.assert_allclose(found.lower_bound, found.error, rtol=1e-8)
 
 
 def test_a_saved_plan_answers_as_the_living_one(plan, tmp_path):

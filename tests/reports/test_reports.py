@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -136,6 +137,38 @@ def test_the_sliders_hold_what_was_asked_in_the_order_of_the_script(reader, aske
 
 
 @pytest.mark.slow
+def test_ticks_of_figures_are_letters_that_say_the_same_numbers(plan):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from codesign_opt.reports.svg_figure import _Powers, svg_of
+    from codesign_opt.results import panels
+
+    page = svg_of(partial(panels.stopping_panel, plan), "f")
+    assert "mathdefault" not in page
+    assert re.search(r">10⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+<", page)
+    axis = Figure().add_subplot().xaxis
+    axis.axes.set(xscale="log", xlim=(1e-7, 1e5))
+    said = _Powers()
+    said.set_axis(axis)
+    for power in range(-7, 6):
+        assert _number(said(10.0**power)) == pytest.approx(10.0**power)
+    minor = _Powers(minor_thresholds=(np.inf, np.inf))
+    minor.set_axis(axis)
+    axis.axes.set_xlim(1e-6, 3e-5)
+    minor.set_locs([1e-6, 2e-6, 5e-6, 1e-5])
+    assert [minor(x) for x in (2e-6, 1e-5)] == ["2·10⁻⁶", "10⁻⁵"]
+
+
+def _number(text):
+    """What a tick says."""
+    times, _, power = text.rpartition("10")
+    if not set(power) & set("⁻⁰¹²³⁴⁵⁶⁷⁸⁹"):
+        return float(text)
+    plain = power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+    return float(times.rstrip("·") or 1) * 10.0 ** int(plain)
+
+
 def test_names_and_notes_of_others_are_shown_as_text(plan):
     from dataclasses import replace
 

@@ -16,7 +16,7 @@ import torch
 from ...basics.checks import choice, number, takes
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
-from .denoiser import Denoiser
+from .denoiser import Denoise, Denoiser
 from .reading import PREDICTIONS, Reading, clean, wide
 
 __all__ = ["from_edm", "from_prediction", "guided"]
@@ -169,8 +169,8 @@ def _scale(process: Process, sigma: torch.Tensor, t: torch.Tensor, x: torch.Tens
 
 
 def guided(
-    conditional: Denoiser | Any,
-    unconditional: Denoiser | Any,
+    conditional: Denoise,
+    unconditional: Denoise,
     weight: float,
     *,
     interval: tuple[float, float] | None = None,

@@ -12,7 +12,11 @@ from ...basics.errors import CodesignError
 from ..draws.precision import asked, full
 from .reading import Reading
 
-__all__ = ["Denoiser", "DenoiserError"]
+__all__ = ["Denoise", "Denoiser", "DenoiserError"]
+
+
+Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(x, sigma) -> x0: (N, *shape) noisy states and their (N,) noise levels to clean ones; a `Denoiser` too."""
 
 
 class DenoiserError(CodesignError, ValueError):
@@ -44,7 +48,7 @@ class Denoiser:
     ([0.5, 0.5, 0.5], 2)
     """
 
-    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, name: str = "") -> None:
+    def __init__(self, function: Denoise, *, name: str = "") -> None:
         if not callable(function):
             raise ValueError(f"denoiser is {shown(function)}; a callable (x, sigma) -> x0 is needed.")
         self.function = function
@@ -58,7 +62,7 @@ class Denoiser:
         self.conditions = 1
 
     @classmethod
-    def of(cls, denoiser: Any) -> Denoiser:
+    def of(cls, denoiser: Denoise) -> Denoiser:
         """`denoiser` itself, or any callable wrapped."""
         return denoiser if isinstance(denoiser, Denoiser) else cls(denoiser)
 

@@ -17,7 +17,7 @@ from ..spectra.measure import spectrum as measured_spectrum
 from ..spectra.result import SpectrumEstimate
 from .allowed_error import AllowedError
 from .check_result import DenoiserCheck
-from .denoiser import Denoiser
+from .denoiser import Denoise, Denoiser
 from .mistakes import Mistake, other_inputs, other_outputs
 from .pure import PURE_CALLS, check_pure
 from .reading import Reading
@@ -40,7 +40,7 @@ _FAR = 3.0  # times the Wiener error: what is no explanation
 
 @takes(process=Process)
 def check_denoiser(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
     *,
     process: Process | None = None,

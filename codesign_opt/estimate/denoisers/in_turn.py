@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..draws.precision import asked
-from .denoiser import Denoiser
+from .denoiser import Denoise, Denoiser
 
 __all__ = ["conditioned", "mixed"]
 
@@ -50,7 +50,7 @@ def conditioned(network: Callable[..., torch.Tensor], **conditions: Any) -> Deno
     return result
 
 
-def mixed(denoisers: Sequence[Denoiser | Any]) -> Denoiser:
+def mixed(denoisers: Sequence[Denoise]) -> Denoiser:
     """D(x, sigma) of image i in a batch is that of denoiser number i mod M.
 
     For one network under several guidance weights or conditions: what is planned or fitted for it does well on all of

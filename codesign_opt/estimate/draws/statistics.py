@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array
 from .streams import sum_over_processes
@@ -51,7 +51,7 @@ class Moments:
         self._mean = np.zeros(self.shape)
         self._squares = np.zeros(self.shape)
 
-    def add(self, samples: Any) -> None:
+    def add(self, samples: ArrayLike) -> None:
         """Add (N, *shape) samples; a tensor on any device or an array."""
         values = samples.detach().to("cpu", torch.float64).numpy() if torch.is_tensor(samples) else np.asarray(samples)
         values = values.astype(np.float64, copy=False)

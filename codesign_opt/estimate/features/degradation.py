@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
 
@@ -18,7 +19,13 @@ __all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_deg
 
 
 def contraction_bound(
-    start: Any, rate: Any, forcing: Any, duration: Any, *, weight: Any = 1.0, beta: Any = 1.0
+    start: ArrayLike,
+    rate: ArrayLike,
+    forcing: ArrayLike,
+    duration: ArrayLike,
+    *,
+    weight: ArrayLike = 1.0,
+    beta: ArrayLike = 1.0,
 ) -> tuple[Array, Array]:
     """The two terms of the bound on the excess, for rates and forcing constant over pieces of training time.
 
@@ -143,12 +150,12 @@ class TrainingPath:
 
 @takes(path=TrainingPath)
 def linear_degradation(
-    eigenvalues: Any,
-    sigma: Any,
+    eigenvalues: ArrayLike,
+    sigma: ArrayLike,
     *,
-    weight: Any = 1.0,
+    weight: ArrayLike = 1.0,
     path: TrainingPath | None = None,
-    beta: Any = None,
+    beta: ArrayLike | None = None,
     seed: int = 0,
 ) -> LinearDegradation:
     """Train D(x, sigma) = W C(sigma) x from W = 0 along a path of fresh batches, and evaluate the bound on it.

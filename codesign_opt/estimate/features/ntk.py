@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, matrix, ndim, number, takes, vector
 from ...modeling.information import InformationError
@@ -136,9 +137,9 @@ def decoupled_scores(term: InformationError, level_response: Any, *, cut: float 
 def decoupling(
     term: InformationError,
     *,
-    level_response: Any = None,
-    examples: Any = None,
-    price: Any = 1.0,
+    level_response: ArrayLike | None = None,
+    examples: ArrayLike | None = None,
+    price: ArrayLike = 1.0,
     budget: float = 1.0,
     threshold: float = 1.1,
 ) -> Decoupling:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...basics.checks import Array, integer, takes, vector
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
+from ..denoisers.denoiser import Denoise
 from ..draws.precision import asked, full
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import normal
@@ -71,10 +73,10 @@ class GradientDecomposition:
 
 @takes(bayes=callable)
 def gradient_decomposition(
-    denoiser: Any,
+    denoiser: Denoise,
     bayes: Callable[[Tensor, Tensor], Tensor],
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     module: torch.nn.Module | None = None,
     examples: int = 256,
@@ -156,7 +158,7 @@ class PhaseSpace:
 def phase_space(
     bayes: Callable[[Tensor, Tensor], Tensor],
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     targets: Sequence[str] = ("eps", "x0", "v", "flow"),
     process: Process | None = None,
@@ -237,9 +239,9 @@ def feature_collapse(
     denoiser: torch.nn.Module,
     layer: torch.nn.Module,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
-    labels: Any = None,
+    labels: ArrayLike | None = None,
     components: int = 2,
     examples: int = 512,
     seed: int = 0,
@@ -306,7 +308,7 @@ def _between(rows: Array, labels: Any) -> float:
     return float(((means - rows.mean(axis=0)) ** 2).sum()) / total
 
 
-def _trainable(denoiser: Any, module: torch.nn.Module | None) -> tuple[Any, torch.nn.Module | None]:
+def _trainable(denoiser: Denoise, module: torch.nn.Module | None) -> tuple[Any, torch.nn.Module | None]:
     """A copy whose parameters take gradients, where the denoiser is a module; what was given otherwise."""
     if module is not None or not isinstance(denoiser, torch.nn.Module):
         return denoiser, module

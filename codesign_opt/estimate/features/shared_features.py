@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, choice, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
+from ..denoisers.denoiser import Denoise
 from ..draws.data_fingerprint import data_fingerprint
 from ..draws.statistics import Estimate, Moments
 from ..draws.streams import batches
@@ -110,9 +112,9 @@ def _roots(matrices: Array) -> Array:
 
 @takes(response=TerminalResponse, sketch=Sketch)
 def shared_features(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     response: TerminalResponse,
     *,
     module: torch.nn.Module | None = None,

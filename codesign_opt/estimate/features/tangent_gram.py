@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, vector
 from ...ingredients.parameterization import target_gain
+from ..denoisers.denoiser import Denoise
 from ..draws.streams import normal, rademacher
 from ..training_errors.per_sample import PerSampleGradients
 from .ntk import entropy_rank
@@ -76,9 +78,9 @@ class TangentGram:
 
 
 def tangent_gram(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     module: torch.nn.Module | None = None,
     examples: int = 32,

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, takes
 from ...samplers.base import Sampler
 from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
-from ..denoisers.denoiser import Denoiser
+from ..denoisers.denoiser import Denoise, Denoiser
 from ..draws.streams import normal
 
 __all__ = ["BrownianPath", "SteppedSampler", "asked_levels", "run", "trajectory"]
@@ -124,9 +125,9 @@ class BrownianPath:
 
 @takes(x=torch.Tensor)
 def run(
-    denoiser: Denoiser | Any,
+    denoiser: Denoise,
     sampler: SteppedSampler | str,
-    sigmas: Any,
+    sigmas: ArrayLike,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,
@@ -162,9 +163,9 @@ def run(
 
 @takes(x=torch.Tensor)
 def trajectory(
-    denoiser: Denoiser | Any,
+    denoiser: Denoise,
     sampler: SteppedSampler | str,
-    sigmas: Any,
+    sigmas: ArrayLike,
     x: torch.Tensor,
     noise: BrownianPath | None = None,
     *,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...basics.checks import number
 from ...ingredients.grids import check_grid
@@ -44,7 +44,7 @@ class StepRule:
         return found
 
     @classmethod
-    def of_grid(cls, sigmas: Any) -> StepRule:
+    def of_grid(cls, sigmas: ArrayLike) -> StepRule:
         """Steps of a grid: log sigma is linear in the node's number between nodes and past the last.
 
         A level within a quarter of the first step of the start has no step before it; in the rest

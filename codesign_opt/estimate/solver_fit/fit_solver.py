@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, ndim, number, takes
-from ...basics.wording import teller
+from ...basics.progress import teller
 from ...ingredients.fit_rules import FitRules
 from ...ingredients.grids import check_grid
 from ...samplers.members import Euler
-from ..denoisers.denoiser import Denoiser
+from ..denoisers.denoiser import Denoise, Denoiser
 from ..draws.streams import first_of
 from ..measurement import Measurement
 from ..runs.fine_solution import Draws, Reference
@@ -26,9 +27,9 @@ __all__ = ["fit_solver"]
 
 @takes(measurement=Measurement)
 def fit_solver(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
-    sigmas: Any,
+    sigmas: ArrayLike,
     *,
     history: int | str = 3,
     moves: str = "both",

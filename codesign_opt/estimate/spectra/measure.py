@@ -11,7 +11,7 @@ import torch
 
 from ...basics.checks import choice, integer, takes
 from ...basics.ledger import Ledger
-from ...basics.wording import Progress
+from ...basics.progress import Progress
 from ..draws.data_fingerprint import data_fingerprint
 from ..draws.streams import Stream
 from .methods import METHODS, Exact, Lanczos, SpectrumMethod
@@ -55,7 +55,7 @@ def spectrum(
         seed: of probes and of the sample that errors are measured on.
         folder: where sums are kept every `stream.checkpoint` batches, so that a killed call, repeated, goes on
             to the same result.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: bad data (see `Source`), data that do not vary, options outside their range, a folder

@@ -10,7 +10,7 @@ import torch
 
 from ...basics.errors import CodesignError
 from ...basics.ledger import Ledger
-from ...basics.wording import Progress, teller
+from ...basics.progress import Progress, teller
 from ..draws.reservoir import Reservoir
 from ..draws.streams import sum_over_processes
 from .source import Source
@@ -123,7 +123,7 @@ class Passes:
                 sums.absorb(part)
                 part = sums.fresh()
                 self._keep(name, sums, number, last + 1)
-                self.tell(f"{name}, pass {self.finished + 1}: {sums.count:,} examples")
+                self.tell(f"{name}, pass {self.finished + 1}: examples", int(sums.count), self.source.examples)
         if self.source.seen < start:
             raise DataEndedEarly(
                 f"data: ended after batch {self.source.seen}, but the sums kept in {self.ledger.folder} are of {start} "

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, choice, takes
 from ...ingredients.evaluations import evaluations
@@ -97,7 +98,7 @@ class GridErrors:
 
 
 @takes(reference=Reference)
-def measured_error(reference: Reference, sigmas: Any, *, folder: str | Path | None = None) -> GridErrors:
+def measured_error(reference: Reference, sigmas: ArrayLike, *, folder: str | Path | None = None) -> GridErrors:
     """|run(grid) - fine solution|^2 of every draw.
 
     Args:

@@ -56,7 +56,7 @@ class NetworkProbe:
         fit_budget: batch evaluations of one fit of a solver, beside that budget.
         objective: what is lowered, compared and said of the errors of draws.
         folder: where finished items are kept; None for memory.
-        tell: what to do with a line of progress.
+        tell: takes a line of progress.
     """
 
     reference: Reference

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, takes, vector
 from ...basics.ledger import Ledger
@@ -67,7 +68,7 @@ class Responses:
 @takes(reference=Reference, steps=StepRule)
 def step_responses(
     reference: Reference,
-    levels: Any,
+    levels: ArrayLike,
     steps: StepRule,
     *,
     sketch: int = _SKETCH,
@@ -132,7 +133,7 @@ def calls_of_truncation(reference: Reference, levels: Any) -> int:
 
 
 @takes(reference=Reference)
-def truncation_error(reference: Reference, levels: Any, *, folder: str | Path | None = None) -> Estimate:
+def truncation_error(reference: Reference, levels: ArrayLike, *, folder: str | Path | None = None) -> Estimate:
     """E0 of stopping at each of (M,) levels: mean squared distance of what is handed out there to the fine output.
 
     Under "denoise" the denoiser's output at the level is handed out, under "rescale" the state; one

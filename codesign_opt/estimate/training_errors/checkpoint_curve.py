@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
@@ -24,7 +25,7 @@ def error_left(
     earlier: Any,
     final: Any,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     growth: float = 2.0,
     batch: int = 2048,

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, choice, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
 from ...samplers.network_step import Place
-from ..denoisers.denoiser import Denoiser
+from ..denoisers.denoiser import Denoise, Denoiser
 from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.data_fingerprint import digest_of
 from ..draws.streams import my_share, normal, sum_over_processes
@@ -105,10 +106,10 @@ class Swap:
 
 @takes(sampler=Sampler, starts=Starts, swap=Swap)
 def error_gram(
-    denoiser: Any,
+    denoiser: Denoise,
     others: Any,
     sampler: Sampler,
-    sigmas: Any,
+    sigmas: ArrayLike,
     starts: Starts,
     *,
     swap: Swap | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
@@ -150,7 +151,7 @@ def averaged_covariance(curvature: Array, noise: Array, ridge: float = 0.0) -> A
 def gradient_noise(
     denoiser: Any,
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     module: torch.nn.Module | None = None,
     weight: Callable[[Array], Any] | float | None = None,

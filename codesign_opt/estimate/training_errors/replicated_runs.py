@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
-from ...basics.wording import Progress, teller
+from ...basics.progress import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.training_run import TrainingRun
 from ..denoisers.denoiser import Denoiser
@@ -79,7 +80,7 @@ class ReplicatedRuns(TrainingErrors):
         found = self.reducible(served_per_log_sigma(self.examples, None, self.sigma, low / 2, 2 * high))
         return ErrorLaw(self.sigma, found.value, found.standard_error, log_width=1.0, run=self.examples, remedy=remedy)
 
-    def reducible(self, examples: Any) -> Estimate:
+    def reducible(self, examples: ArrayLike) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
         m = np.broadcast_to(np.asarray(examples, dtype=np.float64), self.sigma.shape)
         vector(m, "examples", positive=True)
@@ -131,7 +132,7 @@ def run_seed(seed: int, run: int) -> int:
 def replicated_runs(
     train: Callable[[int], Any],
     data: Any,
-    sigma: Any,
+    sigma: ArrayLike,
     *,
     replication: Replication | None = None,
     reference: Any = None,
@@ -153,7 +154,7 @@ def replicated_runs(
         reference: a better denoiser, for the bias.
         seed: of the inputs and of the runs' seeds.
         folder: where the outputs of finished runs are kept.
-        progress: True for lines on stderr, or a function of a text; None: in a terminal, after 2 s.
+        progress: True, False, None (in a terminal or notebook, after 2 s), or a function of (done, total, text).
 
     Raises:
         ValueError: an argument out of range, or a folder of another question.
@@ -180,7 +181,7 @@ def replicated_runs(
     for done, run in enumerate(my_share(count)):
         item = ledger.item(f"run-{run}", partial(_one_run, train, run_seed(seed, run), levels, clean, noise))
         outputs[run] = item["output"]
-        tell(f"run {done + 1} of {len(my_share(count))}")
+        tell("runs trained", done + 1, len(my_share(count)))
     outputs = sum_over_processes(torch.from_numpy(outputs)).numpy()
     target = None if reference is None else _outputs(reference, levels, clean, noise)
     return replace(_compare(levels, outputs, target), examples=examples)

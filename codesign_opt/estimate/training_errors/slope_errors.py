@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, integer, number, takes, vector
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.levels import Levels
 from ...ingredients.training_run import TrainingRun
-from ..denoisers.denoiser import Denoiser
+from ..denoisers.denoiser import Denoise, Denoiser
 from ..draws.statistics import Estimate
 from ..draws.streams import first_of, normal
 from .checkpoint_pair import sampled_images
@@ -65,11 +66,11 @@ class SlopeErrors(TrainingErrors):
 @takes(run=TrainingRun)
 @torch.no_grad()
 def slope_errors(
-    denoiser: Any,
+    denoiser: Denoise,
     data: Any,
     run: TrainingRun,
     *,
-    sigma: Any = None,
+    sigma: ArrayLike | None = None,
     images: int = 4096,
     repeats: int = 4,
     groups: int = 8,

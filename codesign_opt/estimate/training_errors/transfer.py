@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
@@ -53,7 +54,7 @@ class TransferKernel:
         return kernel_matrix(self.width, levels)
 
     @takes(levels=Levels)
-    def smoothed(self, density: Any, levels: Levels) -> Array:
+    def smoothed(self, density: ArrayLike, levels: Levels) -> Array:
         """(L,) T rho, the density that each level learns from."""
         name = "TransferKernel.smoothed: density"
         return self.matrix(levels) @ vector(density, name, length=len(levels), nonnegative=True)
@@ -64,7 +65,9 @@ class TransferKernel:
         return self.matrix(levels) * levels.log_width[:, None] / levels.log_width
 
     @classmethod
-    def from_pilots(cls, errors: Any, densities: Any, levels: Levels, *, standard_errors: Any = None) -> TransferKernel:
+    def from_pilots(
+        cls, errors: ArrayLike, densities: Any, levels: Levels, *, standard_errors: ArrayLike | None = None
+    ) -> TransferKernel:
         """Width from the errors per level of pilots trained at several densities.
 
         Fits log e_dl = alpha_l - log (T rho_d)_l with free alpha_l by least squares: what a level costs
@@ -104,7 +107,7 @@ class TransferKernel:
         return cls(width, spread, fit.misfit(width))
 
     @classmethod
-    def from_features(cls, features: Any, sigma: Any, *, background: bool = False) -> TransferKernel:
+    def from_features(cls, features: ArrayLike, sigma: ArrayLike, *, background: bool = False) -> TransferKernel:
         """Width from the overlap of information between levels: exp(-distance^2 / (2 width^2)).
 
         A feature that spreads over `width` in log sigma gives exactly this overlap (test by synthetic
@@ -155,7 +158,7 @@ class TransferKernel:
         return cls(float(found.value), float(found.standard_error), float(np.sqrt(np.mean(rest**2))))
 
     @classmethod
-    def from_information(cls, term: InformationError, examples: Any) -> TransferKernel:
+    def from_information(cls, term: InformationError, examples: ArrayLike) -> TransferKernel:
         """Width that fits `teaching_shares`: what the information says that each level learns from.
 
         Exact where shared parameters obey error_l = a_l / (T rho)_l. No standard error.

@@ -61,11 +61,14 @@ class BatchSolution:
 
 
 Rows = BatchSolution | BatchState
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (BatchSolution, BatchState)
+}
 
 
 def _put(target: Rows, rows: Indices | Mask, source: Rows, at: Indices | Mask | slice) -> None:
-    for field in fields(target):
-        getattr(target, field.name)[rows] = getattr(source, field.name)[at]
+    for name in _FIELDS[type(target)]:
+        getattr(target, name)[rows] = getattr(source, name)[at]
 
 
 def solve_batch(batch: JointBatch) -> BatchSolution:
@@ -104,19 +107,39 @@ def _padded(found: BatchSolution, kept: Mask) -> BatchSolution:
 
 
 def _solve(batch: JointBatch, rows: Indices, active: list[int], found: BatchSolution) -> None:
-    # neighbours differ little: one in eight from afar, the rest from interpolated multipliers, a step or two away
+    # neighbours differ little: one in eight from afar, the rest from interpolated multipliers, a step or two away; from
+    # afar some are not reached, and then are from their neighbours
     first = np.unique(np.append(np.arange(0, rows.size, _STRIDE), rows.size - 1))
-    dual = BatchDual(batch.take(rows[first]), active)
-    state = _newton(dual, dual.first_guess())
-    some = _conclude(dual, state)
-    found.put(rows[first], some)
-    good = np.flatnonzero(some.relative_gap <= ENOUGH)
+    known, theta = _solve_from(batch, rows, first, active, found, None)
     rest = np.setdiff1d(np.arange(rows.size), first)
     block = max(1, _BLOCK // (batch.response.shape[1] * batch.response.shape[2]))
-    for part in (rest[i : i + block] for i in range(0, rest.size, block)):
-        dual = BatchDual(batch.take(rows[part]), active)
-        start = dual.first_guess() if good.size < 2 else _between(part, first[good], state.theta[good])
-        found.put(rows[part], _conclude(dual, _newton(dual, start)))
+    parts = [
+        _solve_from(batch, rows, rest[i : i + block], active, found, (known, theta)) for i in range(0, rest.size, block)
+    ]
+    missed = np.setdiff1d(first, known)
+    if missed.size:
+        all_known = np.concatenate([known, *(part[0] for part in parts)])
+        all_theta = np.concatenate([theta, *(part[1] for part in parts)])
+        order = np.argsort(all_known)
+        _solve_from(batch, rows, missed, active, found, (all_known[order], all_theta[order]))
+
+
+def _solve_from(
+    batch: JointBatch,
+    rows: Indices,
+    part: Indices,
+    active: list[int],
+    found: BatchSolution,
+    near: tuple[Indices, Array] | None,
+) -> tuple[Indices, Array]:
+    """Solve a part of the rows from multipliers of others, or from afar; which of it is solved, and by which."""
+    dual = BatchDual(batch.take(rows[part]), active)
+    start = dual.first_guess() if near is None or near[0].size < 2 else _between(part, *near)
+    state = _newton(dual, start)
+    solved = _conclude(dual, state)
+    found.put(rows[part], solved)
+    good = solved.relative_gap <= ENOUGH
+    return part[good], state.theta[good]
 
 
 def _between(places: Indices, known: Indices, theta: Array) -> Array:
@@ -189,4 +212,4 @@ def _step(dual: BatchDual, state: BatchState) -> tuple[BatchState, Mask]:
 
 
 def _taken(state: BatchState, rows: Indices) -> BatchState:
-    return BatchState(*(getattr(state, f.name)[rows] for f in fields(state)))
+    return BatchState(*(getattr(state, name)[rows] for name in _FIELDS[BatchState]))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, number, vector
 from .levels import Fill, check_room, error_of, prepare
@@ -42,7 +43,13 @@ class Waterfill:
 
 
 def waterfill(
-    errors: Any, prices: Any, budget: Any, *, low: Any = None, high: Any = None, spent: Any = None
+    errors: ArrayLike,
+    prices: ArrayLike,
+    budget: ArrayLike,
+    *,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    spent: ArrayLike | None = None,
 ) -> Waterfill:
     """Examples per level that minimise the sum of error / examples within a budget, floors and caps.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...basics.checks import integer
 from ...basics.files import replacing
+from ...basics.progress import Progress, teller
 from ...estimate.draws.statistics import Estimate
 from ...estimate.draws.streams import seeded
 from ..data.fashion_mnist import fashion_mnist
@@ -57,7 +58,7 @@ def trained_classifier(
     folder: str | os.PathLike[str] | None = None,
     iterations: int = _ITERATIONS,
     data: tuple[Any, Any] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = None,
 ) -> Classifier:
     """The classifier, from the cache or trained now; a killed training goes on to the same bits.
 
@@ -67,7 +68,8 @@ def trained_classifier(
         folder: cache of the testbed; see `networks.cache_folder`. The file lies in testbed/classifier inside it.
         iterations: batches in all.
         data: (images, labels) instead of Fashion-MNIST's training set.
-        progress: function of a line of text, every 250 batches.
+        progress: every 250 batches: True, False, None (in a terminal or notebook, after 2 s), or a function of (done,
+            total, text).
 
     Raises:
         ValueError: the cached file is of a longer training.
@@ -86,12 +88,13 @@ def trained_classifier(
         images, labels = (
             torch.as_tensor(np.array(part)) for part in (fashion_mnist("train") if data is None else data)
         )
+        tell = teller(progress)
         while state.iteration < total:
             loss = state.step(images, labels)
             if state.iteration % _EVERY == 0 or state.iteration == total:
                 state.save(path)
-                if progress is not None:
-                    progress(f"classifier: {state.iteration:,} of {total:,}, loss {loss:.3f}")
+                tell(f"classifier: loss {loss:.3f}", state.iteration, total)
+        tell.close()
     return state.model.eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.checks import choice
+from ...basics.progress import Progress
 from ...ingredients.densities import LogNormal
 from ..data.datasets import digits, photo_patches
 from ..data.fashion_mnist import fashion_mnist
@@ -132,7 +133,7 @@ def trained(
     name: str,
     *,
     folder: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress = None,
 ) -> TrainedDenoiser:
     """A network of the testbed: loaded from the cache, or trained now (going on where a call was killed).
 

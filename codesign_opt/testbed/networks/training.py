@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...basics.checks import integer, number, takes
 from ...basics.files import replacing
+from ...basics.progress import Progress, teller
 from ...curves.recording import LevelStatistics
 from ...estimate.draws.streams import seeded
 from ...ingredients.densities import LogNormal
@@ -149,7 +150,7 @@ def train(
     records: Records | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress = None,
 ) -> TrainedDenoiser:
     """Train a denoiser by denoising score matching with Adam at a constant rate and an average of the iterates.
 
@@ -167,7 +168,8 @@ def train(
         records: checkpoints, kept weights and levels of the log.
         seed: of everything drawn here; the model's initial weights are the caller's.
         folder: where checkpoint.pt and loss.csv go, written atomically; None keeps nothing.
-        progress: called with (iteration, iterations, mean weighted loss) every `records.tell` iterations.
+        progress: every `records.tell` iterations: True, False, None (in a terminal or notebook, after 2 s), or a
+            function of (iteration, iterations, text), whose text has the mean weighted loss.
 
     Returns:
         TrainedDenoiser.
@@ -193,14 +195,16 @@ def train(
             f"{home} holds {state.iteration:,} iterations, more than iterations = {total:,}; ask for as many, or "
             "take weights kept on the way."
         )
+    tell = teller(progress)
     while state.iteration < total:
         loss = state.step(data, weight, seeded(seed, "train", state.iteration))
         if kept.keep and home is not None and state.iteration % kept.keep == 0:
             _save(state.average.state_dict(), home / f"average_{state.iteration:07d}.pt")
         if home is not None and (state.iteration % kept.every == 0 or state.iteration == total):
             state.save(home, question)
-        if progress is not None and state.iteration % kept.tell == 0:
-            progress(state.iteration, total, loss)
+        if state.iteration % kept.tell == 0:
+            tell(f"loss {loss:.4f}", state.iteration, total)
+    tell.close()
     return state.result(home)
 
 
