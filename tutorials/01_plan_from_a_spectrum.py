@@ -75,7 +75,7 @@ print(plan)
 # |   total                                              1.220e-04      100 %    6.360e-05
 # |   none from floor
 # |   error and share: the program, which stops at sigma 0.004213
-# |   whole steps: final call and earlier levels may add up to 1.400e-05 if correlated
+# |   whole steps: final call and earlier levels may add up to 1.399e-05 if correlated
 # | Budget        price  share
 # |   training  370,000   37 %  123,333 examples at 3 each
 # |   sampling  630,000   63 %  32 steps, 63 evaluations per image
@@ -95,7 +95,7 @@ print(plan)
 # |   training density: log-normal, P_mean -0.702, P_std 1.580 (score error +1.67 %)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
 # | Sigmas  80  37.72  21.27  13.87  9.867  7.436  5.836  4.718  3.901  3.282  …  0.4698
-# |         0.3946  0.3268  0.2655  0.2103  0.1619  0.1213  0.08771  0.02506  0
+# |         0.3946  0.3268  0.2655  0.2103  0.1619  0.1213  0.0877  0.02506  0
 # | Note: the score error is least squares'; averaged SGD leaves 1.8 times as much at best
 # |       (burn-in; 20.4 at sigma 0.0257): training=co.SGD(...) plans it
 # | Note: stopping here alone leaves 0.001, errors of steps cancel it to 1.63e-05: for this
