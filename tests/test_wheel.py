@@ -154,5 +154,5 @@ def test_metadata_are_complete_as_an_index_asks(wheel):
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert told.get_payload(decode=True).decode().strip() == page.strip()
     assert "Typing :: Typed" in told.get_all("Classifier")
-    assert {"plots", "data", "torch", "docs", "all", "test"} == set(told.get_all("Provides-Extra"))
+    assert {"plots", "data", "torch", "progress", "docs", "all", "test"} == set(told.get_all("Provides-Extra"))
     assert "codesign-opt = codesign_opt.cli:main" in scripts
