@@ -33,14 +33,12 @@ class ExamplesCost:
     Args:
         study: the question; its model knows the errors of nodes.
         plan: the settled plan of the examples; None where none are decided and the floor alone counts.
-        scale: what the density is multiplied with, where other money trains.
-        worth: error per unit of money.
+        scale: what its new examples are multiplied with, where other money trains; those of a run stay.
     """
 
     study: Study
     plan: Plan | None = None
     scale: float = 1.0
-    worth: float = 0.0
 
     def held(self, sigmas: Array) -> HeldExamples:
         """The examples as so many per unit log sigma on each step of grids (..., K+1)."""
@@ -48,7 +46,7 @@ class ExamplesCost:
         if self.plan is None:
             return HeldExamples(self.study, logs, np.zeros_like(logs[..., 1:]), np.zeros_like(logs[..., 1:]))
         edges = np.log(self.plan.levels.edges)
-        density = self.scale * self.plan.examples / self.plan.levels.log_width
+        density = self._examples / self.plan.levels.log_width
         inverse = 1.0 / np.maximum(density, _LEAST * float(density.max()))
         # below its levels the density goes on as on the lowest
         edges = np.concatenate([[edges[0] - _BELOW], edges])
@@ -56,8 +54,33 @@ class ExamplesCost:
         until = np.interp(logs, edges, np.concatenate([[0.0], np.cumsum(np.diff(edges) * inverse)]))
         inverse = (until[..., :-1] - until[..., 1:]) / (logs[..., :-1] - logs[..., 1:])
         middle = 0.5 * (logs[..., :-1] + logs[..., 1:])
-        price = np.interp(middle, np.log(self.plan.levels.sigma), self.plan.tables["example_price"])
-        return HeldExamples(self.study, logs, inverse, self.worth * price)
+        # of the examples on a step those of a run cost nothing
+        price = self.plan.tables["example_price"] * self._new / np.maximum(self._examples, 1e-300)
+        return HeldExamples(
+            self.study, logs, inverse, self.worth * np.interp(middle, np.log(self.plan.levels.sigma), price)
+        )
+
+    @property
+    def _new(self) -> Array:
+        """(L,) examples that are paid for."""
+        assert self.plan is not None
+        return np.asarray(self.scale * self.plan.new_examples)
+
+    @property
+    def _examples(self) -> Array:
+        """(L,) all examples."""
+        assert self.plan is not None
+        return np.asarray(self.plan.examples - self.plan.new_examples + self._new)
+
+    @property
+    def worth(self) -> float:
+        """Error per unit of money: what each level removes with one more, which falls as (p + m)^-2 beside a prior of
+        p examples, averaged over the money; where all is new and nothing else binds, the error over the money."""
+        assert self.plan is not None
+        tables, prior = self.plan.tables, self.plan.tables.get("prior_examples", 0.0)
+        money = tables["example_price"] * self._new
+        fell = (prior + self.plan.examples) / np.maximum(prior + self._examples, 1e-300)
+        return float(money @ (tables["marginal_gain"] * fell**2) / money.sum())
 
     @property
     def known_at(self) -> float | None:

@@ -207,9 +207,7 @@ class SettledFit(TrainedFit):
 
     def _held(self, settled: Settled, scale: float) -> ExamplesCost:
         """The examples of a settled grid, for other money."""
-        assert settled.examples is not None
-        money = settled.examples.costs["training"]
-        return ExamplesCost(self.starts.study, settled.examples, scale, settled.reducible / (money * scale**2))
+        return ExamplesCost(self.starts.study, settled.examples, scale)
 
     def settled(self, found: SearchedGrid, known: Sequence[Settled]) -> SearchedGrid | None:
         least = min((each.total for each in known), default=np.inf)

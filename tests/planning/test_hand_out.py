@@ -114,6 +114,18 @@ def test_more_steps_that_are_allowed_beside_a_budget_never_leave_more(sampler):
 
 
 @pytest.mark.slow
+def test_beside_a_run_whose_examples_are_plenty_a_plan_is_as_good_as_its_sampler_alone():
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
+    asked = {"levels": 60, "points": 6}
+    run = co.TrainingRun(co.LogNormal(-1.2, 1.2), 1000, 100)  # a thousand times what the budget adds
+    beside = {"prices": co.Prices(3.0, 1.0, 100), "budget": 2000.0, "run": run, **asked}
+    free, limited = co.codesign(model, **beside), co.codesign(model, **beside, steps=12)
+    alone = co.codesign(model, steps=free.number_of_steps, **asked)
+    assert free.handed_out["total"] <= 1.1 * alone.handed_out["total"]  # the examples of the run are plenty
+    np.testing.assert_allclose(limited.handed_out["total"], free.handed_out["total"], rtol=1e-6)  # it does not bind
+
+
+@pytest.mark.slow
 def test_no_limit_leaves_no_more_than_a_limit_of_few_steps_where_errors_cancel():
     model, asked = random_question(496)  # noisy steps whose best numbers, 15 to 19, leave within a tenth of each other
     errors = [co.codesign(model, **asked, **limit).handed_out["total"] for limit in ({"steps": 16}, {"steps": 17}, {})]
@@ -218,8 +230,9 @@ def test_gradient_of_the_score_error_is_that_of_finite_differences(sampler, trai
         np.testing.assert_allclose(slope[1:], found, atol=1e-6 * np.abs(found).max())
         study = Study(model, co.Prices(3.0, 1.0, 1000), 1e6, None, None, (), (), 100, 1e-6)
         settled = settle(study, grid, even=True)
-        worth = settled.reducible / settled.examples.costs["training"]
-        held = ExamplesCost(study, settled.examples, 1.0, worth).held(grid[None])
+        cost = ExamplesCost(study, settled.examples)
+        assert cost.worth == pytest.approx(settled.reducible / settled.examples.costs["training"], rel=1e-3)
+        held = cost.held(grid[None])
         found = held.of(grid[None], np.arange(1))
         (total,), (slope,) = found.values, found.slopes(np.arange(1))
         assert total == pytest.approx(settled.total - settled.handed_out["bias"], rel=3e-3)
