@@ -130,7 +130,7 @@ class GridSearch:
         """From the fewest steps that are worth it to where more leave more."""
         most = min(self.fit.starts.affordable, MOST_STEPS)
         sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
-        few = [k for k in range(self._least, FEW + 1) if k <= most and self._hopeful(k, least)]
+        few = [k for k in range(self._least, FEW + 1) if k <= most]
         hopeless = inf if self.fit.signed else _STARTS * least  # errors that cancel lead each size to the next
         if self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least:
             if self._every(few, hopeless) and self._best.total <= least:  # else longer grids leave less at once
@@ -186,8 +186,9 @@ class GridSearch:
         return [k for k in sizes if self._hopeful(k, least)], least
 
     def _hopeful(self, steps: int, least: float) -> bool:
-        """Whether a descent may make up for what the starts leave; errors that cancel may leave any share of that."""
-        return self.fit.signed or self.fit.rough(steps) <= _HOPELESS * least
+        """Whether a descent may make up for what the starts leave; errors that cancel may leave any share of that, and
+        those of few steps may cancel with what stopping leaves."""
+        return steps <= FEW or self.fit.signed or self.fit.rough(steps) <= _HOPELESS * least
 
     def _about_the_best(self) -> None:
         self._refine(MOST_STEPS)

@@ -126,6 +126,14 @@ def test_beside_a_run_whose_examples_are_plenty_a_plan_is_as_good_as_its_sampler
 
 
 @pytest.mark.slow
+def test_no_limit_leaves_no_more_than_a_limit_beside_a_run_where_one_step_cancels_with_the_stop():
+    model, asked = random_question(42)  # one band, ancestral steps, the noise left in
+    run = co.TrainingRun(co.LogNormal(-9.64, 2.1), 155, 100)
+    free, few = (co.codesign(model, **asked, run=run, **limit).handed_out["total"] for limit in ({}, {"steps": 9}))
+    assert free <= few * (1 + 1e-6)
+
+
+@pytest.mark.slow
 def test_no_limit_leaves_no_more_than_a_limit_of_few_steps_where_errors_cancel():
     model, asked = random_question(496)  # noisy steps whose best numbers, 15 to 19, leave within a tenth of each other
     errors = [co.codesign(model, **asked, **limit).handed_out["total"] for limit in ({"steps": 16}, {"steps": 17}, {})]
