@@ -80,7 +80,9 @@ class ExamplesCost:
         tables, prior = self.plan.tables, self.plan.tables.get("prior_examples", 0.0)
         money = tables["example_price"] * self._new
         fell = (prior + self.plan.examples) / np.maximum(prior + self._examples, 1e-300)
-        return float(money @ (tables["marginal_gain"] * fell**2) / money.sum())
+        bought = money > 0
+        gain = tables["marginal_gain"][bought] * fell[bought] ** 2
+        return float(money[bought] @ gain / money[bought].sum()) if bought.any() else 0.0
 
     @property
     def known_at(self) -> float | None:
