@@ -11,7 +11,7 @@ import numpy as np
 from ..basics.causes import NOT_CAUSES, TOTAL
 from ..basics.checks import Array, shown, takes
 from ..basics.late import later
-from ..basics.progress import teller
+from ..basics.progress import Teller, teller
 from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
@@ -137,36 +137,13 @@ def audit(
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
     current = said_of(model, grid, predict(model, grid, examples, table=table))
-    same_range = _starting_at(model, float(grid[0]))
-    tell = teller(options.pop("progress", None))
-    tell("audit: the best training density for this grid", 0, _STAGES)
-    best_density = codesign(model, prices, training + sampling, sigmas=grid, levels=levels, **shared)
-    stages = [best_density]
-    if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
-        stop = table.stopping_sigma
-        tell("audit: the best grid for this stopping point and number of steps", 1, _STAGES)
-        stages.append(
-            codesign(
-                same_range,
-                prices,
-                training + sampling,
-                steps=grid.size - 1,
-                stopping_sigma=stop,
-                levels=levels,
-                progress=tell.within(1, _STAGES, "audit"),
-                **shared,
-            )
-        )
-        tell("audit: the best of everything at this price", 2, _STAGES)
-        options["progress"] = tell.within(2, _STAGES, "audit")
-        stages.append(codesign(same_range, prices, training + sampling, levels=levels, **options))
-    tell("audit", _STAGES, _STAGES)
-    tell.close()
+    with teller(options.pop("progress", None)) as tell:
+        stages = _stages(model, (prices, training + sampling), grid, shared | {"levels": levels}, options, tell)
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far
     found = [stage.handed_out[TOTAL] for stage in stages]
     errors = np.minimum.accumulate([current[TOTAL], *found])
     optimum = stages[int(np.argmin(found))]
-    excess = _excess(examples, best_density)
+    excess = _excess(examples, stages[0])
     names = ("training density", "grid", "stopping point and split")
     return Audit(
         table.levels,
@@ -180,6 +157,31 @@ def audit(
         training + sampling,
         examples / table.log_width * table.coupling.lengths(table.levels),
     )
+
+
+def _stages(
+    model: Model,
+    compute: tuple[Prices, float],
+    grid: Array,
+    shared: dict[str, Any],
+    options: dict[str, Any],
+    tell: Teller,
+) -> list[Plan]:
+    """Plans at this price, each of which may choose what the one before does, and more."""
+    tell("audit: the best training density for this grid", 0, _STAGES)
+    stages = [codesign(model, *compute, sigmas=grid, **shared)]
+    if model.sampler.own_levels is None:  # a sampler with levels of its own has no other grid
+        same_range, stop = _starting_at(model, float(grid[0])), check_grid(grid).stopping_sigma
+        tell("audit: the best grid for this stopping point and number of steps", 1, _STAGES)
+        heard = tell.within(1, _STAGES, "audit")
+        stages.append(
+            codesign(same_range, *compute, steps=grid.size - 1, stopping_sigma=stop, progress=heard, **shared)
+        )
+        tell("audit: the best of everything at this price", 2, _STAGES)
+        heard = tell.within(2, _STAGES, "audit")
+        stages.append(codesign(same_range, *compute, progress=heard, **{"levels": shared["levels"], **options}))
+    tell("audit", _STAGES, _STAGES)
+    return stages
 
 
 def _refuse_times(model: Model, grid: Array) -> None:

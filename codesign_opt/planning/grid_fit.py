@@ -20,10 +20,21 @@ from .grid_starts import FEW, GridStarts
 from .node_moves import moved_nodes, with_steps
 from .settling import Settled
 
-__all__ = ["ALIKE", "DESCENDED", "FIRST_MOVES", "ROUNDING", "Examples", "GridFit", "Paths", "SearchedGrid"]
+__all__ = [
+    "ALIKE",
+    "DESCENDED",
+    "FIRST_MOVES",
+    "ONE_BY_ONE",
+    "ROUNDING",
+    "Examples",
+    "GridFit",
+    "Paths",
+    "SearchedGrid",
+]
 
 ROUNDING = 1e-12  # of the data's variance: relative errors of 1e-6, what float32 leaves after some tens of steps
 DESCENDED = 400  # steps from which on a grid takes the shape of one of so many
+ONE_BY_ONE = 48  # steps up to which nodes are placed one by one: of longer grids one is as good anywhere
 _REACH = np.log(6.0)  # the stopping point may move so far from where its training was last worked out
 FIRST_MOVES = 6  # of every start
 _MOVES, _LAST_MOVES = 25, 100  # from nodes elsewhere, and of the best grid

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.grids import family_grids
-from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, Examples, GridFit, Paths, SearchedGrid, least_of
+from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, ONE_BY_ONE, Examples, GridFit, Paths, SearchedGrid, least_of
 from .grid_search import ladder
 from .grid_starts import FEW, stop_of
 from .node_moves import between, extended, resized, stretched
@@ -28,7 +28,6 @@ EVERY_PRICED = 100  # the same where steps take from the training
 _OWN = 4  # steps from which on the program's density is a start, at powers of two
 _AGAIN = 8  # further moves of a link that leaves no less than those of fewer steps
 _OFTEN = 8  # links that take them
-_MANY = 48  # steps from which on one node elsewhere is as good anywhere
 _MOVED, _TIMES = 8, 3  # moves after a node changed its place, and how often one does
 _FAMILIES = 2  # times that a usual grid may take the place of a link
 _BEGUN = 2  # usual grids of few steps that descend beside training
@@ -133,7 +132,7 @@ class StepChain:
         if start.total > self._hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= _MANY:
+        if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= ONE_BY_ONE:
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         if rung or not self._trained:

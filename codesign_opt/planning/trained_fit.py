@@ -14,7 +14,7 @@ from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 from .examples_cost import BestExamples, ExamplesCost
-from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, GridFit, Paths, SearchedGrid, least_of
+from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, ONE_BY_ONE, GridFit, Paths, SearchedGrid, least_of
 from .grid_starts import FEW
 from .node_moves import between, extended, resized
 from .question import Study
@@ -25,7 +25,6 @@ __all__ = ["BestExamplesFit", "SettledFit", "TrainedFit", "closed"]
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
 _MOVED_TIMES = 2  # that a node changes its place
-_ONE_BY_ONE = 48  # of longer grids one node more or less is as good anywhere
 _ON, _ON_SOON, _SHORT = 16, 8, 8  # moves of starts that go on, and of more steps than so many
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
@@ -73,7 +72,7 @@ class TrainedFit(GridFit):
         starts = [resized(found.sigmas, steps)]
         if steps == found.steps + 1 and self.starts.stops is not None:
             starts += extended(found.sigmas, self.starts.stops[0])
-        if abs(steps - found.steps) <= self.added and max(steps, found.steps) <= _ONE_BY_ONE:
+        if abs(steps - found.steps) <= self.added and max(steps, found.steps) <= ONE_BY_ONE:
             starts.append(self.with_nodes(found, steps, self.cost(found.sigmas)))
         return starts
 
@@ -149,7 +148,7 @@ class BestExamplesFit(TrainedFit):
         return _ENOUGH
 
     def moved_times(self, steps: int) -> int:
-        return _MOVED_TIMES if steps <= _ONE_BY_ONE else 0
+        return _MOVED_TIMES if steps <= ONE_BY_ONE else 0
 
     @property
     def added(self) -> int:
@@ -168,7 +167,7 @@ class BestExamplesFit(TrainedFit):
         return replace(self.descended([found], self.cost(found.sigmas), _REFINING)[0], refined=True)
 
     def rearranged(self, found: SearchedGrid) -> SearchedGrid:
-        if found.steps > (DESCENDED if self.signed else _ONE_BY_ONE):
+        if found.steps > (DESCENDED if self.signed else ONE_BY_ONE):
             return found
         return self.with_moved_nodes(found, self.cost(found.sigmas), _MOVES)
 
