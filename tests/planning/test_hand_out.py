@@ -125,6 +125,19 @@ def test_beside_a_run_whose_examples_are_plenty_a_plan_is_as_good_as_its_sampler
     np.testing.assert_allclose(limited.handed_out["total"], free.handed_out["total"], rtol=1e-6)  # it does not bind
 
 
+def test_what_money_is_worth_beside_a_run_is_the_slope_of_the_best_error_by_the_budget():
+    model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5))
+    grid, prices = co.edm_grid(12, 0.01, 80.0, terminal="denoise"), co.Prices(3.0, 1.0, 100)
+    for run in (None, co.TrainingRun(co.LogNormal(-1.2, 1.2), 100, 100)):
+        left = [
+            settle(Study(model, prices, budget, None, run, (), (), 60, 1e-9), grid, even=True)
+            for budget in (9900.0, 10_000.0, 10_100.0)
+        ]
+        slope = (left[0].total - left[2].total) / 200.0
+        study = Study(model, prices, 10_000.0, None, run, (), (), 60, 1e-9)
+        assert ExamplesCost(study, left[1].examples).worth == pytest.approx(slope, rel=1e-2)
+
+
 @pytest.mark.slow
 def test_no_limit_leaves_no_more_than_a_limit_beside_a_run_where_one_step_cancels_with_the_stop():
     model, asked = random_question(42)  # one band, ancestral steps, the noise left in
