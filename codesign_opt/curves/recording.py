@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, integer, number, numbers
+from ..basics.checks import Array, as_path, boolean, instance, integer, number, numbers
 from ..basics.files import locked, write_whole
 from ..ingredients.levels import Levels
 from ..ingredients.log_file import log_rows
@@ -82,10 +82,10 @@ class LevelStatistics:
     ) -> None:
         found = Levels.log_uniform(2.0**-_OCTAVES, 2.0**_OCTAVES, 12 * _OCTAVES) if levels is None else levels
         self.levels = found if isinstance(found, Levels) else Levels(found)
-        self.run = str(run)
+        self.run = str(instance(run, (str, int, np.integer), "LevelStatistics.run"))
         self.learning_rate = _rate(learning_rate)
         self.batch = None if batch is None else integer(batch, "LevelStatistics.batch", minimum=1)
-        self.averaged = bool(averaged)
+        self.averaged = boolean(averaged, "LevelStatistics.averaged")
         self.ema = number(ema, "LevelStatistics.ema", nonnegative=True)
         if self.ema >= 1:
             raise ValueError(f"LevelStatistics.ema is {self.ema:g}; it must be < 1.")
@@ -129,7 +129,7 @@ class LevelStatistics:
         """
         whole = loss if _of_torch(loss) else np.atleast_1d(numbers(loss, "LevelStatistics.record_flow: loss"))
         at = time if _of_torch(time) else numbers(time, "LevelStatistics.record_flow: time")
-        whole = whole.reshape(len(whole), -1).sum(1)
+        whole = whole.reshape(1) if whole.ndim == 0 else whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
         _check_sizes(len(at), len(whole))
         with np.errstate(all="ignore"):  # times beyond 1 are refused as noise levels

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array
+from ..basics.devices import device_of
 from ..schedulers.noise_table import flow_time
 from ..schedulers.scheduler_reading import is_flow, noise_levels, setting
 from .scheduler_rules import Draft
@@ -108,7 +109,7 @@ def call(
     Args:
         kind: the class whose set_timesteps is meant, that of the scheduler unless given.
     """
-    where = {} if device is None else {"device": device}
+    where = {} if device is None else {"device": device_of(device, "export: device")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         (kind or type(scheduler)).set_timesteps(scheduler, **where, **arguments)

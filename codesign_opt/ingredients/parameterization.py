@@ -290,13 +290,21 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     data = noise_level(sigma_data, "sigma_data")
     alpha = vector(alpha, "alpha", nonnegative=True)
     noise = vector(noise, "noise", length=alpha.size, nonnegative=True)
-    return _COEFFICIENTS[target_name(target, "target")](alpha, noise, data)
+    name = target_name(target, "target")
+    if name == "score" and not noise.all():
+        raise ValueError("noise is 0; the score of a state without noise is infinite.")
+    if name == "edm" and not np.all(alpha + noise > 0):
+        raise ValueError("alpha and noise are both 0; such a state says nothing of the data.")
+    with np.errstate(over="ignore"):
+        found = _COEFFICIENTS[name](alpha, noise, data)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} has coefficients that no float holds at alpha and noise of such sizes.")
+    return found
 
 
 def _edm_coefficients(alpha: Array, noise: Array, data: float) -> tuple[Array, Array]:
-    sigma = noise / alpha
-    total = np.hypot(sigma, data)
-    return sigma / (data * total), -data / total
+    total = np.hypot(noise, data * alpha)  # c_out without a quotient by alpha, which is 0 at pure noise
+    return noise / (data * total), -data * alpha / total
 
 
 # c_x and c_eps from alpha, sigma_t and sigma_data; the score is that of the state's law given x0

@@ -19,6 +19,8 @@ from .design import Design, Point
 
 __all__ = ["StepSizeError"]
 
+_HIGHEST = 20.0  # order of a sampler: the levels' powers are floats
+
 _Amount = float | Array | Callable[[Array], Array]
 
 
@@ -66,7 +68,7 @@ class StepSizeError(Term):
             check_table(self.table, "StepSizeError")
         for name in ("score", "local"):
             put(self, name, _checked(getattr(self, name), f"StepSizeError.{name}"))
-        put(self, "order", number(self.order, "StepSizeError.order", positive=True))
+        put(self, "order", number(self.order, "StepSizeError.order", positive=True, maximum=_HIGHEST))
 
     @property
     def coefficients(self) -> Coefficients | None:

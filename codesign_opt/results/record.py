@@ -149,7 +149,7 @@ class PlanRecord:
         size = len(self.levels)
         for name in ("examples", "new_examples", "steps"):
             value = getattr(self, name)
-            if ndim(value) != 1 or np.shape(value) != (size,):
+            if ndim(value) != 1 or len(value) != size:
                 raise ValueError(f"Plan.{name} has another shape; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))

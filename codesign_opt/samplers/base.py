@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, ndim, noise_level, shown, variances, vector
+from ..basics.checks import Array, ndim, noise_level, noise_levels, shown, variances, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
@@ -152,9 +152,16 @@ class Sampler(ABC):
         [[0.125, 0.02]]
         """
         lam = variances(eigenvalues, "eigenvalues")[:, None]
-        level = vector(sigma, "sigma", positive=True)
+        level = noise_levels(sigma, "sigma")
         stop = noise_level(stopping_sigma, "stopping_sigma")
-        return self.unchecked_local_error(lam, level, stop)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # said below
+            found = self.unchecked_local_error(lam, level, stop)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"local_error: at noise levels from {level.min():g} to {level.max():g} and eigenvalues from "
+                f"{lam.min():g} to {lam.max():g} there are errors that no float holds; give data in other units."
+            )
+        return found
 
     def unchecked_local_error(self, lam: Array, level: Array, stop: float | Array) -> Array:
         """`local_error` of checked arguments, the variances as (B, 1), the stopping points one or (L,)."""

@@ -17,7 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.checks import Array, as_path, choice, instance, ndim, noise_level, number, shown, takes, vector
+from ..basics.checks import (
+    Array,
+    as_path,
+    choice,
+    instance,
+    ndim,
+    noise_level,
+    noise_levels,
+    number,
+    scale_of,
+    scales_of,
+    shown,
+    takes,
+    vector,
+)
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -78,13 +92,13 @@ class Measured(TrainingNoise):
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "Measured"
-        put(self, "sigma", vector(self.sigma, f"{name}.sigma", positive=True, ascending=True))
+        put(self, "sigma", vector(noise_levels(self.sigma, f"{name}.sigma"), f"{name}.sigma", ascending=True))
         size = self.sigma.size
-        put(self, "parameters", vector(self.parameters, f"{name}.parameters", length=size, positive=True))
+        put(self, "parameters", scales_of(self.parameters, f"{name}.parameters", length=size))
         if ndim(self.log_width):
-            put(self, "log_width", vector(self.log_width, f"{name}.log_width", length=size, positive=True))
+            put(self, "log_width", scales_of(self.log_width, f"{name}.log_width", length=size))
         else:
-            put(self, "log_width", number(self.log_width, f"{name}.log_width", positive=True))
+            put(self, "log_width", scale_of(self.log_width, f"{name}.log_width"))
         if self.floor_share is not None:
             put(self, "floor_share", vector(self.floor_share, f"{name}.floor_share", length=size, nonnegative=True))
         choice(self.matrix, f"{name}.matrix", MATRICES)
@@ -258,7 +272,7 @@ class Measured(TrainingNoise):
     ) -> Array:  # fmt: skip
         """That of least squares times p."""
         unit = self._unit.reducible(eigenvalues, counts, sigma, stopping_sigma, eta=eta, terminal=terminal)
-        return unit * self._excess(np.asarray(sigma), self._count(counts))
+        return unit * self._excess(noise_levels(sigma, "sigma"), self._count(counts))
 
     def floor(
         self, eigenvalues: ArrayLike, counts: ArrayLike, sigma: ArrayLike, stopping_sigma: float, *, eta: float = 0.0,
@@ -266,7 +280,7 @@ class Measured(TrainingNoise):
     ) -> Array:  # fmt: skip
         """Least squares' error of one example times f."""
         unit = self._unit.reducible(eigenvalues, counts, sigma, stopping_sigma, eta=eta, terminal=terminal)
-        return unit * self._floor_at(np.asarray(sigma), self._count(counts))
+        return unit * self._floor_at(noise_levels(sigma, "sigma"), self._count(counts))
 
     def at_stops(
         self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
@@ -280,7 +294,7 @@ class Measured(TrainingNoise):
 
     def weight_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         fresh = self._unit.weight_variance(eigenvalues, sigma)[0]
-        level = np.asarray(sigma, dtype=np.float64)
+        level = noise_levels(sigma, "sigma")
         return fresh * self._excess(level), fresh * self._floor_at(level)
 
     def intercept_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from ...basics.checks import Array, Indices, boolean, integer, matrix, number, takes, vector
+from ...basics.user_code import answer_on
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
@@ -189,7 +190,8 @@ def _between(cost: IntervalCost, left: Array, here: Array, right: Array) -> Arra
     def total(x: Array) -> Array:
         shape = np.broadcast_shapes(x.shape, left.shape)
         ends = np.broadcast_to(left, shape), np.broadcast_to(x, shape), np.broadcast_to(right, shape)
-        return cost(ends[0], ends[1]) + cost(ends[1], ends[2])
+        first, second = (answer_on(cost, ends[k : k + 2], "coordinate_search: cost(left, right)") for k in (0, 1))
+        return first + second
 
     low, high, best = left, right, here
     lowest = total(here)

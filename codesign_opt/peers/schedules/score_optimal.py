@@ -54,7 +54,7 @@ class ScoreOptimal(Schedule):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "exponent", number(self.exponent, "ScoreOptimal.exponent", positive=True, maximum=_STEEPEST))
+        put(self, "exponent", _power(self.exponent, "ScoreOptimal.exponent"))
         put(self, "floor", number(self.floor, "ScoreOptimal.floor", positive=True, maximum=1.0))
         put(self, "fine", integer(self.fine, "ScoreOptimal.fine", minimum=16, maximum=AT_ONCE))
 
@@ -74,6 +74,13 @@ class ScoreOptimal(Schedule):
         density = delta ** (1 / self.exponent)
         costs = (0.5 * (density[1:] + density[:-1]) * np.diff(levels)) ** self.exponent
         return evidence.between(_equal_costs(levels, costs, count, self.exponent, self.floor))
+
+
+def _power(value: Any, name: str) -> float:
+    power = number(value, name, positive=True, maximum=_STEEPEST)
+    if power < 1 / _STEEPEST:
+        raise ValueError(f"{name} is {power:g}; it must lie between {1 / _STEEPEST:g} and {_STEEPEST:g}.")
+    return power
 
 
 def equal_cost_levels(sigmas: Any, costs: Any, count: int, *, exponent: float = 2.0, floor: float = 1e-12) -> Array:
@@ -96,7 +103,7 @@ def equal_cost_levels(sigmas: Any, costs: Any, count: int, *, exponent: float = 
     """
     levels = vector(sigmas, "sigmas", minimum_length=2, positive=True, descending=True)
     cost = vector(costs, "costs", length=levels.size - 1, nonnegative=True)
-    power = number(exponent, "exponent", positive=True)
+    power = _power(exponent, "exponent")
     least = number(floor, "floor", positive=True, maximum=1.0)
     wanted = integer(count, "count", minimum=2, maximum=AT_ONCE)
     if not np.any(cost > 0):
