@@ -324,6 +324,8 @@ def entries(value: Any, name: str, *, most: int = _ENTRIES, hint: str = "") -> t
         raise ValueError(
             f"{name} is {shown(value)}; several values are needed, such as a list.{_space(hint)}"
         ) from None
+    except Exception as error:  # whatever the object's own methods raise
+        raise ValueError(f"{name} cannot be read one by one: {type(error).__name__}.{_space(hint)}") from error
     if len(found) > most:
         raise ValueError(f"{name} has more than {most:,} entries.{_space(hint)}")
     return found

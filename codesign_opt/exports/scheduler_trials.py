@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
 from ..basics.devices import device_of
 from ..schedulers.noise_table import flow_time
-from ..schedulers.scheduler_reading import is_flow, noise_levels, setting
+from ..schedulers.scheduler_reading import is_flow, is_scheduler, noise_levels, setting
 from .scheduler_rules import Draft
 from .scheduler_settings import accepted, refusal, table_of, trained_range
 
@@ -77,6 +77,8 @@ def tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
 
 def with_changes(scheduler: Any, changes: Mapping[str, Any]) -> Any:
     """A copy with changed settings; a shift set by hand is kept."""
+    if not is_scheduler(scheduler):
+        raise ValueError(f"export: scheduler is {shown(scheduler)}; a scheduler of diffusers is needed.")
     scheduler = released(scheduler)
     if not changes:
         return copy.deepcopy(scheduler)

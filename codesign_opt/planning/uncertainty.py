@@ -131,6 +131,8 @@ def uncertainty(
     if not isinstance(plan, Plan):
         raise ValueError(f"uncertainty: plan is {shown(plan)}; give the Plan that codesign returned.")
     level = number(confidence, "confidence", positive=True, maximum=1.0)
+    if 0.5 + 0.5 * level >= 1.0:
+        raise ValueError(f"confidence is {level:g}; it must be < 1: only all numbers hold the value with certainty.")
     errors = {"length_error": length_error, "width_error": width_error}
     known = model.unknowns(**{name: number(value, name, nonnegative=True) for name, value in errors.items()})
     if known is None:

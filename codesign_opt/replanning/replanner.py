@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, instance, integer, shown
+from ..basics.checks import Array, instance, integer, ndim, shown
 from ..basics.errors import CodesignError
 from ..basics.progress import Progress, teller
 from ..curves.recording import LevelStatistics
@@ -150,12 +150,12 @@ class Replanner:
             ValueError: as `LevelStatistics.record`.
         """
         self.log.record(sigma, loss)
-        return self._stepped(len(loss))
+        return self._stepped(len(loss) if ndim(loss) > 0 else 1)
 
     def record_flow(self, time: Any, loss: Any) -> bool:
         """`record` for flow matching: times t and |v_hat - v|^2, as `LevelStatistics.record_flow`."""
         self.log.record_flow(time, loss)
-        return self._stepped(len(loss))
+        return self._stepped(len(loss) if ndim(loss) > 0 else 1)
 
     def _stepped(self, batch: int) -> bool:
         before = self.seen

@@ -122,7 +122,7 @@ def frechet_distance(samples: Any, others: Any, *, bootstraps: int = 50, seed: i
     def at(rows: Array) -> float:
         return frechet_of_moments(rows.mean(axis=0), np.cov(rows.T).reshape(rows.shape[1], -1), *truth)
 
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(integer(seed, "seed", minimum=0))
     again = [
         at(first[draws.integers(len(first), size=len(first))])
         for _ in range(integer(bootstraps, "bootstraps", minimum=0))

@@ -165,8 +165,9 @@ class Measured(TrainingNoise):
             )
         if law.log_width is not None:
             options.setdefault("log_width", law.log_width)
-        if rate:
-            options["floor"] = number(rate, "Measured.of: rate", nonnegative=True) * law.step_noise
+        per_example = number(rate, "Measured.of: rate", nonnegative=True)
+        if per_example > 0:
+            options["floor"] = per_example * law.step_noise
         return cls.from_kappa1(law.sigma, law.reducible, spectrum, **options)
 
     @classmethod

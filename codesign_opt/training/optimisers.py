@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _ENOUGH_PER_WEIGHT = 40  # examples, from which on a full matrix was found to leave A / m within a fifth
+_FEWEST = 1e-60  # examples: fewer are none
 _NOTED = 1.5  # averaged SGD over least squares from which a plan says so
 
 
@@ -106,7 +107,7 @@ class AveragedSGD(TrainingNoise):
         level, lam = noise_levels(sigma, "sigma"), variances(eigenvalues, "eigenvalues")
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
-        on = m > 0
+        on = m > _FEWEST
         if not on.any():
             return []
         if self.matrix != "diagonal":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
-from ..basics.checks import Array, integer, shown
+from ..basics.checks import Array, choice, integer, shown
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
 from ..basics.wording import aligned, quantity
@@ -85,7 +85,7 @@ class Validation:
 
     def ratio(self, cause: str = TOTAL) -> tuple[float, float]:
         """Realised over predicted, and its standard error; infinite where nothing was predicted."""
-        value, error = self.realised[cause]
+        value, error = self.realised[choice(cause, "Validation.ratio: cause", self.draws)]
         of = self.expected[cause]
         return (value / of, error / abs(of)) if of else (np.inf, np.inf)
 

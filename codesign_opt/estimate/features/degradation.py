@@ -186,7 +186,7 @@ def linear_degradation(
     levels = vector(sigma, "linear_degradation.sigma", positive=True, ascending=True)
     m = np.broadcast_to(np.asarray(weight, dtype=np.float64), levels.shape)
     m = vector(m, "linear_degradation.weight", positive=True)
-    path, rng = TrainingPath() if path is None else path, np.random.default_rng(seed)
+    path, rng = TrainingPath() if path is None else path, np.random.default_rng(integer(seed, "seed", minimum=0))
     length, size = path.duration, path.batch
     gain = lam / (lam + levels[:, None] ** 2)
     second = lam**2 / (lam + levels[:, None] ** 2)  # (L, d) diagonal of V_l

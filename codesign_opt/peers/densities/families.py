@@ -342,8 +342,8 @@ class Mode(SigmaDensity):
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
-        ratio = np.asarray(sigma, dtype=np.float64) / self.shift
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
+            ratio = np.asarray(sigma, dtype=np.float64) / self.shift
             time, rest = 1 / (1 + 1 / ratio), 1 / (1 + ratio)
         return (
             np.where(ratio > 0, self._share(time), 0.0),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, boolean, integer, matrix, number, takes, vector
+from ...basics.checks import Array, Indices, boolean, entries, integer, matrix, number, takes, vector
 from ...basics.user_code import answer_on
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
@@ -170,16 +170,19 @@ def coordinate_search(
     x = np.array(vector(nodes, "nodes", minimum_length=2, ascending=True))
     movable = np.ones(x.size, dtype=bool)
     if frozen is not None:
-        movable = ~np.asarray(frozen, dtype=bool)
-        vector(movable.astype(float), "frozen", length=x.size)
+        kept = entries(frozen, "frozen", most=x.size)
+        movable = ~np.array([boolean(one, f"frozen[{k}]") for k, one in enumerate(kept)], dtype=bool)
+        if movable.size != x.size:
+            raise ValueError(f"frozen has {movable.size} entries; {x.size} are needed, one for each node.")
     movable[[0, -1]] = False
+    small = number(tolerance, "tolerance", nonnegative=True)
     groups = [np.flatnonzero(movable & (np.arange(x.size) % 2 == parity)) for parity in (0, 1)]
     for _ in range(integer(sweeps, "sweeps", minimum=1)):
         before = x.copy()
         for group in groups:
             if group.size:
                 x[group] = _between(cost, x[group - 1], x[group], x[group + 1])
-        if np.max(np.abs(x - before)) <= tolerance:
+        if np.max(np.abs(x - before)) <= small:
             break
     return x
 

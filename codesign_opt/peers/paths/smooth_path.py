@@ -148,11 +148,10 @@ def beam_path(
         parent, column = np.nonzero((tried > end[:, None]) & (tried <= latest))
         target = tried[parent, column]
         length = x[target] - x[end[parent]]
-        total = (
-            value[parent]
-            + answer_on(cost, (end[parent], target), _COST)
-            + penalty * np.abs(length - step[parent]) ** power
-        )
+        total = value[parent] + answer_on(cost, (end[parent], target), _COST)
+        if penalty:
+            with np.errstate(over="ignore"):
+                total += penalty * np.abs(length - step[parent]) ** power
         order = np.lexsort((total, target))
         order = order[_rank_in_group(target[order]) < kept]
         history.append((target[order], parent[order]))
