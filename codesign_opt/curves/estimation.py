@@ -46,7 +46,8 @@ def learning_curves(
         runs: path of a log, `TrainingRun` with one, a `LevelStatistics`, or a list: pilots at several m and tau.
             Columns: examples, sigma, loss; optional: run, learning_rate, batch, averaged, ema, variance (of single
             examples), start and end (examples at all levels before and after the row), as `LevelStatistics` writes.
-        levels: Levels, edges, or a number of equal bins over the logs' range.
+        levels: Levels, edges, or a number of equal bins over the logs' range. All examples of a log of a single noise
+            level count in m.
         log_width: m = (density of examples per unit log sigma) x log_width, the correlation length of section 6;
             None: the examples on the level itself, for experts trained one by one.
         transfer: "fit": the width of the Gaussian T by which examples teach neighbouring levels, m from T rho,
@@ -67,7 +68,7 @@ def learning_curves(
     shape: Any = levels if isinstance(levels, Levels) else None
     if shape is None:
         shape = integer(levels, "levels", minimum=1, maximum=MOST_LEVELS) if ndim(levels) == 0 else Levels(levels)
-    bins, windows = read_windows(runs, shape, reading)
+    bins, windows = read_windows(runs, shape, reading, log_width)
     table = _Table(bins, windows, reading.burn_in, log_width)
     profile = _profile(table, transfer)
     fits = table.fits(profile.used)

@@ -132,6 +132,8 @@ class LevelStatistics:
         at = as_batch(time, "LevelStatistics.record_flow: time")
         whole = whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
+        if hasattr(whole, "new_tensor") != hasattr(at, "new_tensor"):  # one of them lies on a device: both do
+            whole, at = (x if hasattr(x, "new_tensor") else y.new_tensor(x) for x, y in ((whole, at), (at, whole)))
         check_sizes(len(at), len(whole))
         with np.errstate(all="ignore"):  # times beyond 1 are refused as noise levels
             self.record(at / (1 - at), at**2 * whole, learning_rate=learning_rate)

@@ -291,8 +291,6 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     alpha = vector(alpha, "alpha", nonnegative=True)
     noise = vector(noise, "noise", length=alpha.size, nonnegative=True)
     name = target_name(target, "target")
-    if name == "score" and not noise.all():
-        raise ValueError("noise is 0; the score of a state without noise is infinite.")
     if name == "edm" and not np.all(alpha + noise > 0):
         raise ValueError("alpha and noise are both 0; such a state says nothing of the data.")
     with np.errstate(over="ignore"):

@@ -123,7 +123,9 @@ class Measured(TrainingNoise):
         >>> law.parameters.tolist()  # the Bayes loss is 1
         [8.0]
         """
-        level = vector(sigma, "Measured.from_kappa1: sigma", positive=True, ascending=True)
+        level = vector(
+            noise_levels(sigma, "Measured.from_kappa1: sigma"), "Measured.from_kappa1: sigma", ascending=True
+        )
         value = vector(kappa1, "Measured.from_kappa1: kappa1", length=level.size, nonnegative=True)
         known = value > 0
         if not known.any():

@@ -32,6 +32,7 @@ from .matrices import full_distance, trained_matrices
 
 __all__ = ["Validation", "model_of", "realised", "validate"]
 
+_MOST = 100_000  # trainings
 _LEARNERS = {
     "experts": "an expert for each step",
     "blocks": "an expert for each block of one correlation length, at random offsets",
@@ -200,7 +201,7 @@ def realised(
     if not nodes.prior.any() and not isinstance(model.training, SGD) and not counts.total > 0:
         raise ValueError("validate: no examples and no prior; give examples.")
     distances = _full(model, sigmas, nodes) if model.training.matrix == "full" else _diagonal(model, sigmas, nodes)
-    count = integer(replicas, "validate.replicas", minimum=2)
+    count = integer(replicas, "validate.replicas", minimum=2, maximum=_MOST)
     none, rows, tell = None, [], tell or teller(False)
     for done in range(1, count + 1):
         pair = _trained(model, sigmas, nodes, counts, rng, name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
 
 __all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_degradation", "steady_bound"]
 
@@ -135,7 +135,7 @@ class TrainingPath:
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "TrainingPath"
-        put(self, "pieces", integer(self.pieces, f"{name}.pieces", minimum=1))
+        put(self, "pieces", integer(self.pieces, f"{name}.pieces", minimum=1, maximum=AT_ONCE))
         put(self, "duration", number(self.duration, f"{name}.duration", positive=True))
         put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
         if self.share is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...basics.progress import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
@@ -116,7 +116,7 @@ class Replication:
     def __post_init__(self) -> None:
         hint = "Leaving one out needs two others."
         object.__setattr__(self, "runs", integer(self.runs, "Replication.runs", minimum=3, hint=hint))
-        object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2))
+        object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2, maximum=AT_ONCE))
         if self.examples is not None and not isinstance(self.examples, TrainingRun):
             object.__setattr__(
                 self, "examples", vector(np.atleast_1d(self.examples), "Replication.examples", positive=True)

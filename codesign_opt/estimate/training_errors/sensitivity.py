@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate, squares
@@ -91,7 +91,7 @@ def sensitivity(
     """
     wanted = vector(levels, "levels", positive=True)
     choice(method, "method", ("pairs", "adjoint"))
-    size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1)
+    size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1, maximum=AT_ONCE)
     question = {"what": "sensitivity", "levels": wanted.tolist(), "method": method, "relative": size, "probes": count}
     ledger = reference.items_in(folder, question | {"direction": "isotropic" if direction is None else "given"})
     if direction is not None and ledger.folder is not None:  # differences of two networks have few digits

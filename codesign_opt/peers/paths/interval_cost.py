@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, boolean, entries, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, boolean, entries, integer, matrix, number, takes, vector
 from ...basics.user_code import answer_on
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
@@ -177,7 +177,7 @@ def coordinate_search(
     movable[[0, -1]] = False
     small = number(tolerance, "tolerance", nonnegative=True)
     groups = [np.flatnonzero(movable & (np.arange(x.size) % 2 == parity)) for parity in (0, 1)]
-    for _ in range(integer(sweeps, "sweeps", minimum=1)):
+    for _ in range(integer(sweeps, "sweeps", minimum=1, maximum=AT_ONCE)):
         before = x.copy()
         for group in groups:
             if group.size:
