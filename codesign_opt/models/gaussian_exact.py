@@ -252,6 +252,7 @@ def _grids(sigmas: Any) -> Numbers:
         grid = np.array(None)
     if grid.dtype.kind not in "iufc" or grid.ndim < 1 or grid.shape[-1] < 2:
         raise ValueError(f"sigmas is {shown(sigmas)}; descending noise levels along the last axis are needed.")
-    if not np.abs(grid).max(initial=0.0) <= _FAR:
-        raise ValueError(f"sigmas reach {np.abs(grid).max():g}; finite noise levels up to {_FAR:g} are needed.")
+    furthest = float(np.abs(grid).max(initial=0.0))
+    if not furthest <= _FAR:
+        raise ValueError(f"sigmas reach {furthest:g}; finite noise levels up to {_FAR:g} are needed.")
     return grid

@@ -12,7 +12,7 @@ from tests.hostile.arguments import Unprintable
 from tests.hostile.attempt import limited
 from tests.hostile.instances import compared, plan, reported, validated
 
-LEVELS = [0.1, 1.0, 10.0]
+LEVELS, NODES = [0.1, 1.0, 10.0], [0.0, 0.5, 1.0]
 SPARSE, META = torch.ones(3).to_sparse(), torch.ones(3, device="meta")
 
 
@@ -48,10 +48,10 @@ def stats():
         (lambda: co.StabilityCap(co.Heun), "StabilityCap.table is"),
         (lambda: co.peers.target_coefficients("edm", [0.0], [0.0]), "both 0"),
         (
-            lambda: co.peers.coordinate_search(lambda a, b: a * np.nan, [0.0, 0.5, 1.0]),
+            lambda: co.peers.coordinate_search(lambda a, b: a * np.nan, NODES),
             "cost.left, right. returned NaN",
         ),
-        (lambda: co.peers.coordinate_search(lambda a, b: a[:0], [0.0, 0.5, 1.0]), "returned shape"),
+        (lambda: co.peers.coordinate_search(lambda a, b: a[:0], NODES), "returned shape"),
         (lambda: co.peers.beam_path(float, [0.0, 1.0, 2.0], 2, weight=1.0), "in beam_path: cost"),
         (lambda: validated().ratio("mine"), "Validation.ratio: cause is 'mine'"),
         (lambda: co.validate(plan(), replicas=10**9), r"validate.replicas is 1,000,000,000; it must be <= 100,000"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, number, shown, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, shown, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -138,9 +138,9 @@ class Reference:
         self.sampler.check_network_step()
         if not isinstance(self.draws, Draws):
             raise ValueError(f"Reference.draws is {shown(self.draws)}; a Draws object is needed.")
-        number(self.stopping_sigma, "Reference.stopping_sigma", positive=True)
+        object.__setattr__(self, "stopping_sigma", noise_level(self.stopping_sigma, "Reference.stopping_sigma"))
         choice(self.terminal, "Reference.terminal", ("denoise", "rescale"))
-        integer(self.steps, "Reference.steps", minimum=2, maximum=AT_ONCE)
+        object.__setattr__(self, "steps", integer(self.steps, "Reference.steps", minimum=2, maximum=AT_ONCE))
         if (conditions := self.denoiser.conditions) > min(self.draws.chunk, self.draws.count):
             raise ValueError(
                 f"Draws.chunk is {self.draws.chunk} and count {self.draws.count}, and the denoiser has {conditions} "

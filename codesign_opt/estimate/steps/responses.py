@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import final_steps
 from ...samplers.network_step import Place
@@ -104,7 +104,7 @@ def step_responses(
     0.02
     """
     wanted = vector(levels, "levels", positive=True)
-    integer(sketch, "sketch", minimum=1)
+    sketch = integer(sketch, "sketch", minimum=1, maximum=AT_ONCE)
     work = _Work.prepared(reference, wanted, steps, sketch, folder)
     before = reference.denoiser.calls
     moments = Moments((wanted.size, wanted.size))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, ndim, number, takes, vector
 from ...basics.ledger import Ledger
 from ...basics.progress import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
@@ -82,8 +82,8 @@ class ReplicatedRuns(TrainingErrors):
 
     def reducible(self, examples: ArrayLike) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
-        m = np.broadcast_to(np.asarray(examples, dtype=np.float64), self.sigma.shape)
-        vector(m, "examples", positive=True)
+        given = np.full(self.sigma.size, number(examples, "examples")) if ndim(examples) == 0 else examples
+        m = vector(given, "examples", positive=True, length=self.sigma.size)
         return Estimate(self.variance * m, self.variance_error * m, self.runs)
 
     def step_noise(self, learning_rate: float, batch: int) -> Estimate:

@@ -40,7 +40,7 @@ def shortest_path(cost: Array, intervals: int, *, growth: float = 1.0) -> Indice
     [0, 1, 2]
     """
     table = matrix(cost, "cost")
-    size, intervals = _fits(table.shape[0], intervals), int(intervals)
+    size, intervals = table.shape[0], _fits(table.shape[0], intervals)
     table = np.where(np.tri(size, dtype=bool), np.inf, matrix(cost, "cost", shape=(size, size)))
     factor = number(growth, "growth", positive=True)
     value, following = table[:, -1], []
@@ -76,7 +76,7 @@ def shortest_path_of_lines(axis: Array, slopes: Array, intervals: int) -> Indice
     """
     u = vector(axis, "axis", ascending=True)
     slope = vector(slopes, "slopes", length=u.size)
-    size = _fits(u.size, intervals)
+    size, intervals = u.size, _fits(u.size, intervals)
     if np.any(np.diff(slope) > 0):
         i = int(np.argmax(np.diff(slope) > 0))
         raise ValueError(f"slopes grow from {slope[i]:g} to {slope[i + 1]:g} at index {i}; use `monotone` first.")
@@ -211,8 +211,7 @@ def _between(cost: IntervalCost, left: Array, here: Array, right: Array) -> Arra
 
 
 def _fits(size: int, intervals: int) -> int:
-    if integer(intervals, "intervals", minimum=1) > size - 1:
-        raise ValueError(
-            f"intervals is {intervals}, but {size} candidates have {size - 1} at most; take more candidates."
-        )
-    return size
+    found = integer(intervals, "intervals", minimum=1)
+    if found > size - 1:
+        raise ValueError(f"intervals is {found}, but {size} candidates have {size - 1} at most; take more candidates.")
+    return found

@@ -63,7 +63,7 @@ def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, ex
     """
     x = vector(places, "places", ascending=True)
     table = matrix(cost, "cost", shape=(x.size, x.size))
-    size, intervals = _fits(x.size, intervals), int(intervals)
+    size, intervals = x.size, _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
     value = np.full((size, size), np.inf)  # of paths whose last interval is (j, l)
     value[0, 1:] = table[0, 1:]
@@ -130,7 +130,7 @@ def beam_path(
     [0, 4, 8]
     """
     x = vector(places, "places", ascending=True)
-    size = _fits(x.size, intervals)
+    size, intervals = x.size, _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
     width, wide = (
         integer(window, "window", minimum=1, maximum=AT_ONCE),
