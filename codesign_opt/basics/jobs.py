@@ -40,7 +40,8 @@ def each_of(
         raise ImportError(f"n_jobs={count} needs joblib ({error}); pip install joblib") from None
     found = Parallel(n_jobs=count, backend=backend, return_as="generator")(delayed(function)(*each) for each in calls)
     try:
-        yield from found
+        for result in found:  # noqa: UP028  `yield from` would close it before the warning is silenced
+            yield result
     finally:
         with warnings.catch_warnings():  # of those that are cancelled where the caller stops early
             warnings.simplefilter("ignore")

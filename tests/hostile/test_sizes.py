@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import codesign_opt as co
+from codesign_opt.basics.jobs import each_of
 from codesign_opt.basics.progress import teller
 from tests.hostile.arguments import Unprintable
 from tests.hostile.attempt import limited
 from tests.hostile.instances import compared, plan, reported, validated
+from tests.hostile.plausible import GRID
 
 LEVELS, NODES = [0.1, 1.0, 10.0], [0.0, 0.5, 1.0]
 SPARSE, META = torch.ones(3).to_sparse(), torch.ones(3, device="meta")
@@ -58,6 +63,10 @@ def stats():
         (lambda: compared().geometric_mean_ratio({1}), "Comparison: peer is {1}"),
         (lambda: reported().report(3), "Replanner.report: against is 3"),
         (lambda: co.training.SigmaSampler(co.LogNormal())(4, device="nowhere"), "SigmaSampler: device is 'nowhere'"),
+        (
+            lambda: co.export(co.estimate.PASSteps(GRID, np.ones((5, 4))), "comfyui"),
+            "no other program takes",
+        ),
         (lambda: co.Wasserstein().weights("flat"), "weights: spectrum is 'flat'"),
     ],
 )
@@ -108,3 +117,25 @@ def test_a_log_of_one_noise_level_counts_all_its_examples(tmp_path, sigmas):
         found = co.learning_curves(tmp_path / "log.csv", log_width=width)
         assert found.reducible[found.reducible > 0] == pytest.approx([kappa], rel=1e-6)
         assert found.sigma[found.reducible > 0] == pytest.approx([0.5])
+
+
+def test_work_of_workers_that_is_left_early_ends_in_silence():
+    """As where a function of progress raises: joblib advises to ask for less."""
+    found = each_of(time.sleep, [(0.02,)] * 8, n_jobs=2, backend="threading")
+    next(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found.close()
+
+
+@pytest.mark.parametrize("count", [3.0, np.array(3.0), np.float32(3.0)])
+def test_whole_numbers_of_any_kind_are_counts(count):
+    u, slopes, nodes = [0.0, 1.0, 2.0, 3.0, 4.0], [4.0, 2.0, 1.0, 1.0, 0.5], np.arange(5.0)
+    cost = (nodes - nodes[:, None]) ** 2
+    for given in (
+        lambda n: co.peers.shortest_path_of_lines(u, slopes, n),
+        lambda n: co.peers.shortest_path(cost, n),
+        lambda n: co.peers.smooth_path(cost, nodes, n, weight=1.0),
+        lambda n: co.peers.beam_path(lambda i, j: (j - i) ** 2.0, nodes, n, weight=1.0),
+    ):
+        assert given(count).tolist() == given(3).tolist()
