@@ -117,6 +117,11 @@ class GridFit(ABC):
         """Whether errors of the sampler's steps may cancel."""
         return self.starts.study.model.sampler.signed
 
+    @property
+    def bands(self) -> int:
+        """Bands whose errors the sampler's steps make."""
+        return len(self.starts.study.model.spectrum)
+
     def scored(self, grids: Sequence[Array], cost: Examples | None) -> list[SearchedGrid]:
         """Grids of as many steps with what they leave."""
         if not grids:
