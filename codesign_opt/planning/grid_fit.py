@@ -117,10 +117,10 @@ class GridFit(ABC):
         """Whether errors of the sampler's steps may cancel."""
         return self.starts.study.model.sampler.signed
 
-    @property
-    def bands(self) -> int:
-        """Bands whose errors the sampler's steps make."""
-        return len(self.starts.study.model.spectrum)
+    def may_vanish(self, steps: int) -> bool:
+        """Whether so few steps may leave nothing: as many as bands, whose errors may cancel with what stopping leaves,
+        for any sampler."""
+        return len(self.starts.study.model.spectrum) <= steps <= FEW
 
     def scored(self, grids: Sequence[Array], cost: Examples | None) -> list[SearchedGrid]:
         """Grids of as many steps with what they leave."""

@@ -155,12 +155,10 @@ class GridSearch:
         return self._worth_it([k for k in ladder(self._least) if k < self._most] + [self._most])
 
     def _hopeless(self, steps: int) -> float:
-        """So many steps that leave more after a few moves are not descended further: where errors cancel, few that are
-        as many as bands may leave nothing of all of them."""
-        least = self._promising[1]
-        if steps > FEW or (self.fit.signed and steps < self.fit.bands):
-            return _POOR * least
-        return inf if self.fit.signed else _STARTS * least
+        """So many steps that leave more after a few moves are not descended further."""
+        if self.fit.may_vanish(steps):
+            return inf
+        return (_STARTS if steps <= FEW and not self.fit.signed else _POOR) * self._promising[1]
 
     def _longer(self, sizes: Iterable[int], least: float) -> None:
         """Sizes of the ladder until longer grids leave more, or win no more."""

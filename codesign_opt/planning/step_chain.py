@@ -99,7 +99,7 @@ class StepChain:
         best, link = least_of(self.found), self.found[-1]
         if not self.priced:
             return best.total <= self.fit.rounding
-        if link.steps < _TOLD:
+        if link.steps < _TOLD or best.total > self._rough:
             return False
         spent = link.total - link.bias > best.total
         return link.steps >= best.steps + (_ENDED if spent else max(_WOBBLE, best.steps // _BEYOND))
@@ -129,7 +129,9 @@ class StepChain:
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         start = least_of(begun)
-        if start.total > self._hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+        # no descent of so few steps makes up for a factor of ten for each order, unless they may leave nothing
+        hopeless = start.total > _HOPELESS**self._order * self._rough and not self.fit.may_vanish(steps)
+        if hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= ONE_BY_ONE:
@@ -143,9 +145,13 @@ class StepChain:
     def _trained(self) -> bool:
         return self.fit.starts.study.trains
 
+    @property
+    def _order(self) -> int:
+        return self.fit.starts.study.model.sampler.order
+
     @cached_property
-    def _hopeless(self) -> float:
-        """Links whose starts leave more are not descended: others leave so much less before they are."""
+    def _rough(self) -> float:
+        """What the best usual grid of many steps leaves before any descent; infinite without a price of steps."""
         starts, least = self.fit.starts, np.inf
         for steps in _ROUGH if self.priced else ():
             stops = [starts.any_stop] if starts.stops is None else np.geomspace(*starts.stops, _STOPS)
@@ -153,7 +159,7 @@ class StepChain:
             grids = [grid for some in families for grid in some if starts.admits(grid)]
             if grids and starts.money(grids[0]) > 0:
                 least = min(least, least_of(self.fit.scored(grids, self.fit.cost(grids[0]))).total)
-        return _HOPELESS**starts.study.model.sampler.order * least
+        return least
 
     def _near(self, steps: int) -> list[Array]:
         """Of the density of the link before; of few steps also with one of its steps halved, or of a better link's."""
@@ -198,7 +204,7 @@ class StepChain:
 
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed
-        if self._trained:
+        if self._trained and not self.fit.may_vanish(steps):
             return _TRAINED_RUNG if rung else _TRAINED
         if steps <= _SHORT and rung and signed:
             return _SHORT_SIGNED
