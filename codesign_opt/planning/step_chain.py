@@ -34,7 +34,6 @@ _BEGUN = 2  # usual grids of few steps that descend beside training
 _SHARES = np.linspace(1.0, 0.0, 33)  # of the way of the last descent, where its end leaves less than one step more
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE, _BEYOND = 2, 4, 4  # more steps than the best where examples leave more; all, or this part of them
-_NEAR = 1.5  # minima of the chain so near to the least are descended to the end
 _CLIMBS, _STEEP, _CLIMBING = 3, 1e-4, 8  # numbers of steps about the best, while they win so much; moves of each
 
 
@@ -236,15 +235,16 @@ class StepChain:
         """
         if self.fit.signed:
             return []
-        least, minima = np.inf, []
+        least, found = np.inf, list[SearchedGrid]()
         for link, after in pairwise(self.found):
-            if link.total < least and link.steps <= most:
-                least = link.total
-                minima += [link] if after.total >= link.total else []
-        near = [each for each in minima if self.fit.rounding < each.total <= _NEAR * least and each.steps <= DESCENDED]
-        return [grid for each in near for grid in self._about(each, most)]
+            if link.total >= least or link.steps > min(most, DESCENDED):
+                continue
+            least = link.total
+            if after.total >= link.total > self.fit.rounding:
+                found += self._about(link)
+        return [grid for grid in found if grid.steps <= most]
 
-    def _about(self, link: SearchedGrid, most: int) -> list[SearchedGrid]:
+    def _about(self, link: SearchedGrid) -> list[SearchedGrid]:
         """A minimum after a long descent; with a price of steps also fewer and more from there, while that wins."""
         best = self._exact(self.fit.exhausted(link))
         found = [best]
@@ -252,7 +252,7 @@ class StepChain:
             here = best
             for _ in range(_CLIMBS):
                 steps = here.steps + less
-                if not self.fit.starts.least <= steps <= most or not self.fit.starts.money(resized(here.sigmas, steps)):
+                if steps < self.fit.starts.least or not self.fit.starts.money(resized(here.sigmas, steps)) > 0:
                     break
                 found.append(self._climbed(here, steps))
                 if found[-1].total > here.total * (1 - _STEEP):
