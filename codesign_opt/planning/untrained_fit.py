@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from ..basics.checks import Array
+from ..ingredients.grids import log_snr_grid
 from .examples_cost import ExamplesCost
 from .grid_fit import GridFit
 from .settling import Settled
@@ -14,6 +16,7 @@ __all__ = ["UntrainedFit"]
 _ENOUGH = 1e-8
 _SOME, _SCREENED = 48, 16  # random grids that descend, and those of the rest that leave least at once
 _SHORT = 8  # of more steps fewer of both, as each costs more
+_LEVELS = 100  # on which a floor shows
 _ADDED = 12  # nodes that are added or taken away one by one
 
 
@@ -29,8 +32,15 @@ class UntrainedFit(GridFit):
         return _ADDED
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> ExamplesCost | None:
-        study = self.starts.study
-        return ExamplesCost(study) if study.model.node_errors(sigmas).floor.any() else None
+        return ExamplesCost(self.starts.study) if self._floors else None
+
+    @cached_property
+    def _floors(self) -> bool:
+        """Whether training has a floor at any noise level."""
+        starts = self.starts
+        low = starts.plan.stopping_sigma if starts.stops is None else starts.stops[0]
+        grid = log_snr_grid(_LEVELS, low, starts.top, terminal=starts.plan.terminal)
+        return bool(starts.study.model.node_errors(grid).floor.any())
 
     def scattered(self, steps: int) -> list[Array]:
         """Some of many random grids, and the best of the rest: narrow valleys show in descents, wide ones at once."""
