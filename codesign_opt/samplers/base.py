@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..basics.checks import Array, ndim, noise_level, noise_levels, shown, variances, vector
 from ..basics.registry import Registry
 from .affine_steps import AffineSteps, Inputs, Numbers, StepGradient, StepSlopes, TerminalLaw, prepare
+from .minimum_steps import MinimumSteps, counted_steps
 from .network_step import DenoiserCall, NoisePath, Remembered, SigmaStep
 
 if TYPE_CHECKING:
@@ -25,15 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLERS", "MinimumSteps", "Sampler"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("Sampler.name", "Sampler")
-_MANY = 100_000  # steps that are not counted one by one
 _NUDGE = 1e-30  # of a weight, for complex steps
-
-
-class MinimumSteps(NamedTuple):
-    """Steps that the positivity cap asks for: of a real grid, and as a density in the program."""
-
-    grid: float
-    density: float
 
 
 class Sampler(ABC):
@@ -235,18 +228,7 @@ class Sampler(ABC):
         stop = noise_level(stopping_sigma, "stopping_sigma")
         if not stop < sigma:
             raise ValueError(f"stopping_sigma is {stop:g}; it must be below sigma_max = {sigma:g}.")
-        if self.positivity == 0.0:
-            return MinimumSteps(0.0, 0.0)
-        ratio = (smallest + sigma**2) / (smallest + stop**2)
-        density = 0.5 * self.positivity * float(np.log(ratio))
-        if density > _MANY:
-            return MinimumSteps(density, density)
-        full = 0
-        while True:
-            step = (smallest + sigma**2) / (self.positivity * sigma)
-            if sigma - step <= stop:
-                return MinimumSteps(full + (sigma - stop) / step, density)
-            sigma, full = sigma - step, full + 1
+        return counted_steps(smallest, self.positivity, sigma, stop)
 
     def terminal_law(
         self, sigmas: Any, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None
