@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["device_of"]
 
 
-def device_of(value: Any, name: str) -> torch.device | None:
+def device_of(value: Any, name: str, *, holds: bool = True) -> torch.device | None:
     """The device that a user names; None where none is named.
+
+    Args:
+        value: as torch takes it.
+        name: of the argument, for messages.
+        holds: whether it must hold numbers, which "meta" does not.
 
     Raises:
         ValueError: torch does not know it, this machine does not have it, or it holds no numbers.
@@ -24,7 +29,9 @@ def device_of(value: Any, name: str) -> torch.device | None:
 
     try:
         device = torch.device(value)
-        torch.zeros(1, device=device).tolist()
+        found = torch.zeros(1, device=device)
+        if holds:
+            found.tolist()
     except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
         said = (str(error).splitlines() or [type(error).__name__])[0]
         here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]

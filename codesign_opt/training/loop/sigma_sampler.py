@@ -106,7 +106,7 @@ class SigmaSampler:
         """
         import torch
 
-        device = device_of(device, "SigmaSampler: device")
+        device = device_of(device, "SigmaSampler: device", holds=False)
         if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
             raise ValueError(f"SigmaSampler: dtype is {shown(dtype)}; a floating-point dtype of torch is needed.")
         sigma = self.levels(batch)
