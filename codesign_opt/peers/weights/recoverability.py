@@ -44,8 +44,10 @@ def mean_variance(variance: Any) -> float:
     if ndim(variance) == 1:
         return float(np.mean(variances(variance, "variance")))
     if ndim(variance) == 2:
-        size = len(variance)
-        return float(np.trace(matrix(variance, "variance", shape=(size, size))) / size)
+        whole = matrix(variance, "variance")
+        if whole.shape[0] != whole.shape[1]:
+            raise ValueError(f"variance has shape {whole.shape}; a covariance is square.")
+        return float(np.trace(whole) / len(whole))
     return scale_of(variance, "variance")
 
 
