@@ -113,7 +113,7 @@ class AveragedSGD(TrainingNoise):
         if self.matrix != "diagonal":
             return _full_matrix_message(level[on], m[on], float(n.sum()))
         start = self.untrained_slopes(lam, level[on])
-        width = np.gradient(np.log(level))[on] if level.size > 1 else np.ones(1)
+        width = np.gradient(np.log(level))[on] if np.ptp(level) > 0 else np.ones(np.count_nonzero(on))
         start = lam[:, None] / (lam[:, None] + level[on] ** 2) if start is None else np.sqrt(start)
         ours, least = averaged_sgd_excess(lam, n, level[on], m[on], start)
         factor, worst = float(width @ ours / (width @ least)), int(np.argmax(ours / least))

@@ -67,6 +67,9 @@ def stats():
             lambda: co.export(co.estimate.PASSteps(GRID, np.ones((5, 4))), "comfyui"),
             "no other program takes",
         ),
+        (lambda: co.peers.equal_increments([1.0, 2.0, 3.0], [3.0, 1.0, 2.0], 3), "length falls from 3 to 1 at index 0"),
+        (lambda: co.peers.gaussian_length(np.inf, 1.0), "sigma is inf"),
+        (lambda: co.peers.recoverability("eps", [1.0], variance=np.ones((2, 3))), "a covariance is square"),
         (lambda: co.Wasserstein().weights("flat"), "weights: spectrum is 'flat'"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number, numbers, takes, vector
+from ...basics.checks import AT_ONCE, Array, array, choice, integer, number, scale_of, takes, vector
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import VELOCITIES, Evidence
 from ..paths.arc_length import equal_increments
@@ -19,6 +19,7 @@ from .base import Schedule
 
 __all__ = ["ScoreOptimal", "corrector_cost", "equal_cost_levels", "gaussian_length", "predictor_cost"]
 
+_FAR = 1e60  # of noise levels
 _STEEPEST = 20.0  # exponent of a step's length
 
 
@@ -164,10 +165,10 @@ def gaussian_length(sigma: Any, eigenvalue: float) -> Array:
     >>> float(gaussian_length(1.0, 1.0).round(6))
     0.348534
     """
-    lam = number(eigenvalue, "eigenvalue", positive=True)
-    at = numbers(sigma, "sigma")
-    if np.any(~(at >= 0)):
-        raise ValueError("sigma must be >= 0.")
+    lam = scale_of(eigenvalue, "eigenvalue")
+    at = array(sigma, "sigma")
+    if at.min(initial=0.0) < 0 or at.max(initial=0.0) > _FAR:
+        raise ValueError(f"sigma runs from {at.min():g} to {at.max():g}; it must lie between 0 and {_FAR:g}.")
     scaled = at / np.sqrt(lam)
     return 2 * (np.arcsinh(scaled) - scaled / np.hypot(1.0, scaled))
 
