@@ -394,10 +394,10 @@ def _check(result: Array, name: str, positive: bool, nonnegative: bool, infinite
         tests.append((result < 0, "must be >= 0"))
     for bad, rule in tests:
         where = np.argwhere(bad)
-        if where.size:
+        if len(where):
             index = tuple(int(i) for i in where[0])
-            shown = index[0] if len(index) == 1 else index
-            raise ValueError(f"{name} is {result[index]:g} at index {shown}; it {rule}.{_space(hint)}")
+            place = "" if not index else f" at index {index[0] if len(index) == 1 else index}"
+            raise ValueError(f"{name} is {result[index]:g}{place}; it {rule}.{_space(hint)}")
 
 
 def _other_kind(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, shown, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, noise_levels, shown
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -321,7 +321,7 @@ def _inside(levels: Any, reference: Reference) -> Array:
     values = np.atleast_1d(np.asarray(levels, dtype=np.float64))
     if values.size == 0:
         return np.zeros(0)
-    values = vector(values, "levels", positive=True)
+    values = noise_levels(values, "levels")
     low, high = reference.stopping_sigma, reference.draws.sigma_max
     bad = values[(values < low * (1 - 1e-9)) | (values > high * (1 + 1e-9))]
     if bad.size:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, takes
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ..denoisers.denoiser import Denoiser
@@ -62,7 +62,7 @@ def error_left(
     >>> bool(abs(found.value[0] - 0.08) < 3 * found.standard_error[0])
     True
     """
-    levels = vector(sigma, "error_left.sigma", positive=True)
+    levels = noise_levels(sigma, "error_left.sigma")
     ratio = number(growth, "error_left.growth", positive=True)
     if ratio <= 1:
         raise ValueError(f"error_left.growth is {ratio:g}; the final checkpoint must have seen more: > 1.")

@@ -45,7 +45,8 @@ def shortest_path(cost: Array, intervals: int, *, growth: float = 1.0) -> Indice
     factor = number(growth, "growth", positive=True)
     value, following = table[:, -1], []
     for _ in range(intervals - 1):
-        total = table + factor * value
+        with np.errstate(over="ignore"):  # such a path is infinitely long
+            total = table + factor * value
         following.append(total.argmin(axis=1))
         value = total.min(axis=1)
     path = [0]

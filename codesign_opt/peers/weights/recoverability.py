@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, ndim, number, scale_of, takes, variances, vector
+from ...basics.checks import Array, matrix, ndim, noise_levels, number, scale_of, takes, variances, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -96,7 +96,7 @@ def allocation(weight: Callable[[Array], Array] | float, sigma: Any, density: Si
     >>> allocation(2.0, [1.0], LogNormal(0.0, 1.0)).round(6).tolist()
     [0.398942]
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     value = answer(weight, levels, "weight") if callable(weight) else number(weight, "weight", nonnegative=True)
     return np.asarray(value * density.per_log_snr(levels))
 
@@ -168,7 +168,7 @@ def bayes_floor(
     >>> bayes_floor("eps", [2.0], [1.0]).tolist()
     [0.25]
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     least = vector(mmse, "mmse", length=levels.size, nonnegative=True)
     return target_gain(target, levels, process, sigma_data=sigma_data) ** 2 * least
 
@@ -180,5 +180,5 @@ def gaussian_mmse(spectrum: Spectrum, sigma: Any) -> Array:
     >>> gaussian_mmse(Spectrum.from_eigenvalues([1.0, 1.0]), [1.0]).tolist()
     [1.0]
     """
-    variance = vector(sigma, "sigma", positive=True)[:, None] ** 2
+    variance = noise_levels(sigma, "sigma")[:, None] ** 2
     return np.asarray((spectrum.eigenvalues * variance / (spectrum.eigenvalues + variance)) @ spectrum.counts)
