@@ -290,7 +290,7 @@ def transfer_matrix(levels: Levels, width: float) -> Array:
 
     Rows do not sum to one near the ends: beyond the levels nothing was trained (docs/theory.md section 6).
     """
-    if width == 0:
+    if width < 1e-9:  # far below any level's extent
         return np.eye(len(levels))
     steps = (np.log(levels.edges)[None, :] - np.log(levels.sigma)[:, None]) / (width * sqrt(2.0))
     return np.diff(np.vectorize(erf)(steps), axis=1) / 2
