@@ -32,8 +32,6 @@ def trust(study: Study, plan: Plan) -> list[str]:
     if not isinstance(model, GaussianModel) or plan.sigmas is None:
         return []
     started = [*_scaled(model), *_started(model, plan)]
-    if model.metric.measure:
-        return started
     return [*started, *_cancelled(model, plan), *_apart(study, model, plan), *_assumed(study, model, plan)]
 
 
