@@ -110,7 +110,7 @@ class Study:
         """(L,) at least the examples spent on each level wherever above `low` the lowest begins; None without a run."""
         if self.run is None:
             return None
-        spent, edges = self.run.examples_on(levels), levels.edges
+        spent, edges = np.array(self.run.examples_on(levels)), levels.edges
         if low < edges[0] * (1 - 1e-12):
             spent[0] += float(self.run.examples_on(Levels(np.array([low, edges[0], edges[1]])))[0])
         return spent
