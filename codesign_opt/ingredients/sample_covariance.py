@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,14 @@ def sample_rows(samples: ArrayLike) -> NDArray[Any]:
     if raw.shape[0] < 2:
         raise ValueError(f"{name} has {raw.shape[0]} sample; a covariance needs at least 2.")
     rows = raw.reshape(raw.shape[0], -1)
-    finite = np.isfinite(rows)
-    if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} is {rows[row, column]:g} in sample {row}, entry {column}; it must be finite.")
-    largest = max(float(rows.max()), -float(rows.min()))
+    largest = 0.0
+    for part in _blocks(*rows.shape):
+        finite = np.isfinite(rows[part])
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            value, row = rows[part][row, column], part.start + row
+            raise ValueError(f"{name} is {value:g} in sample {row}, entry {column}; it must be finite.")
+        largest = max(largest, float(rows[part].max()), -float(rows[part].min()))
     if largest > 1e100:
         raise ValueError(f"{name} reaches {largest:g}; its square leaves float64, rescale the data.")
     return rows
@@ -89,7 +93,7 @@ def covariance_bands(
     eigenvalues are not near those of the law.
     """
     size, dimension = rows.shape
-    means = np.stack([rows[codes == k].mean(axis=0, dtype=np.float64) for k in range(classes)])
+    means = _class_means(rows, codes, classes)
     share = np.bincount(codes, minlength=classes) / size
     deviations = None
     if size < dimension:
@@ -115,13 +119,28 @@ def covariance_bands(
     return values, counts, power, deviations
 
 
+def _blocks(size: int, width: int) -> Iterator[slice]:
+    """Rows in blocks of bounded working memory."""
+    step = max(1, _BLOCK // width)
+    for start in range(0, size, step):
+        yield slice(start, start + step)
+
+
+def _class_means(rows: NDArray[Any], codes: NDArray[np.intp], classes: int) -> Array:
+    """(classes, d) mean of each class."""
+    sums = np.zeros((classes, rows.shape[1]))
+    for part in _blocks(*rows.shape):
+        for k in np.unique(codes[part]):
+            one = rows[part] if classes == 1 else rows[part][codes[part] == k]
+            sums[k] += one.sum(axis=0, dtype=np.float64)
+    return sums / np.bincount(codes, minlength=classes)[:, None]
+
+
 def _by_covariance(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple[Array, Array]:
     """Eigenvalues, descending, and (d, d) their eigenvectors, by the d x d covariance."""
     size, dimension = rows.shape
     total = np.zeros((dimension, dimension))
-    step = max(1, _BLOCK // dimension)
-    for start in range(0, size, step):
-        part = slice(start, start + step)
+    for part in _blocks(size, dimension):
         centred = rows[part].astype(np.float64) - means[codes[part]]
         total += centred.T @ centred
     values, vectors = np.linalg.eigh(total / (size - means.shape[0]))
@@ -136,9 +155,7 @@ def _by_gram(rows: NDArray[Any], codes: NDArray[np.intp], means: Array) -> tuple
     size, dimension = rows.shape
     rank = size - means.shape[0]
     gram, cross = np.zeros((size, size)), np.zeros((size, means.shape[0]))
-    step = max(1, _BLOCK // size)
-    for start in range(0, dimension, step):
-        part = slice(start, start + step)
+    for part in _blocks(dimension, size):
         centred = rows[:, part].astype(np.float64) - means[codes, part]
         gram += centred @ centred.T
         cross += centred @ means[:, part].T

@@ -146,6 +146,15 @@ class Model(ABC):
         """Derivatives of the weighted sum of `node_errors` by log sigma of the positive nodes; likewise."""
         raise NotImplementedError(f"{type(self).__name__} has no node_errors_slope")
 
+    def residuals_and_slope(
+        self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None
+    ) -> tuple[GridResiduals, Array]:
+        """`exact_residuals` and `node_errors_slope` of the same grids, which one gradient may tell together."""
+        residuals = self.exact_residuals
+        if residuals is None:
+            raise NotImplementedError(f"{type(self).__name__} has no exact_residuals")
+        return residuals(sigmas), self.node_errors_slope(sigmas, weights, sensitivity)
+
     @property
     def title(self) -> str:
         """What the model is, for tables."""

@@ -14,7 +14,7 @@ from ..ingredients.grids import check_grid, edm_grid, family_grids, steps_on_lev
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.spectrum import Spectrum
 from ..samplers.affine_steps import Numbers, unchecked
-from ..samplers.node_gradient import node_gradient
+from ..samplers.node_gradient import NodeGradient, node_gradient
 from ..samplers.terminal import terminal_weight
 from .evidence import DenoiserGaps, Evidence, RiskCurve, ScoreCost, Trajectories
 from .gaussian_parts import BLOCK, GaussianParts
@@ -175,13 +175,20 @@ class GaussianExact(GaussianParts):
         The curvature is that of the leading order: a step of length h in log sigma adds -std l_b (sigma h)^(q+1) to
         the std of band b, whose second derivative by h is (q+1) q / h^2 times that (docs/theory.md section 7.8).
         """
+        law = node_gradient(self.sampler, sigmas, self.valued.eigenvalues, self._start(sigmas), gain=self._shifted)
+        return self._as_residuals(sigmas, law)
+
+    @property
+    def _shifted(self) -> bool:
+        """Whether the mean of the output is off."""
+        return self.start == "noise" and bool(self.valued.mean_power.any())
+
+    def _as_residuals(self, sigmas: Array, law: NodeGradient) -> GridResiduals:
         s = self.valued
-        shifted = self.start == "noise" and bool(s.mean_power.any())
-        law = node_gradient(self.sampler, sigmas, s.eigenvalues, self._start(sigmas), gain=shifted)
         root = np.sqrt(s.counts)
         values, by_node = root * (law.std - np.sqrt(s.eigenvalues)), root[:, None] * law.std_by_node
         curvature = self._curvature(sigmas, values * root * law.std)
-        if shifted:
+        if self._shifted:
             assert law.gain_by_node is not None
             mean = np.sqrt(s.mean_power)
             values = np.concatenate([values, mean * law.gain], axis=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from ..ingredients.coupling import Settled
 from ..ingredients.levels import Levels
 from ..ingredients.parameterization import unchecked_skip
 from ..samplers.affine_steps import denoiser_weights, unchecked
-from ..samplers.node_gradient import node_gradient
+from ..samplers.node_gradient import NodeGradient, node_gradient
 from ..training.base import TrainingNoise
 from ..training.optimiser_runs import OptimiserRun
 from .coefficients import Coefficients
 from .gaussian_exact import GaussianExact
-from .grid_descent import NodeErrors, positive_nodes
+from .grid_descent import GridResiduals, NodeErrors, positive_nodes
 from .node_sums import NodeTerms
 
 __all__ = ["GaussianSettled"]
@@ -149,26 +149,38 @@ class GaussianSettled(GaussianExact):
         that of v' d std / d W, which is the change of the node gradient of std along v (section 7.8): two node
         gradients with the denoiser off by plus and minus a little v. T itself is local in the nodes.
         """
-        lam, n, positive, start = (
-            self.bands.eigenvalues,
-            self.valued.counts,
-            positive_nodes(sigmas),
-            self._start(sigmas),
-        )
+        return self._along(sigmas, weights, sensitivity).slope
+
+    def residuals_and_slope(
+        self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None
+    ) -> tuple[GridResiduals, Array]:
+        """Both from one gradient, of three sets of bands: with the denoiser as it is, and off by both sides of v."""
+        found = self._along(sigmas, weights, sensitivity, still=True)
+        assert found.still is not None
+        return self._as_residuals(sigmas, found.still), found.slope
+
+    def _along(
+        self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None, *, still: bool = False
+    ) -> _AlongErrors:
+        lam, n, start = self.bands.eigenvalues, self.valued.counts, self._start(sigmas)
         if sensitivity is None:
             sensitivity = self.sampler._sensitivity(unchecked(sigmas, lam, start))
-        size = positive.shape[-1]
-        toward = np.zeros_like(sensitivity)
+        positive = positive_nodes(sigmas)
+        size, bands = positive.shape[-1], lam.size
+        off = np.zeros((*sensitivity.shape[:-1], (2 + still) * bands))
         here, ahead, behind = self._nearby_variances(positive, weights)
-        toward[..., :size, :] = n * here * sensitivity[..., :size, :]
+        toward = n * here * sensitivity[..., :size, :]
         scale = _SHIFT / np.maximum(np.abs(toward).max(axis=-2), 1e-300)
-        # both sides as bands of one gradient: short grids cost calls, not numbers
-        off = scale[..., None, :] * toward
-        both, twice = np.concatenate([off, -off], axis=-1), np.concatenate([start, start], axis=-1)
-        moved = node_gradient(self.sampler, sigmas, np.tile(lam, 2), twice, both, gain=False).std_by_node
-        through = ((moved[..., : lam.size, :] - moved[..., lam.size :, :]) / scale[..., None]).sum(axis=-2)
+        # both sides, and none, as bands of one gradient: short grids cost calls, not numbers
+        off[..., :size, :bands] = scale[..., None, :] * toward
+        off[..., :size, bands : 2 * bands] = -off[..., :size, :bands]
+        starts = np.concatenate([start] * (2 + still), axis=-1)
+        gain = still and self._shifted
+        law = node_gradient(self.sampler, sigmas, np.concatenate([lam] * (2 + still)), starts, off, gain=gain)
+        moved = law.std_by_node
+        through = ((moved[..., :bands, :] - moved[..., bands : 2 * bands, :]) / scale[..., None]).sum(axis=-2)
         local = (n * sensitivity[..., :size, :] ** 2 * (ahead - behind)).sum(axis=-1) / (2 * _SHIFT)
-        return np.asarray(through + local)
+        return _AlongErrors(np.asarray(through + local), law.of_bands(slice(2 * bands, None)) if still else None)
 
     def _node_variance(self, positive: Array, weights: NodeErrors) -> Array:
         reducible, floor, untrained = self._node_variances(positive)
@@ -217,6 +229,13 @@ class GaussianSettled(GaussianExact):
 
     def _lengths_at(self, sigma: Array) -> Array:
         return self.coupling.lengths_at(sigma, float(sigma[-1]), float(sigma[0]))
+
+
+class _AlongErrors(NamedTuple):
+    """(..., P) the slope of what nodes leave, and the law with the denoiser as it is where that is asked for."""
+
+    slope: Array
+    still: NodeGradient | None
 
 
 def _stepwise(density: Array, positive: Array, table: Levels) -> Array:

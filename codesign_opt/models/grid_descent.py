@@ -80,6 +80,9 @@ class Costed(Protocol):
     def slopes(self, rows: Which) -> Array:
         """(R, P) derivatives by log sigma of the positive nodes, of those grids at the rows."""
 
+    def with_residuals(self, rows: Which) -> tuple[GridResiduals | None, Array]:
+        """The residuals of those grids, where one gradient tells them too, and `slopes`."""
+
 
 class Cost(Protocol):
     """What grids cost beside their own errors."""
@@ -226,8 +229,10 @@ class Descents:
     def _catch_up(self, active: Which) -> None:
         """The slopes where those that move have got to: those of paths that end are never asked for."""
         waiting, self._reached = self._reached, []
+        moves = np.zeros(len(self._logs), dtype=bool)
+        moves[active] = True
         for reached in waiting:
-            now = np.isin(reached.which, active)
+            now = moves[reached.which]
             if not now.all():
                 self._reached.append(reached.among(~now))
             if now.any():
@@ -258,10 +263,10 @@ class Descents:
 
     def _at(self, which: Which, logs: Array, costed: Costed | None, rows: Which) -> tuple[Array, Array]:
         """Half the gradients and Hessians of the errors by log sigma; the rows of what the grids cost are known."""
-        found = self._how.residuals(self._grids(which, logs))
-        slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0]
-        if costed is not None:
-            slopes = slopes + 0.5 * costed.slopes(rows)
+        found, beside = (None, 0.0) if costed is None else costed.with_residuals(rows)
+        if found is None:
+            found = self._how.residuals(self._grids(which, logs))
+        slopes = np.matmul(found.values[:, None, :], found.by_node)[:, 0] + 0.5 * beside
         return slopes, np.matmul(found.by_node.swapaxes(1, 2), found.by_node) + _chain(np.maximum(found.curvature, 0.0))
 
 

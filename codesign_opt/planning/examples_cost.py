@@ -10,7 +10,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..ingredients.evaluations import final_steps
 from ..models.coefficients import examples_worth
-from ..models.grid_descent import Cost, NodeErrors, Which, positive_nodes
+from ..models.grid_descent import Cost, GridResiduals, NodeErrors, Which, positive_nodes
 from ..results.plan import Plan
 from .question import Study
 from .saturation import density_for, saturated
@@ -56,9 +56,8 @@ class ExamplesCost:
         middle = 0.5 * (logs[..., :-1] + logs[..., 1:])
         # of the examples on a step those of a run cost nothing
         price = self.plan.tables["example_price"] * self._new / np.maximum(self._examples, 1e-300)
-        return HeldExamples(
-            self.study, logs, inverse, self.worth * np.interp(middle, np.log(self.plan.levels.sigma), price)
-        )
+        worth = self.worth * np.interp(middle, np.log(self.plan.levels.sigma), price)
+        return HeldExamples(self.study, logs, inverse, worth)
 
     @property
     def _new(self) -> Array:
@@ -142,19 +141,19 @@ class HeldExamples:
     @property
     def _taken(self) -> Array:
         """(..., P-1) error's worth of the examples per unit log sigma of each step."""
-        return np.divide(self.worth, self.inverse, out=np.zeros_like(self.worth), where=self.inverse > 0)
+        return np.divide(self.worth, self.inverse, out=np.zeros(self.worth.shape), where=self.inverse > 0)
 
     def _last(self, logs: Array, length: Array) -> Array:
         """(...) 1 / m_r, of the examples within one correlation length above the stopping point; 0 without any."""
         overlap = _overlap(logs, length)
-        near = np.divide(overlap, self.inverse, out=np.zeros_like(overlap), where=self.inverse > 0).sum(axis=-1)
-        return np.divide(1.0, near, out=np.zeros_like(near), where=near > 0)
+        near = np.divide(overlap, self.inverse, out=np.zeros(overlap.shape), where=self.inverse > 0).sum(axis=-1)
+        return np.divide(1.0, near, out=np.zeros(near.shape), where=near > 0)
 
     def _last_slope(self, logs: Array, length: Array, weight: Array) -> Array:
         """(..., P) derivatives of `_last` by the nodes within one correlation length above the stopping point."""
         end = logs[..., -1:] + length[..., None]
-        density = np.divide(1.0, self.inverse, out=np.zeros_like(self.inverse), where=self.inverse > 0)
-        by_node = np.zeros_like(logs)
+        density = np.divide(1.0, self.inverse, out=np.zeros(self.inverse.shape), where=self.inverse > 0)
+        by_node = np.zeros(logs.shape)
         by_node[..., :-1] += density
         by_node[..., 1:] -= density
         by_node[logs >= end] = 0.0
@@ -162,10 +161,9 @@ class HeldExamples:
         by_node[..., -1] += (density * reached).sum(axis=-1)
         return np.asarray(-(weight[..., None] ** 2) * by_node)
 
-    def slope(self, sigmas: Array, sensitivity: Array | None, at: _Tangent) -> Array:
-        """(..., P) derivatives by log sigma of the positive nodes."""
-        logs, shape, errors = np.log(positive_nodes(sigmas)), at.shape, at.weighed
-        slope = self.study.model.node_errors_slope(sigmas, at.tangent, sensitivity)
+    def slope(self, sigmas: Array, through: Array, at: _Tangent) -> Array:
+        """(..., P) derivatives by log sigma of the positive nodes, from those `through` the errors of nodes."""
+        logs, shape, errors, slope = np.log(positive_nodes(sigmas)), at.shape, at.weighed, through.copy()
         by_step = self._taken + shape.by_step(errors, self.inverse)
         slope[..., :-1] += by_step
         slope[..., 1:] -= by_step
@@ -209,8 +207,14 @@ class ExamplesAt:
 
     def slopes(self, rows: Which) -> Array:
         """(R, P) derivatives by log sigma of the positive nodes, of some of grids (G, K+1)."""
+        return self.with_residuals(rows)[1]
+
+    def with_residuals(self, rows: Which) -> tuple[GridResiduals | None, Array]:
+        """The residuals of those grids, which one gradient of the law tells beside the slopes."""
         sensitivity = None if self.sensitivity is None else self.sensitivity[rows]
-        return self.held.among(rows).slope(self.sigmas[rows], sensitivity, self.tangent.among(rows))
+        sigmas, tangent = self.sigmas[rows], self.tangent.among(rows)
+        found, through = self.held.study.model.residuals_and_slope(sigmas, tangent.tangent, sensitivity)
+        return found, self.held.among(rows).slope(sigmas, through, tangent)
 
 
 class StepShape(NamedTuple):
@@ -345,7 +349,7 @@ class BestExamples:
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
         counted = shape.phi / shape.length * errors.reducible
-        each, last, near = counted[..., :-1].copy(), np.zeros(logs.shape[:-1]), np.zeros_like(steps)
+        each, last, near = counted[..., :-1].copy(), np.zeros(logs.shape[:-1]), np.zeros(steps.shape)
         if shape.ends:
             last, near = errors.reducible[..., -1], _overlap(logs, shape.length[..., -1])
         else:
@@ -369,9 +373,8 @@ class BestExamples:
         worth, final = examples_worth(each, priors[0]), examples_worth(last, priors[1])
         density, gain = density_for(each, worth, price, near, last, final, self.money)
         least = _LEAST * density.max(axis=-1, keepdims=True, initial=0.0)
-        return HeldExamples(
-            self.study, logs, 1.0 / np.maximum(density, least), price / -np.diff(logs) * gain[..., None]
-        )
+        inverse = 1.0 / np.maximum(density, least)
+        return HeldExamples(self.study, logs, inverse, price / -np.diff(logs) * gain[..., None])
 
 
 def of_steps(nodes: Array, ends: bool) -> Array:
@@ -434,6 +437,9 @@ class _AlongAt(NamedTuple):
 
     def slopes(self, rows: Which) -> Array:
         return self.rates[rows]
+
+    def with_residuals(self, rows: Which) -> tuple[None, Array]:
+        return None, self.rates[rows]
 
 
 def along(cost: Cost, sigmas: Array) -> Cost:

@@ -117,6 +117,11 @@ class GridFit(ABC):
         """Whether errors of the sampler's steps may cancel."""
         return self.starts.study.model.sampler.signed
 
+    def may_vanish(self, steps: int) -> bool:
+        """Whether so few steps may leave nothing: as many as bands, whose errors may cancel with what stopping leaves,
+        for any sampler."""
+        return len(self.starts.study.model.spectrum) <= steps <= FEW
+
     def scored(self, grids: Sequence[Array], cost: Examples | None) -> list[SearchedGrid]:
         """Grids of as many steps with what they leave."""
         if not grids:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, log
 
 import numpy as np
@@ -128,12 +129,10 @@ class GridSearch:
 
     def _up_the_ladder(self) -> None:
         """From the fewest steps that are worth it to where more leave more."""
-        most = min(self.fit.starts.affordable, MOST_STEPS)
-        sizes, least = self._worth_it([k for k in ladder(self._least) if k < most] + [max(int(most), self._least)])
+        most, (sizes, least) = self._most, self._promising
         few = [k for k in range(self._least, FEW + 1) if k <= most]
-        hopeless = inf if self.fit.signed else _STARTS * least  # errors that cancel lead each size to the next
-        if self.fit.rough(min(FEW, int(most))) <= _HOPELESS * least:
-            if self._every(few, hopeless) and self._best.total <= least:  # else longer grids leave less at once
+        if self.fit.rough(min(FEW, most)) <= _HOPELESS * least:
+            if self._every(few) and self._best.total <= least:  # else longer grids leave less at once
                 return
             self._longer([k for k in sizes if k > max(self.found, default=0)], least)
             return
@@ -141,14 +140,31 @@ class GridSearch:
         rungs = [k for k in self.found if k <= FEW]
         if min((self.found[k].total for k in rungs), default=inf) <= _FILLED * self._best.total:
             for k in rungs:  # as where a limit is one of few: each from one less
-                del self.found[k]
-            self._every(few, hopeless)
+                if k > self._least and k - 1 not in self.found:
+                    del self.found[k]
+            self._every(few)
+
+    @property
+    def _most(self) -> int:
+        """The most steps that are worth a thought, whatever the limit."""
+        return max(int(min(self.fit.starts.affordable, MOST_STEPS)), self._least)
+
+    @cached_property
+    def _promising(self) -> tuple[list[int], float]:
+        """Sizes of the ladder that are worth it, and what the best start leaves."""
+        return self._worth_it([k for k in ladder(self._least) if k < self._most] + [self._most])
+
+    def _hopeless(self, steps: int) -> float:
+        """So many steps that leave more after a few moves are not descended further."""
+        if self.fit.may_vanish(steps):
+            return inf
+        return (_STARTS if steps <= FEW and not self.fit.signed else _POOR) * self._promising[1]
 
     def _longer(self, sizes: Iterable[int], least: float) -> None:
         """Sizes of the ladder until longer grids leave more, or win no more."""
         worse, before = 0, inf
         for k in sizes:
-            self._try(k, hopeless=_POOR * least)
+            self._try(k, hopeless=self._hopeless(k))
             if k not in self.found:
                 continue
             worse = worse + 1 if self.found[k].total > (1 - _FLAT) * before else 0
@@ -157,10 +173,10 @@ class GridSearch:
             if self._beyond or (k >= _TOLD and (self._spent(k) or enough)):
                 return
 
-    def _every(self, sizes: Iterable[int], hopeless: float = inf) -> bool:
+    def _every(self, sizes: Iterable[int]) -> bool:
         """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
         for k in sizes:
-            self._try(k, hopeless=hopeless)
+            self._try(k, hopeless=self._hopeless(k))
             if self._ended(k):
                 return True
         return False

@@ -9,7 +9,7 @@ import numpy as np
 from ..basics.checks import Array
 from ..basics.errors import CodesignError
 from ..ingredients.evaluations import final_steps, least_steps
-from ..ingredients.grids import ended, family_grids, grid_from_steps, log_snr_grid, steps_on_levels
+from ..ingredients.grids import family_grids, grid_from_steps, log_snr_grid, steps_on_levels
 from ..ingredients.levels import Levels
 from ..results.plan import Plan
 from .node_moves import between
@@ -95,7 +95,7 @@ class GridStarts:
         shares = np.cumsum(lengths, axis=1) / lengths.sum(axis=1, keepdims=True)
         nodes = self.top * np.exp(-np.insert(shares, 0, 0.0, axis=1) * spans[:, None])
         nodes[:, -1] = self.plan.stopping_sigma if self.stops is None else nodes[:, -1]
-        grids = [ended(each, self.plan.terminal) for each in nodes]
+        grids = np.pad(nodes, ((0, 0), (0, final_steps(self.plan.terminal))))
         return [grid for grid in grids if self.admits(grid)]
 
     def program_grid(self) -> Array:

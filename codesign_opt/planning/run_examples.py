@@ -10,7 +10,7 @@ import numpy as np
 
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
-from ..models.grid_descent import NodeErrors, Which, positive_nodes
+from ..models.grid_descent import GridResiduals, NodeErrors, Which, positive_nodes
 from .examples_cost import BestExamples, StepShape, of_steps, step_shape
 from .question import Study
 
@@ -167,6 +167,10 @@ class RunExamplesAt:
 
     def slopes(self, rows: Which) -> Array:
         """(R, P) derivatives by log sigma of the positive nodes, of some of grids (G, K+1)."""
+        return self.with_residuals(rows)[1]
+
+    def with_residuals(self, rows: Which) -> tuple[GridResiduals | None, Array]:
+        """The residuals of those grids, which one gradient of the law tells beside the slopes."""
         grids, sigmas = self.grids.among(rows), self.sigmas[rows]
         sensitivity = None if self.sensitivity is None else self.sensitivity[rows]
         logs, shape, errors = grids
@@ -181,7 +185,8 @@ class RunExamplesAt:
             weights.reducible[..., -1] = last.by_rate
             assert weights.untrained is not None
             weights.untrained[..., -1] = last.by_untrained
-        slope = self.cost.study.model.node_errors_slope(sigmas, weights, sensitivity)
+        found, through = self.cost.study.model.residuals_and_slope(sigmas, weights, sensitivity)
+        slope = through.copy()
         by_step = shape.by_step(NodeErrors(errors.reducible, stays), by_rate)
         slope[..., :-1] += by_step
         slope[..., 1:] -= by_step
@@ -189,7 +194,7 @@ class RunExamplesAt:
         slope += parts.slope(left.by_examples / parts.density.shape[-1])
         if last is not None:
             slope += last.by_examples[..., None] * self._near_slope(grids)
-        return slope
+        return found, slope
 
     def _near(self, grids: _Grids) -> Array:
         """(...) examples within one correlation length above the stopping point."""

@@ -14,7 +14,8 @@ from ..models.grid_descent import NodeErrors
 
 __all__ = ["density_for", "saturated"]
 
-_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-5, 40.0, 8.0  # the error is least: what is off by so much shows squared
+_TURNS, _SOLVED, _WIDEST, _LEAP = 60, 1e-5, 200.0, 16.0  # the error is least: what is off by so much shows squared
+_UNFELT = -30.0  # of that root: a last evaluation of a share so small changes no density
 _ACTIVE_TURNS = 100
 
 
@@ -37,7 +38,7 @@ def saturated(weights: NodeErrors, errors: NodeErrors, *, ends: bool = True) -> 
         return np.asarray(left + trained.sum(axis=-1)), weights, errors
     start = weights.floor * errors.untrained
     both = trained + start
-    share = np.divide(start, both, out=np.zeros_like(both), where=both > 0)
+    share = np.divide(start, both, out=np.zeros(both.shape), where=both > 0)
     if not ends:
         pair = both[..., -2:].sum(axis=-1)
         share[..., -2:] = (start[..., -2:].sum(axis=-1) / np.where(pair > 0, pair, 1.0))[..., None]
@@ -83,7 +84,7 @@ def density_for(
             rho = active * (scale * rate - prior)
             served = _sum(near * rho) + start
             excess = np.where(ends, level + np.log1p(-rest) + 2 * np.log(served / scale), 0.0)
-            done = (np.abs(excess) < _SOLVED) | (high - low < _SOLVED)
+            done = (np.abs(excess) < _SOLVED) | (high - low < _SOLVED) | ((place < _UNFELT) & (excess > 0))
             if done.all():
                 break
             low, high = np.where(excess < 0, place, low), np.where(excess < 0, high, place)

@@ -34,7 +34,6 @@ _BEGUN = 2  # usual grids of few steps that descend beside training
 _SHARES = np.linspace(1.0, 0.0, 33)  # of the way of the last descent, where its end leaves less than one step more
 _TOLD = 8  # fewer steps say nothing of how errors go on
 _ENDED, _WOBBLE, _BEYOND = 2, 4, 4  # more steps than the best where examples leave more; all, or this part of them
-_NEAR = 1.5  # minima of the chain so near to the least are descended to the end
 _CLIMBS, _STEEP, _CLIMBING = 3, 1e-4, 8  # numbers of steps about the best, while they win so much; moves of each
 
 
@@ -99,7 +98,7 @@ class StepChain:
         best, link = least_of(self.found), self.found[-1]
         if not self.priced:
             return best.total <= self.fit.rounding
-        if link.steps < _TOLD:
+        if link.steps < _TOLD or best.total > self._rough:
             return False
         spent = link.total - link.bias > best.total
         return link.steps >= best.steps + (_ENDED if spent else max(_WOBBLE, best.steps // _BEYOND))
@@ -129,7 +128,9 @@ class StepChain:
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         start = least_of(begun)
-        if start.total > self._hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+        # no descent of so few steps makes up for a factor of ten for each order, unless they may leave nothing
+        hopeless = start.total > _HOPELESS**self._order * self._rough and not self.fit.may_vanish(steps)
+        if hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
         if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= ONE_BY_ONE:
@@ -143,9 +144,13 @@ class StepChain:
     def _trained(self) -> bool:
         return self.fit.starts.study.trains
 
+    @property
+    def _order(self) -> int:
+        return self.fit.starts.study.model.sampler.order
+
     @cached_property
-    def _hopeless(self) -> float:
-        """Links whose starts leave more are not descended: others leave so much less before they are."""
+    def _rough(self) -> float:
+        """What the best usual grid of many steps leaves before any descent; infinite without a price of steps."""
         starts, least = self.fit.starts, np.inf
         for steps in _ROUGH if self.priced else ():
             stops = [starts.any_stop] if starts.stops is None else np.geomspace(*starts.stops, _STOPS)
@@ -153,7 +158,7 @@ class StepChain:
             grids = [grid for some in families for grid in some if starts.admits(grid)]
             if grids and starts.money(grids[0]) > 0:
                 least = min(least, least_of(self.fit.scored(grids, self.fit.cost(grids[0]))).total)
-        return _HOPELESS**starts.study.model.sampler.order * least
+        return least
 
     def _near(self, steps: int) -> list[Array]:
         """Of the density of the link before; of few steps also with one of its steps halved, or of a better link's."""
@@ -198,7 +203,7 @@ class StepChain:
 
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed
-        if self._trained:
+        if self._trained and not self.fit.may_vanish(steps):
             return _TRAINED_RUNG if rung else _TRAINED
         if steps <= _SHORT and rung and signed:
             return _SHORT_SIGNED
@@ -230,15 +235,16 @@ class StepChain:
         """
         if self.fit.signed:
             return []
-        least, minima = np.inf, []
+        least, found = np.inf, list[SearchedGrid]()
         for link, after in pairwise(self.found):
-            if link.total < least and link.steps <= most:
-                least = link.total
-                minima += [link] if after.total >= link.total else []
-        near = [each for each in minima if self.fit.rounding < each.total <= _NEAR * least and each.steps <= DESCENDED]
-        return [grid for each in near for grid in self._about(each, most)]
+            if link.total >= least or link.steps > min(most, DESCENDED):
+                continue
+            least = link.total
+            if after.total >= link.total > self.fit.rounding:
+                found += self._about(link)
+        return [grid for grid in found if grid.steps <= most]
 
-    def _about(self, link: SearchedGrid, most: int) -> list[SearchedGrid]:
+    def _about(self, link: SearchedGrid) -> list[SearchedGrid]:
         """A minimum after a long descent; with a price of steps also fewer and more from there, while that wins."""
         best = self._exact(self.fit.exhausted(link))
         found = [best]
@@ -246,7 +252,7 @@ class StepChain:
             here = best
             for _ in range(_CLIMBS):
                 steps = here.steps + less
-                if not self.fit.starts.least <= steps <= most or not self.fit.starts.money(resized(here.sigmas, steps)):
+                if steps < self.fit.starts.least or not self.fit.starts.money(resized(here.sigmas, steps)) > 0:
                     break
                 found.append(self._climbed(here, steps))
                 if found[-1].total > here.total * (1 - _STEEP):

@@ -29,6 +29,7 @@ _ON, _ON_SOON, _SHORT = 16, 8, 8  # moves of starts that go on, and of more step
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
+_FAR = 100.0  # times what is hopeless after a few moves: not even these
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 
 
@@ -122,6 +123,8 @@ class TrainedFit(GridFit):
         if steps > DESCENDED:
             return self.settled(least_of([*told, *others]), settled)
         begun = [*told, *others[: effort.starts - 1]]  # what is near goes on, however many are better
+        if (start := least_of(begun)).total > _FAR * hopeless:
+            return start
         path = Paths(self, begun, cost)
         if len(begun) > 1:  # a few moves show which start leads down
             path.go(FIRST_MOVES)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from ..basics.checks import Array
+from ..ingredients.grids import log_snr_grid
 from .examples_cost import ExamplesCost
 from .grid_fit import Examples, GridFit
 from .run_examples import RunExamples, RunMass
@@ -16,6 +17,7 @@ __all__ = ["UntrainedFit"]
 _ENOUGH = 1e-8
 _SOME, _SCREENED = 48, 16  # random grids that descend, and those of the rest that leave least at once
 _SHORT = 8  # of more steps fewer of both, as each costs more
+_LEVELS = 100  # on which a floor shows
 _ADDED = 12  # nodes that are added or taken away one by one
 
 
@@ -31,10 +33,17 @@ class UntrainedFit(GridFit):
         return _ADDED
 
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> Examples | None:
-        study = self.starts.study
-        if study.taught:
+        if self.starts.study.taught:
             return self._run
-        return ExamplesCost(study) if study.model.node_errors(sigmas).floor.any() else None
+        return ExamplesCost(self.starts.study) if self._floors else None
+
+    @cached_property
+    def _floors(self) -> bool:
+        """Whether training has a floor at any noise level."""
+        starts = self.starts
+        low = starts.plan.stopping_sigma if starts.stops is None else starts.stops[0]
+        grid = log_snr_grid(_LEVELS, low, starts.top, terminal=starts.plan.terminal)
+        return bool(starts.study.model.node_errors(grid).floor.any())
 
     @cached_property
     def _run(self) -> RunExamples:

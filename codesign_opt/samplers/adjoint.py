@@ -39,9 +39,13 @@ def ratios(sigma: Numbers) -> Numbers:
 
 def pad_after(steps: Numbers) -> Numbers:
     """(..., K, B) to (..., K+1, B): node k opens step k."""
-    return np.concatenate([steps, np.zeros_like(steps[..., :1, :])], axis=-2)
+    return np.concatenate([steps, _nothing(steps)], axis=-2)
 
 
 def pad_before(steps: Numbers) -> Numbers:
     """(..., K, B) to (..., K+1, B): node k+1 closes step k."""
-    return np.concatenate([np.zeros_like(steps[..., :1, :]), steps], axis=-2)
+    return np.concatenate([_nothing(steps), steps], axis=-2)
+
+
+def _nothing(steps: Numbers) -> Numbers:
+    return np.zeros((*steps.shape[:-2], 1, steps.shape[-1]), steps.dtype)

@@ -214,7 +214,7 @@ class AffineSteps:
         """From the derivatives by the states after each step."""
         by_current, by_earlier = response * path[..., :-1, :], []
         for back in range(1, len(self.earlier) + 1):
-            rows = np.zeros_like(by_current)
+            rows = np.zeros(by_current.shape, by_current.dtype)
             rows[..., back:, :] = response[..., back:, :] * path[..., : -1 - back, :]
             by_earlier.append(rows)
         return StepGradient(by_current, tuple(by_earlier), None)

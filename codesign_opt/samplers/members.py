@@ -204,19 +204,16 @@ class DPMpp2M(Adjoint):
     def affine_steps(self, sigma: Numbers, weights: Numbers) -> AffineSteps:
         """docs/theory.md section 2, the row of this sampler."""
         by_here, by_earlier = self._slopes(sigma)
-        earlier = np.zeros_like(weights[..., :-1, :] + by_earlier)
-        earlier[..., 1:, :] = by_earlier[..., 1:, :] * weights[..., :-2, :]
-        return AffineSteps(ratios(sigma) + by_here * weights[..., :-1, :], [earlier])
+        return AffineSteps(ratios(sigma) + by_here * weights[..., :-1, :], [by_earlier * self._before(weights)])
 
     def step_slopes(self, sigma: Array, weights: Array, weight_slopes: Array) -> StepSlopes:
         """Derivatives of `affine_steps`: with h the length of the step in log sigma and g that of the one before."""
         ratio, here, (by_here, by_earlier) = ratios(sigma), weights[..., :-1, :], self._slopes(sigma)
         length = -np.log(ratio)
-        extra_by_length, extra_by_before = np.zeros_like(length), np.zeros_like(length)
+        extra_by_length, extra_by_before = np.zeros(length.shape), np.zeros(length.shape)
         extra_by_length[..., 1:, :] = 0.5 / length[..., :-1, :]
         extra_by_before[..., 1:, :] = -0.5 * length[..., 1:, :] / length[..., :-1, :] ** 2
-        earlier, earlier_slope = np.zeros_like(here), np.zeros_like(here)
-        earlier[..., 1:, :], earlier_slope[..., 1:, :] = weights[..., :-2, :], weight_slopes[..., :-2, :]
+        earlier, earlier_slope = self._before(weights), self._before(weight_slopes)
         # by_here = (1 - ratio) (1 + extra), by_earlier = -(1 - ratio) extra
         extra = extra_by_length * length
         current = here * (ratio * (1 + extra) + (1 - ratio) * extra_by_length) - ratio
@@ -241,9 +238,14 @@ class DPMpp2M(Adjoint):
         """(..., K, 1) factors of D and of the D before it; the second is 0 in the first step."""
         ratio = ratios(sigma)
         log_step = -np.log(ratio)
-        extra = np.zeros_like(log_step)
+        extra = np.zeros(log_step.shape, log_step.dtype)
         extra[..., 1:, :] = log_step[..., 1:, :] / (2 * log_step[..., :-1, :])
         return (1 - ratio) * (1 + extra), -(1 - ratio) * extra
+
+    @staticmethod
+    def _before(nodes: Numbers) -> Numbers:
+        """(..., K, B) from (..., K+1, B): of the node before each step's own; that of the first step counts nothing."""
+        return np.concatenate([nodes[..., :1, :], nodes[..., :-2, :]], axis=-2)
 
     def step(
         self,

@@ -34,6 +34,11 @@ class NodeGradient(NamedTuple):
     std_by_node: Array
     gain_by_node: Array | None
 
+    def of_bands(self, bands: slice) -> NodeGradient:
+        """That of some of the bands."""
+        gain = None if self.gain_by_node is None else self.gain_by_node[..., bands, :]
+        return NodeGradient(self.std[..., bands], self.gain[..., bands], self.std_by_node[..., bands, :], gain)
+
 
 def node_gradient(
     sampler: Sampler,

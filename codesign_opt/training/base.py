@@ -247,7 +247,7 @@ class TrainingNoise(UntrainedPrior, ABC):
         square = level**2
         fresh = lam[:, None] * square / (lam[:, None] + square) ** 2
         noise = self._stationary(lam, None, level)
-        floor = np.zeros_like(fresh) if noise is None else noise.diagonal()
+        floor = np.zeros(fresh.shape) if noise is None else noise.diagonal()
         if self.dataset_size is None:
             return fresh, floor
         # the bound is one of the score (D - x) / sigma^2; the slope is the denoiser's

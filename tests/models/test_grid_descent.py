@@ -1,8 +1,10 @@
 """The Hessian of a descent of nodes."""
 
 import numpy as np
+import pytest
 
-from codesign_opt.models.grid_descent import Descent, Descents, GridResiduals, _corrected
+import codesign_opt as co
+from codesign_opt.models.grid_descent import Descent, Descents, GridResiduals, NodeErrors, _corrected
 
 
 def test_a_corrected_hessian_is_that_of_one_update_after_the_other():
@@ -42,3 +44,30 @@ def test_a_start_whose_error_is_not_finite_stays_and_spoils_no_other():
     descents.go(30)
     np.testing.assert_allclose(descents.sigmas[0], starts[0], rtol=1e-14)
     np.testing.assert_allclose(descents.sigmas[1], [8.0, 3.0, 2.0, 1.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["noise", "mean", "marginal"])
+@pytest.mark.parametrize("terminal", ["denoise", "rescale"])
+def test_residuals_beside_a_cost_are_those_alone_and_their_slope_that_of_finite_differences(start, terminal):
+    rng = np.random.default_rng(0)
+    for sampler in (co.DPMpp2M(), co.Euler(), co.Heun(), co.EulerMaruyama(), co.Ancestral()):
+        spectrum = co.Spectrum([4.0, 1.0, 0.1, 0.01], [1, 2, 3, 4], [0.1, 0.2, 0.0, 0.01])
+        model = co.GaussianModel(spectrum, sampler=sampler, terminal=terminal, start=start)
+        grids = np.array([co.edm_grid(7, stop, 80.0, terminal=terminal) for stop in (0.01, 0.03)])
+        nodes = int((grids[0] > 0).sum())
+        weights = NodeErrors(*rng.random((3, 2, nodes)))
+        found, slope = model.residuals_and_slope(grids, weights)
+        alone = model.exact_residuals(grids)
+        np.testing.assert_allclose(found.values, alone.values, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(found.by_node, alone.by_node, rtol=1e-10, atol=1e-14)
+
+        def summed(grids, model=model, weights=weights):
+            each = model.node_errors(grids)
+            parts = zip(each, weights, strict=True)
+            return sum((weight * part).sum(axis=-1) for part, weight in parts if part is not None)
+
+        for node in range(1, nodes):
+            near = np.ones(grids.shape[1])
+            near[node] = np.exp(1e-5)
+            difference = (summed(grids * near) - summed(grids / near)) / 2e-5
+            np.testing.assert_allclose(slope[:, node], difference, rtol=1e-5, atol=1e-6 * np.abs(slope).max())

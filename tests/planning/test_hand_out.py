@@ -147,6 +147,22 @@ def test_no_limit_leaves_no_more_than_a_limit_beside_a_run_where_one_step_cancel
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seed", "limits"), [(992, (1, 2, 15)), (300, (4, 8, 16)), (805, (8, 16, 40)), (524, (2, 8))])
+def test_no_limit_leaves_no_more_than_a_limit_where_as_many_steps_as_bands_may_leave_nothing(seed, limits):
+    model, asked = random_question(seed)  # of one band, or four: errors of steps cancel with what stopping leaves
+    errors = [co.codesign(model, **asked, **({"steps": k} if k else {})).handed_out["total"] for k in (*limits, None)]
+    assert all(more <= fewer * (1 + 1e-6) for fewer, more in pairwise(errors))
+
+
+@pytest.mark.slow
+def test_a_chain_does_not_end_before_it_leaves_less_than_usual_grids_of_more_steps():
+    model, asked = random_question(805)  # four bands, Euler: seven steps left less than eight that had not moved
+    plan = co.codesign(model, **asked)
+    usual = co.edm_grid(64, plan.stopping_sigma, float(plan.sigmas[0]), terminal=model.terminal)
+    assert plan.handed_out["total"] < model.bias(usual)
+
+
+@pytest.mark.slow
 def test_no_limit_leaves_no_more_than_a_limit_of_few_steps_where_errors_cancel():
     model, asked = random_question(496)  # noisy steps whose best numbers, 15 to 19, leave within a tenth of each other
     errors = [co.codesign(model, **asked, **limit).handed_out["total"] for limit in ({"steps": 16}, {"steps": 17}, {})]

@@ -135,6 +135,30 @@ def test_a_stretched_grid_keeps_its_first_and_last_steps(terminal):
     np.testing.assert_array_equal(stretched(grid[-5:], 6), resized(grid[-5:], 6))  # nothing between the ends
 
 
+def test_money_between_a_step_and_the_last_evaluation_leaves_what_brute_force_leaves():
+    # whatever the last evaluation's share: priors that no money matches, errors that nothing else has
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        (g, h, last), (p, q, r) = 10.0 ** rng.uniform(-12, 3, 3), 10.0 ** rng.uniform(-6, 6, 3)
+        price, near, money = (
+            rng.uniform(0.5, 10.0, 2),
+            np.array([0.0, rng.uniform(0.1, 3.0)]),
+            10.0 ** rng.uniform(0, 6),
+        )
+        given = (np.array([[g, h]]), np.array([[p, q]]), price[None], near[None], np.array([last]), np.array([r]))
+        rho, _ = density_for(*given, money)
+        assert rho[0] @ price == pytest.approx(money, rel=1e-9)
+
+        def left(share, parts=(g, h, last, p, q, r), price=price, near=near, money=money):
+            g, h, last, p, q, r = parts
+            first, second = (1 - share) * money / price[0], share * money / price[1]
+            return g / (p + first) + h / (q + second) + last / (r + near[1] * second)
+
+        even = np.concatenate([np.geomspace(1e-14, 0.5, 4000), 1 - np.geomspace(1e-14, 0.5, 4000), [0.0, 1.0]])
+        found = left(rho[0, 1] * price[1] / money)
+        assert found <= left(even).min() * (1 + 1e-9)
+
+
 def test_a_step_whose_prior_no_money_matches_gets_the_money_and_no_number_that_is_none():
     # the examples of 1,000 random plans: one step without error of its own, known to 1e18 examples beforehand
     rho, worth = density_for(
