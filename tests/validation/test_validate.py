@@ -94,7 +94,7 @@ CASES = (
 @pytest.mark.parametrize(("sampler", "coupling"), CASES, ids=lambda x: getattr(x, "name", type(x).__name__))
 def test_plans_leave_what_is_predicted(sampler, coupling):
     model, plan = planned(sampler=sampler, coupling=coupling)
-    found = co.validate(plan, replicas=600 if FULL else 120, seed=3)
+    found = co.validate(plan, replicas=600 if FULL else 140, seed=3)
     ratio, error = found.ratio()
     assert abs(ratio - 1) < 0.07 + 3 * error
     assert error < 0.06
