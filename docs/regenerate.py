@@ -7,7 +7,8 @@ python docs/regenerate.py --check   exit 1 where an output is not what the code 
 
 The tables of network plans come from docs/figures/network_plans.csv and network_limit.csv, which `python -m
 problems.studies plans --out docs/figures` and `... limit --out docs/figures` measure (some hours on two cores);
-those of docs/validation.md from `... gaussian_worlds`, `... ablation` and `... stopping_law` (minutes);
+those of docs/validation.md from `... gaussian_worlds`, `... validation_cases`, `... ablation` and `... stopping_law`
+(minutes);
 those of solvers from `... solvers`, `... fashion` and `... rivals` (minutes to hours); those of pilots and of measured
 training laws from `... pilots` and `... measured` (some minutes each).
 """
@@ -281,7 +282,15 @@ _TABLES = {
     "measured_training": functools.partial(measured_table, ROOT / "docs" / "figures" / "measured_training.csv"),
     **{
         name: functools.partial(plain_table, name)
-        for name in ("gaussian_plans", "ablation", "stopping_law", "stopping_law_fixed")
+        for name in (
+            "gaussian_plans",
+            "ablation",
+            "stopping_law",
+            "stopping_law_fixed",
+            "validation_cases",
+            "validation_matrices",
+            "validation_metrics",
+        )
     },
     "model_families": families_table,
     "refused_networks": refused_networks_table,

@@ -52,6 +52,10 @@ class Metric(ABC):
         """(B,) what a squared error of the mean counts."""
         return self.weights(spectrum)
 
+    def curvature(self, spectrum: Spectrum, std: Array) -> Array:
+        """(B,) what small errors of a standard deviation count at `std`, over `weights`: 1 where they are right."""
+        return np.ones(len(spectrum))
+
     @takes(spectrum=Spectrum)
     def valued(self, spectrum: Spectrum) -> ValuedBands:
         """The spectrum with its bands weighted."""
@@ -216,6 +220,12 @@ class KL(Metric):
         excess = (std[..., on] - np.sqrt(lam)) * (std[..., on] + np.sqrt(lam)) / lam
         shift = mean[..., on] / (lam if self.direction == "reverse" else lam * (1 + excess))
         return self._divergence(excess) @ spectrum.counts[on] + 0.5 * shift.sum(axis=-1)
+
+    def curvature(self, spectrum: Spectrum, std: Array) -> Array:
+        """Half the second derivative by std times lambda: (1 + 1 / rho) / 2, or (3 / rho^2 - 1 / rho) / 2 forward."""
+        lam = np.maximum(spectrum.eigenvalues, spectrum.smallest_positive)
+        inverse = lam / np.where(spectrum.eigenvalues > 0, std**2, lam)
+        return np.asarray(0.5 * (1 + inverse if self.direction == "reverse" else 3 * inverse**2 - inverse))
 
     def _divergence(self, excess: Numbers) -> Numbers:
         """Of a variance 1 + excess from one of 1, or back."""

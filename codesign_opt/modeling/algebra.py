@@ -291,7 +291,9 @@ class Term(ABC):
 
     def __ge__(self, limit: Any) -> Bound:
         raise TypeError(
-            f"{self.name} >= {limit!r} is not convex; give an upper bound, or a linear row with named(...)."
+            f"{self.name} >= {limit!r} is not convex unless the term is linear; give an upper bound, or state what is "
+            "linear as a row, such as co.named('at least 9', lambda design: cp.sum(design.steps) + design.final_steps "
+            ">= 9)."
         )
 
     def __array__(self, *args: Any, **options: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -147,6 +147,7 @@ class CoefficientBatch:
         order, evaluations_per_step, terminal: as in Coefficients.
         form: the name of M in the structured solver.
         untrained, final_untrained: (R, L) and (R,) as in Coefficients; None where not known.
+        given: (R, L) what a training that is over left on each level, inside `floor_error`; None where there is none.
     """
 
     levels: StopLevels
@@ -164,6 +165,29 @@ class CoefficientBatch:
     form: str
     untrained: Array | None = None
     final_untrained: Array | None = None
+    given: Array | None = None
+
+    def after(self, examples: Array, near: Array) -> CoefficientBatch | None:
+        """The tables after trainings that are over, as `Coefficients.after`; None where one left no bounded error.
+
+        Args:
+            examples: (R, L) of each training, and near: (R,) those that serve the last evaluation.
+        """
+        served, near = examples + self.prior_examples, near + self.final_prior
+        on, ends = self.example_error > 0, self.final_score > 0
+        if np.any(on & (served <= 0)) or np.any(ends & (near <= 0)):
+            return None
+        left = np.divide(self.example_error, served, out=np.zeros_like(served), where=on)
+        last = np.divide(self.final_score, near, out=np.zeros_like(near), where=ends)
+        stretch = np.where(self.levels.used, self.levels.log_width * self.lengths, 1.0)
+        return replace(
+            self,
+            score=np.zeros_like(self.score),
+            floor=self.floor + left / stretch,
+            final_score=np.zeros_like(near),
+            final_floor=self.final_floor + last,
+            given=left,
+        )
 
     @property
     def final_steps(self) -> int:

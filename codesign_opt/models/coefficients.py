@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, integer, matrix, ndim, number, shown, vector
+from ..basics.checks import Array, Mask, choice, integer, matrix, ndim, number, shown, vector
 from ..ingredients.coupling import Coupling, Local
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.evaluations import final_steps
@@ -188,6 +188,38 @@ class Coefficients:
         if self.final_untrained is None:
             return 0.0
         return float(examples_worth(np.array([self.final_score]), np.array([self.final_untrained]))[0])
+
+    def served(self, examples: Array) -> Array:
+        """(L,) examples that serve each level with these, and those that the untrained denoiser is worth."""
+        return (examples if self.pooling is None else self.pooling @ examples) + self.prior_examples
+
+    def untaught(self, examples: Array) -> Mask:
+        """(L,) levels whose score error has no bound with these examples."""
+        return np.asarray((self.score > 0) & (self.served(examples) <= 0))
+
+    def after(self, examples: Array) -> Coefficients:
+        """The table after a training that is over: what its (L,) examples leave no design changes, as a floor.
+
+        A / (m + m0) M is a floor F M for an m that is given (docs/theory.md section 7.3); likewise at the end.
+
+        >>> table = Coefficients(Levels.log_uniform(0.1, 1.0, 2), score=[2.0, 2.0], floor=[0.0, 0.0],
+        ...                      response=np.zeros((0, 2)), coupling=Local(0.5), terminal="rescale")
+        >>> trained = table.after(np.array([10.0, 20.0]))
+        >>> trained.score.tolist(), (trained.floor_error * [10.0, 20.0] / table.example_error).round(12).tolist()
+        ([0.0, 0.0], [1.0, 1.0])
+        """
+        served, stretch = self.served(examples), self.log_width * self.coupling.lengths(self.levels)
+        left = np.divide(self.example_error, served, out=np.zeros(len(self.levels)), where=self.score > 0)
+        last, near = 0.0, float(self.final_window @ examples) + self.final_prior
+        if self.final_score > 0:
+            last = self.final_score / near
+        return replace(
+            self,
+            score=np.zeros(len(self.levels)),
+            floor=self.floor + left / stretch,
+            final_score=0.0,
+            final_floor=self.final_floor + last,
+        )
 
     @cached_property
     def kappa(self) -> Array:

@@ -102,6 +102,7 @@ class GaussianParts(Model):
         ends = lam + stops[:, None] ** 2
         # sqrt(P) - sqrt(lambda) without cancellation at small sigma: (P - lambda) / (sqrt(P) + sqrt(lambda))
         excess = stops[:, None] ** 2 * (1.0 if self.terminal == "rescale" else -lam / ends)
+        excess = np.broadcast_to(excess, ends.shape)
         return self.metric.truncation(self.spectrum, excess, np.sqrt(self._end_weight(lam, ends)))
 
     def _end_weight(self, lam: Array, ends: Array) -> Array:

@@ -126,18 +126,21 @@ class GaussianSettled(GaussianExact):
             skip = unchecked_skip(self.training.parameterization, self.training.sigma_data, positive)
             below = skip[:, None] < denoiser_weights(self.bands.eigenvalues, positive)
             left, floor = np.sqrt(floor) * np.where(below, -1.0, 1.0), np.zeros_like(floor)
-        terms = (found[: positive.size], self.bands.counts, reducible, floor, lacking)
-        return NodeTerms(positive, *terms, regressors, ends, left)
+        terms = (found[: positive.size], self.valued.counts, reducible, floor, lacking)
+        curvature = None
+        if not self.metric.quadratic:
+            curvature = self._banded_metric.curvature(self.bands, np.asarray(self.terminal_std(sigmas, self.bands)))
+        return NodeTerms(positive, *terms, regressors, ends, left, curvature)
 
     def shifted_error(self, sigmas: Array, shift: Array) -> Array:
         """(...) exact error of a grid whose denoiser's weights are off by (..., P, B)."""
-        lam, positive, s = self.bands.eigenvalues, positive_nodes(sigmas), self.bands
+        lam, positive = self.bands.eigenvalues, positive_nodes(sigmas)
         weights = denoiser_weights(lam, positive) + shift
         if positive.size < sigmas.size:
             weights = np.concatenate([weights, np.zeros_like(weights[..., :1, :])], axis=-2)
         law = self.sampler.terminal_law(sigmas, lam, denoiser=weights, initial_variance=self._start(sigmas))
-        error = (law.std - np.sqrt(lam)) ** 2 @ s.counts
-        return np.asarray(error + law.amplitude**2 @ s.mean_power if self.start == "noise" else error)
+        mean = law.amplitude**2 * self.bands.mean_power if self.start == "noise" else 0.0 * law.amplitude
+        return np.asarray(self._banded_metric.distance(self.bands, law.std, mean))
 
     def node_errors_slope(self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None) -> Array:
         """(..., P) derivatives by log sigma of the positive nodes of sum_k w_k R_k + f_k F_k + u_k U_k, in O(K B).

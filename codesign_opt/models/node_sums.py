@@ -27,12 +27,13 @@ class NodeTerms:
     Args:
         sigmas: (P,) positive nodes, descending.
         sensitivity: (P, B) d std / d W, signed: all uses of a node's denoiser together.
-        counts: (B,) directions of each band.
+        counts: (B,) directions of each band, times the metric's weights.
         reducible, floor: (P, B) variance A of the weight times examples, and what examples do not lower.
         lacking: (P, B) what the untrained denoiser's weight is off by; None without a prior.
         regressors: weights of one output, 1 for a diagonal denoiser.
         ends: whether the last node is that of a last evaluation.
         left: (P, B) signed, what a run has left of its start, one mistake of all nodes; None where none is known.
+        curvature: (B,) what small errors count beside those of steps and stop, over `counts`; None where all are 1.
     """
 
     sigmas: Array
@@ -44,6 +45,7 @@ class NodeTerms:
     regressors: int
     ends: bool
     left: Array | None = None
+    curvature: Array | None = None
 
     @property
     def prior(self) -> Array:
@@ -137,6 +139,7 @@ def _summed(terms: NodeTerms, block: Array, error: Array, stays: Array) -> tuple
     ways, size = block.shape
     new = np.diff(block, axis=1, prepend=np.inf) != 0
     starts, n = np.flatnonzero(new.ravel()), terms.counts
+    n = n if terms.curvature is None else n * terms.curvature
     used = (np.arange(size) < (size - 1 if terms.ends else size))[:, None]
     flat = [np.where(used, part, 0.0).reshape(ways * size, -1) for part in (error, stays)]
     sums = [np.add.reduceat(part, starts, axis=0) for part in flat]

@@ -52,8 +52,6 @@ def counted(model: Any, grid: Array, examples: Any, density: Any, levels: Any, r
 
 def predicted(model: Any, sigmas: Any, counts: ExampleCounts | None, grid: Array) -> Prediction:
     """The prediction of one grid and its examples; `Model.predict` says how."""
-    if getattr(getattr(model, "metric", None), "measure", ""):
-        raise ValueError("predict: errors are those of the data's own distance; leave the model's metric out.")
     stop = float(grid[grid > 0][-1])
     truncation, initial = model.truncation_and_start(stop)
     terms = model.node_terms(grid) if counts is not None else None
@@ -75,9 +73,11 @@ def predicted(model: Any, sigmas: Any, counts: ExampleCounts | None, grid: Array
         parts = {BIAS: model.bias(grid)}
         program = parts[BIAS]
     trained = model.speaks_of if counts is not None else ""
+    metric, spectrum = getattr(model, "metric", None), model.spectrum
+    trace = spectrum.trace if metric is None else float(metric.valued(spectrum).counts @ spectrum.eigenvalues)
     return Prediction(
-        grid, parts, exact, truncation, initial, examples, regressors, prior, float(program),
-        model.spectrum.trace, trained,
+        grid, parts, exact, truncation, initial, examples, regressors, prior, float(program), trace, trained,
+        "" if metric is None else metric.measure,
     )  # fmt: skip
 
 

@@ -25,7 +25,10 @@ _WORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Expected squared Wasserstein-2 distance of samples to data, for a grid and a training that are stated.
+    """Expected error of samples, in the model's metric, for a grid and a training that are stated.
+
+    The metric is the squared Wasserstein-2 distance to the data unless the model says otherwise; parts of training are
+    of second order about what steps and stop leave (docs/theory.md section 2.5).
 
     Attributes:
         sigmas: (K+1,) grid.
@@ -36,8 +39,9 @@ class Prediction:
         regressors: weights of one output of the denoiser.
         prior: whether training starts from the untrained denoiser, whose law holds from no examples on.
         program: the total by the law of the programs, which knows the density at each level alone.
-        trace: the data's total variance.
+        trace: the data's total variance; in another metric what all its standard deviations count squared.
         speaks_of: whose training it is.
+        measure: the error in words where it is no squared Wasserstein distance.
     """
 
     sigmas: Array
@@ -51,6 +55,7 @@ class Prediction:
     program: float
     trace: float
     speaks_of: str = ""
+    measure: str = ""
 
     @property
     def total(self) -> float:
@@ -80,7 +85,8 @@ class Prediction:
             told.append(f"{quantity(fewest, 3)} examples teach sigma {quantity(where, 3)}; {known} from {needed:,} on")
         trained = sum(value for name, value in self.parts.items() if name != BIAS)
         if trained > 0.1 * self.trace:
-            told.append(f"training leaves {percent(trained / self.trace)} of the variance, which is no small error")
+            whole = "of the variance" if not self.measure else "of what no sample at all would"
+            told.append(f"training leaves {percent(trained / self.trace)} {whole}, which is no small error")
         return tuple(told)
 
     def __str__(self) -> str:
@@ -91,8 +97,9 @@ class Prediction:
         ]
         rows.append(["total", "", quantity(self.total), ""])
         share = percent(self.total / self.trace) if self.trace else "?"
+        measure = self.measure or f"squared Wasserstein-2 distance, {share} of the variance"
         lines = [
-            f"Predicted error {quantity(self.total)}: squared Wasserstein-2 distance, {share} of the variance",
+            f"Predicted error {quantity(self.total)}: {measure}",
             *aligned(["Error by cause", "", "error", "known"], rows, left=(0, 1, 3)),
         ]
         return "\n".join(lines + [part for note in self._notes() for part in textwrap.wrap(note, _WIDTH)])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
+
 from ..basics.checks import ndim
 from ..ingredients.metrics import Wasserstein
 from ..ingredients.prices import Prices
@@ -65,6 +67,11 @@ def asked_of(plan: Plan, model: Model | None = None, prices: Prices | None = Non
         raise ValueError(
             f"what_if: the plan does not hold what was asked ({why}); give model= and prices=, and plan constraints "
             "anew with co.codesign or co.frontier."
+        )
+    if not said and np.any(plan.examples > plan.new_examples):
+        raise ValueError(
+            "what_if: the plan was made beside a training run, which a plan does not hold; ask co.codesign(…, run=…) "
+            "for each setting."
         )
     if model is None:
         model = GaussianModel.from_dict(said["model"])

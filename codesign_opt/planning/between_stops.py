@@ -29,12 +29,17 @@ def interval_bounds(
         bands: (R, B) multipliers of the band sums.
         near_examples: (R,) examples within one correlation length at the point the multipliers come from.
     """
-    if study.run is not None or study.budgets.per_level:
+    if (study.run is not None and study.trains) or study.budgets.per_level:
         return None
     table = study.model.interval_batch(lows, highs, study.levels)
     if table is None or table.form not in ("max", "per_step") or bands.shape[1] != table.response.shape[1]:
         return None
     size = table.levels.used.shape
+    if study.taught and not study.trains:
+        given = _after_run(study, table, lows)
+        if given is None:
+            return None
+        table = given
     # S_b^2 >= p_b S_b - p_b^2 / 4 whatever p_b: the band sums enter linearly, and levels part
     constant = table.truncation + table.initial + table.final_floor - (bands**2).sum(axis=1) / 4
     limits = study.budgets.of_batch(table, interval=True)
@@ -50,6 +55,16 @@ def interval_bounds(
     terms = (errors, prior, table.floor_error, table.kappa, drag)
     least = least_of_levels(*terms, table.order, examples, steps, table.form)
     return constant + np.where(table.levels.used, least, 0.0).sum(axis=1)
+
+
+def _after_run(study: Study, table: CoefficientBatch, lows: Array) -> CoefficientBatch | None:
+    """The tables with the least that a run may leave at any stopping point of each interval."""
+    spent = study.spent_batch(table, lows)
+    assert spent is not None
+    count, length = lows.size, study.model.coupling.constant_length
+    window = table.levels.window(np.full(count, np.inf if length is None else length))
+    window[np.arange(count), table.levels.first] = 1.0
+    return table.after(spent, (window * spent).sum(axis=1))
 
 
 def _last_evaluation(

@@ -74,12 +74,13 @@ def codesign(
     Args:
         model: GaussianModel, EstimatedModel, or a Model of your own.
         prices, budget: what compute costs and how much there is, in one unit. Without them only the
-            sampler is planned.
+            sampler is planned: of a perfect denoiser, or with the error that a `run` leaves.
         steps: the most sampler steps, the last to zero included; with `samplers`, the number of
             evaluations per image that each of them may use. Where nothing is trained, up to 200 never leave more
             than fewer, by construction (docs/theory.md section 7.8); beside training that is tested, not proved.
         sigmas: a sampler grid that is given; then only training is planned.
-        run: a training run already made; its examples count and cost nothing.
+        run: a training run already made; its examples count and cost nothing. Without prices nothing is trained after
+            it: the sampler is planned for the denoiser that it leaves.
         samplers: samplers to choose from, or their names; each is planned, the smallest error wins.
         stopping_sigma: a stopping point that is given; searched over unless it is.
         search: range of stopping points; from process.sigma_min to the data's standard deviation,
@@ -270,7 +271,7 @@ def _settled(study: Study, how: Search) -> tuple[Study, Plan]:
 
 def _sampled(study: Study, how: Search, plan: Plan) -> Array:
     """The grid whose steps are measured: that of the sampler alone, so that a budget beside it changes nothing."""
-    if not study.trains or study.terms or study.constraints:
+    if not study.taught or study.terms or study.constraints:
         return _whole(plan)
     return _whole(how.solve(study.alone(_whole(plan).size - 1), False))
 
@@ -393,7 +394,10 @@ def _handed_error(plan: Plan) -> float:
 def _train_only(study: Study, sigmas: Array) -> Plan:
     """The sampler is given: one convex program for the examples, with the discrete kernel."""
     if not study.trains:
-        raise ValueError("codesign: with sigmas given, prices and budget are needed to plan the training.")
+        raise ValueError(
+            "codesign: with sigmas given, prices and budget are needed to plan the training; what a grid leaves with a "
+            "training that is given is model.predict(sigmas, run=…)."
+        )
     table = study.model.settled(sigmas, study.levels_of(sigmas))
     obeying = study.admits(sigmas, START)
     problem = study.settled_problem(table, steps_on_levels(table.levels, sigmas), obeying=obeying)

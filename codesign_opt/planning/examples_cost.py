@@ -126,11 +126,11 @@ class HeldExamples:
         return HeldExamples(self.study, self.logs[which], self.inverse[which], self.worth[which])
 
     def at(
-        self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None, shape: _Shape | None = None
+        self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None, shape: StepShape | None = None
     ) -> ExamplesAt:
         """What grids leave whose nodes have these errors, on steps of this shape where it is known."""
         logs = np.log(positive_nodes(sigmas))
-        shape = _shape(self.study, logs) if shape is None else shape
+        shape = step_shape(self.study, logs) if shape is None else shape
         weights = shape.weights(self.inverse)
         if shape.ends:
             weights.reducible[..., -1] = self._last(logs, shape.length[..., -1])
@@ -178,7 +178,7 @@ class _Tangent(NamedTuple):
     """Of grids whose examples are held: the shape of their steps, what R, F and U of each node count, the same for the
     slope of the saturating law, and the errors to weigh with it."""
 
-    shape: _Shape
+    shape: StepShape
     weights: NodeErrors
     tangent: NodeErrors
     weighed: NodeErrors
@@ -217,7 +217,7 @@ class ExamplesAt:
         return found, self.held.among(rows).slope(sigmas, through, tangent)
 
 
-class _Shape(NamedTuple):
+class StepShape(NamedTuple):
     """The steps of nodes beside their correlation lengths: with x the one over the other and phi = M(x) / x, an error
     counts phi / (length density), a floor phi.
 
@@ -235,11 +235,11 @@ class _Shape(NamedTuple):
     falls: Array
     ends: bool
 
-    def among(self, rows: Which) -> _Shape:
+    def among(self, rows: Which) -> StepShape:
         """Those of some of the grids."""
         lengthens = None if self.lengthens is None else self.lengthens[rows]
         longer, phi, falls = self.longer[rows], self.phi[rows], self.falls[rows]
-        return _Shape(self.length[rows], lengthens, longer, phi, falls, self.ends)
+        return StepShape(self.length[rows], lengthens, longer, phi, falls, self.ends)
 
     def weights(self, inverse: Array) -> NodeErrors:
         """What R and F of each node count; that of a last evaluation's R is not its own."""
@@ -267,7 +267,7 @@ class _Shape(NamedTuple):
         return np.asarray(_with_last(inverse) / self.length)
 
 
-def _shape(study: Study, logs: Array) -> _Shape:
+def step_shape(study: Study, logs: Array) -> StepShape:
     """The shape of the steps of grids."""
     coupling, ends = study.model.coupling, bool(final_steps(study.model.terminal))
     length = _lengths(study, logs)
@@ -279,7 +279,7 @@ def _shape(study: Study, logs: Array) -> _Shape:
     falls = (coupling.slope(longer) - phi) / longer
     if ends:
         phi[..., -1] = 1.0
-    return _Shape(length, lengthens, longer, phi, falls, ends)
+    return StepShape(length, lengthens, longer, phi, falls, ends)
 
 
 def _lengths(study: Study, logs: Array, above: float = 0.0) -> Array:
@@ -341,10 +341,10 @@ class BestExamples:
         """What grids (..., K+1) leave; the sensitivity of their law where it is known."""
         errors = self.study.model.node_errors(sigmas, sensitivity)
         logs = np.log(positive_nodes(sigmas))
-        shape = _shape(self.study, logs)
+        shape = step_shape(self.study, logs)
         return self._best(logs, errors, shape).at(sigmas, errors, sensitivity, shape)
 
-    def _best(self, logs: Array, errors: NodeErrors, shape: _Shape) -> HeldExamples:
+    def _best(self, logs: Array, errors: NodeErrors, shape: StepShape) -> HeldExamples:
         steps = logs[..., :-1] - logs[..., 1:]
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
@@ -358,7 +358,7 @@ class BestExamples:
         each = np.maximum(each, np.maximum(least, 1e-300)[..., None])
         if errors.untrained is not None:
             start = shape.phi * errors.untrained
-            priors = _of_steps(start, shape.ends), errors.untrained[..., -1]
+            priors = of_steps(start, shape.ends), errors.untrained[..., -1]
             return self._beside_prior(logs, priors, (each, price, near), last)
         shares = _shares(each, price, near, last)
         spent = (price * shares).sum(axis=-1, keepdims=True)
@@ -377,7 +377,7 @@ class BestExamples:
         return HeldExamples(self.study, logs, inverse, price / -np.diff(logs) * gain[..., None])
 
 
-def _of_steps(nodes: Array, ends: bool) -> Array:
+def of_steps(nodes: Array, ends: bool) -> Array:
     """(..., P-1) from the nodes' (..., P): the last one's own, or on the last step with that of the node before."""
     steps = nodes[..., :-1].copy()
     steps[..., -1] += 0.0 if ends else nodes[..., -1]

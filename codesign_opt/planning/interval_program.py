@@ -67,7 +67,9 @@ def interval_program(study: Study, low: float, high: float, near: Plan | None = 
     if terms is None:
         return IntervalProgram(None, missing)
     constraints, left_out = _constraints(study, table, low)
-    problem = Problem(Sum((*parts, *terms)), [*_budgets(study, table), *constraints], spent=_spent(study, table))
+    spent = _spent(study, table)
+    known = {"examples": None if study.trains else spent, "spent": spent}
+    problem = Problem(Sum((*parts, *terms)), [*_budgets(study, table), *constraints], **known)
     return IntervalProgram(problem, (*missing, *left_out), not (terms or constraints), nonnegative)
 
 
@@ -113,12 +115,8 @@ def _lowered(study: Study, table: Coefficients, low: float, high: float) -> Inte
 
 def _spent(study: Study, table: Coefficients) -> Array | None:
     """Examples spent: on the level that the interval cuts all those above its lower end, which is the most."""
-    if study.run is None or not study.trains:
-        return None
-    edges = table.levels.edges
-    spent = study.run.examples_on(table.levels)
-    whole = study.run.examples_on(Levels(np.array([edges[0], edges[1], edges[2]])))
-    return np.concatenate([whole[:1], [whole.sum()], spent[_BELOW:]])
+    below, spent = study.spent(table), study.most_spent(Levels(table.levels.edges[1:]), float(table.levels.edges[0]))
+    return None if below is None or spent is None else np.concatenate([below[:1], spent])
 
 
 def _budgets(study: Study, table: Coefficients) -> Iterator[Named]:

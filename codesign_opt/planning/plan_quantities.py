@@ -128,7 +128,10 @@ def _moved(
         return found
     densities = [
         [
-            _density(optimum, table, optimum.new + sign * _STEP * new, optimum.steps + sign * _STEP * taken)
+            # where training has hardly begun, beside a prior of many examples, it ends within the step
+            _density(
+                optimum, table, np.maximum(optimum.new + sign * _STEP * new, 0.0), optimum.steps + sign * _STEP * taken
+            )
             for sign, table in zip(both, pair, strict=True)
         ]
         for pair, new, taken in zip(pairs, change.examples, change.steps, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.checks import Array, integer, number, shown
+from ..basics.errors import InfeasibleError
 from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.prices import Prices
 from ..ingredients.training_run import TrainingRun
@@ -42,7 +43,8 @@ class Study:
         model: what is known of data, sampler and training.
         prices, budget: what compute costs and how much there is; None where only the sampler is planned.
         steps: number of sampler steps, the last to zero included, or None.
-        run: a training run already made, whose examples count and cost nothing, or None.
+        run: a training run already made, whose examples count and cost nothing, or None; without a budget nothing is
+            trained after it.
         constraints, terms: further ones of the modelling language, functions of the design.
         levels: levels over the whole range of sigma.
         tolerance: certified relative gap.
@@ -85,19 +87,33 @@ class Study:
         """Whether examples are decided; else only the sampler is."""
         return self.budget is not None
 
+    @property
+    def taught(self) -> bool:
+        """Whether what examples leave counts: of those that are decided, or of a run after which none are."""
+        return self.trains or self.run is not None
+
     def table(self, stopping_sigma: float) -> Coefficients:
-        """The coefficients at one stopping point, without reducible score error where nothing is trained."""
+        """The coefficients at one stopping point, without reducible score error where no training is known."""
         return self.without_training(self.model.coefficients(stopping_sigma, self.levels))
 
     def without_training(self, table: Coefficients) -> Coefficients:
-        """The same table where examples are decided; else with no reducible score error."""
-        if self.trains:
+        """The same table where examples are decided or known; else with no reducible score error."""
+        if self.taught:
             return table
         return replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
 
     def spent(self, table: Coefficients) -> Array | None:
         """(L,) examples already spent, or None."""
-        return self.run.examples_on(table.levels) if self.run is not None and self.trains else None
+        return None if self.run is None else self.run.examples_on(table.levels)
+
+    def most_spent(self, levels: Levels, low: float) -> Array | None:
+        """(L,) at least the examples spent on each level wherever above `low` the lowest begins; None without a run."""
+        if self.run is None:
+            return None
+        spent, edges = np.array(self.run.examples_on(levels)), levels.edges
+        if low < edges[0] * (1 - 1e-12):
+            spent[0] += float(self.run.examples_on(Levels(np.array([low, edges[0], edges[1]])))[0])
+        return spent
 
     def _known(self, table: Coefficients) -> Array | None:
         """(L,) examples already spent and those that the untrained denoiser is worth, or None."""
@@ -134,6 +150,33 @@ class Study:
         asked = self.step_constraints(table.stopping_sigma).rest if obeying and self.constraints else self.constraints
         return self.declare([ScoreError(table), Truncation(table)], table, steps=steps, constraints=asked)
 
+    def _decided(self, table: Coefficients) -> Coefficients | None:
+        """The table for structured solvers: with what a run leaves as floor where nothing is trained after it, None
+        where that has no bound; else itself."""
+        if self.trains or self.run is None:
+            return table
+        examples = self.run.examples_on(table.levels)
+        return None if table.untaught(examples).any() else table.after(examples)
+
+    def _given(self, table: Coefficients) -> Array | None:
+        """(L,) examples of a run after which nothing is trained; None where there is none.
+
+        Raises:
+            InfeasibleError: it leaves an error without bound.
+        """
+        if self.trains or self.run is None:
+            return None
+        examples = self.run.examples_on(table.levels)
+        untaught = table.untaught(examples)
+        if untaught.any():
+            low, high = table.levels.edges[:-1][untaught].min(), table.levels.edges[1:][untaught].max()
+            raise InfeasibleError(
+                f"Infeasible: run has no examples on {untaught.sum()} levels between sigma {low:.4g} and {high:.4g}, "
+                "and the model knows no untrained denoiser, so that the error there has no bound; stop above "
+                "(stopping_sigma, search), give fewer levels, a run that reaches there, or a training law with a prior."
+            )
+        return examples
+
     def declare(
         self,
         terms: list[Term],
@@ -145,7 +188,8 @@ class Study:
         """The user's terms, budgets and constraints around the given terms; the study's constraints unless given."""
         leaves = tuple(leaf for term in [*terms, *self.terms] for leaf in term.leaves())
         asked = self.constraints if constraints is None else constraints
-        return Problem(Sum(leaves), [*self.budgets.declared(), *asked], steps=steps, spent=self.spent(table))
+        known = {"examples": self._given(table), "steps": steps, "spent": self.spent(table)}
+        return Problem(Sum(leaves), [*self.budgets.declared(), *asked], **known)
 
     def step_constraints(self, stopping_sigma: float) -> StepConstraints:
         """What the constraints ask of real steps at one stopping point, and what else they ask."""
@@ -191,18 +235,22 @@ class Study:
     def program(self, table: Coefficients) -> JointProgram | None:
         """The same program for the structured solver; None where it holds parts that solver doesn't know."""
         form = table.coupling.known_form
-        if form is None or table.measured or table.pooling is not None:
+        stated = self._decided(table)
+        if form is None or stated is None or table.measured or table.pooling is not None:
             return None
-        offset = table.final_prior - float(table.final_window @ table.prior_examples)
-        return self._joint(table, form, self._known(table), offset)
+        offset = stated.final_prior - float(stated.final_window @ stated.prior_examples)
+        return self._joint(stated, form, self._known(stated), offset)
 
     def forms(self, table: Coefficients) -> FormProgram | None:
         """The same program for the solver of quadratic forms; None where it has none, or holds other parts."""
         form, pooling = table.coupling.known_form, table.pooling
-        joint = None if form is None else self._joint(table, form, self.spent(table), 0.0)
-        if joint is None or not (table.measured or pooling is not None):
+        stated = self._decided(table)
+        if form is None or stated is None or not (table.measured or pooling is not None):
             return None
-        return form_program(joint, [(1.0, ScoreError(table)), (1.0, self.discretization(table))], pooling)
+        joint = self._joint(stated, form, self.spent(stated), 0.0)
+        if joint is None:
+            return None
+        return form_program(joint, [(1.0, ScoreError(stated)), (1.0, self.discretization(stated))], pooling)
 
     def _joint(self, table: Coefficients, form: str, spent: Array | None, offset: float) -> JointProgram | None:
         """Score error, discretisation and budgets; None beside terms and constraints, and without room."""
@@ -232,16 +280,27 @@ class Study:
         table = self.model.coefficient_batch(stops, self.levels)
         if table is None or self.trains:
             return table
+        spent = self.spent_batch(table)
+        if spent is not None:
+            return table.after(spent, (table.final_window * spent).sum(axis=1))
         return replace(table, score=np.zeros_like(table.score), final_score=np.zeros_like(table.final_score))
+
+    def spent_batch(self, table: CoefficientBatch, lows: Array | None = None) -> Array | None:
+        """(R, L) `spent` of many tables, or `most_spent` above `lows` (R,); None without a run."""
+        if self.run is None:
+            return None
+        found = np.zeros(table.levels.used.shape)
+        for r, used in enumerate(table.levels.used):
+            levels = table.levels.levels(r)
+            low = float(levels.edges[0] if lows is None else lows[r])
+            found[r, used] = self.most_spent(levels, low)
+        return found
 
     def batch(self, table: CoefficientBatch) -> JointBatch:
         """The programs at many stopping points, as `program` gives them one by one."""
         levels, limits = table.levels, self.budgets.of_batch(table)
-        spent = prior = table.prior_examples
-        if self.run is not None and self.trains:
-            spent = prior.copy()
-            for r, used in enumerate(levels.used):
-                spent[r, used] += self.run.examples_on(levels.levels(r))
+        prior, made = table.prior_examples, self.spent_batch(table)
+        spent = prior if made is None else prior + made
         free = ~levels.used[:, None]
         return JointBatch(
             used=levels.used,
@@ -312,7 +371,10 @@ def _check_parts(study: Study) -> None:
         raise TypeError("codesign: constraints must be a list.")
     if not isinstance(study.terms, (list, tuple)) or not all(isinstance(term, Term) for term in study.terms):
         raise TypeError("codesign: terms must be a list of terms.")
-    if study.run is not None and study.prices is None:
-        raise ValueError("codesign: run counts examples, but without prices none are planned; give prices and budget.")
+    if study.run is not None and study.prices is None and not study.model.trained:
+        raise ValueError(
+            "codesign: the model was estimated without training, so that what a run leaves is not known; leave run "
+            "out, or estimate with training=co.TrainingRun(…)."
+        )
     if study.run is not None and not isinstance(study.run, TrainingRun):
         raise ValueError(f"codesign: run is {shown(study.run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")

@@ -122,7 +122,7 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
     """
     grid = check_grid(sigmas).sigmas
     if not study.trains:
-        return Settled(grid, predict(study.model, grid, None, study.levels))
+        return _untrained(study, grid)
     levels = study.levels_of(grid)
     smooth, counted = study.model.settled_pair(grid, levels)
     table = counted if even else smooth
@@ -142,3 +142,19 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
         handed[name] = found.breakdown[name]
         handed[TOTAL] += handed[name]
     return Settled(grid, handed, found, table)
+
+
+def _untrained(study: Study, grid: Array) -> Settled | None:
+    """A grid as it is, with what a given run leaves; None where that has no bound, or constraints are broken."""
+    levels = study.levels_of(grid) if study.taught else study.levels
+    table = study.without_training(study.model.settled(grid, levels))
+    spent = study.spent(table)
+    if spent is not None and table.untaught(spent).any():
+        return None
+    if study.constraints:
+        steps, obeying = steps_on_levels(table.levels, grid), study.admits(grid, START)
+        try:
+            study.settled_problem(table, steps, obeying=obeying).solve(tolerance=study.tolerance)
+        except CodesignError:
+            return None
+    return Settled(grid, predict(study.model, grid, spent, levels, table=table))

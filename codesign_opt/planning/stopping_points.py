@@ -121,8 +121,12 @@ def _batched(study: Study, sigmas: Array) -> list[Stop | None]:
     batch = study.batch(table)
     found = solve_batch(batch)
     disc = (found.bands**2).sum(axis=1)
+    score, floor = found.score, found.floor
+    if table.given is not None:  # what a run left is a floor to the solver
+        score = (table.given * study.model.coupling.factor(table.kappa / np.maximum(found.steps, 1e-300))).sum(axis=1)
+        floor = floor - score
     kinds = {
-        SCORE: found.score, FLOOR: found.floor, LAST_EVALUATION: found.last + table.final_floor,
+        SCORE: score, FLOOR: floor, LAST_EVALUATION: found.last + table.final_floor,
         DISCRETIZATION: disc, TRUNCATION: table.truncation, INITIAL: table.initial,
     }  # fmt: skip
     parts = np.stack(list(kinds.values()), axis=1).tolist()
@@ -325,11 +329,10 @@ def _interval_bound(study: Study, a: float, b: float, near: Stop) -> float | Non
     if table is None or table.pooling is not None:
         return None
     table = study.without_training(table)
-    size = len(table.levels)
-    spent = study.spent(table)
-    bound = LagrangianBound(
-        size, np.zeros(size) if spent is None else spent, fixed_examples=None if study.trains else np.ones(size)
-    )
+    size, spent, given = len(table.levels), study.most_spent(table.levels, a), None
+    if not study.trains:  # those of a run alone, or any number: nothing depends on them
+        given = np.zeros(size) if study.taught else np.ones(size)
+    bound = LagrangianBound(size, np.zeros(size) if spent is None else spent, fixed_examples=given)
     errors = (table.example_error, table.floor_error)
     bound.parts.append(ScorePart(*errors, table.coupling, table.kappa, prior=table.prior_examples))
     bound.powers.append((float(table.order), near.bands @ table.step_response))
@@ -350,6 +353,8 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
     """
     length = table.coupling.constant_length
     if not study.trains or near.near_examples <= 0 or length is None or study.prices is None:
+        if study.taught and not study.trains and length is not None:
+            _add_given_evaluation(bound, study, table, (a, table.stopping_sigma * float(np.exp(length))))
         return
     whole = study.table(a)
     cheapest = float(near.prices[0] * study.prices.example_price(whole.levels).min())
@@ -367,6 +372,19 @@ def _add_last_evaluation(bound: LagrangianBound, study: Study, table: Coefficien
     bound.constant += 2 * whole.final_score / size - rate * worth
     bound.constant -= 0.0 if spent is None else rate * float(window(whole.levels) @ spent)
     bound.add_linear(0.0, -rate * window(table.levels), np.zeros(len(table.levels)))
+
+
+def _add_given_evaluation(
+    bound: LagrangianBound, study: Study, table: Coefficients, reach: tuple[float, float]
+) -> None:
+    """The same after a run: A / m_r with A the least of the interval, and all that serve it anywhere there."""
+    low, top = reach
+    whole = study.table(low)
+    spent = study.spent(whole)
+    if whole.final_score > 0 and spent is not None:
+        near = float((whole.levels.overlap(low, top) / whole.levels.log_width) @ spent)
+        near += replace(whole, final_untrained=table.final_untrained).final_prior
+        bound.constant += whole.final_score / near if near > 0 else 0.0
 
 
 def _add_budgets(bound: LagrangianBound, study: Study, table: Coefficients, near: Stop) -> None:

@@ -32,8 +32,6 @@ def trust(study: Study, plan: Plan) -> list[str]:
     if not isinstance(model, GaussianModel) or plan.sigmas is None:
         return []
     started = [*_scaled(model), *_started(model, plan)]
-    if model.metric.measure:
-        return started
     return [*started, *_cancelled(model, plan), *_apart(study, model, plan), *_assumed(study, model, plan)]
 
 
@@ -82,7 +80,7 @@ def _cancelled(model: GaussianModel, plan: Plan) -> list[str]:
 
 def _apart(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
     """That errors added before they are squared are another number than the program's law, and why."""
-    if plan.sigmas is None or not study.trains or study.terms or not plan.examples.sum() > 0:
+    if plan.sigmas is None or not study.taught or study.terms or not plan.examples.sum() > 0:
         return []
     found, total = model.predict(plan.sigmas, plan.examples, levels=plan.levels), plan.handed_out[TOTAL]
     if abs(found.total - total) <= _APART * total:
@@ -102,7 +100,7 @@ def _assumed(study: Study, model: GaussianModel, plan: Plan) -> list[str]:
     examples that leave so much more or less noise (a level's error falls as one over them, section 5.1).
     """
     coupling, total = model.coupling, plan.handed_out[TOTAL]
-    if not study.trains or study.terms or not isinstance(coupling, Local) or not total > 0:
+    if not study.taught or study.terms or not isinstance(coupling, Local) or not total > 0:
         return []
     own, stated = coupling.log_width, any(field.name == "log_width" and field.init for field in fields(coupling))
     if not stated or callable(own) or not plan.examples.sum() > 0:

@@ -8,7 +8,8 @@ from functools import cached_property
 from ..basics.checks import Array
 from ..ingredients.grids import log_snr_grid
 from .examples_cost import ExamplesCost
-from .grid_fit import GridFit
+from .grid_fit import Examples, GridFit
+from .run_examples import RunExamples, RunMass
 from .settling import Settled
 
 __all__ = ["UntrainedFit"]
@@ -21,7 +22,7 @@ _ADDED = 12  # nodes that are added or taken away one by one
 
 
 class UntrainedFit(GridFit):
-    """A grid's own error alone, and the floor of what is trained already."""
+    """A grid's own error alone, and what is trained already: its floor, and what a run that is given leaves."""
 
     @property
     def enough(self) -> float:
@@ -31,7 +32,9 @@ class UntrainedFit(GridFit):
     def added(self) -> int:
         return _ADDED
 
-    def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> ExamplesCost | None:
+    def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> Examples | None:
+        if self.starts.study.taught:
+            return self._run
         return ExamplesCost(self.starts.study) if self._floors else None
 
     @cached_property
@@ -42,9 +45,16 @@ class UntrainedFit(GridFit):
         grid = log_snr_grid(_LEVELS, low, starts.top, terminal=starts.plan.terminal)
         return bool(starts.study.model.node_errors(grid).floor.any())
 
+    @cached_property
+    def _run(self) -> RunExamples:
+        """What the run leaves, wherever grids may reach."""
+        starts = self.starts
+        low = min(starts.study.model.process.sigma_min, *(starts.stops or (starts.plan.stopping_sigma,)))
+        return RunExamples(starts.study, 0.0, RunMass.of(starts.study, 0.5 * low, starts.top))
+
     def scattered(self, steps: int) -> list[Array]:
         """Some of many random grids, and the best of the rest: narrow valleys show in descents, wide ones at once."""
         grids = self.starts.scattered(steps) if self.signed else []
         count, best = (many * _SHORT // max(steps, _SHORT) for many in (_SOME, _SCREENED))
-        some, rest = grids[:count], self.scored(grids[count:], None)
+        some, rest = grids[:count], self.scored(grids[count:], self._run if self.starts.study.taught else None)
         return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:best]]

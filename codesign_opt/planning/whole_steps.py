@@ -112,7 +112,7 @@ def hand_out(
         notes.append(_ROUNDED)
     handed = replace(handed, notes=(*handed.notes, *notes, *trust(study, handed)), fits=_fits(study, handed))
     if fit is not None:  # the examples of a plan are those of its own stopping point
-        rules = replace(fit, free_stop=stops is not None and not study.trains)
+        rules = replace(fit, free_stop=stops is not None and not study.taught)
         return stated_with_solver(study.model, handed, {name: grid for name, (grid, _) in peers.items()}, rules)
     if study.model.exact_error is not None:
         return handed
@@ -122,7 +122,7 @@ def hand_out(
 def _rounded(study: Study, plan: Plan) -> bool:
     """Whether fewer steps are handed out than are allowed, since more would not show."""
     fewer = study.steps is not None and plan.number_of_steps < study.steps
-    return fewer and not study.trains and 0 < plan.handed_out[TOTAL] <= ROUNDING * study.model.spectrum.trace
+    return fewer and not study.taught and 0 < plan.handed_out[TOTAL] <= ROUNDING * study.model.spectrum.trace
 
 
 def _found(
@@ -155,6 +155,8 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: 
     cap = None if study.steps is None else int(study.steps)
     if not study.trains:
         chain = StepChain(UntrainedFit(GridStarts(study, plan, stops)))
+        if cap is not None and study.constraints:  # what else limits steps limits those of the program
+            cap = min(cap, _asked(plan) + 1)
         return _settled(study, chain.up_to(min(MOST_STEPS, _asked(plan) if cap is None else cap)))
     costly = study.prices is not None and study.prices.images > 0
     links: dict[int, SearchedGrid] = {}
@@ -208,12 +210,12 @@ def _around(study: Study, plan: Plan, admitted: Admitted, polish: bool | None, a
     if not found:
         return []
     free_stop = plan.outer.get("status") != "given"
-    if study.trains and study.model.probe is not None and ask is not None and not (study.terms or study.constraints):
+    if study.taught and study.model.probe is not None and ask is not None and not (study.terms or study.constraints):
         # what is measured is the sampler's error: its grids are those that the sampler alone would have
         asked = study.alone(min(found, key=lambda each: each.total).sigmas.size - 1)
         grids = Admitted(asked, ask.proved(asked), None).grids()
         found += [settled for grid in grids if (settled := settle(study, grid)) is not None]
-    elif study.trains:
+    elif study.taught:
         free_stop = False
     if admitted.limits is not None:  # descents take seconds and seldom keep every limit: the best alone is descended
         grids, free_stop = [min(found, key=lambda each: each.total).sigmas], False
@@ -298,7 +300,7 @@ def _peers(study: Study, plan: Plan) -> Peers:
     result = {}
     for name, grid in grids.items():
         table = study.model.settled(grid, study.levels_of(grid))
-        examples = _peer_examples(study, plan, name, table) if study.trains else None
+        examples = _peer_examples(study, plan, name, table) if study.trains else study.spent(table)
         result[name] = (grid, predict(study.model, grid, examples, table=table))
     return result
 

@@ -47,7 +47,7 @@ class Validation:
 
     Attributes:
         predicted: by `model.predict`.
-        values: (R, 4) squared Wasserstein-2 distances of each replica: with all errors of training, with those of the
+        values: (R, 4) errors of each replica, in the model's metric: with all errors of training, with those of the
             steps alone, with the last evaluation's alone, and with none.
         learner: "experts", "blocks" or "shared".
         planned: total that the plan states for its whole steps; None where there was no plan.
@@ -132,7 +132,8 @@ class Validation:
             quoted = "exact" if name == BIAS else f"{ratio[0]:.3f} ± {ratio[1]:.3f}"
             rows.append([name, quantity(said), quantity(value), spread, quoted])
         title = [f"{self.replicas} trainings", "predicted", "realised", "", "ratio"]
-        lines = [f"Trained and sampled: {_LEARNERS[self.learner]}", *aligned(title, rows, left=(0, 3))]
+        measure = f"; errors are {self.predicted.measure}" if self.predicted.measure else ""
+        lines = [f"Trained and sampled: {_LEARNERS[self.learner]}{measure}", *aligned(title, rows, left=(0, 3))]
         if self.planned is not None:
             lines.append(f"The plan states {quantity(self.planned)}, by the programs' local law")
         return "\n".join(lines + [f"Note: {note}" for note in self.predicted.outside])
@@ -149,6 +150,8 @@ def validate(
     progress: Progress = None,
 ) -> Validation:
     """Train linear denoisers as a plan says, sample them with its sampler, and compare with what is predicted.
+
+    Errors are counted in the model's metric, that of the plan.
 
     Every replica trains anew, with the plan's examples: an expert for each step (`PerStep`), or one for each block of
     a correlation length at a random offset (others), by least squares shrunk towards the untrained denoiser as the law
@@ -236,17 +239,23 @@ def _trained(
 
 
 def _diagonal(model: GaussianModel, sigmas: Array, nodes: Nodes) -> Callable[[Array], float]:
-    """Exact squared distance of what denoisers with these errors (P, d) sample to the data."""
-    counts = model.spectrum.counts.astype(int)
-    power = np.repeat(model.spectrum.mean_power / counts, counts)
+    """Exact error, in the model's metric, of what denoisers with these errors (P, d) sample."""
+    spectrum, counts = model.spectrum, model.spectrum.counts.astype(int)
+    power = np.repeat(spectrum.mean_power / counts, counts)
+    one = replace(spectrum, counts=np.ones(len(spectrum)))  # a band's directions stand one below the other
+    place = np.concatenate([np.arange(count) for count in counts]), np.repeat(np.arange(counts.size), counts)
+    right, none = np.tile(np.sqrt(spectrum.eigenvalues), (counts.max(), 1)), np.zeros((counts.max(), counts.size))
     start = sigmas[0] ** 2 + (nodes.eigenvalues if model.start == "marginal" else np.zeros(nodes.eigenvalues.size))
     tail = sigmas.size - nodes.sigmas.size
 
     def distance(errors: Array) -> float:
         weights = np.concatenate([nodes.weights + errors, np.zeros((tail, errors.shape[1]))])
         law = model.sampler.terminal_law(sigmas, nodes.eigenvalues, denoiser=weights, initial_variance=start)
-        found = float(((law.std - np.sqrt(nodes.eigenvalues)) ** 2).sum())
-        return found + float(power @ law.amplitude**2) if model.start == "noise" else found
+        std, mean = right.copy(), none.copy()
+        std[place] = law.std
+        if model.start == "noise":
+            mean[place] = power * law.amplitude**2
+        return float(model.metric.distance(one, std, mean).sum())
 
     return distance
 
@@ -281,7 +290,8 @@ def model_of(plan: Plan) -> GaussianModel:
         )
     if kept.get("metric"):
         raise ValueError(
-            "validate: the plan counts errors in a metric of its own; distances of the data are trained here."
+            "validate: the plan counts errors in a metric of its own, which it does not hold; give the model that it "
+            "was made on."
         )
     spectrum = Spectrum(kept["eigenvalues"], kept["counts"], kept["mean_power"])
     return GaussianModel(

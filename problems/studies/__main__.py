@@ -149,6 +149,7 @@ def _gaussian_arguments(commands: Any) -> None:
         commands, "gaussian_worlds", _gaussian_worlds, "plans against linear denoisers trained and sampled as planned"
     )
     worlds.add_argument("--replicas", type=int, default=100, help="trainings of each plan (100)")
+    _command(commands, "validation_cases", _validation_cases, "where a plan's law is off: few steps, matrices, metrics")
     ablation = _command(commands, "ablation", _ablation, "what each decision is worth at equal compute")
     ablation.add_argument("--replicas", type=int, default=200, help="trainings of each arm (200)")
     _command(commands, "stopping_law", _stopping_law, "exponents of the best stopping point in the learning rate")
@@ -356,6 +357,18 @@ def _gaussian_worlds(options: argparse.Namespace) -> int:
         print(write_rows(rows, options.out / "gaussian_plans.csv"), row, flush=True)  # what is finished, so far
     designs = random_designs()
     print(write_rows(designs, options.out / "random_designs.csv"), draw(designs, options.out / "random_designs.png"))
+    return 0
+
+
+def _validation_cases(options: argparse.Namespace) -> int:
+    from .network_plans import write_rows
+    from .validation_cases import cases, matrices, metrics
+
+    for name, found in {"cases": cases(), "matrices": matrices(), "metrics": metrics()}.items():
+        rows: list[dict[str, Any]] = []
+        for row in found:
+            rows.append(row)
+            print(write_rows(rows, options.out / f"validation_{name}.csv"), row, flush=True)  # what is finished, so far
     return 0
 
 

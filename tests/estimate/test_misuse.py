@@ -288,10 +288,3 @@ def test_levels_without_anything_to_train_are_said():
     model = network(LinearDenoiser(np.ones(3)), data, training=curves, measurement=measurement)
     assert "kappa1 is 0 at sigma" in model.provenance["training_notes"][0]
     assert "smoothing" in model.provenance["training_notes"][0]
-
-
-def test_a_run_without_prices_is_refused():
-    model = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.0))
-    run = co.TrainingRun(density=co.LogNormal(-1.2, 1.2), iterations=10, batch=10)
-    with pytest.raises(ValueError, match="run counts examples"):
-        co.codesign(model, steps=8, run=run)

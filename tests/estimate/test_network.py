@@ -147,13 +147,17 @@ def history(tmp_path_factory):
 def test_a_budget_beside_the_steps_leaves_the_grid_of_the_sampler_alone(data, history):
     measurement = Measurement(levels=5, draws=16, fine_steps=12, evaluations=3_500)
     asked = {"steps": 4, "levels": 20, "points": 3, "search": (0.05, 0.2)}
-    alone, both = (
-        co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **prices)
-        for prices in ({}, {"prices": co.Prices(example=3.0, evaluation=1.0, images=1_000), "budget": 1e6})
+    prices, run = co.Prices(example=3.0, evaluation=1.0, images=1_000), co.TrainingRun(co.LogNormal(-1.2, 1.2), 50, 64)
+    alone, both, given = (
+        co.codesign(network(perfect(), data, training=history, measurement=measurement, seed=1), **asked, **beside)
+        for beside in ({}, {"prices": prices, "budget": 1e6}, {"run": run})
     )
-    np.testing.assert_array_equal(both.sigmas, alone.sigmas)
-    assert both.handed_out["bias"] == alone.handed_out["bias"]
-    assert both.handed_out["score"] > 0
+    for plan in (both, given):
+        np.testing.assert_array_equal(plan.sigmas, alone.sigmas)
+        assert plan.handed_out["bias"] == alone.handed_out["bias"]
+        assert plan.handed_out["score"] > 0
+    assert given.certificate.optimal
+    assert not given.new_examples.any()
 
 
 @pytest.mark.slow

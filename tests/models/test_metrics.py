@@ -123,6 +123,22 @@ def test_a_metric_moves_the_plan_and_reaches_hand_out_audit_and_peers():
         assert own.error_measure == f"exact {metric.measure}"
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_stopping_alone_under_rescale_and_small_errors_about_a_bias_are_those_of_quadrature(direction):
+    own = model(co.KL(direction), terminal="rescale", start="marginal")
+
+    def divergence(lam, std):
+        pair = (0.0, np.sqrt(lam)), (0.0, std)
+        return kl_by_quadrature(*(pair if direction == "forward" else pair[::-1]))
+
+    each = [divergence(lam, np.sqrt(lam + 0.04)) for lam in SPECTRUM.eigenvalues]
+    assert own.truncation(0.2) == pytest.approx(SPECTRUM.counts @ each, rel=1e-9)
+    off, h = np.sqrt(SPECTRUM.eigenvalues) * 1.4, 1e-3
+    found = co.KL(direction).weights(SPECTRUM) * co.KL(direction).curvature(SPECTRUM, off)
+    ends = [divergence(0.04, off[2] * (1 + sign * h)) for sign in (-1, 0, 1)]
+    assert found[2] == pytest.approx((ends[0] - 2 * ends[1] + ends[2]) / (2 * (off[2] * h) ** 2), rel=1e-4)
+
+
 def test_refusals_name_metric_and_remedy():
     with pytest.raises(ValueError, match=r"training\.matrix is 'full'"):
         model(co.KL(), training=co.AveragedSGD(matrix="full"))

@@ -34,6 +34,8 @@ QUESTIONS = {
     "floors, sampler alone": (measured(2, floor=True), None, None, 12, None),
     "budget": (measured(3), PRICES, 1e5, None, None),
     "budget, steps and a run": (measured(4, floor=True), PRICES, 1e5, 12, RUN),
+    "a run, sampler alone": (measured(7, floor=True), None, None, 12, RUN),
+    "pooled, a run, sampler alone": (measured(8, coupling=co.Transfer(0.6)), None, None, 12, RUN),
     "pooled": (measured(5, coupling=co.Transfer(0.6)), PRICES, 1e5, None, None),
     "pooled, p4, run": (measured(6, coupling=co.Transfer(1.2, form="p4")), PRICES, 2e5, None, RUN),
     "pooled, Gaussian": (

@@ -177,6 +177,19 @@ def test_intervals_cover_the_truth_in_90_to_99_of_a_hundred_samples(heavy, size)
         assert 0.90 <= np.mean(each) <= 0.99, (name, np.mean(each))
 
 
+def test_a_level_where_training_has_hardly_begun_changes_no_interval():
+    model = co.GaussianModel(co.Spectrum.from_samples(draws(13, 400)))
+    spreads = []
+    for stop in (
+        0.01327810422696144,
+        0.0135,
+    ):  # at the first a level has 0.1 examples, which 1e-3 of an eigenvalue takes
+        plan = co.codesign(model, PRICES, BUDGET, levels=80, polish=False, stopping_sigma=stop)
+        found = co.uncertainty(plan, model, PRICES, BUDGET, levels=80)
+        spreads.append([found.P_mean.standard_error, found.P_std.standard_error, found.training_share.standard_error])
+    np.testing.assert_allclose(*spreads, rtol=0.02)
+
+
 def test_refusals_name_what_is_missing():
     model = co.GaussianModel(TRUE, sampler=co.Euler())
     plan = co.codesign(model, steps=6, stopping_sigma=0.05, levels=40, polish=False)

@@ -94,11 +94,50 @@ CASES = (
 @pytest.mark.parametrize(("sampler", "coupling"), CASES, ids=lambda x: getattr(x, "name", type(x).__name__))
 def test_plans_leave_what_is_predicted(sampler, coupling):
     model, plan = planned(sampler=sampler, coupling=coupling)
-    found = co.validate(plan, replicas=600 if FULL else 120, seed=3)
+    found = co.validate(plan, replicas=600 if FULL else 140, seed=3)
     ratio, error = found.ratio()
     assert abs(ratio - 1) < 0.07 + 3 * error
     assert error < 0.06
     assert found.predicted.total == model.predict(plan.sigmas, plan.examples, levels=plan.levels).total
+
+
+METRICS = {
+    "KL": (co.KL("forward"), "denoise"),
+    "reverse KL, rescale": (co.KL("reverse"), "rescale"),
+    "features": (co.Features([1.0, 4.0, 30.0]), "denoise"),
+    "features of eigenvalues, rescale": (co.Features(lambda lam: 1 / (0.1 + lam)), "rescale"),
+}
+
+
+@pytest.mark.parametrize("name", METRICS if FULL else list(METRICS)[:3])
+@pytest.mark.parametrize("start", ["mean", "noise"] if FULL else ["noise"])
+def test_errors_in_a_metric_are_predicted_and_realised_in_it(name, start):
+    metric, terminal = METRICS[name]
+    spectrum = co.Spectrum([1.0, 0.3, 0.05], [3, 5, 20], [0.5, 0.1, 0.2])
+    model = co.GaussianModel(
+        spectrum, co.EDM(0.01, 20.0), coupling=co.PerStep(0.5), start=start, metric=metric, terminal=terminal
+    )
+    grid = co.edm_grid(24, 0.05, 20.0, terminal=terminal)
+    asked = {"density": co.LogNormal(-0.8, 1.3), "replicas": 600 if FULL else 60, "seed": 1}
+    found = co.Validation.of(model, grid, 2e4, **asked)
+    for cause in ("training of steps", "last evaluation", "total"):
+        ratio, error = found.ratio(cause)
+        assert np.isinf(ratio) or abs(ratio - 1) < 0.03 + 3 * error, cause
+    assert found.ratio()[1] < 0.03
+    np.testing.assert_allclose(found.values[:, 3], model.bias(grid), rtol=1e-12)
+    assert metric.measure in str(found)
+    assert metric.measure in str(found.predicted)
+
+
+@pytest.mark.skipif(not FULL, reason="CODESIGN_OPT_FULL=1: plans in metrics of their own; single grids are above")
+@pytest.mark.parametrize("coupling", COUPLINGS[:2])
+@pytest.mark.parametrize("metric", [each for each, _ in METRICS.values() if not hasattr(each, "band_weights")])
+def test_plans_made_for_a_metric_leave_what_is_predicted_in_it(metric, coupling):
+    model, plan = planned(metric=metric, coupling=coupling)
+    ratio, error = co.validate(plan, model, replicas=600).ratio()
+    assert abs(ratio - 1) < 0.07 + 3 * error
+    with pytest.raises(ValueError, match="give the model that it was made on"):
+        co.validate(plan)
 
 
 def test_a_saved_plan_is_validated_on_the_model_that_it_holds(tmp_path):
@@ -124,7 +163,9 @@ def test_sgd_update_by_update_leaves_what_its_law_predicts():
 
 
 def test_what_is_not_trained_here_is_refused_by_name():
-    model, plan = planned()
+    model = co.GaussianModel(SPECTRUM, co.EDM(0.01, 20.0), coupling=co.PerStep(0.3), start="mean")
+    asked = {"levels": 20, "stopping_sigma": 0.1, "polish": False}
+    plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 1e5, **asked)
     with pytest.raises(ValueError, match="training is ConstantStepSGD"):
         co.validate(plan, replace(model, training=co.ConstantStepSGD(1e-3, 4)))
     with pytest.raises(ValueError, match="learner is 'blocks'"):
