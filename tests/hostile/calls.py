@@ -29,7 +29,8 @@ LONG = re.compile(
 )
 # what takes long even where it is plausible, or loads other packages
 HEAVY = re.compile(
-    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|estimate\.|testbed\.|Problem)|diffusers|Estimated|Pilot"
+    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|estimate\.|testbed\.|Problem)|[dD]iffusers|Estimated|Pilot"
+    r"|\breport$"
 )
 
 
@@ -140,8 +141,8 @@ def instance_of(name: str, thing: type) -> Callable[[], Any] | None:
         return INSTANCES[name]
     made = call_of(name, thing)
     needed = set() if made is None else required(made)
-    given = {} if made is None else made.given()
-    if inspect.isabstract(thing) or getattr(thing, "_is_protocol", False) or not needed <= given.keys():
+    stated = NAMED.keys() | OWN.get(name, {}).keys() | OF_METHODS.get(name, {}).keys()
+    if inspect.isabstract(thing) or getattr(thing, "_is_protocol", False) or not needed <= stated:
         return None
     return lambda: thing(**({} if made is None else made.given()))
 
