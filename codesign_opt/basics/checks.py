@@ -19,7 +19,7 @@ from .spelling import meant, refuse_unknown
 __all__ = [
     "AT_ONCE", "Array", "Indices", "Mask", "array", "as_path", "boolean", "choice", "entries", "function", "instance",
     "integer", "matrix", "ndim", "noise_level", "noise_levels", "number", "numbers",
-    "scale_of", "shown", "takes", "variances", "vector",
+    "scale_of", "scales_of", "shown", "takes", "variances", "vector",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 AT_ONCE = 10_000_000  # numbers that one count may ask for: a mistyped one takes no machine down
 _ENTRIES = 100_000  # of what is given one by one: endless iterators end here
+_LARGEST = 1e18  # of whole numbers: products of a few are floats
 _FAR = 1e60  # of noise levels: their fourth powers are floats
 _MOST_NUMBERS = 100_000_000  # of a range, which needs no memory until it is an array
 _SHOWN = 200  # characters of a value in a message
@@ -75,6 +76,8 @@ def number(
 def integer(value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None, hint: str = "") -> int:
     """Return `value` as an int (a float without fraction is accepted), or raise ValueError."""
     result = number(value, name, hint=hint)
+    if abs(result) > _LARGEST:
+        raise ValueError(f"{name} is {result:g}; whole numbers up to {_LARGEST:g} are taken.{_space(hint)}")
     if result != int(result):
         raise ValueError(f"{name} is {result:g}; a whole number is needed.{_space(hint)}")
     if minimum is not None and result < minimum:
@@ -128,9 +131,15 @@ def scale_of(value: Any, name: str) -> float:
     Traceback (most recent call last):
     ValueError: width is 9.99989e-321; it must lie between 1e-60 and 1e+60.
     """
-    found = number(value, name, positive=True)
-    if not 1 / _FAR <= found <= _FAR:
-        raise ValueError(f"{name} is {found:g}; it must lie between {1 / _FAR:g} and {_FAR:g}.")
+    return float(scales_of([number(value, name, positive=True)], name)[0])
+
+
+def scales_of(value: Any, name: str, *, length: int | None = None) -> Array:
+    """Return a read-only float64 copy of numbers > 0 as `scale_of` takes them, or raise ValueError."""
+    found = vector(value, name, positive=True, length=length)
+    for each in (found.min(initial=1.0), found.max(initial=1.0)):
+        if not 1 / _FAR <= each <= _FAR:
+            raise ValueError(f"{name} is {each:g}; it must lie between {1 / _FAR:g} and {_FAR:g}.")
     return found
 
 
@@ -315,6 +324,8 @@ def entries(value: Any, name: str, *, most: int = _ENTRIES, hint: str = "") -> t
         raise ValueError(
             f"{name} is {shown(value)}; several values are needed, such as a list.{_space(hint)}"
         ) from None
+    except Exception as error:  # whatever the object's own methods raise
+        raise ValueError(f"{name} cannot be read one by one: {type(error).__name__}.{_space(hint)}") from error
     if len(found) > most:
         raise ValueError(f"{name} has more than {most:,} entries.{_space(hint)}")
     return found
@@ -383,10 +394,10 @@ def _check(result: Array, name: str, positive: bool, nonnegative: bool, infinite
         tests.append((result < 0, "must be >= 0"))
     for bad, rule in tests:
         where = np.argwhere(bad)
-        if where.size:
+        if len(where):
             index = tuple(int(i) for i in where[0])
-            shown = index[0] if len(index) == 1 else index
-            raise ValueError(f"{name} is {result[index]:g} at index {shown}; it {rule}.{_space(hint)}")
+            place = "" if not index else f" at index {index[0] if len(index) == 1 else index}"
+            raise ValueError(f"{name} is {result[index]:g}{place}; it {rule}.{_space(hint)}")
 
 
 def _other_kind(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -37,5 +38,11 @@ def each_of(
         from joblib import Parallel, delayed
     except ImportError as error:
         raise ImportError(f"n_jobs={count} needs joblib ({error}); pip install joblib") from None
-    workers = Parallel(n_jobs=count, backend=backend, return_as="generator")
-    yield from workers(delayed(function)(*arguments) for arguments in calls)
+    found = Parallel(n_jobs=count, backend=backend, return_as="generator")(delayed(function)(*each) for each in calls)
+    try:
+        for result in found:  # noqa: UP028  `yield from` would close it before the warning is silenced
+            yield result
+    finally:
+        with warnings.catch_warnings():  # of those that are cancelled where the caller stops early
+            warnings.simplefilter("ignore")
+            found.close()

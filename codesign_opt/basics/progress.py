@@ -22,6 +22,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self, TextIO
 
+import numpy as np
+
+from .checks import shown
+
 __all__ = ["Progress", "ProgressFunction", "Teller", "teller"]
 
 ProgressFunction = Callable[[int, int | None, str], object] | Callable[[str], object]
@@ -51,9 +55,9 @@ def teller(progress: Progress) -> Teller:
         return progress
     if callable(progress):
         return Teller(_Told(progress))
-    if progress not in (None, True, False):
+    if not (progress is None or (isinstance(progress, (bool, int, np.bool_)) and progress in (0, 1))):
         raise ValueError(
-            f"progress is {progress!r}; give True, False, None (in a terminal, after 2 s), or a function of "
+            f"progress is {shown(progress)}; give True, False, None (in a terminal, after 2 s), or a function of "
             "(done, total, text)."
         )
     return Teller(None if progress is False else _Shown(0.0 if progress else _PATIENCE, asked=progress is True))
@@ -123,12 +127,12 @@ class _Told(_Report):
     def __init__(self, function: ProgressFunction) -> None:
         self._function: Callable[..., object] = function
         self._whole = function is not print  # which takes anything
-        try:
-            inspect.signature(function).bind(0, None, "")
-        except TypeError:
+        if self._whole and not _binds(function, 0, None, ""):
             self._whole = False
-        except ValueError:  # a function of C that does not say what it takes
-            pass
+            if not _binds(function, ""):
+                raise ValueError(
+                    f"progress is {shown(function)}, which takes neither (done, total, text) nor the text alone."
+                )
 
     def told(self, done: int, total: int | None, text: str) -> None:
         if self._whole:
@@ -205,6 +209,17 @@ class _Bar:
 
     def close(self) -> None:
         self._bar.close()
+
+
+def _binds(function: Callable[..., object], *given: object) -> bool:
+    """Whether it can be called like this; True where it does not say what it takes, as some functions of C."""
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def watched(stream: TextIO) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from .checks import shown
+from .checks import instance, shown
 from .spelling import meant
 
 __all__ = ["Registry", "temporarily"]
@@ -87,6 +87,7 @@ class Registry(Generic[Entry]):
         >>> co.GaussianModel(co.Spectrum.power_law(2, 1.0), sampler="heun").sampler
         Heun()
         """
+        instance(what, str, "named: what")
         if isinstance(value, kind):
             return value
         if isinstance(value, type) and issubclass(value, kind):

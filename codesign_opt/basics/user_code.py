@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from .checks import Array
+from .checks import Array, Indices
 from .errors import CodesignError
 
-__all__ = ["answer", "told_in"]
+__all__ = ["answer", "answer_on", "told_in"]
 
 _LIBRARIES = {"builtins", "numpy", "scipy", "cvxpy", "torch"}  # whose errors are mistakes
 _WRONG_KIND = (TypeError, AttributeError, NameError, NotImplementedError)
@@ -84,3 +84,25 @@ def answer(function: Callable[[Array], Any], sigma: Array, name: str, *, what: s
             "one real number for each."
         )
     return np.array(np.broadcast_to(found.astype(np.float64), levels.shape))
+
+
+def answer_on(function: Callable[..., Any], given: Sequence[Array | Indices], name: str) -> Array:
+    """What a user's function of several arrays of one shape says: float64 of that shape, no NaN among them.
+
+    Raises:
+        ValueError, TypeError: as `answer`; an answer that is no number.
+
+    >>> answer_on(lambda a, b: b - a, [np.zeros(2), np.ones(2)], "cost").tolist()
+    [1.0, 1.0]
+    """
+    with told_in(name), np.errstate(all="ignore"):
+        said = function(*(np.array(each) for each in given))
+        found = np.asarray(said.detach().cpu() if hasattr(said, "detach") else said)
+    shape = given[0].shape
+    if np.ma.is_masked(said) or found.dtype.kind not in "iuf" or found.shape not in ((), shape):
+        raise ValueError(
+            f"{name} returned shape {found.shape} and dtype {found.dtype} for shape {shape}; one real number for each."
+        )
+    if np.isnan(found).any():
+        raise ValueError(f"{name} returned NaN; one real number for each is needed.")
+    return np.array(np.broadcast_to(found.astype(np.float64), shape))

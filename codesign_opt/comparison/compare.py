@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import Array, integer, shown
+from ..basics.checks import AT_ONCE, Array, integer, shown
 from ..basics.jobs import each_of
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
@@ -415,4 +415,4 @@ def _world_of(model: Any, draws: int) -> World:
         return ModelWorld(known)
     from .measured_world import MeasuredWorld  # torch
 
-    return MeasuredWorld(known, integer(draws, "draws", minimum=2))
+    return MeasuredWorld(known, integer(draws, "draws", minimum=2, maximum=AT_ONCE))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.checks import Array, shown
+from ..basics.checks import Array, instance, integer, shown
 from ..basics.files import write_whole
 from ..basics.late import later
 from ..basics.tabular import Tabular
@@ -108,10 +108,12 @@ class Comparison(Tabular):
 
     def cell(self, sampler: str, evaluations: int) -> list[ComparisonRow]:
         """The rows of one cell, by rank."""
+        sampler, evaluations = _name(sampler, "sampler"), integer(evaluations, "evaluations")
         return [row for row in self.rows if (row.sampler, row.evaluations) == (sampler, evaluations)]
 
     def row(self, peer: str, sampler: str, evaluations: int) -> ComparisonRow | None:
         """One schedule in one cell; None where it could not be made."""
+        peer = _name(peer, "peer")
         return next((row for row in self.cell(sampler, evaluations) if row.peer == peer), None)
 
     def ranks(self) -> dict[str, list[int]]:
@@ -120,14 +122,14 @@ class Comparison(Tabular):
 
     def share_level(self, peer: str = "plan") -> float:
         """Share of its cells where a schedule is best or within one standard error of the best."""
-        own = [row.level for row in self.rows if row.peer == peer]
+        own = [row.level for row in self.rows if row.peer == _name(peer, "peer")]
         if not own:
             raise ValueError(f"peer is {shown(peer)}, which is not in this comparison: {', '.join(self.peers)}.")
         return float(np.mean(own))
 
     def losses(self, peer: str = "plan") -> list[tuple[ComparisonRow, ComparisonRow]]:
         """(its row, the best row) of the cells where a schedule is more than one standard error from the best."""
-        own = [row for row in self.rows if row.peer == peer and not row.level]
+        own = [row for row in self.rows if row.peer == _name(peer, "peer") and not row.level]
         return [(row, self.cell(row.sampler, row.evaluations)[0]) for row in own]
 
     def plot(self, axes: Sequence[Axes] | None = None) -> list[Axes]:
@@ -149,6 +151,7 @@ class Comparison(Tabular):
 
         nan where one of the two could not be made or the divisor is zero.
         """
+        base = _name(base, "base")
         return {name: [self._ratio(name, cell, base) for cell in self.cells] for name in self.peers}
 
     def _ratio(self, name: str, cell: tuple[str, int], base: str) -> float:
@@ -167,7 +170,7 @@ class Comparison(Tabular):
         >>> found.geometric_mean_ratio("plan") == 1.0 < found.geometric_mean_ratio("edm")
         True
         """
-        ratios = np.array(self.ratios(base).get(peer, []), dtype=np.float64)
+        ratios = np.array(self.ratios(base).get(_name(peer, "peer"), []), dtype=np.float64)
         known = ratios[np.isfinite(ratios) & (ratios > 0)]
         if not known.size:
             raise ValueError(
@@ -327,3 +330,8 @@ def read_rows(file: Any) -> list[ComparisonRow]:
         }
         rows.append(ComparisonRow(**values))
     return rows
+
+
+def _name(value: Any, what: str) -> str:
+    name: str = instance(value, str, f"Comparison: {what}", "Give the name of one.")
+    return name

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice, integer, ndim, number, takes
+from ..basics.checks import Array, Mask, choice, integer, ndim, number, scale_of, takes
 from ..ingredients.levels import MOST_LEVELS, Levels
 from .least_squares import Bootstrap, LevelFit, bootstrap_errors, fit_level, run_multipliers
 from .results import LearningCurves
@@ -16,6 +16,7 @@ from .windows import LogReading, Windows, inverse_examples, read_windows
 
 __all__ = ["learning_curves"]
 
+_WIDEST = 1e3  # of a transfer, in log sigma
 _WIDTHS = np.concatenate([[0.0], np.arange(0.1, 3.01, 0.1)])
 
 
@@ -45,7 +46,8 @@ def learning_curves(
         runs: path of a log, `TrainingRun` with one, a `LevelStatistics`, or a list: pilots at several m and tau.
             Columns: examples, sigma, loss; optional: run, learning_rate, batch, averaged, ema, variance (of single
             examples), start and end (examples at all levels before and after the row), as `LevelStatistics` writes.
-        levels: Levels, edges, or a number of equal bins over the logs' range.
+        levels: Levels, edges, or a number of equal bins over the logs' range. All examples of a log of a single noise
+            level count in m.
         log_width: m = (density of examples per unit log sigma) x log_width, the correlation length of section 6;
             None: the examples on the level itself, for experts trained one by one.
         transfer: "fit": the width of the Gaussian T by which examples teach neighbouring levels, m from T rho,
@@ -66,7 +68,7 @@ def learning_curves(
     shape: Any = levels if isinstance(levels, Levels) else None
     if shape is None:
         shape = integer(levels, "levels", minimum=1, maximum=MOST_LEVELS) if ndim(levels) == 0 else Levels(levels)
-    bins, windows = read_windows(runs, shape, reading)
+    bins, windows = read_windows(runs, shape, reading, log_width)
     table = _Table(bins, windows, reading.burn_in, log_width)
     profile = _profile(table, transfer)
     fits = table.fits(profile.used)
@@ -78,10 +80,10 @@ def _check(transfer: Any, smoothing: str, log_width: Any) -> None:
     if isinstance(transfer, str):
         choice(transfer, "transfer", ("fit",))
     else:
-        number(transfer, "transfer", nonnegative=True)
+        number(transfer, "transfer", nonnegative=True, maximum=_WIDEST)
     choice(smoothing, "smoothing", SMOOTHINGS)
     if log_width is not None:
-        number(log_width, "log_width", positive=True, hint="None counts the examples on the level itself.")
+        scale_of(log_width, "log_width")
 
 
 class _Table:
@@ -233,7 +235,7 @@ def _errors(
     if whole and len(table.windows) < 3:
         raise ValueError(f"bootstrap is 'runs' with {len(table.windows)} runs; three are needed, or use 'rows'.")
     inverse = table.inverse(width)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(integer(seed, "seed", minimum=0))
     common = run_multipliers(rng, bootstrap.repeats, len(table.windows))
     errors = {}
     for level, fit in fits.items():

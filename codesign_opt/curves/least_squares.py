@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ..basics.checks import Array, Mask, choice, integer
+from ..basics.checks import AT_ONCE, Array, Mask, choice, integer
 
 __all__ = ["Bootstrap", "LevelFit", "fit_level", "nonnegative_least_squares"]
 
@@ -35,7 +35,7 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         choice(self.unit, "bootstrap", ("rows", "runs"))
-        object.__setattr__(self, "repeats", integer(self.repeats, "Bootstrap.repeats", minimum=2))
+        object.__setattr__(self, "repeats", integer(self.repeats, "Bootstrap.repeats", minimum=2, maximum=AT_ONCE))
 
 
 @dataclass(frozen=True, eq=False)

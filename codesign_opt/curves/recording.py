@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, integer, number, numbers
+from ..basics.checks import Array, as_path, boolean, instance, integer, number
 from ..basics.files import locked, write_whole
 from ..ingredients.levels import Levels
 from ..ingredients.log_file import log_rows
 from ..ingredients.training_run import read_log
+from .batches import as_batch, check_sizes, on_host, refused, two_rows
 
 __all__ = ["LOG_COLUMNS", "LevelStatistics"]
 
@@ -82,10 +83,10 @@ class LevelStatistics:
     ) -> None:
         found = Levels.log_uniform(2.0**-_OCTAVES, 2.0**_OCTAVES, 12 * _OCTAVES) if levels is None else levels
         self.levels = found if isinstance(found, Levels) else Levels(found)
-        self.run = str(run)
+        self.run = str(instance(run, (str, int, np.integer), "LevelStatistics.run"))
         self.learning_rate = _rate(learning_rate)
         self.batch = None if batch is None else integer(batch, "LevelStatistics.batch", minimum=1)
-        self.averaged = bool(averaged)
+        self.averaged = boolean(averaged, "LevelStatistics.averaged")
         self.ema = number(ema, "LevelStatistics.ema", nonnegative=True)
         if self.ema >= 1:
             raise ValueError(f"LevelStatistics.ema is {self.ema:g}; it must be < 1.")
@@ -110,7 +111,7 @@ class LevelStatistics:
                 warning.
         """
         rate = self.learning_rate if learning_rate is None else _rate(learning_rate)
-        self._pending.append((*_two_rows(sigma, loss), rate))
+        self._pending.append((*two_rows(sigma, loss), rate))
         if len(self._pending) >= _FLUSH:
             self._flush()
 
@@ -127,11 +128,13 @@ class LevelStatistics:
         >>> [(row["sigma"].__round__(9), row["loss"].__round__(9)) for row in stats.rows()]
         [(3.0, 0.16875)]
         """
-        whole = loss if _of_torch(loss) else np.atleast_1d(numbers(loss, "LevelStatistics.record_flow: loss"))
-        at = time if _of_torch(time) else numbers(time, "LevelStatistics.record_flow: time")
+        whole = as_batch(loss, "LevelStatistics.record_flow: loss")
+        at = as_batch(time, "LevelStatistics.record_flow: time")
         whole = whole.reshape(len(whole), -1).sum(1)
         at = at.reshape(-1)
-        _check_sizes(len(at), len(whole))
+        if hasattr(whole, "new_tensor") != hasattr(at, "new_tensor"):  # one of them lies on a device: both do
+            whole, at = (x if hasattr(x, "new_tensor") else y.new_tensor(x) for x, y in ((whole, at), (at, whole)))
+        check_sizes(len(at), len(whole))
         with np.errstate(all="ignore"):  # times beyond 1 are refused as noise levels
             self.record(at / (1 - at), at**2 * whole, learning_rate=learning_rate)
 
@@ -183,7 +186,7 @@ class LevelStatistics:
 
         The file of `save` is enough to go on from, too, up to the last digit of its means.
         """
-        pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
+        pending = [(*on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
         return {
             "edges": self.levels.edges.tolist(),
             "options": {name: getattr(self, name) for name in _OPTIONS},
@@ -234,11 +237,11 @@ class LevelStatistics:
         return whole
 
     def _flush(self) -> None:
-        pending = [(*_on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
-        refused = [_refused(sigma, loss) for sigma, loss, _ in pending]
-        self._pending = [item for item, said in zip(pending, refused, strict=True) if not said]  # it costs no other
-        if any(refused):
-            raise ValueError(f"LevelStatistics.record: {next(filter(None, refused))}")
+        pending = [(*on_host(sigma, loss), rate) for sigma, loss, rate in self._pending]
+        wrong = [refused(sigma, loss) for sigma, loss, _ in pending]
+        self._pending = [item for item, said in zip(pending, wrong, strict=True) if not said]  # it costs no other
+        if any(wrong):
+            raise ValueError(f"LevelStatistics.record: {next(filter(None, wrong))}")
         self._pending = []
         batches = []
         for levels, losses, rate in pending:
@@ -366,51 +369,6 @@ def _rate(value: float | None) -> float | None:
     return None if value is None else number(value, "LevelStatistics.learning_rate", positive=True)
 
 
-def _two_rows(sigma: Any, loss: Any) -> tuple[Any, Any]:
-    """Tensors are copied into one (2, N) tensor where they are, without waiting for them; arrays stay arrays."""
-    if not hasattr(loss, "detach"):
-        losses = numbers(loss, "LevelStatistics.record: loss")
-        losses = losses.reshape(losses.shape[0], -1).sum(axis=1) if losses.ndim > 1 else np.atleast_1d(losses)
-        levels = numbers(sigma, "LevelStatistics.record: sigma").ravel()
-        _check_sizes(levels.size, losses.size)
-        return np.broadcast_to(levels, losses.shape).copy(), losses.copy()
-    losses = loss.detach()
-    losses = losses if losses.element_size() == 8 else losses.float()
-    losses = losses.flatten(1).sum(1) if losses.ndim > 1 else losses.reshape(-1)
-    if hasattr(sigma, "detach"):
-        levels = sigma.detach().reshape(-1)
-    else:
-        levels = losses.new_tensor(np.array(numbers(sigma, "LevelStatistics.record: sigma"))).reshape(-1)
-    _check_sizes(levels.numel(), losses.numel())
-    pair = losses.new_empty((2, losses.numel()))
-    pair[0], pair[1] = levels, losses
-    return pair, None
-
-
-def _check_sizes(levels: int, losses: int) -> None:
-    if levels not in (1, losses):
-        raise ValueError(
-            f"LevelStatistics.record: {levels} noise levels but {losses} losses; give the loss of every example "
-            "(no mean over the batch)."
-        )
-
-
-def _refused(sigma: Array, loss: Array) -> str:
-    """What is wrong with a batch; nothing, if nothing is."""
-    if not np.all(sigma > 0):
-        return f"sigma is {sigma[~(sigma > 0)][0]:g}; a noise level must be > 0."
-    if np.any(loss < 0):
-        return f"loss is {loss[loss < 0][0]:g}; |D - x0|^2 is >= 0: record the loss itself, not its logarithm."
-    return ""
-
-
-def _on_host(sigma: Any, loss: Any) -> tuple[Array, Array]:
-    if loss is not None:
-        return sigma, loss
-    pair = sigma.cpu().numpy().astype(np.float64)
-    return pair[0], pair[1]
-
-
 def _existing(path: Path) -> list[dict[str, Any]]:
     """Rows of a log that a `LevelStatistics` wrote, with Python's own types."""
     if path.stat().st_size == 0:
@@ -440,8 +398,3 @@ def _text(rows: list[dict[str, Any]], *, json_lines: bool) -> str:
     writer.writeheader()
     writer.writerows([{key: repr(v) if isinstance(v, float) else v for key, v in row.items()} for row in rows])
     return out.getvalue()
-
-
-def _of_torch(value: Any) -> bool:
-    """A tensor of floating-point numbers, which stays where it is; anything else is looked into as numbers are."""
-    return hasattr(value, "is_floating_point") and bool(value.is_floating_point())

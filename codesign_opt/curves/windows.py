@@ -19,6 +19,7 @@ from .recording import LevelStatistics
 __all__ = ["LogReading", "Windows", "inverse_examples", "read_windows", "transfer_matrix"]
 
 _PER_DOUBLING = 2
+_WIDEST = 20.0  # of a bin in log sigma: its edges are floats
 _COUNTS = ("per_row", "cumulative", "validation")
 Weight = Callable[[Array], Any] | float | None
 
@@ -94,7 +95,9 @@ class Windows:
     notes: tuple[str, ...]
 
 
-def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[Levels, list[Windows]]:
+def read_windows(
+    runs: Any, levels: Levels | int, reading: LogReading, log_width: float | None = None
+) -> tuple[Levels, list[Windows]]:
     """Read all logs; a file with a column `run` holds one run per name. Arguments as in `learning_curves`."""
     listed = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not listed:
@@ -107,15 +110,21 @@ def read_windows(runs: Any, levels: Levels | int, reading: LogReading) -> tuple[
         _unweigh(log, reading.weight)
         logs += [(*_part(log, name, source), source) for name in dict.fromkeys(log["run"].tolist())]
     if not isinstance(levels, Levels):
-        levels = _levels(np.concatenate([log["sigma"] for _, log, _ in logs]), levels)
+        levels = _levels(np.concatenate([log["sigma"] for _, log, _ in logs]), levels, log_width)
     return levels, [_windows(name, log, levels, reading.examples, source) for name, log, source in logs]
 
 
-def _levels(sigma: Array, count: int) -> Levels:
-    """Bins around the noise levels of a log that has few; else `count` bins of equal width over its range."""
+def _levels(sigma: Array, count: int, log_width: float | None) -> Levels:
+    """Bins around the noise levels of a log that has few; else `count` bins of equal width over its range.
+
+    One noise level alone has no density: its bin is a correlation length wide, so that m counts all its examples.
+    """
     distinct = np.unique(sigma)
     distinct = distinct[np.concatenate([[True], np.diff(np.log(distinct)) > 1e-6])]
-    if 1 < distinct.size <= count:
+    if distinct.size == 1:
+        reach = 0.5 * min(log_width or 1.0, _WIDEST)
+        return Levels(distinct[0] * np.exp([-reach, reach]))
+    if distinct.size <= count:
         return Levels.around(distinct)
     return Levels.log_uniform(float(distinct[0]) / (1 + 1e-9), float(distinct[-1]) * (1 + 1e-9), count)
 
@@ -281,7 +290,7 @@ def transfer_matrix(levels: Levels, width: float) -> Array:
 
     Rows do not sum to one near the ends: beyond the levels nothing was trained (docs/theory.md section 6).
     """
-    if width == 0:
+    if width < 1e-9:  # far below any level's extent
         return np.eye(len(levels))
     steps = (np.log(levels.edges)[None, :] - np.log(levels.sigma)[:, None]) / (width * sqrt(2.0))
     return np.diff(np.vectorize(erf)(steps), axis=1) / 2

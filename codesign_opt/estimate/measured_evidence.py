@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..basics.checks import Array, choice, integer, takes
+from ..basics.devices import device_of
 from ..basics.ledger import Ledger
 from ..basics.progress import Progress, teller
 from ..ingredients.grids import edm_grid
@@ -23,7 +24,7 @@ from .denoisers.same_denoiser import check_same_denoiser, shared_range
 from .draws.data_fingerprint import data_fingerprint
 from .draws.reservoir import Reservoir
 from .draws.statistics import Estimate, Moments
-from .draws.streams import batches, device_of, first_of, my_share, normal, seeded, sum_over_processes
+from .draws.streams import batches, first_of, my_share, normal, seeded, sum_over_processes
 from .score_costs import score_slope
 from .spectra.measure import spectrum
 

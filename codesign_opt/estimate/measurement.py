@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..basics.checks import integer, number
+from ..basics.devices import device_of
 from ..basics.progress import Progress
 from ..basics.spelling import spelled
-from .draws.streams import device_of
 
 __all__ = ["Measurement"]
 

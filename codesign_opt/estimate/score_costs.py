@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..basics.checks import choice, integer, number, takes, vector
+from ..basics.checks import AT_ONCE, choice, integer, number, takes, vector
 from ..models.evidence import VELOCITIES, ScoreCost
 from .denoisers.denoiser import Denoise, Denoiser, DenoiserError
 from .draws.statistics import Estimate, Moments
@@ -236,8 +236,10 @@ class Predictor(StepCost):
     iterations: int = 50
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "probes", integer(self.probes, "Predictor.probes", minimum=2))
-        object.__setattr__(self, "iterations", integer(self.iterations, "Predictor.iterations", minimum=1))
+        object.__setattr__(self, "probes", integer(self.probes, "Predictor.probes", minimum=2, maximum=AT_ONCE))
+        object.__setattr__(
+            self, "iterations", integer(self.iterations, "Predictor.iterations", minimum=1, maximum=AT_ONCE)
+        )
 
     def squared(
         self, denoiser: Denoiser, x: torch.Tensor, sigmas: tuple[float, float], seed: int, names: tuple[int, int]

@@ -53,8 +53,9 @@ class TrainingHistory:
                 "TrainingHistory: learning_rate and batch go together, and with a source: they scale its floor."
             )
         if self.batch is not None:
-            number(self.learning_rate, "TrainingHistory.learning_rate", positive=True)
-            integer(self.batch, "TrainingHistory.batch", minimum=1)
+            rate = number(self.learning_rate, "TrainingHistory.learning_rate", positive=True)
+            object.__setattr__(self, "learning_rate", rate)
+            object.__setattr__(self, "batch", integer(self.batch, "TrainingHistory.batch", minimum=1))
         if self.growth is not None:
             self._check_pair("TrainingHistory.growth")
             if number(self.growth, "TrainingHistory.growth", positive=True) <= 1:

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..basics.checks import shown
 from ..ingredients.grids import check_grid
+from ..samplers.linear_multistep import LinearMultistep
+from ..samplers.own_levels import OnOwnLevels
 from . import diffusers_export, number_lists, solver_loop  # noqa: F401  they enter their targets
 from .schedule_files import write_text
 from .targets import EXPORT_TARGETS, PlannedLevels, Target, targets
@@ -93,6 +95,11 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
     sampler: dict[str, Any] = {}
+    if isinstance(schedule, OnOwnLevels) and not isinstance(schedule, LinearMultistep):
+        raise ValueError(
+            f"export.schedule is {shown(schedule)}, whose steps no other program takes; its noise levels alone, which "
+            "another sampler would make little of, are co.export(sampler.levels, …)."
+        )
     if getattr(schedule, "own_levels", None) is not None:  # a fitted solver
         sampler, schedule = schedule.to_dict(), schedule.own_levels
     elif hasattr(schedule, "number_of_steps"):  # a plan

@@ -90,7 +90,7 @@ def _listed(source: Any) -> Array:
         levels = raw.astype(np.float64)
     except _NotReal:
         raise
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever conversions raise: tensors without numbers, objects whose own methods fail
         raise ValueError(
             f"the schedule is {type(source).__name__}; give a scheduler, a list or tensor of noise levels, or a path."
         ) from None

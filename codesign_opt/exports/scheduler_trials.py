@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, shown
+from ..basics.devices import device_of
 from ..schedulers.noise_table import flow_time
-from ..schedulers.scheduler_reading import is_flow, noise_levels, setting
+from ..schedulers.scheduler_reading import is_flow, is_scheduler, noise_levels, setting
 from .scheduler_rules import Draft
 from .scheduler_settings import accepted, refusal, table_of, trained_range
 
@@ -76,6 +77,8 @@ def tried(wanted: Array, scheduler: Any, mu: float | None) -> Draft:
 
 def with_changes(scheduler: Any, changes: Mapping[str, Any]) -> Any:
     """A copy with changed settings; a shift set by hand is kept."""
+    if not is_scheduler(scheduler):
+        raise ValueError(f"export: scheduler is {shown(scheduler)}; a scheduler of diffusers is needed.")
     scheduler = released(scheduler)
     if not changes:
         return copy.deepcopy(scheduler)
@@ -108,7 +111,7 @@ def call(
     Args:
         kind: the class whose set_timesteps is meant, that of the scheduler unless given.
     """
-    where = {} if device is None else {"device": device}
+    where = {} if device is None else {"device": device_of(device, "export: device")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         (kind or type(scheduler)).set_timesteps(scheduler, **where, **arguments)

@@ -78,6 +78,8 @@ def _plain(value: Any) -> Any:
     """A tensor on any device, with a gradient or in half precision, as numpy can take it."""
     if not str(getattr(value, "dtype", "")).startswith("torch."):
         return value
+    if value.is_meta:
+        raise ValueError(f"an example is {shown(value)}; an array of real numbers is needed.")
     moved = value.detach().cpu()
     return (moved.float() if str(moved.dtype) == "torch.bfloat16" else moved).numpy()
 

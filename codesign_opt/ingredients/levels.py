@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, integer, noise_level, number, vector
+from ..basics.checks import Array, integer, noise_level, noise_levels, number, vector
 
 __all__ = ["MOST_LEVELS", "Bins", "Levels"]
 
@@ -123,7 +123,7 @@ class Levels:
     @classmethod
     def around(cls, sigma: Array) -> Levels:
         """Bins around given ascending noise levels, with edges half-way between them in log sigma."""
-        centre = vector(sigma, "sigma", positive=True, ascending=True)
+        centre = vector(noise_levels(sigma, "sigma"), "sigma", ascending=True)
         if centre.size == 1:
             return cls(centre[0] * np.exp([-0.5, 0.5]))
         middle = np.sqrt(centre[1:] * centre[:-1])

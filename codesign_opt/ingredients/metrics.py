@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.checks import Array, choice, matrix, vector
+from ..basics.checks import Array, choice, matrix, takes, vector
+from ..basics.user_code import told_in
 from .spectrum import Spectrum
 
 __all__ = ["KL", "Features", "Metric", "ValuedBands", "Wasserstein"]
@@ -46,6 +47,7 @@ class Metric(ABC):
     def weights(self, spectrum: Spectrum) -> Array:
         """(B,) what a squared error of one direction's standard deviation counts, >= 0."""
 
+    @takes(spectrum=Spectrum)
     def mean_weights(self, spectrum: Spectrum) -> Array:
         """(B,) what a squared error of the mean counts."""
         return self.weights(spectrum)
@@ -54,6 +56,7 @@ class Metric(ABC):
         """(B,) what small errors of a standard deviation count at `std`, over `weights`: 1 where they are right."""
         return np.ones(len(spectrum))
 
+    @takes(spectrum=Spectrum)
     def valued(self, spectrum: Spectrum) -> ValuedBands:
         """The spectrum with its bands weighted."""
         weights, means = self.weights(spectrum), self.mean_weights(spectrum)
@@ -90,6 +93,7 @@ class Wasserstein(Metric):
     def measure(self) -> str:
         return ""
 
+    @takes(spectrum=Spectrum)
     def weights(self, spectrum: Spectrum) -> Array:
         return np.ones(len(spectrum))
 
@@ -154,10 +158,13 @@ class Features(Metric):
         starts = np.searchsorted(np.cumsum(spectrum.counts), np.cumsum(bands.counts) - bands.counts, side="right")
         return Features(np.add.reduceat(spectrum.counts * self.weights(spectrum), starts) / bands.counts)
 
+    @takes(spectrum=Spectrum)
     def weights(self, spectrum: Spectrum) -> Array:
         given: Callable[[Array], Any] | Array = self.band_weights
-        value = given(spectrum.eigenvalues) if callable(given) else given
-        found = vector(value, "Features.band_weights", length=len(spectrum), nonnegative=True)
+        if callable(given):
+            with told_in("Features.band_weights(eigenvalues)"):
+                given = given(np.array(spectrum.eigenvalues))
+        found = vector(given, "Features.band_weights", length=len(spectrum), nonnegative=True)
         if not found.any():
             raise ValueError("Features.band_weights are all 0; a metric that sees nothing leaves nothing to plan.")
         return found
@@ -195,9 +202,11 @@ class KL(Metric):
     def quadratic(self) -> bool:
         return False
 
+    @takes(spectrum=Spectrum)
     def weights(self, spectrum: Spectrum) -> Array:
         return np.asarray(1 / np.maximum(spectrum.eigenvalues, spectrum.smallest_positive))
 
+    @takes(spectrum=Spectrum)
     def mean_weights(self, spectrum: Spectrum) -> Array:
         return 0.5 * self.weights(spectrum)
 

@@ -39,7 +39,7 @@ class NetworkFloor:
 
     def __post_init__(self) -> None:
         for name in ("samples", "examples", "bands"):
-            integer(getattr(self, name), f"NetworkFloor.{name}", minimum=1)
+            object.__setattr__(self, name, integer(getattr(self, name), f"NetworkFloor.{name}", minimum=1))
 
     @property
     def seen(self) -> bool:

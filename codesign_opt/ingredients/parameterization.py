@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, choice, noise_level, number, takes, vector
+from ..basics.checks import Array, choice, noise_level, noise_levels, number, takes, vector
 from ..basics.user_code import answer
 from .process import Process
 
@@ -106,7 +106,7 @@ class Parameterization:
         >>> Parameterization("eps").output_weight([2.0], weight=1.0)
         array([4.])
         """
-        levels = vector(sigma, "sigma", positive=True)
+        levels = noise_levels(sigma, "sigma")
         if weight is None:
             return self._row(levels)[3]
         return evaluate_weight(weight, levels, "weight") * self._row(levels)[1] ** 2
@@ -119,11 +119,11 @@ class Parameterization:
         >>> Parameterization("v").rate_factor([2.0])
         array([0.2])
         """
-        levels = vector(sigma, "sigma", positive=True)
+        levels = noise_levels(sigma, "sigma")
         return self.output_weight(levels, weight) * self._row(levels)[2] ** 2
 
     def _row(self, sigma: Any) -> tuple[Array, Array, Array, Array]:
-        levels = vector(sigma, "sigma", positive=True)
+        levels = noise_levels(sigma, "sigma")
         form = PARAMETERIZATIONS[self.name]
         alpha = form.scale(levels)
         noise = alpha * levels
@@ -224,7 +224,7 @@ class TabulatedWeight:
         object.__setattr__(self, "value", value)
 
     def __call__(self, sigma: Any) -> Array:
-        x = np.log(vector(sigma, "sigma", positive=True))
+        x = np.log(noise_levels(sigma, "sigma"))
         if self.sigma.size == 1:
             return np.full(x.shape, self.value[0])
         knots, logs = np.log(self.sigma), np.log(self.value)
@@ -269,7 +269,7 @@ def amplitudes(sigma: Any, target: str, process: Process | None = None) -> tuple
     >>> [part.round(6).tolist() for part in amplitudes([1.0], "flow")]
     [[0.5], [0.5]]
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     name = target_name(target, "target")
     if process is not None:
         alpha = np.asarray(process.scale(process.time(levels)))
@@ -290,13 +290,19 @@ def target_coefficients(target: str, alpha: Array, noise: Array, *, sigma_data: 
     data = noise_level(sigma_data, "sigma_data")
     alpha = vector(alpha, "alpha", nonnegative=True)
     noise = vector(noise, "noise", length=alpha.size, nonnegative=True)
-    return _COEFFICIENTS[target_name(target, "target")](alpha, noise, data)
+    name = target_name(target, "target")
+    if name == "edm" and not np.all(alpha + noise > 0):
+        raise ValueError("alpha and noise are both 0; such a state says nothing of the data.")
+    with np.errstate(over="ignore"):
+        found = _COEFFICIENTS[name](alpha, noise, data)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} has coefficients that no float holds at alpha and noise of such sizes.")
+    return found
 
 
 def _edm_coefficients(alpha: Array, noise: Array, data: float) -> tuple[Array, Array]:
-    sigma = noise / alpha
-    total = np.hypot(sigma, data)
-    return sigma / (data * total), -data / total
+    total = np.hypot(noise, data * alpha)  # c_out without a quotient by alpha, which is 0 at pure noise
+    return noise / (data * total), -data * alpha / total
 
 
 # c_x and c_eps from alpha, sigma_t and sigma_data; the score is that of the state's law given x0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, shown, vector
+from ..basics.checks import Array, scale_of, scales_of, shown, vector
 from ..basics.user_code import answer
 
 __all__ = ["LogWidth", "SigmaTable", "log_width_field", "plain_field", "restored_field", "tabulate"]
@@ -66,10 +66,10 @@ def restored_field(value: Any, name: str) -> Any:
 
 
 def log_width_field(value: Any, name: str) -> LogWidth:
-    return value if callable(value) else number(value, name, positive=True)
+    return value if callable(value) else scale_of(value, name)
 
 
 def tabulate(value: LogWidth, sigma: Array, name: str) -> Array:
     if callable(value):
-        return vector(answer(value, sigma, name), f"{name}(sigma)", length=sigma.size, positive=True)
+        return scales_of(answer(value, sigma, name), f"{name}(sigma)", length=sigma.size)
     return np.full(sigma.size, value)

@@ -345,7 +345,7 @@ class Floor(_LevelBound):
     nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.quantity == "step_size":
+        if isinstance(self.quantity, str) and self.quantity == "step_size":
             raise ValueError(
                 "Floor(step_size) is not convex in the steps: a lower bound on the step size; state it as an "
                 "upper bound on steps, Cap(value, 'step_density')."

@@ -10,7 +10,7 @@ from typing import ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, matrix, ndim, number, vector
+from ..basics.checks import Array, matrix, ndim, number, scales_of, vector
 from ..certificate.lagrangian import InformationPart, LagrangianBound
 from ..ingredients.levels import Levels
 from .algebra import Term
@@ -18,6 +18,7 @@ from .design import Design, Point
 
 __all__ = ["InformationError"]
 
+_FAR = 1e60  # of features: sums of their squares times examples are floats
 _CUT = 1e-11  # directions whose information is below this fraction, squared, of the largest are undetermined
 
 
@@ -65,6 +66,11 @@ class InformationError(Term):
         put(self, "sigma", sigma)
         put(self, "features", features)
         response = matrix(self.response, "InformationError.response", shape=(size, None))
+        for field, values in (("features", features), ("response", response)):
+            if np.abs(values).max() > _FAR:
+                raise ValueError(
+                    f"InformationError.{field} reaches {np.abs(values).max():g}; {_FAR:g} at most: take other units."
+                )
         if response.shape[1] > size:  # only G G^T matters: a square factor of it does
             response = np.asarray(np.linalg.qr(response.T, mode="r")).T
         put(self, "response", response)
@@ -72,7 +78,7 @@ class InformationError(Term):
         if ndim(variance) == 0:
             variance = np.full(sigma.size, number(variance, "InformationError.residual_variance", positive=True))
         name = "InformationError.residual_variance"
-        put(self, "residual_variance", vector(variance, name, length=sigma.size, positive=True))
+        put(self, "residual_variance", scales_of(variance, name, length=sigma.size))
         if self.prior is not None:
             prior = matrix(self.prior, "InformationError.prior", shape=(size, size))
             low = float(np.linalg.eigvalsh((prior + prior.T) / 2).min())
@@ -138,6 +144,8 @@ class InformationError(Term):
         if dual is None or not np.all(np.isfinite(dual)):
             return None
         whitening = self._whitening(reference)
+        if whitening.shape[1] == 0:  # nothing is asked of the parameters
+            return np.zeros_like(self.response)
         solution = whitening @ np.asarray(dual).reshape(whitening.shape[1], -1) / self._unit(whitening)
         return solution if np.sum(self.response * solution) > 0 else -solution
 

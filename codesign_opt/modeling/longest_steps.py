@@ -60,7 +60,9 @@ class StabilityCap(_LongestStep):
     table: Coefficients
 
     def __post_init__(self) -> None:
-        _check_ratio(self.table, "StabilityCap", needed=getattr(self.table, "positivity", 0.0) > 0)
+        _check_ratio(
+            self.table, "StabilityCap", needed=isinstance(self.table, Coefficients) and self.table.positivity > 0
+        )
 
     @property
     def written_number(self) -> Number:

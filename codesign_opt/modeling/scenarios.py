@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, shown, vector
+from ..basics.checks import Array, number, scale_of, scales_of, shown
 from ..basics.checks import entries as entries_of
 from ..certificate.lagrangian import LagrangianBound
 from ..models.coefficients import Coefficients
@@ -251,10 +251,10 @@ class CVaR(_Scenarios):
 
     def __post_init__(self) -> None:
         _store(self)
-        share = number(self.share, "CVaR.share", positive=True, maximum=1.0)
+        share = number(scale_of(self.share, "CVaR.share"), "CVaR.share", maximum=1.0)
         size = len(self.entries)
         given = np.ones(size) if self.probabilities is None else self.probabilities
-        probabilities = vector(given, "CVaR.probabilities", length=size, positive=True)
+        probabilities = scales_of(given, "CVaR.probabilities", length=size)
         object.__setattr__(self, "share", share)
         object.__setattr__(self, "probabilities", probabilities / probabilities.sum())
 

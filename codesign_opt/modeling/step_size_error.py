@@ -19,6 +19,9 @@ from .design import Design, Point
 
 __all__ = ["StepSizeError"]
 
+_FAR = 1e60  # of amounts: their products with powers of noise levels are floats
+_HIGHEST = 20.0  # order of a sampler: the levels' powers are floats
+
 _Amount = float | Array | Callable[[Array], Array]
 
 
@@ -66,7 +69,7 @@ class StepSizeError(Term):
             check_table(self.table, "StepSizeError")
         for name in ("score", "local"):
             put(self, name, _checked(getattr(self, name), f"StepSizeError.{name}"))
-        put(self, "order", number(self.order, "StepSizeError.order", positive=True))
+        put(self, "order", number(self.order, "StepSizeError.order", positive=True, maximum=_HIGHEST))
 
     @property
     def coefficients(self) -> Coefficients | None:
@@ -118,14 +121,18 @@ def _checked(value: Any, name: str) -> _Amount:
         checked: _Amount = value
         return checked
     if ndim(value) == 0:
-        return number(value, name, nonnegative=True)
-    return vector(value, name, nonnegative=True)
+        return number(value, name, nonnegative=True, maximum=_FAR)
+    found = vector(value, name, nonnegative=True)
+    if found.max() > _FAR:
+        raise ValueError(f"{name} is {found.max():g} at most; it must be <= {_FAR:g}.")
+    return found
 
 
 def _moments(amount: _Amount, levels: Levels, power: float, name: str) -> Array:
     """(L,) <amount sigma^power> over each level."""
     if callable(amount):
-        values = levels.average(lambda sigma: answer(amount, sigma, f"StepSizeError.{name}") * sigma**power)
+        with np.errstate(over="ignore"):  # refused as not finite
+            values = levels.average(lambda sigma: answer(amount, sigma, f"StepSizeError.{name}") * sigma**power)
         return vector(values, f"StepSizeError.{name}(sigma)", length=len(levels), nonnegative=True)
     given = amount if ndim(amount) else np.full(len(levels), float(np.asarray(amount)))
     return vector(given, f"StepSizeError.{name}", length=len(levels)) * levels.average(lambda sigma: sigma**power)

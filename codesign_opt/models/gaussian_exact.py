@@ -24,6 +24,7 @@ from .polish import polish_grid
 __all__ = ["GaussianExact"]
 
 _NUDGE = 1e-30
+_FAR = 1e60  # of noise levels, as checks have it
 _TEACHER = 60  # steps of the teacher's trajectory, as in GITS
 
 
@@ -258,4 +259,7 @@ def _grids(sigmas: Any) -> Numbers:
         grid = np.array(None)
     if grid.dtype.kind not in "iufc" or grid.ndim < 1 or grid.shape[-1] < 2:
         raise ValueError(f"sigmas is {shown(sigmas)}; descending noise levels along the last axis are needed.")
+    furthest = float(np.abs(grid).max(initial=0.0))
+    if not furthest <= _FAR:
+        raise ValueError(f"sigmas reach {furthest:g}; finite noise levels up to {_FAR:g} are needed.")
     return grid

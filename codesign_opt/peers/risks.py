@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.checks import Array, integer, matrix, noise_level, number, takes, vector
+from ..basics.checks import AT_ONCE, Array, integer, matrix, noise_level, number, takes, vector
 from ..basics.user_code import answer
 from ..ingredients.parameterization import Parameterization
 from ..ingredients.training_run import TrainingRun, read_log
@@ -107,8 +107,10 @@ def risk_from_log(log: TrainingRun | str | Path, *, share: float = 0.5, bins: in
     else:
         late = np.arange(size) >= int((1 - part) * size)
     late &= table["examples"] > 0
+    if not late.any():
+        raise ValueError(f"share is {part:g}, and no row of the log with examples is that late; two are needed.")
     logs, loss, weight = np.log(table["sigma"][late]), table["loss"][late], table["examples"][late]
-    edges = np.linspace(logs.min(), logs.max(), integer(bins, "bins", minimum=2) + 1)
+    edges = np.linspace(logs.min(), logs.max(), integer(bins, "bins", minimum=2, maximum=AT_ONCE) + 1)
     of = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, edges.size - 2)
     mass, rows = np.bincount(of, weight, edges.size - 1), np.bincount(of, minlength=edges.size - 1)
     full = mass > 0

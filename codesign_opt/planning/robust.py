@@ -123,7 +123,7 @@ def robust(
     check_model(model, "robust")
     if not isinstance(within, CoefficientSet):
         raise ValueError(f"robust: within is {shown(within)}; give a co.Box or a co.Ellipsoid.")
-    number(tolerance, "tolerance", positive=True)
+    tolerance = number(tolerance, "tolerance", positive=True)
     study = Study(model, prices, budget, steps, run, (), (), levels, min(tolerance / 10, 1e-7))
 
     def planned(who: Model, stop: float | None) -> Plan:

@@ -24,6 +24,7 @@ from .question import Study
 __all__ = ["Interval", "Uncertainty", "uncertainty"]
 
 _FAR = 0.05  # relative difference between a plan's error and that of the question, from which it is another one's
+_LARGEST = 10.0  # relative standard error of a length: more is no knowledge of it
 _RELATIVE = ("error", "stopping_sigma", "P_std", "levels")  # whose logarithms are taken as normal
 
 
@@ -131,8 +132,11 @@ def uncertainty(
     if not isinstance(plan, Plan):
         raise ValueError(f"uncertainty: plan is {shown(plan)}; give the Plan that codesign returned.")
     level = number(confidence, "confidence", positive=True, maximum=1.0)
+    if 0.5 + 0.5 * level >= 1.0:
+        raise ValueError(f"confidence is {level:g}; it must be < 1: only all numbers hold the value with certainty.")
     errors = {"length_error": length_error, "width_error": width_error}
-    known = model.unknowns(**{name: number(value, name, nonnegative=True) for name, value in errors.items()})
+    known = model.unknowns(**{name: number(value, name, nonnegative=True, maximum=_LARGEST)
+                              for name, value in errors.items()})  # fmt: skip
     if known is None:
         raise ValueError(
             "uncertainty: no number of the model is measured: its spectrum is stated, or has fewer samples than "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.causes import TOTAL
-from ..basics.checks import Array, integer, number, scale_of
+from ..basics.checks import Array, entries, integer, number, scale_of, shown
 from ..basics.errors import CodesignError
 from ..basics.spelling import spelled
 from ..ingredients.evaluations import final_steps, least_steps
@@ -113,7 +113,10 @@ def _each(value: Any, own: Any) -> list[Any]:
     if value is None:
         return [own]
     found = value.tolist() if isinstance(value, np.ndarray) else value
-    return list(found) if isinstance(found, (list, tuple, range)) else [found]
+    several = list(entries(found, "what_if: settings")) if isinstance(found, (list, tuple, range)) else [found]
+    if not several:
+        raise ValueError(f"what_if: {shown(value)} is given, which holds nothing; leave it out for the plan's own.")
+    return several
 
 
 def _images(study: Study) -> float | None:

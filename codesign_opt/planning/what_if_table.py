@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from ..basics.checks import Array
+from ..basics.checks import Array, integer
 from ..basics.tabular import Tabular
 from ..basics.wording import aligned, percent, quantity
 
@@ -73,6 +73,7 @@ class WhatIf(Tabular):
 
     def table(self, rows: int = _SHOWN) -> str:
         """The first so many settings as aligned text."""
+        rows = integer(rows, "WhatIf.table: rows", minimum=0)
         title, cells = self.cells()
         lines = aligned(title, cells[:rows], left=())
         rest = len(cells) - rows

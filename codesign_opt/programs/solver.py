@@ -75,4 +75,8 @@ class Solver:
                 declared.solve(solver=self.name, verbose=self.verbose, **{**settings, **self.options})
             except cp.SolverError as error:
                 return f"solver error: {error}"
+            except ValueError as error:  # numbers whose scaled ones no float holds: cvxpy's own check of its data
+                if "NaN or Inf" not in str(error):
+                    raise
+                return f"solver error: {error}"
         return str(declared.status)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, integer, shown
+from ..basics.checks import Array, instance, integer, ndim, shown
 from ..basics.errors import CodesignError
 from ..basics.progress import Progress, teller
 from ..curves.recording import LevelStatistics
@@ -150,12 +150,12 @@ class Replanner:
             ValueError: as `LevelStatistics.record`.
         """
         self.log.record(sigma, loss)
-        return self._stepped(len(loss))
+        return self._stepped(len(loss) if ndim(loss) > 0 else 1)
 
     def record_flow(self, time: Any, loss: Any) -> bool:
         """`record` for flow matching: times t and |v_hat - v|^2, as `LevelStatistics.record_flow`."""
         self.log.record_flow(time, loss)
-        return self._stepped(len(loss))
+        return self._stepped(len(loss) if ndim(loss) > 0 else 1)
 
     def _stepped(self, batch: int) -> bool:
         before = self.seen
@@ -202,14 +202,15 @@ class Replanner:
         Raises:
             ValueError: the log says nothing of training yet.
         """
+        named = {} if against is None else instance(against, Mapping, "Replanner.report: against")
+        for name, each in named.items():
+            instance(each, SigmaDensity, f"Replanner.report: against[{shown(name)}]")
         log = self._whole_log()
         law, rest = RunLaw.of_log(log, self.model, self.rules), self._rest(log)
         none = np.zeros(len(self.levels))
         whole = replace(rest, spent=none, left=float(max(self.examples, self.seen)))
         best = _positive(whole.plan(law).new_examples)
-        others = {
-            name: whole.error(law, _positive(each.on_levels(self.levels))) for name, each in (against or {}).items()
-        }
+        others = {name: whole.error(law, _positive(each.on_levels(self.levels))) for name, each in named.items()}
         return RunReport(
             self.levels, self.start, self.plans, (self.seen, self.examples), rest.error(law, rest.share),
             whole.error(law, self.start), whole.error(law, best), others,

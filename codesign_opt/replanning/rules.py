@@ -74,6 +74,10 @@ class ReplanRules:
         >>> [ReplanRules(at=(0.5,)).due(before, before + 20, 100, 1) for before in (20, 40, 60)]
         [False, True, False]
         """
+        before, after, total, step = (
+            integer(value, f"ReplanRules.due: {name}", minimum=0)
+            for name, value in (("before", before), ("after", after), ("total", total), ("step", step))
+        )
         if self.every is not None:
             return step % self.every == 0
         return any(before < share * total <= after for share in self.at)

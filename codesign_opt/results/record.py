@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..basics.checks import Array, as_path, choice, integer, ndim, number, shown, vector
+from ..basics.checks import Array, as_path, choice, instance, integer, ndim, number, shown, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..certificate.verdict import Certificate
@@ -146,10 +146,10 @@ class PlanRecord:
     stated: bool = False
 
     def __post_init__(self) -> None:
-        size = len(self.levels)
+        size = len(instance(self.levels, Levels, "Plan.levels"))
         for name in ("examples", "new_examples", "steps"):
             value = getattr(self, name)
-            if ndim(value) != 1 or np.shape(value) != (size,):
+            if ndim(value) != 1 or len(value) != size:
                 raise ValueError(f"Plan.{name} has another shape; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, integer, matrix
+from ..basics.checks import AT_ONCE, Array, integer, matrix
 from ..estimate.draws.statistics import Estimate
 from ..estimate.draws.streams import seeded
 
@@ -92,7 +92,7 @@ def sliced_wasserstein2(samples: Any, others: Any, *, directions: int = 64, bloc
     blocks = integer(blocks, "blocks", minimum=2)
     if count < 2 * blocks:
         raise ValueError(f"sliced_wasserstein2: {count} samples are too few for {blocks} blocks.")
-    axes = _directions(first.shape[1], integer(directions, "directions", minimum=1), seed)
+    axes = _directions(first.shape[1], integer(directions, "directions", minimum=1, maximum=AT_ONCE), seed)
     one, two = first[:count] @ axes, second[:count] @ axes
     size = count // blocks
     parts = [_transport(one[i * size : (i + 1) * size], two[i * size : (i + 1) * size]) for i in range(blocks)]
@@ -122,10 +122,10 @@ def frechet_distance(samples: Any, others: Any, *, bootstraps: int = 50, seed: i
     def at(rows: Array) -> float:
         return frechet_of_moments(rows.mean(axis=0), np.cov(rows.T).reshape(rows.shape[1], -1), *truth)
 
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(integer(seed, "seed", minimum=0))
     again = [
         at(first[draws.integers(len(first), size=len(first))])
-        for _ in range(integer(bootstraps, "bootstraps", minimum=0))
+        for _ in range(integer(bootstraps, "bootstraps", minimum=0, maximum=AT_ONCE))
     ]
     error = float(np.std(again, ddof=1)) if len(again) > 1 else float("inf")
     return Estimate(np.asarray(at(first)), np.asarray(error), len(first))

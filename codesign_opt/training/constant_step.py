@@ -131,11 +131,12 @@ def check_stable(
     lam, level, v = noisy_levels(eigenvalues, sigma)
     unit = _factor(rate_factor, "rate_factor", level, 1.0)
     other = _factor(intercept_factor, "intercept_factor", level, 0.0)
-    rate, rate0 = learning_rate * unit, learning_rate * other
-    poles = (rate * (1 + 1 / batch) * v.max(axis=0) < 2) & (rate0 < 2)
+    with np.errstate(over="ignore"):  # such rates are beyond every pole
+        rate, rate0 = learning_rate * unit, learning_rate * other
+        poles = (rate * (1 + 1 / batch) * v.max(axis=0) < 2) & (rate0 < 2)
     # beyond a pole q is negative and the load looks small again: such rates are taken out before and counted as bad
-    safe = np.where(poles, 1.0, 0.0)
-    load = _load(v, counts, rate * safe, rate0 * safe, batch)[2].max(axis=0)
+    safe_rates = np.where(poles, rate, 0.0), np.where(poles, rate0, 0.0)
+    load = _load(v, counts, *safe_rates, batch)[2].max(axis=0)
     bad = np.flatnonzero(~(poles & (load < 1)))
     if bad.size == 0:
         return

@@ -17,7 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.checks import Array, as_path, choice, instance, ndim, noise_level, number, shown, takes, vector
+from ..basics.checks import (
+    Array,
+    as_path,
+    choice,
+    instance,
+    ndim,
+    noise_level,
+    noise_levels,
+    number,
+    scale_of,
+    scales_of,
+    shown,
+    takes,
+    vector,
+)
 from ..basics.files import write_whole
 from ..basics.json_text import json_text
 from ..ingredients.coupling import Coupling
@@ -78,13 +92,13 @@ class Measured(TrainingNoise):
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "Measured"
-        put(self, "sigma", vector(self.sigma, f"{name}.sigma", positive=True, ascending=True))
+        put(self, "sigma", vector(noise_levels(self.sigma, f"{name}.sigma"), f"{name}.sigma", ascending=True))
         size = self.sigma.size
-        put(self, "parameters", vector(self.parameters, f"{name}.parameters", length=size, positive=True))
+        put(self, "parameters", scales_of(self.parameters, f"{name}.parameters", length=size))
         if ndim(self.log_width):
-            put(self, "log_width", vector(self.log_width, f"{name}.log_width", length=size, positive=True))
+            put(self, "log_width", scales_of(self.log_width, f"{name}.log_width", length=size))
         else:
-            put(self, "log_width", number(self.log_width, f"{name}.log_width", positive=True))
+            put(self, "log_width", scale_of(self.log_width, f"{name}.log_width"))
         if self.floor_share is not None:
             put(self, "floor_share", vector(self.floor_share, f"{name}.floor_share", length=size, nonnegative=True))
         choice(self.matrix, f"{name}.matrix", MATRICES)
@@ -109,7 +123,9 @@ class Measured(TrainingNoise):
         >>> law.parameters.tolist()  # the Bayes loss is 1
         [8.0]
         """
-        level = vector(sigma, "Measured.from_kappa1: sigma", positive=True, ascending=True)
+        level = vector(
+            noise_levels(sigma, "Measured.from_kappa1: sigma"), "Measured.from_kappa1: sigma", ascending=True
+        )
         value = vector(kappa1, "Measured.from_kappa1: kappa1", length=level.size, nonnegative=True)
         known = value > 0
         if not known.any():
@@ -151,8 +167,9 @@ class Measured(TrainingNoise):
             )
         if law.log_width is not None:
             options.setdefault("log_width", law.log_width)
-        if rate:
-            options["floor"] = number(rate, "Measured.of: rate", nonnegative=True) * law.step_noise
+        per_example = number(rate, "Measured.of: rate", nonnegative=True)
+        if per_example > 0:
+            options["floor"] = per_example * law.step_noise
         return cls.from_kappa1(law.sigma, law.reducible, spectrum, **options)
 
     @classmethod
@@ -258,7 +275,7 @@ class Measured(TrainingNoise):
     ) -> Array:  # fmt: skip
         """That of least squares times p."""
         unit = self._unit.reducible(eigenvalues, counts, sigma, stopping_sigma, eta=eta, terminal=terminal)
-        return unit * self._excess(np.asarray(sigma), self._count(counts))
+        return unit * self._excess(noise_levels(sigma, "sigma"), self._count(counts))
 
     def floor(
         self, eigenvalues: ArrayLike, counts: ArrayLike, sigma: ArrayLike, stopping_sigma: float, *, eta: float = 0.0,
@@ -266,7 +283,7 @@ class Measured(TrainingNoise):
     ) -> Array:  # fmt: skip
         """Least squares' error of one example times f."""
         unit = self._unit.reducible(eigenvalues, counts, sigma, stopping_sigma, eta=eta, terminal=terminal)
-        return unit * self._floor_at(np.asarray(sigma), self._count(counts))
+        return unit * self._floor_at(noise_levels(sigma, "sigma"), self._count(counts))
 
     def at_stops(
         self, eigenvalues: Array, counts: Array, sigma: Array, stops: Array, *, eta: float, terminal: str
@@ -280,7 +297,7 @@ class Measured(TrainingNoise):
 
     def weight_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
         fresh = self._unit.weight_variance(eigenvalues, sigma)[0]
-        level = np.asarray(sigma, dtype=np.float64)
+        level = noise_levels(sigma, "sigma")
         return fresh * self._excess(level), fresh * self._floor_at(level)
 
     def intercept_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _ENOUGH_PER_WEIGHT = 40  # examples, from which on a full matrix was found to leave A / m within a fifth
+_FEWEST = 1e-60  # examples: fewer are none
 _NOTED = 1.5  # averaged SGD over least squares from which a plan says so
 
 
@@ -106,13 +107,13 @@ class AveragedSGD(TrainingNoise):
         level, lam = noise_levels(sigma, "sigma"), variances(eigenvalues, "eigenvalues")
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
-        on = m > 0
+        on = m > _FEWEST
         if not on.any():
             return []
         if self.matrix != "diagonal":
             return _full_matrix_message(level[on], m[on], float(n.sum()))
         start = self.untrained_slopes(lam, level[on])
-        width = np.gradient(np.log(level))[on] if level.size > 1 else np.ones(1)
+        width = np.gradient(np.log(level))[on] if np.ptp(level) > 0 else np.ones(np.count_nonzero(on))
         start = lam[:, None] / (lam[:, None] + level[on] ** 2) if start is None else np.sqrt(start)
         ours, least = averaged_sgd_excess(lam, n, level[on], m[on], start)
         factor, worst = float(width @ ours / (width @ least)), int(np.argmax(ours / least))

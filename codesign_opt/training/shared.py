@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.checks import Array
+from ..basics.checks import Array, noise_levels, variances
 from .base import TrainingNoise
 
 __all__ = ["SharedTraining"]
@@ -53,7 +53,7 @@ class SharedTraining(TrainingNoise):
         eta: float = 0.0,
         terminal: str = "denoise",
     ) -> Array:
-        return np.zeros(np.size(sigma))
+        return np.zeros(noise_levels(sigma, "sigma").size)
 
     def floor(
         self,
@@ -65,10 +65,10 @@ class SharedTraining(TrainingNoise):
         eta: float = 0.0,
         terminal: str = "denoise",
     ) -> Array:
-        return np.zeros(np.size(sigma))
+        return np.zeros(noise_levels(sigma, "sigma").size)
 
     def weight_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
-        none = np.zeros((np.size(eigenvalues), np.size(sigma)))
+        none = np.zeros((variances(eigenvalues, "eigenvalues").size, noise_levels(sigma, "sigma").size))
         return none, none.copy()
 
     def intercept_variance(self, eigenvalues: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

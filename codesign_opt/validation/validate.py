@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
-from ..basics.checks import Array, integer, shown
+from ..basics.checks import Array, choice, integer, shown
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
 from ..basics.wording import aligned, quantity
@@ -32,6 +32,7 @@ from .matrices import full_distance, trained_matrices
 
 __all__ = ["Validation", "model_of", "realised", "validate"]
 
+_MOST = 100_000  # trainings
 _LEARNERS = {
     "experts": "an expert for each step",
     "blocks": "an expert for each block of one correlation length, at random offsets",
@@ -85,7 +86,7 @@ class Validation:
 
     def ratio(self, cause: str = TOTAL) -> tuple[float, float]:
         """Realised over predicted, and its standard error; infinite where nothing was predicted."""
-        value, error = self.realised[cause]
+        value, error = self.realised[choice(cause, "Validation.ratio: cause", self.draws)]
         of = self.expected[cause]
         return (value / of, error / abs(of)) if of else (np.inf, np.inf)
 
@@ -203,7 +204,7 @@ def realised(
     if not nodes.prior.any() and not isinstance(model.training, SGD) and not counts.total > 0:
         raise ValueError("validate: no examples and no prior; give examples.")
     distances = _full(model, sigmas, nodes) if model.training.matrix == "full" else _diagonal(model, sigmas, nodes)
-    count = integer(replicas, "validate.replicas", minimum=2)
+    count = integer(replicas, "validate.replicas", minimum=2, maximum=_MOST)
     none, rows, tell = None, [], tell or teller(False)
     for done in range(1, count + 1):
         pair = _trained(model, sigmas, nodes, counts, rng, name)

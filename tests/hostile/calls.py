@@ -12,24 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import codesign_opt as co
+from tests.hostile.instances import INSTANCES, OF_METHODS
 from tests.hostile.parameters import NAMED, OWN
-from tests.hostile.plausible import (
-    FEATURES,
-    GRID,
-    LEVELS,
-    PRICES,
-    estimated,
-    evidence,
-    model,
-    ones,
-    plan,
-    problem,
-    run,
-    spectrum,
-)
 
 PLACES = ("", "estimate", "training", "testbed", "peers", "exports")
 INNER = re.compile(
@@ -39,36 +24,14 @@ INNER = re.compile(
 LEFT_OUT = re.compile(r"^(from_dict|from_state|from_record|merged|load_state_dict|restore|plot|unchecked_\w+)$|^_")
 LONG = re.compile(
     r"estimate\.(network|evidence|pilot|fit_solver|descend_grid|replicated_runs|slope_errors|spectrum)$"
-    r"|\.fit$|testbed\.(trained?|cached|digits|photo_patches|fashion_mnist)$|peers\.AlignYourSteps|^compare$|\.accuracy$"
+    r"|\.fit$|testbed\.(trained?|cached|digits|photo_patches|fashion_mnist)$|Plan\(\)\.report$"
+    r"|peers\.AlignYourSteps|^compare$|\.accuracy$"
 )
 # what takes long even where it is plausible, or loads other packages
 HEAVY = re.compile(
-    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|estimate\.|testbed\.|Problem)|diffusers|Estimated|Pilot"
+    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|estimate\.|testbed\.|Problem)|[dD]iffusers|Estimated|Pilot"
+    r"|\breport$"
 )
-# what methods are called on
-INSTANCES: dict[str, Callable[[], Any]] = {
-    "GaussianModel": model, "EstimatedModel": estimated, "Plan": plan, "Problem": problem, "Spectrum": spectrum,
-    "Prices": lambda: PRICES, "Levels": lambda: LEVELS, "TrainingRun": run, "TrainingDensity":
-    lambda: plan().training_density, "EDM": lambda: co.EDM(), "VP": lambda: co.VP(), "VE": lambda: co.VE(),
-    "FlowMatching": lambda: co.FlowMatching(), "Cosine": lambda: co.Cosine(), "Heun": lambda: co.Heun(), "UniPC":
-    lambda: co.UniPC(), "DPMpp2M": lambda: co.DPMpp2M(), "EulerMaruyama": lambda: co.EulerMaruyama(), "HeunChurn":
-    lambda: co.HeunChurn(), "LinearMultistep": lambda: co.LinearMultistep(GRID, np.zeros(5), np.ones((5, 1))),
-    "LogNormal": lambda: co.LogNormal(), "AveragedSGD": lambda: co.AveragedSGD(), "ConstantStepSGD":
-    lambda: co.ConstantStepSGD(1e-3, 8), "SGD": lambda: co.SGD(co.LearningRate(1e-3), 8, 50), "Adam":
-    lambda: co.Adam(co.LearningRate(1e-3), 8, 50), "Measured": lambda: co.Measured([0.1, 1.0, 10.0], np.ones(3)),
-    "Local": lambda: co.Local(), "PerLevel": lambda: co.PerLevel([0.01, 1.0, 100.0]), "PerStep": lambda:
-    co.PerStep(1.0), "Transfer": lambda: co.Transfer(), "LevelStatistics": lambda: co.LevelStatistics([0.1, 1.0, 10.0]),
-    "LearningRate": lambda: co.LearningRate(0.01), "WeightAverage": lambda: co.WeightAverage.power(0.1), "Stage":
-    lambda: co.Stage("a", 1.0), "Stages": lambda: co.Stages([co.Stage("a", 1.0)]), "StepSizeError": lambda:
-    co.StepSizeError(ones, ones), "KLDivergence": lambda: co.KLDivergence(co.LogNormal()), "Turnover": lambda:
-    co.Turnover(np.ones(8)), "peers.EDMRho": lambda: co.peers.EDMRho(), "peers.LogSNR": lambda: co.peers.LogSNR(),
-    "peers.Evidence": evidence, "peers.OnlineSchedule": lambda: co.peers.OnlineSchedule([80.0, 1.0, 0.1]),
-    "peers.Weighting": lambda: co.peers.weighting("edm"), "peers.OnLevels": lambda: co.peers.OnLevels(LEVELS,
-    np.full(8, 0.125)), "training.SigmaSampler": lambda: co.training.SigmaSampler(co.LogNormal()), "testbed.Mixture":
-    lambda: co.testbed.circle8(), "estimate.Moments": lambda: co.estimate.Moments((4,)), "estimate.TransferKernel":
-    lambda: co.estimate.TransferKernel(1.0), "SharedParameters": lambda: co.SharedParameters(LEVELS, FEATURES,
-    np.ones((8, 3, 2))),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +59,7 @@ def public() -> Iterator[tuple[str, Any]]:
 def every() -> list[Call]:
     """Functions, constructors and methods, in the order of their names."""
     whole = [call_of(name, thing) for name, thing in public() if not _error(thing)]
-    return [call for call in whole if call is not None] + list(methods(INSTANCES))
+    return [call for call in whole if call is not None] + list(methods())
 
 
 def required(call: Call) -> set[str]:
@@ -119,7 +82,7 @@ def signature(function: Any) -> inspect.Signature | None:
 
 
 def given_for(name: str, parameters: list[inspect.Parameter]) -> Callable[[], dict[str, Any]]:
-    own = OWN.get(name, {})
+    own = OWN.get(name, {}) | OF_METHODS.get(name, {})
     takes = {p.name for p in parameters}
     everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
@@ -146,16 +109,17 @@ def call_of(name: str, function: Any) -> Call | None:
     return Call(name, function, texts, given_for(name, parameters), any(p.kind is p.VAR_KEYWORD for p in parameters))
 
 
-def methods(instances: dict[str, Callable[[], Any]]) -> Iterator[Call]:
-    """Methods of the instances and class methods of every public class."""
+def methods() -> Iterator[Call]:
+    """Methods of instances of every public class, and its class methods."""
     seen: set[str] = set()
     for name, thing in public():
         if not inspect.isclass(thing):
             continue
+        make = instance_of(name, thing)
         for key in sorted(dir(thing)):
             kind, member = inspect.getattr_static(thing, key), getattr(thing, key)
             whole = isinstance(kind, (classmethod, staticmethod))
-            if LEFT_OUT.search(key) or not (whole or (inspect.isfunction(kind) and name in instances)):
+            if LEFT_OUT.search(key) or not (whole or (inspect.isfunction(kind) and make is not None)):
                 continue
             home = f"{name}.{key}" if whole else f"{name}().{key}"
             if not (member.__module__ or "").startswith("codesign_opt"):
@@ -166,8 +130,21 @@ def methods(instances: dict[str, Callable[[], Any]]) -> Iterator[Call]:
                 continue
             seen.add(f"{member.__qualname__}{name}")
             if not whole:
-                found = Call(home, _bound(instances[name], key), found.parameters, found.given, found.keywords)
+                assert make is not None
+                found = Call(home, _bound(make, key), found.parameters, found.given, found.keywords)
             yield found
+
+
+def instance_of(name: str, thing: type) -> Callable[[], Any] | None:
+    """How to make an instance: one that is written here, or the class with plausible arguments; None of results."""
+    if name in INSTANCES:
+        return INSTANCES[name]
+    made = call_of(name, thing)
+    needed = set() if made is None else required(made)
+    stated = NAMED.keys() | OWN.get(name, {}).keys() | OF_METHODS.get(name, {}).keys()
+    if inspect.isabstract(thing) or getattr(thing, "_is_protocol", False) or not needed <= stated:
+        return None
+    return lambda: thing(**({} if made is None else made.given()))
 
 
 def _bound(make: Callable[[], Any], key: str) -> Callable[..., Any]:

@@ -415,7 +415,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "peers.smooth_path": {"weight": lambda: 1.0},
     "peers.coordinate_search": {"nodes": lambda: [0.1, 1.0, 80.0]},
     "peers.klub": {"sigmas": lambda: [80.0, 1.0, 0.1]},
-    "peers.equal_increments": {"levels": lambda: [3.0, 2.0, 1.0]},
+    "peers.equal_increments": {"levels": lambda: [1.0, 2.0, 3.0]},
     "peers.output_weights": {"levels": lambda: [3.0, 2.0, 1.0, 0.5]},
     "peers.shortest_path_of_lines": {"axis": lambda: np.arange(6.0)},
     "peers.target_coefficients": {"alpha": lambda: np.ones(1), "noise": lambda: np.ones(1)},

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ...basics.checks import integer, shown
+from ...basics.checks import integer
+from ...basics.devices import device_of
 from ...basics.user_code import told_in
 from .precision import full
 
@@ -21,7 +22,6 @@ __all__ = [
     "Stream",
     "agreed",
     "batches",
-    "device_of",
     "example_draws",
     "examples_at_hand",
     "finite",
@@ -74,24 +74,6 @@ class Stream:
     def placed(self, examples: torch.Tensor) -> torch.Tensor:
         """Examples on the device of this stream."""
         return examples if self.device is None else examples.to(self.device)
-
-
-def device_of(value: Any, name: str) -> torch.device | None:
-    """The device that a user names, tried here rather than in the middle of the work; None where none is named.
-
-    Raises:
-        ValueError: torch does not know it, this machine does not have it, or it holds no numbers.
-    """
-    if value is None:
-        return None
-    try:
-        device = torch.device(value)
-        torch.zeros(1, device=device).tolist()
-    except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-        raise ValueError(f"{name} is {shown(value)}: {said}; devices here are {', '.join(here)}.") from None
-    return device
 
 
 def seeded(seed: int, *names: str | int) -> torch.Generator:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
 
 __all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_degradation", "steady_bound"]
 
@@ -135,7 +135,7 @@ class TrainingPath:
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "TrainingPath"
-        put(self, "pieces", integer(self.pieces, f"{name}.pieces", minimum=1))
+        put(self, "pieces", integer(self.pieces, f"{name}.pieces", minimum=1, maximum=AT_ONCE))
         put(self, "duration", number(self.duration, f"{name}.duration", positive=True))
         put(self, "batch", integer(self.batch, f"{name}.batch", minimum=1))
         if self.share is not None:
@@ -186,7 +186,7 @@ def linear_degradation(
     levels = vector(sigma, "linear_degradation.sigma", positive=True, ascending=True)
     m = np.broadcast_to(np.asarray(weight, dtype=np.float64), levels.shape)
     m = vector(m, "linear_degradation.weight", positive=True)
-    path, rng = TrainingPath() if path is None else path, np.random.default_rng(seed)
+    path, rng = TrainingPath() if path is None else path, np.random.default_rng(integer(seed, "seed", minimum=0))
     length, size = path.duration, path.batch
     gain = lam / (lam + levels[:, None] ** 2)
     second = lam**2 / (lam + levels[:, None] ** 2)  # (L, d) diagonal of V_l

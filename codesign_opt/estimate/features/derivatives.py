@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ...basics.checks import integer, shown, vector
+from ...basics.checks import AT_ONCE, integer, shown, vector
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..denoisers.denoiser import DenoiserError
@@ -146,9 +146,9 @@ class TerminalResponse:
             raise ValueError(f"{name}.sampler is {shown(self.sampler)}; a Sampler is needed.")
         grid = vector(self.sigmas, f"{name}.sigmas", minimum_length=2, nonnegative=True, descending=True)
         put(self, "sigmas", np.array(grid))  # torch refuses arrays that cannot be written
-        put(self, "draws", integer(self.draws, f"{name}.draws", minimum=1))
+        put(self, "draws", integer(self.draws, f"{name}.draws", minimum=1, maximum=AT_ONCE))
         if self.probes is not None:
-            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1))
+            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1, maximum=AT_ONCE))
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,7 +124,7 @@ def decoupled_scores(term: InformationError, level_response: Any, *, cut: float 
     """
     count, _, size = term.roots.shape
     response = matrix(level_response, "decoupled_scores.level_response", shape=(count, size, None))
-    number(cut, "decoupled_scores.cut", positive=True, maximum=1.0)
+    cut = number(cut, "decoupled_scores.cut", positive=True, maximum=1.0)
     scores = np.zeros(count)
     for level in range(count):
         _, values, rows = np.linalg.svd(term.roots[level], full_matrices=False)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from ...basics.checks import integer
+from ...basics.checks import AT_ONCE, integer
 from ..denoisers.denoiser import Denoiser
 from ..draws.data_fingerprint import digest_of
 from ..draws.precision import full
@@ -52,7 +52,7 @@ class Sketch:
         for name, least in (("size", 1), ("examples", 2), ("batch", 1), ("groups", 1)):
             object.__setattr__(self, name, integer(getattr(self, name), f"Sketch.{name}", minimum=least))
         if self.probes is not None:
-            object.__setattr__(self, "probes", integer(self.probes, "Sketch.probes", minimum=1))
+            object.__setattr__(self, "probes", integer(self.probes, "Sketch.probes", minimum=1, maximum=AT_ONCE))
 
 
 class ParametricDenoiser:

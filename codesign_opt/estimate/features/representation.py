@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...basics.checks import Array, integer, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, takes, vector
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
 from ..denoisers.denoiser import Denoise
@@ -110,7 +110,7 @@ def gradient_decomposition(
     [1.0]
     """
     levels = vector(sigma, "gradient_decomposition.sigma", positive=True, ascending=True)
-    count = integer(examples, "gradient_decomposition.examples", minimum=2)
+    count = integer(examples, "gradient_decomposition.examples", minimum=2, maximum=AT_ONCE)
     clean = _first(data, count, "gradient_decomposition")
     function, inner = _trainable(denoiser, module)
     gradients = PerSampleGradients(function, inner, directions, seed)
@@ -185,7 +185,7 @@ def phase_space(
     """
     levels = vector(sigma, "phase_space.sigma", positive=True, ascending=True)
     names = [target_name(target, "phase_space.targets") for target in targets]
-    clean = _first(data, integer(examples, "phase_space.examples", minimum=2), "phase_space")
+    clean = _first(data, integer(examples, "phase_space.examples", minimum=2, maximum=AT_ONCE), "phase_space")
     signal: dict[str, list[Moments]] = {name: [] for name in names}
     noise: dict[str, list[Moments]] = {name: [] for name in names}
     for index, level in enumerate(levels):
@@ -264,7 +264,10 @@ def feature_collapse(
         ValueError: a layer that the denoiser does not call, fewer features or examples than components.
     """
     levels = vector(sigma, "feature_collapse.sigma", positive=True, ascending=True)
-    count, k = integer(examples, "feature_collapse.examples", minimum=3), integer(components, "components", minimum=1)
+    count, k = (
+        integer(examples, "feature_collapse.examples", minimum=3, maximum=AT_ONCE),
+        integer(components, "components", minimum=1),
+    )
     clean = _first(data, count, "feature_collapse")
     like = full(next(denoiser.parameters()))
     clean = clean.to(like.device, like.dtype)

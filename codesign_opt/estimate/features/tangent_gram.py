@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import AT_ONCE, Array, integer, vector
 from ...ingredients.parameterization import target_gain
 from ..denoisers.denoiser import Denoise
 from ..draws.streams import normal, rademacher
@@ -108,7 +108,7 @@ def tangent_gram(
         ValueError: levels that are not positive and ascending, too few examples.
     """
     levels = vector(sigma, "tangent_gram.sigma", positive=True, ascending=True)
-    count = integer(examples, "tangent_gram.examples", minimum=2)
+    count = integer(examples, "tangent_gram.examples", minimum=2, maximum=AT_ONCE)
     clean = _first(data, count, "tangent_gram")
     function, inner = _trainable(denoiser, module)
     gradients = PerSampleGradients(function, inner, directions, seed)
@@ -116,7 +116,7 @@ def tangent_gram(
     # one noise for all levels: what differs between two levels is then the level, not the draw
     z = normal(seed, "gram noise", shape=tuple(clean.shape), like=clean)
     outputs = clean[0].numel()
-    number_of = outputs if probes is None else integer(probes, "tangent_gram.probes", minimum=1)
+    number_of = outputs if probes is None else integer(probes, "tangent_gram.probes", minimum=1, maximum=AT_ONCE)
     gram = np.zeros((levels.size * count, levels.size * count))
     for probe in range(number_of):
         # one output direction for all examples and levels: <J_i^T u, J_j^T u> averages to tr J_i J_j^T only so

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer
+from ...basics.checks import AT_ONCE, Array, integer
 from ...ingredients.grids import edm_grid
 from ...samplers.members import Euler
 from .base import FittedRival, Ground, Rival
@@ -44,7 +44,9 @@ class OptimalSteps(Rival):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "teacher_steps", integer(self.teacher_steps, "OptimalSteps.teacher_steps", minimum=2))
+        put(
+            self, "teacher_steps", integer(self.teacher_steps, "OptimalSteps.teacher_steps", minimum=2, maximum=AT_ONCE)
+        )
 
     def _fitted(self, ground: Ground) -> FittedRival:
         reference, count = ground.reference, ground.steps

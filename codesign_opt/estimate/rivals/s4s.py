@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number
+from ...basics.checks import AT_ONCE, Array, integer, number
 from ...samplers.linear_multistep import LinearMultistep
 from ...samplers.members import DPMpp2M
 from ..solver_fit.rows import two_step_rows
@@ -74,7 +74,7 @@ class S4S(_MultistepByGradient):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "history", integer(self.history, "S4S.history", minimum=1))
+        put(self, "history", integer(self.history, "S4S.history", minimum=1, maximum=AT_ONCE))
         put(self, "rounds", integer(self.rounds, "S4S.rounds", minimum=0))
         _check_descent(self)
 

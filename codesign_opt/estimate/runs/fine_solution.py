@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, noise_level, number, shown, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, noise_levels, shown
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -65,8 +65,8 @@ class Draws:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "shape", tuple(integer(size, "Draws.shape", minimum=1) for size in self.shape))
-        put(self, "count", integer(self.count, "Draws.count", minimum=1))
-        put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1))
+        put(self, "count", integer(self.count, "Draws.count", minimum=1, maximum=AT_ONCE))
+        put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1, maximum=AT_ONCE))
         put(self, "sigma_max", noise_level(self.sigma_max, "Draws.sigma_max"))
 
     @property
@@ -138,9 +138,9 @@ class Reference:
         self.sampler.check_network_step()
         if not isinstance(self.draws, Draws):
             raise ValueError(f"Reference.draws is {shown(self.draws)}; a Draws object is needed.")
-        number(self.stopping_sigma, "Reference.stopping_sigma", positive=True)
+        object.__setattr__(self, "stopping_sigma", noise_level(self.stopping_sigma, "Reference.stopping_sigma"))
         choice(self.terminal, "Reference.terminal", ("denoise", "rescale"))
-        integer(self.steps, "Reference.steps", minimum=2)
+        object.__setattr__(self, "steps", integer(self.steps, "Reference.steps", minimum=2, maximum=AT_ONCE))
         if (conditions := self.denoiser.conditions) > min(self.draws.chunk, self.draws.count):
             raise ValueError(
                 f"Draws.chunk is {self.draws.chunk} and count {self.draws.count}, and the denoiser has {conditions} "
@@ -321,7 +321,7 @@ def _inside(levels: Any, reference: Reference) -> Array:
     values = np.atleast_1d(np.asarray(levels, dtype=np.float64))
     if values.size == 0:
         return np.zeros(0)
-    values = vector(values, "levels", positive=True)
+    values = noise_levels(values, "levels")
     low, high = reference.stopping_sigma, reference.draws.sigma_max
     bad = values[(values < low * (1 - 1e-9)) | (values > high * (1 + 1e-9))]
     if bad.size:

@@ -132,7 +132,7 @@ def fit_rows(
     }
     question |= asdict(rules)
     ledger = reference.items_in(folder, question)
-    integer(budget, "budget", minimum=1)
+    budget = integer(budget, "budget", minimum=1)
     grids, screening = _screened(reference, held_out, grids, rules, ledger)
     inner = np.unique(np.concatenate([grid[1:-1] for grid in grids]))
     runs, others = (RowRuns(each, inner, ledger) for each in (reference, reference.with_draws(held_out)))

@@ -152,7 +152,7 @@ def descend_grid(
     >>> bool(found.held_out.mean.value < 0.6 * found.held_out_before.mean.value)
     True
     """
-    integer(budget, "budget", minimum=1)
+    budget = integer(budget, "budget", minimum=1)
     rules = DescentRules() if rules is None else rules
     grids = _checked_starts(starts, reference)
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):

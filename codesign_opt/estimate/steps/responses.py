@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, takes
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import final_steps
 from ...samplers.network_step import Place
@@ -103,8 +103,8 @@ def step_responses(
     >>> round(abs(float(found.response[0, 0])), 2)  # sqrt(P) lambda / (2 v^2) = 1 / 50, to sampling error
     0.02
     """
-    wanted = vector(levels, "levels", positive=True)
-    integer(sketch, "sketch", minimum=1)
+    wanted = noise_levels(levels, "levels")
+    sketch = integer(sketch, "sketch", minimum=1, maximum=AT_ONCE)
     work = _Work.prepared(reference, wanted, steps, sketch, folder)
     before = reference.denoiser.calls
     moments = Moments((wanted.size, wanted.size))
@@ -118,7 +118,7 @@ def step_responses(
 
 def calls_of_responses(reference: Reference, levels: Any, steps: StepRule) -> int:
     """Calls of the denoiser that `step_responses` makes, by all processes together."""
-    work = _Work.prepared(reference, vector(levels, "levels", positive=True), steps, _SKETCH, None)
+    work = _Work.prepared(reference, noise_levels(levels, "levels"), steps, _SKETCH, None)
     once = work.path.calls()
     for low, earlier in zip(work.low, work.before, strict=True):
         once += reference.sampler.evaluations_per_step + len(earlier)
@@ -145,7 +145,7 @@ def truncation_error(reference: Reference, levels: ArrayLike, *, folder: str | P
     >>> truncation_error(reference, [0.5, 2.0]).value.tolist()
     [0.0, 0.0]
     """
-    wanted = vector(levels, "levels", positive=True)
+    wanted = noise_levels(levels, "levels")
     path = reference.path(wanted)
     ledger = reference.items_in(folder, {"what": "truncation", "levels": wanted.tolist()})
 

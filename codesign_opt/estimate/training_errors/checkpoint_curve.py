@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, takes
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ..denoisers.denoiser import Denoiser
@@ -62,7 +62,7 @@ def error_left(
     >>> bool(abs(found.value[0] - 0.08) < 3 * found.standard_error[0])
     True
     """
-    levels = vector(sigma, "error_left.sigma", positive=True)
+    levels = noise_levels(sigma, "error_left.sigma")
     ratio = number(growth, "error_left.growth", positive=True)
     if ratio <= 1:
         raise ValueError(f"error_left.growth is {ratio:g}; the final checkpoint must have seen more: > 1.")
@@ -128,7 +128,10 @@ def checkpoint_errors(
         ValueError: fewer images than groups; levels where the checkpoints agree.
         DenoiserError: see Denoiser.
     """
-    wanted, count = integer(images, "checkpoint_errors.images", minimum=2), integer(groups, "groups", minimum=2)
+    wanted, count = (
+        integer(images, "checkpoint_errors.images", minimum=2, maximum=AT_ONCE),
+        integer(groups, "groups", minimum=2),
+    )
     # all images at once in memory: every one of them is seen again at every level
     parts, have = [], 0
     for part in batches(data, 2048):

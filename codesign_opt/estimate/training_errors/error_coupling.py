@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
@@ -59,7 +59,7 @@ class Starts:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "shape", tuple(integer(size, "Starts.shape", minimum=1) for size in self.shape))
-        put(self, "draws", integer(self.draws, "Starts.draws", minimum=2))
+        put(self, "draws", integer(self.draws, "Starts.draws", minimum=2, maximum=AT_ONCE))
         put(self, "batch", integer(self.batch, "Starts.batch", minimum=1))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, takes
 from ...basics.ledger import Ledger
 from ...basics.user_code import answer
 from ...curves.error_law import ErrorLaw, TrainingErrors
@@ -69,7 +69,7 @@ class GradientSampling:
             put(self, field, integer(getattr(self, field), f"{name}.{field}", minimum=least))
         put(self, "ridge", number(self.ridge, f"{name}.ridge", nonnegative=True))
         if self.probes is not None:
-            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1))
+            put(self, "probes", integer(self.probes, f"{name}.probes", minimum=1, maximum=AT_ONCE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ def gradient_noise(
     >>> bool(abs(found.reducible[0] - 0.5) < 4 * found.reducible_error[0])  # lambda sigma^2 / v
     True
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     sampling = GradientSampling() if sampling is None else sampling
     model = PerSampleGradients(denoiser, module, sampling.directions, seed, sampling.at_once)
     source = clean_examples(data, sampling.batch * sampling.batches)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, number, shown, vector
+from ...basics.checks import AT_ONCE, Array, integer, number, shown, vector
 from ...basics.user_code import answer
 from ...curves.recording import LevelStatistics
 from ...ingredients.densities import SigmaDensity
@@ -63,10 +63,11 @@ class SGDPilot:
             raise ValueError(f"SGDPilot.module is {shown(self.module)}; an nn.Module is needed.")
         if not any(p.requires_grad for p in self.module.parameters()):
             raise ValueError("SGDPilot.module has no parameter that requires a gradient.")
-        integer(self.iterations, "SGDPilot.iterations", minimum=1)
-        integer(self.batch, "SGDPilot.batch", minimum=1)
-        number(self.learning_rate, "SGDPilot.learning_rate", positive=True)
-        number(self.average, "SGDPilot.average", nonnegative=True, maximum=1.0)
+        put = object.__setattr__
+        put(self, "iterations", integer(self.iterations, "SGDPilot.iterations", minimum=1, maximum=AT_ONCE))
+        put(self, "batch", integer(self.batch, "SGDPilot.batch", minimum=1, maximum=AT_ONCE))
+        put(self, "learning_rate", number(self.learning_rate, "SGDPilot.learning_rate", positive=True))
+        put(self, "average", number(self.average, "SGDPilot.average", nonnegative=True, maximum=1.0))
         if not callable(self.density) and not isinstance(self.density, SigmaDensity):
             vector(self.density, "SGDPilot.density", positive=True)
         object.__setattr__(self, "data", clean_examples(self.data, self.iterations * self.batch))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, ndim, number, takes, vector
 from ...basics.ledger import Ledger
 from ...basics.progress import Progress, teller
 from ...curves.error_law import ErrorLaw, TrainingErrors
@@ -82,8 +82,8 @@ class ReplicatedRuns(TrainingErrors):
 
     def reducible(self, examples: ArrayLike) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
-        m = np.broadcast_to(np.asarray(examples, dtype=np.float64), self.sigma.shape)
-        vector(m, "examples", positive=True)
+        given = np.full(self.sigma.size, number(examples, "examples")) if ndim(examples) == 0 else examples
+        m = vector(given, "examples", positive=True, length=self.sigma.size)
         return Estimate(self.variance * m, self.variance_error * m, self.runs)
 
     def step_noise(self, learning_rate: float, batch: int) -> Estimate:
@@ -116,7 +116,7 @@ class Replication:
     def __post_init__(self) -> None:
         hint = "Leaving one out needs two others."
         object.__setattr__(self, "runs", integer(self.runs, "Replication.runs", minimum=3, hint=hint))
-        object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2))
+        object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2, maximum=AT_ONCE))
         if self.examples is not None and not isinstance(self.examples, TrainingRun):
             object.__setattr__(
                 self, "examples", vector(np.atleast_1d(self.examples), "Replication.examples", positive=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, integer, noise_levels, number, takes
 from ...basics.ledger import Ledger
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate, squares
@@ -89,9 +89,9 @@ def sensitivity(
     >>> round(float(found.gain.value[0]), 3)  # P / v = 1 / (1 + 1)
     0.5
     """
-    wanted = vector(levels, "levels", positive=True)
+    wanted = noise_levels(levels, "levels")
     choice(method, "method", ("pairs", "adjoint"))
-    size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1)
+    size, count = number(relative, "relative", positive=True), integer(probes, "probes", minimum=1, maximum=AT_ONCE)
     question = {"what": "sensitivity", "levels": wanted.tolist(), "method": method, "relative": size, "probes": count}
     ledger = reference.items_in(folder, question | {"direction": "isotropic" if direction is None else "given"})
     if direction is not None and ledger.folder is not None:  # differences of two networks have few digits

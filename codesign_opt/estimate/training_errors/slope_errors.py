@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, integer, number, takes, vector
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.levels import Levels
 from ...ingredients.training_run import TrainingRun
@@ -110,13 +110,15 @@ def slope_errors(
     levels = vector(np.geomspace(*_LEVELS) if sigma is None else sigma, "slope_errors.sigma", positive=True,
                     ascending=True)  # fmt: skip
     length, count = number(log_width, "slope_errors.log_width", positive=True), integer(groups, "groups", minimum=3)
-    repeats = integer(repeats, "slope_errors.repeats", minimum=1)
+    repeats = integer(repeats, "slope_errors.repeats", minimum=1, maximum=AT_ONCE)
     within = examples_within(run, levels, length)
     seen = within >= _LEAST_SHARE * run.examples
     if not seen.any():
         raise ValueError("slope_errors: the run trained at none of the levels; give others, or the run's own density.")
     first, data = first_of(data)
-    clean = sampled_images(data, integer(images, "slope_errors.images", minimum=2), seed=seed, like=first).flatten(1)
+    clean = sampled_images(
+        data, integer(images, "slope_errors.images", minimum=2, maximum=AT_ONCE), seed=seed, like=first
+    ).flatten(1)
     if len(clean) < 2 * count:
         raise ValueError(f"slope_errors: {len(clean)} images for {count} groups; give more images or fewer groups.")
     mean = clean.double().mean(0)

@@ -13,7 +13,7 @@ import json
 import numpy as np
 from scipy.stats import beta as beta_law
 
-from ...basics.checks import Array, boolean, integer, vector
+from ...basics.checks import AT_ONCE, Array, boolean, integer, vector
 from ...ingredients.densities import LogNormal, SigmaDensity
 from ...ingredients.levels import Levels
 from ...peers.densities.families import LogLogistic
@@ -39,7 +39,7 @@ def write_simple_tuner(density: SigmaDensity, exact: bool = False, count: int = 
         count: number of quantiles.
     """
     if boolean(exact, "export_training.exact"):
-        size = integer(count, "export_training.count", minimum=2)
+        size = integer(count, "export_training.count", minimum=2, maximum=AT_ONCE)
         times = np.round(flow_time(density.quantile((np.arange(size) + 0.5) / size)), 7)
         said: dict[str, object] = {"flow_custom_timesteps": ",".join(f"{time:.7g}" for time in times)}
         return Written(said, json.dumps(said, indent=2), drawn_from(times, "flow_custom_timesteps"))

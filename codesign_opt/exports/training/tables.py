@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from ...basics.checks import Array, integer, vector
+from ...basics.checks import AT_ONCE, Array, integer, vector
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
 from ...peers.densities.of_time import OnLevels
@@ -21,7 +21,7 @@ _KIND = "codesign_opt.training_density"
 
 
 def _quantiles(density: SigmaDensity, count: int) -> tuple[Array, Array]:
-    size = integer(count, "export_training.count", minimum=2)
+    size = integer(count, "export_training.count", minimum=2, maximum=AT_ONCE)
     u = (np.arange(size) + 0.5) / size
     return u, density.quantile(u)
 

@@ -47,9 +47,9 @@ class _LocationScale(SigmaDensity):
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
         location, scale = self._place
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             z = (np.log(sigma) - location) / scale
-        return self._below(z), self._below(-z)
+            return self._below(z), self._below(-z)
 
     def quantile(self, u: Array) -> Array:
         """sigma below which a fraction `u` of the training examples lies."""
@@ -61,7 +61,8 @@ class _LocationScale(SigmaDensity):
     def per_log_sigma(self, sigma: Array) -> Array:
         """Probability per unit log sigma."""
         location, scale = self._place
-        return self._height((np.log(sigma) - location) / scale) / scale
+        with np.errstate(over="ignore"):
+            return self._height((np.log(sigma) - location) / scale) / scale
 
 
 @dataclass(frozen=True)
@@ -341,8 +342,8 @@ class Mode(SigmaDensity):
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
-        ratio = np.asarray(sigma, dtype=np.float64) / self.shift
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
+            ratio = np.asarray(sigma, dtype=np.float64) / self.shift
             time, rest = 1 / (1 + 1 / ratio), 1 / (1 + ratio)
         return (
             np.where(ratio > 0, self._share(time), 0.0),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, integer, number, shown, vector
+from ...basics.checks import AT_ONCE, Array, boolean, integer, number, shown, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -136,7 +136,7 @@ def speed_density(
     if low < 0 or high > 1:
         raise ValueError(f"speed_density.process has times from {low:g} to {high:g}; they must lie within [0, 1].")
     knots, weight = np.array([low, tau, high]), np.array([k * (tau - low), high - tau])
-    if not paired:
+    if not boolean(paired, "speed_density.paired"):
         return TimeStairs(process, knots, weight)
     middle = _meaningful(process)
     places = np.concatenate([knots, np.abs(knots - middle), [middle, 2 * middle]])
@@ -244,7 +244,7 @@ def loss_second_moment(
     >>> loss_second_moment(log, edges, history=11).share.tolist()
     [0.5, 0.5]
     """
-    count = integer(history, "loss_second_moment.history", minimum=1)
+    count = integer(history, "loss_second_moment.history", minimum=1, maximum=AT_ONCE)
     even = number(uniform, "loss_second_moment.uniform", nonnegative=True, maximum=1.0)
     if not isinstance(levels, Levels):
         raise ValueError(f"loss_second_moment.levels is {shown(levels)}; a Levels is needed, such as Levels(edges).")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from ...basics.checks import Array, number
+from ...basics.checks import Array, number, scale_of
 from ...ingredients.densities import FURTHEST, SigmaDensity
 
 __all__ = ["SplitLogNormal"]
@@ -37,7 +37,7 @@ class SplitLogNormal(SigmaDensity):
     def __post_init__(self) -> None:
         object.__setattr__(self, "location", number(self.location, "SplitLogNormal.location"))
         for name in ("scale_1", "scale_2"):
-            object.__setattr__(self, name, number(getattr(self, name), f"SplitLogNormal.{name}", positive=True))
+            object.__setattr__(self, name, scale_of(getattr(self, name), f"SplitLogNormal.{name}"))
 
     @classmethod
     def of_parameters(cls, parameters: Array) -> SplitLogNormal:
@@ -53,7 +53,7 @@ class SplitLogNormal(SigmaDensity):
         """Probability below and above noise levels."""
         with np.errstate(divide="ignore", over="ignore"):
             z = np.log(sigma) - self.location
-        under, over = 2 * self._low * ndtr(z / self.scale_1), 2 * (1 - self._low) * ndtr(-z / self.scale_2)
+            under, over = 2 * self._low * ndtr(z / self.scale_1), 2 * (1 - self._low) * ndtr(-z / self.scale_2)
         return np.where(z < 0, under, 1 - over), np.where(z < 0, 1 - under, over)
 
     def quantile(self, u: Array) -> Array:

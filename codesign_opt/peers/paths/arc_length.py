@@ -31,6 +31,9 @@ def equal_increments(levels: Array, length: Array, count: int) -> Array:
     """
     levels = vector(levels, "levels", ascending=True, minimum_length=2)
     length = vector(length, "length", length=levels.size)
+    if np.any(np.diff(length) < 0):
+        i = int(np.argmax(np.diff(length) < 0))
+        raise ValueError(f"length falls from {length[i]:g} to {length[i + 1]:g} at index {i}; it accumulates.")
     count = integer(count, "count", minimum=2, maximum=AT_ONCE)
     keep = np.concatenate([[True], np.diff(length) > 0])
     if np.count_nonzero(keep) < 2:

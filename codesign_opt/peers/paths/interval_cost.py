@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ...basics.checks import Array, Indices, boolean, integer, matrix, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, Indices, boolean, entries, integer, matrix, number, takes, vector
+from ...basics.user_code import answer_on
 
 __all__ = ["coordinate_search", "monotone", "shortest_path", "shortest_path_of_lines"]
 
@@ -39,12 +40,13 @@ def shortest_path(cost: Array, intervals: int, *, growth: float = 1.0) -> Indice
     [0, 1, 2]
     """
     table = matrix(cost, "cost")
-    size, intervals = _fits(table.shape[0], intervals), int(intervals)
+    size, intervals = table.shape[0], _fits(table.shape[0], intervals)
     table = np.where(np.tri(size, dtype=bool), np.inf, matrix(cost, "cost", shape=(size, size)))
     factor = number(growth, "growth", positive=True)
     value, following = table[:, -1], []
     for _ in range(intervals - 1):
-        total = table + factor * value
+        with np.errstate(over="ignore"):  # such a path is infinitely long
+            total = table + factor * value
         following.append(total.argmin(axis=1))
         value = total.min(axis=1)
     path = [0]
@@ -75,7 +77,7 @@ def shortest_path_of_lines(axis: Array, slopes: Array, intervals: int) -> Indice
     """
     u = vector(axis, "axis", ascending=True)
     slope = vector(slopes, "slopes", length=u.size)
-    size = _fits(u.size, intervals)
+    size, intervals = u.size, _fits(u.size, intervals)
     if np.any(np.diff(slope) > 0):
         i = int(np.argmax(np.diff(slope) > 0))
         raise ValueError(f"slopes grow from {slope[i]:g} to {slope[i + 1]:g} at index {i}; use `monotone` first.")
@@ -169,16 +171,19 @@ def coordinate_search(
     x = np.array(vector(nodes, "nodes", minimum_length=2, ascending=True))
     movable = np.ones(x.size, dtype=bool)
     if frozen is not None:
-        movable = ~np.asarray(frozen, dtype=bool)
-        vector(movable.astype(float), "frozen", length=x.size)
+        kept = entries(frozen, "frozen", most=x.size)
+        movable = ~np.array([boolean(one, f"frozen[{k}]") for k, one in enumerate(kept)], dtype=bool)
+        if movable.size != x.size:
+            raise ValueError(f"frozen has {movable.size} entries; {x.size} are needed, one for each node.")
     movable[[0, -1]] = False
+    small = number(tolerance, "tolerance", nonnegative=True)
     groups = [np.flatnonzero(movable & (np.arange(x.size) % 2 == parity)) for parity in (0, 1)]
-    for _ in range(integer(sweeps, "sweeps", minimum=1)):
+    for _ in range(integer(sweeps, "sweeps", minimum=1, maximum=AT_ONCE)):
         before = x.copy()
         for group in groups:
             if group.size:
                 x[group] = _between(cost, x[group - 1], x[group], x[group + 1])
-        if np.max(np.abs(x - before)) <= tolerance:
+        if np.max(np.abs(x - before)) <= small:
             break
     return x
 
@@ -189,7 +194,8 @@ def _between(cost: IntervalCost, left: Array, here: Array, right: Array) -> Arra
     def total(x: Array) -> Array:
         shape = np.broadcast_shapes(x.shape, left.shape)
         ends = np.broadcast_to(left, shape), np.broadcast_to(x, shape), np.broadcast_to(right, shape)
-        return cost(ends[0], ends[1]) + cost(ends[1], ends[2])
+        first, second = (answer_on(cost, ends[k : k + 2], "coordinate_search: cost(left, right)") for k in (0, 1))
+        return first + second
 
     low, high, best = left, right, here
     lowest = total(here)
@@ -206,8 +212,7 @@ def _between(cost: IntervalCost, left: Array, here: Array, right: Array) -> Arra
 
 
 def _fits(size: int, intervals: int) -> int:
-    if integer(intervals, "intervals", minimum=1) > size - 1:
-        raise ValueError(
-            f"intervals is {intervals}, but {size} candidates have {size - 1} at most; take more candidates."
-        )
-    return size
+    found = integer(intervals, "intervals", minimum=1)
+    if found > size - 1:
+        raise ValueError(f"intervals is {found}, but {size} candidates have {size - 1} at most; take more candidates.")
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
+from ...basics.user_code import answer_on
 from .interval_cost import _fits
 
 __all__ = ["beam_path", "path_cost", "smooth_path"]
@@ -17,6 +18,7 @@ __all__ = ["beam_path", "path_cost", "smooth_path"]
 RowCost = Callable[[Indices, Indices], Array]
 
 _STEEPEST = 100.0  # exponent
+_COST = "beam_path: cost(i, j)"
 
 
 def path_cost(cost: Array, places: Array, path: Indices, *, weight: float = 0.0, exponent: float = 2.0) -> float:
@@ -61,7 +63,7 @@ def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, ex
     """
     x = vector(places, "places", ascending=True)
     table = matrix(cost, "cost", shape=(x.size, x.size))
-    size, intervals = _fits(x.size, intervals), int(intervals)
+    size, intervals = x.size, _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
     value = np.full((size, size), np.inf)  # of paths whose last interval is (j, l)
     value[0, 1:] = table[0, 1:]
@@ -128,7 +130,7 @@ def beam_path(
     [0, 4, 8]
     """
     x = vector(places, "places", ascending=True)
-    size = _fits(x.size, intervals)
+    size, intervals = x.size, _fits(x.size, intervals)
     penalty, power = _penalty(weight, exponent)
     width, wide = (
         integer(window, "window", minimum=1, maximum=AT_ONCE),
@@ -137,7 +139,7 @@ def beam_path(
     kept = integer(beam, "beam", minimum=1)
     shared = np.unique(np.linspace(0, size - 1, wide).round().astype(np.intp)) if wide else np.zeros(0, np.intp)
     end = np.arange(1, size - intervals + 1) if intervals > 1 else np.array([size - 1])
-    value = np.asarray(cost(np.zeros_like(end), end), dtype=np.float64)
+    value = answer_on(cost, (np.zeros_like(end), end), _COST)
     step = x[end] - x[0]
     history: list[tuple[Indices, Indices]] = [(end, np.zeros_like(end))]  # ends of the kept paths, and their parents
     for k in range(2, intervals + 1):
@@ -146,7 +148,10 @@ def beam_path(
         parent, column = np.nonzero((tried > end[:, None]) & (tried <= latest))
         target = tried[parent, column]
         length = x[target] - x[end[parent]]
-        total = value[parent] + cost(end[parent], target) + penalty * np.abs(length - step[parent]) ** power
+        total = value[parent] + answer_on(cost, (end[parent], target), _COST)
+        if penalty:
+            with np.errstate(over="ignore"):
+                total += penalty * np.abs(length - step[parent]) ** power
         order = np.lexsort((total, target))
         order = order[_rank_in_group(target[order]) < kept]
         history.append((target[order], parent[order]))

@@ -229,7 +229,7 @@ def tangent_coefficient(
     """
     least = float(variances([number(floor, "floor")], "floor")[0])
     low = number(sigma_min, "sigma_min", nonnegative=True)
-    high = np.inf if sigma_max == np.inf else noise_level(sigma_max, "sigma_max")
+    high = np.inf if isinstance(sigma_max, float) and sigma_max == np.inf else noise_level(sigma_max, "sigma_max")
     if not low < high:
         raise ValueError(f"sigma_min is {low:g} but sigma_max is {high:g}; it must be smaller.")
     lam, n = np.maximum(spectrum.eigenvalues, least), spectrum.counts

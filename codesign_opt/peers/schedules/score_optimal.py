@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number, numbers, takes, vector
+from ...basics.checks import AT_ONCE, Array, array, choice, integer, number, scale_of, takes, vector
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import VELOCITIES, Evidence
 from ..paths.arc_length import equal_increments
@@ -19,6 +19,7 @@ from .base import Schedule
 
 __all__ = ["ScoreOptimal", "corrector_cost", "equal_cost_levels", "gaussian_length", "predictor_cost"]
 
+_FAR = 1e60  # of noise levels
 _STEEPEST = 20.0  # exponent of a step's length
 
 
@@ -54,7 +55,7 @@ class ScoreOptimal(Schedule):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "exponent", number(self.exponent, "ScoreOptimal.exponent", positive=True, maximum=_STEEPEST))
+        put(self, "exponent", _power(self.exponent, "ScoreOptimal.exponent"))
         put(self, "floor", number(self.floor, "ScoreOptimal.floor", positive=True, maximum=1.0))
         put(self, "fine", integer(self.fine, "ScoreOptimal.fine", minimum=16, maximum=AT_ONCE))
 
@@ -74,6 +75,13 @@ class ScoreOptimal(Schedule):
         density = delta ** (1 / self.exponent)
         costs = (0.5 * (density[1:] + density[:-1]) * np.diff(levels)) ** self.exponent
         return evidence.between(_equal_costs(levels, costs, count, self.exponent, self.floor))
+
+
+def _power(value: Any, name: str) -> float:
+    power = number(value, name, positive=True, maximum=_STEEPEST)
+    if power < 1 / _STEEPEST:
+        raise ValueError(f"{name} is {power:g}; it must lie between {1 / _STEEPEST:g} and {_STEEPEST:g}.")
+    return power
 
 
 def equal_cost_levels(sigmas: Any, costs: Any, count: int, *, exponent: float = 2.0, floor: float = 1e-12) -> Array:
@@ -96,7 +104,7 @@ def equal_cost_levels(sigmas: Any, costs: Any, count: int, *, exponent: float = 
     """
     levels = vector(sigmas, "sigmas", minimum_length=2, positive=True, descending=True)
     cost = vector(costs, "costs", length=levels.size - 1, nonnegative=True)
-    power = number(exponent, "exponent", positive=True)
+    power = _power(exponent, "exponent")
     least = number(floor, "floor", positive=True, maximum=1.0)
     wanted = integer(count, "count", minimum=2, maximum=AT_ONCE)
     if not np.any(cost > 0):
@@ -157,10 +165,10 @@ def gaussian_length(sigma: Any, eigenvalue: float) -> Array:
     >>> float(gaussian_length(1.0, 1.0).round(6))
     0.348534
     """
-    lam = number(eigenvalue, "eigenvalue", positive=True)
-    at = numbers(sigma, "sigma")
-    if np.any(~(at >= 0)):
-        raise ValueError("sigma must be >= 0.")
+    lam = scale_of(eigenvalue, "eigenvalue")
+    at = array(sigma, "sigma")
+    if at.min(initial=0.0) < 0 or at.max(initial=0.0) > _FAR:
+        raise ValueError(f"sigma runs from {at.min():g} to {at.max():g}; it must lie between 0 and {_FAR:g}.")
     scaled = at / np.sqrt(lam)
     return 2 * (np.arcsinh(scaled) - scaled / np.hypot(1.0, scaled))
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, choice, entries, instance, shown
+from ...basics.checks import Array, boolean, choice, entries, instance, shown
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -126,6 +126,7 @@ def select(
     if evidence.spectrum is None:
         raise ValueError("select needs Evidence.spectrum, which is not known; estimate.spectrum(data) measures it.")
     families = FAMILIES if families is None else instance(families, Mapping, "select: families")
+    refine = boolean(refine, "select: refine")
     work = _Work(evidence, steps, choice(measure, "measure", _MEASURES))
     rows: list[Ranked] = []
     refused: list[tuple[Schedule, str]] = []
@@ -186,7 +187,9 @@ class SpectrumSelect(Schedule):
 
 
 def _combinations(parameters: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    for values in product(*parameters.values()):
+    instance(parameters, Mapping, "select: families", "Give parameter -> values for each family.")
+    several = [entries(values, f"select: values of {shown(name)}") for name, values in parameters.items()]
+    for values in product(*several):
         yield dict(zip(parameters, values, strict=True))
 
 

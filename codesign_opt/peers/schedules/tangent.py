@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...basics.checks import Array, choice, number, scale_of, shown
+from ...basics.checks import Array, choice, instance, number, scale_of, shown
 from ...ingredients.grids import FLATTEST
 from ...ingredients.spectrum import Spectrum
 from ...models.evidence import Evidence
@@ -65,7 +65,7 @@ class Tangent(Schedule):
 
     def value(self, evidence: Evidence) -> float:
         """The coefficient g, data units, `scale` included."""
-        return self.scale * self._unscaled(evidence)
+        return self.scale * self._unscaled(instance(evidence, Evidence, "Tangent.value: evidence"))
 
     def _unscaled(self, evidence: Evidence) -> float:
         if not isinstance(self.coefficient, str):

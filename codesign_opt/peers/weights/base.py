@@ -126,7 +126,7 @@ def add_weighting(name: str) -> Callable[[Maker], Maker]:
 def _alike(sigma: Any, function: Callable[[Array], Array]) -> Any:
     """function(sigma) in the kind of sigma: number, array, or torch tensor of the same dtype and device."""
     if type(sigma).__module__.split(".")[0] == "torch":
-        found = function(sigma.detach().to("cpu").double().numpy().reshape(-1))
+        found = function(numbers(sigma, "sigma").reshape(-1))
         return sigma.new_tensor(np.array(found)).reshape(sigma.shape)
     levels = numbers(sigma, "sigma")
     found = function(levels.reshape(-1)).reshape(levels.shape)

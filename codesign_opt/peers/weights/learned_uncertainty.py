@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import BSpline
 
-from ...basics.checks import Array, integer, noise_level, number, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_level, number, vector
 from ...ingredients.training_run import read_log
 
 __all__ = ["LearnedUncertainty"]
@@ -92,7 +92,7 @@ class LearnedUncertainty:
         loss = vector(table["loss"], "LearnedUncertainty.log: loss", length=sigma.size, positive=True)
         s = noise_level(sigma_data, "LearnedUncertainty.sigma_data")
         d = integer(dimension, "LearnedUncertainty.dimension", minimum=1)
-        count = integer(pieces, "LearnedUncertainty.pieces", minimum=1)
+        count = integer(pieces, "LearnedUncertainty.pieces", minimum=1, maximum=AT_ONCE)
         penalty = number(smoothness, "LearnedUncertainty.smoothness", nonnegative=True)
         share = number(last, "LearnedUncertainty.last", positive=True, maximum=1.0)
         start = sigma.size - int(np.ceil(share * sigma.size))

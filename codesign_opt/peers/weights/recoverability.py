@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, matrix, ndim, number, scale_of, takes, variances, vector
+from ...basics.checks import Array, matrix, ndim, noise_levels, number, scale_of, takes, variances, vector
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -44,8 +44,10 @@ def mean_variance(variance: Any) -> float:
     if ndim(variance) == 1:
         return float(np.mean(variances(variance, "variance")))
     if ndim(variance) == 2:
-        size = len(variance)
-        return float(np.trace(matrix(variance, "variance", shape=(size, size))) / size)
+        whole = matrix(variance, "variance")
+        if whole.shape[0] != whole.shape[1]:
+            raise ValueError(f"variance has shape {whole.shape}; a covariance is square.")
+        return float(np.trace(whole) / len(whole))
     return scale_of(variance, "variance")
 
 
@@ -94,7 +96,7 @@ def allocation(weight: Callable[[Array], Array] | float, sigma: Any, density: Si
     >>> allocation(2.0, [1.0], LogNormal(0.0, 1.0)).round(6).tolist()
     [0.398942]
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     value = answer(weight, levels, "weight") if callable(weight) else number(weight, "weight", nonnegative=True)
     return np.asarray(value * density.per_log_snr(levels))
 
@@ -166,7 +168,7 @@ def bayes_floor(
     >>> bayes_floor("eps", [2.0], [1.0]).tolist()
     [0.25]
     """
-    levels = vector(sigma, "sigma", positive=True)
+    levels = noise_levels(sigma, "sigma")
     least = vector(mmse, "mmse", length=levels.size, nonnegative=True)
     return target_gain(target, levels, process, sigma_data=sigma_data) ** 2 * least
 
@@ -178,5 +180,5 @@ def gaussian_mmse(spectrum: Spectrum, sigma: Any) -> Array:
     >>> gaussian_mmse(Spectrum.from_eigenvalues([1.0, 1.0]), [1.0]).tolist()
     [1.0]
     """
-    variance = vector(sigma, "sigma", positive=True)[:, None] ** 2
+    variance = noise_levels(sigma, "sigma")[:, None] ** 2
     return np.asarray((spectrum.eigenvalues * variance / (spectrum.eigenvalues + variance)) @ spectrum.counts)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, number, vector
+from ...basics.checks import Array, ndim, number, vector
 from .levels import Fill, check_room, error_of, prepare
 from .surface import water_level
 
@@ -128,12 +128,12 @@ def _solve(fill: Fill, ramps: tuple[Array, Array, Array], room: Array) -> tuple[
 
 
 def _answer(budget: Any, examples: Array, value: Array, multiplier: Array, slack: Array) -> Waterfill:
-    if np.ndim(budget) == 0:
+    if ndim(budget) == 0:
         return Waterfill(examples[0], float(value[0]), float(multiplier[0]), float(slack[0]))
     return Waterfill(examples, value, multiplier, slack)
 
 
 def _budgets(budget: Any) -> Array:
-    if np.ndim(budget) == 0:
+    if ndim(budget) == 0:
         return np.array([number(budget, "waterfill.budget", nonnegative=True)])
     return vector(budget, "waterfill.budget", nonnegative=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...basics.checks import Array, integer, matrix, number, vector
+from ...basics.checks import AT_ONCE, Array, integer, matrix, number, vector
 from ...estimate.draws.streams import seeded
 
 __all__ = ["Mixture", "circle8", "clusters4", "grid8"]
@@ -64,7 +64,7 @@ class Mixture:
 
     def sample(self, count: int, seed: int = 0, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """(count, d) independent draws."""
-        count = integer(count, "count", minimum=1)
+        count = integer(count, "count", minimum=1, maximum=AT_ONCE)
         generator = seeded(seed, "mixture")
         which = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=generator)
         noise = torch.randn((count, self.means.shape[1]), generator=generator, dtype=torch.float64)

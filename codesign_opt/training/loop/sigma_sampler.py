@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...basics.checks import AT_ONCE, Array, choice, integer
+from ...basics.checks import AT_ONCE, Array, choice, integer, shown
+from ...basics.devices import device_of
 from ...basics.user_code import answer
 from ...ingredients.densities import SigmaDensity
 from ...ingredients.levels import Levels
@@ -105,6 +106,9 @@ class SigmaSampler:
         """
         import torch
 
+        device = device_of(device, "SigmaSampler: device", holds=False)
+        if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
+            raise ValueError(f"SigmaSampler: dtype is {shown(dtype)}; a floating-point dtype of torch is needed.")
         sigma = self.levels(batch)
         weight = self._weights(sigma)
         value: Any = flow_time(sigma) if self.gives == "time" else sigma
