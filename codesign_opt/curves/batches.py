@@ -30,7 +30,7 @@ def two_rows(sigma: Any, loss: Any) -> tuple[Any, Any]:
     """Tensors are copied into one (2, N) tensor where they are, without waiting for them; arrays stay arrays."""
     losses, levels = (as_batch(loss, "LevelStatistics.record: loss"), as_batch(sigma, "LevelStatistics.record: sigma"))
     if not hasattr(loss, "detach"):
-        losses = losses.reshape(losses.shape[0], -1).sum(axis=1) if losses.ndim > 1 else losses
+        losses = losses.sum(axis=tuple(range(1, losses.ndim)))
         if hasattr(sigma, "detach"):
             levels = numbers(levels, "LevelStatistics.record: sigma")
         levels = levels.ravel()

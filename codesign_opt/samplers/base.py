@@ -257,7 +257,8 @@ class Sampler(ABC):
         [0.45]
         """
         given = prepare(sigmas, eigenvalues, denoiser, initial_variance)
-        return self._closed_steps(given).law(given.initial_variance)
+        with np.errstate(over="ignore"):  # steps that are not stable grow without end
+            return self._closed_steps(given).law(given.initial_variance)
 
     def weight_sensitivity(
         self, sigmas: Any, eigenvalues: Any, *, denoiser: Any = None, initial_variance: Any = None

@@ -186,9 +186,15 @@ def learner_of(model: GaussianModel, learner: str | None) -> str:
     if training.dataset_size is not None or training.intercept:
         raise ValueError("validate: finite data sets and learned intercepts are not trained here; leave them out.")
     usual = "experts" if isinstance(model.coupling, PerStep) else "blocks"
-    if learner in (None, usual):
+    named = isinstance(learner, str)
+    if learner is None or (named and learner == usual):
         return usual
-    if learner != "shared" or usual == "experts" or kind != "AveragedSGD" or training.matrix != "diagonal":
+    if (
+        not (named and learner == "shared")
+        or usual == "experts"
+        or kind != "AveragedSGD"
+        or training.matrix != "diagonal"
+    ):
         raise ValueError(
             f"validate: learner is {shown(learner)}; this model's coupling stands for {usual!r}, and 'shared' (one "
             "network) goes with least squares, a diagonal matrix and a coupling other than PerStep."

@@ -18,6 +18,7 @@ __all__ = ["beam_path", "path_cost", "smooth_path"]
 RowCost = Callable[[Indices, Indices], Array]
 
 _STEEPEST = 100.0  # exponent
+_LARGEST = np.log(1e300)
 _COST = "beam_path: cost(i, j)"
 
 
@@ -64,7 +65,7 @@ def smooth_path(cost: Array, places: Array, intervals: int, *, weight: float, ex
     x = vector(places, "places", ascending=True)
     table = matrix(cost, "cost", shape=(x.size, x.size))
     size, intervals = x.size, _fits(x.size, intervals)
-    penalty, power = _penalty(weight, exponent)
+    penalty, power = _penalty(weight, exponent, x)
     value = np.full((size, size), np.inf)  # of paths whose last interval is (j, l)
     value[0, 1:] = table[0, 1:]
     came = []
@@ -131,7 +132,7 @@ def beam_path(
     """
     x = vector(places, "places", ascending=True)
     size, intervals = x.size, _fits(x.size, intervals)
-    penalty, power = _penalty(weight, exponent)
+    penalty, power = _penalty(weight, exponent, x)
     width, wide = (
         integer(window, "window", minimum=1, maximum=AT_ONCE),
         integer(spread, "spread", minimum=0, maximum=AT_ONCE),
@@ -178,8 +179,14 @@ def _rank_in_group(sorted_keys: Indices) -> Indices:
     return np.arange(sorted_keys.size) - first
 
 
-def _penalty(weight: float, exponent: float) -> tuple[float, float]:
+def _penalty(weight: float, exponent: float, places: Array) -> tuple[float, float]:
     power = number(exponent, "exponent", positive=True, maximum=_STEEPEST)
     if power < 1:
         raise ValueError(f"exponent is {power:g}; it must be >= 1.")
-    return number(weight, "weight", nonnegative=True), power
+    penalty, span = number(weight, "weight", nonnegative=True), float(places[-1] / 2 - places[0] / 2)
+    if np.log(max(penalty, 1.0)) + power * (np.log(span) + np.log(2.0)) > _LARGEST:
+        raise ValueError(
+            f"weight is {penalty:g} and exponent {power:g} on places {2 * span:.3g} apart; the penalty leaves float64, "
+            "rescale the places."
+        )
+    return penalty, power
