@@ -82,8 +82,11 @@ class ReplicatedRuns(TrainingErrors):
 
     def reducible(self, examples: ArrayLike) -> Estimate:
         """kappa1 = variance x m, of averaged weights after m examples (a number or one per level)."""
-        given = np.full(self.sigma.size, number(examples, "examples")) if ndim(examples) == 0 else examples
-        m = vector(given, "examples", positive=True, length=self.sigma.size)
+        told = [number(examples, "examples")] if ndim(examples) == 0 else examples
+        m = vector(told, "examples", positive=True)
+        if m.size == 1:  # of every level
+            m = np.full(self.sigma.size, m[0])
+        m = vector(m, "examples", length=self.sigma.size)
         return Estimate(self.variance * m, self.variance_error * m, self.runs)
 
     def step_noise(self, learning_rate: float, batch: int) -> Estimate:
