@@ -127,10 +127,7 @@ class Model(ABC):
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
         """(...) `exact_error` of grids (..., K+1), unchecked, and the sensitivity of `exact_residuals` where it is
         asked for and known; for models with those, which may know a shorter way."""
-        residuals = self.exact_residuals
-        if residuals is None:
-            raise NotImplementedError(f"{type(self).__name__} has no exact_residuals")
-        found = residuals(sigmas)
+        found = self._told_residuals(sigmas)
         return np.asarray((found.values**2).sum(axis=-1)), found.sensitivity if sensitive else None
 
     def node_errors(self, sigmas: Array, sensitivity: Array | None = None) -> NodeErrors:
@@ -150,10 +147,13 @@ class Model(ABC):
         self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None
     ) -> tuple[GridResiduals, Array]:
         """`exact_residuals` and `node_errors_slope` of the same grids, which one gradient may tell together."""
+        return self._told_residuals(sigmas), self.node_errors_slope(sigmas, weights, sensitivity)
+
+    def _told_residuals(self, sigmas: Array) -> GridResiduals:
         residuals = self.exact_residuals
         if residuals is None:
             raise NotImplementedError(f"{type(self).__name__} has no exact_residuals")
-        return residuals(sigmas), self.node_errors_slope(sigmas, weights, sensitivity)
+        return residuals(sigmas)
 
     @property
     def title(self) -> str:
