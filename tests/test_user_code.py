@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import codesign_opt as co
+from codesign_opt.basics.user_code import first_line, told_in
 
 # where planning by the defaults is tested elsewhere
 FULL = os.environ.get("CODESIGN_OPT_FULL") == "1"
@@ -143,3 +144,11 @@ def test_5_a_network_instead_of_a_gaussian(prices, tmp_path):
     for record in plan.peers.values():
         assert record["ratio"] > 1
     assert "for the model" in str(plan)
+
+
+def test_errors_that_say_nothing_are_told_by_their_class():
+    with pytest.raises(TypeError, match=r"^in the cost: NotImplementedError$"), told_in("the cost"):
+        raise NotImplementedError
+    with pytest.raises(ValueError, match=r"^in the cost: ValueError$"), told_in("the cost"):
+        raise ValueError
+    assert first_line(RuntimeError()) == "RuntimeError"

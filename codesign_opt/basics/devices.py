@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .checks import shown
+from .user_code import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,9 @@ def device_of(value: Any, name: str, *, holds: bool = True) -> torch.device | No
         if holds:
             found.tolist()
     except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
-        said = (str(error).splitlines() or [type(error).__name__])[0]
         here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-        raise ValueError(f"{name} is {shown(value)}: {said}; devices here are {', '.join(here)}.") from None
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(
+            f"{name} is {shown(value)}: {first_line(error)}; devices here are {', '.join(here)}."
+        ) from None
     return device

@@ -11,7 +11,7 @@ import numpy as np
 from .checks import Array, Indices
 from .errors import CodesignError
 
-__all__ = ["answer", "answer_on", "told_in"]
+__all__ = ["answer", "answer_on", "first_line", "told_in"]
 
 _LIBRARIES = {"builtins", "numpy", "scipy", "cvxpy", "torch"}  # whose errors are mistakes
 _WRONG_KIND = (TypeError, AttributeError, NameError, NotImplementedError)
@@ -46,8 +46,17 @@ def told_in(where: str) -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, _WRONG_KIND) else ValueError
         plain = isinstance(error, (kind, NotImplementedError))
-        said = str(error) if plain else f"{type(error).__name__}: {error}"
+        said = str(error) if plain and str(error) else f"{type(error).__name__}: {error}".removesuffix(": ")
         raise kind(f"in {where}: {said}") from error
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of what an error says; its class where it says nothing.
+
+    >>> first_line(ValueError("a\\nb")), first_line(NotImplementedError())
+    ('a', 'NotImplementedError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def answer(function: Callable[[Array], Any], sigma: Array, name: str, *, what: str = "sigma") -> Array:

@@ -78,7 +78,7 @@ def _declare(result: Any, module: ModuleType, where: str, title: str | None) -> 
     if isinstance(result, DeclaredProblem):
         return result
     name = Path(where).stem
-    title = title or str(getattr(module, "TITLE", (module.__doc__ or name).strip().splitlines()[0]))
+    title = title or str(getattr(module, "TITLE", ((module.__doc__ or "").strip() or name).splitlines()[0]))
     provenance = str(getattr(module, "PROVENANCE", f"declared in {where}"))
     if isinstance(result, Problem):
         return DeclaredProblem(name, title, provenance, problem=result)

@@ -13,6 +13,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from ...basics.checks import AT_ONCE, integer, shown, vector
+from ...basics.user_code import first_line
 from ...ingredients.levels import Levels
 from ...samplers.members import Sampler
 from ..denoisers.denoiser import DenoiserError
@@ -84,7 +85,7 @@ class LevelDerivatives:
             except DenoiserError as error:
                 if not isinstance(error.__cause__, NotImplementedError):
                     raise
-                said = str(error.__cause__).splitlines()[0]
+                said = first_line(error.__cause__)
                 raise ValueError(f"a layer has no forward-mode derivative ({said}); give Sketch.probes.") from error
         return out, torch.zeros_like(out) if tangent is None else tangent
 

@@ -9,6 +9,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from ...basics.checks import Array, shown
+from ...basics.user_code import first_line
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked, full
 from ..draws.streams import seeded
@@ -97,7 +98,7 @@ class PerSampleGradients:
                 raise
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 self.vectorised = False
-                reason = str(error).splitlines()[0][:100]
+                reason = first_line(error)[:100]
                 self.notes.append(f"the module cannot be vectorised ({reason}): gradients one example at a time.")
         return self._one_by_one(x, levels, target, kind)
 
