@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import math
 import reprlib
 from collections.abc import Callable, Iterable
 from os import PathLike, fsencode
@@ -46,6 +47,20 @@ def number(
     hint: str = "",
 ) -> float:
     """Return `value` as a finite float, or raise ValueError that names `name`."""
+    result = float(value) if type(value) in (float, np.float64) else _scalar(value, name, hint)
+    if not math.isfinite(result):
+        raise ValueError(f"{name} is {result}; it must be finite.{_space(hint)}")
+    if positive and result <= 0:
+        raise ValueError(f"{name} is {result:g}; it must be > 0.{_space(hint)}")
+    if nonnegative and result < 0:
+        raise ValueError(f"{name} is {result:g}; it must be >= 0.{_space(hint)}")
+    if maximum is not None and result > maximum:
+        raise ValueError(f"{name} is {result:g}; it must be <= {maximum:g}.{_space(hint)}")
+    return result
+
+
+def _scalar(value: Any, name: str, hint: str) -> float:
+    """Whatever is one number as a float."""
     if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} is {value}; a number is needed, not a bool.{_space(hint)}")
     if (
@@ -57,20 +72,11 @@ def number(
     ):
         raise ValueError(f"{name} is {shown(value)}; one number is needed.{_space(hint)}")
     try:
-        result = float(value.detach() if _is_tensor(value) else value)
+        return float(value.detach() if _is_tensor(value) else value)
     except OverflowError:
         raise ValueError(f"{name} is a whole number beyond 64-bit floats.{_space(hint)}") from None
     except Exception:  # TypeError, ValueError, or whatever the object's own conversion raises
         raise ValueError(f"{name} is {shown(value)}; one number is needed.{_space(hint)}") from None
-    if not np.isfinite(result):
-        raise ValueError(f"{name} is {result}; it must be finite.{_space(hint)}")
-    if positive and result <= 0:
-        raise ValueError(f"{name} is {result:g}; it must be > 0.{_space(hint)}")
-    if nonnegative and result < 0:
-        raise ValueError(f"{name} is {result:g}; it must be >= 0.{_space(hint)}")
-    if maximum is not None and result > maximum:
-        raise ValueError(f"{name} is {result:g}; it must be <= {maximum:g}.{_space(hint)}")
-    return result
 
 
 def integer(value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None, hint: str = "") -> int:
@@ -108,7 +114,7 @@ def vector(
         raise ValueError(f"{name} has {result.size} entries; at least {minimum_length} needed.{_space(hint)}")
     _check(result, name, positive, nonnegative, infinite, hint)
     for wanted, sign, word in ((ascending, 1.0, "ascending"), (descending, -1.0, "descending")):
-        if wanted and result.size > 1:
+        if wanted and not np.all(sign * result[1:] > sign * result[:-1]):
             bad = np.flatnonzero(sign * np.diff(result) <= 0)
             if bad.size:
                 i = int(bad[0])
@@ -121,7 +127,8 @@ def vector(
 
 def noise_level(value: Any, name: str) -> float:
     """Return `value` as a noise level > 0 whose powers a float holds, or raise ValueError."""
-    return float(noise_levels([number(value, name, positive=True)], name)[0])
+    level = number(value, name, positive=True)
+    return level if 1 / _FAR <= level <= _FAR else float(noise_levels([level], name)[0])
 
 
 def scale_of(value: Any, name: str) -> float:
@@ -131,7 +138,8 @@ def scale_of(value: Any, name: str) -> float:
     Traceback (most recent call last):
     ValueError: width is 9.99989e-321; it must lie between 1e-60 and 1e+60.
     """
-    return float(scales_of([number(value, name, positive=True)], name)[0])
+    scale = number(value, name, positive=True)
+    return scale if 1 / _FAR <= scale <= _FAR else float(scales_of([scale], name)[0])
 
 
 def scales_of(value: Any, name: str, *, length: int | None = None) -> Array:
@@ -364,7 +372,7 @@ def _array(value: Any, name: str, ndim: int, hint: str) -> Array:
         if _is_tensor(value):
             value = value.detach().cpu()
             value = value.double() if str(value.dtype) == "torch.bfloat16" else value  # the one that numpy lacks
-        if np.ma.is_masked(value):
+        if type(value) is not np.ndarray and np.ma.is_masked(value):
             raise ValueError(f"{name} is a masked array with masked entries; fill or drop them first.{_space(hint)}")
         raw = np.asarray(value)
     except Exception as error:  # TypeError, ValueError, RuntimeError, or what the object's own methods raise
@@ -409,7 +417,8 @@ def _other_kind(value: Any) -> bool:
 
 def _is_tensor(value: Any) -> bool:
     """Whether it is one of torch's, which is not loaded to know it."""
-    return str(getattr(value, "dtype", "")).startswith("torch.")
+    plain = isinstance(value, (np.ndarray, np.generic, float, int, list, tuple))
+    return not plain and str(getattr(value, "dtype", "")).startswith("torch.")
 
 
 def ndim(value: Any) -> int:

@@ -124,24 +124,21 @@ class GridFit(ABC):
 
     def scored(self, grids: Sequence[Array], cost: Examples | None) -> list[SearchedGrid]:
         """Grids of as many steps with what they leave."""
-        if not grids:
+        if not len(grids):
             return []
-        stack = np.array(grids)
-        if cost is None:
-            biases, _ = self.starts.study.model.exact_values(stack)
-            totals = biases
-        else:
-            biases, totals = self._bought(stack, cost)
-        rows = zip(grids, biases, totals, strict=True)
+        rows = zip(grids, *self._left(np.array(grids), cost), strict=True)
         return [SearchedGrid(grid, float(bias), float(total)) for grid, bias, total in rows]
 
     def totals(self, grids: Array, cost: Examples | None) -> Array:
         """(G,) what grids (G, K+1) leave."""
-        return np.array([found.total for found in self.scored(list(grids), cost)])
+        return self._left(grids, cost)[1] if len(grids) else np.zeros(0)
 
-    def _bought(self, grids: Array, cost: Examples) -> tuple[Array, Array]:
+    def _left(self, grids: Array, cost: Examples | None) -> tuple[Array, Array]:
         """(G,) errors of grids alone, and with what the examples leave."""
         model, found = self.starts.study.model, []
+        if cost is None:
+            biases, _ = model.exact_values(grids)
+            return biases, biases
         rows = max(1, _WEIGHED // (grids.shape[1] * len(model.spectrum)))
         for i in range(0, len(grids), rows):
             some = grids[i : i + rows]

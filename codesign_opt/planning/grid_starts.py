@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -82,11 +83,11 @@ class GridStarts:
             return []
         return [grid_from_steps(plan.levels, plan.steps, steps, terminal=plan.terminal)]
 
-    def scattered(self, steps: int) -> list[Array]:
-        """Grids of random step lengths: few steps whose errors may cancel have many minima."""
+    def scattered(self, steps: int) -> Array:
+        """(G, K+1) grids of random step lengths: few steps whose errors may cancel have many minima."""
         count = steps - final_steps(self.plan.terminal)
         if steps > FEW or count < 2:
-            return []
+            return np.zeros((0, steps + 1))
         rng = np.random.default_rng(steps)
         spreads = np.resize(_SPREADS, (_SCATTERED, 1))
         lengths = np.exp(spreads * rng.normal(size=(_SCATTERED, count)))
@@ -96,7 +97,7 @@ class GridStarts:
         nodes = self.top * np.exp(-np.insert(shares, 0, 0.0, axis=1) * spans[:, None])
         nodes[:, -1] = self.plan.stopping_sigma if self.stops is None else nodes[:, -1]
         grids = np.pad(nodes, ((0, 0), (0, final_steps(self.plan.terminal))))
-        return [grid for grid in grids if self.admits(grid)]
+        return grids[[self.admits(grid) for grid in grids]]
 
     def program_grid(self) -> Array:
         """As many steps as the program's, or fewer where the budget then leaves nothing."""
@@ -133,7 +134,7 @@ class GridStarts:
         left = self.study.budget - self._price(sigmas)
         return left if left > _NOTHING * self.study.budget else 0.0
 
-    @property
+    @cached_property
     def affordable(self) -> float:
         """The most steps that leave something for training."""
         if not self.study.trains:
@@ -151,11 +152,13 @@ class GridStarts:
         """Price of sampling with a grid."""
         prices, model = self.study.prices, self.study.model
         assert prices is not None
-        levels = Levels.log_uniform(stop_of(sigmas), float(sigmas[0]), 100)
-        steps = steps_on_levels(levels, sigmas)
-        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
         last = final_steps(model.terminal) * prices.final_price(stop_of(sigmas))
-        return float(each @ steps) + last
+        if isinstance(prices.evaluation, float):
+            steps = sigmas.size - 1 - final_steps(model.terminal)
+            return prices.evaluation * prices.images * model.sampler.evaluations_per_step * steps + last
+        levels = Levels.log_uniform(stop_of(sigmas), float(sigmas[0]), 100)
+        each = prices.evaluation_price(levels) * model.sampler.evaluations_per_step
+        return float(each @ steps_on_levels(levels, sigmas)) + last
 
 
 def stop_of(sigmas: Array) -> float:

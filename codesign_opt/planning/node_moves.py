@@ -54,15 +54,17 @@ def moved_nodes(sigmas: Array, errors: Errors) -> list[Array]:
 
 def _shorter(sigmas: Array) -> Array:
     """(P-2, K) the grids without one of the positive nodes between the ends."""
-    inner = range(1, int((sigmas > 0).sum()) - 1)
-    return np.array([np.delete(sigmas, k) for k in inner])
+    places, inner = np.arange(sigmas.size - 1), np.arange(1, int((sigmas > 0).sum()) - 1)[:, None]
+    return sigmas[places + (places >= inner)]
 
 
 def _longer(sigmas: Array) -> Array:
     """(P-1, K+2) the grids with one step halved in log sigma."""
     positive = sigmas[sigmas > 0]
-    middle = np.sqrt(positive[:-1] * positive[1:])
-    return np.array([np.insert(sigmas, k + 1, each) for k, each in enumerate(middle)])
+    places, halved = np.arange(sigmas.size + 1), np.arange(positive.size - 1)
+    grids = sigmas[places - (places > halved[:, None] + 1)]
+    grids[halved, halved + 1] = np.sqrt(positive[:-1] * positive[1:])
+    return grids
 
 
 def _finite(errors: Array) -> Array:

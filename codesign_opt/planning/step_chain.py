@@ -49,8 +49,8 @@ class _Moves(NamedTuple):
 _FOLLOWED, _FOLLOWED_SIGNED = _Moves(2, 1), _Moves(3, 1)  # of many steps, from the link before
 _LONG_RUNG = _Moves(5, 2, 10)
 _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
-_RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 16, 20)
-_SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 24, 10)  # up to so many steps random starts lead farther
+_RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 12, 8)
+_SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 16, 6)  # up to so many steps random starts lead farther
 _ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say what more steps leave
 _HOPELESS = 10.0  # times that, for each order of the sampler: a descent of few steps wins less
 _EACH = 3  # of many steps beside training every third link moves
@@ -175,12 +175,12 @@ class StepChain:
         return grids
 
     def _others(self, steps: int) -> list[Array]:
-        """The usual families and now and then the program's density, that stop where the link before does; of few
-        steps also elsewhere."""
+        """The usual families, that stop where the link before does; of few steps also elsewhere, and now and then the
+        program's density."""
         starts = self.fit.starts
         stop = stop_of(self.found[-1].sigmas) if self.found else starts.any_stop
         grids = [*family_grids(steps, stop, starts.top, starts.plan.terminal).values(), *starts.far(steps)]
-        if steps >= _OWN and steps & (steps - 1) == 0 and (steps <= FEW or not self._trained):
+        if _OWN <= steps <= FEW and steps & (steps - 1) == 0:
             grids += starts.program(steps, stop)
         return [grid for grid in grids if starts.admits(grid)]
 

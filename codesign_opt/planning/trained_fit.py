@@ -14,7 +14,7 @@ from ..basics.causes import BIAS
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 from .examples_cost import BestExamples, ExamplesCost
-from .grid_fit import ALIKE, DESCENDED, FIRST_MOVES, ONE_BY_ONE, GridFit, Paths, SearchedGrid, least_of
+from .grid_fit import ALIKE, DESCENDED, ONE_BY_ONE, GridFit, Paths, SearchedGrid, least_of
 from .grid_starts import FEW
 from .node_moves import between, extended, resized
 from .question import Study
@@ -25,7 +25,7 @@ __all__ = ["BestExamplesFit", "SettledFit", "TrainedFit", "closed"]
 _ENOUGH = 1e-6  # training hides what the last moves win
 _ADDED = 6  # nodes that are added or taken away one by one
 _MOVED_TIMES = 2  # that a node changes its place
-_ON, _ON_SOON, _SHORT = 16, 8, 8  # moves of starts that go on, and of more steps than so many
+_FIRST, _ON, _ON_SOON, _SHORT = 5, 12, 7, 8  # moves of every start, of those that go on, and of more than so many steps
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
@@ -127,11 +127,11 @@ class TrainedFit(GridFit):
             return start
         path = Paths(self, begun, cost)
         if len(begun) > 1:  # a few moves show which start leads down
-            path.go(FIRST_MOVES)
+            path.go(_FIRST)
             if path.best.total > hopeless:
                 return path.best
             path.keep(effort.kept, ALIKE)
-        path.go(FIRST_MOVES + effort.on)
+        path.go(_FIRST + effort.on)
         return self.settled(least_of([path.best, *told, *others]), settled)
 
     def rough(self, steps: int, known: Sequence[Settled] = ()) -> float:

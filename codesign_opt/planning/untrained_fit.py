@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from ..basics.checks import Array
 from ..ingredients.grids import log_snr_grid
 from .examples_cost import ExamplesCost
@@ -54,7 +56,10 @@ class UntrainedFit(GridFit):
 
     def scattered(self, steps: int) -> list[Array]:
         """Some of many random grids, and the best of the rest: narrow valleys show in descents, wide ones at once."""
-        grids = self.starts.scattered(steps) if self.signed else []
+        if not self.signed:
+            return []
+        grids = self.starts.scattered(steps)
         count, best = (many * _SHORT // max(steps, _SHORT) for many in (_SOME, _SCREENED))
-        some, rest = grids[:count], self.scored(grids[count:], self._run if self.starts.study.taught else None)
-        return some + [found.sigmas for found in sorted(rest, key=lambda f: f.total)[:best]]
+        some, rest = grids[:count], grids[count:]
+        left = self.totals(rest, self._run if self.starts.study.taught else None)
+        return [*some, *rest[np.argsort(left, kind="stable")[:best]]]
