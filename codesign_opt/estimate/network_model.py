@@ -114,6 +114,7 @@ def network(
     sampled = work.measured(first, data)
     learned = trained.measured(found.sigma_data)
     work.tell(f"batch evaluations: {', '.join(f'{name} {count:,}' for name, count in work.expected.items())}")
+    work.tell.close()  # plans of the model go on with it, and count for themselves
     said = [*said, *(f"denoiser: {note}" for note in work.denoiser.notes)]  # what its adapter found out
     said = [*said, *([f"data: {measured.note}"] if measured.note else [])]
     record = {**work.provenance(sampled), **learned.provenance(), "denoiser_check": said}

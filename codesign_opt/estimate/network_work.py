@@ -154,12 +154,13 @@ class NetworkWork:
         before, start = self.denoiser.calls, time.monotonic()
         result = compute()
         made = self.denoiser.calls - before
-        self.tell(f"{name}: {made} batch evaluations, {time.monotonic() - start:.1f} s", *self._of_all(made))
+        finished = max(made, self.expected.get(name, 0))  # what an earlier call made is done, too
+        self.tell(f"{name}: {made} batch evaluations, {time.monotonic() - start:.1f} s", *self._of_all(finished))
         return result
 
-    def _of_all(self, made: int) -> tuple[int, int] | tuple[()]:
-        """Batch evaluations that are made, of all that are expected; nothing before that is known."""
-        self._made[0] += made
+    def _of_all(self, finished: int) -> tuple[int, int] | tuple[()]:
+        """Batch evaluations that are done, of all that are expected; nothing before that is known."""
+        self._made[0] += finished
         total = sum(self.expected.values())
         return (min(self._made[0], total), total) if total else ()
 

@@ -228,3 +228,21 @@ def test_progress_says_what_was_measured(data):
     network(perfect(), data, measurement=Measurement(progress=said.append, **FINE))
     assert any(text.startswith("spectrum") for text in said)
     assert any("responses" in text and "batch evaluations" in text for text in said)
+
+
+def test_what_an_earlier_call_made_counts_as_done_and_what_comes_after_is_counted_anew(data, tmp_path):
+    for _ in range(2):
+        told: list[tuple[int, int | None, str]] = []
+        model = network(
+            perfect(),
+            data,
+            measurement=Measurement(progress=lambda *each, told=told: told.append(each), **FINE),
+            folder=tmp_path,
+        )
+        done = [(done, total) for done, total, _ in told if total]
+        assert done[-1][0] == done[-1][1]
+        assert sorted(done) == done
+        before = len(told)
+        co.codesign(model, steps=4)
+        assert len(told) > before
+        assert all(total is None for _, total, _ in told[before:])
