@@ -62,7 +62,7 @@ class GridSearch:
         """The best grid of every number of steps that was tried and is allowed, the least error first."""
         most = min(self.cap or MOST_STEPS, MOST_STEPS)
         if self.costly and self.cap is not None and self.cap <= FEW:
-            if self._every(range(self._least, self.cap + 1)):  # more steps are not worth it: the limit does not bind
+            if self._every(range(self._least, self.cap + 1), all_matter=True):  # the limit does not bind
                 self._about_the_best()
             self._refine(self.cap)
         elif self.costly:
@@ -173,11 +173,15 @@ class GridSearch:
             if self._beyond or (k >= _TOLD and (self._spent(k) or enough)):
                 return
 
-    def _every(self, sizes: Iterable[int]) -> bool:
-        """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more."""
+    def _every(self, sizes: Iterable[int], *, all_matter: bool = False) -> bool:
+        """Every one of few steps, as errors wobble with their number, each from one less; whether more leave more.
+
+        Where they are all that is allowed, none is left halfway because many steps leave less, nor the rest untried.
+        """
+        least = self._promising[1]
         for k in sizes:
-            self._try(k, hopeless=self._hopeless(k))
-            if self._ended(k):
+            self._try(k, hopeless=inf if all_matter else self._hopeless(k))
+            if self._ended(k) and (self._best.total <= least or not all_matter):
                 return True
         return False
 
