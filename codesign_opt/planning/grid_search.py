@@ -35,6 +35,7 @@ _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by on
 _MANY = 64
 _NEAR = 1.1  # grids so near to the best are descended to the end
 _REFINED, _APART = 3, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
+_LIKELY = 1.5  # times the best of few steps, which are all refined
 _REFINED_BESIDE = 2  # and so many once both neighbours of the best are known
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
@@ -64,7 +65,7 @@ class GridSearch:
         if self.costly and self.cap is not None and self.cap <= FEW:
             if self._every(range(self._least, self.cap + 1), all_matter=True):  # the limit does not bind
                 self._about_the_best()
-            self._refine(self.cap)
+            self._refine_few(self.cap)
         elif self.costly:
             self._up_the_ladder()
             if self.found and not self._beyond:
@@ -293,6 +294,13 @@ class GridSearch:
             if not found.refined:
                 self._keep(self.fit.refined(found))
 
+    def _refine_few(self, most: int) -> None:
+        """Many moves for every size that they may make the best: of few steps, some win a third by them."""
+        likely = [each for each in self._allowed(most) if each.total <= _LIKELY * self._allowed(most)[0].total]
+        for found in likely:
+            if not found.refined:
+                self._keep(self.fit.refined(found))
+
     def _climb(self) -> None:
         """Fewer steps than the best, from its grid, while that is better; where it never is, more."""
         for less in (-1, 1):
@@ -316,7 +324,7 @@ class GridSearch:
         """The best of few steps as a limit of so many would find it, where it leaves little more than the best."""
         few = self._allowed(FEW)
         if few and few[0].total <= _NEAR * self._best.total:
-            self._refine(FEW)
+            self._refine_few(FEW)
             self._finish(FEW)
 
     def _at_the_cap(self) -> None:

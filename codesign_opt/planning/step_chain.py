@@ -52,7 +52,7 @@ _FEW, _FEW_SIGNED = _Moves(6, 2, 8), _Moves(6, 4, 10, 6)
 _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 12, 8)
 _SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 16, 6)  # up to so many steps random starts lead farther
 _ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say what more steps leave
-_HOPELESS = 10.0  # times that, for each order of the sampler: a descent of few steps wins less
+_HOPELESS = 10.0  # times that, for each order of the sampler: a descent wins less
 _EACH = 3  # of many steps beside training every third link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 
@@ -117,23 +117,23 @@ class StepChain:
         starts = self.fit.starts
         rung = steps in ladder(starts.least)
         near = [grid for grid in self._near(steps) if starts.admits(grid)]
-        others = self._others(steps) if rung or (steps <= FEW and not self._trained) or not near else []
+        others = self._others(steps) if rung or steps <= FEW or not near else []
         if (not near and not others) or not starts.money((near or others)[0]) > 0:
             return None
         cost = self.fit.cost((near or others)[0])
         beside = sorted(self.fit.scored(others, cost), key=lambda f: f.total)
-        begun = [*self.fit.scored(near, cost), *beside[: _BEGUN if self._trained else None]]
+        begun = [*self.fit.scored(near, cost), *beside[: _BEGUN if self._trained and steps > FEW else None]]
         if steps > DESCENDED:
             return self._exact(least_of(begun))
         if rung:
             begun += self.fit.scored(self.fit.scattered(steps), cost)
         start = least_of(begun)
-        # no descent of so few steps makes up for a factor of ten for each order, unless they may leave nothing
-        hopeless = start.total > _HOPELESS**self._order * self._rough and not self.fit.may_vanish(steps)
-        if hopeless or (self._trained and not rung and steps > FEW and steps % _EACH):
+        # no descent makes up for a factor of ten for each order; few steps may be all that is allowed
+        hopeless = start.total > _HOPELESS**self._order * self._rough
+        if steps > FEW and (hopeless or (self._trained and not rung and steps % _EACH)):
             return self._exact(start)
         link = self._descended(begun, cost, self._moves(steps, rung))
-        if rung and not self._trained and (FEW if self.fit.signed else _OWN) < steps <= ONE_BY_ONE:
+        if rung and (FEW if self.fit.signed else _OWN) < steps <= (FEW if self._trained else ONE_BY_ONE):
             # where nodes are wasted, longer grids begin with them; few that cancel have had random starts
             link = self.fit.with_moved_nodes(link, cost, _MOVED, _TIMES)
         if rung or not self._trained:
@@ -169,7 +169,7 @@ class StepChain:
         grids = [stretched(each.sigmas, steps) for each in sources]
         if self._trained and before.steps == steps - 1 and self.fit.starts.stops is not None:
             grids += extended(before.sigmas, self.fit.starts.stops[0])
-        if steps <= FEW and not self._trained:
+        if steps <= FEW:
             grids.append(resized(before.sigmas, steps))
             grids += [self.fit.with_nodes(each, steps, self.fit.cost(each.sigmas)) for each in sources]
         return grids
@@ -203,7 +203,7 @@ class StepChain:
 
     def _moves(self, steps: int, rung: bool) -> _Moves:
         signed = self.fit.signed
-        if self._trained and not self.fit.may_vanish(steps):
+        if self._trained and steps > FEW:
             return _TRAINED_RUNG if rung else _TRAINED
         if steps <= _SHORT and rung and signed:
             return _SHORT_SIGNED

@@ -170,14 +170,6 @@ def test_no_limit_leaves_no_more_than_a_limit_of_few_steps_where_errors_cancel()
     assert errors[1] <= errors[0] * (1 + 1e-6)
 
 
-@pytest.mark.slow
-def test_few_steps_are_searched_to_the_end_where_no_more_are_allowed():
-    model, asked = random_question(194)  # the best of all, 93 steps, leaves a hundredth of what twelve leave
-    errors = [co.codesign(model, **asked, steps=k).handed_out["total"] for k in (4, 5, 12, 16)]
-    assert all(more <= fewer * (1 + 1e-6) for fewer, more in pairwise(errors))
-    assert errors[2] < 0.5 * errors[1]  # four to eleven steps leave as much as each other
-
-
 @pytest.mark.parametrize("terminal", ["denoise", "rescale"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
 def test_examples_in_closed_form_are_the_best_and_their_slope_that_of_finite_differences(sampler, terminal):

@@ -118,7 +118,8 @@ def _least_bound(rule: OptimizedSteps, steps: int, top: float, low: float) -> Ar
     start = np.linspace(ends[0], ends[1], steps + 1)
 
     def levels(inner: Array) -> Array:
-        return np.exp(-np.concatenate([ends[:1], inner, ends[1:]]))
+        # in order: the search tries a step now and then that its constraints then take back
+        return np.exp(-np.sort(np.concatenate([ends[:1], inner, ends[1:]])))
 
     def value(inner: Array) -> float:
         return float(np.log(rule.bound(levels(inner))))
