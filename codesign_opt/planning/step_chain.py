@@ -208,6 +208,7 @@ class StepChain:
         if steps <= _SHORT and rung and signed:
             return _SHORT_SIGNED
         if steps <= FEW:
+            signed = signed or (self._trained and self.fit.may_vanish(steps))
             return (_RUNG_SIGNED if signed else _RUNG) if rung else _FEW_SIGNED if signed else _FEW
         return _LONG_RUNG if rung else _FOLLOWED_SIGNED if signed else _FOLLOWED
 

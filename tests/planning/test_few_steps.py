@@ -34,3 +34,9 @@ def test_few_steps_are_searched_to_the_end_where_no_more_are_allowed():
     errors = [co.codesign(model, **asked, steps=k).handed_out["total"] for k in (4, 5, 12, 16)]
     assert all(more <= fewer * (1 + 1e-6) for fewer, more in pairwise(errors))
     assert errors[2] < 0.5 * errors[1]  # four to eleven steps leave as much as each other
+
+
+def test_of_one_band_several_starts_go_on_as_narrow_valleys_leave_little_of_both():
+    model, asked = random_question(524)  # two steps leave no bias, four also a sixteenth of what the examples leave
+    plan = co.codesign(model, **asked)
+    assert plan.handed_out["total"] < 3e-8
