@@ -35,7 +35,6 @@ _LOPSIDED = 3.0  # a parabola through errors on one side of the best moves by on
 _MANY = 64
 _NEAR = 1.1  # grids so near to the best are descended to the end
 _REFINED, _APART = 3, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
-_LIKELY = 1.5  # times the best of few steps, which are all refined
 _REFINED_BESIDE = 2  # and so many once both neighbours of the best are known
 _REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
@@ -295,10 +294,11 @@ class GridSearch:
                 self._keep(self.fit.refined(found))
 
     def _refine_few(self, most: int) -> None:
-        """Many moves for every size that they may make the best: of few steps, some win a third by them."""
-        likely = [each for each in self._allowed(most) if each.total <= _LIKELY * self._allowed(most)[0].total]
-        for found in likely:
-            if not found.refined:
+        """The same of few steps, and many moves for every number of them that these may make the best."""
+        self._refine(most)
+        ranked = self._allowed(most)
+        for found in ranked:
+            if not found.refined and found.total < self.fit.likely * ranked[0].total:
                 self._keep(self.fit.refined(found))
 
     def _climb(self) -> None:

@@ -29,6 +29,7 @@ _FIRST, _ON, _ON_SOON, _SHORT = 5, 12, 7, 8  # moves of every start, of those th
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
+_LIKELY = 1.5  # of few steps, some win a third by many moves
 _FAR = 100.0  # times what is hopeless after a few moves: not even these
 _NEAR, _NEAR_FEW = 1.02, 1.3  # examples are settled for grids so near to the best
 
@@ -67,6 +68,11 @@ class TrainedFit(GridFit):
     @abstractmethod
     def refined(self, found: SearchedGrid) -> SearchedGrid | None:
         """The grid after many more moves; None where no examples fit it."""
+
+    @property
+    def likely(self) -> float:
+        """Times the best of few steps, up to which every number of them is refined; 1 where that takes programs."""
+        return 1.0
 
     def near(self, found: SearchedGrid, steps: int) -> list[Array]:
         """Starts of so many steps from a grid of another number: of its density, and with its nodes where they are."""
@@ -149,6 +155,10 @@ class BestExamplesFit(TrainedFit):
     @property
     def enough(self) -> float:
         return _ENOUGH
+
+    @property
+    def likely(self) -> float:
+        return _LIKELY
 
     def moved_times(self, steps: int) -> int:
         return _MOVED_TIMES if steps <= ONE_BY_ONE else 0

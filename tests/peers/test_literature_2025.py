@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -96,3 +98,11 @@ def test_least_midpoint_proxy_is_the_log_snr_grid():
     )
     expected = -np.log(peers.LogSNR().sigmas(3, peers.Evidence(sigma_min=0.01, sigma_max=20.0, terminal="rescale")))
     np.testing.assert_allclose(found, expected[1:-1], atol=inner[1] - inner[0])
+
+
+def test_a_search_that_tries_levels_out_of_order_goes_on():
+    # the solver asks for the bound beyond its own constraints now and then: of 12 steps it did, and nothing was found
+    rule, evidence = peers.OptimizedSteps(), replace(EVIDENCE, sigma_min=0.002, sigma_max=80.0)
+    found = rule.sigmas(12, evidence)
+    assert np.all(np.diff(found) < 0)
+    assert rule.bound(np.append(found[:-1], 0.002)) < rule.bound(np.geomspace(80.0, 0.002, 13))
