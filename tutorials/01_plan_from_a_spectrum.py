@@ -164,7 +164,7 @@ for found in (plan, larger):
 # | budget 1,000,000, 37% of it for training: error 6.36e-05
 # |   32 steps to sigma 0.0251
 # |   P_mean = -0.70
-# | budget 2,000,000, 55% of it for training: error 1.86e-05
+# | budget 2,000,000, 56% of it for training: error 1.86e-05
 # |   45 steps to sigma 0.0223
 # |   P_mean = -0.71
 
