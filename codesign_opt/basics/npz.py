@@ -12,12 +12,13 @@ import numpy as np
 import numpy.lib.format as npy
 
 from .checks import as_path
+from .user_code import named
 
 __all__ = ["read_npz"]
 
 _RATIO, _SMALL = 50, 1 << 26  # what an archive may unpack to: so many times its size, or so many bytes
-_DAMAGE = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, TypeError, OverflowError, SyntaxError,
-           struct.error, zipfile.BadZipFile, zlib.error, MemoryError)  # fmt: skip
+_DAMAGE = (ValueError, EOFError, KeyError, RuntimeError, TypeError, OverflowError, SyntaxError, struct.error,
+           zipfile.BadZipFile, zlib.error, MemoryError)  # fmt: skip
 
 
 def read_npz(path: str | Path) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
                 raise ValueError(f"its {size:,} bytes would unpack to {whole:,}")
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except _DAMAGE as error:
-        raise ValueError(f"{source} is not a whole npz file ({type(error).__name__}: {error}).") from None
+        raise ValueError(f"{source} is not a whole npz file ({named(error)}).") from None
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:

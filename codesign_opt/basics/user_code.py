@@ -11,7 +11,7 @@ import numpy as np
 from .checks import Array, Indices
 from .errors import CodesignError
 
-__all__ = ["answer", "answer_on", "first_line", "told_in"]
+__all__ = ["answer", "answer_on", "first_line", "named", "told_in"]
 
 _LIBRARIES = {"builtins", "numpy", "scipy", "cvxpy", "torch"}  # whose errors are mistakes
 _WRONG_KIND = (TypeError, AttributeError, NameError, NotImplementedError)
@@ -46,7 +46,7 @@ def told_in(where: str) -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, _WRONG_KIND) else ValueError
         plain = isinstance(error, (kind, NotImplementedError))
-        said = str(error) if plain and str(error) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        said = str(error) if plain and str(error) else named(error)
         raise kind(f"in {where}: {said}") from error
 
 
@@ -57,6 +57,15 @@ def first_line(error: BaseException | None) -> str:
     ('a', 'NotImplementedError')
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def named(error: BaseException) -> str:
+    """The class of an error and what it says; its class alone where it says nothing.
+
+    >>> named(ValueError("off")), named(EOFError())
+    ('ValueError: off', 'EOFError')
+    """
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def answer(function: Callable[[Array], Any], sigma: Array, name: str, *, what: str = "sigma") -> Array:

@@ -15,6 +15,7 @@ from ..basics.checks import AT_ONCE, Array, integer, shown
 from ..basics.jobs import each_of
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
+from ..basics.user_code import named
 from ..ingredients.evaluations import evaluations as evaluations_of
 from ..ingredients.evaluations import least_steps, steps_within
 from ..ingredients.grids import check_grid
@@ -245,7 +246,7 @@ def _of_schedule(value: Schedule, known: Evidence, strict: bool, steps: int) -> 
     except Exception as error:
         if strict or isinstance(error, ValueError):
             raise
-        raise ValueError(f"{type(error).__name__}: {error}") from error  # one that nobody asked for gets a note
+        raise ValueError(named(error)) from error  # one that nobody asked for gets a note
 
 
 def _given(grid: Array, steps: int) -> Array:

@@ -14,6 +14,7 @@ from ..basics.causes import DISCRETIZATION, FLOOR, INITIAL, LAST_EVALUATION, SCO
 from ..basics.checks import Array
 from ..basics.errors import CodesignError, EmptySelectionError, InfeasibleError, NotCertifiedError
 from ..basics.progress import Progress, teller
+from ..basics.user_code import named
 from ..certificate.lagrangian import LagrangianBound, ScorePart
 from ..ingredients.levels import Levels
 from ..modeling import Discretization, Point, ScoreError
@@ -163,7 +164,7 @@ def _solve(study: Study, sigma: float, near: Stop | None) -> Stop:
     try:
         plan = study.solve(sigma, None if near is None else near.plan)
     except (InfeasibleError, NotCertifiedError, EmptySelectionError) as error:
-        record = {"stopping_sigma": sigma, "error": None, "status": f"{type(error).__name__}: {error}"}
+        record = {"stopping_sigma": sigma, "error": None, "status": named(error)}
         return Stop(sigma, np.inf, record, np.empty(0), np.empty(0), failure=error)
     return from_plan(plan)
 

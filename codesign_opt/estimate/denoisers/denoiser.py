@@ -9,6 +9,7 @@ import torch
 
 from ...basics.checks import shown
 from ...basics.errors import CodesignError
+from ...basics.user_code import named
 from ..draws.precision import asked, full
 from .reading import Reading
 
@@ -90,7 +91,7 @@ class Denoiser:
                 error.add_note(where)
                 raise
             if not (isinstance(error, RuntimeError) and "dtype" in str(error)):
-                raise DenoiserError(f"{where}: {type(error).__name__}: {error}") from error
+                raise DenoiserError(f"{where}: {named(error)}") from error
             raise DenoiserError(
                 f"denoiser {self.name!r}: {error}. States and levels are {state.dtype}: a network in another precision "
                 "is cast where it is given itself; inside a function, give it x.to(its dtype)."

@@ -96,7 +96,7 @@ class PerSampleGradients:
                 return self._by_vmap(x, levels, target, kind)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except (RuntimeError, NotImplementedError, ValueError) as error:
+            except (RuntimeError, ValueError) as error:
                 self.vectorised = False
                 reason = first_line(error)[:100]
                 self.notes.append(f"the module cannot be vectorised ({reason}): gradients one example at a time.")

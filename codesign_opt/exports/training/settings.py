@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...basics import checks
+from ...basics.user_code import named
 
 __all__ = ["Settings", "read_settings"]
 
@@ -144,7 +145,7 @@ def _table(reader: Any, text: str, place: str) -> Settings:
     try:
         found = reader(text)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{place} cannot be read ({type(error).__name__}: {error}).") from None
+        raise ValueError(f"{place} cannot be read ({named(error)}).") from None
     if not isinstance(found, Mapping):
         raise ValueError(f"{place} is no table of settings, but {type(found).__name__}.")
     return Settings(dict(_flat(found)), place)
