@@ -140,6 +140,8 @@ def unchecked_skip(name: str, sigma_data: float, levels: Array) -> Array:
     array([0.5])
     """
     form = PARAMETERIZATIONS[name]
+    if form.skip is not None:
+        return np.full(levels.shape, form.skip)
     alpha = form.scale(levels)
     noise = alpha * levels
     c_x, c_eps = _COEFFICIENTS[form.target](alpha, noise, sigma_data)
@@ -170,23 +172,30 @@ class Form:
         scale: alpha of the state that the target is defined on.
         input: c_in.
         weight: omega_F of the plain loss.
+        skip: c_skip where it is the same at every level; None where it is not.
     """
 
     target: str
     scale: Callable[[Array], Array]
     input: Callable[[Array, float], Array]
     weight: Callable[[Array], Array] = np.ones_like
+    skip: float | None = None
 
 
-def _fed(target: str, scale: Callable[[Array], Array], weight: Callable[[Array], Array] = np.ones_like) -> Form:
+def _fed(
+    target: str,
+    scale: Callable[[Array], Array],
+    weight: Callable[[Array], Array] = np.ones_like,
+    skip: float | None = None,
+) -> Form:
     """A network that is fed with the very state that its target is defined on."""
-    return Form(target, scale, lambda sigma, data: scale(sigma), weight)
+    return Form(target, scale, lambda sigma, data: scale(sigma), weight, skip)
 
 
 # the table of docs/theory.md section 5; c_skip and c_out follow from target and scale
 PARAMETERIZATIONS: dict[str, Form] = {
-    "x0": _fed("x0", _unscaled),
-    "eps": _fed("eps", _unscaled),
+    "x0": _fed("x0", _unscaled, skip=0.0),
+    "eps": _fed("eps", _unscaled, skip=1.0),
     "eps_vp": _fed("eps", _preserving),
     "v": _fed("v", _preserving),
     "flow": _fed("flow", _straight),

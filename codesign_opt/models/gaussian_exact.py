@@ -179,7 +179,7 @@ class GaussianExact(GaussianParts):
         law = node_gradient(self.sampler, sigmas, self.valued.eigenvalues, self._start(sigmas), gain=self._shifted)
         return self._as_residuals(sigmas, law)
 
-    @property
+    @cached_property
     def _shifted(self) -> bool:
         """Whether the mean of the output is off."""
         return self.start == "noise" and bool(self.valued.mean_power.any())
@@ -203,7 +203,7 @@ class GaussianExact(GaussianParts):
         middle, length = np.exp(0.5 * (logs[..., 1:] + logs[..., :-1])), logs[..., :-1] - logs[..., 1:]
         stops = np.exp(logs[..., -1:])
         if self.sampler.error_separates:  # the one written in the library: nothing to check in a descent
-            flat, ends = middle.reshape(-1), np.broadcast_to(stops, middle.shape).reshape(-1)
+            flat, ends = middle.reshape(-1), np.repeat(stops.reshape(-1), middle.shape[-1])
             local = self.sampler.unchecked_local_error(lam[:, None], flat, ends).reshape(lam.size, *middle.shape)
             summed = np.einsum("...b,b...k->...k", weights, local)
         else:

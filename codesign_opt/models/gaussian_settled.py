@@ -24,6 +24,7 @@ from .node_sums import NodeTerms
 __all__ = ["GaussianSettled"]
 
 _SHIFT = 1e-5  # of weights and of log sigma, for central differences
+_NEARBY = np.array([1.0, np.exp(_SHIFT), np.exp(-_SHIFT)])
 
 
 class GaussianSettled(GaussianExact):
@@ -191,8 +192,7 @@ class GaussianSettled(GaussianExact):
 
     def _nearby_variances(self, positive: Array, weights: NodeErrors) -> tuple[Array, Array, Array]:
         """`_node_variance` of the nodes, with every one a little above, and a little below."""
-        near = np.stack([positive, positive * np.exp(_SHIFT), positive * np.exp(-_SHIFT)])
-        here, ahead, behind = self._node_variance(near, weights)
+        here, ahead, behind = self._node_variance(np.multiply.outer(_NEARBY, positive), weights)
         return here, ahead, behind
 
     def _node_variances(self, positive: Array) -> tuple[Array, Array, Array | None]:

@@ -93,7 +93,7 @@ class Cost(Protocol):
 
 def positive_nodes(sigmas: Array) -> Array:
     """(..., P) grids without their last zeros; all or none of them end in one."""
-    return sigmas[..., : sigmas.shape[-1] - int(sigmas[..., -1].min() <= 0)]
+    return sigmas[..., : sigmas.shape[-1] - int(sigmas.item(-1) <= 0)]
 
 
 @dataclass(frozen=True)
@@ -324,16 +324,15 @@ def _moves(model: _Model, dampings: Array, stops: tuple[float, float] | None) ->
     metric = _chain(model.errors[:, None] / steps**2)
     matrices = model.hessians[:, None] + dampings[..., None, None] * metric[:, None]
     matrices.reshape(*dampings.shape, -1)[..., :: size + 1] *= 1 + 1e-12  # definite where nodes coincide
-    slopes = np.broadcast_to(model.slopes[:, None], (*dampings.shape, size))
     free = slice(1, size if stops is not None else size - 1)
-    moves = np.zeros(slopes.shape)
-    moves[..., free] = -np.linalg.solve(matrices[..., free, free], slopes[..., free, None])[..., 0]
+    moves = np.zeros((*dampings.shape, size))
+    moves[..., free] = -np.linalg.solve(matrices[..., free, free], model.slopes[:, None, free, None])[..., 0]
     if stops is not None:
         ends = np.minimum(np.maximum(moves[..., -1], stops[0] - logs[:, -1:]), stops[1] - logs[:, -1:])
         held = ends != moves[..., -1]
         if held.any() and size > 2:
             inner, rest = slice(1, size - 1), matrices[held]
-            right = slopes[held][:, inner] + rest[:, inner, -1] * ends[held][:, None]
+            right = model.slopes[np.nonzero(held)[0], inner] + rest[:, inner, -1] * ends[held][:, None]
             within = np.zeros((int(held.sum()), size))
             within[:, inner] = -np.linalg.solve(rest[:, inner, inner], right[..., None])[..., 0]
             moves[held] = within

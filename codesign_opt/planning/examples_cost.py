@@ -53,10 +53,9 @@ class ExamplesCost:
         inverse = np.concatenate([inverse[:1], inverse])
         until = np.interp(logs, edges, np.concatenate([[0.0], np.cumsum(np.diff(edges) * inverse)]))
         inverse = (until[..., :-1] - until[..., 1:]) / (logs[..., :-1] - logs[..., 1:])
-        middle = 0.5 * (logs[..., :-1] + logs[..., 1:])
         # of the examples on a step those of a run cost nothing
         price = self.plan.tables["example_price"] * self._new / np.maximum(self._examples, 1e-300)
-        worth = self.worth * np.interp(middle, np.log(self.plan.levels.sigma), price)
+        worth = self.worth * np.interp(0.5 * (logs[..., :-1] + logs[..., 1:]), np.log(self.plan.levels.sigma), price)
         return HeldExamples(self.study, logs, inverse, worth)
 
     @property
@@ -129,13 +128,13 @@ class HeldExamples:
         self, sigmas: Array, errors: NodeErrors, sensitivity: Array | None = None, shape: StepShape | None = None
     ) -> ExamplesAt:
         """What grids leave whose nodes have these errors, on steps of this shape where it is known."""
-        logs = np.log(positive_nodes(sigmas))
-        shape = step_shape(self.study, logs) if shape is None else shape
+        shape = step_shape(self.study, np.log(positive_nodes(sigmas))) if shape is None else shape
         weights = shape.weights(self.inverse)
         if shape.ends:
-            weights.reducible[..., -1] = self._last(logs, shape.length[..., -1])
-        value, tangent, weighed = saturated(weights, errors, ends=shape.ends)
-        values = np.asarray(value + (self._taken * (np.diff(self.logs) - np.diff(logs))).sum(axis=-1))
+            weights.reducible[..., -1] = self._last(shape.logs, shape.length[..., -1])
+        values, tangent, weighed = saturated(weights, errors, ends=shape.ends)
+        if self.logs is not shape.logs:  # else they are held where they are
+            values = np.asarray(values + (self._taken * (np.diff(self.logs) - np.diff(shape.logs))).sum(axis=-1))
         return ExamplesAt(values, self, sigmas, sensitivity, _Tangent(shape, weights, tangent, weighed))
 
     @property
@@ -161,16 +160,16 @@ class HeldExamples:
         by_node[..., -1] += (density * reached).sum(axis=-1)
         return np.asarray(-(weight[..., None] ** 2) * by_node)
 
-    def slope(self, sigmas: Array, through: Array, at: _Tangent) -> Array:
+    def slope(self, through: Array, at: _Tangent) -> Array:
         """(..., P) derivatives by log sigma of the positive nodes, from those `through` the errors of nodes."""
-        logs, shape, errors, slope = np.log(positive_nodes(sigmas)), at.shape, at.weighed, through.copy()
+        shape, errors, slope = at.shape, at.weighed, through.copy()
         by_step = self._taken + shape.by_step(errors, self.inverse)
         slope[..., :-1] += by_step
         slope[..., 1:] -= by_step
         slope += shape.by_length(errors, self.inverse)
         if shape.ends:
             last = at.weights.reducible[..., -1]
-            slope += errors.reducible[..., -1:] * self._last_slope(logs, shape.length[..., -1], last)
+            slope += errors.reducible[..., -1:] * self._last_slope(shape.logs, shape.length[..., -1], last)
         return slope
 
 
@@ -214,7 +213,7 @@ class ExamplesAt:
         sensitivity = None if self.sensitivity is None else self.sensitivity[rows]
         sigmas, tangent = self.sigmas[rows], self.tangent.among(rows)
         found, through = self.held.study.model.residuals_and_slope(sigmas, tangent.tangent, sensitivity)
-        return found, self.held.among(rows).slope(sigmas, through, tangent)
+        return found, self.held.among(rows).slope(through, tangent)
 
 
 class StepShape(NamedTuple):
@@ -222,12 +221,14 @@ class StepShape(NamedTuple):
     counts phi / (length density), a floor phi.
 
     Args:
+        logs: (..., P) log sigma of the nodes.
         length: (..., P) correlation lengths, and `lengthens` their relative derivatives by log sigma.
         longer: (..., P) x; the last node shares the step before it.
         phi, falls: (..., P) phi, and d phi / d x.
         ends: whether the last node is the last evaluation, which counts 1 / m_r and 1 whatever its step.
     """
 
+    logs: Array
     length: Array
     lengthens: Array | None
     longer: Array
@@ -239,7 +240,7 @@ class StepShape(NamedTuple):
         """Those of some of the grids."""
         lengthens = None if self.lengthens is None else self.lengthens[rows]
         longer, phi, falls = self.longer[rows], self.phi[rows], self.falls[rows]
-        return StepShape(self.length[rows], lengthens, longer, phi, falls, self.ends)
+        return StepShape(self.logs[rows], self.length[rows], lengthens, longer, phi, falls, self.ends)
 
     def weights(self, inverse: Array) -> NodeErrors:
         """What R and F of each node count; that of a last evaluation's R is not its own."""
@@ -248,10 +249,7 @@ class StepShape(NamedTuple):
     def by_step(self, errors: NodeErrors, inverse: Array) -> Array:
         """(..., P-1) derivatives by the lengths of the steps in log sigma."""
         each = (self._shared(inverse) * errors.reducible + errors.floor) * self.falls / self.length
-        by_step = each[..., :-1].copy()
-        if not self.ends:
-            by_step[..., -1] += each[..., -1]
-        return np.asarray(by_step)
+        return of_steps(each, self.ends)
 
     def by_length(self, errors: NodeErrors, inverse: Array) -> Array | float:
         """(..., P) derivatives through the correlation lengths, where these depend on sigma."""
@@ -279,7 +277,7 @@ def step_shape(study: Study, logs: Array) -> StepShape:
     falls = (coupling.slope(longer) - phi) / longer
     if ends:
         phi[..., -1] = 1.0
-    return StepShape(length, lengthens, longer, phi, falls, ends)
+    return StepShape(logs, length, lengthens, longer, phi, falls, ends)
 
 
 def _lengths(study: Study, logs: Array, above: float = 0.0) -> Array:
@@ -340,12 +338,11 @@ class BestExamples:
     def at(self, sigmas: Array, sensitivity: Array | None = None) -> ExamplesAt:
         """What grids (..., K+1) leave; the sensitivity of their law where it is known."""
         errors = self.study.model.node_errors(sigmas, sensitivity)
-        logs = np.log(positive_nodes(sigmas))
-        shape = step_shape(self.study, logs)
-        return self._best(logs, errors, shape).at(sigmas, errors, sensitivity, shape)
+        shape = step_shape(self.study, np.log(positive_nodes(sigmas)))
+        return self._best(errors, shape).at(sigmas, errors, sensitivity, shape)
 
-    def _best(self, logs: Array, errors: NodeErrors, shape: StepShape) -> HeldExamples:
-        steps = logs[..., :-1] - logs[..., 1:]
+    def _best(self, errors: NodeErrors, shape: StepShape) -> HeldExamples:
+        logs, steps = shape.logs, shape.logs[..., :-1] - shape.logs[..., 1:]
         assert self.study.prices is not None
         price = float(self.study.prices.example) * steps  # type: ignore[arg-type]
         counted = shape.phi / shape.length * errors.reducible
@@ -370,11 +367,12 @@ class BestExamples:
     ) -> HeldExamples:
         """The same where the untrained denoiser, of these errors on steps and at the end, is worth some density."""
         each, price, near = terms
-        worth, final = examples_worth(each, priors[0]), examples_worth(last, priors[1])
-        density, gain = density_for(each, worth, price, near, last, final, self.money)
+        errors, untrained = (np.append(steps, end[..., None], axis=-1) for steps, end in ((each, last), priors))
+        worth = examples_worth(errors, untrained)
+        density, gain = density_for(each, worth[..., :-1], price, near, last, worth[..., -1], self.money)
         least = _LEAST * density.max(axis=-1, keepdims=True, initial=0.0)
         inverse = 1.0 / np.maximum(density, least)
-        return HeldExamples(self.study, logs, inverse, price / -np.diff(logs) * gain[..., None])
+        return HeldExamples(self.study, logs, inverse, price / (logs[..., :-1] - logs[..., 1:]) * gain[..., None])
 
 
 def of_steps(nodes: Array, ends: bool) -> Array:

@@ -36,7 +36,7 @@ _MANY = 64
 _NEAR = 1.1  # grids so near to the best are descended to the end
 _REFINED, _APART = 3, 0.15  # so many of them, whose numbers of steps differ by so much in logarithms
 _REFINED_BESIDE = 2  # and so many once both neighbours of the best are known
-_REARRANGED, _WON = 3, 1e-3  # turns of climbing and of nodes elsewhere, until they win less
+_REARRANGED, _WON = 3, 3e-3  # turns of climbing and of nodes elsewhere, until they win less
 _STEEP = 1e-4  # a climb goes on while it wins so much
 _CLIMBS, _STRIDE = 4, 4  # longer strides after shorter ones won; of many steps once, as one more changes little
 
@@ -291,7 +291,7 @@ class GridSearch:
                 chosen.append(found)
         for found in chosen:
             if not found.refined:
-                self._keep(self.fit.refined(found))
+                self._keep(self.fit.refined(found, ranked[0].total))
 
     def _refine_few(self, most: int) -> None:
         """The same of few steps, and many moves for every number of them that these may make the best."""
@@ -299,7 +299,7 @@ class GridSearch:
         ranked = self._allowed(most)
         for found in ranked:
             if not found.refined and found.total < self.fit.likely * ranked[0].total:
-                self._keep(self.fit.refined(found))
+                self._keep(self.fit.refined(found, self._allowed(most)[0].total))
 
     def _climb(self) -> None:
         """Fewer steps than the best, from its grid, while that is better; where it never is, more."""

@@ -1,7 +1,8 @@
 """Grids from other grids, with nodes added and taken where the error says (docs/theory.md section 7.8).
 
 A descent keeps the order of the nodes and crosses no ridge; a node that is wasted at one end of the levels never gets
-to where it is missed. Taking it away and adding one elsewhere is a change of two numbers, of which all are tried.
+to where it is missed. Taking it away and adding one elsewhere is a change of two numbers, of which all are tried (or
+some, of long grids).
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..basics.checks import Array
 
 __all__ = ["Errors", "between", "extended", "moved_nodes", "resized", "stretched", "with_steps"]
+
+Places = NDArray[np.intp]
+"""(G,) which nodes, or which steps."""
 
 Errors = Callable[[Array], Array]
 """(G,) what grids (G, K+1) leave."""
 
 _ENDS = 2  # steps at each end that a grid of a few steps more keeps
 _TAKEN = 3  # nodes whose loss costs least, each of which is taken away in turn
+_PLACES = 128  # nodes of a long grid of which one is tried, since one is as good as its neighbours
 
 
 def with_steps(sigmas: Array, steps: int, errors: Errors) -> Array:
@@ -30,7 +36,7 @@ def with_steps(sigmas: Array, steps: int, errors: Errors) -> Array:
         errors: what grids leave.
     """
     while sigmas.size - 1 != steps:
-        tried = _longer(sigmas) if sigmas.size - 1 < steps else _shorter(sigmas)
+        tried = _longer(sigmas, _steps_of(sigmas)) if sigmas.size - 1 < steps else _shorter(sigmas, _inner(sigmas))
         if not tried.size:
             return sigmas
         sigmas = tried[int(np.argmin(_finite(errors(tried))))]
@@ -39,31 +45,47 @@ def with_steps(sigmas: Array, steps: int, errors: Errors) -> Array:
 
 def moved_nodes(sigmas: Array, errors: Errors) -> list[Array]:
     """Grids of as many steps (K+1,) with one node taken away and one added elsewhere, the least error first."""
-    shorter = _shorter(sigmas)
-    if not shorter.size:
+    nodes = _some(_inner(sigmas))
+    if not nodes.size:
         return []
+    shorter = _shorter(sigmas, nodes)
     order = np.argsort(_finite(errors(shorter)))[:_TAKEN]
     found: list[tuple[float, Array]] = []
     for taken in order:
-        longer = np.delete(_longer(shorter[taken]), taken, axis=0)  # not back into the step that it left
+        halved = _some(_steps_of(shorter[taken]))
+        longer = _longer(shorter[taken], halved[halved != nodes[taken] - 1])  # not back into the step that it left
         if longer.size:
             left = _finite(errors(longer))
             found.append((float(left.min()), longer[int(np.argmin(left))]))
     return [grid for _, grid in sorted(found, key=lambda each: each[0])]
 
 
-def _shorter(sigmas: Array) -> Array:
-    """(P-2, K) the grids without one of the positive nodes between the ends."""
-    places, inner = np.arange(sigmas.size - 1), np.arange(1, int((sigmas > 0).sum()) - 1)[:, None]
-    return sigmas[places + (places >= inner)]
+def _inner(sigmas: Array) -> Places:
+    """(P-2,) the positive nodes between the ends."""
+    return np.arange(1, int((sigmas > 0).sum()) - 1)
 
 
-def _longer(sigmas: Array) -> Array:
-    """(P-1, K+2) the grids with one step halved in log sigma."""
-    positive = sigmas[sigmas > 0]
-    places, halved = np.arange(sigmas.size + 1), np.arange(positive.size - 1)
+def _steps_of(sigmas: Array) -> Places:
+    """(P-1,) the steps between positive nodes."""
+    return np.arange(int((sigmas > 0).sum()) - 1)
+
+
+def _some(places: Places) -> Places:
+    """So many of them at most, evenly."""
+    return places[:: -(-places.size // _PLACES)] if places.size else places
+
+
+def _shorter(sigmas: Array, nodes: Places) -> Array:
+    """(G, K) the grids without one of the nodes."""
+    places = np.arange(sigmas.size - 1)
+    return sigmas[places + (places >= nodes[:, None])]
+
+
+def _longer(sigmas: Array, halved: Places) -> Array:
+    """(G, K+2) the grids with one of the steps halved in log sigma."""
+    places = np.arange(sigmas.size + 1)
     grids = sigmas[places - (places > halved[:, None] + 1)]
-    grids[halved, halved + 1] = np.sqrt(positive[:-1] * positive[1:])
+    grids[np.arange(halved.size), halved + 1] = np.sqrt(sigmas[halved] * sigmas[halved + 1])
     return grids
 
 

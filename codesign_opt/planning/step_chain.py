@@ -55,6 +55,7 @@ _ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say
 _HOPELESS = 10.0  # times that, for each order of the sampler: a descent wins less
 _EACH = 3  # of many steps beside training every third link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
+_TRAINED_FEW, _TRAINED_FEW_RUNG = _Moves(4, 2, 6), _Moves(6, 2, 10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +210,8 @@ class StepChain:
             return _SHORT_SIGNED
         if steps <= FEW:
             signed = signed or (self._trained and self.fit.may_vanish(steps))
+            if self._trained and not signed:
+                return _TRAINED_FEW_RUNG if rung else _TRAINED_FEW
             return (_RUNG_SIGNED if signed else _RUNG) if rung else _FEW_SIGNED if signed else _FEW
         return _LONG_RUNG if rung else _FOLLOWED_SIGNED if signed else _FOLLOWED
 

@@ -27,6 +27,7 @@ _ADDED = 6  # nodes that are added or taken away one by one
 _MOVED_TIMES = 2  # that a node changes its place
 _FIRST, _ON, _ON_SOON, _SHORT = 5, 12, 7, 8  # moves of every start, of those that go on, and of more than so many steps
 _MOVES, _REFINING, _LAST_MOVES = 25, 20, 100
+_LOOKING, _AS_MUCH_AGAIN = 6, 3.0  # moves of refining, after which the rest may win so many times what they won
 _TURNS, _MORE_TURNS, _LAST_TURNS = (1, 1e-2), (3, 2e-3), (12, 1e-7)  # of settling and descending; until they win less
 _SHARES = (1.0, 0.3, 0.1)  # of the way of a descent, until it is better with the best examples
 _LIKELY = 1.5  # of few steps, some win a third by many moves
@@ -66,8 +67,8 @@ class TrainedFit(GridFit):
         """How much is done for one number of steps."""
 
     @abstractmethod
-    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
-        """The grid after many more moves; None where no examples fit it."""
+    def refined(self, found: SearchedGrid, least: float) -> SearchedGrid | None:
+        """The grid after many more moves, if these may leave less than the least of all; None where no examples fit."""
 
     @property
     def likely(self) -> float:
@@ -174,10 +175,16 @@ class BestExamplesFit(TrainedFit):
     def cost(self, sigmas: Array, known: Sequence[Settled] = ()) -> BestExamples:
         return BestExamples(self.starts.study, self.starts.money(sigmas))
 
-    def refined(self, found: SearchedGrid) -> SearchedGrid:
+    def refined(self, found: SearchedGrid, least: float) -> SearchedGrid:
         if found.steps > DESCENDED:
             return found
-        return replace(self.descended([found], self.cost(found.sigmas), _REFINING)[0], refined=True)
+        path = Paths(self, [found], self.cost(found.sigmas))
+        if found.total - found.bias > least:  # by the examples alone, which moves mend little
+            path.go(_LOOKING)
+            if path.best.total - least > _AS_MUCH_AGAIN * (found.total - path.best.total):
+                return replace(path.best, refined=True)
+        path.go(_REFINING)
+        return replace(path.best, refined=True)
 
     def rearranged(self, found: SearchedGrid) -> SearchedGrid:
         if found.steps > (DESCENDED if self.signed else ONE_BY_ONE):
@@ -227,7 +234,7 @@ class SettledFit(TrainedFit):
             return found
         return self._in_turn(found, *_TURNS)
 
-    def refined(self, found: SearchedGrid) -> SearchedGrid | None:
+    def refined(self, found: SearchedGrid, least: float) -> SearchedGrid | None:
         settled = self._in_turn(found, *_MORE_TURNS)
         return None if settled is None else replace(settled, refined=True)
 

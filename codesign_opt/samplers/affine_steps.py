@@ -224,11 +224,17 @@ class AffineSteps:
         std = np.sqrt(variances)
         after = std[..., 1:, :]
         vanishes = after.real == 0
-        cosine = np.where(vanishes, 1.0, self.current * std[..., :-1, :] / np.where(vanishes, 1.0, after))
+        clear = not vanishes.any()
+        divisor = after if clear else np.where(vanishes, 1.0, after)
+        cosine = self.current * std[..., :-1, :] / divisor
+        if not clear:
+            cosine = np.where(vanishes, 1.0, cosine)
         later = np.ones_like(cosine)
         later[..., 1:, :] = (cosine * self.current)[..., :0:-1, :]
         response = np.cumprod(later, axis=-2)[..., ::-1, :]
-        by_noise = np.where(vanishes, 0.0, response / np.where(vanishes, 1.0, 2 * after))
+        by_noise = response / (2 * divisor)
+        if not clear:
+            by_noise = np.where(vanishes, 0.0, by_noise)
         return StepGradient(response * cosine * std[..., :-1, :], (), by_noise)
 
 

@@ -74,7 +74,7 @@ def node_gradient(
     steps, by_nodes = _by_colours(sampler, grid, lam, initial_variance, offset) if known is None else known
     law, by_steps = steps.law_and_gradient(initial_variance)
     std_by_node = by_nodes(by_steps)
-    positive = grid.shape[-1] - int(grid[..., -1].min() <= 0)
+    positive = grid.shape[-1] - int(grid.item(-1) <= 0)
     gain_by_node = None
     if gain and steps.noise is None:
         root = np.sqrt(initial_variance)[..., None]
@@ -138,7 +138,7 @@ def _chained(slopes: StepSlopes, by_steps: StepGradient) -> Array:
     result[..., 1:, :] += closing
     if before is not None:
         result[..., :-2, :] += before[..., 1:, :]
-    return np.moveaxis(result, -2, -1)
+    return result.swapaxes(-2, -1)
 
 
 def _weighed(by_steps: StepGradient, parts: Parts) -> Array:

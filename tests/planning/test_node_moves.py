@@ -50,6 +50,20 @@ def test_a_moved_node_comes_from_where_it_is_wasted_to_where_it_is_missed():
     assert moved_nodes(np.array([8.0, 0.2]), wanted(0.1)) == []
 
 
+def test_of_a_long_grid_some_nodes_are_tried_evenly():
+    grid, asked = np.append(np.geomspace(80.0, 0.01, 301), 0.0), list[int]()
+
+    def error(grids):
+        asked.append(len(grids))
+        return np.abs(np.log(grids[:, :-1] / 3.0)).min(axis=-1)
+
+    found = moved_nodes(grid, error)
+    assert all(each.size == grid.size and np.all(np.diff(each) < 0) for each in found)
+    assert all(64 <= count <= 128 for count in asked)
+    lost = [np.setdiff1d(grid, each) for each in found]
+    assert all(each.size == 1 for each in lost)  # and none goes back into the step that it left
+
+
 def test_errors_that_are_not_numbers_are_never_chosen():
     def broken(grids):
         return np.where(np.isclose(grids, 4.0).any(axis=-1), np.nan, 1.0)
