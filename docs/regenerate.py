@@ -27,7 +27,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,20 @@ def fashion_table(path: Path) -> str:
     counts = sorted({int(row["steps"]) for row in rows})
     found = {(row["method"], int(row["steps"])): row for row in rows}
     names = sorted({row["method"] for row in rows}, key=lambda name: min(_ratios(found, name, counts)))
-    lines = [f"| solver | {' | '.join(f'{count} evaluations' for count in counts)} | batches to find it |"]
-    lines.append("|---" * (len(counts) + 2) + "|")
+    lines = [f"| solver | {' | '.join(f'{count} evaluations' for count in counts)} | batches to find it | seconds |"]
+    lines.append("|---" * (len(counts) + 3) + "|")
     for name in names:
         cells = [_plus_minus(found.get((name, count))) for count in counts]
-        spent = [f"{int(float(found[name, count]['fitting'])):,}" for count in counts if (name, count) in found]
-        said = spent[0] if len(set(spent)) == 1 else ", ".join(spent)
-        lines.append(f"| {_SOLVERS.get(name, name)} | {' | '.join(cells)} | {said} |")
+        own = [found[name, count] for count in counts if (name, count) in found]
+        spent = (_once(f"{float(row[amount]):,.0f}" for row in own) for amount in ("fitting", "seconds"))
+        lines.append(f"| {_SOLVERS.get(name, name)} | {' | '.join([*cells, *spent])} |")
     return "\n".join(lines) + "\n"
+
+
+def _once(amounts: Iterable[str]) -> str:
+    """What all of them are, or each of them."""
+    told = list(amounts)
+    return told[0] if len(set(told)) == 1 else ", ".join(told)
 
 
 def _ratios(found: dict[tuple[str, int], dict[str, str]], name: str, counts: list[int]) -> list[float]:
