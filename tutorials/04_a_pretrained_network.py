@@ -3,10 +3,11 @@
 #
 # The network is trained; what is left to choose is where its sampler steps. Errors of steps are measured on the
 # network itself, the plan places the steps, and an export puts them into the pipeline of diffusers. Five minutes to
-# read, about one to run; needs torch, diffusers and scikit-learn.
+# read, one to three to run; needs torch, diffusers and scikit-learn.
 
 # %%
 import diffusers
+import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 
@@ -66,6 +67,13 @@ for row in comparison.rows:
 # | plan: the least
 # | edm: more
 # | cosine: more
+
+# %% [markdown]
+# The same as a figure:
+
+# %%
+comparison.plot()[0].figure.savefig("comparison.png", dpi=100)
+plt.close("all")
 
 # %% [markdown]
 # ## Into the pipeline

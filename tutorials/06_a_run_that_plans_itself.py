@@ -5,6 +5,7 @@
 # the rest of its budget is planned again a few times. Three minutes to read; half a minute to run; needs torch.
 
 # %%
+import matplotlib.pyplot as plt
 import torch
 
 import codesign_opt as co
@@ -54,6 +55,21 @@ print(f"each is predicted to leave no more than the density it replaced: {never_
 # | 5 times to plan, 5 plans, all proved: True
 # | none moved farther than 0.10 nats
 # | each is predicted to leave no more than the density it replaced: True
+
+# %% [markdown]
+# So short a run has few losses at each noise level, and its densities follow their noise: the peaks. What that can do
+# is bounded by the trust region; `ReplanRules` has it, the floor, and how many levels are told apart.
+
+# %%
+levels = replanner.levels
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+axes.semilogx(levels.sigma, replanner.start / levels.log_width, label="by the spectrum, at the start")
+for each in plans:
+    axes.semilogx(levels.sigma, each.share / levels.log_width, label=f"from {each.examples:,} examples on")
+axes.set(xlabel="sigma", ylabel="share per unit log sigma")
+axes.legend()
+figure.savefig("densities.png", dpi=100)
+plt.close("all")
 
 # %% [markdown]
 # ## Does it pay?

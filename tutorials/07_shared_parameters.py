@@ -7,6 +7,7 @@
 # minutes to read; no data needed.
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 
 import codesign_opt as co
@@ -72,6 +73,16 @@ floor = co.Problem(error, [budget, co.Floor(2e4, "density")]).solve()
 print(f"with a floor: {floor.error / plan.error:.2f} times")
 # | the plan's by the formula: 5.124e-06; EDM's density: 7.98 times
 # | with a floor: 1.31 times
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+for name, found in (("the design", plan), ("with a floor", floor)):
+    axes.loglog(levels.sigma, found.examples / levels.log_width, ".-", label=name)
+axes.set(xlabel="sigma", ylabel="examples per unit log sigma", ylim=(1e3, None))
+axes.vlines(knots, 1e3, 3e3, color="black", linewidth=1, label="knots of the gains")
+axes.legend()
+figure.savefig("designs.png", dpi=100)
+plt.close("all")
 
 # %% [markdown]
 # ## Change this for your case

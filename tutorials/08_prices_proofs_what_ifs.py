@@ -5,6 +5,8 @@
 # leave. Two minutes to read; no data needed.
 
 # %%
+import matplotlib.pyplot as plt
+
 import codesign_opt as co
 
 model = co.GaussianModel(co.Spectrum.power_law(64, exponent=1.5), sampler=co.Heun(), start="mean")
@@ -71,6 +73,17 @@ print(co.what_if(plan, budget=[5e5, 1e6, 2e6, 4e6], steps=[12, 24, None]))
 # |   4,000,000          24  10,000  2.524e-04             2.07    88.2 %  1,176,667     24     0.00563
 # |   4,000,000         any  10,000  1.106e-05           0.0906    59.1 %    787,753   82.3       0.002
 # | the plan's whole steps leave 0.521 times its program's error
+
+# %%
+budgets = [10 ** (5.5 + k / 8) for k in range(13)]
+answers = co.what_if(plan, budget=budgets, steps=[12, 24, 48, None])
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+for k, most in enumerate(["12", "24", "48", "any number of"]):
+    axes.loglog(budgets, answers.error[:, k, 0], label=f"{most} steps")
+axes.set(xlabel="budget", ylabel="program's error")
+axes.legend()
+figure.savefig("what_if.png", dpi=100)
+plt.close("all")
 
 # %% [markdown]
 # Twelve steps leave the same at every budget from some point on: training can't mend what finite steps break.

@@ -8,6 +8,7 @@
 import json
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import codesign_opt as co
@@ -78,6 +79,15 @@ for name, grid in {"cubic": cubic(10), "EDM": co.edm_grid(10, 0.002, 80.0)}.item
     print(f"{name}: {float(model.bias(grid)) / plan.handed_out['total']:.3g} times the plan's error")
 # | cubic: 155 times the plan's error
 # | EDM: 51.2 times the plan's error
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
+grids = {"plan": plan.sigmas, "cubic": cubic(10), "EDM": co.edm_grid(10, 0.002, 80.0)}
+for row, grid in enumerate(grids.values()):
+    axes.semilogx(grid[:-1], np.full(10, row), "o-")
+axes.set(xlabel="sigma (the last step goes to zero)", yticks=range(3), yticklabels=grids)
+figure.savefig("grids.png", dpi=100)
+plt.close("all")
 
 # %% [markdown]
 # ## An export
