@@ -53,7 +53,7 @@ _RUNG, _RUNG_SIGNED = _Moves(6, 2, 16), _Moves(10, 8, 12, 8)
 _SHORT, _SHORT_SIGNED = 8, _Moves(16, 8, 16, 6)  # up to so many steps random starts lead farther
 _ROUGH, _STOPS = (16, 32, 64, 100), 9  # steps and stops of usual grids that say what more steps leave
 _HOPELESS = 10.0  # times that, for each order of the sampler: a descent wins less
-_EACH = 3  # of many steps beside training every third link moves
+_EACH = 4  # of many steps beside training every fourth link moves
 _TRAINED, _TRAINED_RUNG = _Moves(2, 1), _Moves(4, 2, 6)  # training hides what more of them win
 _TRAINED_FEW, _TRAINED_FEW_RUNG = _Moves(4, 2, 6), _Moves(6, 2, 10)
 
