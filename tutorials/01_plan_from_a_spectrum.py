@@ -89,7 +89,7 @@ print(plan)
 # |   budget       1,000,000  -2.599e-10  unit of price      -2.15 %
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
-# |   edm                         7.908e-04          12.4
+# |   edm                         7.907e-04          12.4
 # |   log_snr                     9.603e-04          15.1
 # | Closest standard settings
 # |   training density: log-normal, P_mean -0.702, P_std 1.580 (score error +1.67 %)
