@@ -93,6 +93,19 @@ def test_beside_training_the_chain_ends_after_the_best_and_finishes_that():
     np.testing.assert_array_equal(longer.up_to(found[0].steps + 2)[0].sigmas, found[0].sigmas)
 
 
+@pytest.mark.parametrize(("budget", "steps"), [(2.5e4, 8), (3e5, 12)])
+def test_a_grid_that_its_examples_keep_from_being_the_best_is_not_refined_to_the_end(budget, steps):
+    fit = priced_chain(budget).fit
+    grid = co.log_snr_grid(steps, 0.01, 80.0)
+    (found,) = fit.descended(fit.scored([grid], fit.cost(grid)), fit.cost(grid), 12)
+    short, long = (fit.descended([found], fit.cost(grid), moves)[0].total for moves in (6, 20))
+    assert long < short < found.total
+    examples = found.total - found.bias
+    assert fit.refined(found, 1e-3 * examples).total == short  # six moves cannot make up for it, nor can the rest
+    assert fit.refined(found, 1.01 * examples).total == long  # fewer examples would do
+    assert fit.refined(found, short).total == long  # what the first moves won would make it the best
+
+
 def test_a_last_descent_ends_where_one_step_more_would_leave_less():
     model = co.GaussianModel(co.Spectrum.power_law(16, exponent=1.5), sampler=co.Heun())
     chain = chain_of(model, 0.01)

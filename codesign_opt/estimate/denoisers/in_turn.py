@@ -54,7 +54,8 @@ def mixed(denoisers: Sequence[Denoise]) -> Denoiser:
     """D(x, sigma) of image i in a batch is that of denoiser number i mod M.
 
     For one network under several guidance weights or conditions: what is planned or fitted for it does well on all of
-    them on the mean. `guided` of each weight, and `conditioned`, may be among them.
+    them on the mean. `guided` of each weight, and `conditioned`, may be among them. Few evaluations are fitted so
+    closely that weights between distant ones can lose: give those in between, too (docs/solvers.md).
 
     Args:
         denoisers: M denoisers or callables (x, sigma) -> x0 of states of one shape.
