@@ -33,7 +33,7 @@ def device_of(value: Any, name: str, *, holds: bool = True) -> torch.device | No
         found = torch.zeros(1, device=device)
         if holds:
             found.tolist()
-    except Exception as error:  # RuntimeError, TypeError, AssertionError (no CUDA), NotImplementedError (meta)
+    except Exception as error:  # RuntimeError (meta's too), TypeError, AssertionError (no CUDA)
         here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         here += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(

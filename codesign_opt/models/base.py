@@ -137,11 +137,14 @@ class Model(ABC):
             sigmas: (..., K+1) grids.
             sensitivity: that of `exact_residuals`, where it is known.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no node_errors")
+        raise NotImplementedError(self._without("node_errors"))
 
     def node_errors_slope(self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None) -> Array:
         """Derivatives of the weighted sum of `node_errors` by log sigma of the positive nodes; likewise."""
-        raise NotImplementedError(f"{type(self).__name__} has no node_errors_slope")
+        raise NotImplementedError(self._without("node_errors_slope"))
+
+    def _without(self, method: str) -> str:
+        return f"{type(self).__name__} writes `exact_residuals` and not `{method}`; write both."
 
     def residuals_and_slope(
         self, sigmas: Array, weights: NodeErrors, sensitivity: Array | None = None

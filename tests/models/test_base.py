@@ -138,3 +138,15 @@ def test_evidence_of_a_model_is_what_it_knows():
     assert (own.spectrum, own.sigma_max, own.risk) == (SPECTRUM, 20.0, None)
     risk = (SPECTRUM.eigenvalues / (SPECTRUM.eigenvalues + 1.0)).sum()
     assert known.risk(np.array([1.0]))[0] == pytest.approx(risk, rel=1e-4)
+
+
+def test_a_model_with_residuals_and_nothing_else_is_told_what_to_write():
+    class Residuals(Fixed):
+        exact_residuals = KNOWN.exact_residuals
+
+    with pytest.raises(
+        NotImplementedError, match=r"^Residuals writes `exact_residuals` and not `node_errors`; write both\.$"
+    ):
+        co.codesign(Residuals(), PRICES, 1e5, levels=20, points=4)
+    with pytest.raises(NotImplementedError, match="not `node_errors_slope`"):
+        Residuals().node_errors_slope(GRID, None)

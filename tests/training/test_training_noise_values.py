@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from codesign_opt.ingredients.parameterization import PARAMETERIZATIONS, Parameterization, TabulatedWeight
+from codesign_opt.ingredients.parameterization import (
+    PARAMETERIZATIONS,
+    Parameterization,
+    TabulatedWeight,
+    unchecked_skip,
+)
 from codesign_opt.training.constant_step import check_stable
 from codesign_opt.training.optimisers import (
     AveragedSGD,
@@ -220,3 +225,10 @@ def test_every_training_says_in_one_phrase_what_it_speaks_of():
     said = [training.speaks_of for training in (AveragedSGD(), ConstantStepSGD(1e-3, 64), SharedTraining())]
     assert len(set(said)) == len(said)
     assert all(phrase[0].islower() and not phrase.endswith(".") and "\n" not in phrase for phrase in said)
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_skips_that_are_not_checked_are_those_of_the_parameterization(name):
+    levels = np.geomspace(1e-8, 1e8, 41)  # some are stated as one number for all levels
+    found = unchecked_skip(name, 0.7, levels)
+    np.testing.assert_allclose(found, Parameterization(name, 0.7).c_skip(levels), rtol=1e-14, atol=1e-300)
