@@ -78,11 +78,12 @@ def _of_solver(plan: PlanRecord) -> list[str]:
     if fit is None:
         return []
     spread = f" ± {quantity(fit['gain_error'], 1)}" if "gain_error" in fit else ""
+    between = f" with {fit['between']:.0f} conditions between those given" if fit.get("between") else ""
     text = (
         f"  solver: {fit['numbers']:.0f} numbers fitted, {fit['history']:.0f} outputs a step; its squared error is "
-        f"{quantity(fit['gain'], 3)}{spread} of that of its best start, on draws that chose it; {fit['programs']:.0f} "
-        f"quadratic programs, each solved to {max(fit['gap'], 1e-16):.0e} (certified), their sequence is local; "
-        f"{fit['evaluations']:,.0f} batch evaluations"
+        f"{quantity(fit['gain'], 3)}{spread} of that of its best start{between}, on draws that chose it; "
+        f"{fit['programs']:.0f} quadratic programs, each solved to {max(fit['gap'], 1e-16):.0e} (certified), their "
+        f"sequence is local; {fit['evaluations']:,.0f} batch evaluations"
     )
     return _wrapped(text, "    ")
 

@@ -16,7 +16,7 @@ import torch
 from ...basics.checks import choice, number, takes
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
-from .denoiser import Denoise, Denoiser
+from .denoiser import Denoise, Denoiser, Guidance
 from .reading import PREDICTIONS, Reading, clean, wide
 
 __all__ = ["from_edm", "from_prediction", "guided"]
@@ -210,6 +210,7 @@ def guided(
 
     result = Denoiser(mix, name=f"guided({given.name}, {strength:g})")
     result.parts, result.conditions = (given, plain), given.conditions
+    result.guidance = Guidance((given, plain), strength, (float(low), float(high)))
     ranges = [one.sigma_range for one in (given, plain) if one.sigma_range is not None]
     if ranges:
         result.sigma_range = (max(low for low, _ in ranges), min(high for _, high in ranges))

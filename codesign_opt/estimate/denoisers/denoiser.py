@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from ...basics.user_code import named
 from ..draws.precision import asked, full
 from .reading import Reading
 
-__all__ = ["Denoise", "Denoiser", "DenoiserError"]
+__all__ = ["Denoise", "Denoiser", "DenoiserError", "Guidance"]
 
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -40,6 +42,9 @@ class Denoiser:
         parts: the denoisers that it mixes, each of which `check_denoiser` looks at by itself.
         notes: what its adapter found out about the network's answers.
         conditions: how many conditions the images of a batch take in turn; batches of draws hold each of them.
+        between: () -> a denoiser at conditions between these, where they are quantities such as guidance weights;
+            None where there are none.
+        guidance: how it guides; None for a denoiser that does not.
 
     Raises:
         DenoiserError: on a call whose result has another shape or dtype or is not finite.
@@ -61,6 +66,8 @@ class Denoiser:
         self.parts: tuple[Denoiser, ...] = ()
         self.notes: list[str] = []
         self.conditions = 1
+        self.between: Callable[[], Denoiser | None] = _nothing
+        self.guidance: Guidance | None = None
 
     @classmethod
     def of(cls, denoiser: Denoise) -> Denoiser:
@@ -119,3 +126,32 @@ class Denoiser:
 
     def __repr__(self) -> str:
         return f"Denoiser({self.name}, {self.evaluations} evaluations)"
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """How a guided denoiser was made.
+
+    Attributes:
+        denoisers: the conditional one and the unconditional one.
+        weight: 1 is the conditional denoiser.
+        interval: (low, high) in sigma inside of which it guides.
+    """
+
+    denoisers: tuple[Denoiser, Denoiser]
+    weight: float
+    interval: tuple[float, float]
+
+    def pairs(self, other: Guidance) -> bool:
+        """Whether another guides alike but for the weight."""
+        pairs = zip(self.denoisers, other.denoisers, strict=True)
+        return self.interval == other.interval and all(_same(mine.function, its.function) for mine, its in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """One object, or one method of it."""
+    return one is other or (isinstance(one, MethodType) and isinstance(other, MethodType) and one == other)
+
+
+def _nothing() -> None:
+    """Nothing lies between: one condition, or ones that are no quantities."""

@@ -76,6 +76,8 @@ def check_same_denoiser(
         ValueError: the answers kept are those of another denoiser.
     """
     asked = np.array([float(s) for s in levels])
+    turns = -(-denoiser.conditions // states.shape[0])  # of several conditions each is asked
+    states = states.repeat(turns, *(1,) * (states.ndim - 1)) if turns > 1 else states
     answers = torch.stack([denoiser(float(s) * states, float(s)) for s in asked]).cpu().double().numpy()
 
     if folder is None:  # asked all the same, so that a folder changes no count of evaluations

@@ -13,6 +13,7 @@ from ...basics.checks import Array, integer, shown
 from ...basics.ledger import Ledger
 from ...ingredients.fit_rules import FitRules
 from ...samplers.linear_multistep import LinearMultistep
+from ..denoisers.in_turn import filled
 from ..runs.fine_solution import Draws, Reference
 from ..steps.grid_error import GridErrors, objective_of, starting_at
 from .joint import JointFit, Unknowns
@@ -40,6 +41,7 @@ class FittedSolver:
         programs, gap: quadratic programs that were solved, and the largest certified relative gap of them. The
             sequence of programs is local: no more is proved of where it ends than the errors say.
         reason: why the joint fit stopped.
+        between: conditions that were fitted, and held out, between those of the denoiser; see `conditioned`, `mixed`.
     """
 
     solver: LinearMultistep
@@ -50,6 +52,7 @@ class FittedSolver:
     programs: int
     gap: float
     reason: str
+    between: int = 0
 
     @property
     def gain(self) -> float:
@@ -73,16 +76,17 @@ class FittedSolver:
         return {
             "history": float(self.solver.c.shape[1]), "numbers": float(self.numbers), "gain": self.gain,
             "gain_error": self.gain_error, "programs": float(self.programs), "gap": self.gap,
-            "evaluations": float(self.batches),
+            "evaluations": float(self.batches), **({"between": float(self.between)} if self.between else {}),
         }  # fmt: skip
 
     def __repr__(self) -> str:
         steps, history = self.solver.a.size, self.solver.c.shape[1]
+        between = f" with {self.between} conditions between those given" if self.between else ""
         return (
             f"FittedSolver({steps} multistep steps of at most {min(steps, history)} outputs, {self.numbers} numbers; "
-            f"held-out error {self.gain:.3g} +- {self.gain_error:.1g} of the best two-step start's; {self.programs} "
-            f"quadratic programs proved to {max(self.gap, 1e-16):.0e}, their sequence local; {self.batches} batches, "
-            f"stopped: {self.reason})"
+            f"held-out error {self.gain:.3g} +- {self.gain_error:.1g} of the best two-step start's{between}; "
+            f"{self.programs} quadratic programs proved to {max(self.gap, 1e-16):.0e}, their sequence local; "
+            f"{self.batches} batches, stopped: {self.reason})"
         )
 
 
@@ -100,6 +104,7 @@ def fit_rows(
     For each grid the rows of DPM-Solver++(2M), then each row by ridge regression on the solver's own states
     (`stepwise_fit`); from the best, Gauss-Newton in all coefficients and levels at once (`JointFit`), each step a
     strictly convex quadratic program with its certificate. Held-out draws choose among all of them, the starts too.
+    Of conditions that are quantities, values between take part, fitted and held out, where a batch has room for them.
     Slopes are differences, so that any callable serves. docs/theory.md section 7.11.
 
     Args:
@@ -124,13 +129,16 @@ def fit_rows(
     True
     """
     rules = FitRules() if rules is None else rules
-    grids = _checked(starts, reference, held_out)
+    grids, given = _checked(starts, reference, held_out), reference.denoiser.conditions
+    most = min(size for draws in (reference.draws, held_out) for size in (draws.chunk, draws.count))
+    reference = replace(reference, denoiser=filled(reference.denoiser, most))
+    between = reference.denoiser.conditions - given
     question: dict[str, Any] = {
         "what": "solver fit",
         "held_out": held_out.describe(),
         "starts": [grid.tolist() for grid in grids],
     }
-    question |= asdict(rules)
+    question |= asdict(rules) | ({"between": between} if between else {})
     ledger = reference.items_in(folder, question)
     budget = integer(budget, "budget", minimum=1)
     grids, screening = _screened(reference, held_out, grids, rules, ledger)
@@ -148,7 +156,7 @@ def fit_rows(
     before = first.before if last is others else last.errors(two_step_rows(first.grid, rules.first_history))
     return FittedSolver(
         LinearMultistep(rows.levels, rows.a, rows.c), best.grid, GridErrors(found.best.held_out), GridErrors(before),
-        found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason,
+        found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason, between,
     )  # fmt: skip
 
 
