@@ -12,7 +12,7 @@ from ..basics.checks import Array, instance, integer, ndim, shown
 from ..basics.errors import CodesignError
 from ..basics.progress import Progress, teller
 from ..curves.recording import LevelStatistics
-from ..ingredients.densities import SigmaDensity
+from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.levels import Levels
 from ..ingredients.spectrum import Spectrum
 from ..models.gaussian import GaussianModel
@@ -27,6 +27,7 @@ __all__ = ["Replanner", "gathered"]
 
 Gather = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
 _LEAST = 1e-7  # of the examples, on every level: what divergences need of a density that leaves levels out
+_SPECTRUM = "spectrum"
 _PER_DOUBLING = 4  # windows of the log
 _STATE = ("question", "seen", "steps", "plans", "law", "log")
 
@@ -39,7 +40,7 @@ class Replanner:
         sigma, weight, _ = sampler(len(images), device=images.device)       # in it
         replanner.record(sigma, loss)                                       # |D - x0|^2 of each example
 
-    No pilot is needed: the first density is the best for data of this spectrum, A / m with least squares' A. At the
+    No pilot is needed: the first density is EDM's default, moved to the spread of the data. At the
     times of its rules the learning curves of the run's log say kappa1 level by level, smoothed about the spectrum's,
     and the rest of the budget is planned with what is spent counted:
 
@@ -57,7 +58,9 @@ class Replanner:
     Args:
         model: a Spectrum, or a GaussianModel: its spectrum, sampler family, terminal map and range of noise levels.
         examples: of the whole run, over all processes, >= 1.
-        start: first density, restricted to the range; the best by the spectrum unless given.
+        start: first density, restricted to the range; EDM's default in units of the data's spread unless given,
+            P_mean = -1.2 + log(sigma_data / 0.5), P_std = 1.2. "spectrum": the best for data of this spectrum by the
+            law A / m of least squares, which gives high noise more than networks need (docs/replanning.md).
         rules: when to plan and how far to move; see `ReplanRules`.
         ranks: processes that train together, each with a Replanner of its own, which record batches of one size.
         gather: state of this process -> states of all of them, the same list on every process; `gathered` does it with
@@ -92,7 +95,7 @@ class Replanner:
         model: GaussianModel | Spectrum,
         examples: int,
         *,
-        start: SigmaDensity | None = None,
+        start: SigmaDensity | str | None = None,
         rules: ReplanRules | None = None,
         ranks: int = 1,
         gather: Gather | None = None,
@@ -105,9 +108,10 @@ class Replanner:
         self._tell = teller(progress)
         if not isinstance(self.rules, ReplanRules):
             raise ValueError(f"Replanner.rules is {shown(rules)}; co.training.ReplanRules(…) is needed.")
-        if start is not None and not isinstance(start, SigmaDensity):
+        if not (start is None or isinstance(start, SigmaDensity) or (isinstance(start, str) and start == _SPECTRUM)):
             raise ValueError(
-                f"Replanner.start is {shown(start)}; a SigmaDensity such as co.LogNormal(-1.2, 1.2) is needed."
+                f"Replanner.start is {shown(start)}; a SigmaDensity such as co.LogNormal(-1.2, 1.2) is needed, or "
+                f"{_SPECTRUM!r}."
             )
         self.examples = integer(examples, "Replanner.examples", minimum=1)
         self.ranks, self.gather = integer(ranks, "Replanner.ranks", minimum=1), gather
@@ -125,9 +129,11 @@ class Replanner:
         self.plans: tuple[Replan, ...] = ()
         self.seen = self.steps = 0
 
-    def _first(self, start: SigmaDensity | None) -> Array:
-        """(L,) the first density: the given one on the levels, or the spectrum's, each level for itself."""
-        if start is not None:
+    def _first(self, start: SigmaDensity | str | None) -> Array:
+        """(L,) the first density on the levels: the given one, EDM's, or the spectrum's, each level for itself."""
+        if start is None:
+            start = LogNormal(-1.2 + float(np.log(self.model.spectrum.sigma_data / 0.5)), 1.2)
+        if isinstance(start, SigmaDensity):
             return _positive(start.on_levels(self.levels))
         alone, size = replace(self.rules, transfer=0.0), len(self.levels)
         whole = RestOfRun(self.model, self.levels, alone, np.zeros(size), float(self.examples), np.full(size, 1 / size))

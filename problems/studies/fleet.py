@@ -5,8 +5,8 @@ A network of a few thousand weights leaves a processor mostly waiting; fifteen a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,11 +29,19 @@ class Fleet:
     Attributes:
         network: the architecture, with the buffers that all share.
         average, last: weights, (G, ...) each: exponential average of the iterates, and the last iterate.
+        kept: number of iterations -> averages as they were then.
     """
 
     network: nn.Module
     average: Weights
     last: Weights
+    kept: dict[int, Weights] = field(default_factory=dict)
+
+    def member(self, number: int, iterations: int | None = None) -> co.estimate.Denoiser:
+        """One network with its averaged weights, at the end or after so many iterations that were kept."""
+        weights = self.average if iterations is None else self.kept[iterations]
+        own = {name: value[number] for name, value in weights.items()}
+        return co.estimate.Denoiser(lambda x, sigma: functional_call(self.network, own, (x, sigma)), name="MLP")
 
     @torch.no_grad()
     def samples(self, weights: Weights, grid: Array, start: Tensor) -> Tensor:
@@ -58,6 +66,7 @@ def train_fleet(
     iterations: int,
     optimisation: co.testbed.Optimisation,
     seed: int,
+    keep: Iterable[int] = (),
 ) -> Fleet:
     """Denoising score matching as `co.testbed.train` does it, for one network per density.
 
@@ -69,12 +78,14 @@ def train_fleet(
         data: (N, d).
         densities: G of them, or Replanners at the beginning of their runs.
         iterations, optimisation, seed: as in `train`; every example has EDM's weight.
+        keep: numbers of iterations after which the averages are kept, too.
     """
     how, scale = optimisation, initial.sigma_data
     stacked, _ = stack_module_state([initial for _ in densities])
     weights = {name: value.detach().clone().requires_grad_(True) for name, value in stacked.items()}
     average = {name: value.detach().clone() for name, value in weights.items()}
     each = vmap(lambda own, x, sigma: functional_call(initial, own, (x, sigma)))
+    wanted, kept = set(keep), dict[int, Weights]()
     drawn_from = [one.training_density if isinstance(one, co.training.Replanner) else one for one in densities]
     optimizer = torch.optim.Adam(list(weights.values()), lr=how.learning_rate)
     for step in range(iterations):
@@ -96,4 +107,6 @@ def train_fleet(
         with torch.no_grad():
             for mean, value in zip(average.values(), weights.values(), strict=True):
                 mean.lerp_(value, 1 - decay)
-    return Fleet(initial, average, {name: value.detach() for name, value in weights.items()})
+        if step + 1 in wanted:
+            kept[step + 1] = {name: value.clone() for name, value in average.items()}
+    return Fleet(initial, average, {name: value.detach() for name, value in weights.items()}, kept)

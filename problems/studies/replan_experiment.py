@@ -1,15 +1,16 @@
 """Training that is planned again along its run, against fixed densities: equal examples, what counts is the samples.
 
 The data sets, networks and reference of the experiment on pilots. A run that is planned again knows the spectrum of its
-data and its own losses. It is compared with EDM's default, with the best of fifteen log-normals, as runs of other seeds
-have it, and with what one pilot at EDM's default plans.
+data and its own losses; it begins at EDM's default in units of the data's spread, or at the spectrum's own density.
+It is compared with EDM's default, with the best of fifteen log-normals, as runs of other seeds have it, and with what
+one pilot at EDM's default plans.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +22,10 @@ from codesign_opt.basics.checks import Array, integer
 from .pilot_experiment import DEFAULT, PilotExperiment
 from .pilot_report import plan_of
 
-__all__ = ["PILOT", "ReplanExperiment", "Run", "rows_of", "standard_error", "unet_step"]
+__all__ = ["PILOT", "PLANNED", "ReplanExperiment", "Run", "rows_of", "standard_error", "unet_step"]
 
 PILOT = 100
+PLANNED = "planned along the run"
 _KEPT = 2  # of the fifteen, trained at the seeds that are compared: the best of them is one of these
 
 
@@ -53,6 +55,7 @@ class ReplanExperiment:
     Args:
         base: data, networks, sampler and reference.
         rules: of the plans.
+        start: first density, as `Replanner` takes it: EDM's, or "spectrum".
         chosen_on: seeds of the runs on which the best of the fifteen log-normals are chosen.
 
     >>> ReplanExperiment(PilotExperiment("digits")).rules.at
@@ -61,6 +64,7 @@ class ReplanExperiment:
 
     base: PilotExperiment
     rules: co.training.ReplanRules = field(default_factory=co.training.ReplanRules)
+    start: str | None = None
     chosen_on: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
@@ -73,7 +77,7 @@ class ReplanExperiment:
 
     def replanner(self) -> co.training.Replanner:
         """A run at its beginning: what is known is the spectrum."""
-        return co.training.Replanner(self.spectrum, self.base.examples, rules=self.rules)
+        return co.training.Replanner(self.spectrum, self.base.examples, start=self.start, rules=self.rules)
 
     @cached_property
     def finalists(self) -> tuple[co.LogNormal, ...]:
@@ -112,7 +116,10 @@ class ReplanExperiment:
 
     def _run(self, seed: int) -> Run:
         rules = self.rules
-        key = f"{rules.trust:g}-{rules.floor:g}-{rules.transfer:g}-{'-'.join(f'{share:g}' for share in rules.at)}"
+        first = self.start or "edm"
+        key = (
+            f"{first}-{rules.trust:g}-{rules.floor:g}-{rules.transfer:g}-{'-'.join(f'{share:g}' for share in rules.at)}"
+        )
         found = self.base.ledger.item(f"replanned/{key}-seed{seed}", lambda: self._trained(seed))
         return Run(
             float(found["error"]), found["shares"], found["examples"], float(found["bought"]), float(found["seconds"])
@@ -167,17 +174,18 @@ def standard_error(own: Array, other: Array) -> float:
 def rows_of(experiment: ReplanExperiment, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """One row per method: its error, over that of the default and over that of the best log-normal."""
     fixed, runs = experiment.errors(seeds), experiment.runs(seeds)
+    other = replace(experiment, start="spectrum").runs(seeds)
     best = min((name for name in fixed if name.startswith("log-normal")), key=lambda name: float(fixed[name].mean()))
-    told = {**fixed, "planned along the run": np.array([run.error for run in runs])}
-    bought = float(np.mean([run.bought for run in runs]))
+    along = {PLANNED: runs, f"{PLANNED}, from the spectrum": other}
+    told = {**fixed, **{name: np.array([run.error for run in each]) for name, each in along.items()}}
     return [
         {
             "data": experiment.base.data, "density": name, "best": int(name == best), "seeds": len(seeds),
             "error": float(error.mean()), "to_default": float(error.mean() / fixed["default"].mean()),
             "to_default_error": standard_error(error, fixed["default"]),
             "to_best": float(error.mean() / fixed[best].mean()), "to_best_error": standard_error(error, fixed[best]),
-            "bought_by_its_log": bought if name == "planned along the run" else "",
-            "plan_seconds": float(np.mean([run.seconds for run in runs])) if name == "planned along the run" else "",
+            "bought_by_its_log": float(np.mean([run.bought for run in along[name]])) if name in along else "",
+            "plan_seconds": float(np.mean([run.seconds for run in along[name]])) if name in along else "",
         }
         for name, error in told.items()
     ]  # fmt: skip

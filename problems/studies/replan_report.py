@@ -13,11 +13,9 @@ from codesign_opt.basics.wording import aligned
 
 from .network_plans import write_rows
 from .pilot_experiment import DEFAULT
-from .replan_experiment import ReplanExperiment, rows_of
+from .replan_experiment import PLANNED, ReplanExperiment, rows_of
 
 __all__ = ["compare_replans", "said_of_replans"]
-
-_RUN = "planned along the run"
 
 
 def compare_replans(experiments: Sequence[ReplanExperiment], seeds: Sequence[int], out: Path) -> list[dict[str, Any]]:
@@ -38,7 +36,7 @@ def said_of_replans(rows: Sequence[dict[str, Any]], unet_step: float) -> str:
          *(f"{row[name]:.3f}" for name in ("to_default", "to_default_error", "to_best", "to_best_error"))]
         for row in rows
     ]  # fmt: skip
-    seconds = max(float(row["plan_seconds"]) for row in rows if row["density"] == _RUN)
+    seconds = max(float(row["plan_seconds"]) for row in rows if row["density"] == PLANNED)
     lines = aligned(title, told)
     lines += [
         f"a plan takes {seconds:.2f} s of processor time, a training step of a U-Net (64 images of 28 x 28) "
@@ -58,7 +56,7 @@ def _figure(
     for ax, experiment in zip(axes[0], experiments, strict=True):
         run, data = experiment.replanner(), experiment.base.data
         found = {row["density"]: row for row in rows if row["data"] == data}
-        new_axes(ax, f"{data.replace('_', ' ')}: {found[_RUN]['to_default']:.2f} of the default's error")
+        new_axes(ax, f"{data.replace('_', ' ')}: {found[PLANNED]['to_default']:.2f} of the default")
         sigma, width = run.levels.sigma, run.levels.log_width
         runs = experiment.runs(seeds)
         best = next(name for name, row in found.items() if row["best"])
@@ -67,7 +65,7 @@ def _figure(
         ax.plot(
             sigma, fixed.per_log_sigma(sigma), color=BLACK, ls=":", label=f"best of 15: {fixed.mean:g}, {fixed.std:g}"
         )
-        ax.plot(sigma, run.start / width, color=SKY, label="first, from the spectrum")
+        ax.plot(sigma, run.start / width, color=SKY, label="first")
         for i, one in enumerate(runs):
             ax.plot(
                 sigma, one.shares[-1] / width, color=ORANGE, lw=0.8, label="last plan, each seed" if i == 0 else None

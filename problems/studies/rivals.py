@@ -11,7 +11,7 @@ import torch
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice
-from codesign_opt.testbed.metrics import energy_distance, sliced_wasserstein2
+from codesign_opt.testbed.metrics import energy_distance, frechet_distance, sliced_wasserstein2
 from codesign_opt.testbed.networks.classifier import feature_distance, trained_classifier
 
 from .solver_study import BUDGETS, GRIDS, METHODS, PLAIN, RIVALS, STOCK, SolverStudy
@@ -147,7 +147,9 @@ def _network(name: str, budget: int, *, draws: int, cache: str | Path | None) ->
     return DenoiserWorld(
         name, co.estimate.Denoiser.of(co.testbed.trained(name, folder=cache)), data, co.EDM(*_RANGE), draws,
         min(256, draws),
-        metrics={"sliced_w2": laws(sliced_wasserstein2), "energy": laws(_energy)},
+        metrics={
+            "frechet": laws(frechet_distance), "sliced_w2": laws(sliced_wasserstein2), "energy": laws(_energy),
+        },
         plan_options={"fit_evaluations": budget}, folder=_place(cache, f"{name}-{budget}-{draws}"),
     )  # fmt: skip
 

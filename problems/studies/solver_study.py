@@ -221,6 +221,10 @@ class _Cell:
         sampler, sigmas, few = entrant.found.sampler, entrant.found.sigmas, self.study.few_draws
         key = f"errors/{sampler.tag}-{blake2b(sigmas.tobytes(), digest_size=8).hexdigest()}"
         if few is None or name in ("plan", "fitted", *self.study.whole):
+            found = self._ledger().item(key, lambda: self.world.measured(sampler, sigmas, 0))
+            if set(self.world.metrics) <= set(found):
+                return found
+            key = f"{key}-{'-'.join(sorted(self.world.metrics))}"  # kept before a measure was added
             return self._ledger().item(key, lambda: self.world.measured(sampler, sigmas, 0))
 
         def errors() -> dict[str, Any]:

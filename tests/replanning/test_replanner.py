@@ -124,14 +124,26 @@ def test_a_plan_is_what_plain_cvxpy_finds(width):
 
 def test_table_of_the_program_is_the_error_by_hand():
     levels, many = co.Levels.log_uniform(0.01, 20.0, 16), 10**13  # so many that an untrained denoiser is worth nothing
-    run = co.training.Replanner(MODEL, many, rules=RULES)
+    run = co.training.Replanner(MODEL, many, rules=RULES, start="spectrum")
     law = RunLaw(levels.sigma, true_parameters(levels.sigma), np.zeros(16))
     rest = RestOfRun(MODEL, levels, co.training.ReplanRules(levels=16, transfer=0.0), np.zeros(16), many, run.start)
     within = many * run.start / levels.log_width * RULES.log_width
     errors = true_parameters(levels.sigma) * bayes(levels.sigma) / within
     assert rest.error(law, run.start) == pytest.approx(terminal(run, errors), rel=1e-6)
-    # the first density is the square-root rule of the spectrum alone
+    # this first density is the square-root rule of the spectrum alone
     assert run.start == pytest.approx(best_examples(run, np.ones(16)) / TOTAL, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 7.0, 1e-12, 1e9])
+def test_the_first_density_is_the_default_of_edm_in_units_of_the_spread(scale):
+    """In the units in which the data's standard deviation is a half it is the one that EDM was tuned with."""
+    spectrum = co.Spectrum.from_eigenvalues(scale**2 * np.array([1.6, 0.3, 0.1, 2.0]))
+    run = co.training.Replanner(spectrum, 1000, rules=RULES)
+    assert run.start.sum() == pytest.approx(1.0)
+    assert (run.start > 0).all()
+    moved = co.LogNormal(-1.2, 1.2).tails(run.levels.edges * 0.5 / scale)[0]  # the mean variance is scale^2
+    if scale < 10 and scale > 1e-3:
+        assert run.start == pytest.approx(np.diff(moved) / np.ptp(moved), rel=1e-3, abs=1e-6)
 
 
 def test_a_run_in_a_world_that_obeys_the_law_learns_it_and_ends_near_the_best():
