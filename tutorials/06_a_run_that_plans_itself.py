@@ -63,7 +63,7 @@ print(f"each is predicted to leave no more than the density it replaced: {never_
 # %%
 levels = replanner.levels
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-axes.semilogx(levels.sigma, replanner.start / levels.log_width, label="by the spectrum, at the start")
+axes.semilogx(levels.sigma, replanner.start / levels.log_width, label="EDM's default, at the start")
 for each in plans:
     axes.semilogx(levels.sigma, each.share / levels.log_width, label=f"from {each.examples:,} examples on")
 axes.set(xlabel="sigma", ylabel="share per unit log sigma")

@@ -142,6 +142,10 @@ def _rivals_arguments(commands: Any) -> None:
     parser.add_argument("--budgets", type=_whole, default=[5_000, 12_000], help="batches, to 8 steps and beyond")
     parser.add_argument("--draws", type=int, default=4096, help="of the test (4,096)")
     parser.add_argument("--methods", type=_words, help="which rivals, with commas (all)")
+    samples = _command(commands, "samples", _samples, "how samples of fitted solvers measure beside a fine solution's")
+    samples.add_argument("--networks", type=_words, default=["photo_patches", "digits", "grid8"], help="with commas")
+    samples.add_argument("--steps", type=_whole, default=[5, 8, 10, 12, 18], help="evaluations (5,8,10,12,18)")
+    samples.add_argument("--draws", type=int, default=4096, help="of the test (4,096)")
 
 
 def _gaussian_arguments(commands: Any) -> None:
@@ -332,6 +336,17 @@ def _rivals(options: argparse.Namespace) -> int:
         progress=_teller(),
     )  # fmt: skip
     print(said_of(_written(found, options.out / "rivals.csv")))
+    return 0
+
+
+def _samples(options: argparse.Namespace) -> int:
+    from .rivals import rival_rows, said_of_samples
+
+    found = rival_rows(
+        networks=options.networks, mixtures=(), steps=options.steps, draws=options.draws, methods=("edm",),
+        cache=options.cache, progress=_teller(),
+    )  # fmt: skip
+    print(said_of_samples(_written(found, options.out / "fitted_measures.csv")))
     return 0
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import codesign_opt as co
@@ -17,7 +18,7 @@ from codesign_opt.testbed.networks.classifier import feature_distance, trained_c
 from .solver_study import BUDGETS, GRIDS, METHODS, PLAIN, RIVALS, STOCK, SolverStudy
 from .worlds import DenoiserWorld, mixture_world
 
-__all__ = ["MIXTURES", "NETWORKS", "fashion_rows", "rival_rows", "said_of"]
+__all__ = ["MIXTURES", "NETWORKS", "fashion_rows", "rival_rows", "said_of", "said_of_samples"]
 
 NETWORKS: dict[str, Callable[[], torch.Tensor]] = {
     "photo_patches": co.testbed.photo_patches,
@@ -137,6 +138,41 @@ def said_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([f"the fitted solver is no worse than the best rival in {won} of {len(cells)} cells", *lines])
 
 
+def said_of_samples(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In how many cells the fitted solver's samples measure as the fine solution's do, and what measures better.
+
+    The Fréchet distance is that of normal laws with the pixels' moments. Within one standard error, both measures. A
+    method is better than the fine solution where one of its measures lies two standard errors below: the network errs
+    there, and the method's errors offset that; the variance of the samples, over the data's, says in which direction.
+    """
+    cells: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["world"], int(row["steps"])), {})[str(row["method"])] = row
+    lines, within = [], 0
+    for (world, count), found in cells.items():
+        fine, away = found["fine"], {name: _beyond(found[name], found["fine"]) for name in found if name != "fine"}
+        within += max(away["fitted"].values()) <= 1
+        if max(away["fitted"].values()) > 1:
+            lines.append(f"{world} {count}: fitted, {_told(away['fitted'])}")
+        for name, each in away.items():
+            if min(each.values()) < -2:
+                lines.append(
+                    f"{world} {count}: {name} measures better than the fine solution, {_told(each)}; its samples have "
+                    f"{float(found[name]['variance']):.3f} of the data's variance, the fine solution's "
+                    f"{float(fine['variance']):.3f}"
+                )
+    return "\n".join([f"the fitted solver's measures are within a standard error in {within} of {len(cells)}", *lines])
+
+
+def _beyond(row: Mapping[str, Any], fine: Mapping[str, Any]) -> dict[str, float]:
+    """Distance to the data beyond that of the fine solution, in its standard errors."""
+    return {name: (float(row[name]) - float(fine[name])) / float(fine[f"{name}_se"]) for name in ("frechet", "energy")}
+
+
+def _told(away: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} by {value:+.1f} standard errors" for name, value in away.items())
+
+
 def _network(name: str, budget: int, *, draws: int, cache: str | Path | None) -> DenoiserWorld:
     data = NETWORKS[choice(name, "networks", NETWORKS)]()
     fresh = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(1))[:draws]].flatten(1)
@@ -149,6 +185,7 @@ def _network(name: str, budget: int, *, draws: int, cache: str | Path | None) ->
         min(256, draws),
         metrics={
             "frechet": laws(frechet_distance), "sliced_w2": laws(sliced_wasserstein2), "energy": laws(_energy),
+            "variance": laws(_variance),
         },
         plan_options={"fit_evaluations": budget}, folder=_place(cache, f"{name}-{budget}-{draws}"),
     )  # fmt: skip
@@ -156,6 +193,12 @@ def _network(name: str, budget: int, *, draws: int, cache: str | Path | None) ->
 
 def _energy(samples: Array, others: Array) -> Any:
     return energy_distance(samples, others, block=min(1000, min(len(samples), len(others)) // 2))
+
+
+def _variance(samples: Array, others: Array) -> co.estimate.Estimate:
+    """Total variance of samples over that of others."""
+    away = ((samples - samples.mean(axis=0)) ** 2).sum(axis=1) / others.var(axis=0, dtype=np.float64).sum()
+    return co.estimate.Estimate(away.mean(), away.std() / np.sqrt(len(away)), len(away))
 
 
 def _mixture(name: str, budget: int, *, draws: int, cache: str | Path | None) -> DenoiserWorld:
