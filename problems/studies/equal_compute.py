@@ -124,14 +124,14 @@ class EqualCompute:
         progress: called with a line of text now and then.
 
     >>> EqualCompute("digits", 1e6).images_sampled, EqualCompute("digits", 1e6).examples(35.0)
-    (14286, 166665.0)
+    (14286, 166663.33333333334)
     """
 
     data: str
     budget: float
     folder: str | Path | None = None
-    reference: int = 8_000_000
-    batch: int = 128
+    reference: int = 4_000_000
+    batch: int = 256
     learning_rate: float = 2e-3
     width: int = 64
     layers: int = 2
