@@ -106,6 +106,12 @@ def _pilot_arguments(commands: Any) -> None:
     replan.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
     replan.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
     replan.add_argument("--first-seed", type=int, default=20, help="seed of the first run (20)")
+    equal = _command(
+        commands, "equal_compute", _equal_compute, "networks at equal total compute: a joint plan from its own pilot"
+    )
+    equal.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
+    equal.add_argument("--budgets", type=_whole, default=[1_000_000, 2_000_000, 4_000_000], help="evaluations in all")
+    equal.add_argument("--seeds", type=int, default=4, help="of every arm (4)")
     calibrate = _command(
         commands, "calibrate", _calibrate, "training laws of the standard networks that come with the library"
     )
@@ -275,14 +281,25 @@ def _pilots(options: argparse.Namespace) -> int:
 
 def _replan(options: argparse.Namespace) -> int:
     from .pilot_experiment import PilotExperiment
-    from .replan_experiment import ReplanExperiment, unet_step
+    from .replan_experiment import ReplanExperiment, overhead, unet_step
     from .replan_report import compare_replans, said_of_replans
 
     folder, tell = co.testbed.cache_folder(options.cache) / "testbed" / "pilots", _teller()
     experiments = [ReplanExperiment(PilotExperiment(name, folder=folder, progress=tell)) for name in options.data]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    print(said_of_replans(compare_replans(experiments, seeds, options.out), unet_step()))
+    print(said_of_replans(compare_replans(experiments, seeds, options.out), unet_step(), overhead()))
     print(f"written: {options.out / 'replanning.csv'}, {options.out / 'replanning.png'}")
+    return 0
+
+
+def _equal_compute(options: argparse.Namespace) -> int:
+    from .equal_compute import EqualCompute
+    from .equal_compute_report import compare_at_equal_compute, said_of_arms
+
+    folder, tell = co.testbed.cache_folder(options.cache) / "equal_compute", _teller()
+    cells = [EqualCompute(name, float(budget), folder=folder, progress=tell)
+             for name in options.data for budget in options.budgets]  # fmt: skip
+    print(said_of_arms(compare_at_equal_compute(cells, range(options.seeds), options.out)))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,26 @@ from scipy.optimize import minimize
 import codesign_opt as co
 from codesign_opt.basics.checks import Array
 
-__all__ = ["Arms", "ablation", "worlds"]
+__all__ = ["Arms", "ablation", "said_of_splits", "splits", "worlds"]
 
 PRICES, BUDGET = co.Prices(3.0, 1.0, 1000), 3e5
 _EDM = co.LogNormal(-1.2, 1.2)
 
 
 def worlds() -> dict[str, co.GaussianModel]:
-    """Worlds by name."""
+    """Worlds by name: spectra, samplers and processes of which none is like another."""
     law: dict[str, Any] = {"coupling": co.Local(1.0), "start": "mean"}
-    return {"power 1.3, heun": co.GaussianModel(co.Spectrum.power_law(64, exponent=1.3), sampler=co.Heun(), **law)}
+    bands = co.Spectrum.from_bands([4.0, 0.5, 0.02], [4, 24, 100])
+    return {
+        "power 1.3, heun": co.GaussianModel(co.Spectrum.power_law(64, exponent=1.3), sampler=co.Heun(), **law),
+        "power 0.7, euler": co.GaussianModel(co.Spectrum.power_law(64, exponent=0.7), sampler=co.Euler(), **law),
+        "power 2, 2M": co.GaussianModel(co.Spectrum.power_law(256, exponent=2.0), sampler=co.DPMpp2M(), **law),
+        "spiked, flow, heun": co.GaussianModel(
+            co.Spectrum.spiked(64, [9.0, 4.0, 1.0], 0.05), sampler=co.Heun(), process=co.FlowMatching(), **law
+        ),
+        "three bands, VP, 2M": co.GaussianModel(bands, sampler=co.DPMpp2M(), process=co.VP(), **law),
+        "three bands, ancestral": co.GaussianModel(bands, sampler=co.Ancestral(1.0), **law),
+    }
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,22 @@ class Arms:
     def joint(self) -> Design:
         """The plan."""
         return Design.of(co.codesign(self.model, self.prices, self.budget, levels=100, points=10))
+
+    def split(self, steps: int) -> Design:
+        """The best plan of exactly so many steps, the rest of the budget for training."""
+
+        def exactly(design: Any) -> Any:
+            import cvxpy as cp
+
+            return cp.sum(design.steps) + design.final_steps == steps
+
+        free = co.Prices(3.0, 1.0, 0)
+        left = self.budget - self.sampling(steps)
+        return Design.of(
+            co.codesign(
+                self.model, free, left, steps=steps, constraints=[co.named("steps", exactly)], levels=100, points=10
+            )
+        )
 
     def usual_steps(self) -> int:
         """Steps of half the budget."""
@@ -130,6 +156,53 @@ class Arms:
             self.model, design.sigmas, design.examples, levels=design.levels, density=design.density,
             replicas=replicas,
         )  # fmt: skip
+
+
+_FACTORS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)
+
+
+def splits(replicas: int = 400) -> Iterator[dict[str, Any]]:
+    """A row per world and number of steps about the plan's: what the best plan of that split leaves, and left."""
+    for name, model in worlds().items():
+        arms, plan = Arms(model), Arms(model).joint()
+        best = plan.sigmas.size - 1
+        for count in sorted({max(3, round(factor * best)) for factor in _FACTORS}):
+            sampling = arms.sampling(count)
+            if sampling > 0.95 * arms.budget:
+                continue
+            design = plan if count == best else arms.split(count)
+            found = arms.realised(design, replicas)
+            value, error = found.realised["total"]
+            yield {
+                "world": name, "steps": count, "of_the_plan": count / best, "sampling": sampling / arms.budget,
+                "predicted": found.predicted.total, "realised": value, "error": error,
+            }  # fmt: skip
+
+
+def said_of_splits(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """World by world the best split as predicted and as realised, and what planning by the one for the other loses."""
+    told = []
+    for name in dict.fromkeys(row["world"] for row in rows):
+        own = [row for row in rows if row["world"] == name]
+        shares = np.log([float(row["sampling"]) for row in own])
+        said, found = (np.log([float(row[column]) for row in own]) for column in ("predicted", "realised"))
+        at, best = _least(shares, said)[0], _least(shares, found)
+        plan = next(row for row in own if float(row["of_the_plan"]) == 1)
+        told.append({
+            "world": name, "planned": float(plan["sampling"]), "predicted best": float(np.exp(at)),
+            "realised best": float(np.exp(best[0])), "factor": float(np.exp(abs(at - best[0]))),
+            "loss": float(np.exp(best[1](at) - best[1](best[0])) - 1),
+        })  # fmt: skip
+    return told
+
+
+def _least(x: Array, y: Array) -> tuple[float, Callable[[float], float]]:
+    """Where a parabola through the points about the least is least, inside of them, and the parabola."""
+    middle = int(np.clip(np.argmin(y), 2, y.size - 3))
+    near = slice(middle - 2, middle + 3)
+    curve = np.polynomial.Polynomial.fit(x[near], y[near], 2)
+    inside = np.linspace(x[near][0], x[near][-1], 401)
+    return float(inside[np.argmin(curve(inside))]), lambda at: float(curve(at))
 
 
 def ablation(replicas: int = 200) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from codesign_opt.basics.checks import Array, integer
 from .pilot_experiment import DEFAULT, PilotExperiment
 from .pilot_report import plan_of
 
-__all__ = ["PILOT", "PLANNED", "ReplanExperiment", "Run", "rows_of", "standard_error", "unet_step"]
+__all__ = ["PILOT", "PLANNED", "ReplanExperiment", "Run", "overhead", "rows_of", "standard_error", "unet_step"]
 
 PILOT = 100
 PLANNED = "planned along the run"
@@ -163,6 +163,20 @@ def unet_step(iterations: int = 3) -> float:
         optimizer.step()
         seconds.append(time.process_time() - start)
     return min(seconds)
+
+
+def overhead(iterations: int = 1000, batch: int = 64) -> float:
+    """Processor time of a run that plans itself beside its training: drawing, recording, and the plans of its rules."""
+    import torch
+
+    run = co.training.Replanner(co.Spectrum.power_law(784, exponent=1.5), examples=iterations * batch)
+    sampler, noise = co.training.SigmaSampler(run, seed=0), torch.Generator().manual_seed(0)
+    start = time.process_time()
+    for step in range(iterations):
+        sigma, _, _ = sampler(batch)
+        falling = 784 * sigma**2 / (1 + sigma**2) * (1 + 300 / (step + 1))
+        run.record(sigma, falling * torch.rand(batch, generator=noise))
+    return time.process_time() - start
 
 
 def standard_error(own: Array, other: Array) -> float:

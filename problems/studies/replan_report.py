@@ -28,8 +28,8 @@ def compare_replans(experiments: Sequence[ReplanExperiment], seeds: Sequence[int
     return rows
 
 
-def said_of_replans(rows: Sequence[dict[str, Any]], unet_step: float) -> str:
-    """The table as text, and what a plan costs beside a training step of a U-Net."""
+def said_of_replans(rows: Sequence[dict[str, Any]], unet_step: float, overhead: float) -> str:
+    """The table as text, and what planning costs beside a thousand training steps of a U-Net."""
     title = ("data", "density", "error", "over default", "+-", "over best of 15", "+-")
     told = [
         [row["data"], row["density"] + (" (best)" if row["best"] else ""), f"{row['error']:.4f}",
@@ -40,7 +40,8 @@ def said_of_replans(rows: Sequence[dict[str, Any]], unet_step: float) -> str:
     lines = aligned(title, told)
     lines += [
         f"a plan takes {seconds:.2f} s of processor time, a training step of a U-Net (64 images of 28 x 28) "
-        f"{unet_step:.2f} s: five plans are {5 * seconds / (1000 * unet_step):.2%} of 1,000 steps"
+        f"{unet_step:.2f} s: five plans, drawing and recording take {overhead:.1f} s, "
+        f"{overhead / (1000 * unet_step):.2%} of 1,000 such steps"
     ]
     return "\n".join(lines)
 
