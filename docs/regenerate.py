@@ -313,6 +313,7 @@ _TABLES = {
             "stopping_law_fixed",
             "validation_cases",
             "validation_matrices",
+            "validation_narrow",
             "validation_metrics",
         )
     },

@@ -162,6 +162,8 @@ def _gaussian_arguments(commands: Any) -> None:
     _command(commands, "validation_cases", _validation_cases, "where a plan's law is off: few steps, matrices, metrics")
     ablation = _command(commands, "ablation", _ablation, "what each decision is worth at equal compute")
     ablation.add_argument("--replicas", type=int, default=200, help="trainings of each arm (200)")
+    split = _command(commands, "splits", _splits, "splits of a budget about the planned one, trained and sampled")
+    split.add_argument("--replicas", type=int, default=400, help="trainings of each split (400)")
     _command(commands, "stopping_law", _stopping_law, "exponents of the best stopping point in the learning rate")
 
 
@@ -230,25 +232,19 @@ def _density(options: argparse.Namespace) -> int:
 
 def _solvers(options: argparse.Namespace) -> int:
     from .fitted_solvers import fitted_solvers
-    from .network_plans import write_rows
 
-    rows = []
-    for row in fitted_solvers(
+    found = fitted_solvers(
         data=options.data, steps=options.steps, history=options.history, cache=options.cache, progress=_teller()
-    ):
-        rows.append(row)
-        write_rows(rows, options.out / "fitted_solvers.csv")  # what is finished, so far
+    )
+    _row_by_row(found, options.out / "fitted_solvers.csv")
     return 0
 
 
 def _elsewhere(options: argparse.Namespace) -> int:
     from .fitted_elsewhere import fitted_elsewhere
-    from .network_plans import write_rows
 
-    rows = []
-    for row in fitted_elsewhere(data=options.data, steps=options.steps, cache=options.cache, progress=_teller()):
-        rows.append(row)
-        write_rows(rows, options.out / "fitted_elsewhere.csv")  # what is finished, so far
+    found = fitted_elsewhere(data=options.data, steps=options.steps, cache=options.cache, progress=_teller())
+    _row_by_row(found, options.out / "fitted_elsewhere.csv")
     return 0
 
 
@@ -367,6 +363,17 @@ def _samples(options: argparse.Namespace) -> int:
     return 0
 
 
+def _row_by_row(found: Iterable[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """All rows, printed, and written after every one: what is finished, so far."""
+    from .network_plans import write_rows
+
+    rows: list[dict[str, Any]] = []
+    for row in found:
+        rows.append(row)
+        print(write_rows(rows, path), row, flush=True)
+    return rows
+
+
 def _written(cells: Iterable[list[dict[str, Any]]], path: Path) -> list[dict[str, Any]]:
     """All rows, written after every cell: what is finished, so far."""
     from .network_plans import write_rows
@@ -383,35 +390,34 @@ def _gaussian_worlds(options: argparse.Namespace) -> int:
     from .gaussian_worlds import draw, plans, random_designs
     from .network_plans import write_rows
 
-    rows: list[dict[str, Any]] = []
-    for row in plans(options.replicas):
-        rows.append(row)
-        print(write_rows(rows, options.out / "gaussian_plans.csv"), row, flush=True)  # what is finished, so far
+    _row_by_row(plans(options.replicas), options.out / "gaussian_plans.csv")
     designs = random_designs()
     print(write_rows(designs, options.out / "random_designs.csv"), draw(designs, options.out / "random_designs.png"))
     return 0
 
 
 def _validation_cases(options: argparse.Namespace) -> int:
-    from .network_plans import write_rows
-    from .validation_cases import cases, matrices, metrics
+    from .validation_cases import cases, matrices, metrics, narrow
 
-    for name, found in {"cases": cases(), "matrices": matrices(), "metrics": metrics()}.items():
-        rows: list[dict[str, Any]] = []
-        for row in found:
-            rows.append(row)
-            print(write_rows(rows, options.out / f"validation_{name}.csv"), row, flush=True)  # what is finished, so far
+    made = {"cases": cases(), "narrow": narrow(), "matrices": matrices(), "metrics": metrics()}
+    for name, found in made.items():
+        _row_by_row(found, options.out / f"validation_{name}.csv")
     return 0
 
 
 def _ablation(options: argparse.Namespace) -> int:
     from .ablation import ablation
+
+    _row_by_row(ablation(options.replicas), options.out / "ablation.csv")
+    return 0
+
+
+def _splits(options: argparse.Namespace) -> int:
+    from .ablation import said_of_splits, splits
     from .network_plans import write_rows
 
-    rows: list[dict[str, Any]] = []
-    for row in ablation(options.replicas):
-        rows.append(row)
-        print(write_rows(rows, options.out / "ablation.csv"), row, flush=True)  # what is finished, so far
+    rows = _row_by_row(splits(options.replicas), options.out / "splits.csv")
+    print(write_rows(said_of_splits(rows), options.out / "splits_best.csv"))
     return 0
 
 

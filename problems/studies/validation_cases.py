@@ -13,7 +13,7 @@ import numpy as np
 
 import codesign_opt as co
 
-__all__ = ["CASES", "METRICS", "PER_WEIGHT", "cases", "matrices", "metrics"]
+__all__ = ["CASES", "METRICS", "PER_WEIGHT", "cases", "matrices", "metrics", "narrow"]
 
 _LAM = np.arange(1, 65) ** -0.7
 SPECTRUM = co.Spectrum.from_eigenvalues(16 * _LAM / _LAM.sum())  # k^-0.7 of trace 16
@@ -66,6 +66,21 @@ def matrices(replicas: int = 40) -> Iterator[dict[str, Any]]:
         found = co.Validation.of(model, grid, examples, levels=levels, replicas=replicas)
         row = _row(found, **{"examples a weight": ratio, "programs' law": found.predicted.program})
         yield row | {"over the programs' law": row["realised"] / found.predicted.program}
+
+
+def narrow(replicas: int = 60) -> Iterator[dict[str, Any]]:
+    """Log-normal densities that leave a grid's lowest level to a few examples, by what an untrained denoiser is."""
+    for untrained in ("x0", "edm"):
+        model = co.GaussianModel(
+            co.Spectrum.power_law(64, exponent=1.0), sampler=co.Heun(), coupling=co.Local(1.0), start="mean",
+            training=co.AveragedSGD(parameterization=untrained),
+        )  # fmt: skip
+        for std in (0.7, 0.8, 0.9, 1.0, 1.2, 1.6):
+            found = co.Validation.of(
+                model, co.edm_grid(16, 0.03, 80.0), 2e4, density=co.LogNormal(0.5, std), replicas=replicas
+            )
+            fewest, where = found.predicted.fewest
+            yield _row(found, untrained=untrained, P_std=std) | {"fewest examples": fewest, "at sigma": where}
 
 
 def metrics(replicas: int = 200) -> Iterator[dict[str, Any]]:
