@@ -147,6 +147,10 @@ def test_draws_hold_every_condition():
     many = guided_classes(range(8), (1.0, 2.0))
     with pytest.raises(ValueError, match="16 conditions"):
         fit_solver(many, DATA, GRID, measurement=Measurement(draws=4))
+    own = conditioned(of_class, label=torch.tensor([0, 0]), weight=torch.tensor([1.0, 3.0]))
+    narrow = fit_solver(own, DATA, GRID, measurement=Measurement(draws=2, fine_steps=8, fit_evaluations=900))
+    assert (narrow.between, narrow.left_out) == (0, 1)
+    assert "without 1 conditions between those given" in repr(narrow)
     with pytest.raises(ValueError, match="as many rows"):
         conditioned(of_class, label=torch.arange(3), weight=torch.ones(2))
     with pytest.raises(ValueError, match="empty"):

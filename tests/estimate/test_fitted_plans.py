@@ -147,7 +147,7 @@ def test_a_plan_killed_in_its_fit_goes_on_to_the_same(tmp_path: Path, kills: tup
 
 
 @pytest.mark.skipif(not FULL, reason="some minutes; CODESIGN_OPT_FULL=1 runs it")
-def test_a_guided_denoiser_of_several_weights_is_planned_and_fitted() -> None:
+def test_a_guided_denoiser_of_several_weights_is_planned_and_fitted(tmp_path: Path) -> None:
     """Guidance of an exact denoiser towards half of its components, three weights in turn."""
     few = co.testbed.Mixture(MIXTURE.means[:4], MIXTURE.widths[:4], MIXTURE.weights[:4])
     both = co.estimate.mixed([co.estimate.guided(few, MIXTURE, weight) for weight in (1.0, 1.5, 2.5)])
@@ -156,6 +156,11 @@ def test_a_guided_denoiser_of_several_weights_is_planned_and_fitted() -> None:
     found = co.codesign(co.estimate.network(both, data, **options), steps=6, solver="fit", levels=40, points=3)
     before = found.peers["dpmpp_2m, its own plan"]
     assert found.handed_out["total"] < before["total"] + 2 * found.measured.standard_error
+    assert found.fits["solver"]["between"] == 2
+    path = tmp_path / "plan.json"
+    found.save(path)
+    for plan in (found, co.Plan.load(path)):
+        assert "with 2 conditions between those given" in " ".join(str(plan).split())
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ class FittedSolver:
             sequence of programs is local: no more is proved of where it ends than the errors say.
         reason: why the joint fit stopped.
         between: conditions that were fitted, and held out, between those of the denoiser; see `conditioned`, `mixed`.
+        left_out: such conditions that a batch had no room for.
     """
 
     solver: LinearMultistep
@@ -53,6 +54,7 @@ class FittedSolver:
     gap: float
     reason: str
     between: int = 0
+    left_out: int = 0
 
     @property
     def gain(self) -> float:
@@ -82,6 +84,8 @@ class FittedSolver:
     def __repr__(self) -> str:
         steps, history = self.solver.a.size, self.solver.c.shape[1]
         between = f" with {self.between} conditions between those given" if self.between else ""
+        if self.left_out:
+            between = f", without {self.left_out} conditions between those given, for which a batch has no room"
         return (
             f"FittedSolver({steps} multistep steps of at most {min(steps, history)} outputs, {self.numbers} numbers; "
             f"held-out error {self.gain:.3g} +- {self.gain_error:.1g} of the best two-step start's{between}; "
@@ -129,10 +133,11 @@ def fit_rows(
     True
     """
     rules = FitRules() if rules is None else rules
-    grids, given = _checked(starts, reference, held_out), reference.denoiser.conditions
+    grids, given = _checked(starts, reference, held_out), reference.denoiser
     most = min(size for draws in (reference.draws, held_out) for size in (draws.chunk, draws.count))
-    reference = replace(reference, denoiser=filled(reference.denoiser, most))
-    between = reference.denoiser.conditions - given
+    reference = replace(reference, denoiser=filled(given, most))
+    between, gaps = reference.denoiser.conditions - given.conditions, given.between()
+    left_out = gaps.conditions if gaps is not None and not between else 0
     question: dict[str, Any] = {
         "what": "solver fit",
         "held_out": held_out.describe(),
@@ -157,6 +162,7 @@ def fit_rows(
     return FittedSolver(
         LinearMultistep(rows.levels, rows.a, rows.c), best.grid, GridErrors(found.best.held_out), GridErrors(before),
         found.joint.spent, len(found.joint.gaps), max(found.joint.gaps, default=0.0), found.reason, between,
+        left_out,
     )  # fmt: skip
 
 
