@@ -102,6 +102,8 @@ class Measured(TrainingNoise):
         if self.floor_share is not None:
             put(self, "floor_share", vector(self.floor_share, f"{name}.floor_share", length=size, nonnegative=True))
         choice(self.matrix, f"{name}.matrix", MATRICES)
+        instance(self.source, str, f"{name}.source")
+        instance(self.record, Mapping, f"{name}.record")
         self._check_prior(name)
 
     # how one comes about
