@@ -96,7 +96,10 @@ class ConicProgram:
         least = float(np.abs(wanted + needed @ z).sum())
         for _ in range(_CORRECTIONS):
             left = wanted + needed @ z
-            step = _least_step(needed, metric_root(z, self.cones), -left)
+            try:
+                step = _least_step(needed, metric_root(z, self.cones), -left)
+            except np.linalg.LinAlgError:  # a metric whose entries span all that floats do
+                break
             if step is None:
                 break
             z = into_dual(z + step, self.cones)

@@ -62,7 +62,8 @@ def learning_curves(
         ValueError: a log that cannot be read (by line), no level with two windows, a rate that varies within a
             run, an argument out of range.
     """
-    _check(transfer, smoothing, log_width)
+    _check(transfer, smoothing)
+    log_width = None if log_width is None else scale_of(log_width, "log_width")
     reading = LogReading() if reading is None else reading
     errors_by = bootstrap if isinstance(bootstrap, Bootstrap) else Bootstrap(bootstrap)
     shape: Any = levels if isinstance(levels, Levels) else None
@@ -76,14 +77,12 @@ def learning_curves(
     return _result(table, fits, errors, profile, smoothing)
 
 
-def _check(transfer: Any, smoothing: str, log_width: Any) -> None:
+def _check(transfer: Any, smoothing: str) -> None:
     if isinstance(transfer, str):
         choice(transfer, "transfer", ("fit",))
     else:
         number(transfer, "transfer", nonnegative=True, maximum=_WIDEST)
     choice(smoothing, "smoothing", SMOOTHINGS)
-    if log_width is not None:
-        scale_of(log_width, "log_width")
 
 
 class _Table:

@@ -39,7 +39,9 @@ def gathered_samples(samples: Any, name: str) -> Any:
     if hasattr(samples, "__getitem__") and hasattr(samples, "__len__"):
         parts: Iterator[Any] = (_first(samples[i])[None] for i in range(len(samples)))
     elif hasattr(samples, "__iter__"):
-        parts = (_first(part) for part in samples)
+        with told_in(name):
+            batches = iter(samples)
+        parts = (_first(part) for part in batches)
     else:
         return samples
     return _joined(parts, _UNTOLD if not _has_length(samples) else None, name)

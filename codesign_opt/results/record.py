@@ -149,7 +149,7 @@ class PlanRecord:
         size = len(instance(self.levels, Levels, "Plan.levels"))
         for name in ("examples", "new_examples", "steps"):
             value = getattr(self, name)
-            if ndim(value) != 1 or len(value) != size:
+            if not hasattr(value, "__len__") or ndim(value) != 1 or len(value) != size:
                 raise ValueError(f"Plan.{name} has another shape; one entry for each of the {size} levels is needed.")
         choice(self.terminal, "Plan.terminal", ("denoise", "rescale"))
         choice(self.bias, "Plan.bias", ("exact", "measured", "predicted"))

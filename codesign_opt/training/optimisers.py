@@ -108,7 +108,7 @@ class AveragedSGD(TrainingNoise):
         m = vector(examples, "examples", nonnegative=True, length=level.size)
         n = np.ones(lam.size) if counts is None else vector(counts, "counts", length=lam.size, positive=True)
         on = m > _FEWEST
-        if not on.any():
+        if not on.any() or not lam.any():  # nobody learns anything
             return []
         if self.matrix != "diagonal":
             return _full_matrix_message(level[on], m[on], float(n.sum()))

@@ -277,14 +277,24 @@ def test_two_processes_plan_as_one(data, tmp_path):
         assert total == pytest.approx(truth[1], rel=1e-10)
 
 
-def test_levels_without_anything_to_train_are_said():
+def test_levels_where_nothing_was_seen_to_fall_are_said_and_not_left_out():
+    """kappa1 = p L: a gap between levels with one p has that p, and so has the end below."""
     sigma = np.geomspace(0.002, 80.0, 12)
     zero = np.zeros(12)
-    reducible = np.where(sigma < 0.05, 0.0, 1.0)
+    whole = 3 * sigma**2 / (1 + sigma**2)  # of three dimensions of variance 1, one parameter each
+    reducible = np.where((sigma < 0.05) | ((sigma > 1.0) & (sigma < 5.0)), 0.0, whole)
     nan = float("nan")
     curves = co.LearningCurves(sigma, zero, reducible, zero, zero, zero, zero, zero, 2.7, nan, nan)
     data = torch.randn((200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     measurement = Measurement(levels=8, draws=8, fine_steps=8)
     model = network(LinearDenoiser(np.ones(3)), data, training=curves, measurement=measurement)
-    assert "kappa1 is 0 at sigma" in model.provenance["training_notes"][0]
+    assert "kappa1 is measured as 0 at sigma" in model.provenance["training_notes"][0]
     assert "smoothing" in model.provenance["training_notes"][0]
+    at = model.sigma
+    seen = np.interp(np.log(at), np.log(sigma), reducible)
+    assert (seen == 0).sum() >= 2  # nodes in both stretches
+    told = 3 * at**2 / (1 + at**2)
+    np.testing.assert_allclose(model.error_variance[seen == 0], told[seen == 0], rtol=0.35)  # the data's spread is ~1
+    nothing = replace(curves, reducible=zero)
+    with pytest.raises(ValueError, match="at no noise level do the losses fall"):
+        network(LinearDenoiser(np.ones(3)), data, training=nothing, measurement=measurement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import cvxpy as cp
@@ -33,6 +34,8 @@ MODEL = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5))
         (lambda: co.Prices(3.0, 1e-300, 10), r"Prices\.evaluation is 1e-300"),
         (lambda: co.codesign(MODEL, co.Prices(3.0, 1.0, 10), 1e160), r"budget is 1e\+160"),
         (lambda: co.EDM(1e-150, 1e150), r"EDM\.sigma_min.*decades"),
+        (lambda: co.Measured([1.0], [50.0], source=np.ones(3)), r"Measured\.source is array.*a str is needed"),
+        (lambda: replace(plan(), new_examples=cp.Parameter(8)), r"Plan\.new_examples has another shape"),
     ],
 )
 def test_refused_by_name(call, message):
@@ -67,6 +70,13 @@ def data(count=64):
 
 def failing(*given):
     raise LookupError("mine")
+
+
+class Unread:
+    """Data that fail before their first batch."""
+
+    def __iter__(self):
+        raise LookupError("mine")
 
 
 def in_place(s):
@@ -111,6 +121,7 @@ def named_row(row):
         (lambda: co.GaussianModel(MODEL.spectrum, coupling=co.Local(failing)).settled([1.0, 0.1, 0.0], 8), "Local"),
         (lambda: co.estimate.Denoiser(failing)(data(2), 0.5), "denoiser 'failing' fails .*LookupError"),
         (lambda: co.estimate.spectrum(map(failing, range(3))), "in data: LookupError"),
+        (lambda: co.Spectrum.from_samples(Unread()), "in Spectrum.samples: LookupError"),
     ],
 )
 def test_the_wrong_kind_and_errors_inside_functions_are_told_by_name(call, message):
@@ -162,3 +173,23 @@ def test_errors_that_are_no_number_have_the_last_rank():
     measured = {name: {"errors": [value]} for name, value in (("a", np.nan), ("b", 2.0), ("c", np.nan), ("d", 1.0))}
     rows = rows_of_cell("euler", 2, measured, dict.fromkeys(measured, grid))
     assert [(row.peer, row.rank) for row in rows] == [("d", 1), ("b", 2), ("a", 3), ("c", 3)]
+
+
+def test_ends_of_the_floats_leave_no_warning():
+    """Warnings are errors here."""
+    levels = co.Levels.log_uniform(0.01, 10.0, 8)
+    assert co.peers.VDiffusion().tails(np.array([1e-320, 1.0]))[1][0] == pytest.approx(1.0)
+    assert co.peers.infonoise(lambda sigma: sigma**2 / (1 + sigma**2), levels, power=1e308).share.sum() > 0
+    assert co.AveragedSGD().warnings_for([0.1, 1.0], [0.0], [1e3, 1e3]) == []
+
+
+def test_a_length_from_a_bfloat16_tensor_is_its_number():
+    rng, levels = np.random.default_rng(0), co.Levels.log_uniform(0.1, 10.0, 4)
+    log = co.LevelStatistics(levels)
+    for k in range(40):
+        sigma = np.exp(rng.uniform(np.log(0.1), np.log(10.0), 64))
+        log.record(sigma, (0.1 + 1 / (k + 1)) * rng.chisquare(8, 64))
+    found = [
+        co.learning_curves(log, levels=levels, log_width=w) for w in (1.0, torch.tensor(1.0, dtype=torch.bfloat16))
+    ]
+    np.testing.assert_array_equal(found[0].reducible, found[1].reducible)

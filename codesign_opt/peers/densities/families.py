@@ -284,7 +284,7 @@ class VDiffusion(SigmaDensity):
 
     def tails(self, sigma: Array) -> tuple[Array, Array]:
         """Probability below and above noise levels."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return (
                 2 / np.pi * np.arctan(sigma / self.sigma_data),
                 2 / np.pi * np.arctan(self.sigma_data / np.asarray(sigma)),

@@ -69,7 +69,8 @@ def infonoise(
         centre = information_onset(lambda _: value, levels, share=onset)
     else:
         centre = number(pivot, f"{_NAME}.pivot", nonnegative=True)
-    gate = 1 / (1 + (centre / sigma) ** exponent)
+    with np.errstate(over="ignore"):  # a gate as sharp as that is shut
+        gate = 1 / (1 + (centre / sigma) ** exponent)
     return OnLevels(levels, value / sigma**2 * gate / own * levels.log_width)
 
 
