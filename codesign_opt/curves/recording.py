@@ -130,7 +130,7 @@ class LevelStatistics:
         """
         whole = as_batch(loss, "LevelStatistics.record_flow: loss")
         at = as_batch(time, "LevelStatistics.record_flow: time")
-        whole = whole.reshape(len(whole), -1).sum(1)
+        whole = whole.reshape(len(whole), int(np.prod(whole.shape[1:]))).sum(1)
         at = at.reshape(-1)
         if hasattr(whole, "new_tensor") != hasattr(at, "new_tensor"):  # one of them lies on a device: both do
             whole, at = (x if hasattr(x, "new_tensor") else y.new_tensor(x) for x, y in ((whole, at), (at, whole)))

@@ -95,6 +95,10 @@ def _written(target: Target, levels: PlannedLevels, options: dict[str, Any]) -> 
 def _levels(schedule: Any) -> PlannedLevels:
     """The levels, and the record of the sampler they were planned for where that is known."""
     sampler: dict[str, Any] = {}
+    if isinstance(schedule, type):
+        raise ValueError(
+            f"export.schedule is the class {schedule.__name__}; noise levels, a plan or a sampler is needed."
+        )
     if isinstance(schedule, OnOwnLevels) and not isinstance(schedule, LinearMultistep):
         raise ValueError(
             f"export.schedule is {shown(schedule)}, whose steps no other program takes; its noise levels alone, which "

@@ -82,6 +82,8 @@ def _plain(value: Any) -> Any:
         return value
     if value.is_meta:
         raise ValueError(f"an example is {shown(value)}; an array of real numbers is needed.")
+    if str(value.layout) != "torch.strided":
+        raise ValueError(f"an example is a tensor of layout {value.layout}; give a dense one, by to_dense().")
     moved = value.detach().cpu()
     return (moved.float() if str(moved.dtype) == "torch.bfloat16" else moved).numpy()
 

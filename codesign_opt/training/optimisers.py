@@ -116,6 +116,8 @@ class AveragedSGD(TrainingNoise):
         width = np.gradient(np.log(level))[on] if np.ptp(level) > 0 else np.ones(np.count_nonzero(on))
         start = lam[:, None] / (lam[:, None] + level[on] ** 2) if start is None else np.sqrt(start)
         ours, least = averaged_sgd_excess(lam, n, level[on], m[on], start)
+        if not least.all():  # variances whose squares are no floats
+            return []
         factor, worst = float(width @ ours / (width @ least)), int(np.argmax(ours / least))
         if factor < _NOTED:
             return []

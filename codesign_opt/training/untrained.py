@@ -136,8 +136,9 @@ def _contracted(
 ) -> Array:
     """e0(sigma): the kernel contracted with the untrained denoiser's squared error of slope and of mean, (L,)."""
     kernel = diagonal_kernel(eigenvalues, sigma, stopping_sigma, eta=eta, terminal=terminal)
-    result = counts @ (kernel * _slope_error(eigenvalues, sigma, skip) ** 2 / sigma**4)
-    if mean_power.any():
-        mean = mean_kernel(eigenvalues, sigma, stopping_sigma, eta=eta, terminal=terminal)
-        result = result + mean_power @ mean * (1 - skip) ** 2 / sigma**4
+    with np.errstate(over="ignore"):  # of amounts at the end of the floats infinity is left
+        result = counts @ (kernel * _slope_error(eigenvalues, sigma, skip) ** 2 / sigma**4)
+        if mean_power.any():
+            mean = mean_kernel(eigenvalues, sigma, stopping_sigma, eta=eta, terminal=terminal)
+            result = result + mean_power @ mean * (1 - skip) ** 2 / sigma**4
     return np.asarray(result)

@@ -14,6 +14,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.basics.checks import number, vector
 from codesign_opt.comparison.table import rows_of_cell
+from codesign_opt.estimate.draws.streams import batches
 from codesign_opt.ingredients.log_file import log_rows
 
 MODEL = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5))
@@ -122,6 +123,12 @@ def named_row(row):
         (lambda: co.estimate.Denoiser(failing)(data(2), 0.5), "denoiser 'failing' fails .*LookupError"),
         (lambda: co.estimate.spectrum(map(failing, range(3))), "in data: LookupError"),
         (lambda: co.Spectrum.from_samples(Unread()), "in Spectrum.samples: LookupError"),
+        (lambda: co.Spectrum.from_samples(torch.eye(4).to_sparse()), "layout torch.sparse_coo; give a dense one"),
+        (lambda: co.estimate.spectrum(torch.eye(4).to_sparse()), "layout torch.sparse_coo; give a dense one"),
+        (lambda: co.estimate.spectrum([torch.eye(4).to_sparse()]), "layout torch.sparse_coo; give a dense one"),
+        (lambda: co.LevelStatistics([0.1, 1.0]).record_flow([0.5, 0.6], []), "2 noise levels but 0 losses"),
+        (lambda: next(batches(torch.eye(4).to_sparse())), "layout torch.sparse_coo"),
+        (lambda: co.export(co.Heun, "k-diffusion"), "export.schedule is the class Heun"),
     ],
 )
 def test_the_wrong_kind_and_errors_inside_functions_are_told_by_name(call, message):
@@ -180,7 +187,12 @@ def test_ends_of_the_floats_leave_no_warning():
     levels = co.Levels.log_uniform(0.01, 10.0, 8)
     assert co.peers.VDiffusion().tails(np.array([1e-320, 1.0]))[1][0] == pytest.approx(1.0)
     assert co.peers.infonoise(lambda sigma: sigma**2 / (1 + sigma**2), levels, power=1e308).share.sum() > 0
-    assert co.AveragedSGD().warnings_for([0.1, 1.0], [0.0], [1e3, 1e3]) == []
+    for none in ([0.0], [1e-200, 1e-200]):
+        assert co.AveragedSGD().warnings_for([0.1, 1.0], none, [1e3, 1e3]) == []
+    lam = np.array([1.0, 0.1])
+    huge = co.AveragedSGD().untrained(10 * lam, np.array([1.0, 1e308]), np.array([0.1, 1.0]), 0.05)
+    assert huge is not None
+    assert (huge > 1e300).any()
 
 
 def test_a_length_from_a_bfloat16_tensor_is_its_number():

@@ -134,6 +134,16 @@ def agreed(values: np.ndarray) -> np.ndarray:
     return sum_over_processes(own if rank == 0 else torch.zeros_like(own)).numpy()
 
 
+def check_dense(data: Any) -> None:
+    """Refuse sparse tensors: what is done with examples has no sparse form.
+
+    Raises:
+        ValueError: `data` is one.
+    """
+    if torch.is_tensor(data) and data.layout is not torch.strided:
+        raise ValueError(f"data is a tensor of layout {data.layout}; give a dense one, data.to_dense().")
+
+
 def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     """(N, *shape) tensors from a tensor, an array, a Dataset, a DataLoader or any iterable of batches.
 
@@ -148,9 +158,11 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
     >>> [part.shape[0] for part in batches(np.zeros((5, 2)), batch=2)]
     [2, 2, 1]
     """
+    check_dense(data)
     expected: tuple[int, ...] | None = None
     left = None if finite(data) else UNTOLD
     for number, part in enumerate(_parts(data, batch)):
+        check_dense(part)
         if part.ndim < 2:
             raise ValueError(f"data: batch {number} has shape {tuple(part.shape)}; (examples, …) is needed.")
         if part.shape[0] == 0:

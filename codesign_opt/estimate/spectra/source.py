@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ...basics.user_code import told_in
-from ..draws.streams import UNTOLD, Stream, finite, processes, sum_over_processes, told
+from ..draws.streams import UNTOLD, Stream, check_dense, finite, processes, sum_over_processes, told
 
 __all__ = ["Source"]
 
@@ -48,6 +48,7 @@ class Source:
         *,
         features: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        check_dense(data)
         self.stream = Stream() if stream is None else stream
         self.examples = self.stream.examples
         self.features = _checked_features(features)
@@ -181,6 +182,7 @@ def _tensor(part: Any, number: int) -> torch.Tensor:
         result = _entry(part)
     except (TypeError, ValueError, RuntimeError, StopIteration):
         raise ValueError(f"data: batch {number} is {type(part).__name__}, not a tensor of examples.") from None
+    check_dense(result)
     if result.ndim < 2 or 0 in result.shape[1:]:
         raise ValueError(f"data: batch {number} has shape {tuple(result.shape)}; (examples, ...) is needed.")
     return result
