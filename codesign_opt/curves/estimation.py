@@ -62,7 +62,7 @@ def learning_curves(
         ValueError: a log that cannot be read (by line), no level with two windows, a rate that varies within a
             run, an argument out of range.
     """
-    _check(transfer, smoothing)
+    transfer = _checked(transfer, smoothing)
     log_width = None if log_width is None else scale_of(log_width, "log_width")
     reading = LogReading() if reading is None else reading
     errors_by = bootstrap if isinstance(bootstrap, Bootstrap) else Bootstrap(bootstrap)
@@ -77,12 +77,12 @@ def learning_curves(
     return _result(table, fits, errors, profile, smoothing)
 
 
-def _check(transfer: Any, smoothing: str) -> None:
-    if isinstance(transfer, str):
-        choice(transfer, "transfer", ("fit",))
-    else:
-        number(transfer, "transfer", nonnegative=True, maximum=_WIDEST)
+def _checked(transfer: Any, smoothing: str) -> Any:
+    """The transfer width as a number, or "fit"."""
     choice(smoothing, "smoothing", SMOOTHINGS)
+    if isinstance(transfer, str):
+        return choice(transfer, "transfer", ("fit",))
+    return number(transfer, "transfer", nonnegative=True, maximum=_WIDEST)
 
 
 class _Table:

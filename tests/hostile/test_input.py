@@ -195,12 +195,15 @@ def test_ends_of_the_floats_leave_no_warning():
     assert (huge > 1e300).any()
 
 
-def test_a_length_from_a_bfloat16_tensor_is_its_number():
+def test_widths_from_tensors_are_their_numbers():
     rng, levels = np.random.default_rng(0), co.Levels.log_uniform(0.1, 10.0, 4)
     log = co.LevelStatistics(levels)
     for k in range(40):
         sigma = np.exp(rng.uniform(np.log(0.1), np.log(10.0), 64))
         log.record(sigma, (0.1 + 1 / (k + 1)) * rng.chisquare(8, 64))
+    wide = torch.tensor(0.5, requires_grad=True)
+    both = [co.learning_curves(log, levels=levels, transfer=width).reducible for width in (0.5, wide)]
+    np.testing.assert_array_equal(*both)
     found = [
         co.learning_curves(log, levels=levels, log_width=w) for w in (1.0, torch.tensor(1.0, dtype=torch.bfloat16))
     ]
