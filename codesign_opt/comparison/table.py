@@ -15,6 +15,7 @@ from ..basics.checks import Array, instance, integer, shown
 from ..basics.files import write_whole
 from ..basics.late import later
 from ..basics.tabular import Tabular
+from ..basics.user_code import told_in
 from ..basics.wording import aligned, quantity
 
 if TYPE_CHECKING:
@@ -309,8 +310,10 @@ def read_rows(file: Any) -> list[ComparisonRow]:
     """
     if isinstance(file, (str, bytes)) or not isinstance(file, Iterable):
         raise ValueError(f"Comparison.read: file is {shown(file)}; an open file is needed.")
+    with told_in("Comparison.read: file"):
+        lines = iter(file)
     try:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(lines)
         columns = list(reader.fieldnames or ())
     except (csv.Error, TypeError):
         raise ValueError(f"Comparison.read: file is {shown(file)}; an open file of text is needed.") from None

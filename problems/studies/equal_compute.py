@@ -20,9 +20,6 @@ from torch import Tensor
 import codesign_opt as co
 from codesign_opt.basics.checks import Array, choice, integer, number
 from codesign_opt.estimate.draws.streams import normal
-from codesign_opt.ingredients.evaluations import evaluations
-from codesign_opt.ingredients.levels import Levels
-from codesign_opt.peers.densities.of_time import OnLevels
 from codesign_opt.testbed.metrics import energy_distance, frechet_distance
 
 from .fleet import Fleet, train_fleet
@@ -85,9 +82,9 @@ class Planned:
     measured: float
 
     @property
-    def density(self) -> OnLevels:
+    def density(self) -> co.SigmaDensity:
         """Density of the examples after the pilot."""
-        return OnLevels(Levels(self.edges), self.share)
+        return co.peers.OnLevels(co.Levels(self.edges), self.share)
 
 
 class _Staged(co.SigmaDensity):
@@ -321,4 +318,4 @@ _MEASURES = ("error", "frechet", "energy", "loss", "examples", "evaluations")
 
 def _calls(sampler: co.Sampler, grid: Array) -> int:
     """Evaluations that an image takes."""
-    return evaluations(grid.size - 1, sampler.evaluations_per_step, "denoise")
+    return (grid.size - 2) * sampler.evaluations_per_step + 1  # the last step, to zero, takes one

@@ -123,6 +123,7 @@ def named_row(row):
         (lambda: co.estimate.Denoiser(failing)(data(2), 0.5), "denoiser 'failing' fails .*LookupError"),
         (lambda: co.estimate.spectrum(map(failing, range(3))), "in data: LookupError"),
         (lambda: co.Spectrum.from_samples(Unread()), "in Spectrum.samples: LookupError"),
+        (lambda: co.Comparison.read(Unread()), "in Comparison.read: file: LookupError"),
         (lambda: co.Spectrum.from_samples(torch.eye(4).to_sparse()), "layout torch.sparse_coo; give a dense one"),
         (lambda: co.estimate.spectrum(torch.eye(4).to_sparse()), "layout torch.sparse_coo; give a dense one"),
         (lambda: co.estimate.spectrum([torch.eye(4).to_sparse()]), "layout torch.sparse_coo; give a dense one"),
