@@ -18,6 +18,7 @@ from codesign_opt.estimate.draws.streams import batches
 from codesign_opt.ingredients.log_file import log_rows
 
 MODEL = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5))
+EVIDENCE = co.peers.Evidence(0.002, 80.0, spectrum=MODEL.spectrum, sampler=co.Euler())
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ MODEL = co.GaussianModel(co.Spectrum.power_law(4, exponent=1.5))
         (lambda: co.Prices(3e300, 1.0, 10), r"Prices\.example is 3e\+300"),
         (lambda: co.Prices(3.0, 1e-300, 10), r"Prices\.evaluation is 1e-300"),
         (lambda: co.codesign(MODEL, co.Prices(3.0, 1.0, 10), 1e160), r"budget is 1e\+160"),
+        (lambda: co.peers.select(EVIDENCE, "many"), "select: steps is 'many'"),
         (lambda: co.EDM(1e-150, 1e150), r"EDM\.sigma_min.*decades"),
         (lambda: co.Measured([1.0], [50.0], source=np.ones(3)), r"Measured\.source is array.*a str is needed"),
         (lambda: replace(plan(), new_examples=cp.Parameter(8)), r"Plan\.new_examples has another shape"),

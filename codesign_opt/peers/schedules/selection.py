@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ...basics.checks import Array, boolean, choice, entries, instance, shown
+from ...basics.checks import Array, boolean, choice, entries, instance, integer, shown
 from ...ingredients.evaluations import final_steps
 from ...ingredients.process import EDM
 from ...models.evidence import Evidence
@@ -126,7 +126,7 @@ def select(
     if evidence.spectrum is None:
         raise ValueError("select needs Evidence.spectrum, which is not known; estimate.spectrum(data) measures it.")
     families = FAMILIES if families is None else instance(families, Mapping, "select: families")
-    refine = boolean(refine, "select: refine")
+    refine, steps = boolean(refine, "select: refine"), integer(steps, "select: steps", minimum=1)
     work = _Work(evidence, steps, choice(measure, "measure", _MEASURES))
     rows: list[Ranked] = []
     refused: list[tuple[Schedule, str]] = []
