@@ -28,6 +28,7 @@ __all__ = ["Replanner", "gathered"]
 Gather = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
 _LEAST = 1e-7  # of the examples, on every level: what divergences need of a density that leaves levels out
 _SPECTRUM = "spectrum"
+_EDM_DATA = 0.5  # standard deviation of the data that EDM's default was tuned on
 _PER_DOUBLING = 4  # windows of the log
 _STATE = ("question", "seen", "steps", "plans", "law", "log")
 
@@ -40,9 +41,9 @@ class Replanner:
         sigma, weight, _ = sampler(len(images), device=images.device)       # in it
         replanner.record(sigma, loss)                                       # |D - x0|^2 of each example
 
-    No pilot is needed: the first density is EDM's default, moved to the spread of the data. At the
-    times of its rules the learning curves of the run's log say kappa1 level by level, smoothed about the spectrum's,
-    and the rest of the budget is planned with what is spent counted:
+    No pilot is needed: the first density is EDM's default, moved to the spread of the data. At the times of its rules
+    the learning curves of the run's log say kappa1 level by level, smoothed about the spectrum's, and the rest of the
+    budget is planned with what is spent counted:
 
         minimise    score error at the end of the run, (spent + new) examples on every level
         subject to  as many new examples as are left,  KL(new density || density in use) <= trust,
@@ -132,7 +133,8 @@ class Replanner:
     def _first(self, start: SigmaDensity | str | None) -> Array:
         """(L,) the first density on the levels: the given one, EDM's, or the spectrum's, each level for itself."""
         if start is None:
-            start = LogNormal(-1.2 + float(np.log(self.model.spectrum.sigma_data / 0.5)), 1.2)
+            edm = LogNormal()
+            start = replace(edm, mean=edm.mean + float(np.log(self.model.spectrum.sigma_data / _EDM_DATA)))
         if isinstance(start, SigmaDensity):
             return _positive(start.on_levels(self.levels))
         alone, size = replace(self.rules, transfer=0.0), len(self.levels)
