@@ -7,7 +7,6 @@ import pytest
 
 import codesign_opt as co
 from codesign_opt.cli import main
-from codesign_opt.modeling.prediction import predict
 
 FAST = {"levels": 40, "points": 4}
 ROWS = np.random.default_rng(0).standard_normal((200, 3)) * np.array([1.0, 0.5, 0.1]) + 0.3
@@ -189,11 +188,11 @@ def test_a_plan_says_what_a_wrong_correlation_length_or_training_noise_does_to_i
     (said,) = [note for note in plan.notes if note.startswith("not known: ")]
     total, parts = plan.handed_out["total"], plan.handed_out
     # without a prior every score error is kappa over examples: half the noise takes half of it away
-    share = 50 * (parts["score"] + parts["last evaluation"]) / total
+    share = 50 * (total - parts["bias"]) / total
     assert f"(kappa) is, by {-share:+.2g} % or {share:+.2g} %" in said
     for factor, word in ((0.5, "moves by {} or"), (1.5, " or {}; if the training noise")):
         other = co.GaussianModel(spectrum, coupling=co.Local(log_width=2.7 * factor), **settings)
-        found = predict(other, plan.sigmas, plan.examples, levels=plan.levels)["total"]  # of a model made anew
+        found = other.predict(plan.sigmas, plan.examples, levels=plan.levels).total  # of a model made anew
         change = 100 * (found / total - 1)
         assert word.format("0 %" if abs(change) < 0.05 else f"{change:+.2g} %") in said
     alone = co.codesign(model, steps=8, **FAST)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 __all__ = [
     "BIAS", "COHERENT_SCORE", "CROSS_TERM", "DISCRETIZATION", "FLOOR", "INFORMATION", "INITIAL", "LAST_EVALUATION",
-    "NOT_CAUSES", "POSITIVE_GRAM", "SCORE", "SIGNED_GRAM", "TOTAL", "TRUNCATION",
+    "NOT_CAUSES", "POSITIVE_GRAM", "SCORE", "SIGNED_GRAM", "TOGETHER", "TOTAL", "TRUNCATION",
 ]  # fmt: skip
 
 SCORE = "score"  # too few training examples
 FLOOR = "floor"  # training noise that no example removes
 LAST_EVALUATION = "last evaluation"  # the denoiser's own error in the final call
+TOGETHER = "last with steps"  # twice the product of that error and the steps', which the same examples make, signed
 DISCRETIZATION = "discretization"  # finite sampler steps
 TRUNCATION = "truncation"  # stopping above zero noise
 INITIAL = "initial"  # starting from pure noise

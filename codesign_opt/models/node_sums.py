@@ -14,7 +14,7 @@ from ..ingredients.coupling import Coupling, PerLevel, PerStep, Transfer
 from ..ingredients.levels import Levels
 from .example_counts import ExampleCounts
 
-__all__ = ["NodeTerms", "ScoreParts", "block_ends", "examples_that_count", "score_parts"]
+__all__ = ["NodeTerms", "ScoreParts", "block_ends", "examples_that_count", "in_lengths", "score_parts"]
 
 _OFFSETS = 16  # of the blocks, over which errors are averaged
 _FINE = 256  # levels on which a varying correlation length is integrated
@@ -194,7 +194,7 @@ def block_ends(
         edges = np.log(coupling.edges)
         block = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, edges.size - 2)[None]
         return edges[block], edges[block + 1]
-    at, along = _in_lengths(coupling, counts, sigmas)
+    at, along = in_lengths(coupling, counts, sigmas)
     extent, where = float(along[-1]), np.interp(logs, at, along)
     shift = ((np.arange(_OFFSETS) + 0.5) / _OFFSETS if shifts is None else shifts)[:, None]
     low = shift + np.floor(where - shift)
@@ -204,7 +204,7 @@ def block_ends(
     return np.interp(low, along, at), np.interp(high, along, at)
 
 
-def _in_lengths(coupling: Coupling, counts: ExampleCounts, sigmas: Array) -> tuple[Array, Array]:
+def in_lengths(coupling: Coupling, counts: ExampleCounts, sigmas: Array) -> tuple[Array, Array]:
     """Ascending log sigma over all that blocks cover, and the same in correlation lengths from its lower end."""
     low, high = float(np.log(sigmas[-1])), float(np.log(sigmas[0]))
     constant = coupling.constant_length

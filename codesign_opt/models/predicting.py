@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE
+from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
 from ..basics.checks import Array, ndim, shown
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
 from ..ingredients.training_run import TrainingRun
 from .example_counts import ExampleCounts
 from .node_sums import NodeTerms, score_parts
-from .prediction import TOGETHER, Prediction
+from .prediction import Prediction
 
 __all__ = ["counted", "predicted"]
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE
+from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
 from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity
 
-__all__ = ["TOGETHER", "Prediction"]
+__all__ = ["Prediction"]
 
-TOGETHER = "last with steps"  # twice the product of two errors of one denoiser, signed
 _FEW, _PER_REGRESSOR = 10, 40  # examples of a node, and per weight of an output, from which the law holds
 _WIDTH = 88
 _WORDS = {

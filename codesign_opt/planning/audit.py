@@ -28,6 +28,7 @@ from ..results.plan import Plan
 from ..results.text import certificate_line, outer_line, share_of, wrapped
 from .codesign import codesign
 from .question import settled_levels
+from .shared_errors import error_of, exactly_known
 from .stated import said_of
 
 if TYPE_CHECKING:
@@ -136,7 +137,10 @@ def audit(
         low, high = table.levels.edges[0], table.levels.edges[-1]
         raise ValueError(f"audit: the run has no examples between sigma {low:.3g} and {high:.3g} of the grid.")
     training, sampling = _costs(model, prices, table, grid, run)
-    current = said_of(model, grid, predict(model, grid, examples, table=table))
+    if exactly_known(model) and not shared.get("terms"):
+        current = error_of(model, grid, examples, table.levels)
+    else:
+        current = said_of(model, grid, predict(model, grid, examples, table=table))
     with teller(options.pop("progress", None)) as tell:
         stages = _stages(model, (prices, training + sampling), grid, shared | {"levels": levels}, options, tell)
     # a later stage's program contains the earlier plan, but whole steps may round the other way: the best so far

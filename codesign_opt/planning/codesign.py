@@ -68,8 +68,9 @@ def codesign(
     the loop over stopping points keeps the whole curve and bounds the error between them. The best
     point's step density becomes a grid of whole steps: their number, nodes and stopping point descend the
     exact error where that is known, and the examples are solved once more for the grid with the discrete
-    kernel. The proof is of the program's leading-order error at its own best stopping point (`error`,
-    `program_stopping_sigma`); `handed_out` is exact.
+    kernel, or with errors that windows of a correlation length share, whichever leaves less. The proof is of the
+    program's leading-order error at its own best stopping point (`error`, `program_stopping_sigma`); `handed_out` is
+    what `model.predict` tells of the whole steps and their examples: exact without training (section 6.6).
 
     Args:
         model: GaussianModel, EstimatedModel, or a Model of your own.

@@ -17,7 +17,7 @@ from ..results.plan import Plan
 from .question import Study
 from .real_steps import START
 
-__all__ = ["Settled", "settle"]
+__all__ = ["Settled", "settle", "settle_on"]
 
 _SETTLED_GAP = 1e-3
 _OF_EXAMPLES = (  # tables that are those of the settled examples, and of the program's steps
@@ -36,7 +36,7 @@ class Settled:
         sigmas: (K+1,) grid.
         handed_out: error by cause, exact bias and discrete kernel; the user's terms too.
         examples: the certified plan of the examples for this grid; None where none are decided.
-        table: the coefficients they were solved with.
+        table: the coefficients they were solved with, or those of the grid.
     """
 
     sigmas: Array
@@ -123,9 +123,12 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
     grid = check_grid(sigmas).sigmas
     if not study.trains:
         return _untrained(study, grid)
-    levels = study.levels_of(grid)
-    smooth, counted = study.model.settled_pair(grid, levels)
-    table = counted if even else smooth
+    smooth, counted = study.model.settled_pair(grid, study.levels_of(grid))
+    return settle_on(study, grid, counted if even else smooth, counted)
+
+
+def settle_on(study: Study, grid: Array, table: Coefficients, counted: Coefficients) -> Settled | None:
+    """The best examples of a grid by a table of it, and what they leave by the one that counts; None as `settle`."""
     steps = steps_on_levels(table.levels, grid)
     try:  # a constraint may select nothing above the grid's stopping point
         problem = study.settled_problem(table, steps, obeying=study.admits(grid, START))
@@ -137,7 +140,7 @@ def settle(study: Study, sigmas: Array, *, even: bool = False) -> Settled | None
         found = error.plan
     except CodesignError:
         return None
-    handed = predict(study.model, grid, found.examples, levels, table=counted)
+    handed = predict(study.model, grid, found.examples, table=counted)
     for name in [name for name in found.breakdown if name not in (*handed, TRUNCATION, INITIAL)]:  # the user's terms
         handed[name] = found.breakdown[name]
         handed[TOTAL] += handed[name]
@@ -157,4 +160,4 @@ def _untrained(study: Study, grid: Array) -> Settled | None:
             study.settled_problem(table, steps, obeying=obeying).solve(tolerance=study.tolerance)
         except CodesignError:
             return None
-    return Settled(grid, predict(study.model, grid, spent, levels, table=table))
+    return Settled(grid, predict(study.model, grid, spent, levels, table=table), table=table)

@@ -28,6 +28,7 @@ from .grid_starts import MOST_STEPS, GridStarts
 from .question import Study
 from .real_steps import INSIDE, START
 from .settling import Settled, settle
+from .shared_errors import error_of, knows_shared, with_shared_errors
 from .stated import FULL_RANGE, stated, stated_with_solver
 from .step_chain import EVERY_PRICED, StepChain
 from .trained_fit import BestExamplesFit, SettledFit, closed
@@ -41,6 +42,7 @@ Peers = dict[str, tuple[Array, dict[str, float]]]  # by name: the grid, and its 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
+_NEAR, _SHARED = 1.1, 12  # times the best, and numbers of steps, where errors that nodes share may decide
 _BETTER = 1 - 1e-9
 _FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
 # beside a flow model's plan: equal steps of time, and of time shifted as Stable Diffusion 3's; trained as that is, by
@@ -92,6 +94,7 @@ def hand_out(
         found = [] if settled is None else [settled]
     else:
         found, notes = _found(study, plan, polish, stops, ask)
+    found = [with_shared_errors(study, each) for each in found]
     if not found:
         raise InfeasibleError(
             f"Infeasible: no grid of whole steps fits into the budget (the program asks for {plan.steps.sum():.3g} "
@@ -183,10 +186,13 @@ def _asked(plan: Plan) -> int:
 def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
     """The first of the grids with their examples, as long as they may be the best."""
     settled: list[Settled] = []
+    near, most = (_NEAR, _SHARED) if knows_shared(study) else (1.0, _SETTLED)
     for grid in ranked[:_SETTLED]:
         # a density for each level leaves no less than one for each step, which ranks the grids: the rest are worse
-        if settled and grid.total > min(each.total for each in settled):
+        if settled and (grid.total > near * min(each.total for each in settled) or len(settled) == most):
             break
+        if near > 1 and any(each.sigmas.size == grid.sigmas.size for each in settled):
+            continue
         found = grid.settled or settle(study, grid.sigmas, even=True)
         settled += [] if found is None else [found]
     return settled
@@ -268,7 +274,8 @@ def _with_peers(study: Study, plan: Plan, handed: Plan) -> tuple[Plan, Peers, li
         if name == FULL_RANGE and plan.outer.get("status") == "given":
             continue  # it stops elsewhere than was asked for
         tried = [settle(study, grid, even=even) for even in (False, True)] if study.admits(grid, reading) else []
-        better = min((f for f in tried if f is not None), key=lambda f: f.total, default=None)
+        told = [with_shared_errors(study, each) for each in tried if each is not None]
+        better = min(told, key=lambda f: f.total, default=None)
         if better is not None and better.total < handed.handed_out[TOTAL]:
             handed = _placed(study, plan, better)
         if parts[TOTAL] < handed.handed_out[TOTAL] * _BETTER:
@@ -301,7 +308,10 @@ def _peers(study: Study, plan: Plan) -> Peers:
     for name, grid in grids.items():
         table = study.model.settled(grid, study.levels_of(grid))
         examples = _peer_examples(study, plan, name, table) if study.trains else study.spent(table)
-        result[name] = (grid, predict(study.model, grid, examples, table=table))
+        if examples is not None and knows_shared(study):
+            result[name] = (grid, error_of(study.model, grid, examples, table.levels))
+        else:
+            result[name] = (grid, predict(study.model, grid, examples, table=table))
     return result
 
 

@@ -17,6 +17,7 @@ CAUSES = {
     causes.SCORE: "too few training examples",
     causes.FLOOR: "training noise that stays",
     causes.LAST_EVALUATION: "denoiser error in the final call",
+    causes.TOGETHER: "errors that these two share",
     causes.TRUNCATION: "stopping above zero noise",
     causes.INITIAL: "starting from pure noise",
     causes.BIAS: "steps, stop and start, exactly",

@@ -26,7 +26,7 @@ class Plan(PlanRecord, Tabular):
 
     The fields are those of `PlanRecord`. Printed it is a page of text; `table`, `plot` and `export` show the rest.
     Two numbers say how good it is: `error` is the program's, to leading order, and what is proved; for the whole steps
-    that a sampler takes it is `handed_out["total"]`, exact where the law is known, which is printed first.
+    that a sampler takes, and the examples that teach them, it is `handed_out["total"]`, which is printed first.
 
     >>> import codesign_opt as co
     >>> model = co.GaussianModel(co.Spectrum.power_law(8, exponent=1.5), sampler=co.Euler())

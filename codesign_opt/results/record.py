@@ -68,8 +68,9 @@ class PlanRecord:
         tables: per-level arrays for plots and reports, by name; `pooling` has a row of T per `served_weight`,
             `bands` and `band_variances` have an entry per group of equal directions of the data. Shadow prices of
             levels belong to those of the program, which are at `program_sigma` where they are others.
-        handed_out: error of `sigmas` and `examples` as they are used, by cause, exact where the model knows the
-            law: `handed_out["total"]` is the number that is printed first and compared with peers; empty where unknown.
+        handed_out: error of `sigmas` and `examples` as they are used, by cause: the bias exact where the model knows
+            the law, that of training to leading order, added before it is squared where the same examples made it
+            (section 6.6). `handed_out["total"]` is printed first and compared with peers; empty where unknown.
         curve: error against the stopping point, one record per point tried.
         outer: what is known over the stopping points: "optimal" or "best of N", with the bound.
         peers: error of named schedules under the same prices.

@@ -200,6 +200,8 @@ def _proof(plan: PlanRecord) -> list[str]:
     lines += wrapped("  ", outer) if outer else []
     if plan.sigmas is not None and handed_total(plan) is not None and plan.bias != "predicted":
         known = "counts the whole steps exactly" if learner(plan) else f"is {plan.bias}"
+        if causes.TOGETHER in plan.handed_out:  # else nothing is taught, or how errors go together is not known
+            known = "counts the whole steps, and first adds errors that the same examples make"
         said = f"this is of the program's leading-order error, {quantity(plan.error)}; the error above {known}"
         lines += wrapped("  ", said)
     return lines

@@ -135,7 +135,7 @@ class Validation:
         measure = f"; errors are {self.predicted.measure}" if self.predicted.measure else ""
         lines = [f"Trained and sampled: {_LEARNERS[self.learner]}{measure}", *aligned(title, rows, left=(0, 3))]
         if self.planned is not None:
-            lines.append(f"The plan states {quantity(self.planned)}, by the programs' local law")
+            lines.append(f"The plan states {quantity(self.planned)}")
         return "\n".join(lines + [f"Note: {note}" for note in self.predicted.outside])
 
 

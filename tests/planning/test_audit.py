@@ -49,7 +49,7 @@ def test_the_current_error_is_the_prediction_of_that_schedule(model, little_low_
     grid, run, report = little_low_noise
     table = model.settled(grid, report.levels)
     mass = np.diff(run.density.mass(np.concatenate([[1e-12], table.levels.edges])).cumsum()) * 64 * ITERATIONS
-    assert report.current["total"] == pytest.approx(predict(model, grid, mass, report.levels)["total"], rel=1e-9)
+    assert report.current["total"] == pytest.approx(model.predict(grid, mass, levels=table.levels).total, rel=1e-9)
 
 
 @pytest.mark.slow

@@ -106,11 +106,13 @@ def test_no_stopping_point_between_two_leaves_less_than_their_bound(training):
     assert bound >= 0.99 * min(inside) or training is UNKNOWN
 
 
-def test_the_grid_is_a_minimum_of_what_it_leaves_and_neighbours_leave_more(tmp_path):
+def test_the_grid_is_a_minimum_of_the_programs_law_and_neighbours_leave_more(tmp_path):
     plan = co.codesign(MODEL, steps=4, run=RUN, levels=20, points=5, outer_tolerance=3e-3)
     study, rng = study_of(steps=4, levels=20), np.random.default_rng(0)
     own = settle(study, plan.sigmas).total
-    assert plan.handed_out["total"] == pytest.approx(own, rel=1e-12)
+    told = MODEL.predict(plan.sigmas, plan.examples, levels=plan.levels).total
+    assert plan.handed_out["total"] == pytest.approx(told, rel=1e-2)
+    assert own == pytest.approx(told, rel=2e-2)
     assert plan.outer["status"] == "optimal"
     assert plan.outer["lower_bound"] <= plan.error
     for _ in range(20):

@@ -402,9 +402,12 @@ def test_the_longest_grid_that_leaves_anything_for_training_is_tried():
         co.Spectrum.power_law(4, exponent=2.576), process=co.EDM(0.003035, 0.8674), sampler=co.Heun(), start="mean"
     )
     prices = co.Prices(example=0.15, evaluation=1.0, images=7_400)
-    free, limited = (co.codesign(model, prices, 1.014 * 9 * 7_400, steps=steps, levels=60) for steps in (None, 5))
-    assert limited.number_of_steps == 5
+    free, limited, fewer = (co.codesign(model, prices, 1.014 * 9 * 7_400, steps=k, levels=60) for k in (None, 5, 4))
+    longest = co.edm_grid(5, limited.stopping_sigma, 0.8674)
+    own = co.codesign(model, prices, 1.014 * 9 * 7_400, sigmas=longest, levels=60)
+    assert own.costs["training"] > 0
     assert free.handed_out["total"] <= limited.handed_out["total"] * (1 + 1e-6)
+    assert limited.handed_out["total"] <= min(fewer.handed_out["total"], own.handed_out["total"]) * (1 + 1e-6)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_a_plan_of_examples_names_the_learner_it_speaks_of_and_calls_its_error_p
     assert lines[1].startswith(f"  {plan.number_of_steps} heun steps, sigma 80 to 0.0")
     assert "estimate.network(" in " ".join(lines[2:4])
     assert next(line for line in lines if " error " in line).startswith("Predicted error")
-    assert "the error above counts the whole steps exactly" in " ".join(" ".join(lines).split())
+    assert "counts the whole steps, and first adds errors that the same examples make" in " ".join(str(plan).split())
     assert max(map(len, lines)) <= 88
 
 
