@@ -63,19 +63,19 @@ print(plan)
 # |   32 heun steps, sigma 80 to 0.02506, the last one to zero noise
 # |   how another learner's errors fall is not known here: measure yours with
 # |   estimate.network(denoiser, data, training=log), or give its law, training=co.Measured
-# | Predicted error 6.360e-05: squared Wasserstein-2 distance of samples to data
-# |   = 0.00269 % of the data's total variance; RMS 0.519 % of the data's RMS
+# | Predicted error 6.974e-05: squared Wasserstein-2 distance of samples to data
+# |   = 0.00295 % of the data's total variance; RMS 0.543 % of the data's RMS
 # | Error by cause                                           error      share  whole steps
-# |   score            too few training examples         7.530e-05     61.7 %    4.429e-05
+# |   score            too few training examples         7.530e-05     61.7 %    3.945e-05
 # |   discretization   finite sampler steps              4.555e-05     37.3 %
 # |   truncation       stopping above zero noise         1.043e-06    0.855 %
-# |   last evaluation  denoiser error in the final call  8.094e-08   0.0664 %    3.024e-06
+# |   last evaluation  denoiser error in the final call  8.094e-08   0.0664 %    3.883e-06
 # |   initial          starting from pure noise          6.437e-09  0.00528 %
 # |   bias             steps, stop and start, exactly                            1.629e-05
-# |   total                                              1.220e-04      100 %    6.360e-05
+# |   last with steps  errors that these two share                               1.012e-05
+# |   total                                              1.220e-04      100 %    6.974e-05
 # |   none from floor
 # |   error and share: the program, which stops at sigma 0.004213
-# |   whole steps: final call and earlier levels may add up to 1.399e-05 if correlated
 # | Budget        price  share
 # |   training  370,000   37 %  123,333 examples at 3 each
 # |   sampling  630,000   63 %  32 steps, 63 evaluations per image
@@ -84,13 +84,13 @@ print(plan)
 # |   the program's best stopping point is sigma 0.004213, optimal over stopping points to
 # |   0.0921 % (41 tried); the exact error of the whole steps is smaller at this one
 # |   this is of the program's leading-order error, 1.220e-04; the error above counts the
-# |   whole steps exactly
+# |   whole steps, and first adds errors that the same examples make
 # | Shadow prices      limit       error  changes per    limit +1 %*
 # |   budget       1,000,000  -2.599e-10  unit of price      -2.15 %
 # |   * change of the part of the error that the design can change
 # | Same prices, other schedules      error  error / plan
-# |   edm                         7.907e-04          12.4
-# |   log_snr                     9.603e-04          15.1
+# |   edm                         7.538e-04          10.8
+# |   log_snr                     9.524e-04          13.7
 # | Closest standard settings
 # |   training density: log-normal, P_mean -0.702, P_std 1.580 (score error +1.67 %)
 # |   sampler grid: EDM's formula with rho 4.63 (bias +3,922 %)
@@ -100,9 +100,8 @@ print(plan)
 # |       (burn-in; 20.4 at sigma 0.0257): training=co.SGD(...) plans it
 # | Note: stopping here alone leaves 0.001, errors of steps cancel it to 1.63e-05: for this
 # |       spectrum; where all variances are 10% smaller or larger, 1.63e-05 and 1.77e-05
-# | Note: errors that steps and the last evaluation share add up to 6.974e-05 in all
-# |       (model.predict; co.validate trains and samples it)
-# | … and 1 more in plan.notes
+# | Note: not known: if the correlation length (2.7) is half or 1.5 times that, this error
+# |       moves by +5.9 % or -4.5 %; if the training noise (kappa) is, by -38 % or +39 %
 
 # %% [markdown]
 # Read it from the top: what is handed out, what error to expect and what it is made of, where the budget goes, and the
@@ -161,12 +160,12 @@ for found in (plan, larger):
     print(f"budget {spent:,.0f}, {share:.0%} of it for training: error {error:.3g}")
     print(f"  {found.number_of_steps} steps to sigma {found.stopping_sigma:.3g}")
     print(f"  P_mean = {found.training_density.lognormal().P_mean:.2f}")
-# | budget 1,000,000, 37% of it for training: error 6.36e-05
+# | budget 1,000,000, 37% of it for training: error 6.97e-05
 # |   32 steps to sigma 0.0251
 # |   P_mean = -0.70
-# | budget 2,000,000, 56% of it for training: error 1.86e-05
-# |   45 steps to sigma 0.0223
-# |   P_mean = -0.71
+# | budget 2,000,000, 56% of it for training: error 2.08e-05
+# |   44 steps to sigma 0.0224
+# |   P_mean = -0.89
 
 # %% [markdown]
 # ## Is that worth it?
@@ -178,7 +177,7 @@ for found in (plan, larger):
 run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=400, batch=256)
 report = co.audit(model, prices, sigmas=co.edm_grid(18, 0.002, 80.0), run=run)
 print(f"today's schedule makes {report.ratio:.3g} times the error that its compute allows")
-# | today's schedule makes 55.6 times the error that its compute allows
+# | today's schedule makes 49.6 times the error that its compute allows
 
 # %% [markdown]
 # Keep the plan: `plan.save("plan.json")`, `co.Plan.load("plan.json")`, `codesign-opt show plan.json`.

@@ -24,22 +24,23 @@ run = co.TrainingRun(co.LogNormal(-1.2, 1.2), iterations=1_000, batch=256)
 audit = co.audit(model, prices, sigmas=co.edm_grid(18, 0.002, 80.0), run=run, levels=100, points=8)
 print(audit)
 # | Audit for a linear denoiser fitted by least squares:
-# | today's schedule makes 73.6 times the error that its compute allows
+# | today's schedule makes 71.1 times the error that its compute allows
 # |   18 steps to sigma 0.002, 255,996 examples, compute 1,118,000
 # |   best: 37 steps to sigma 0.01681, 129,333 examples
-# | Error by cause                                           today       best
-# |   bias             steps, stop and start, exactly      0.04137  1.926e-04
-# |   score            too few training examples         5.598e-04  3.739e-04
-# |   last evaluation  denoiser error in the final call  2.230e-07  3.351e-06
-# |   total                                                0.04193  5.698e-04
-# | Excess removed by changing, in turn      error    share
-# |   training density                   3.399e-04  0.822 %
-# |   grid                                  0.0353   85.3 %
-# |   stopping point and split            0.005723   13.8 %
+# | Error by cause                                            today       best
+# |   bias             steps, stop and start, exactly       0.04137  1.926e-04
+# |   score            too few training examples         -8.190e-04  3.484e-04
+# |   last evaluation  denoiser error in the final call   7.527e-07  4.706e-06
+# |   last with steps  errors that these two share        4.294e-06  2.502e-05
+# |   total                                                 0.04056  5.707e-04
+# | Excess removed by changing, in turn     error   share
+# |   training density                          0     0 %
+# |   grid                                0.03429  85.8 %
+# |   stopping point and split           0.005692  14.2 %
 # | Proof of the best
 # |   proved optimal at the program's stop to 1e-12 (lower bound 6.323e-04), by dual Newton
 # |   this bound is of the program, whose discretisation error is to leading order;
-# |   5.698e-04 is the exact error of whole steps, whose errors partly cancel, and may lie
+# |   5.707e-04 is the exact error of whole steps, whose errors partly cancel, and may lie
 # |   below it
 # |   the program's best stopping point is sigma 0.004819, optimal over stopping points to
 # |   0.0988 % (35 tried); the exact error of the whole steps is smaller at this one
@@ -65,9 +66,9 @@ solver = co.GaussianModel(co.Spectrum.from_samples(images), sampler=co.DPMpp2M()
 audit = co.audit(solver, prices, sigmas=karras, run=run, levels=100, points=8)
 for name, excess in audit.gap.items():
     print(f"{name}: {excess:.3g}")
-# | training density: 0.000192
-# | grid: 0.00139
-# | stopping point and split: 0.000549
+# | training density: 0.000106
+# | grid: 0.00138
+# | stopping point and split: 0.000554
 
 # %% [markdown]
 # ## Flow matching
@@ -83,7 +84,7 @@ audit = co.audit(
     flow, prices, sigmas=grid, run=co.TrainingRun(co.LogNormal(0.0, 1.0), 1_000, 256), levels=100, points=8
 )
 print(f"{audit.ratio:.3g} times the error that this compute allows")
-# | 13.1 times the error that this compute allows
+# | 13 times the error that this compute allows
 
 # %% [markdown]
 # ## Change this for your case

@@ -65,8 +65,8 @@ for shift in (1.0, 2.0, 3.0):
 fit = plan.logit_normal()
 print(f"logit_mean {fit.logit_mean:.2f}, logit_std {fit.logit_std:.2f}: {fit.loss:.1%} more score error than the plan")
 print(plan.export_training("diffusers").text)
-# | logit_mean -0.16, logit_std 1.59: 2.2% more score error than the plan
-# | --weighting_scheme logit_normal --logit_mean 0.16454 --logit_std 1.57684
+# | logit_mean -0.09, logit_std 1.81: 0.2% more score error than the plan
+# | --weighting_scheme logit_normal --logit_mean 0.0965454 --logit_std 1.76702
 
 # %% [markdown]
 # ## Change this for your case

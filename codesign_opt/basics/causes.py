@@ -6,8 +6,8 @@ Plain strings, since they are keys of saved plans: written once here, read every
 from __future__ import annotations
 
 __all__ = [
-    "BIAS", "COHERENT_SCORE", "CROSS_TERM", "DISCRETIZATION", "FLOOR", "INFORMATION", "INITIAL", "LAST_EVALUATION",
-    "NOT_CAUSES", "POSITIVE_GRAM", "SCORE", "SIGNED_GRAM", "TOGETHER", "TOTAL", "TRUNCATION",
+    "BESIDE_BIAS", "BIAS", "COHERENT_SCORE", "CROSS_TERM", "DISCRETIZATION", "FLOOR", "INFORMATION", "INITIAL",
+    "LAST_EVALUATION", "NOT_CAUSES", "POSITIVE_GRAM", "SCORE", "SIGNED_GRAM", "TOGETHER", "TOTAL", "TRUNCATION",
 ]  # fmt: skip
 
 SCORE = "score"  # too few training examples
@@ -17,6 +17,7 @@ TOGETHER = "last with steps"  # twice the product of that error and the steps', 
 DISCRETIZATION = "discretization"  # finite sampler steps
 TRUNCATION = "truncation"  # stopping above zero noise
 INITIAL = "initial"  # starting from pure noise
+BESIDE_BIAS = "shared with bias"  # twice the product of what steps have not learned yet and the bias, signed
 BIAS = "bias"  # of a given grid: steps, stop and start together, exactly
 
 # whole terms of the modelling language with names of their own

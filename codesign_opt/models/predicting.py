@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
+from ..basics.causes import BESIDE_BIAS, BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
 from ..basics.checks import Array, ndim, shown
 from ..ingredients.densities import SigmaDensity
 from ..ingredients.levels import Levels
@@ -61,9 +61,11 @@ def predicted(model: Any, sigmas: Any, counts: ExampleCounts | None, grid: Array
     if terms is not None and counts is not None:
         parts = {BIAS: model.bias(grid)}
         found = score_parts(terms, counts, model.coupling)
-        first, last, both = _unlearned(model, grid, found.shift, terms.ends)
+        first, last, both, beside = _unlearned(model, grid, found.shift, terms.ends)
         score, floor = (found.score + first, found.floor) if terms.left is None else (found.score, first)
         parts |= {SCORE: score, FLOOR: floor, LAST_EVALUATION: found.last + last, TOGETHER: found.together + both}
+        if beside:
+            parts[BESIDE_BIAS] = beside
         examples = found.examples
         program = parts[BIAS] + _local(terms, counts, model)
     elif counts is not None:
@@ -81,19 +83,20 @@ def predicted(model: Any, sigmas: Any, counts: ExampleCounts | None, grid: Array
     )  # fmt: skip
 
 
-def _unlearned(model: Any, grid: Array, shift: Array, ends: bool) -> tuple[float, float, float]:
-    """What the mean error of the weights adds to the bias: of the steps, of the last evaluation, of both together.
+def _unlearned(model: Any, grid: Array, shift: Array, ends: bool) -> tuple[float, float, float, float]:
+    """What the mean error of the weights adds to the bias: of the steps, of the last evaluation, of both together, and
+    of the steps beside the bias, which changes its sign with the shift.
 
     Exact in the shift, all nodes at once.
     """
     if not np.abs(shift).max() > _SEEN:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0
     steps = shift.copy()
     if ends:
         steps[:, -1] = 0.0
-    found = model.shifted_error(grid, np.concatenate([np.zeros_like(shift[:1]), shift, steps, shift - steps]))
-    every, first, last = (float(part.mean() - found[0]) for part in np.split(found[1:], 3))
-    return first, last, every - first - last
+    found = model.shifted_error(grid, np.concatenate([np.zeros_like(shift[:1]), shift, steps, -steps, shift - steps]))
+    every, first, back, last = (float(part.mean() - found[0]) for part in np.split(found[1:], 4))
+    return 0.5 * (first + back), last, every - first - last, 0.5 * (first - back)
 
 
 def _local(terms: NodeTerms, counts: ExampleCounts, model: Any) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
+from ..basics.causes import BESIDE_BIAS, BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER
 from ..basics.checks import Array
 from ..basics.wording import aligned, percent, quantity
 
@@ -19,6 +19,7 @@ _WIDTH = 88
 _WORDS = {
     BIAS: "steps, stop and start", SCORE: "too few training examples", FLOOR: "training noise that stays",
     LAST_EVALUATION: "denoiser error in the final call", TOGETHER: "errors that these two share",
+    BESIDE_BIAS: "what is unlearned, beside steps",
 }  # fmt: skip
 
 

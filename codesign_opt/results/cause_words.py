@@ -18,6 +18,7 @@ CAUSES = {
     causes.FLOOR: "training noise that stays",
     causes.LAST_EVALUATION: "denoiser error in the final call",
     causes.TOGETHER: "errors that these two share",
+    causes.BESIDE_BIAS: "what is unlearned, beside steps",
     causes.TRUNCATION: "stopping above zero noise",
     causes.INITIAL: "starting from pure noise",
     causes.BIAS: "steps, stop and start, exactly",

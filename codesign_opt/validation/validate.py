@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.causes import BIAS, FLOOR, LAST_EVALUATION, SCORE, TOTAL
+from ..basics.causes import BESIDE_BIAS, BIAS, FLOOR, LAST_EVALUATION, SCORE, TOGETHER, TOTAL
 from ..basics.checks import Array, choice, integer, shown
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
@@ -22,7 +22,7 @@ from ..ingredients.spectrum import Spectrum
 from ..models.example_counts import ExampleCounts
 from ..models.gaussian import GaussianModel
 from ..models.predicting import counted
-from ..models.prediction import TOGETHER, Prediction
+from ..models.prediction import Prediction
 from ..results.plan import Plan
 from ..samplers.members import Sampler
 from ..training.base import TrainingNoise
@@ -80,7 +80,7 @@ class Validation:
     def expected(self) -> dict[str, float]:
         """The prediction by the same causes."""
         parts = self.predicted.parts
-        found = {BIAS: parts[BIAS], TRAINED: parts[SCORE] + parts[FLOOR]}
+        found = {BIAS: parts[BIAS], TRAINED: parts[SCORE] + parts[FLOOR] + parts.get(BESIDE_BIAS, 0.0)}
         found |= {name: parts[name] for name in (LAST_EVALUATION, TOGETHER)}
         return {**found, TOTAL: self.predicted.total}
 

@@ -138,3 +138,16 @@ def test_what_lies_outside_the_verified_regime_is_said():
     assert full.regressors == 3
     assert "from 120 on" in full.outside[0]
     assert len(str(few).splitlines()) <= 15
+
+
+def test_what_is_unlearned_beside_the_bias_is_told_apart_and_signed():
+    """Steps that lead too low and a denoiser that shrinks too much offset each other: no negative part of training."""
+    model = model_of(training=co.AveragedSGD())
+    density = co.LogNormal(0.0, 1.0)
+    parts = model.predict(GRID, 6e4, density=density).parts
+    doubled = model.predict(GRID, 12e4, density=density).parts
+    assert parts["score"] > doubled["score"] > 0
+    assert abs(parts["shared with bias"]) > abs(doubled["shared with bias"]) > 0
+    assert np.sign(parts["shared with bias"]) == np.sign(doubled["shared with bias"])
+    # linear in what is not learned, where the score's own part is quadratic in it: a half leaves about a half
+    assert doubled["shared with bias"] / parts["shared with bias"] == pytest.approx(0.5, abs=0.01)
