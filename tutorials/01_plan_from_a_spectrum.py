@@ -65,15 +65,16 @@ print(plan)
 # |   estimate.network(denoiser, data, training=log), or give its law, training=co.Measured
 # | Predicted error 6.974e-05: squared Wasserstein-2 distance of samples to data
 # |   = 0.00295 % of the data's total variance; RMS 0.543 % of the data's RMS
-# | Error by cause                                           error      share  whole steps
-# |   score            too few training examples         7.530e-05     61.7 %    3.945e-05
-# |   discretization   finite sampler steps              4.555e-05     37.3 %
-# |   truncation       stopping above zero noise         1.043e-06    0.855 %
-# |   last evaluation  denoiser error in the final call  8.094e-08   0.0664 %    3.883e-06
-# |   initial          starting from pure noise          6.437e-09  0.00528 %
-# |   bias             steps, stop and start, exactly                            1.629e-05
-# |   last with steps  errors that these two share                               1.012e-05
-# |   total                                              1.220e-04      100 %    6.974e-05
+# | Error by cause                                            error      share  whole steps
+# |   score             too few training examples         7.530e-05     61.7 %    4.220e-05
+# |   discretization    finite sampler steps              4.555e-05     37.3 %
+# |   truncation        stopping above zero noise         1.043e-06    0.855 %
+# |   last evaluation   denoiser error in the final call  8.094e-08   0.0664 %    3.883e-06
+# |   initial           starting from pure noise          6.437e-09  0.00528 %
+# |   bias              steps, stop and start, exactly                            1.629e-05
+# |   last with steps   errors that these two share                               1.012e-05
+# |   shared with bias  what is unlearned, beside steps                          -2.750e-06
+# |   total                                               1.220e-04      100 %    6.974e-05
 # |   none from floor
 # |   error and share: the program, which stops at sigma 0.004213
 # | Budget        price  share

@@ -27,12 +27,13 @@ print(audit)
 # | today's schedule makes 71.1 times the error that its compute allows
 # |   18 steps to sigma 0.002, 255,996 examples, compute 1,118,000
 # |   best: 37 steps to sigma 0.01681, 129,333 examples
-# | Error by cause                                            today       best
-# |   bias             steps, stop and start, exactly       0.04137  1.926e-04
-# |   score            too few training examples         -8.190e-04  3.484e-04
-# |   last evaluation  denoiser error in the final call   7.527e-07  4.706e-06
-# |   last with steps  errors that these two share        4.294e-06  2.502e-05
-# |   total                                                 0.04056  5.707e-04
+# | Error by cause                                            today        best
+# |   bias              steps, stop and start, exactly      0.04137   1.926e-04
+# |   score             too few training examples         4.780e-04   3.629e-04
+# |   last evaluation   denoiser error in the final call  7.527e-07   4.706e-06
+# |   last with steps   errors that these two share       4.294e-06   2.502e-05
+# |   shared with bias  what is unlearned, beside steps   -0.001297  -1.449e-05
+# |   total                                                 0.04056   5.707e-04
 # | Excess removed by changing, in turn     error   share
 # |   training density                          0     0 %
 # |   grid                                0.03429  85.8 %
