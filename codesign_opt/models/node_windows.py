@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,7 @@ def window_table(table: Coefficients, terms: NodeTerms, coupling: Coupling) -> C
     return replace(table, score=score, untrained=untrained, final_score=0.0, final_untrained=None)
 
 
+@dataclass(frozen=True, eq=False)
 class _Windows:
     """Pieces of the middles of windows, in which each holds the same nodes.
 
@@ -55,8 +56,11 @@ class _Windows:
         levels: how many there are.
     """
 
-    def __init__(self, first: Indices, last: Indices, level: Indices, width: Array, levels: int) -> None:
-        self.first, self.last, self.level, self.width, self.levels = first, last, level, width, levels
+    first: Indices
+    last: Indices
+    level: Indices
+    width: Array
+    levels: int
 
     @classmethod
     def of(cls, edges: Array, nodes: Array, extent: float) -> _Windows:
