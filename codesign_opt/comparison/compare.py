@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, integer, shown
+from ..basics.checks import AT_ONCE, Array, boolean, entries, integer, ndim, shown
 from ..basics.jobs import each_of
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
@@ -91,9 +91,9 @@ def compare(
     """
     world = _world_of(model, draws)
     wanted, strict = _wanted(peers)
-    limits = [integer(count, "evaluations", minimum=1) for count in np.atleast_1d(evaluations)]
+    limits = [integer(count, "evaluations", minimum=1) for count in _several(evaluations, "evaluations")]
     chosen = _samplers(samplers, world)
-    seeds = list(np.atleast_1d(seeds))
+    seeds, plan = _several(seeds, "seeds"), boolean(plan, "compare: plan")
     if not chosen or not limits or not seeds:
         raise ValueError("compare: samplers, evaluations and seeds must not be empty.")
     if not wanted and not plan:
@@ -406,6 +406,11 @@ def _entry(cell: _Cell, label: str, cache: _Cache) -> _Entry | str:
 
 def _steps(count: int) -> str:
     return f"{count} step{'s' if count > 1 else ''}"
+
+
+def _several(value: Any, name: str) -> list[Any]:
+    """One or several of them, as a list."""
+    return [value] if ndim(value) == 0 and not hasattr(value, "__next__") else list(entries(value, name))
 
 
 def _world_of(model: Any, draws: int) -> World:

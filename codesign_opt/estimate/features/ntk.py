@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, matrix, ndim, number, takes, vector
+from ...basics.fields import holds
 from ...modeling.information import InformationError
 from ...solvers.information.shares import solve_information
 from ..draws.statistics import Estimate
@@ -98,6 +99,10 @@ class Decoupling:
     examples: Array
     optimum: Array
     threshold: float = 1.1
+
+    def __post_init__(self) -> None:
+        numbers = dict.fromkeys(("ratio", "bound", "even_ratio", "threshold"), float)
+        holds(self, examples="level", optimum="level", **numbers)
 
     @property
     def good_enough(self) -> bool:
