@@ -88,7 +88,10 @@ KINDS = [
     (lambda: reference().check_same(denoiser(), "a", 3), "folder is 3"),
     (lambda: co.estimate.StepRule("many", None), r"StepRule\.next is 'many'"),
     (lambda: history().history(1.0, "many", 2), r"StepRule\.history: start is 'many'"),
-    (lambda: history(lambda s, top: s).history(1.0, 2.0, 10**6), r"StepRule\.previous\(level, start\) is 1 at level 1"),
+    (
+        lambda: history(lambda s, top: 0.5 * s).history(1.0, 2.0, 9),
+        r"StepRule\.previous\(level, start\) is 0.5 at level 1",
+    ),
     (lambda: GridTest(denoiser(), draws(), 0.05).ends("heun"), r"GridTest\.ends: sampler is 'heun'"),
     (lambda: co.estimate.GridTest(denoiser(), None, 0.05), r"GridTest\.draws is None"),
     (lambda: co.estimate.S4S().fit(None, draws(), [GRID]), r"fit: reference is None"),

@@ -30,6 +30,7 @@ __all__ = [
     "normal",
     "processes",
     "rademacher",
+    "seed_of",
     "seeded",
     "sum_over_processes",
     "told",
@@ -76,6 +77,16 @@ class Stream:
         return examples if self.device is None else examples.to(self.device)
 
 
+def seed_of(value: Any, name: str) -> int:
+    """A whole number of any size as it is, or raise ValueError.
+
+    >>> seed_of(2**63 - 1, "seed") == 2**63 - 1
+    True
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return int(value) if whole else integer(value, name)
+
+
 def seeded(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator of its own for one item of work, from the seed and the item's names.
 
@@ -85,7 +96,7 @@ def seeded(seed: int, *names: str | int) -> torch.Generator:
     >>> float(torch.rand((), generator=seeded(0, "probe", 3))) == float(torch.rand((), generator=seeded(0, "probe", 3)))
     True
     """
-    text = "/".join([str(integer(seed, "seed")), *(str(name) for name in names)])
+    text = "/".join([str(seed_of(seed, "seed")), *(str(name) for name in names)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 

@@ -34,7 +34,7 @@ from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.statistics import Estimate, squares
-from ..draws.streams import my_share, normal, sum_over_processes
+from ..draws.streams import my_share, normal, seed_of, sum_over_processes
 from .run import BrownianPath, SteppedSampler, run
 from .runge_kutta import RungeKutta
 
@@ -82,7 +82,7 @@ class Draws:
         put(self, "count", integer(self.count, "Draws.count", minimum=1, maximum=AT_ONCE))
         put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1, maximum=AT_ONCE))
         put(self, "sigma_max", noise_level(self.sigma_max, "Draws.sigma_max"))
-        put(self, "seed", integer(self.seed, "Draws.seed"))
+        put(self, "seed", seed_of(self.seed, "Draws.seed"))
         instance(self.name, str, "Draws.name")
         check_like(self.like, "Draws.like")
         check_mean(self.mean, self.shape, "Draws.mean")

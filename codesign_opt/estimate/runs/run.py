@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, entries, integer, noise_level, numbers, shown, takes
+from ...basics.checks import Array, entries, noise_level, numbers, shown, takes
 from ...samplers.base import Sampler
 from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoise, Denoiser
-from ..draws.streams import normal
+from ..draws.streams import normal, seed_of
 
 __all__ = ["BrownianPath", "SteppedSampler", "asked_levels", "run", "trajectory"]
 
@@ -82,7 +82,7 @@ class BrownianPath:
 
     def __post_init__(self) -> None:
         put, name = object.__setattr__, "BrownianPath"
-        put(self, "seed", integer(self.seed, f"{name}.seed"))
+        put(self, "seed", seed_of(self.seed, f"{name}.seed"))
         put(self, "names", entries(self.names, f"{name}.names", hint='Such as ("noise", 3).'))
         put(self, "sigma_max", noise_level(self.sigma_max, f"{name}.sigma_max"))
         put(self, "sigma_min", noise_level(self.sigma_min, f"{name}.sigma_min"))
@@ -256,7 +256,7 @@ def check_states(x: torch.Tensor) -> None:
 def _begun(before: Sequence[Before], start: torch.Tensor, count: int) -> list[Remembered]:
     """What a sampler remembers of the steps from the nodes before a run's start."""
     for each in (before := entries(before, "before", hint="Give (sigma, state, output) of each node before.")):
-        if not (isinstance(each, tuple) and len(each) == 3 and all(torch.is_tensor(one) for one in each[1:])):
+        if not (isinstance(each, (tuple, list)) and len(each) == 3 and all(torch.is_tensor(one) for one in each[1:])):
             raise ValueError(f"before has {shown(each)}; (sigma, state, output) of each node before is needed.")
     kept = before[max(len(before) - count, 0) :]
     ends = [*(start.new_tensor(node) for node, _, _ in kept[1:]), start]

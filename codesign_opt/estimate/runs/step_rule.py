@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, function, integer, noise_level, number
+from ...basics.checks import function, integer, noise_level, number
 from ...basics.user_code import told_in
 from ...ingredients.grids import check_grid
 
 __all__ = ["StepRule"]
 
 _SHORTEST_HISTORY = 0.25
+_MOST = 1_000  # former steps that a sampler asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +46,15 @@ class StepRule:
         """
         at, first = noise_level(sigma, "StepRule.history: sigma"), noise_level(start, "StepRule.history: start")
         found: list[float] = []
-        for _ in range(integer(count, "StepRule.history: count", minimum=0, maximum=AT_ONCE)):
+        for _ in range(integer(count, "StepRule.history: count", minimum=0, maximum=_MOST)):
             with told_in("StepRule.previous(level, start)"):
                 before = self.previous(at, first)
             if before is None:
                 break
             level = noise_level(before, "StepRule.previous(level, start)")
-            if not level > at:
+            if level < at:
                 raise ValueError(
-                    f"StepRule.previous(level, start) is {level:g} at level {at:g}; a step before began above it."
+                    f"StepRule.previous(level, start) is {level:g} at level {at:g}; the step before began no lower."
                 )
             found.insert(0, at := level)
         return found
