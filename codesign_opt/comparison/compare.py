@@ -94,6 +94,7 @@ def compare(
     limits = [integer(count, "evaluations", minimum=1) for count in _several(evaluations, "evaluations")]
     chosen = _samplers(samplers, world)
     seeds, plan = _several(seeds, "seeds"), boolean(plan, "compare: plan")
+    n_jobs = integer(n_jobs, "n_jobs")
     if not chosen or not limits or not seeds:
         raise ValueError("compare: samplers, evaluations and seeds must not be empty.")
     if not wanted and not plan:

@@ -62,7 +62,7 @@ class BestRate:
     @property
     def relative_gap(self) -> float:
         """(error - lower bound) / error; infinite where nothing is proved."""
-        return (self.error - self.lower_bound) / self.error
+        return (self.error - self.lower_bound) / self.error if np.isfinite(self.lower_bound) else np.inf
 
     def __str__(self) -> str:
         proved = f"within {self.relative_gap:.2%} of the best rate" if np.isfinite(self.relative_gap) else "not proved"
@@ -210,6 +210,11 @@ def _bound(error: Callable[[float], float], tried: dict[float, tuple[float, floa
         bounds = [tried[a][0] + tried[b][1] for a, b in itertools.pairwise(rates)]
         worst = int(np.argmin(bounds))
         best = min(sum(parts) for parts in tried.values())
+        if not np.isfinite(best):  # a level without examples errs without end at any rate
+            return -np.inf
         if bounds[worst] >= best * (1 - tolerance) or len(tried) >= _MOST:
             return min(bounds[worst], best)
+        known = len(tried)
         error((np.log(rates[worst]) + np.log(rates[worst + 1])) / 2)
+        if len(tried) == known:  # no float lies between
+            return min(bounds[worst], best)

@@ -14,7 +14,20 @@ from codesign_opt.basics.jobs import each_of
 from codesign_opt.basics.ledger import Ledger
 from codesign_opt.estimate.steps.held_out import GridTest
 from tests.hostile.instances import errors, grid_errors
-from tests.hostile.plausible import GRID, LEVELS, PRICES, data, denoiser, draws, model, net, reference, run
+from tests.hostile.plausible import (
+    GRID,
+    LEVELS,
+    PRICES,
+    data,
+    denoiser,
+    draws,
+    model,
+    net,
+    plan,
+    reference,
+    run,
+    trained,
+)
 
 META = torch.empty(3, device="meta")
 GRAM = np.ones((8, 2, 8, 2))
@@ -34,6 +47,7 @@ RESULTS = [
     (lambda: co.estimate.GridErrors([-1.0]), r"GridErrors\.errors is -1"),
     (lambda: grid_errors().ratio(None), r"GridErrors\.ratio: other is None; a GridErrors"),
     (lambda: grid_errors().difference(co.estimate.GridErrors([1.0])), r"other has 1 errors.*same 3 draws"),
+    (lambda: grid_errors().ratio(co.estimate.GridErrors(np.zeros(3))), "other has errors of zero alone"),
     (lambda: grid_errors().share_of_largest({}), r"share_of_largest: count is \{\}"),
     (lambda: co.estimate.Estimate("many", np.ones(2), 3), r"Estimate\.value"),
     (lambda: co.estimate.Estimate(np.ones(2), np.ones(3), 3), r"Estimate\.standard_error has shape \(3,\)"),
@@ -99,6 +113,7 @@ KINDS = [
     (lambda: co.estimate.descend_grid(reference(), draws(), 3), "starts is 3"),
     (lambda: co.estimate.DescentRules().autograd(None), r"DescentRules\.autograd: reference is None"),
     (lambda: co.estimate.guided(denoiser(), denoiser(), 2.0, interval=3), r"guided\.interval is 3; \(low, high\)"),
+    (lambda: co.estimate.Denoiser(denoiser(), name=EIGHT), r"Denoiser\.name is array"),
     (lambda: co.estimate.mixed(3), "mixed: denoisers is 3"),
     (lambda: co.estimate.ModelFamily(classes="UNet"), r"ModelFamily\.classes is 'UNet'"),
     (lambda: co.estimate.ModelFamily().told("now", 1000.0), r"ModelFamily\.told: t"),
@@ -128,6 +143,7 @@ KINDS = [
     (lambda: co.testbed.cache_folder(3), "folder is 3"),
     (lambda: co.testbed.fashion_mnist(folder=3), "folder is 3"),
     (lambda: co.testbed.train(net(), [1.0], iterations=1), r"train: data is \[1\.0\]"),
+    (lambda: co.testbed.train(net(), data(), iterations=1e12), "iterations is 1,000,000,000,000"),
     (lambda: co.testbed.train(net(), torch.ones(3), iterations=1), r"data is a tensor \(3,\)"),
     (lambda: co.testbed.Optimisation(density=3), r"Optimisation\.density is 3"),
     (lambda: co.testbed.Recipe("a", None, net, 1), r"Recipe\.data is None"),
@@ -150,6 +166,17 @@ def test_results_keep_the_arrays_that_they_are_given():
     found = co.estimate.TangentGram(LEVELS.sigma, GRAM, True)
     assert found.gram is GRAM
     assert replace(found, gram=GRAM.tolist()).gram.shape == GRAM.shape
+
+
+def test_statistics_of_errors_without_end_warn_of_nothing():
+    for squared in ([1.0, np.inf, 2.0], [1e308, 1e308, 1.0]):
+        assert "GridErrors(mean" in repr(co.estimate.GridErrors(squared))
+
+
+def test_the_search_for_a_rate_ends_where_every_rate_errs_without_end():
+    best = co.best_learning_rate(trained(), plan(), tolerance=1.0)  # of another model: levels without examples
+    assert best.error == np.inf
+    assert best.relative_gap == np.inf
 
 
 def test_arrays_that_run_backwards_are_read():

@@ -57,24 +57,29 @@ class GridErrors:
 
     def of(self, objective: str) -> Estimate:
         """The statistic of that name, see `objective_of`, with its standard error."""
-        value, count = objective_of(objective)(self.errors)[0], self.errors.size
-        spread = mean_of_draws(self._influence(objective)).standard_error
-        if objective == "mean":
-            spread = np.hypot(spread, (self._beyond() - value) / count)
+        with np.errstate(over="ignore", invalid="ignore"):  # of errors without end it is inf or NaN
+            value, count = objective_of(objective)(self.errors)[0], self.errors.size
+            spread = mean_of_draws(self._influence(objective)).standard_error
+            if objective == "mean":
+                spread = np.hypot(spread, (self._beyond() - value) / count)
         return Estimate(np.asarray(value), spread, count)
 
     def difference(self, other: GridErrors, objective: str = "mean") -> Estimate:
         """Statistic less that of other errors of the same draws, with the standard error of paired draws."""
         self._paired(other, "difference")
-        value = objective_of(objective)(self.errors)[0] - objective_of(objective)(other.errors)[0]
-        rest = self._influence(objective) - other._influence(objective)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = objective_of(objective)(self.errors)[0] - objective_of(objective)(other.errors)[0]
+            rest = self._influence(objective) - other._influence(objective)
         return Estimate(np.asarray(value), mean_of_draws(rest).standard_error, rest.size)
 
     def ratio(self, other: GridErrors, objective: str = "mean") -> Estimate:
         """Statistic over that of another grid's errors on the same draws, with the standard error of paired draws."""
         self._paired(other, "ratio")
-        own, theirs = (objective_of(objective)(each.errors)[0] for each in (self, other))
-        rest = self._influence(objective) - (ratio := own / theirs) * other._influence(objective)
+        with np.errstate(over="ignore", invalid="ignore"):
+            own, theirs = (objective_of(objective)(each.errors)[0] for each in (self, other))
+            if theirs == 0:
+                raise ValueError("GridErrors.ratio: other has errors of zero alone; nothing is a ratio to them.")
+            rest = self._influence(objective) - (ratio := own / theirs) * other._influence(objective)
         return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / theirs, rest.size)
 
     def _paired(self, other: GridErrors, what: str) -> None:

@@ -31,6 +31,7 @@ Density = Any  # SigmaDensity, anything with quantile(u), or a function (batch, 
 Weight = Callable[[Tensor], Tensor]
 EDM_DENSITY = LogNormal(-1.2, 1.2)
 LOG_LEVELS = Levels(np.logspace(-4.0, 4.0, 41))  # five per decade: a loss is even across a factor of 1.6 in sigma
+_MOST = 100_000_000  # iterations that anybody trains a small network for
 _CHECKPOINT, _LOG = "checkpoint.pt", "loss.csv"
 
 
@@ -191,7 +192,7 @@ def train(
         ValueError: an option out of range, data that are not finite, a folder of another training (the differing
             option is named), a loss that stops being finite.
     """
-    total, seed = integer(iterations, "iterations", minimum=1), integer(seed, "seed")
+    total, seed = integer(iterations, "iterations", minimum=1, maximum=_MOST), integer(seed, "seed")
     how, kept = optimisation or Optimisation(), records or Records()
     _check_data(data)
     state = _State(model, how, kept.levels)
