@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ..basics.checks import choice, number, takes
+from ..basics.checks import choice, number, scale_of, takes
 from ..modeling.design import Point
 from ..modeling.terms import ScoreError
 from ..models.gaussian import GaussianModel
@@ -176,8 +176,8 @@ def _best(errors: _Errors, low: float | None, high: float | None, tolerance: flo
     monotone = run.monotone_in_rate
     # beyond half of the largest stable step, 1 / (1 + 2 / batch), a step shakes its own start more than it shortens it
     most = _ADAM_LARGEST if np.isinf(stable) else stable / 2 if monotone else stable
-    high = most if high is None else min(number(high, "high", positive=True), stable)
-    low = high * 10**-_DECADES if low is None else number(low, "low", positive=True)
+    high = most if high is None else min(scale_of(high, "high"), stable)
+    low = high * 10**-_DECADES if low is None else scale_of(low, "low")
     if not low < high:
         raise ValueError(f"low is {low:g} and the largest rate {high:g}; a lower one is needed.")
     tried: dict[float, tuple[float, float]] = {}

@@ -34,7 +34,7 @@ GRAM = np.ones((8, 2, 8, 2))
 EIGHT = np.ones(8)
 
 
-def of_zeros(*more, **named):
+def path_of_noise(*more, **named):
     return co.estimate.BrownianPath(*more, **named)
 
 
@@ -86,8 +86,9 @@ KINDS = [
     (lambda: co.estimate.run(denoiser(), co.Heun(), GRID, torch.ones(2, 4), place=1), r"place is 1; a Place"),
     (lambda: co.estimate.run(denoiser(), co.Heun(), GRID, torch.ones(2, 4), before=[1]), r"before has 1; \(sigma"),
     (lambda: co.estimate.run(denoiser(), co.Heun(), [1.0, np.nan], torch.ones(2, 4)), r"sigmas must be"),
-    (lambda: of_zeros(0, "noise", 80.0, 0.1), r"BrownianPath\.names is 'noise'"),
-    (lambda: of_zeros(0, ("noise",), 0.1, 80.0), r"BrownianPath\.sigma_min is 80"),
+    (lambda: co.estimate.run(denoiser(), co.Heun(), GRID, torch.ones(2, 4), 3), r"run: noise is 3; a BrownianPath"),
+    (lambda: path_of_noise(0, "noise", 80.0, 0.1), r"BrownianPath\.names is 'noise'"),
+    (lambda: path_of_noise(0, ("noise",), 0.1, 80.0), r"BrownianPath\.sigma_min is 80"),
     (lambda: co.estimate.Draws(4, 8, 80.0), r"Draws\.shape is 4"),
     (lambda: co.estimate.Draws((4,), 8, 80.0, seed="one"), r"Draws\.seed is 'one'"),
     (lambda: co.estimate.Draws((4,), 8, 80.0, like=META), r"Draws\.like is"),

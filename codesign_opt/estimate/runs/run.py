@@ -132,7 +132,7 @@ class BrownianPath:
         return kept[1]
 
 
-@takes(x=torch.Tensor, noise=BrownianPath, place=Place)
+@takes(x=torch.Tensor, place=Place)
 def run(
     denoiser: Denoise,
     sampler: SteppedSampler | str,
@@ -170,7 +170,7 @@ def run(
     return trajectory(denoiser, sampler, sigmas, x, noise, before=before, place=place)[-1]
 
 
-@takes(x=torch.Tensor, noise=BrownianPath, place=Place)
+@takes(x=torch.Tensor, place=Place)
 def trajectory(
     denoiser: Denoise,
     sampler: SteppedSampler | str,
@@ -192,6 +192,8 @@ def trajectory(
     if isinstance(sampler, type) or not hasattr(sampler, "check_network_step"):
         raise ValueError(f"run: sampler is {shown(sampler)}; a Sampler is needed, such as co.Heun().")
     sampler.check_network_step()
+    if noise is not None and (isinstance(noise, type) or not hasattr(noise, "draw")):
+        raise ValueError(f"run: noise is {shown(noise)}; a BrownianPath is needed.")
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
     check_states(x)
