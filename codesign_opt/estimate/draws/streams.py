@@ -83,7 +83,7 @@ def seed_of(value: Any, name: str) -> int:
     >>> seed_of(2**63 - 1, "seed") == 2**63 - 1
     True
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
     return int(value) if whole else integer(value, name)
 
 

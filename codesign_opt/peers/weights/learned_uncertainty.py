@@ -124,7 +124,8 @@ def _newton(design: Array, loss: Array, penalty: float) -> Array:
 
     def value(at: Array) -> float:
         u = design @ at
-        return float(np.mean(loss * np.exp(-u) + u) + 0.5 * at @ rough @ at)
+        with np.errstate(over="ignore"):  # of a step too far, which is halved
+            return float(np.mean(loss * np.exp(-u) + u) + 0.5 * at @ rough @ at)
 
     for _ in range(_ROUNDS):
         left = loss * np.exp(-design @ c)
