@@ -167,7 +167,7 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
     if isinstance(peers, Mapping):
         pairs = [(str(label), value) for label, value in peers.items()]
     else:
-        pairs = [(_label(value, number), value) for number, value in enumerate(peers)]
+        pairs = [(_label(value, number), value) for number, value in enumerate(entries(peers, "compare: peers"))]
     found: dict[str, Any] = {}
     for label, value in pairs:
         if label == "plan" and isinstance(value, str):
@@ -273,7 +273,9 @@ def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sa
         return [world.sampler]
     if isinstance(samplers, str) or not isinstance(samplers, Iterable):
         raise ValueError(f"compare: samplers is {shown(samplers)}; a list is needed, such as [{samplers!r}].")
-    return [Sampler.named(one, f"compare: samplers[{k}]") for k, one in enumerate(samplers)]
+    return [
+        Sampler.named(one, f"compare: samplers[{k}]") for k, one in enumerate(entries(samplers, "compare: samplers"))
+    ]
 
 
 def _enough(limit: int, sampler: Sampler, terminal: str) -> None:

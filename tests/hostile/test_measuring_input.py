@@ -149,6 +149,8 @@ KINDS = [
     (lambda: co.testbed.Optimisation(density=3), r"Optimisation\.density is 3"),
     (lambda: co.testbed.Recipe("a", None, net, 1), r"Recipe\.data is None"),
     (lambda: co.PilotEvidence.model(None, 1.0, 1e9), r"PilotEvidence\.model: beyond is 1e\+09"),
+    (lambda: co.compare(model(), range(10**12), (5,)), "compare: peers has more than 100,000"),
+    (lambda: co.estimate.network(denoiser(), data(), check=GRID), "network: check is array"),
     (lambda: co.compare(model(), ["edm"], (5,), plan="yes"), "compare: plan is 'yes'"),
     (lambda: co.audit(model(), PRICES, sigmas=GRID, run=run(), levels="all"), "audit: levels is 'all'"),
 ]
