@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, takes
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, scale_of, takes
 from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...basics.user_code import answer
@@ -214,8 +214,8 @@ def gradient_noise(
     ledger = Ledger(folder, question)
     items, notes = [], model.notes
     for level in levels:
-        omega = number(answer(weight, level, "weight") if callable(weight) else 1.0 if weight is None else weight,
-                       "weight", positive=True)  # fmt: skip
+        told = answer(weight, level, "weight") if callable(weight) else 1.0 if weight is None else weight
+        omega = scale_of(told, "weight")
         draw = _Draws(source, float(level), sampling.batch, seed)
         # levels and weight in the item's name, not in the question: others may be added to the folder
         compute = partial(_one_level, model, draw, omega, sampling)
