@@ -88,7 +88,9 @@ class ModelFamily:
 
     def told(self, t: Any, top: float) -> Any:
         """What the network is told at time t of a scheduler whose time of pure noise is `top`."""
-        if not (isinstance(t, (int, float)) or torch.is_tensor(t)):
+        if isinstance(t, int):
+            t = number(t, "ModelFamily.told: t")
+        elif not (isinstance(t, float) or torch.is_tensor(t)):
             t = numbers(t, "ModelFamily.told: t")
         top = number(top, "ModelFamily.told: top", positive=True)
         if self.clock == "unit":

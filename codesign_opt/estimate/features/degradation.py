@@ -83,7 +83,8 @@ def contraction_bound(
 def _of_levels(value: ArrayLike, name: str, size: int, *, zero: bool = False) -> Array:
     """One number, or one for each level, above zero, or zero too."""
     if ndim(value) == 0:
-        return np.full(size, 0.0 if zero and value == 0 else scale_of(value, name))
+        one = number(value, name, nonnegative=True)
+        return np.full(size, 0.0 if zero and one == 0 else scale_of(one, name))
     found = vector(value, name, nonnegative=True)
     scales_of(np.where(found == 0, 1.0, found) if zero else found, name)
     return np.full(size, found[0]) if found.size == 1 else vector(found, name, length=size)
