@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .checks import integer
+from .checks import instance, integer, shown
 
 __all__ = ["each_of"]
+
+_MOST = 10_000  # calls at a time
 
 
 def each_of(
@@ -28,7 +30,9 @@ def each_of(
     >>> list(each_of(pow, [(2, 3), (3, 2)]))
     [8, 9]
     """
-    count = integer(n_jobs, "n_jobs")
+    count = integer(n_jobs, "n_jobs", maximum=_MOST)
+    if backend is not None:
+        instance(backend, str, "backend", 'One of joblib\'s is needed, such as "loky".')
     if count == 0:
         raise ValueError("n_jobs is 0; give the number of plans at a time, or -1 for one per core.")
     if count == 1 and backend is None:
@@ -38,7 +42,11 @@ def each_of(
         from joblib import Parallel, delayed
     except ImportError as error:
         raise ImportError(f"n_jobs={count} needs joblib ({error}); pip install joblib") from None
-    found = Parallel(n_jobs=count, backend=backend, return_as="generator")(delayed(function)(*each) for each in calls)
+    try:
+        workers = Parallel(n_jobs=count, backend=backend, return_as="generator")
+    except ValueError as error:  # a backend that joblib does not have
+        raise ValueError(f"backend is {shown(backend)}: {error}") from None
+    found = workers(delayed(function)(*each) for each in calls)
     try:
         for result in found:  # noqa: UP028  `yield from` would close it before the warning is silenced
             yield result

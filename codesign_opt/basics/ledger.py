@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_path
+from .checks import as_path, function, instance
 from .files import locked, replacing, write_whole
 from .json_text import json_file
 from .npz import read_npz
@@ -42,6 +42,7 @@ class Ledger:
     def __init__(self, folder: str | Path | None, question: Mapping[str, Any]) -> None:
         self.folder = None if folder is None else as_path(folder, "folder")
         self._memory: dict[str, Item] = {}
+        instance(question, Mapping, "question")
         self.question = json.loads(json.dumps(question, default=str))
         if self.folder is not None:
             self._open(self.folder)
@@ -90,6 +91,7 @@ class Ledger:
         Raises:
             ValueError: the folder was given to another question in the meantime.
         """
+        instance(name, str, "name")
         if self.folder is None:
             return self._memory.get(name)
         self._still_ours(self.folder)
@@ -104,6 +106,7 @@ class Ledger:
         Raises:
             ValueError: the folder was given to another question in the meantime.
         """
+        instance(name, str, "name")
         values = {key: np.asarray(value) for key, value in arrays.items()}
         if self.folder is None:
             self._memory[name] = values
@@ -118,7 +121,8 @@ class Ledger:
         """The stored item, or the computed one, stored."""
         found = self.get(name)
         if found is None:
-            self.put(name, **(values := compute()))
+            values = instance(function(compute, "compute")(), Mapping, "compute()")
+            self.put(name, **values)
             found = {key: np.asarray(value) for key, value in values.items()}
         return found
 

@@ -39,7 +39,8 @@ def told_in(where: str) -> Iterator[None]:
         vars(again).update(vars(error))
         raise again from error
     except Exception as error:  # whatever a function of the user's may raise
-        if type(error).__module__.split(".")[0] not in _LIBRARIES:
+        own = type(error).__module__.split(".")[0] not in _LIBRARIES
+        if own or type(error).__name__ == "OutOfMemoryError":  # torch's, which callers answer by smaller batches
             error.add_note(f"in {where}")
             raise
         if str(error).startswith(f"in {where}: "):

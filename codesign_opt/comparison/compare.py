@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..basics.checks import AT_ONCE, Array, integer, shown
+from ..basics.checks import AT_ONCE, Array, boolean, entries, integer, ndim, shown
 from ..basics.jobs import each_of
 from ..basics.progress import Progress, Teller, teller
 from ..basics.spelling import spelled
@@ -91,9 +91,10 @@ def compare(
     """
     world = _world_of(model, draws)
     wanted, strict = _wanted(peers)
-    limits = [integer(count, "evaluations", minimum=1) for count in np.atleast_1d(evaluations)]
+    limits = [integer(count, "evaluations", minimum=1) for count in _several(evaluations, "evaluations")]
     chosen = _samplers(samplers, world)
-    seeds = list(np.atleast_1d(seeds))
+    seeds, plan = _several(seeds, "seeds"), boolean(plan, "compare: plan")
+    n_jobs = integer(n_jobs, "n_jobs")
     if not chosen or not limits or not seeds:
         raise ValueError("compare: samplers, evaluations and seeds must not be empty.")
     if not wanted and not plan:
@@ -166,7 +167,7 @@ def _wanted(peers: Iterable[Any] | Mapping[str, Any] | None) -> tuple[dict[str, 
     if isinstance(peers, Mapping):
         pairs = [(str(label), value) for label, value in peers.items()]
     else:
-        pairs = [(_label(value, number), value) for number, value in enumerate(peers)]
+        pairs = [(_label(value, number), value) for number, value in enumerate(entries(peers, "compare: peers"))]
     found: dict[str, Any] = {}
     for label, value in pairs:
         if label == "plan" and isinstance(value, str):
@@ -272,7 +273,9 @@ def _samplers(samplers: Sequence[Sampler | str] | None, world: World) -> list[Sa
         return [world.sampler]
     if isinstance(samplers, str) or not isinstance(samplers, Iterable):
         raise ValueError(f"compare: samplers is {shown(samplers)}; a list is needed, such as [{samplers!r}].")
-    return [Sampler.named(one, f"compare: samplers[{k}]") for k, one in enumerate(samplers)]
+    return [
+        Sampler.named(one, f"compare: samplers[{k}]") for k, one in enumerate(entries(samplers, "compare: samplers"))
+    ]
 
 
 def _enough(limit: int, sampler: Sampler, terminal: str) -> None:
@@ -406,6 +409,11 @@ def _entry(cell: _Cell, label: str, cache: _Cache) -> _Entry | str:
 
 def _steps(count: int) -> str:
     return f"{count} step{'s' if count > 1 else ''}"
+
+
+def _several(value: Any, name: str) -> list[Any]:
+    """One or several of them, as a list."""
+    return [value] if ndim(value) == 0 and not hasattr(value, "__next__") else list(entries(value, name))
 
 
 def _world_of(model: Any, draws: int) -> World:

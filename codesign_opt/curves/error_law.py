@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, entries, instance, number, vector
 from ..ingredients.training_run import TrainingRun
 
 __all__ = ["ErrorLaw", "TrainingErrors"]
@@ -73,7 +73,10 @@ class ErrorLaw(TrainingErrors):
         if self.log_width is not None:
             put(self, "log_width", number(self.log_width, "ErrorLaw.log_width", positive=True))
         put(self, "transfer_width", number(self.transfer_width, "ErrorLaw.transfer_width", nonnegative=True))
-        put(self, "notes", tuple(self.notes))
+        put(self, "notes", entries(self.notes, "ErrorLaw.notes"))
+        instance(self.remedy, str, "ErrorLaw.remedy")
+        if self.run is not None:
+            instance(self.run, TrainingRun, "ErrorLaw.run")
 
     def law(self) -> ErrorLaw:
         """Itself."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, entries, vector
 from ..basics.files import write_whole
 from ..basics.json_text import json_file
 from ..basics.tabular import Tabular
@@ -68,7 +68,7 @@ class LearningCurves(TrainingErrors, Tabular):
             object.__setattr__(self, name, value)
             error = vector(getattr(self, f"{name}_error"), f"LearningCurves.{name}_error", length=sigma.size)
             object.__setattr__(self, f"{name}_error", error)
-        object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "notes", entries(self.notes, "LearningCurves.notes"))
 
     def law(self) -> ErrorLaw:
         """kappa1 and kappa2 as they were fitted; the Bayes loss says what of kappa1 is rounding."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice, integer, takes
+from ..basics.checks import AT_ONCE, Array, as_path, choice, integer, takes
 from ..basics.devices import device_of
 from ..basics.ledger import Ledger
 from ..basics.progress import Progress, teller
@@ -62,12 +62,13 @@ class EvidenceMeasurement:
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 2), ("levels", 3), ("teachers", 1), ("teacher_steps", 2), ("chunk", 1)):
-            value = integer(getattr(self, name), f"EvidenceMeasurement.{name}", minimum=least)
+            value = integer(getattr(self, name), f"EvidenceMeasurement.{name}", minimum=least, maximum=AT_ONCE)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "device", device_of(self.device, "EvidenceMeasurement.device"))
 
     def calls(self, examples: int) -> dict[str, int]:
         """States denoised, part by part, where the data give so many examples."""
+        examples = integer(examples, "EvidenceMeasurement.calls: examples", minimum=1)
         return {"paths": 3 * self.levels * examples, "trajectories": (2 * self.teacher_steps + 1) * self.teachers}
 
 
@@ -120,6 +121,7 @@ def evidence(
     True
     """
     size = EvidenceMeasurement() if measurement is None else measurement
+    choice(terminal, "terminal", ("denoise", "rescale"))
     tell = teller(size.progress)
     first, data = first_of(data)
     work = _Work.prepared(denoiser, first, process, size, seed, folder)
@@ -135,7 +137,7 @@ def evidence(
         sigma_min=float(work.sigma[0]),
         sigma_max=float(work.sigma[-1]),
         sampler=Euler() if sampler is None else sampler,
-        terminal=choice(terminal, "terminal", ("denoise", "rescale")),
+        terminal=terminal,
         spectrum=found.spectrum,
         risk=RiskCurve(work.sigma, paths["risk"].value, paths["risk"].standard_error),
         score_cost=ScoreCost(work.sigma, paths["cost"].value, paths["cost"].standard_error),
@@ -187,7 +189,7 @@ class _Work:
         sigma[0], sigma[-1] = low, high
         device = first.device if measurement.device is None else torch.device(measurement.device)
         like = torch.zeros((), dtype=first.dtype, device=device)
-        place = None if folder is None else Path(folder)
+        place = None if folder is None else as_path(folder, "folder")
         work = cls(wrapped, tuple(first.shape[1:]), like, sigma, measurement.chunk, integer(seed, "seed"), place)
         work._check_same()
         return work

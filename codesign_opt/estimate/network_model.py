@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import choice, takes
+from ..basics.checks import boolean, choice, takes
 from ..ingredients.coupling import Coupling
 from ..ingredients.estimation_record import EstimationRecord
 from ..ingredients.measured_error import OBJECTIVES
@@ -94,6 +94,7 @@ def network(
     >>> codesign(model, steps=6, points=3, levels=40).number_of_steps
     6
     """
+    check = boolean(check, "network: check")
     history, sampling = TrainingHistory.of(training), Sampling.of(process, sampler, terminal)
     history.check(coupling, data)
     law = history.law()  # a log without a fall is refused before anything is measured

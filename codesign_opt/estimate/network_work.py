@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..basics.checks import Array, choice
+from ..basics.checks import Array, as_path, choice
 from ..basics.ledger import Ledger
 from ..basics.progress import Teller, teller
 from ..ingredients.grids import edm_grid
@@ -131,7 +131,7 @@ class NetworkWork:
             for steps in (measurement.fine_steps, measurement.rest_steps)
         )
         rest = rest.with_draws(replace(start, count=max(2, draws // 2)))  # a plan to start from; errors need more
-        place = None if folder is None else Path(folder)
+        place = None if folder is None else as_path(folder, "folder")
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         report = replace(start, count=_SAID * draws, name="report")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.checks import Array, vector
+from ..basics.checks import Array, boolean, instance, number, vector
 from ..basics.wording import aligned
 from ..ingredients.grids import check_grid
 from ..schedulers.scheduler_reading import class_names, is_flow, is_scheduler, setting, told_alike
@@ -255,6 +255,10 @@ def for_diffusers(
         raise ValueError(
             f"export: scheduler is {type(scheduler).__name__}; give the diffusers scheduler object to use."
         )
+    if sampler is not None:
+        instance(sampler, Mapping, "export.sampler", "Give Sampler.to_dict().")
+    mu = None if mu is None else number(mu, "export.mu")
+    clip, outside = boolean(clip, "export.clip"), boolean(outside, "export.outside")
     scheduler = released(scheduler)
     stock = stock_rule(sampler or {}, scheduler)
     wanted = nodes_for(check_grid(sigmas).sigmas, sampler or {}, scheduler)

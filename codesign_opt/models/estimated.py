@@ -167,7 +167,8 @@ class EstimatedModel(Model, Tabular):
     def truncation_at(self, stopping_sigma: float) -> float:
         """E0 at any stopping point: interpolated in logarithms, as sigma^4 below the lowest level measured."""
         # (sqrt(lambda + sigma^2) - sqrt(lambda))^2 = sigma^4 / (4 lambda) where sigma^2 is small beside lambda
-        return float(_interpolate(np.array([stopping_sigma]), self.sigma, self.truncation, power=4.0)[0])
+        stop = noise_level(stopping_sigma, "truncation_at: stopping_sigma")
+        return float(_interpolate(np.array([stop]), self.sigma, self.truncation, power=4.0)[0])
 
     def _score(self, sigma: Array, *, sensitivity: bool = True) -> tuple[Array, Array]:
         """Reducible and irreducible score error per unit log sigma at noise levels."""

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, number, vector
+from ..basics.checks import Array, entries, number, scale_of, vector
+from ..basics.fields import holds
 from ..ingredients.coupling import Transfer
 from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.levels import Levels
@@ -21,6 +22,7 @@ __all__ = ["WIDTH_ACCURACY", "PilotEvidence", "spread_of", "widest_shown"]
 WIDTH_ACCURACY = 1.3  # a factor: over pairs of checkpoints and ranges of noise levels (docs/theory.md section 6.3)
 _NINE_TENTHS = 3.29  # standard deviations of a normal
 _LENGTH = 2.7  # correlation length; of a density's shape it is a common factor
+_FAR = 100.0  # standard errors that anybody asks about
 
 
 def widest_shown(spread: float, accuracy: float = WIDTH_ACCURACY) -> float:
@@ -90,7 +92,10 @@ class PilotEvidence:
             value = vector(getattr(self, field_name), f"{name}.{field_name}", length=self.sigma.size, nonnegative=True)
             put(self, field_name, value)
         put(self, "width", number(self.width, f"{name}.width", positive=True))
-        put(self, "notes", tuple(self.notes))
+        put(self, "notes", entries(self.notes, f"{name}.notes"))
+        holds(
+            self, run=TrainingRun, spectrum=Spectrum, measured_width=(float, None), process=Process, weights=str
+        )  # fmt: skip
         if not np.any(self.left * self.gain > 0):
             raise ValueError(
                 f"{name}.left is 0 at every level: at none of them had the loss fallen by the end of the pilot, "
@@ -140,7 +145,10 @@ class PilotEvidence:
 
         kappa1 = error left x the examples that served a level, those of its neighbours by the kernel.
         """
-        levels, coupling = self.levels, Transfer(width, _LENGTH)
+        beyond = number(beyond, "PilotEvidence.model: beyond", maximum=_FAR)
+        if beyond < -_FAR:
+            raise ValueError(f"PilotEvidence.model: beyond is {beyond:g}; it must be >= {-_FAR:g} standard errors.")
+        levels, coupling = self.levels, Transfer(scale_of(width, "PilotEvidence.model: width"), _LENGTH)
         served = coupling.pooling(levels) @ self.own / levels.log_width * _LENGTH
         size, left = len(levels), self.left_on(levels.sigma, beyond)
         return EstimatedModel(

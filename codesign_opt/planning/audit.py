@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.causes import NOT_CAUSES, TOTAL
-from ..basics.checks import Array, shown, takes
+from ..basics.checks import Array, integer, shown, takes
 from ..basics.late import later
 from ..basics.progress import Teller, teller
 from ..basics.tabular import Tabular
 from ..basics.wording import aligned, quantity
 from ..ingredients.grids import check_grid, steps_on_levels
-from ..ingredients.levels import Levels
+from ..ingredients.levels import MOST_LEVELS, Levels
 from ..ingredients.prices import Prices
 from ..ingredients.process import EDM
 from ..ingredients.training_run import TrainingRun
@@ -127,6 +127,7 @@ def audit(
     check_model(model, "audit")
     if not isinstance(run, TrainingRun):
         raise ValueError(f"audit: run is {shown(run)}; give co.TrainingRun(density=…, iterations=…, batch=…).")
+    levels = integer(levels, "audit: levels", minimum=2, maximum=MOST_LEVELS)
     grid = check_grid(sigmas).sigmas
     _refuse_times(model, grid)
     shared = {name: options[name] for name in ("constraints", "terms", "tolerance") if name in options}

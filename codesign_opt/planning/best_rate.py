@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ..basics.checks import choice, number, takes
+from ..basics.checks import choice, number, scale_of, takes
 from ..modeling.design import Point
 from ..modeling.terms import ScoreError
 from ..models.gaussian import GaussianModel
@@ -62,7 +62,7 @@ class BestRate:
     @property
     def relative_gap(self) -> float:
         """(error - lower bound) / error; infinite where nothing is proved."""
-        return (self.error - self.lower_bound) / self.error
+        return (self.error - self.lower_bound) / self.error if np.isfinite(self.lower_bound) else np.inf
 
     def __str__(self) -> str:
         proved = f"within {self.relative_gap:.2%} of the best rate" if np.isfinite(self.relative_gap) else "not proved"
@@ -176,8 +176,8 @@ def _best(errors: _Errors, low: float | None, high: float | None, tolerance: flo
     monotone = run.monotone_in_rate
     # beyond half of the largest stable step, 1 / (1 + 2 / batch), a step shakes its own start more than it shortens it
     most = _ADAM_LARGEST if np.isinf(stable) else stable / 2 if monotone else stable
-    high = most if high is None else min(number(high, "high", positive=True), stable)
-    low = high * 10**-_DECADES if low is None else number(low, "low", positive=True)
+    high = most if high is None else min(scale_of(high, "high"), stable)
+    low = high * 10**-_DECADES if low is None else scale_of(low, "low")
     if not low < high:
         raise ValueError(f"low is {low:g} and the largest rate {high:g}; a lower one is needed.")
     tried: dict[float, tuple[float, float]] = {}
@@ -210,6 +210,11 @@ def _bound(error: Callable[[float], float], tried: dict[float, tuple[float, floa
         bounds = [tried[a][0] + tried[b][1] for a, b in itertools.pairwise(rates)]
         worst = int(np.argmin(bounds))
         best = min(sum(parts) for parts in tried.values())
+        if not np.isfinite(best):  # a level without examples errs without end at any rate
+            return -np.inf
         if bounds[worst] >= best * (1 - tolerance) or len(tried) >= _MOST:
             return min(bounds[worst], best)
+        known = len(tried)
         error((np.log(rates[worst]) + np.log(rates[worst + 1])) / 2)
+        if len(tried) == known:  # no float lies between
+            return min(bounds[worst], best)

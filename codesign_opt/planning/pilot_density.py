@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..basics.checks import Array, number, takes
+from ..basics.checks import Array, number, scale_of, takes
 from ..basics.wording import aligned, quantity
 from ..ingredients.densities import LogNormal, SigmaDensity
 from ..ingredients.prices import Prices
@@ -127,7 +127,7 @@ def pilot_density(
     if share >= 1:
         raise ValueError(f"pilot_density: floor is {share:g}; below 1, or nothing could move.")
     now = evidence.run.density if present is None else present
-    total = float(evidence.run.examples if examples is None else number(examples, "examples", positive=True))
+    total = float(evidence.run.examples if examples is None else scale_of(examples, "examples"))
     question = _Question(evidence, now, total * now.on_levels(evidence.levels), share)
     plan = question.plan()
     best = question.best_lognormal()

@@ -11,7 +11,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from ..basics.checks import Array, number, shown
+from ..basics.checks import Array, array, shown
 from ..basics.errors import CodesignError
 from ..basics.files import write_whole
 from ..modeling.algebra import Bound
@@ -97,7 +97,7 @@ class Sweep:
 
 def swept(problem: Any, what: Any, values: Any, options: dict[str, Any]) -> Sweep:
     """The table of `Problem.sweep`, of which `problem` is one."""
-    numbers = np.array([number(value, "Problem.sweep.values") for value in np.ravel(np.asarray(values))])
+    numbers = array(values, "Problem.sweep.values").ravel()
     name, parameter, at = _target(problem, what)
     before = parameter.value
     plans: list[Plan | None] = []
@@ -127,7 +127,7 @@ def _target(problem: Any, what: Any) -> tuple[str, cp.Parameter, Any]:
         return what.name(), what, problem
     names = [item.name for item in problem.declaration.constraints]
     bounds = [item.name for item in problem.declaration.constraints if isinstance(item.what, Bound)]
-    if what not in bounds:
+    if not isinstance(what, str) or what not in bounds:
         raise ValueError(
             f"Problem.sweep: {shown(what)} is no bound of the problem; it has {', '.join(bounds) or 'none'}."
         )

@@ -22,7 +22,8 @@ from tests.hostile.arguments import hostile
 from tests.hostile.calls import Call, required
 
 SECONDS = 60.0  # of processor time for one call
-OWN_CALLBACKS = ("progress", "on_attempt")  # what these raise is theirs: a user stops the work by it
+OWN_CALLBACKS = ("progress", "on_attempt", "compute")  # what these raise is theirs: a user stops the work by it
+OF_CALLBACKS = ("basics/progress.py", "programs/attempts.py", "basics/ledger.py")  # where they are called
 ACCEPTED = (ValueError, TypeError, ImportError, co.CodesignError)
 
 
@@ -152,7 +153,7 @@ def _our_own(error: Exception, changed: list[str]) -> bool:
     file, line = _place(error)
     if isinstance(error, OSError):
         return True
-    if set(changed) & set(OWN_CALLBACKS) and _last(error).startswith(("basics/progress.py", "programs/attempts.py")):
+    if set(changed) & set(OWN_CALLBACKS) and _last(error).startswith(OF_CALLBACKS):
         return True
     if not isinstance(error, ACCEPTED):
         return False

@@ -29,8 +29,8 @@ LONG = re.compile(
 )
 # what takes long even where it is plausible, or loads other packages
 HEAVY = re.compile(
-    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|estimate\.|testbed\.|Problem)|[dD]iffusers|Estimated|Pilot"
-    r"|\breport$"
+    r"^(codesign|audit|frontier|best_|stopping_exponent|pilot_density|Problem|Estimated|Pilot)|[dD]iffusers|\breport$"
+    r"|estimate\.(shared_features|decoupling)$"
 )
 
 

@@ -301,6 +301,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
         "like": lambda: torch.zeros((), dtype=torch.float64),
         "mean": lambda: None,
     },
+    "estimate.Estimate": {"value": lambda: [1.0]},
     "estimate.ErrorGram": {"units": lambda: np.ones((6, 8, 8))},
     "estimate.ErrorLaw": {"reducible": lambda: [1.0, 1.0, 1.0]},
     "estimate.Starts": {"mean": lambda: 0.0},

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import choice, number, takes
+from ...basics.checks import choice, number, numbers, shown, takes
+from ...basics.user_code import told_in
 from ...ingredients.process import FlowMatching, Process
 from ..draws.precision import asked
 from .denoiser import Denoise, Denoiser, Guidance
@@ -74,6 +75,17 @@ def from_prediction(
     [[1.0, 1.0]]
     """
     choice(prediction, "from_prediction.prediction", PREDICTIONS)
+    told = time
+
+    def time_of(t: torch.Tensor) -> torch.Tensor:
+        if told is None:
+            return t
+        with told_in("time(t)"):
+            moved = told(t)
+        if not torch.is_tensor(moved):
+            raise ValueError(f"from_prediction: time(t) returned {shown(moved)}; a tensor is needed.")
+        return moved
+
     _check_process(prediction, process)
 
     def predict(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -82,16 +94,15 @@ def from_prediction(
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = _Time.apply(sigma, process)
         s = _scale(process, sigma, t, x)
-        moved = t.to(x.dtype) if time is None else time(t).to(x.dtype)
-        return clean(prediction, predict(s * x, moved), x, wide(sigma, x), s)
+        return clean(prediction, predict(s * x, time_of(t).to(x.dtype)), x, wide(sigma, x), s)
 
     result = Denoiser(denoise, name=_name(network))
     result.sigma_range = (process.sigma_min, process.sigma_max)
-    result.reading = _reading(predict, prediction, process, time)
+    result.reading = _reading(predict, prediction, process, time_of)
     return result
 
 
-def _reading(predict: Network, prediction: str, process: Process, time: Network | None) -> Reading:
+def _reading(predict: Network, prediction: str, process: Process, time: Network) -> Reading:
     """What `from_prediction` was told, for readings that change one thing; levels outside are those of the ends."""
 
     def inside(sigma: torch.Tensor) -> Any:
@@ -99,7 +110,7 @@ def _reading(predict: Network, prediction: str, process: Process, time: Network 
 
     def told(sigma: torch.Tensor) -> torch.Tensor:
         t = torch.as_tensor(inside(sigma)).to(sigma.device)
-        return t if time is None else time(t).to(torch.float64)
+        return time(t).to(torch.float64)
 
     def scale(sigma: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(np.asarray(process.scale(inside(sigma)))).to(sigma.device)
@@ -193,7 +204,10 @@ def guided(
     ([1.5, 1.0], 3)
     """
     strength = number(weight, "guided.weight")
-    low, high = (0.0, np.inf) if interval is None else interval
+    ends = np.array([0.0, np.inf]) if interval is None else numbers(interval, "guided.interval")
+    if ends.shape != (2,):
+        raise ValueError(f"guided.interval is {shown(interval)}; (low, high) in sigma is needed.")
+    low, high = ends.tolist()
     if not 0 <= low < high:
         raise ValueError(f"guided.interval is ({low}, {high}); it must be ascending and nonnegative.")
     given, plain = Denoiser.of(conditional), Denoiser.of(unconditional)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer, vector
+from ...basics.checks import Array, choice, integer, numbers, vector
+from ...basics.fields import holds
 from ...basics.wording import aligned, quantity
 from .denoiser import DenoiserError
 
@@ -60,12 +61,15 @@ class DenoiserCheck:
     note: str = ""
 
     def __post_init__(self) -> None:
-        put, levels = object.__setattr__, np.asarray(self.sigma).size
+        put, levels = object.__setattr__, vector(self.sigma, "DenoiserCheck.sigma").size
+        holds(self, denoiser=str, mean=float, cause=str, note=str)
         if self.explained is None:
             put(self, "explained", np.full(levels, np.nan))
         for name in ("sigma", "seen", "standard_error", "identity", "wiener"):
             put(self, name, vector(getattr(self, name), f"DenoiserCheck.{name}", length=levels, nonnegative=True))
-        put(self, "explained", np.asarray(self.explained, dtype=np.float64))
+        put(self, "explained", numbers(self.explained, "DenoiserCheck.explained"))
+        if self.explained.shape != (levels,):
+            raise ValueError(f"DenoiserCheck.explained has shape {self.explained.shape}; {levels} numbers are needed.")
         choice(self.verdict, "DenoiserCheck.verdict", _SAID)
         put(self, "evaluations", integer(self.evaluations, "DenoiserCheck.evaluations", minimum=0))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...basics.checks import shown
+from ...basics.checks import instance, shown
 from ...basics.errors import CodesignError
 from ...basics.user_code import named
 from ..draws.precision import asked, full
@@ -58,7 +58,7 @@ class Denoiser:
         if not callable(function):
             raise ValueError(f"denoiser is {shown(function)}; a callable (x, sigma) -> x0 is needed.")
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = instance(name, str, "Denoiser.name") or getattr(function, "__name__", type(function).__name__)
         self.evaluations = 0
         self.calls = 0
         self.sigma_range: tuple[float, float] | None = None

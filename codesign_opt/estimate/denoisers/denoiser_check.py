@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import AT_ONCE, Array, integer, takes
+from ...basics.checks import AT_ONCE, Array, instance, integer, takes
 from ...ingredients.process import EDM, Process
 from ...ingredients.spectrum import Spectrum
 from ..draws.streams import agreed, example_draws, first_of, normal
@@ -73,8 +73,10 @@ def check_denoiser(
     >>> check_denoiser(lambda x, sigma: x * sigma[:, None] / (1 + sigma[:, None] ** 2), x).cause
     'the network predicts epsilon, not x0'
     """
-    first, data = first_of(data)
     chunk = integer(chunk, "check_denoiser.chunk", minimum=1, maximum=AT_ONCE)
+    if spectrum is not None:
+        instance(spectrum, (Spectrum, SpectrumEstimate), "check_denoiser.spectrum")
+    first, data = first_of(data)
     like = torch.zeros((), dtype=first.dtype, device=first.device)
     draws = example_draws(data, first, max(4, min(chunk, 256)), seed=seed, like=like)
     found = measured_spectrum(data, seed=seed) if spectrum is None else spectrum

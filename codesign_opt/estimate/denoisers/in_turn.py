@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...basics.checks import entries
 from ..draws.precision import asked
 from .adapters import guided
 from .denoiser import Denoise, Denoiser
@@ -71,7 +72,7 @@ def mixed(denoisers: Sequence[Denoise]) -> Denoiser:
     >>> mixed([lambda x, s: x, lambda x, s: 0 * x])(torch.ones(3, 1), 1.0).flatten().tolist()
     [1.0, 0.0, 1.0]
     """
-    parts = tuple(Denoiser.of(each) for each in denoisers)
+    parts = tuple(Denoiser.of(each) for each in entries(denoisers, "mixed: denoisers"))
     if not parts:
         raise ValueError("mixed: denoisers is empty; give at least one.")
     result = _in_turn(parts, [1] * len(parts))

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...basics.checks import choice, number
+import torch
+
+from ...basics.checks import boolean, choice, entries, instance, integer, number, numbers
 
 __all__ = ["CLOCKS", "FAMILIES", "REFUSED", "ModelFamily", "family_of"]
 
@@ -70,9 +72,27 @@ class ModelFamily:
         choice(self.form, "ModelFamily.form", ("batch", "list", "text first", "last tokens"))
         if abs(number(self.sign, "ModelFamily.sign")) != 1:
             raise ValueError(f"ModelFamily.sign is {self.sign:g}; it is 1, or -1 where the answer is the opposite.")
+        put, name = object.__setattr__, "ModelFamily"
+        for each in ("classes", "also", "per_frame", "needs"):
+            words = entries(getattr(self, each), f"{name}.{each}")
+            put(self, each, tuple(instance(word, str, f"{name}.{each}") for word in words))
+        for each in ("time", "scaled_by", "note"):
+            instance(getattr(self, each), str, f"{name}.{each}")
+        for each in ("inverted", "sigma_times"):
+            boolean(getattr(self, each), f"{name}.{each}")
+        put(self, "offset", number(self.offset, f"{name}.offset"))
+        put(self, "channels", integer(self.channels, f"{name}.channels"))
+        if self.frame_times is not None:
+            put(self, "frame_times", integer(self.frame_times, f"{name}.frame_times"))
+        instance(self.batch_axes, Mapping, f"{name}.batch_axes")
 
     def told(self, t: Any, top: float) -> Any:
         """What the network is told at time t of a scheduler whose time of pure noise is `top`."""
+        if isinstance(t, int):
+            t = number(t, "ModelFamily.told: t")
+        elif not (isinstance(t, float) or torch.is_tensor(t)):
+            t = numbers(t, "ModelFamily.told: t")
+        top = number(top, "ModelFamily.told: top", positive=True)
         if self.clock == "unit":
             return t / top + self.offset
         if self.clock == "reversed":

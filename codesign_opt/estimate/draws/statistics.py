@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array
+from ...basics.checks import AT_ONCE, Array, array, entries, integer, number
+from ...basics.fields import holds
 from .streams import sum_over_processes
 
 __all__ = ["Estimate", "Moments", "squares"]
@@ -23,9 +25,18 @@ class Estimate:
     standard_error: Array
     count: int
 
+    def __post_init__(self) -> None:
+        holds(self, value="...", standard_error="...", count=int)
+        if np.shape(self.standard_error) != np.shape(self.value):
+            raise ValueError(
+                f"Estimate.standard_error has shape {np.shape(self.standard_error)}; {np.shape(self.value)}, that of "
+                "the value, is needed."
+            )
+
     def interval(self, z: float = 1.96) -> tuple[Array, Array]:
         """value -/+ z standard errors."""
-        return self.value - z * self.standard_error, self.value + z * self.standard_error
+        half = number(z, "Estimate.interval: z", nonnegative=True) * self.standard_error
+        return self.value - half, self.value + half
 
     def __repr__(self) -> str:
         if np.size(self.value) == 1:
@@ -46,21 +57,24 @@ class Moments:
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = tuple(shape)
+        sizes = entries(shape, "Moments.shape", hint="Give () for numbers.")
+        self.shape = tuple(integer(size, "Moments.shape", minimum=0, maximum=AT_ONCE) for size in sizes)
+        if (count := math.prod(self.shape)) > AT_ONCE:
+            raise ValueError(f"Moments.shape asks for {count:,} numbers; {AT_ONCE:,} are held at most.")
         self.count = 0
         self._mean = np.zeros(self.shape)
         self._squares = np.zeros(self.shape)
 
     def add(self, samples: ArrayLike) -> None:
         """Add (N, *shape) samples; a tensor on any device or an array."""
-        values = samples.detach().to("cpu", torch.float64).numpy() if torch.is_tensor(samples) else np.asarray(samples)
-        values = values.astype(np.float64, copy=False)
-        if values.shape[1:] != self.shape:
+        values = array(samples, "Moments.add: samples")
+        if values.ndim == 0 or values.shape[1:] != self.shape:
             raise ValueError(f"Moments.add: samples have shape {values.shape}; (N, {self.shape}) is needed.")
         if values.shape[0] == 0:
             return
-        mean = values.mean(axis=0)
-        self._absorb(values.shape[0], mean, ((values - mean) ** 2).sum(axis=0))
+        with np.errstate(over="ignore"):  # of numbers whose squares no float holds, the variance is infinite
+            mean = values.mean(axis=0)
+            self._absorb(values.shape[0], mean, ((values - mean) ** 2).sum(axis=0))
 
     def _absorb(self, count: int, mean: Array, squares: Array) -> None:
         if count == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ...basics.checks import integer
+from ...basics.checks import integer, shown
 from ...basics.devices import device_of
 from ...basics.user_code import told_in
 from .precision import full
@@ -30,6 +30,7 @@ __all__ = [
     "normal",
     "processes",
     "rademacher",
+    "seed_of",
     "seeded",
     "sum_over_processes",
     "told",
@@ -76,6 +77,16 @@ class Stream:
         return examples if self.device is None else examples.to(self.device)
 
 
+def seed_of(value: Any, name: str) -> int:
+    """A whole number of any size as it is, or raise ValueError.
+
+    >>> seed_of(2**63 - 1, "seed") == 2**63 - 1
+    True
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+    return int(value) if whole else integer(value, name)
+
+
 def seeded(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator of its own for one item of work, from the seed and the item's names.
 
@@ -85,7 +96,7 @@ def seeded(seed: int, *names: str | int) -> torch.Generator:
     >>> float(torch.rand((), generator=seeded(0, "probe", 3))) == float(torch.rand((), generator=seeded(0, "probe", 3)))
     True
     """
-    text = "/".join([str(int(seed)), *(str(name) for name in names)])
+    text = "/".join([str(seed_of(seed, "seed")), *(str(name) for name in names)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -135,13 +146,24 @@ def agreed(values: np.ndarray) -> np.ndarray:
 
 
 def check_dense(data: Any) -> None:
-    """Refuse sparse tensors: what is done with examples has no sparse form.
+    """Refuse tensors and arrays without real numbers: what is done with examples has no sparse form, for one.
 
     Raises:
-        ValueError: `data` is one.
+        ValueError: `data` is a sparse tensor, one on "meta", complex, or an array of something else than numbers.
     """
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
+        raise ValueError(f"data is an array of dtype {data.dtype}; real numbers are needed.")
+    if torch.is_tensor(data) and (data.is_meta or data.is_complex()):
+        raise ValueError(f"data is a tensor of {data.dtype} on {data.device}; real numbers are needed.")
     if torch.is_tensor(data) and data.layout is not torch.strided:
         raise ValueError(f"data is a tensor of layout {data.layout}; give a dense one, data.to_dense().")
+
+
+def tensor_of(data: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """An array as a tensor of the same memory; a copy of one that runs backwards, which torch does not take."""
+    if isinstance(data, np.ndarray) and any(stride < 0 for stride in data.strides):
+        return torch.as_tensor(data.copy())
+    return torch.as_tensor(data)
 
 
 def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
@@ -188,6 +210,8 @@ def finite(data: Any) -> bool:
         return len(data) >= 0
     except TypeError:  # no length, or a DataLoader of an iterable dataset
         return False
+    except Exception as error:  # whatever the object's own method raises
+        raise ValueError(f"data is {shown(data)}, whose length cannot be read: {type(error).__name__}.") from error
 
 
 def told(data: Any) -> Iterator[Any]:
@@ -206,7 +230,7 @@ def _parts(data: Any, batch: int) -> Iterator[torch.Tensor]:
     if callable(data) and not torch.is_tensor(data) and not hasattr(data, "__getitem__"):
         data = _called(data)
     if isinstance(data, np.ndarray) or torch.is_tensor(data):
-        whole = torch.as_tensor(data)
+        whole = tensor_of(data)
         whole = whole if whole.is_floating_point() else whole.to(torch.float32)
         if whole.ndim < 2:
             raise ValueError(f"data has shape {tuple(whole.shape)}; (examples, …) is needed.")
@@ -250,7 +274,7 @@ def example_draws(data: Any, first: torch.Tensor, count: int, *, seed: int, like
     if not indexed:
         drawn = first[rows.to(first.device)]
     elif isinstance(data, np.ndarray) or torch.is_tensor(data):
-        drawn = torch.as_tensor(data)[rows]
+        drawn = tensor_of(data)[rows]
     else:
         drawn = torch.stack([_first(data[int(row)]) for row in rows])
     return drawn.to(like.device, like.dtype)
@@ -262,7 +286,7 @@ def examples_at_hand(data: Any, first: torch.Tensor) -> int:
 
 
 def _indexed(data: Any) -> bool:
-    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple))
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple, Mapping))
 
 
 def _called(data: Callable[[], Any]) -> Any:

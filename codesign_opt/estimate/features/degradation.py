@@ -13,7 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, Indices, integer, matrix, number, takes, vector
+from ...basics.checks import (
+    AT_ONCE,
+    Array,
+    Indices,
+    instance,
+    integer,
+    matrix,
+    ndim,
+    noise_levels,
+    number,
+    scale_of,
+    scales_of,
+    takes,
+    vector,
+)
+from ...basics.fields import holds
 
 __all__ = ["LinearDegradation", "TrainingPath", "contraction_bound", "linear_degradation", "steady_bound"]
 
@@ -51,9 +66,8 @@ def contraction_bound(
     mu = matrix(rate, "contraction_bound.rate", shape=(None, initial.size))
     square = matrix(forcing, "contraction_bound.forcing", shape=mu.shape, nonnegative=True)
     lengths = vector(duration, "contraction_bound.duration", length=len(mu), positive=True)
-    given = np.broadcast_to(np.asarray(beta, dtype=np.float64), initial.shape)
-    spare = vector(given, "contraction_bound.beta", positive=True)
-    m = vector(np.broadcast_to(np.asarray(weight, dtype=np.float64), initial.shape), "weight", nonnegative=True)
+    spare = _of_levels(beta, "contraction_bound.beta", initial.size)
+    m = _of_levels(weight, "contraction_bound.weight", initial.size, zero=True)
     net = (mu - spare) * lengths[:, None]
     shrink = np.exp(-net)
     # int_0^h exp(-(mu - beta) s) ds, continued through mu = beta
@@ -66,6 +80,16 @@ def contraction_bound(
     return np.array(first), np.array(second)
 
 
+def _of_levels(value: ArrayLike, name: str, size: int, *, zero: bool = False) -> Array:
+    """One number, or one for each level, above zero, or zero too."""
+    if ndim(value) == 0:
+        one = number(value, name, nonnegative=True)
+        return np.full(size, 0.0 if zero and one == 0 else scale_of(one, name))
+    found = vector(value, name, nonnegative=True)
+    scales_of(np.where(found == 0, 1.0, found) if zero else found, name)
+    return np.full(size, found[0]) if found.size == 1 else vector(found, name, length=size)
+
+
 def steady_bound(rate: float, forcing: float, *, weight: float = 1.0) -> float:
     """Smallest neighbourhood that the bound guarantees for a constant rate and forcing: 2 M |F|^2 / mu^2.
 
@@ -74,9 +98,9 @@ def steady_bound(rate: float, forcing: float, *, weight: float = 1.0) -> float:
     >>> steady_bound(2.0, 1.0)
     0.5
     """
-    mu = number(rate, "steady_bound.rate", positive=True)
-    square = number(forcing, "steady_bound.forcing", nonnegative=True)
-    return 2 * number(weight, "steady_bound.weight", positive=True) * square / mu**2
+    mu = scale_of(rate, "steady_bound.rate")
+    square = number(forcing, "steady_bound.forcing", nonnegative=True, maximum=1e120)
+    return 2 * scale_of(weight, "steady_bound.weight") * square / mu**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +125,12 @@ class LinearDegradation:
     forced: Array
     rate: Array
     beta: Array
+
+    def __post_init__(self) -> None:
+        holds(
+            self, sigma="level", time="time", level="piece", excess="time level", start="time level",
+            forced="time level", rate="piece level", beta="level",
+        )  # fmt: skip
 
     @property
     def bound(self) -> Array:
@@ -143,7 +173,8 @@ class TrainingPath:
 
     def levels(self, count: int, rng: np.random.Generator) -> Indices:
         """(K,) the level that each piece trains."""
-        name = "TrainingPath.share"
+        name, count = "TrainingPath.share", integer(count, "TrainingPath.levels: count", minimum=1, maximum=AT_ONCE)
+        instance(rng, np.random.Generator, "TrainingPath.levels: rng", "Give numpy.random.default_rng(seed).")
         p = np.ones(count) if self.share is None else vector(self.share, name, length=count, nonnegative=True)
         return rng.choice(count, size=self.pieces, p=p / p.sum())
 
@@ -182,10 +213,10 @@ def linear_degradation(
     >>> bool(np.all(found.excess <= found.bound))
     True
     """
-    lam = vector(eigenvalues, "linear_degradation.eigenvalues", positive=True)
-    levels = vector(sigma, "linear_degradation.sigma", positive=True, ascending=True)
-    m = np.broadcast_to(np.asarray(weight, dtype=np.float64), levels.shape)
-    m = vector(m, "linear_degradation.weight", positive=True)
+    lam = scales_of(eigenvalues, "linear_degradation.eigenvalues")
+    levels = vector(noise_levels(sigma, "linear_degradation.sigma"), "linear_degradation.sigma", ascending=True)
+    m = _of_levels(weight, "linear_degradation.weight", levels.size)
+    stated = None if beta is None else _of_levels(beta, "linear_degradation.beta", levels.size)
     path, rng = TrainingPath() if path is None else path, np.random.default_rng(integer(seed, "seed", minimum=0))
     length, size = path.duration, path.batch
     gain = lam / (lam + levels[:, None] ** 2)
@@ -210,11 +241,11 @@ def linear_degradation(
         away = ((away @ axes) * decay - (pull @ axes) * spent) @ axes.T
         curve.append(excess(away))
     rate = np.array(rates)
-    if beta is None and np.any(rate.mean(axis=0) <= 0):
+    if stated is None and np.any(rate.mean(axis=0) <= 0):
         raise ValueError(
             "linear_degradation: the mean contraction rate is not positive; raise TrainingPath.batch, or give beta."
         )
-    spare = 0.5 * rate.mean(axis=0) if beta is None else np.broadcast_to(np.asarray(beta, float), levels.shape)
+    spare = 0.5 * rate.mean(axis=0) if stated is None else stated
     lengths = np.full(path.pieces, length)
     start, forced = contraction_bound(curve[0], rate, np.array(forces), lengths, weight=m, beta=spare)
     time = np.concatenate([[0.0], np.cumsum(lengths)])

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, matrix, ndim, number, takes, vector
+from ...basics.checks import Array, matrix, ndim, number, scale_of, scales_of, takes, vector
+from ...basics.fields import holds
 from ...modeling.information import InformationError
 from ...solvers.information.shares import solve_information
 from ..draws.statistics import Estimate
@@ -99,6 +100,10 @@ class Decoupling:
     optimum: Array
     threshold: float = 1.1
 
+    def __post_init__(self) -> None:
+        numbers = dict.fromkeys(("ratio", "bound", "even_ratio", "threshold"), float)
+        holds(self, examples="level", optimum="level", **numbers)
+
     @property
     def good_enough(self) -> bool:
         """Whether the certified ratio is within the threshold."""
@@ -165,13 +170,17 @@ def decoupling(
     if (level_response is None) == (examples is None):
         raise ValueError("decoupling: give one of level_response and examples.")
     count = term.sigma.size
-    prices = np.full(count, price) if ndim(price) == 0 else price
-    c = vector(prices, "decoupling.price", length=count, positive=True)
+    prices = np.full(count, scale_of(price, "decoupling.price")) if ndim(price) == 0 else price
+    c = scales_of(prices, "decoupling.price", length=count)
+    threshold = number(threshold, "decoupling.threshold", positive=True)
     if examples is None:
         chosen = np.sqrt(decoupled_scores(term, level_response) / c)
     else:
         chosen = vector(examples, "decoupling.examples", length=count, nonnegative=True)
-    spent = number(budget, "decoupling.budget", positive=True)
+    if not chosen.max(initial=0.0) > 0:
+        raise ValueError("decoupling: the density is 0 at every level; nothing can be judged.")
+    scales_of(np.where(chosen > 0, chosen, 1.0), "decoupling.examples")
+    spent = scale_of(budget, "decoupling.budget")
     chosen = chosen * spent / float(c @ chosen)
     best = solve_information(term.roots, term.response, c, spent, prior=term.prior)
     value, even = term.error(chosen), term.error(spent / (c * count))

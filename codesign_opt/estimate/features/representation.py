@@ -16,7 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...basics.checks import AT_ONCE, Array, integer, takes, vector
+from ...basics.checks import AT_ONCE, Array, entries, integer, noise_level, noise_levels, shown, takes, vector
+from ...basics.user_code import told_in
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
 from ..denoisers.denoiser import Denoise
@@ -109,7 +110,7 @@ def gradient_decomposition(
     >>> gradient_decomposition(Net(), exact, data, [1.0], examples=50).sigma.tolist()
     [1.0]
     """
-    levels = vector(sigma, "gradient_decomposition.sigma", positive=True, ascending=True)
+    levels = vector(noise_levels(sigma, "gradient_decomposition.sigma"), "gradient_decomposition.sigma", ascending=True)
     count = integer(examples, "gradient_decomposition.examples", minimum=2, maximum=AT_ONCE)
     clean = _first(data, count, "gradient_decomposition")
     function, inner = _trainable(denoiser, module)
@@ -120,7 +121,7 @@ def gradient_decomposition(
         x = clean + level * normal(seed, "decomposition", index, shape=tuple(clean.shape), like=clean)
         at = torch.full((count,), float(level), dtype=x.dtype, device=x.device)
         with torch.no_grad():
-            best, out = bayes(x, at).to(x), function(x, at)
+            best, out = _exact(bayes, x, at).to(x), function(x, at)
         signal, signal_squares = gradients.rows(x, float(level), best, "loss")
         noise, noise_squares = gradients.rows(x, float(level), best - clean, "probe")
         cross = (signal * noise).sum(axis=1)
@@ -183,8 +184,9 @@ def phase_space(
     >>> phase_space(exact, data, [1.0], targets=["x0"]).contamination("x0").round(1).tolist()
     [0.5]
     """
-    levels = vector(sigma, "phase_space.sigma", positive=True, ascending=True)
-    names = [target_name(target, "phase_space.targets") for target in targets]
+    levels = vector(noise_levels(sigma, "phase_space.sigma"), "phase_space.sigma", ascending=True)
+    names = [target_name(target, "phase_space.targets") for target in entries(targets, "phase_space.targets")]
+    sigma_data = noise_level(sigma_data, "phase_space.sigma_data")
     clean = _first(data, integer(examples, "phase_space.examples", minimum=2, maximum=AT_ONCE), "phase_space")
     signal: dict[str, list[Moments]] = {name: [] for name in names}
     noise: dict[str, list[Moments]] = {name: [] for name in names}
@@ -196,7 +198,7 @@ def phase_space(
             z = normal(seed, "phase space", index, part, shape=tuple(chunk.shape), like=chunk)
             x = chunk + float(level) * z
             with torch.no_grad():
-                best = bayes(x, torch.full((len(x),), float(level), dtype=x.dtype, device=x.device))
+                best = _exact(bayes, x, torch.full((len(x),), float(level), dtype=x.dtype, device=x.device))
             for name in names:
                 alpha, amplitude = amplitudes([level], "v" if name in ("eps", "x0") else name, process)
                 row = target_coefficients(name, alpha, amplitude, sigma_data=sigma_data)
@@ -263,11 +265,12 @@ def feature_collapse(
     Raises:
         ValueError: a layer that the denoiser does not call, fewer features or examples than components.
     """
-    levels = vector(sigma, "feature_collapse.sigma", positive=True, ascending=True)
+    levels = vector(noise_levels(sigma, "feature_collapse.sigma"), "feature_collapse.sigma", ascending=True)
     count, k = (
         integer(examples, "feature_collapse.examples", minimum=3, maximum=AT_ONCE),
         integer(components, "components", minimum=1),
     )
+    known = None if labels is None else _labels(labels, count)
     clean = _first(data, count, "feature_collapse")
     like = full(next(denoiser.parameters()))
     clean = clean.to(like.device, like.dtype)
@@ -280,7 +283,6 @@ def feature_collapse(
     projections = np.stack([(rows - centre) @ axes[:k].T for rows in found])
     total = np.array([rows.var(axis=0).sum() for rows in found])
     inside = projections.var(axis=1).sum(axis=1)
-    known = None if labels is None else np.asarray(labels)[:count]
     separation = np.full(levels.size, np.nan)
     if known is not None:
         separation = np.array([_between(rows, known) for rows in projections])
@@ -299,9 +301,33 @@ def _features(denoiser: torch.nn.Module, layer: torch.nn.Module, x: Tensor, leve
         handle.remove()
     if not caught:
         raise ValueError("feature_collapse.layer is not called by the denoiser; give a module inside it.")
+    if caught[0].ndim < 2:
+        raise ValueError("feature_collapse.layer takes no tensor (N, F, ...) of the examples; give another module.")
     rows = torch.cat(caught)
     rows = rows.flatten(2).mean(2) if rows.ndim > 2 else rows
     return np.asarray(rows.cpu().double().numpy())
+
+
+def _labels(labels: Any, count: int) -> Any:
+    """(N,) of the examples that are taken."""
+    told = labels.detach().tolist() if torch.is_tensor(labels) and not labels.is_meta else labels
+    found = entries(told, "feature_collapse.labels", most=AT_ONCE)[:count]
+    if len(found) < count or not all(isinstance(one, (str, int, float, np.generic)) for one in found):
+        raise ValueError(
+            f"feature_collapse.labels is {shown(labels)}; a number or a word for each of {count} examples is needed."
+        )
+    return np.array(found)
+
+
+def _exact(bayes: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+    """What the user's E[x0|x] says: a tensor of the states' shape."""
+    with told_in("bayes(x, sigma)"):
+        found = bayes(x, sigma)
+    if not torch.is_tensor(found) or found.shape != x.shape:
+        raise ValueError(f"bayes(x, sigma) returned {shown(found)}; a tensor of the states' shape is needed.")
+    if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+        raise ValueError("bayes(x, sigma) returned entries that are no finite numbers.")
+    return found
 
 
 def _between(rows: Array, labels: Any) -> float:

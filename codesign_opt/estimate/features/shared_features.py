@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from ...basics.checks import Array, choice, number, takes, vector
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
@@ -58,6 +59,12 @@ class SharedFeatures:
     level_response: Array
     parameters: int
     evaluations: int
+
+    def __post_init__(self) -> None:
+        holds(
+            self, sigma="level", information="group level direction direction", residual=Estimate,
+            gradient_residual="level", level_response="level direction output", parameters=int, evaluations=int,
+        )  # fmt: skip
 
     @property
     def response(self) -> Array:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, vector
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, vector
+from ...basics.fields import holds
 from ...ingredients.parameterization import target_gain
 from ..denoisers.denoiser import Denoise
 from ..draws.streams import normal, rademacher
@@ -37,6 +38,10 @@ class TangentGram:
     sigma: Array
     gram: Array
     exact: bool
+
+    def __post_init__(self) -> None:
+        axes = "level example level example"
+        holds(self, ("sigma", "gram"), sigma="level", gram=axes, exact=bool)
 
     def eigenvalues(self, target: str | None = None, *, sigma_data: float = 0.5) -> Array:
         """(L, N) descending eigenvalues of each level's own Gram matrix over N: rates at which residual modes descend.
@@ -107,7 +112,7 @@ def tangent_gram(
     Raises:
         ValueError: levels that are not positive and ascending, too few examples.
     """
-    levels = vector(sigma, "tangent_gram.sigma", positive=True, ascending=True)
+    levels = vector(noise_levels(sigma, "tangent_gram.sigma"), "tangent_gram.sigma", ascending=True)
     count = integer(examples, "tangent_gram.examples", minimum=2, maximum=AT_ONCE)
     clean = _first(data, count, "tangent_gram")
     function, inner = _trainable(denoiser, module)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...basics.checks import Array, integer, shown
+from ...basics.checks import AT_ONCE, Array, entries, integer, shown, takes
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...samplers.base import Sampler
 from ...samplers.fitted_sampler import FittedSampler
@@ -42,6 +43,10 @@ class FittedRival(FittedSampler):
     iterations: int = 0
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        holds(self, name=str, held_out=GridErrors, iterations=int, reason=str)
+
     def __repr__(self) -> str:
         return (
             f"FittedRival({self.name}, {self.sigmas.size - 1} steps, held-out error {self.held_out.mean.value:.4g}, "
@@ -58,6 +63,7 @@ class Rival(ABC):
     name: ClassVar[str]
     title: ClassVar[str] = ""
 
+    @takes(reference=Reference, held_out=Draws)
     def fit(
         self,
         reference: Reference,
@@ -80,19 +86,20 @@ class Rival(ABC):
             ValueError: a malformed argument, a stochastic sampler, held-out draws that are the fitted ones, a denoiser
                 without gradients for a method that needs them, or a budget that does not cover the starts.
         """
+        budget = integer(budget, "budget", minimum=1, maximum=AT_ONCE)
         if reference.sampler.stochastic:
             raise ValueError(
                 f"reference.sampler is {shown(reference.sampler)}, which draws noise; give Euler() or DPMpp2M()."
             )
         if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
             raise ValueError("held_out has the seed and name of the fitted draws; give it another name.")
-        grids = [starting_at(grid, reference) for grid in starts]
+        grids = [starting_at(grid, reference) for grid in entries(starts, "starts")]
         if not grids or len({(grid.size, bool(grid[-1] == 0)) for grid in grids}) != 1:
             raise ValueError("starts must hold at least one grid, all of one number of steps and one terminal map.")
         question = {"what": "rival", "rival": repr(self), "held_out": held_out.describe(), "budget": budget}
         question |= {"starts": [grid.tolist() for grid in grids]}
         ledger = reference.items_in(folder, question)
-        ground = Ground(reference, held_out, grids, integer(budget, "budget", minimum=1), ledger)
+        ground = Ground(reference, held_out, grids, budget, ledger)
         return self._fitted(ground)
 
     @abstractmethod

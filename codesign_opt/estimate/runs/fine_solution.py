@@ -12,7 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, noise_level, noise_levels, shown
+from ...basics.checks import (
+    AT_ONCE,
+    Array,
+    array,
+    as_path,
+    choice,
+    entries,
+    instance,
+    integer,
+    noise_level,
+    noise_levels,
+    number,
+    shown,
+)
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import ended
@@ -21,7 +34,7 @@ from ...samplers.network_step import Place
 from ..denoisers.denoiser import Denoiser
 from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.statistics import Estimate, squares
-from ..draws.streams import my_share, normal, sum_over_processes
+from ..draws.streams import my_share, normal, seed_of, sum_over_processes
 from .run import BrownianPath, SteppedSampler, run
 from .runge_kutta import RungeKutta
 
@@ -64,10 +77,15 @@ class Draws:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "shape", tuple(integer(size, "Draws.shape", minimum=1) for size in self.shape))
+        sizes = entries(self.shape, "Draws.shape")
+        put(self, "shape", tuple(integer(size, "Draws.shape", minimum=1, maximum=AT_ONCE) for size in sizes))
         put(self, "count", integer(self.count, "Draws.count", minimum=1, maximum=AT_ONCE))
         put(self, "chunk", integer(self.chunk, "Draws.chunk", minimum=1, maximum=AT_ONCE))
         put(self, "sigma_max", noise_level(self.sigma_max, "Draws.sigma_max"))
+        put(self, "seed", seed_of(self.seed, "Draws.seed"))
+        instance(self.name, str, "Draws.name")
+        check_like(self.like, "Draws.like")
+        check_mean(self.mean, self.shape, "Draws.mean")
 
     @property
     def chunks(self) -> int:
@@ -76,6 +94,7 @@ class Draws:
 
     def rows(self, chunk: int) -> slice:
         """Which draws a chunk holds."""
+        chunk = integer(chunk, "Draws: chunk", minimum=0, maximum=self.chunks - 1)
         return slice(chunk * self.chunk, min((chunk + 1) * self.chunk, self.count))
 
     def start(self, chunk: int) -> torch.Tensor:
@@ -87,6 +106,7 @@ class Draws:
 
     def noise(self, chunk: int, stopping_sigma: float) -> BrownianPath:
         """The path of injected noise of a chunk, the same for every grid."""
+        chunk = integer(chunk, "Draws: chunk", minimum=0, maximum=self.chunks - 1)
         return BrownianPath(self.seed, (self.name, "noise", chunk), self.sigma_max, stopping_sigma)
 
     def describe(self) -> dict[str, Any]:
@@ -175,7 +195,10 @@ class Reference:
         `coarse` are pairs (high, low) of those levels with a coarse step between, which is compared
         with this solution: it takes at least as many steps there as tell its error from theirs.
         """
-        return FinePath(self, _inside(levels, self), np.asarray(coarse, dtype=np.float64).reshape(-1, 2))
+        pairs = array(coarse, "coarse", "Give pairs (high, low) of noise levels.")
+        if pairs.size % 2:
+            raise ValueError(f"coarse has {pairs.size} entries; pairs (high, low) of noise levels are needed.")
+        return FinePath(self, _inside(levels, self), pairs.reshape(-1, 2))
 
     def terminal_states(self, chunk: int) -> torch.Tensor:
         """(n, *shape) output of the fine solution."""
@@ -192,7 +215,7 @@ class Reference:
         are kept in `folder`.
         """
         half, values = replace(self, steps=self.steps // 2), {}
-        count = min(chunks, self.draws.chunks)
+        count = min(integer(chunks, "Reference.accuracy: chunks", minimum=1), self.draws.chunks)
         ledger = self.items_in(folder, {"what": "accuracy"})
 
         def gap(chunk: int) -> dict[str, Array]:
@@ -207,6 +230,7 @@ class Reference:
 
         A denoiser is known by its answers, not by its name: the same function may have another one.
         """
+        instance(question, Mapping, "question")
         kept = Ledger(folder, {**self.describe(), **question})
         if kept.folder is not None:
             self.check_same(self.denoiser, "denoiser", kept.folder)
@@ -218,12 +242,14 @@ class Reference:
         Raises:
             ValueError: it is further than `most` (relative; by its precision unless given) from it.
         """
-        draws = self.draws
+        draws, function, place = self.draws, Denoiser.of(function), as_path(folder, "folder")
+        instance(name, str, "name")
+        bound = None if most is None else number(most, "most", nonnegative=True)
         levels = np.geomspace(self.stopping_sigma, draws.sigma_max, _ASKED)
         states = normal(draws.seed, "same", shape=(2, *draws.shape), like=draws.like)
         question = {"levels": levels.tolist(), "seed": draws.seed}
         check_same_denoiser(
-            function, levels, states, folder / "answers" / name, question, name=name, within=folder, most=most
+            function, levels, states, place / "answers" / name, question, name=name, within=place, most=bound
         )
 
     def describe(self) -> dict[str, Any]:
@@ -318,7 +344,7 @@ def _place(sigma: Any) -> Any:
 
 def _inside(levels: Any, reference: Reference) -> Array:
     """Distinct levels, descending; within rounding of an end they are the end."""
-    values = np.atleast_1d(np.asarray(levels, dtype=np.float64))
+    values = np.atleast_1d(array(levels, "levels"))
     if values.size == 0:
         return np.zeros(0)
     values = noise_levels(values, "levels")
@@ -334,6 +360,21 @@ def _inside(levels: Any, reference: Reference) -> Array:
     return distinct[keep]
 
 
+def check_like(like: Any, name: str) -> None:
+    """A tensor whose dtype and device states take."""
+    if not torch.is_tensor(like) or not like.is_floating_point() or like.is_meta:
+        raise ValueError(f"{name} is {shown(like)}; a tensor of floats is needed, whose dtype and device states take.")
+
+
+def check_mean(mean: Any, shape: tuple[int, ...], name: str) -> None:
+    """Numbers that are added to states of a shape."""
+    if mean is None:
+        return
+    own = array(mean, name).shape
+    if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(own[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"{name} has shape {own}; one that broadcasts over {shape} is needed.")
+
+
 def gathered(draws: Draws, values: Mapping[int, torch.Tensor], shape: tuple[int, ...] = ()) -> Array:
     """(count, *shape) table of all draws from the chunks of all processes: sums with zeros, so exactly equal."""
     table = torch.zeros((draws.count, *shape), dtype=torch.float64)
@@ -345,5 +386,6 @@ def gathered(draws: Draws, values: Mapping[int, torch.Tensor], shape: tuple[int,
 def mean_of_draws(values: Array) -> Estimate:
     """Mean over the first axis with its standard error."""
     count = values.shape[0]
-    spread = values.std(axis=0, ddof=1) if count > 1 else np.full(values.shape[1:], np.inf)
-    return Estimate(values.mean(axis=0), spread / np.sqrt(count), count)
+    with np.errstate(over="ignore", invalid="ignore"):  # of errors without end
+        spread = values.std(axis=0, ddof=1) if count > 1 else np.full(values.shape[1:], np.inf)
+        return Estimate(values.mean(axis=0), spread / np.sqrt(count), count)

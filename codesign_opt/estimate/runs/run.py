@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, takes
+from ...basics.checks import Array, entries, noise_level, numbers, shown, takes
 from ...samplers.base import Sampler
 from ...samplers.network_step import DenoiserCall, NoisePath, Place, Remembered, SigmaStep
 from ..denoisers.denoiser import Denoise, Denoiser
-from ..draws.streams import normal
+from ..draws.streams import normal, seed_of
 
 __all__ = ["BrownianPath", "SteppedSampler", "asked_levels", "run", "trajectory"]
 
@@ -80,6 +80,15 @@ class BrownianPath:
     sigma_min: float
     _last: dict[int, tuple[int, torch.Tensor]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        put, name = object.__setattr__, "BrownianPath"
+        put(self, "seed", seed_of(self.seed, f"{name}.seed"))
+        put(self, "names", entries(self.names, f"{name}.names", hint='Such as ("noise", 3).'))
+        put(self, "sigma_max", noise_level(self.sigma_max, f"{name}.sigma_max"))
+        put(self, "sigma_min", noise_level(self.sigma_min, f"{name}.sigma_min"))
+        if self.sigma_min > self.sigma_max:
+            raise ValueError(f"{name}.sigma_min is {self.sigma_min:g}; it must be <= sigma_max = {self.sigma_max:g}.")
+
     def draw(self, high: torch.Tensor, low: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Unit normal draw of the step from `high` down to `low`, shaped like `like`."""
         edges = self._edges()
@@ -123,7 +132,7 @@ class BrownianPath:
         return kept[1]
 
 
-@takes(x=torch.Tensor)
+@takes(x=torch.Tensor, place=Place)
 def run(
     denoiser: Denoise,
     sampler: SteppedSampler | str,
@@ -161,7 +170,7 @@ def run(
     return trajectory(denoiser, sampler, sigmas, x, noise, before=before, place=place)[-1]
 
 
-@takes(x=torch.Tensor)
+@takes(x=torch.Tensor, place=Place)
 def trajectory(
     denoiser: Denoise,
     sampler: SteppedSampler | str,
@@ -173,15 +182,21 @@ def trajectory(
     place: Place | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
-    levels = sigmas if torch.is_tensor(sigmas) else np.array(sigmas, dtype=np.float64)  # plans are read-only
+    told = numbers(sigmas, "sigmas")
+    levels = sigmas if torch.is_tensor(sigmas) else np.array(told)  # plans are read-only
     grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
-    if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or bool(grid[-1] < 0):
+    if grid.ndim != 1 or grid.numel() < 2 or bool((grid[1:] >= grid[:-1]).any()) or not bool(grid[-1] >= 0):
         raise ValueError("sigmas must be at least two strictly descending noise levels, only the last may be 0.")
     if isinstance(sampler, str):
         sampler = Sampler.named(sampler, "run: sampler")
+    if isinstance(sampler, type) or not hasattr(sampler, "check_network_step"):
+        raise ValueError(f"run: sampler is {shown(sampler)}; a Sampler is needed, such as co.Heun().")
     sampler.check_network_step()
+    if noise is not None and (isinstance(noise, type) or not hasattr(noise, "draw")):
+        raise ValueError(f"run: noise is {shown(noise)}; a BrownianPath is needed.")
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
+    check_states(x)
     asked, memory, states = _FirstOutput(Denoiser.of(denoiser)), _begun(before, grid[0], sampler.memory), [x]
     first = Place(grid.numel() - 1, grid.numel() - 2) if place is None else place
     for number, (high, low) in enumerate(pairwise(grid)):
@@ -234,8 +249,17 @@ class _FirstOutput:
         return output
 
 
+def check_states(x: torch.Tensor) -> None:
+    """Refuse what no sampler steps: states are (N, ...) finite floats."""
+    if x.ndim < 1 or not x.is_floating_point() or x.is_meta or x.layout is not torch.strided:
+        raise ValueError(f"x is {shown(x)}; (N, *shape) states of floats are needed.")
+
+
 def _begun(before: Sequence[Before], start: torch.Tensor, count: int) -> list[Remembered]:
     """What a sampler remembers of the steps from the nodes before a run's start."""
+    for each in (before := entries(before, "before", hint="Give (sigma, state, output) of each node before.")):
+        if not (isinstance(each, (tuple, list)) and len(each) == 3 and all(torch.is_tensor(one) for one in each[1:])):
+            raise ValueError(f"before has {shown(each)}; (sigma, state, output) of each node before is needed.")
     kept = before[max(len(before) - count, 0) :]
     ends = [*(start.new_tensor(node) for node, _, _ in kept[1:]), start]
     # a node's number as it is: torch divides a tensor into a number by its reciprocal, and kept results were made so

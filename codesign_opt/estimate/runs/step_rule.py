@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...basics.checks import number
+from ...basics.checks import function, integer, noise_level, number
+from ...basics.user_code import told_in
 from ...ingredients.grids import check_grid
 
 __all__ = ["StepRule"]
 
 _SHORTEST_HISTORY = 0.25
+_MOST = 1_000  # former steps that a sampler asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +34,29 @@ class StepRule:
     next: Callable[[float], float]
     previous: Callable[[float, float], float | None]
 
+    def __post_init__(self) -> None:
+        function(self.next, "StepRule.next")
+        function(self.previous, "StepRule.previous")
+
     def history(self, sigma: float, start: float, count: int) -> list[float]:
         """Levels where the last `count` steps before the one from `sigma` began, descending; fewer at the start.
 
         >>> StepRule.relative(0.5).history(1.0, 5.0, 3)
         [4.0, 2.0]
         """
+        at, first = noise_level(sigma, "StepRule.history: sigma"), noise_level(start, "StepRule.history: start")
         found: list[float] = []
-        while len(found) < count and (before := self.previous(found[0] if found else sigma, start)) is not None:
-            found.insert(0, before)
+        for _ in range(integer(count, "StepRule.history: count", minimum=0, maximum=_MOST)):
+            with told_in("StepRule.previous(level, start)"):
+                before = self.previous(at, first)
+            if before is None:
+                break
+            level = noise_level(before, "StepRule.previous(level, start)")
+            if level < at:
+                raise ValueError(
+                    f"StepRule.previous(level, start) is {level:g} at level {at:g}; the step before began no lower."
+                )
+            found.insert(0, at := level)
         return found
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.checks import Array, integer, shown
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...ingredients.fit_rules import FitRules
 from ...samplers.linear_multistep import LinearMultistep
@@ -55,6 +56,11 @@ class FittedSolver:
     reason: str
     between: int = 0
     left_out: int = 0
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("batches", "programs", "between", "left_out"), int)
+        errors = dict.fromkeys(("held_out", "held_out_before"), GridErrors)
+        holds(self, solver=LinearMultistep, start="node", gap=float, reason=str, **counts, **errors)
 
     @property
     def gain(self) -> float:

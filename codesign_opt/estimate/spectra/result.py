@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...basics.checks import Array, vector
+from ...basics.fields import holds
 from ...ingredients.spectrum import Spectrum
 
 __all__ = ["SpectrumEstimate"]
@@ -57,6 +58,8 @@ class SpectrumEstimate:
     note: str = ""
 
     def __post_init__(self) -> None:
+        numbers = dict.fromkeys(("error_bound", "trace_error"), float)
+        holds(self, spectrum=Spectrum, count=int, method=str, passes=int, frequency=("band", None), note=str, **numbers)
         for name in ("standard_error", "probe_error"):
             values = vector(
                 getattr(self, name), f"SpectrumEstimate.{name}", length=len(self.spectrum), nonnegative=True

@@ -144,7 +144,7 @@ class Source:
 
     def _featured(self, part: torch.Tensor, number: int) -> torch.Tensor:
         assert self.features is not None
-        with torch.no_grad():
+        with torch.no_grad(), told_in("features(batch)"):
             result = self.features(part if part.is_floating_point() else part.to(torch.float32))
         if not torch.is_tensor(result) or result.ndim < 2 or result.shape[0] != part.shape[0]:
             got = tuple(result.shape) if torch.is_tensor(result) else type(result).__name__

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.checks import Array, choice, integer, takes
+from ...basics.checks import AT_ONCE, Array, boolean, choice, entries, instance, integer, takes
+from ...basics.fields import holds
 from ...ingredients.grids import edm_grid, log_snr_grid
 from ..runs.fine_solution import Draws, Reference
 from .grid_error import GridErrors, objective_of, starting_at
@@ -48,6 +49,10 @@ class DescendedGrid:
     steps: int
     reason: str
 
+    def __post_init__(self) -> None:
+        errors = dict.fromkeys(("held_out", "held_out_before", "descent"), GridErrors)
+        holds(self, sigmas="node", start="node", batches=int, steps=int, reason=str, **errors)
+
     def __repr__(self) -> str:
         ratio = float(self.held_out.mean.value / self.held_out_before.mean.value)
         return (
@@ -69,7 +74,9 @@ def usual_grids(
     8
     """
     families = (edm_grid, log_snr_grid)
-    return [family(steps, stop, sigma_max, terminal=terminal) for stop in stops for family in families]
+    return [
+        family(steps, stop, sigma_max, terminal=terminal) for stop in entries(stops, "stops") for family in families
+    ]
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ class DescentRules:
 
     def autograd(self, reference: Reference) -> bool:
         """Whether slopes are taken by backward passes."""
+        instance(reference, Reference, "DescentRules.autograd: reference")
         if self.gradient == "auto":
             return differentiable(reference.denoiser, reference.draws)
         return self.gradient == "autograd"
@@ -152,7 +160,8 @@ def descend_grid(
     >>> bool(found.held_out.mean.value < 0.6 * found.held_out_before.mean.value)
     True
     """
-    budget = integer(budget, "budget", minimum=1)
+    budget = integer(budget, "budget", minimum=1, maximum=AT_ONCE)
+    free_stop = boolean(free_stop, "free_stop")
     rules = DescentRules() if rules is None else rules
     grids = _checked_starts(starts, reference)
     if (held_out.seed, held_out.name) == (reference.draws.seed, reference.draws.name):
@@ -174,7 +183,7 @@ def descend_grid(
 
 
 def _checked_starts(starts: Iterable[Any], reference: Reference) -> list[Array]:
-    grids = [starting_at(grid, reference) for grid in starts]
+    grids = [starting_at(grid, reference) for grid in entries(starts, "starts")]
     if not grids or len({(grid.size, bool(grid[-1] == 0)) for grid in grids}) != 1:
         raise ValueError("starts must hold at least one grid, all of one number of steps and one terminal map.")
     return grids

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import Array, choice, takes
+from ...basics.checks import Array, choice, instance, integer, takes, vector
 from ...ingredients.evaluations import evaluations
 from ...ingredients.grids import check_grid
 from ...ingredients.measured_error import OBJECTIVES
@@ -41,6 +41,10 @@ class GridErrors:
 
     errors: Array
 
+    def __post_init__(self) -> None:
+        errors = vector(self.errors, "GridErrors.errors", nonnegative=True, infinite=True)
+        object.__setattr__(self, "errors", self.errors if isinstance(self.errors, np.ndarray) else errors)
+
     @property
     def mean(self) -> Estimate:
         """Arithmetic mean over draws."""
@@ -53,23 +57,37 @@ class GridErrors:
 
     def of(self, objective: str) -> Estimate:
         """The statistic of that name, see `objective_of`, with its standard error."""
-        value, count = objective_of(objective)(self.errors)[0], self.errors.size
-        spread = mean_of_draws(self._influence(objective)).standard_error
-        if objective == "mean":
-            spread = np.hypot(spread, (self._beyond() - value) / count)
+        with np.errstate(over="ignore", invalid="ignore"):  # of errors without end it is inf or NaN
+            value, count = objective_of(objective)(self.errors)[0], self.errors.size
+            spread = mean_of_draws(self._influence(objective)).standard_error
+            if objective == "mean":
+                spread = np.hypot(spread, (self._beyond() - value) / count)
         return Estimate(np.asarray(value), spread, count)
 
     def difference(self, other: GridErrors, objective: str = "mean") -> Estimate:
         """Statistic less that of other errors of the same draws, with the standard error of paired draws."""
-        value = objective_of(objective)(self.errors)[0] - objective_of(objective)(other.errors)[0]
-        rest = self._influence(objective) - other._influence(objective)
+        self._paired(other, "difference")
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = objective_of(objective)(self.errors)[0] - objective_of(objective)(other.errors)[0]
+            rest = self._influence(objective) - other._influence(objective)
         return Estimate(np.asarray(value), mean_of_draws(rest).standard_error, rest.size)
 
     def ratio(self, other: GridErrors, objective: str = "mean") -> Estimate:
         """Statistic over that of another grid's errors on the same draws, with the standard error of paired draws."""
-        own, theirs = (objective_of(objective)(each.errors)[0] for each in (self, other))
-        rest = self._influence(objective) - (ratio := own / theirs) * other._influence(objective)
+        self._paired(other, "ratio")
+        with np.errstate(over="ignore", invalid="ignore"):
+            own, theirs = (objective_of(objective)(each.errors)[0] for each in (self, other))
+            if theirs == 0:
+                raise ValueError("GridErrors.ratio: other has errors of zero alone; nothing is a ratio to them.")
+            rest = self._influence(objective) - (ratio := own / theirs) * other._influence(objective)
         return Estimate(np.asarray(ratio), mean_of_draws(rest).standard_error / theirs, rest.size)
+
+    def _paired(self, other: GridErrors, what: str) -> None:
+        size = instance(other, GridErrors, f"GridErrors.{what}: other").errors.size
+        if size != self.errors.size:
+            raise ValueError(
+                f"GridErrors.{what}: other has {size} errors; those of the same {self.errors.size} draws are needed."
+            )
 
     def _influence(self, objective: str) -> Array:
         """What each draw adds to the statistic times their number, to first order."""
@@ -90,8 +108,9 @@ class GridErrors:
 
     def share_of_largest(self, count: int) -> float:
         """What share of the sum the largest so many draws carry."""
+        largest = integer(count, "GridErrors.share_of_largest: count", minimum=1)
         total = float(self.errors.sum())
-        return float(np.sort(self.errors)[-count:].sum()) / total if total > 0 else 0.0
+        return float(np.sort(self.errors)[-largest:].sum()) / total if total > 0 else 0.0
 
     def __repr__(self) -> str:
         return f"GridErrors(mean {self.mean!r}, geometric mean {self.geometric_mean!r}, {self.errors.size} draws)"

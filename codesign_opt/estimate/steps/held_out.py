@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import Array
+from ...basics.checks import Array, as_path, instance
 from ...basics.ledger import Ledger
 from ...samplers.base import Sampler
+from ...samplers.members import Euler
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import squares
 from ..runs.fine_solution import Draws, Reference
@@ -49,6 +50,10 @@ class GridTest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "denoiser", Denoiser.of(self.denoiser))
+        instance(self.draws, Draws, "GridTest.draws")
+        if self.folder is not None:
+            object.__setattr__(self, "folder", as_path(self.folder, "GridTest.folder"))
+        self.reference(Euler())  # its checks of the other fields
 
     def reference(self, sampler: Sampler) -> Reference:
         """The fine solution that a sampler is held against."""
@@ -75,6 +80,7 @@ class GridTest:
 
     def ends(self, sampler: Sampler) -> list[torch.Tensor]:
         """Outputs of the fine solution, chunk by chunk."""
+        sampler = instance(sampler, Sampler, "GridTest.ends: sampler", "Such as co.Heun().")
         name = "-".join(map(str, sampler.to_dict().values())) if sampler.stochastic else "ODE"
         if name not in self._ends:
             question = {"solution": name, "draws": self.draws.describe()}

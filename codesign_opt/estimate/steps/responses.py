@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from ...basics.checks import AT_ONCE, Array, integer, noise_levels, takes
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...ingredients.evaluations import final_steps
 from ...samplers.network_step import Place
@@ -58,6 +59,9 @@ class Responses:
     gram: Estimate
     scaled_response: Array
     calls: int
+
+    def __post_init__(self) -> None:
+        holds(self, sigma="level", step="level", order=int, gram=Estimate, scaled_response="* level", calls=int)
 
     @property
     def response(self) -> Array:

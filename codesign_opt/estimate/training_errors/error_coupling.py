@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, choice, entries, integer, number, takes, vector
 from ...basics.ledger import Ledger
 from ...ingredients.levels import Levels
 from ...samplers.base import Sampler
@@ -24,6 +24,7 @@ from ..denoisers.denoiser import Denoise, Denoiser
 from ..denoisers.same_denoiser import check_same_denoiser
 from ..draws.data_fingerprint import digest_of
 from ..draws.streams import my_share, normal, sum_over_processes
+from ..runs.fine_solution import check_like, check_mean
 from ..runs.run import BrownianPath, asked_levels, run, trajectory
 from .correlation import ErrorGram
 
@@ -58,9 +59,12 @@ class Starts:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "shape", tuple(integer(size, "Starts.shape", minimum=1) for size in self.shape))
+        sizes = entries(self.shape, "Starts.shape")
+        put(self, "shape", tuple(integer(size, "Starts.shape", minimum=1, maximum=AT_ONCE) for size in sizes))
         put(self, "draws", integer(self.draws, "Starts.draws", minimum=2, maximum=AT_ONCE))
         put(self, "batch", integer(self.batch, "Starts.batch", minimum=1))
+        check_like(self.like, "Starts.like")
+        check_mean(self.mean, self.shape, "Starts.mean")
 
 
 @dataclass(frozen=True, eq=False)

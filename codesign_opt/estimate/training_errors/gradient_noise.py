@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, takes
+from ...basics.checks import AT_ONCE, Array, integer, noise_levels, number, scale_of, takes
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...basics.user_code import answer
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ..draws.data_fingerprint import data_fingerprint, digest_of
 from ..draws.streams import batches as batches_of
-from ..draws.streams import my_share, rademacher, seeded, sum_over_processes
+from ..draws.streams import check_dense, my_share, rademacher, seeded, sum_over_processes, tensor_of
 from .per_sample import PerSampleGradients
 
 __all__ = [
@@ -99,6 +100,12 @@ class GradientNoise(TrainingErrors):
     covariance: Array
     parameters: int
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        fields = ("sigma", "reducible", "reducible_error", "step_noise", "step_noise_error", "loss", "loss_error",
+                  "effective_dimension")  # fmt: skip
+        square = "level direction direction"
+        holds(self, **dict.fromkeys(fields, "level"), curvature=square, covariance=square, parameters=int, notes=tuple)
 
     def law(self) -> ErrorLaw:
         """kappa1 and kappa2 of levels trained alone: m counts a level's own examples."""
@@ -207,8 +214,8 @@ def gradient_noise(
     ledger = Ledger(folder, question)
     items, notes = [], model.notes
     for level in levels:
-        omega = number(answer(weight, level, "weight") if callable(weight) else 1.0 if weight is None else weight,
-                       "weight", positive=True)  # fmt: skip
+        told = answer(weight, level, "weight") if callable(weight) else 1.0 if weight is None else weight
+        omega = scale_of(told, "weight")
         draw = _Draws(source, float(level), sampling.batch, seed)
         # levels and weight in the item's name, not in the question: others may be added to the folder
         compute = partial(_one_level, model, draw, omega, sampling)
@@ -231,7 +238,10 @@ def _question(model: PerSampleGradients, sampling: GradientSampling, seed: int) 
 def clean_examples(data: Any, count: int) -> torch.Tensor:
     """Clean examples to draw from: all of an array, the first of a stream."""
     if isinstance(data, np.ndarray) or torch.is_tensor(data):
-        whole = torch.as_tensor(data)
+        check_dense(data)
+        whole = tensor_of(data)
+        if whole.ndim < 2:
+            raise ValueError(f"data has shape {tuple(whole.shape)}; (examples, …) is needed.")
         next(iter(batches_of(whole, whole.shape[0] or 1)))  # checks form and finiteness
         return whole if whole.is_floating_point() else whole.to(torch.float32)
     parts, have = [], 0

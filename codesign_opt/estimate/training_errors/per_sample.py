@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
-from ...basics.checks import Array, shown
+from ...basics.checks import Array, integer, shown
 from ...basics.user_code import first_line
 from ..denoisers.denoiser import Denoiser
 from ..draws.precision import asked, full
@@ -49,6 +49,7 @@ class PerSampleGradients:
     def __init__(
         self, denoiser: Any, module: torch.nn.Module | None, directions: int, seed: int, at_once: int = 256
     ) -> None:
+        directions = integer(directions, "directions", minimum=1)
         inner = denoiser.function if isinstance(denoiser, Denoiser) else denoiser
         self.checked = Denoiser.of(denoiser)
         self.function = inner

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ...basics.checks import AT_ONCE, Array, integer, ndim, number, takes, vector
+from ...basics.checks import AT_ONCE, Array, array, integer, ndim, number, takes, vector
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
 from ...basics.progress import Progress, teller
+from ...basics.user_code import told_in
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.training_run import TrainingRun
 from ..denoisers.denoiser import Denoiser
@@ -59,6 +61,11 @@ class ReplicatedRuns(TrainingErrors):
     runs: int
     inputs: int
     examples: Any = None
+
+    def __post_init__(self) -> None:
+        axes = dict.fromkeys(("sigma", "variance", "variance_error", "log_width", "log_width_error"), "level")
+        axes |= dict.fromkeys(("gram", "correlation", "correlation_error"), "level level")
+        holds(self, **axes, covariance=("level output output", None), bias=("level", None), runs=int, inputs=int)
 
     def law(self) -> ErrorLaw:
         """kappa1 = variance x examples, of runs whose weights are averages.
@@ -121,9 +128,8 @@ class Replication:
         object.__setattr__(self, "runs", integer(self.runs, "Replication.runs", minimum=3, hint=hint))
         object.__setattr__(self, "inputs", integer(self.inputs, "Replication.inputs", minimum=2, maximum=AT_ONCE))
         if self.examples is not None and not isinstance(self.examples, TrainingRun):
-            object.__setattr__(
-                self, "examples", vector(np.atleast_1d(self.examples), "Replication.examples", positive=True)
-            )
+            each = np.atleast_1d(array(self.examples, "Replication.examples"))
+            object.__setattr__(self, "examples", vector(each, "Replication.examples", positive=True))
 
 
 def run_seed(seed: int, run: int) -> int:
@@ -193,7 +199,9 @@ def replicated_runs(
 def _one_run(
     train: Callable[[int], Any], seed: int, levels: Array, clean: torch.Tensor, noise: torch.Tensor
 ) -> dict[str, Array]:
-    return {"output": _outputs(train(seed), levels, clean, noise)}
+    with told_in("train(seed)"):
+        denoiser = train(seed)
+    return {"output": _outputs(denoiser, levels, clean, noise)}
 
 
 def _clean(data: Any, inputs: int, seed: int) -> torch.Tensor:

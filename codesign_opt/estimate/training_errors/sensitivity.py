@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...basics.checks import AT_ONCE, Array, choice, integer, noise_levels, number, takes
+from ...basics.checks import AT_ONCE, Array, choice, integer, noise_levels, number, shown, takes
+from ...basics.fields import holds
 from ...basics.ledger import Ledger
+from ...basics.user_code import told_in
 from ..denoisers.denoiser import Denoiser
 from ..draws.statistics import Estimate, squares
 from ..draws.streams import my_share, rademacher
@@ -43,6 +45,9 @@ class OutputSensitivity:
     nonlinearity: Array
     calls: int
 
+    def __post_init__(self) -> None:
+        holds(self, sigma="level", gain=Estimate, nonlinearity="level", calls=int)
+
 
 def difference_of(first: Any, second: Any) -> Direction:
     """Direction of the error between two denoisers: two checkpoints, or a network and its average (EMA)."""
@@ -50,7 +55,7 @@ def difference_of(first: Any, second: Any) -> Direction:
     return lambda x, sigma: one(x, sigma) - other(x, sigma)
 
 
-@takes(reference=Reference)
+@takes(reference=Reference, direction=callable)
 def sensitivity(
     reference: Reference,
     levels: Any,
@@ -173,7 +178,13 @@ class _Work:
     def _error(self, chunk: int, level: int, x: torch.Tensor, probe: int) -> torch.Tensor:
         sigma = float(self.path.levels[level])
         if self.direction is not None:
-            return self.direction(x, torch.full((x.shape[0],), sigma, dtype=x.dtype, device=x.device))
+            with told_in("direction(x, sigma)"):
+                error = self.direction(x, torch.full((x.shape[0],), sigma, dtype=x.dtype, device=x.device))
+            if not torch.is_tensor(error) or error.shape != x.shape or not error.is_floating_point():
+                raise ValueError(
+                    f"direction(x, sigma) returned {shown(error)}; a tensor of the states' shape is needed."
+                )
+            return error
         draws = self.reference.draws
         return rademacher(draws.seed, draws.name, "probe", chunk, level, probe, shape=tuple(x.shape), like=x)
 

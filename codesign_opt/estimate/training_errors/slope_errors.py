@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from ...basics.checks import AT_ONCE, Array, integer, number, takes, vector
+from ...basics.fields import holds
 from ...curves.error_law import ErrorLaw, TrainingErrors
 from ...ingredients.levels import Levels
 from ...ingredients.training_run import TrainingRun
@@ -45,6 +46,11 @@ class SlopeErrors(TrainingErrors):
     run: TrainingRun
     log_width: float
     left_out: Array
+
+    def __post_init__(self) -> None:
+        holds(
+            self, sigma="level", error=Estimate, examples="level", run=TrainingRun, log_width=float, left_out="*"
+        )  # fmt: skip
 
     def law(self) -> ErrorLaw:
         """kappa1 = error x examples."""

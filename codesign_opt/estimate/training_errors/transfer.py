@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
-from ...basics.checks import Array, Indices, array, instance, matrix, number, takes, vector
+from ...basics.checks import Array, Indices, array, boolean, instance, matrix, number, takes, vector
+from ...basics.fields import holds
 from ...ingredients.levels import Levels
 from ...modeling.information import InformationError
 from .correlation import ErrorGram, jackknife
@@ -47,6 +48,7 @@ class TransferKernel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "width", number(self.width, "TransferKernel.width", nonnegative=True))
+        holds(self, standard_error=float, misfit=float)
 
     @takes(levels=Levels)
     def matrix(self, levels: Levels) -> Array:
@@ -86,7 +88,7 @@ class TransferKernel:
             ValueError: densities that are proportional to each other: nothing about the width can be seen.
         """
         values = array(errors, "TransferKernel.errors")
-        count = len(levels)
+        count = len(instance(levels, Levels, "TransferKernel.from_pilots: levels"))
         rho = matrix(densities, "TransferKernel.densities", shape=(None, count), nonnegative=True)
         replicas = values if values.ndim == 3 else values[None]
         replicas = matrix(replicas, "TransferKernel.errors", shape=(None, len(rho), count))
@@ -120,6 +122,7 @@ class TransferKernel:
                 share everywhere); it is left out of the kernel.
         """
         levels = Levels.around(vector(sigma, "TransferKernel.sigma", minimum_length=3, positive=True, ascending=True))
+        boolean(background, "TransferKernel.from_features: background")
         pairs = _overlap_pairs(features, len(levels))
 
         def width(kept: Indices) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from ...basics.checks import AT_ONCE, Array, integer, noise_level, number, vector
+from ...basics.errors import CodesignError
 from ...ingredients.training_run import read_log
 
 __all__ = ["LearnedUncertainty"]
@@ -86,8 +87,11 @@ class LearnedUncertainty:
 
         Raises:
             ValueError: an option out of range, fewer rows than coefficients, a loss that is not positive.
+            CodesignError: Newton's method does not end, as under a smoothness that leaves floats no digits.
         """
         table = read_log(log, "LearnedUncertainty.log") if isinstance(log, (str, Path)) else log
+        if not isinstance(table, Mapping) or not {"sigma", "loss"} <= set(table):
+            raise ValueError("LearnedUncertainty.log must be a path, or a dict with the columns sigma and loss.")
         sigma = vector(table["sigma"], "LearnedUncertainty.log: sigma", positive=True)
         loss = vector(table["loss"], "LearnedUncertainty.log: loss", length=sigma.size, positive=True)
         s = noise_level(sigma_data, "LearnedUncertainty.sigma_data")
@@ -120,7 +124,8 @@ def _newton(design: Array, loss: Array, penalty: float) -> Array:
 
     def value(at: Array) -> float:
         u = design @ at
-        return float(np.mean(loss * np.exp(-u) + u) + 0.5 * at @ rough @ at)
+        with np.errstate(over="ignore"):  # of a step too far, which is halved
+            return float(np.mean(loss * np.exp(-u) + u) + 0.5 * at @ rough @ at)
 
     for _ in range(_ROUNDS):
         left = loss * np.exp(-design @ c)
@@ -133,7 +138,7 @@ def _newton(design: Array, loss: Array, penalty: float) -> Array:
         while value(c - size_of_step * step) > here - 0.25 * size_of_step * decrement and size_of_step > 1e-8:
             size_of_step *= 0.5
         c = c - size_of_step * step
-    raise RuntimeError(
+    raise CodesignError(
         f"LearnedUncertainty.fit: Newton's method is not done after {_ROUNDS} steps (decrement {decrement:.2g}); "
-        "raise smoothness or lower pieces."
+        "give another smoothness, or fewer pieces."
     )

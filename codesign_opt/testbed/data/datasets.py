@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...basics.checks import integer
+from ...basics.checks import AT_ONCE, integer
 from ...basics.optional import needs
 
 __all__ = ["digits", "photo_patches"]
 
 _PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee")
+_MOST = 10 * AT_ONCE  # numbers of one photograph's patches
 _LUMA = np.array([0.2125, 0.7154, 0.0721])
 
 
@@ -28,7 +31,15 @@ def photo_patches(*, side: int = 8, stride: int = 8) -> Tensor:
     parts = []
     for name in _PHOTOGRAPHS:
         photograph = getattr(library, name)()
+        if side > min(photograph.shape[:2]):
+            raise ValueError(f"side is {side}; the photograph {name!r} has {min(photograph.shape[:2])} pixels.")
+        count = side**2 * math.prod(-(-(size - side + 1) // stride) for size in photograph.shape[:2])
+        if count > _MOST:
+            raise ValueError(
+                f"side {side} and stride {stride} make patches of {count:,} numbers of the photograph {name!r}; raise "
+                f"stride: {_MOST:,} are made at most."
+            )
         grey = photograph @ _LUMA if photograph.ndim == 3 else photograph
         windows = np.lib.stride_tricks.sliding_window_view(grey / 127.5 - 1.0, (side, side))
-        parts.append(windows[::stride, ::stride].reshape(-1, side * side))
-    return torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        parts.append(windows[::stride, ::stride].reshape(-1, side * side).astype(np.float32))
+    return torch.from_numpy(np.concatenate(parts))

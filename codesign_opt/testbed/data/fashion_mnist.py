@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...basics.checks import choice
+from ...basics.checks import as_path, choice
 
 __all__ = ["fashion_mnist"]
 
@@ -41,7 +41,7 @@ def fashion_mnist(
         FileNotFoundError: a file is absent; the message has the install command.
     """
     prefix = _PREFIX[choice(split, "split", _PREFIX)]
-    home = Path(folder if folder is not None else os.environ.get(_VARIABLE) or _DEFAULT)
+    home = as_path(folder if folder is not None else os.environ.get(_VARIABLE) or _DEFAULT, "folder")
     image_file, label_file = home / f"{prefix}-images-idx3-ubyte.gz", home / f"{prefix}-labels-idx1-ubyte.gz"
     images, labels = _idx(image_file, 3), _idx(label_file, 1)
     if images.shape[1:] != (28, 28):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...basics.checks import AT_ONCE, Array, integer, matrix, number, vector
+from ...basics.checks import AT_ONCE, Array, integer, matrix, number, shown, vector
 from ...estimate.draws.streams import seeded
 
 __all__ = ["Mixture", "circle8", "clusters4", "grid8"]
@@ -65,6 +65,8 @@ class Mixture:
     def sample(self, count: int, seed: int = 0, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """(count, d) independent draws."""
         count = integer(count, "count", minimum=1, maximum=AT_ONCE)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype is {shown(dtype)}; one of torch's floats is needed, such as torch.float32.")
         generator = seeded(seed, "mixture")
         which = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=generator)
         noise = torch.randn((count, self.means.shape[1]), generator=generator, dtype=torch.float64)
@@ -104,7 +106,8 @@ def circle8(radius: float = 2.0, width: float = 0.2) -> Mixture:
     """
     angle = 2 * np.pi * np.arange(8) / 8
     radius = number(radius, "radius", positive=True)
-    return Mixture(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), np.full(8, width), np.array(_WEIGHTS))
+    widths = np.full(8, number(width, "width", positive=True))
+    return Mixture(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), widths, np.array(_WEIGHTS))
 
 
 def clusters4(offset: float = 2.0, width: float = 0.3) -> Mixture:
@@ -117,7 +120,7 @@ def clusters4(offset: float = 2.0, width: float = 0.3) -> Mixture:
     """
     offset = number(offset, "offset", positive=True)
     corners = offset * np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
-    return Mixture(corners, np.full(4, width), np.ones(4))
+    return Mixture(corners, np.full(4, number(width, "width", positive=True)), np.ones(4))
 
 
 def grid8(spacing: float = 1.5, width: float = 0.2) -> Mixture:
@@ -128,4 +131,5 @@ def grid8(spacing: float = 1.5, width: float = 0.2) -> Mixture:
     """
     spacing = number(spacing, "spacing", positive=True)
     y, x = np.meshgrid(spacing * np.array([-0.5, 0.5]), spacing * (np.arange(4) - 1.5), indexing="ij")
-    return Mixture(np.stack([x.ravel(), y.ravel()], axis=1), np.full(8, width), np.array(_WEIGHTS))
+    widths = np.full(8, number(width, "width", positive=True))
+    return Mixture(np.stack([x.ravel(), y.ravel()], axis=1), widths, np.array(_WEIGHTS))

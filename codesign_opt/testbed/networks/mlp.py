@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...basics.checks import integer
-from .preconditioning import LevelEmbedding, Preconditioned, zeroed
+from .preconditioning import LevelEmbedding, Preconditioned, check_size, zeroed
 
 __all__ = ["MLP"]
 
@@ -30,6 +30,10 @@ class MLP(Preconditioned):
         super().__init__(sigma_data)
         dimension = integer(dimension, "MLP.dimension", minimum=1)
         width, layers = integer(width, "MLP.width", minimum=1), integer(layers, "MLP.layers", minimum=1)
+        check_size(
+            3 * layers * width**2 + 2 * width * dimension,
+            f"MLP.dimension {dimension}, width {width} and layers {layers}",
+        )
         self.level = LevelEmbedding(width)
         self.inward = nn.Linear(dimension, width)
         self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(layers))

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from ...basics.checks import noise_level
 
-__all__ = ["LevelEmbedding", "Preconditioned"]
+__all__ = ["LevelEmbedding", "Preconditioned", "check_size"]
+
+_MOST = 1_000_000_000  # weights of a small network
+
+
+def check_size(weights: int, of: str) -> None:
+    """Refuse sizes of layers that no machine of this kind holds, before memory is asked for."""
+    if weights > _MOST:
+        raise ValueError(f"{of} make {weights:.3g} weights; at most {_MOST:.0e} are made here.")
 
 
 class LevelEmbedding(nn.Module):

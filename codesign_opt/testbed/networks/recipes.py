@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...basics.checks import choice
+from ...basics.checks import as_path, choice, integer
+from ...basics.fields import holds
 from ...basics.progress import Progress
 from ...ingredients.densities import LogNormal
 from ..data.datasets import digits, photo_patches
@@ -41,6 +42,10 @@ class Recipe:
     optimisation: Optimisation = field(default_factory=Optimisation)
     records: Records = field(default_factory=Records)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        holds(self, title=str, data=callable, model=callable, optimisation=Optimisation, records=Records, seed=int)
+        object.__setattr__(self, "iterations", integer(self.iterations, "Recipe.iterations", minimum=1))
 
     def initial(self) -> nn.Module:
         """The untrained network, the same at every call; the caller's random state stays as it is."""
@@ -101,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """Where trained weights are kept: `folder`, else CODESIGN_OPT_CACHE, else ~/.cache/codesign_opt."""
     if folder is not None:
-        return Path(folder)
+        return as_path(folder, "folder")
     named = os.environ.get("CODESIGN_OPT_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "codesign_opt"
 
@@ -120,7 +125,7 @@ def cached(name: str, *, folder: str | os.PathLike[str] | None = None) -> Traine
     home = cache_folder(folder) / "testbed" / name
     stored = recipe.finished(home)
     if stored is None:
-        place = "" if folder is None else f" --cache {Path(folder)}"
+        place = "" if folder is None else f" --cache {as_path(folder, 'folder')}"
         raise FileNotFoundError(
             f"{home} holds no finished weights of the {recipe.title}; train it first, or go on where it was stopped, "
             f"with `python -m codesign_opt.testbed {name}{place}`, or name the folder of a cache that has them by the "

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...basics.checks import integer, number, takes
+from ...basics.checks import AT_ONCE, as_path, function, integer, number, shown, takes
+from ...basics.fields import holds
 from ...basics.files import replacing
 from ...basics.progress import Progress, teller
 from ...curves.recording import LevelStatistics
-from ...estimate.draws.streams import seeded
+from ...estimate.draws.streams import check_dense, seeded
 from ...ingredients.densities import LogNormal
 from ...ingredients.levels import Levels
 from .first_logs import is_first_log, read_first_log
@@ -30,6 +31,7 @@ Density = Any  # SigmaDensity, anything with quantile(u), or a function (batch, 
 Weight = Callable[[Tensor], Tensor]
 EDM_DENSITY = LogNormal(-1.2, 1.2)
 LOG_LEVELS = Levels(np.logspace(-4.0, 4.0, 41))  # five per decade: a loss is even across a factor of 1.6 in sigma
+_MOST = 100_000_000  # iterations that anybody trains a small network for
 _CHECKPOINT, _LOG = "checkpoint.pt", "loss.csv"
 
 
@@ -61,11 +63,18 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "batch", integer(self.batch, "Optimisation.batch", minimum=1))
+        put(self, "batch", integer(self.batch, "Optimisation.batch", minimum=1, maximum=AT_ONCE))
         put(self, "learning_rate", number(self.learning_rate, "Optimisation.learning_rate", positive=True))
         put(self, "ema", number(self.ema, "Optimisation.ema", nonnegative=True))
         if self.ema >= 1:
             raise ValueError(f"Optimisation.ema is {self.ema:g}; it must be < 1 (0 keeps the last iterate).")
+        if isinstance(self.density, type) or not (hasattr(self.density, "quantile") or callable(self.density)):
+            raise ValueError(
+                f"Optimisation.density is {shown(self.density)}; a density with quantile(u) is needed, or a function "
+                "(batch, generator) -> sigma."
+            )
+        if self.weight is not None:
+            function(self.weight, "Optimisation.weight")
 
     def question(self, seed: int) -> dict[str, Any]:
         """The numbers that two trainings of one folder must have in common."""
@@ -122,6 +131,11 @@ class TrainedDenoiser:
     batch: int
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        holds(
+            self, model=nn.Module, last=nn.Module, log=LevelStatistics, iterations=int, batch=int, folder=(Path, None)
+        )
+
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.model(x, sigma)
 
@@ -140,7 +154,7 @@ class TrainedDenoiser:
         return model
 
 
-@takes(model=nn.Module, optimisation=Optimisation, records=Records)
+@takes(model=nn.Module, data=Tensor, optimisation=Optimisation, records=Records)
 def train(
     model: nn.Module,
     data: Tensor,
@@ -178,13 +192,12 @@ def train(
         ValueError: an option out of range, data that are not finite, a folder of another training (the differing
             option is named), a loss that stops being finite.
     """
-    total, seed = integer(iterations, "iterations", minimum=1), integer(seed, "seed")
+    total, seed = integer(iterations, "iterations", minimum=1, maximum=_MOST), integer(seed, "seed")
     how, kept = optimisation or Optimisation(), records or Records()
-    if not bool(torch.isfinite(data).all()):
-        raise ValueError("data has entries that are not finite.")
+    _check_data(data)
     state = _State(model, how, kept.levels)
     weight = how.weight or edm_weight(model)
-    home = Path(folder) if folder is not None else None
+    home = as_path(folder, "folder") if folder is not None else None
     question = _question(model, data, how, weight, seed)
     if home is not None:
         home.mkdir(parents=True, exist_ok=True)
@@ -206,6 +219,14 @@ def train(
             tell(f"loss {loss:.4f}", state.iteration, total)
     tell.close()
     return state.result(home)
+
+
+def _check_data(data: Tensor) -> None:
+    check_dense(data)
+    if data.ndim < 2 or not data.is_floating_point() or not data.numel():
+        raise ValueError(f"data is a tensor {tuple(data.shape)} of {data.dtype}; (N, *shape) floats are needed.")
+    if not bool(torch.isfinite(data).all()):
+        raise ValueError("data has entries that are not finite.")
 
 
 def _question(model: nn.Module, data: Tensor, how: Optimisation, weight: Weight, seed: int) -> dict[str, Any]:
@@ -341,13 +362,14 @@ def finished(
     Raises:
         ValueError: the folder belongs to another training.
     """
-    path = Path(folder) / _CHECKPOINT
+    home = as_path(folder, "folder")
+    path = home / _CHECKPOINT
     if not path.exists():
         return None
     how = optimisation or Optimisation()
     state = _State(model, how, LOG_LEVELS)
     state.resume(path, {**how.question(seed), "initial weights": _initial(model)})
-    return state.result(Path(folder)) if state.iteration == iterations else None
+    return state.result(home) if state.iteration == iterations else None
 
 
 def shown_density(density: Density) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .preconditioning import LevelEmbedding, Preconditioned, zeroed
+from ...basics.checks import entries, integer
+from .preconditioning import LevelEmbedding, Preconditioned, check_size, zeroed
 
 __all__ = ["UNet"]
 
@@ -68,9 +69,16 @@ class UNet(Preconditioned):
         self, *, sigma_data: float, widths: tuple[int, int, int] = (16, 32, 96), heads: int = 4, embedding: int = 96
     ) -> None:
         super().__init__(sigma_data)
-        fine, middle, coarse = widths
-        if any(width % 8 or width < 8 for width in widths) or coarse % heads:
-            raise ValueError(f"UNet.widths is {widths}; multiples of 8 are needed, the last also of heads = {heads}.")
+        channels = tuple(integer(width, "UNet.widths", minimum=8) for width in entries(widths, "UNet.widths"))
+        heads, embedding = integer(heads, "UNet.heads", minimum=1), integer(embedding, "UNet.embedding", minimum=1)
+        if len(channels) != 3:
+            raise ValueError(f"UNet.widths has {len(channels)} entries; those at 28, 14 and 7 pixels are needed.")
+        fine, middle, coarse = channels
+        check_size(
+            40 * max(widths) ** 2 + 10 * max(widths) * embedding, f"UNet.widths {widths} and embedding {embedding}"
+        )
+        if any(width % 8 for width in channels) or coarse % heads:
+            raise ValueError(f"UNet.widths is {channels}; multiples of 8 are needed, the last also of heads = {heads}.")
         self.level = LevelEmbedding(embedding)
         self.stem = nn.Conv2d(1, fine, 3, padding=1)
         self.to14 = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
