@@ -11,6 +11,7 @@ __all__ = ["FitRules"]
 
 MOVES = ("both", "coefficients", "levels")
 _FIRST = 3
+_MOST = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FitRules:
     def __post_init__(self) -> None:
         if self.history != "all":
             hint = 'Or "all": three, then every output as a last polish.'
-            object.__setattr__(self, "history", integer(self.history, "history", minimum=1, hint=hint))
+            object.__setattr__(self, "history", integer(self.history, "history", minimum=1, maximum=_MOST, hint=hint))
         choice(self.moves, "moves", MOVES)
         choice(self.objective, "objective", OBJECTIVES)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.causes import NOT_CAUSES, TOTAL
+from ..basics.causes import BESIDE_BIAS, TOTAL
 from ..basics.checks import Array, integer, shown, takes
 from ..basics.late import later
 from ..basics.progress import Teller, teller
@@ -22,7 +22,7 @@ from ..ingredients.training_run import TrainingRun
 from ..modeling.prediction import predict
 from ..models.base import Model, check_model
 from ..models.coefficients import Coefficients
-from ..results.cause_words import cause_cells
+from ..results.cause_words import beside, cause_cells
 from ..results.headline import learner
 from ..results.plan import Plan
 from ..results.text import certificate_line, outer_line, share_of, wrapped
@@ -240,12 +240,7 @@ def _costs(model: Model, prices: Prices, table: Coefficients, grid: Array, run: 
 def audit_text(audit: Audit) -> str:
     """An audit as a table: today's error by cause, the certified optimum of the same compute, and the gap."""
     now, best = audit.current, audit.optimum.handed_out
-    parts = [name for name in now if name not in NOT_CAUSES]
-    rows = [
-        [*cause_cells(n, audit.optimum), quantity(now[n]), quantity(best.get(n))]
-        for n in parts
-        if now[n] or best.get(n)
-    ]
+    rows = [[*cause_cells(name, audit.optimum), *map(quantity, errors)] for name, *errors in beside(now, best)]
     rows.append([TOTAL, "", quantity(now[TOTAL]), quantity(best.get(TOTAL))])
     optimum = audit.optimum
     whole = sum(audit.gap.values())
@@ -261,6 +256,7 @@ def audit_text(audit: Audit) -> str:
         f"{quantity(float(optimum.examples.sum()))} examples",
         *aligned(["Error by cause", "", "today", "best"], rows),
         *aligned(["Excess removed by changing, in turn", "error", "share"], gaps, left=(0,)),
+        *(line for told in _offset(audit) for line in wrapped("  ", told)),
         *(line for told in _untrained(audit) for line in wrapped("", told)),
         "Proof of the best",
         f"  {certificate_line(optimum)}",
@@ -268,6 +264,13 @@ def audit_text(audit: Audit) -> str:
     ]
     outer = outer_line(optimum)
     return "\n".join(lines + (wrapped("  ", outer) if outer else []))
+
+
+def _offset(audit: Audit) -> list[str]:
+    """Why a better density alone wins nothing, where it does not."""
+    if audit.gap["training density"] > 0 or not audit.current.get(BESIDE_BIAS, 0.0) < 0:
+        return []
+    return ["on today's grid what is unlearned offsets errors of the steps: a better density alone wins nothing"]
 
 
 def _untrained(audit: Audit) -> list[str]:

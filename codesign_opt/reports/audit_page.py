@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..basics.causes import NOT_CAUSES, TOTAL
+from ..basics.causes import TOTAL
 from ..basics.wording import quantity
 from ..planning.audit import Audit
-from ..results.cause_words import cause_cells
+from ..results.cause_words import beside, cause_cells
 from ..results.text import certificate_line, outer_line, share_of
 from .assembly import Answer, assembled
 from .copies import copies
@@ -63,10 +63,6 @@ def _gaps(audit: Audit) -> str:
 
 def _causes(audit: Audit) -> str:
     now, best = audit.current, audit.optimum.handed_out
-    rows = [
-        [*cause_cells(name, audit.optimum), quantity(now[name]), quantity(best.get(name))]
-        for name in now
-        if name not in NOT_CAUSES and (now[name] or best.get(name))
-    ]
+    rows = [[*cause_cells(name, audit.optimum), *map(quantity, errors)] for name, *errors in beside(now, best)]
     rows.append([TOTAL, "", quantity(now[TOTAL]), quantity(best.get(TOTAL))])
     return table("Error by cause", ["cause", "what it is", "today", "best"], rows, left=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..basics import causes
@@ -9,7 +10,7 @@ from ..basics import causes
 if TYPE_CHECKING:
     from .record import PlanRecord
 
-__all__ = ["CAUSES", "cause_cells", "cause_of", "clip"]
+__all__ = ["CAUSES", "beside", "cause_cells", "cause_of", "clip"]
 
 # What each part of the error is, for a reader who has not read docs/theory.md.
 CAUSES = {
@@ -35,6 +36,12 @@ def cause_cells(name: str, plan: PlanRecord) -> list[str]:
     if name == causes.BIAS and plan.bias != "exact":
         return [short, f"steps, stop and start, {plan.bias}"]
     return [short, CAUSES.get(cause_of(name, plan), "term of this problem")]
+
+
+def beside(now: Mapping[str, float], best: Mapping[str, float]) -> list[tuple[str, float | None, float | None]]:
+    """The causes of two errors that leave something in either, and how much in each."""
+    names = [name for name in {**now, **best} if name not in causes.NOT_CAUSES]
+    return [(name, now.get(name), best.get(name)) for name in names if now.get(name) or best.get(name)]
 
 
 def cause_of(name: str, plan: PlanRecord) -> str:

@@ -12,6 +12,7 @@ import torch
 import codesign_opt as co
 from codesign_opt.basics.jobs import each_of
 from codesign_opt.basics.ledger import Ledger
+from codesign_opt.estimate.draws.streams import batches
 from codesign_opt.estimate.steps.held_out import GridTest
 from tests.hostile.instances import errors, grid_errors
 from tests.hostile.plausible import (
@@ -190,3 +191,10 @@ def test_arrays_that_run_backwards_are_read():
     found = co.estimate.phase_space(denoiser(), backwards, [1.0], examples=8)
     assert np.isfinite(found.contamination("x0")).all()
     assert errors().levels is LEVELS
+
+
+def test_examples_without_numbers_and_solvers_that_remember_millions_of_outputs_are_refused():
+    with pytest.raises(ValueError, match=r"examples of shape \(0,\) hold no numbers"):
+        next(batches(np.zeros((3, 0))))
+    with pytest.raises(ValueError, match="history is 1,000,000,000; it must be <= 1,000"):
+        co.codesign(co.GaussianModel(co.Spectrum.power_law(4, 1.5)), steps=4, solver="fit", history=10**9)

@@ -191,6 +191,8 @@ def batches(data: Any, batch: int = 256) -> Iterator[torch.Tensor]:
             continue
         if expected is None:
             expected = tuple(part.shape[1:])
+            if 0 in expected:
+                raise ValueError(f"data: examples of shape {expected} hold no numbers.")
         if tuple(part.shape[1:]) != expected:
             raise ValueError(f"data: batch {number} has shape {tuple(part.shape)}; examples of {expected} came before.")
         if not bool(torch.isfinite(part).all()):
