@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..basics.checks import Array, choice, matrix, ndim, noise_levels, number, takes, vector
+from ..basics.checks import Array, choice, matrix, ndim, noise_levels, scale_of, takes, vector
 from ..basics.inheritance import stale
 from ..basics.registry import Registry
 from .levels import Bins, Levels
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import cvxpy as cp  # a second to load, and saved plans are read without it: imported where it is used
 
 __all__ = ["COUPLINGS", "Coupling", "Local", "PerLevel", "PerStep", "Settled", "Transfer"]
+
+_WIDEST = 1e5  # of a transfer kernel, in log sigma: by wider ones all levels teach each other alike
 
 
 COUPLINGS: Registry[type[Coupling]] = Registry("Coupling.kind", "Coupling")
@@ -359,7 +361,7 @@ class Transfer(Local):
     def __init__(self, transfer: ArrayLike = 0.6, log_width: LogWidth = 2.7, form: str = "max") -> None:
         checked: float | Array
         if ndim(transfer) == 0:
-            checked = number(transfer, "Transfer.transfer", positive=True)
+            checked = scale_of(transfer, "Transfer.transfer")
         else:
             checked = matrix(transfer, "Transfer.transfer", nonnegative=True)
             sums = checked.sum(axis=1)
@@ -380,8 +382,9 @@ class Transfer(Local):
             return matrix(self.transfer, "Transfer.transfer", shape=(len(levels), len(levels)))
         from scipy.special import ndtr  # scipy takes a while to load and saved plans are read without it
 
-        edges = np.log(levels.edges) / self.transfer
-        from_level = ndtr(edges - np.log(levels.sigma)[:, None] / self.transfer)
+        width = min(float(self.transfer), _WIDEST)
+        edges = np.log(levels.edges) / width
+        from_level = ndtr(edges - np.log(levels.sigma)[:, None] / width)
         mass = np.diff(from_level, axis=1)
         return np.asarray(mass / mass.sum(axis=1, keepdims=True))
 

@@ -198,3 +198,21 @@ def test_examples_without_numbers_and_solvers_that_remember_millions_of_outputs_
         next(batches(np.zeros((3, 0))))
     with pytest.raises(ValueError, match="history is 1,000,000,000; it must be <= 1,000"):
         co.codesign(co.GaussianModel(co.Spectrum.power_law(4, 1.5)), steps=4, solver="fit", history=10**9)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(8).to_sparse(), torch.zeros(8, device="meta")])
+def test_labels_without_storage_are_refused(labels):
+    network = net()
+    with pytest.raises(ValueError, match=r"feature_collapse\.labels"):
+        co.estimate.feature_collapse(network, network.layers[0], data(), [1.0], labels=labels, examples=8)
+
+
+def test_a_kernel_of_any_width_is_one():
+    for width in (1e-9, 1e9, 1e18):
+        kernel = co.Transfer(width).kernel(LEVELS)
+        np.testing.assert_allclose(kernel.sum(axis=1), 1.0)
+    np.testing.assert_allclose(
+        kernel, np.broadcast_to(LEVELS.log_width / LEVELS.log_width.sum(), kernel.shape), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"Transfer\.transfer is 1e\+70; it must lie between"):
+        co.Transfer(1e70)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...basics.checks import AT_ONCE, Array, entries, integer, noise_level, noise_levels, shown, takes, vector
+from ...basics.checks import AT_ONCE, Array, entries, integer, noise_level, noise_levels, numbers, shown, takes, vector
 from ...basics.user_code import told_in
 from ...ingredients.parameterization import amplitudes, target_coefficients, target_name
 from ...ingredients.process import Process
@@ -310,8 +310,10 @@ def _features(denoiser: torch.nn.Module, layer: torch.nn.Module, x: Tensor, leve
 
 def _labels(labels: Any, count: int) -> Any:
     """(N,) of the examples that are taken."""
-    told = labels.detach().tolist() if torch.is_tensor(labels) and not labels.is_meta else labels
-    found = entries(told, "feature_collapse.labels", most=AT_ONCE)[:count]
+    if torch.is_tensor(labels):
+        numbers(labels, "feature_collapse.labels")  # refuses what has none: sparse tensors, those on "meta"
+        labels = labels.detach().tolist()
+    found = entries(labels, "feature_collapse.labels", most=AT_ONCE)[:count]
     if len(found) < count or not all(isinstance(one, (str, int, float, np.generic)) for one in found):
         raise ValueError(
             f"feature_collapse.labels is {shown(labels)}; a number or a word for each of {count} examples is needed."
