@@ -38,7 +38,7 @@ class FitRules:
     free_stop: bool = True
 
     def __post_init__(self) -> None:
-        if self.history != "all":
+        if not isinstance(self.history, str) or self.history != "all":
             hint = 'Or "all": three, then every output as a last polish.'
             object.__setattr__(self, "history", integer(self.history, "history", minimum=1, maximum=_MOST, hint=hint))
         choice(self.moves, "moves", MOVES)

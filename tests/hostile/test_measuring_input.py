@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import cvxpy as cp
 import numpy as np
 import pytest
 import torch
@@ -216,3 +217,10 @@ def test_a_kernel_of_any_width_is_one():
     )
     with pytest.raises(ValueError, match=r"Transfer\.transfer is 1e\+70; it must lie between"):
         co.Transfer(1e70)
+
+
+def test_a_fit_says_which_of_its_grids_and_histories_are_none():
+    with pytest.raises(ValueError, match="sigmas holds no grid"):
+        co.estimate.fit_solver(denoiser(), data(), np.zeros((0, 4)))
+    with pytest.raises(ValueError, match="history is"):
+        co.estimate.fit_solver(denoiser(), data(), GRID, history=cp.Parameter(3))

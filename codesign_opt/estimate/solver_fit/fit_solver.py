@@ -108,4 +108,7 @@ def fit_solver(
 def _grids(sigmas: Any) -> list[Array]:
     """One grid or several."""
     several = isinstance(sigmas, Sequence) and len(sigmas) > 0 and ndim(sigmas[0]) > 0
-    return [check_grid(grid).sigmas for grid in (sigmas if several or ndim(sigmas) == 2 else [sigmas])]
+    found = [check_grid(grid).sigmas for grid in (sigmas if several or ndim(sigmas) == 2 else [sigmas])]
+    if not found:
+        raise ValueError("fit_solver: sigmas holds no grid; give the noise levels that the fit begins with.")
+    return found
