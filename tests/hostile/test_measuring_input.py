@@ -224,3 +224,9 @@ def test_a_fit_says_which_of_its_grids_and_histories_are_none():
         co.estimate.fit_solver(denoiser(), data(), np.zeros((0, 4)))
     with pytest.raises(ValueError, match="history is"):
         co.estimate.fit_solver(denoiser(), data(), GRID, history=cp.Parameter(3))
+
+
+def test_data_of_one_number_are_no_examples():
+    for one in (np.array(1.0), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"data has shape \(\)"):
+            co.estimate.replicated_runs(lambda seed: net(), one, [1.0])

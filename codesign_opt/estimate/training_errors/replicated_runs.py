@@ -207,7 +207,7 @@ def _one_run(
 def _clean(data: Any, inputs: int, seed: int) -> torch.Tensor:
     """Clean examples of the inputs: random rows of an array, the first of a stream."""
     if isinstance(data, np.ndarray) or torch.is_tensor(data):
-        whole = next(iter(batches_of(data, max(len(data), 1))))
+        whole = next(iter(batches_of(data, max(len(data) if data.ndim else 0, 1))))
         rows = torch.randperm(whole.shape[0], generator=seeded(seed, "replicated_runs", "inputs"))[:inputs]
         return whole[rows.to(whole.device)]
     parts: list[torch.Tensor] = []
