@@ -23,7 +23,7 @@ __all__ = ["error_of", "exactly_known", "knows_shared", "with_shared_errors"]
 
 def exactly_known(model: Model) -> bool:
     """Whether the model's law says how errors of nodes go together."""
-    return model.exact_error is not None and model.sampler.own_levels is None
+    return model.exact_error is not None
 
 
 def knows_shared(study: Study) -> bool:

@@ -42,7 +42,7 @@ Peers = dict[str, tuple[Array, dict[str, float]]]  # by name: the grid, and its 
 _POLISH_BELOW = 33  # without residuals the exact gradient takes the square of the number of steps
 _POLISH_MEASURED_BELOW = 65
 _SETTLED = 40  # so many of the best grids get their examples, where these may decide
-_NEAR, _SHARED = 1.1, 12  # times the best, and numbers of steps, where errors that nodes share may decide
+_NEAR = 1.1  # times the best, where errors that nodes share may decide between numbers of steps
 _BETTER = 1 - 1e-9
 _FAR = 1.5  # times the links of a chain: so many steps of the program, and the best is no link
 # beside a flow model's plan: equal steps of time, and of time shifted as Stable Diffusion 3's; trained as that is, by
@@ -186,10 +186,10 @@ def _asked(plan: Plan) -> int:
 def _settled(study: Study, ranked: list[SearchedGrid]) -> list[Settled]:
     """The first of the grids with their examples, as long as they may be the best."""
     settled: list[Settled] = []
-    near, most = (_NEAR, _SHARED) if knows_shared(study) else (1.0, _SETTLED)
-    for grid in ranked[:_SETTLED]:
+    near = _NEAR if knows_shared(study) else 1.0
+    for grid in ranked:
         # a density for each level leaves no less than one for each step, which ranks the grids: the rest are worse
-        if settled and (grid.total > near * min(each.total for each in settled) or len(settled) == most):
+        if settled and (grid.total > near * min(each.total for each in settled) or len(settled) == _SETTLED):
             break
         if near > 1 and any(each.sigmas.size == grid.sigmas.size for each in settled):
             continue

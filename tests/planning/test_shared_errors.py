@@ -23,10 +23,10 @@ def plan():
 
 
 def blocks_at_every_offset(model, grid):
-    """Squared errors of blocks, laid at 4,096 offsets, times the examples of each: summed node by node."""
+    """Squared errors of blocks, laid at 1,024 offsets, times the examples of each: summed node by node."""
     terms, levels = model.node_terms(grid), co.Levels.log_uniform(float(grid[grid > 0][-1]), float(grid[0]), 7)
     counts = ExampleCounts.of_levels(levels, np.ones(7))
-    offsets = (np.arange(4_096) + 0.5) / 4_096  # of binary fractions, whose sums are exact
+    offsets = (np.arange(1_024) + 0.5) / 1_024  # of binary fractions, whose sums are exact
     low, _ = block_ends(model.coupling, counts, terms.sigmas, offsets)
     error, total = terms.sensitivity * np.sqrt(terms.reducible), 0.0
     for row in low:
@@ -35,7 +35,7 @@ def blocks_at_every_offset(model, grid):
     return total / offsets.size
 
 
-@pytest.mark.parametrize("sampler", [co.Euler(), co.Heun(), co.DPMpp2M()])
+@pytest.mark.parametrize("sampler", [co.Heun(), co.DPMpp2M()])
 @pytest.mark.parametrize(("length", "steps", "low"), [(1.0, 12, 0.02), (0.3, 9, 0.05), (2.7, 20, 0.01), (9.0, 6, 0.3)])
 def test_windows_about_every_level_hold_what_blocks_at_every_offset_do(sampler, length, steps, low):
     model = replace(BANDS, sampler=sampler, process=co.EDM(), coupling=co.Local(length))

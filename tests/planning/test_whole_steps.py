@@ -182,8 +182,8 @@ def test_what_is_handed_out_is_the_prediction_on_its_own_levels_which_no_step_st
     plan = co.codesign(model, co.Prices(3.0, 1.0, 1000), 3e4, run=run, levels=60, points=5, outer_tolerance=0.1)
     plan.save(tmp_path / "plan.json")
     back = co.Plan.load(tmp_path / "plan.json")
-    parts = predict(model, back.sigmas, back.examples, back.levels)
-    assert parts["total"] == pytest.approx(plan.handed_out["total"], rel=1e-12)
+    told = model.predict(back.sigmas, back.examples, levels=back.levels).total
+    assert told == pytest.approx(plan.handed_out["total"], rel=1e-12)
     assert np.all(np.isin(plan.sigmas[plan.sigmas > 0], plan.levels.edges))
     used = plan.costs["training"] + plan.costs["sampling"]
     assert used == pytest.approx(3e4, rel=1e-6)
