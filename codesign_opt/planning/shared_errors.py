@@ -14,6 +14,7 @@ from ..basics.causes import TOTAL
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 from ..models.base import Model
+from ..models.gaussian import GaussianModel
 from ..models.node_windows import window_table
 from .question import Study
 from .settling import Settled, settle_on
@@ -23,7 +24,7 @@ __all__ = ["error_of", "exactly_known", "knows_shared", "with_shared_errors"]
 
 def exactly_known(model: Model) -> bool:
     """Whether the model's law says how errors of nodes go together."""
-    return model.exact_error is not None
+    return isinstance(model, GaussianModel)
 
 
 def knows_shared(study: Study) -> bool:
