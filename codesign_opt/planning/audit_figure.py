@@ -39,7 +39,8 @@ def audit_plot(
         ax.plot(levels.sigma[never], np.zeros(never.sum()), "x", color=BLACK, ms=5, label="never trained")
     ax.axhline(0, color=BLACK, lw=0.8)
     for name, value in gap.items():
-        ax.plot([], [], linestyle="none", label=f"better {name}: error {tick(-value)}")
+        gain = f"error {tick(-value)}" if value > 0 else "no gain"
+        ax.plot([], [], linestyle="none", label=f"better {name}: {gain}")
     ax.set(xscale="log", xlabel=SIGMA, ylabel="excess score error per unit of ln σ (data units²)")
     ax.yaxis.set_major_formatter(tick)
     bottom, top = ax.get_ylim()
