@@ -1,7 +1,7 @@
 """Build the documentation's site: `python docs/build_site.py [OUT]`, without a network; warnings are errors.
 
 The pages of docs/, README.md, the tutorials rendered from their cells, and one page of every public package from its
-docstrings. Needs sphinx and myst-parser: pip install -e '.[docs]'.
+docstrings. Needs sphinx, myst-parser and latex2mathml: pip install -e '.[docs]'.
 """
 
 from __future__ import annotations

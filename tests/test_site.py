@@ -63,12 +63,21 @@ def test_guides_and_pages_are_all_in_the_site():
 def test_the_site_builds_without_a_warning(tmp_path, capfd):
     pytest.importorskip("sphinx")
     pytest.importorskip("myst_parser")
+    pytest.importorskip("latex2mathml")
     pytest.importorskip("torch")
     assert SITE.main(tmp_path) == 0, capfd.readouterr().err
     for page in ("index", "README", "docs/theory", "docs/faq", "tutorials/05_flow_matching", "api/estimate"):
         assert (tmp_path / f"{page}.html").stat().st_size > 3_000
     text = (tmp_path / "tutorials" / "05_flow_matching.html").read_text(encoding="utf-8")
     assert "# %%" not in text
+    formulas = 0
+    for path in tmp_path.glob("**/*.html"):
+        page = path.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=.https?:|<link[^>]*href=.https?:[^>]*stylesheet", page)
+        drawn = [re.sub(r"<[^>]+>", "", math) for math in re.findall(r"<math.*?</math>", page, re.DOTALL)]
+        assert not [math for math in drawn if "\\" in math], path  # a command that was not understood
+        formulas += len(drawn)
+    assert formulas > 2_000
 
 
 @pytest.mark.slow
