@@ -18,9 +18,10 @@ from ..results.planned_density import Prior, TrainingDensity
 from .optimum_change import Optimum, OptimumChange
 from .question import Study
 
-__all__ = ["NAMES", "PlanQuantities", "quantities"]
+__all__ = ["NAMES", "RELATIVE", "PlanQuantities", "quantities"]
 
 NAMES = ("error", "stopping_sigma", "P_mean", "P_std", "levels", "training_share")
+RELATIVE = ("error", "stopping_sigma", "P_std", "levels")  # whose logarithms are differentiated, and taken as normal
 _BESIDE = 0.1  # in log sigma, of the stopping points beside the plan's
 _STEP = 1e-3  # of the logarithms of measured numbers
 _BEND = 1e-3  # of P_mean and log P_std
@@ -31,8 +32,8 @@ class PlanQuantities:
     """What a plan says and how it moves.
 
     Attributes:
-        values: by name; logarithms of the error, of sigmas and of P_std.
-        gradients: (..., P) derivatives by the logarithms of the measured numbers.
+        values: by name, at the best stopping point.
+        gradients: (..., P) derivatives by the logarithms of the measured numbers; of those in RELATIVE, of logarithms.
         regret: what a plan made with the measured numbers leaves beyond the best with the true ones, on average.
     """
 
@@ -59,7 +60,7 @@ def quantities(study: Study, known: Unknowns, stop: float, steps: int, *, search
     at_stop = _at(optimum, steps)
     slopes = {"error": tables.slopes(optimum, pairs) / optimum.value, **_moved(optimum, pairs, change, at_stop, steps)}
     regret = change.cost(known.factor)
-    values: dict[str, Any] = {"error": np.log(optimum.value), **at_stop}
+    values: dict[str, Any] = {"error": optimum.value, **at_stop}
     if searched:
         beside = [Optimum.at(study, stop * np.exp(sign * _BESIDE), count) for sign in (-1, 1)]
         moved = [tables.slopes(other, tables.of(other)) for other in beside]
@@ -67,12 +68,14 @@ def quantities(study: Study, known: Unknowns, stop: float, steps: int, *, search
         slope = (beside[1].value - beside[0].value) / (2 * _BESIDE)
         if bend > 0:
             by_stop = -(moved[1] - moved[0]) / (2 * _BESIDE) / bend
-            values["stopping_sigma"] = np.log(stop) - np.clip(slope / bend, -_BESIDE, _BESIDE)
+            move = -float(np.clip(slope / bend, -_BESIDE, _BESIDE))
+            values["stopping_sigma"] = stop * np.exp(move)
             slopes["stopping_sigma"] = by_stop
             ends = [_at(other, steps) for other in beside]
-            for name in at_stop:
-                along = np.asarray(ends[1][name] - ends[0][name]) / (2 * _BESIDE)
+            for name, value in at_stop.items():
+                along = (_coordinate(name, ends[1][name]) - _coordinate(name, ends[0][name])) / (2 * _BESIDE)
                 slopes[name] = slopes[name] + along[..., None] * by_stop
+                values[name] = value * np.exp(along * move) if name in RELATIVE else value + along * move
             regret += 0.5 * bend * float(known.variance(by_stop))
     return PlanQuantities(values, slopes, regret)
 
@@ -103,12 +106,17 @@ class _Moves:
         return np.array([(optimum.error(up) - optimum.error(down)) / (2 * _STEP) for up, down in pairs])
 
 
+def _coordinate(name: str, value: Any) -> Array:
+    """What is differentiated of a number."""
+    return np.log(value) if name in RELATIVE else np.asarray(value)
+
+
 def _at(optimum: Optimum, steps: int) -> dict[str, Any]:
     """What an optimum says of density and levels."""
     told: dict[str, Any] = {"levels": _levels(optimum, optimum.steps, steps)}
     if optimum.study.trains and optimum.table.score.any():
         fit = _density(optimum, optimum.table, optimum.new, optimum.steps).closest_lognormal()
-        told |= {"P_mean": np.float64(fit.P_mean), "P_std": np.log(fit.P_std)}
+        told |= {"P_mean": np.float64(fit.P_mean), "P_std": np.float64(fit.P_std)}
         told["training_share"] = np.float64(_share(optimum, optimum.new))
     return told
 
@@ -122,7 +130,9 @@ def _moved(
 ) -> dict[str, Array]:
     """(..., P) derivatives of `_at` at this stopping point."""
     both = (1.0, -1.0)
-    moved = [[_levels(optimum, optimum.steps + sign * _STEP * row, steps) for sign in both] for row in change.steps]
+    moved = [
+        [np.log(_levels(optimum, optimum.steps + sign * _STEP * row, steps)) for sign in both] for row in change.steps
+    ]
     found = {"levels": np.array([(up - down) / (2 * _STEP) for up, down in moved]).T}
     if "P_mean" not in told:
         return found
@@ -137,7 +147,7 @@ def _moved(
         for pair, new, taken in zip(pairs, change.examples, change.steps, strict=True)
     ]
     own = _density(optimum, optimum.table, optimum.new, optimum.steps)
-    at = np.array([told["P_mean"], told["P_std"]], dtype=np.float64)
+    at = np.array([told["P_mean"], np.log(told["P_std"])], dtype=np.float64)
     ends = [[_slope(own.lognormal_loss, at + sign * move) for sign in both] for move in _BEND * np.eye(2)]
     hessian = np.array([(up - down) / (2 * _BEND) for up, down in ends])
     cross = [(_slope(up.lognormal_loss, at) - _slope(down.lognormal_loss, at)) / (2 * _STEP) for up, down in densities]
@@ -150,10 +160,10 @@ def _moved(
 
 
 def _levels(optimum: Optimum, steps: Array, count: int) -> Array:
-    """(K,) logarithms of the positive levels of so many whole steps."""
+    """(K,) positive levels of so many whole steps."""
     last = final_steps(optimum.table.terminal)
     grid = grid_from_steps(optimum.table.levels, steps, max(count, 1 + last), terminal=optimum.table.terminal)
-    return np.asarray(np.log(grid[grid > 0]))
+    return np.asarray(grid[grid > 0])
 
 
 def _share(optimum: Optimum, examples: Array) -> float:

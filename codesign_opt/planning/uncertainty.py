@@ -18,14 +18,13 @@ from ..models.base import Model, check_model
 from ..models.unknowns import Unknowns
 from ..results.plan import Plan
 from ..results.text import wrapped
-from .plan_quantities import NAMES, PlanQuantities, quantities
+from .plan_quantities import NAMES, RELATIVE, PlanQuantities, quantities
 from .question import Study
 
 __all__ = ["Interval", "Uncertainty", "uncertainty"]
 
 _FAR = 0.05  # relative difference between a plan's error and that of the question, from which it is another one's
 _LARGEST = 10.0  # relative standard error of a length: more is no knowledge of it
-_RELATIVE = ("error", "stopping_sigma", "P_std", "levels")  # whose logarithms are taken as normal
 
 
 class Interval(NamedTuple):
@@ -59,7 +58,7 @@ class Uncertainty:
         error: of the program, squared data units. To first order that is also what this very plan leaves.
         stopping_sigma: of the program; None where it was given or lies at an end of the search.
         P_mean, P_std: of the log-normal closest to the density; None where nothing is trained.
-        levels: (K,) positive noise levels of the program's density in the plan's number of steps.
+        levels: (K,) positive noise levels of the program's density in the plan's number of steps, from its best stop.
         training_share: share of the compute that is spent on training; None where nothing is trained.
         handed_out: P_mean and P_std of the plan's own whole steps, with the program's standard errors.
         confidence: of each interval alone.
@@ -156,7 +155,7 @@ def _stop(plan: Plan) -> float:
 
 
 def _check_same(plan: Plan, model: Model, found: PlanQuantities) -> None:
-    error = float(np.exp(found.values["error"]))
+    error = float(found.values["error"])
     if model.probe is None and abs(error / plan.error - 1) > _FAR:
         raise ValueError(
             f"uncertainty: the plan's error is {quantity(plan.error)} and that of this question {quantity(error)}; "
@@ -186,16 +185,16 @@ def _intervals(
     def interval(name: str, of: Any) -> Interval:
         gradient = found.gradients[name]
         spread = np.sqrt(known.variance(gradient))
-        value = of - (known.bias(gradient) if known.bias is not None else 0.0)
-        ends = (value, value - reach * spread, value + reach * spread)
-        middle, low, high = (_told(np.exp(x) if name in _RELATIVE else x) for x in ends)
+        off = -known.bias(gradient) if known.bias is not None else 0.0
+        moves = (off, off - reach * spread, off + reach * spread)
+        middle, low, high = (_told(of * np.exp(move) if name in RELATIVE else of + move) for move in moves)
         return Interval(middle, low, high, _told(spread))
 
     told = {name: interval(name, found.values[name]) if name in found.values else None for name in NAMES}
     own: dict[str, Interval] = {}
     if "P_mean" in found.values:
         fit = plan.training_density.closest_lognormal()
-        own = {"P_mean": interval("P_mean", np.float64(fit.P_mean)), "P_std": interval("P_std", np.log(fit.P_std))}
+        own = {"P_mean": interval("P_mean", np.float64(fit.P_mean)), "P_std": interval("P_std", np.float64(fit.P_std))}
     slope = found.gradients["error"]
     levels, error = told.pop("levels"), told.pop("error")
     assert levels is not None
@@ -205,7 +204,7 @@ def _intervals(
         levels=levels,
         handed_out=own,
         confidence=confidence,
-        regret=max(found.regret / float(np.exp(found.values["error"])), 0.0),
+        regret=max(found.regret / float(found.values["error"]), 0.0),
         shares=known.shares(slope),
         bias=float(known.bias(slope)) if known.bias is not None else 0.0,
         measured=known.said,
@@ -224,7 +223,7 @@ def _text(found: Uncertainty) -> str:
         own: Interval | None = getattr(found, name)
         if own is None or name == "levels":
             continue
-        relative = name in _RELATIVE
+        relative = name in RELATIVE
         said = percent(own.standard_error) if relative else quantity(own.standard_error, 3)
         rows.append([name.replace("_", " ") if name[0] != "P" else name, quantity(own.value),
                      f"{quantity(own.low)} to {quantity(own.high)}", said])  # fmt: skip

@@ -62,6 +62,8 @@ _NAMES = {
     causes.COHERENT_SCORE: "few examples",
     causes.BIAS: "steps + stopping,\nexact",
     causes.INFORMATION: "few examples",
+    causes.TOGETHER: "examples ×\nfinal call",
+    causes.BESIDE_BIAS: "examples ×\nfinite steps",
 }
 
 
@@ -80,7 +82,7 @@ def error_label(plan: PlanRecord) -> str:
 
 
 def short_name(cause: str) -> str:
-    """A cause of error in at most three words; a user's own term by its name."""
+    """A cause of error in few words; a user's own term by its name."""
     return _NAMES.get(cause, cause)
 
 
