@@ -182,6 +182,7 @@ def trajectory(
     place: Place | None = None,
 ) -> list[torch.Tensor]:
     """The states at every node of the grid, the start included; arguments as in `run`."""
+    check_states(x)  # first: levels are compared on its device
     told = numbers(sigmas, "sigmas")
     levels = sigmas if torch.is_tensor(sigmas) else np.array(told)  # plans are read-only
     grid = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
@@ -196,7 +197,6 @@ def trajectory(
         raise ValueError(f"run: noise is {shown(noise)}; a BrownianPath is needed.")
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler!r} injects noise; give noise=BrownianPath(…).")
-    check_states(x)
     asked, memory, states = _FirstOutput(Denoiser.of(denoiser)), _begun(before, grid[0], sampler.memory), [x]
     first = Place(grid.numel() - 1, grid.numel() - 2) if place is None else place
     for number, (high, low) in enumerate(pairwise(grid)):
