@@ -101,7 +101,7 @@ def test_right_denoisers_pass(every):
         assert found.evaluations <= 50
 
 
-@pytest.mark.cases(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prediction", "top"),
     [

@@ -40,6 +40,7 @@ def test_weights_are_those_of_a_multistep_run():
     assert peers.output_weights(levels, 3).sum() == pytest.approx(1 / levels[-1] - 1 / levels[0], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_two_free_levels_are_a_local_minimum_of_the_bound_by_brute_force():
     power = 2.0
     rule = peers.OptimizedSteps(power=power)
@@ -100,6 +101,7 @@ def test_least_midpoint_proxy_is_the_log_snr_grid():
     np.testing.assert_allclose(found, expected[1:-1], atol=inner[1] - inner[0])
 
 
+@pytest.mark.slow
 def test_a_search_that_tries_levels_out_of_order_goes_on():
     # the solver asks for the bound beyond its own constraints now and then: of 12 steps it did, and nothing was found
     rule, evidence = peers.OptimizedSteps(), replace(EVIDENCE, sigma_min=0.002, sigma_max=80.0)

@@ -165,7 +165,8 @@ def test_the_lognormal_of_a_plan_without_provenance_is_the_same():
     plan = co.codesign(model, PRICES, budget=3e4, levels=60, points=5, polish=False)
     bare = replace(plan, provenance={})
     assert bare.training_density.lognormal() == plan.training_density.lognormal()
-    with_terms = co.codesign(model, PRICES, budget=3e4, levels=60, points=5, polish=False, terms=[0.0 * co.Steps()])
+    given = {"levels": 60, "stopping_sigma": plan.stopping_sigma, "polish": False}
+    with_terms = co.codesign(model, PRICES, budget=3e4, terms=[0.0 * co.Steps()], **given)
     for each in (plan, with_terms, replace(with_terms, final_score=0.0)):
         assert each.training_density.lognormal().P_mean == pytest.approx(brute_force(each), abs=2e-3)
     assert with_terms.final_score > 0
