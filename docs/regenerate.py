@@ -329,6 +329,7 @@ _TABLES = {
         for name in (
             "gaussian_plans",
             "ablation",
+            "arm_ranks",
             "splits_best",
             "stopping_law",
             "stopping_law_fixed",

@@ -105,9 +105,12 @@ def _pilot_arguments(commands: Any) -> None:
     replan.add_argument("--seeds", type=int, default=5, help="runs of every density (5)")
     replan.add_argument("--first-seed", type=int, default=20, help="seed of the first run (20)")
     equal = _command(commands, runs.equal_compute, "networks at equal total compute: a joint plan from its own pilot")
-    equal.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
-    equal.add_argument("--budgets", type=_whole, default=[1_000_000, 2_000_000, 4_000_000], help="evaluations in all")
     equal.add_argument("--seeds", type=int, default=4, help="of every arm (4)")
+    ranks = _command(commands, runs.arm_ranks, "what pilots predict of those arms, against what they left")
+    for one in (equal, ranks):
+        one.add_argument("--data", type=_words, default=["digits", "photo_patches", "clothes"], help="with commas")
+        one.add_argument("--budgets", type=_whole, default=[1_000_000, 2_000_000, 4_000_000], help="evaluations in all")
+    ranks.add_argument("--seeds", type=int, default=4, help="pilots whose predictions are averaged (4)")
     calibrate = _command(commands, runs.calibrate, "training laws of the standard networks that come with the library")
     measured = _command(
         commands, runs.measured, "distances predicted with those laws against networks trained as planned"

@@ -128,14 +128,26 @@ def replan(options: argparse.Namespace) -> int:
 
 
 def equal_compute(options: argparse.Namespace) -> int:
-    from .equal_compute import EqualCompute
     from .equal_compute_report import compare_at_equal_compute, said_of_arms
 
-    folder, tell = co.testbed.cache_folder(options.cache) / "equal_compute", _teller()
-    cells = [EqualCompute(name, float(budget), folder=folder, progress=tell)
-             for name in options.data for budget in options.budgets]  # fmt: skip
-    print(said_of_arms(compare_at_equal_compute(cells, range(options.seeds), options.out)))
+    print(said_of_arms(compare_at_equal_compute(_cells(options), range(options.seeds), options.out)))
     return 0
+
+
+def arm_ranks(options: argparse.Namespace) -> int:
+    from .arm_ranks import rank_rows
+
+    table = options.out / "equal_compute.csv"
+    _row_by_row(rank_rows(_cells(options), range(options.seeds), table), options.out / "arm_ranks.csv")
+    return 0
+
+
+def _cells(options: argparse.Namespace) -> list[Any]:
+    from .equal_compute import EqualCompute
+
+    folder, tell = co.testbed.cache_folder(options.cache) / "equal_compute", _teller()
+    return [EqualCompute(name, float(budget), folder=folder, progress=tell)
+            for name in options.data for budget in options.budgets]  # fmt: skip
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from codesign_opt.testbed.metrics import energy_distance, frechet_distance
 from .fleet import Fleet, train_fleet
 from .pilot_experiment import DATA, DEFAULT, SIGMA_MAX, SIGMA_MIN, small_images
 
-__all__ = ["ARMS", "EqualCompute", "Planned"]
+__all__ = ["ARMS", "DEFAULT", "EDM_GRID", "USUAL", "EqualCompute", "Planned"]
 
 EXAMPLE = 3.0  # evaluations that a training example costs
 EDM2 = co.LogNormal(-0.4, 1.0)
@@ -58,6 +58,7 @@ USUAL: dict[str, tuple[co.LogNormal, co.Sampler, Array]] = {
     )
 }
 EDM_ARM = next(iter(USUAL))
+EDM_GRID = USUAL[EDM_ARM][2]
 PLANS = ("joint plan", "training only", "sampling only", "planned along the run")
 ARMS = (*USUAL, *PLANS)
 
@@ -152,6 +153,11 @@ class EqualCompute:
         """Training examples that are left beside a sampler of so many evaluations an image, and what is paid."""
         return (self.budget - paid - evaluations * self.images_sampled) / EXAMPLE
 
+    @staticmethod
+    def calls(sampler: co.Sampler, grid: Array) -> int:
+        """Evaluations that an image takes."""
+        return (grid.size - 2) * sampler.evaluations_per_step + 1  # the last step, to zero, takes one
+
     def iterations(self, examples: float) -> int:
         return int(examples // self.batch)
 
@@ -228,9 +234,11 @@ class EqualCompute:
         """The joint plan of one seed, from its pilot."""
 
         def compute() -> dict[str, Array]:
-            half, whole = self.pilot // 2, self.pilot
-            fleet = self._fleet([DEFAULT], whole, seed, keep=[half])
-            plan, spent = self._plan(fleet.member(0), fleet.member(0, half), whole / half)
+            model, spent = self.model(seed, co.DPMpp2M())
+            # the search and what is said of its plan take about as much again as the measurement
+            left = (1 - _PILOT) * self.budget - 2 * spent
+            prices = co.Prices(example=EXAMPLE, evaluation=1.0, images=self.images_sampled)
+            plan = co.codesign(model, prices, left, run=self.run)
             self.tell(f"{self.data}, {self.budget:g}, seed {seed}: planned, {plan.number_of_steps} steps")
             values = {
                 "sigmas": plan.sigmas, "edges": plan.levels.edges, "share": plan.new_examples,
@@ -242,15 +250,20 @@ class EqualCompute:
         numbers = {name: float(found[name]) for name in ("examples", "predicted", "measured")}
         return Planned(found["sigmas"], found["edges"], found["share"], **numbers)
 
-    def _plan(self, denoiser: Any, half: Any, growth: float) -> tuple[co.Plan, float]:
-        run = co.TrainingRun(DEFAULT, iterations=self.pilot, batch=self.batch)
-        history = co.estimate.TrainingHistory(run, other=half, growth=growth)
+    @property
+    def run(self) -> co.TrainingRun:
+        """The pilot, as it was trained."""
+        return co.TrainingRun(DEFAULT, iterations=self.pilot, batch=self.batch)
+
+    def model(self, seed: int, sampler: co.Sampler) -> tuple[co.EstimatedModel, float]:
+        """What is measured on the pilot of one seed for a sampler, and the evaluations that took."""
+        half, whole = self.pilot // 2, self.pilot
+        fleet = self._fleet([DEFAULT], whole, seed, keep=[half])
+        denoiser = fleet.member(0)
+        history = co.estimate.TrainingHistory(self.run, other=fleet.member(0, half), growth=whole / half)
         few = co.estimate.Measurement(levels=8, draws=16, images=1024, evaluations=4000)
-        model = co.estimate.network(denoiser, self.images, sampler=co.DPMpp2M(), training=history, measurement=few)
-        # the search and what is said of its plan take about as much again as the measurement
-        left = (1 - _PILOT) * self.budget - 2 * denoiser.evaluations
-        prices = co.Prices(example=EXAMPLE, evaluation=1.0, images=self.images_sampled)
-        return co.codesign(model, prices, left, run=run), float(denoiser.evaluations)
+        model = co.estimate.network(denoiser, self.images, sampler=sampler, training=history, measurement=few)
+        return model, float(denoiser.evaluations)
 
     # the arms
 
@@ -263,7 +276,7 @@ class EqualCompute:
         plan = self.planned(seed)
         calls, paid = plan.sigmas.size - 1, plan.measured
         planned, usual = self.examples(calls, paid), self.examples(_EDM_CALLS, paid)
-        cases = [(density is EDM2, self.examples(_calls(sampler, grid)), sampler, grid)
+        cases = [(density is EDM2, self.examples(self.calls(sampler, grid)), sampler, grid)
                  for density, sampler, grid in USUAL.values()]  # fmt: skip
         counts = [self.iterations(examples) for _, examples, _, _ in cases]
         most, less = self.iterations(planned), self.iterations(usual)
@@ -275,13 +288,13 @@ class EqualCompute:
                 for (second, _, sampler, grid), count in zip(cases, counts, strict=True)]  # fmt: skip
         two, levels = co.DPMpp2M(), plan.sigmas
         done += [
-            (own.member(0), two, levels), (own.member(0, less), co.Heun(), _edm(18)),
+            (own.member(0), two, levels), (own.member(0, less), co.Heun(), EDM_GRID),
             (fleet.member(0, most), two, levels), (own.member(1), two, levels),
         ]  # fmt: skip
         examples = [*(count * self.batch for count in counts), *(self.batch * k for k in (most, less, most, most))]
         measures = [self._measured(*case) for case in done]
         self.tell(f"{self.data}, {self.budget:g}, seed {seed}: {len(done)} arms")
-        evaluations = [_calls(sampler, grid) for _, sampler, grid in done]
+        evaluations = [self.calls(sampler, grid) for _, sampler, grid in done]
         table = {name: np.array([each[name] for each in measures]) for name in measures[0]}
         return {**table, "examples": np.array(examples), "evaluations": np.array(evaluations)}
 
@@ -314,8 +327,3 @@ class EqualCompute:
 
 
 _MEASURES = ("error", "frechet", "energy", "loss", "examples", "evaluations")
-
-
-def _calls(sampler: co.Sampler, grid: Array) -> int:
-    """Evaluations that an image takes."""
-    return (grid.size - 2) * sampler.evaluations_per_step + 1  # the last step, to zero, takes one

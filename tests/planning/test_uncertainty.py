@@ -160,6 +160,20 @@ def test_scores_of_intervals_are_standard_normal_over_samples():
         assert chi2.ppf(0.002, 6) < np.sum(np.square(each)) < chi2.ppf(0.998, 6)
 
 
+def test_levels_go_from_the_known_start_to_the_interval_of_the_best_stop():
+    """The first level is the process's own, known exactly; the last is the best stop, not the one that was searched."""
+    model = co.GaussianModel(co.Spectrum.from_samples(draws(3, 400)))
+    plan = co.codesign(model, PRICES, BUDGET, levels=40, polish=False)
+    away = replace(plan, program_stopping_sigma=1.04 * plan.stopping_sigma)
+    rough, fine = (co.uncertainty(each, model, PRICES, BUDGET, levels=40) for each in (away, plan))
+    assert rough.levels.covers(80.0)[0]
+    assert rough.levels.standard_error[0] == 0
+    for name in ("low", "value", "high"):
+        ends = getattr(rough.levels, name)[-1], getattr(rough.stopping_sigma, name)
+        assert ends[0] == pytest.approx(ends[1], rel=1e-3), name
+    np.testing.assert_allclose(rough.levels.value, fine.levels.value, rtol=5e-3)
+
+
 @full
 @pytest.mark.parametrize(("heavy", "size"), [(False, 400), (True, 1000)], ids=["Gaussian", "scale mixture"])
 def test_intervals_cover_the_truth_in_90_to_99_of_a_hundred_samples(heavy, size):
