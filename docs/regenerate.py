@@ -330,6 +330,8 @@ _TABLES = {
             "gaussian_plans",
             "ablation",
             "arm_ranks",
+            "budgets",
+            "budget_exponents",
             "splits_best",
             "stopping_law",
             "stopping_law_fixed",

@@ -56,7 +56,8 @@ def test_no_two_studies_import_each_other():
     arrows = {}
     for path in (ROOT / "problems" / "studies").glob("*.py"):
         nodes = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
-        arrows[path.stem] = {node.module for node in nodes if node.level == 1}
+        near = [node for node in nodes if node.level == 1]
+        arrows[path.stem] = {node.module or name.name for node in near for name in node.names}
     reached = dict(arrows)
     for _ in arrows:
         reached = {name: set().union(others, *(reached[other] for other in others)) for name, others in reached.items()}

@@ -12,6 +12,7 @@ from ..basics.checks import Array
 from ..curves.error_law import ErrorLaw
 from ..ingredients.coupling import Coupling, Local, Transfer
 from ..ingredients.levels import Levels
+from ..models.example_counts import ExampleCounts
 from .denoisers.denoiser import Denoiser
 from .network_work import NetworkWork
 from .training_errors.checkpoint_pair import CheckpointPair, sampled_images
@@ -34,7 +35,8 @@ class MeasuredTraining:
 
     Attributes:
         coupling: correlation length of the errors, and the width in which levels teach each other.
-        rows: `sensitivity`, `error_variance` and `error_floor` at the nodes; empty where only the sampler is planned.
+        rows: `sensitivity`, `error_variance`, `error_floor`, of a run that is known `untrained`, at the nodes; empty
+            where only the sampler is planned.
         standard_errors: of those, by name.
         assumed: whether nothing told the correlation length.
         kernel: the measured transfer width, if it was asked for.
@@ -96,6 +98,9 @@ class TrainingWork:
         rows, errors = self._rows(law, coupling, spread)
         seen, nodes = rows["error_variance"], self.work.nodes
         rows["error_variance"] = _between_seen(nodes, seen, _shape(nodes, spread))
+        if self.history.run is not None:
+            trace = spread**2 * float(np.prod(self.work.reference.draws.shape))
+            rows["untrained"] = self._untrained(rows["error_variance"], coupling, trace * _shape(nodes, spread))
         return replace(found, rows=rows, standard_errors=errors, notes=_notes(law, nodes, seen))
 
     @property
@@ -146,6 +151,19 @@ class TrainingWork:
         work.tell(f"{length!r}")
         local: Local = length.coupling("gram")
         return local
+
+    def _untrained(self, seen: Array, coupling: Coupling, shrunk: Array) -> Array:
+        """(M,) squared errors at the nodes without examples: no less than the network is seen to have now.
+
+        Elsewhere those of a denoiser that gives back its input shrunk to the data's scale, d s^2 sigma^2 / (s^2 +
+        sigma^2): where EDM's preconditioning starts from, and predictions of the noise or of a velocity nearly so.
+        """
+        nodes, process, run = self.work.nodes, self.work.sampling.process, self.history.run
+        assert run is not None
+        near = 0.5 * coupling.lengths_at(nodes, process.sigma_min, process.sigma_max)
+        counts = ExampleCounts.of_run(run, process.sigma_min, process.sigma_max)
+        served = counts.between(np.log(nodes) - near, np.log(nodes) + near)
+        return np.maximum(shrunk, seen / np.maximum(served, 1.0))
 
     def _served(self, coupling: Coupling) -> ErrorLaw | None:
         """The law by the examples that serve a level: from two checkpoints, or from the source."""

@@ -37,6 +37,7 @@ def predict(
     """
     if table is None:
         table = model.settled(sigmas, levels)
+    table = model.ended(table)
     if examples is None:
         table = replace(table, score=np.zeros(len(table.levels)), final_score=0.0)
     size = len(table.levels)

@@ -43,10 +43,9 @@ class Model(ABC):
     """Data, sampler and training as the planner sees them: two methods give the optimizer's coefficients.
 
     GaussianModel and EstimatedModel are models; one of your own is a frozen dataclass that derives from this
-    class, with fields for what shall vary (`sampler` and `process` for `codesign(samplers=…)` and `audit`) and
-    the two methods `coefficients` and `settled`. All other methods answer "not known" unless overridden:
-    then stopping points are solved one by one, "best of N" is said of them instead of "optimal", and errors
-    of grids are those that `settled` states.
+    class, with fields for what shall vary (`sampler` and `process` for `codesign(samplers=…)` and `audit`) and the two
+    methods `coefficients` and `settled`. All other methods answer "not known" unless overridden: then stopping points
+    are solved one by one, "best of N" is said of them instead of "optimal", errors of grids are those of `settled`.
 
     Attributes:
         spectrum: of the data; its sigma_data ends the search for a stopping point.
@@ -103,8 +102,7 @@ class Model(ABC):
         Args:
             sigmas: (K+1,) grid.
             levels: as in `coefficients`.
-            smooth: whether the coefficients shall vary smoothly from step to step, which gives a training
-                density without stairs; of the same total.
+            smooth: whether coefficients shall vary smoothly from step to step, for a density without stairs.
         """
 
     # what a model may know besides
@@ -125,8 +123,7 @@ class Model(ABC):
         return None
 
     def exact_values(self, sigmas: Array, *, sensitive: bool = False) -> tuple[Array, Array | None]:
-        """(...) `exact_error` of grids (..., K+1), unchecked, and the sensitivity of `exact_residuals` where it is
-        asked for and known; for models with those, which may know a shorter way."""
+        """(...) `exact_error` of grids, unchecked, and where asked for and known `exact_residuals`' sensitivity."""
         found = self._told_residuals(sigmas)
         return np.asarray((found.values**2).sum(axis=-1)), found.sensitivity if sensitive else None
 
@@ -189,6 +186,10 @@ class Model(ABC):
     def interval_batch(self, lows: Array, highs: Array, levels: int = 200) -> CoefficientBatch | None:
         """`interval_coefficients` of R intervals at once; None where they come one by one."""
         return None
+
+    def ended(self, table: Coefficients) -> Coefficients:
+        """`table` with what is known of levels without examples, for designs that are given."""
+        return table
 
     def settled_pair(self, sigmas: ArrayLike, levels: int | Levels = 200) -> tuple[Coefficients, Coefficients]:
         """`settled` of one grid both ways, smooth and even."""
@@ -403,10 +404,8 @@ class Model(ABC):
         """
         grid = check_grid(sigmas)
         if grid.terminal != self.terminal:
-            raise ValueError(
-                f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}', but the model's terminal "
-                f"is '{self.terminal}'; change one of them."
-            )
+            given = f"sigmas ends with {grid.sigmas[-1]:g}, which is terminal='{grid.terminal}'"
+            raise ValueError(f"{given}, but the model's terminal is '{self.terminal}'; change one of them.")
         return grid
 
     def check_parts(self) -> None:
@@ -435,8 +434,9 @@ def check_model(model: Any, where: str, also: str = "") -> Model:
 
 def _leading_bias(table: Coefficients, steps: Array) -> float:
     """sum_b (sum_l R_bl / n_l^q)^2 with signs where responses are measured, and what stopping and start cost."""
-    rows = table.response if table.measured else np.abs(table.response)
-    sums = rows @ (table.log_width ** (table.order + 1) / steps**table.order)
+    sums = (table.response if table.measured else np.abs(table.response)) @ (
+        table.log_width ** (table.order + 1) / steps**table.order
+    )
     return float(sums @ sums) + table.truncation + table.initial
 
 

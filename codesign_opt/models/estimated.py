@@ -36,7 +36,7 @@ from .unknowns import Unknowns, row_unknowns
 __all__ = ["EstimatedModel"]
 
 _STOPS = (0.05, 0.15, 0.4)  # stopping points, of the data's standard deviation, to descend from too
-_ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor")
+_ROWS = ("sigma", "responses", "truncation", "sensitivity", "error_variance", "error_floor", "untrained")
 
 
 @spelled
@@ -62,6 +62,8 @@ class EstimatedModel(Model, Tabular):
         error_variance: (M,) kappa1, squared error of the denoiser times examples within one
             correlation length; None where no training was measured.
         error_floor: (M,) kappa2 times learning rate over batch, the error no example removes; 0 unless given.
+        untrained: (M,) squared error of the denoiser where a level has no example, which ends the law kappa1 / m in
+            what is said of a design (docs/theory.md section 5.6); unless given, and in programs, that of one example.
         spectrum: of the data; its sigma_data ends the search for a stopping point.
         coupling: correlation length of the trained errors over log sigma.
         standard_errors: of the arrays above, by name.
@@ -88,6 +90,7 @@ class EstimatedModel(Model, Tabular):
     sensitivity: Array | None = None
     error_variance: Array | None = None
     error_floor: Array | None = None
+    untrained: Array | None = None
     coupling: Coupling = field(default_factory=Local)
     standard_errors: Mapping[str, Array] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -99,7 +102,7 @@ class EstimatedModel(Model, Tabular):
         put(self, "sigma", vector(self.sigma, "EstimatedModel.sigma", minimum_length=2, positive=True, ascending=True))
         size = self.sigma.size
         put(self, "responses", matrix(self.responses, "EstimatedModel.responses", shape=(None, size)))
-        for name in ("truncation", "sensitivity", "error_variance", "error_floor"):
+        for name in _ROWS[2:]:
             if getattr(self, name) is not None:
                 value = vector(getattr(self, name), f"EstimatedModel.{name}", length=size, nonnegative=True)
                 put(self, name, value)
@@ -148,7 +151,7 @@ class EstimatedModel(Model, Tabular):
             trace=self.spectrum.trace,
             estimation=self.estimation,
             provenance=self.summary(),
-            untrained=score if self.trained else None,  # nothing was measured without examples: one ends the law
+            untrained=score if self.trained else None,  # a plan counts on no more: one example ends the law
             final_untrained=float(last[0][0]) if self.trained and ends else None,
             output_sensitivity=None if self.sensitivity is None else self._gain(table.sigma),
         )
@@ -176,6 +179,15 @@ class EstimatedModel(Model, Tabular):
         rows = (self.error_variance, self.error_floor)
         score, floor = (np.zeros(sigma.size) if r is None else gain * _interpolate(sigma, self.sigma, r) for r in rows)
         return score, floor
+
+    def ended(self, table: Coefficients) -> Coefficients:
+        """The table with what was seen, or is left by a shrunk input, where a level has no example."""
+        if self.untrained is None or table.untrained is None:
+            return table
+        there = self._gain(table.sigma) * _interpolate(table.sigma, self.sigma, self.untrained)
+        last = _interpolate(np.array([table.stopping_sigma]), self.sigma, self.untrained)
+        ends = table.final_untrained is not None
+        return replace(table, untrained=there, final_untrained=float(last[0]) if ends else None)
 
     def _gain(self, sigma: Array) -> Array:
         """(L,) squared terminal error per squared error of the output and per squared step in log sigma."""
@@ -310,7 +322,7 @@ class EstimatedModel(Model, Tabular):
         sigma, rows = self.probe.respond(check_grid(sigmas).sigmas)
         moved: dict[str, Any] = {
             name: None if getattr(self, name) is None else _interpolate(sigma, self.sigma, getattr(self, name))
-            for name in ("sensitivity", "error_variance", "error_floor")
+            for name in _ROWS[3:]
         }
         truncation = np.array([self.truncation_at(float(s)) for s in sigma])
         probe = self.probe.after_response()
@@ -327,7 +339,7 @@ class EstimatedModel(Model, Tabular):
             "response": np.asarray((self.responses**2).sum(axis=0)),
             "truncation": self.truncation,
         }
-        names = ("sensitivity", "error_variance", "error_floor")
+        names = _ROWS[3:]
         beside = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return own | beside
 

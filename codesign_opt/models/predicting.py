@@ -123,7 +123,7 @@ def _local(terms: NodeTerms, counts: ExampleCounts, model: Any) -> float:
 
 def _settled(model: Any, grid: Array, counts: ExampleCounts) -> tuple[dict[str, float], Array]:
     """Parts by the table of a model that knows no node by itself, and the examples of its nodes."""
-    table = model.settled(grid)
+    table = model.ended(model.settled(grid))
     examples = counts.on(table.levels)
     pooling = table.pooling
     served = examples if pooling is None else pooling @ examples

@@ -266,6 +266,9 @@ class WeightedModel(Model):
     def settled(self, sigmas: Any, levels: int | Levels = 200, *, smooth: bool = False) -> Coefficients:
         return self.weights.of(self.base.settled(sigmas, levels, smooth=smooth))
 
+    def ended(self, table: Coefficients) -> Coefficients:
+        return self.base.ended(table)
+
     def with_process(self, process: Process) -> WeightedModel:
         return replace(self, base=self.base.with_process(process), process=process)
 

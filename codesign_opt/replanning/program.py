@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.checks import Array
 from ..ingredients.levels import Levels
 from ..ingredients.prices import Prices
-from ..modeling import Compute, Design, Floor, Point, ScoreError, named
+from ..modeling import Compute, Design, Floor, KLDivergence, Point, ScoreError, named
 from ..models.gaussian import GaussianModel
 from ..programs.problem import Problem
 from ..results.plan import Plan
@@ -51,17 +51,21 @@ class RestOfRun:
         return ScoreError(law.model(self.model, self.rules).coefficients(self.levels.edges[0], self.levels))
 
     def plan(self, law: RunLaw, *, trust: float | None = None) -> Plan:
-        """Least score error at the end of the run within the trust region, proved optimal.
+        """Least score error at the end of the run, and what a move must win, within the trust region, proved optimal.
 
         Args:
             law: of the errors.
-            trust: divergence in nats; None: no limit, and no floor.
+            trust: divergence in nats; None: no limit, no floor, and moves that need win nothing.
         """
         limits: list[Any] = [self._paid <= self.left]
+        error: Any = self.score(law)
         if trust is not None:
             floor = self.spent + self.rules.floor * self.left * self.share
             limits += [named(TRUST, self._within(trust)), Floor(floor, "examples")]
-        return Problem(self.score(law), limits, steps=_STEPS * self.levels.log_width, spent=self.spent).solve()
+            price = self.rules.caution * self.error(law, self.share) / self.left
+            if price > 0:
+                error = error + KLDivergence(self.share, price=price, quantity="new_examples")
+        return Problem(error, limits, steps=_STEPS * self.levels.log_width, spent=self.spent).solve()
 
     def _within(self, trust: float) -> Callable[[Design], cp.Constraint]:
         """sum m log(m / (q sum m)) <= trust sum m: the divergence of shapes, whatever the number of examples.

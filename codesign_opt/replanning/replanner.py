@@ -45,7 +45,8 @@ class Replanner:
     the learning curves of the run's log say kappa1 level by level, smoothed about the spectrum's, and the rest of the
     budget is planned with what is spent counted:
 
-        minimise    score error at the end of the run, (spent + new) examples on every level
+        minimise    score error at the end of the run, (spent + new) examples on every level,
+                    + caution x the error where the density in use stays x KL(new density || density in use)
         subject to  as many new examples as are left,  KL(new density || density in use) <= trust,
                     new density >= floor x density in use on every level,
 
@@ -237,11 +238,14 @@ class Replanner:
         """
         if set(state) != set(_STATE):
             raise ValueError(f"Replanner.load_state_dict: {sorted(state)} given; {sorted(_STATE)} are needed.")
+        asked = dict(state["question"])
+        if isinstance(asked.get("rules"), dict):
+            asked["rules"] = {"caution": 0.0, **asked["rules"]}  # of runs before there was any
         for name, own in self._question().items():
-            if state["question"].get(name) != own:
+            if asked.get(name) != own:
                 raise ValueError(
                     f"Replanner.load_state_dict: the state is of another run: its {name} is "
-                    f"{_short(state['question'].get(name))}, this one's is {_short(own)}."
+                    f"{_short(asked.get(name))}, this one's is {_short(own)}."
                 )
         self.seen, self.steps = (integer(state[name], f"Replanner: {name}", minimum=0) for name in ("seen", "steps"))
         self.log = LevelStatistics.from_state(state["log"])

@@ -26,6 +26,8 @@ class ReplanRules:
         trust: the most that one plan moves the density, Kullback-Leibler divergence in nats, > 0. Was the density in
             use the best, a move of that size leaves about 2 x trust more of the error that the rest of the run
             decides (docs/theory.md section 7.13).
+        caution: what a nat of such a move must win, as a part of the error at the end, >= 0: 0.5 asks for 5 % from a
+            move of 0.1. Late plans promise little, and moves that only `trust` held lost by them (docs/replanning.md).
         floor: part of the density in use that stays on every level, in [0, 1).
         transfer: width in log sigma over which examples teach neighbouring levels, >= 0; 0: each level for itself.
         log_width: correlation length, within which examples are counted, > 0.
@@ -41,6 +43,7 @@ class ReplanRules:
     at: Sequence[float] = _GEOMETRIC
     every: int | None = None
     trust: float = 0.1
+    caution: float = 0.5
     floor: float = 0.1
     transfer: float = 0.4
     log_width: float = 2.7
@@ -56,6 +59,7 @@ class ReplanRules:
         if self.every is not None:
             put(self, "every", integer(self.every, f"{name}.every", minimum=1))
         put(self, "trust", number(self.trust, f"{name}.trust", positive=True))
+        put(self, "caution", number(self.caution, f"{name}.caution", nonnegative=True))
         put(self, "floor", number(self.floor, f"{name}.floor", nonnegative=True))
         if self.floor >= 1:
             raise ValueError(f"{name}.floor is {self.floor:g}; below 1, or nothing could move.")

@@ -157,6 +157,8 @@ def _gaussian_arguments(commands: Any) -> None:
     ablation.add_argument("--replicas", type=int, default=200, help="trainings of each arm (200)")
     split = _command(commands, runs.splits, "splits of a budget about the planned one, trained and sampled")
     split.add_argument("--replicas", type=int, default=400, help="trainings of each split (400)")
+    grown = _command(commands, runs.budgets, "error, split and stop of plans as the budget grows, by sampler")
+    grown.add_argument("--replicas", type=int, default=100, help="trainings of each plan (100)")
     _command(commands, runs.stopping_law, "exponents of the best stopping point in the learning rate")
 
 

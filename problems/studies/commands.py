@@ -272,6 +272,15 @@ def splits(options: argparse.Namespace) -> int:
     return 0
 
 
+def budgets(options: argparse.Namespace) -> int:
+    from .budgets import budgets, draw_budgets, exponents
+
+    rows = _row_by_row(budgets(options.replicas), options.out / "budgets.csv")
+    _row_by_row(exponents(), options.out / "budget_exponents.csv")
+    print("written:", draw_budgets(rows, options.out / "budgets.png"))
+    return 0
+
+
 def stopping_law(options: argparse.Namespace) -> int:
     from .network_plans import write_rows
     from .stopping_law import fixed_laws, stopping_laws

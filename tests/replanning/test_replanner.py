@@ -92,10 +92,11 @@ def best_examples(run, parameters, prior=None):
     return examples
 
 
+@pytest.mark.parametrize("caution", [0.0, 0.5, 4.0])
 @pytest.mark.parametrize("width", [0.0, 0.7])
-def test_a_plan_is_what_plain_cvxpy_finds(width):
+def test_a_plan_is_what_plain_cvxpy_finds(width, caution):
     rng = np.random.default_rng(1)
-    rules = co.training.ReplanRules(levels=16, transfer=width, trust=0.05, floor=0.2)
+    rules = co.training.ReplanRules(levels=16, transfer=width, trust=0.05, floor=0.2, caution=caution)
     levels = co.Levels.log_uniform(0.01, 20.0, 16)
     q = rng.dirichlet(5 * np.ones(16))
     spent, left = 3_000 * rng.dirichlet(np.ones(16)), 5_000.0
@@ -108,15 +109,20 @@ def test_a_plan_is_what_plain_cvxpy_finds(width):
     pool = table.pooling if width else np.eye(16)
     served = pool @ (spent + left * m) + table.prior_examples
     unit = 1e3 / table.example_error.max()
+    kept = float(table.example_error @ (1 / (pool @ (spent + left * q) + table.prior_examples)))
+    moved = cp.sum(cp.rel_entr(m, q * cp.sum(m)))
     problem = cp.Problem(
-        cp.Minimize(unit / left * (table.example_error @ cp.inv_pos(served / left))),
+        cp.Minimize(unit / left * (table.example_error @ cp.inv_pos(served / left)) + unit * caution * kept * moved),
         [cp.sum(m) <= 1, cp.sum(cp.rel_entr(m, q * cp.sum(m))) <= rules.trust * cp.sum(m), m >= 0.2 * q],
     )
     problem.solve(solver=cp.CLARABEL)
     assert plan.certificate.optimal
     assert plan.new_examples / left == pytest.approx(m.value, abs=2e-4)
     assert plan.error == pytest.approx(problem.value / unit, rel=1e-5)
-    assert rest.error(law, m.value) == pytest.approx(problem.value / unit, rel=1e-5)
+    nats = float(moved.value)
+    assert rest.error(law, m.value) == pytest.approx(problem.value / unit - caution * kept * nats, rel=1e-5)
+    assert rest.error(law, plan.new_examples / left) <= kept * (1 - caution * nats) * (1 + 1e-6)  # it wins what it must
+    assert (nats < 0.5 * rules.trust) == (caution == 4.0)  # or the region binds in all
     # what is spent counts: without it the plan is another
     alone = RestOfRun(MODEL, levels, rules, 0 * spent, left, q).plan(law, trust=rules.trust)
     assert np.abs(alone.new_examples - plan.new_examples).max() > 1e-3 * left
