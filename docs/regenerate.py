@@ -330,6 +330,7 @@ _TABLES = {
             "gaussian_plans",
             "ablation",
             "arm_ranks",
+            "replan_caution",
             "budgets",
             "budget_exponents",
             "splits_best",

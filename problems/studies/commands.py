@@ -127,6 +127,17 @@ def replan(options: argparse.Namespace) -> int:
     return 0
 
 
+def replan_caution(options: argparse.Namespace) -> int:
+    from .equal_compute import EqualCompute
+    from .replan_caution import caution_rows
+
+    folder, tell = co.testbed.cache_folder(options.cache) / "equal_compute", _teller()
+    cells = [EqualCompute(name, 1e6, folder=folder, progress=tell) for name in options.data]
+    rows = caution_rows(cells, options.examples, range(options.seeds))
+    _row_by_row(rows, options.out / "replan_caution.csv")
+    return 0
+
+
 def equal_compute(options: argparse.Namespace) -> int:
     from .equal_compute_report import compare_at_equal_compute, said_of_arms
 

@@ -201,9 +201,9 @@ class EqualCompute:
 
         def compute() -> dict[str, Array]:
             count = self.reference // self.batch
-            fleet = self._fleet([_REFERENCE], count, 1_000, ema=0.9995)
+            fleet = self.fleet([_REFERENCE], count, 1_000, ema=0.9995)
             self.tell(f"{self.data}: reference trained")
-            return {"samples": self._sampled(fleet.member(0), co.Heun(), _edm(_REFERENCE_STEPS)).numpy()}
+            return {"samples": self.sampled(fleet.member(0), co.Heun(), _edm(_REFERENCE_STEPS)).numpy()}
 
         shared = None if self.folder is None else Path(self.folder) / f"{self.data}-reference"
         asked = {
@@ -212,9 +212,10 @@ class EqualCompute:
         kept = co.estimate.Ledger(shared, {"experiment": "equal compute", "draws": self.draws, **asked})
         return torch.from_numpy(kept.item("reference", compute)["samples"])
 
-    def _fleet(
+    def fleet(
         self, densities: Sequence[Any], iterations: int, seed: int, *, ema: float = 0.999, keep: Any = ()
     ) -> Fleet:
+        """Networks of one seed, one for every density, trained side by side."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             size = float(self.images.std())
@@ -225,7 +226,8 @@ class EqualCompute:
         )
 
     @torch.no_grad()
-    def _sampled(self, denoiser: Any, sampler: co.Sampler, sigmas: Array) -> Tensor:
+    def sampled(self, denoiser: Any, sampler: co.Sampler, sigmas: Array) -> Tensor:
+        """(draws, 16) samples from the common starts."""
         return co.estimate.run(denoiser, sampler, sigmas, self.start)
 
     # the plan
@@ -258,7 +260,7 @@ class EqualCompute:
     def model(self, seed: int, sampler: co.Sampler) -> tuple[co.EstimatedModel, float]:
         """What is measured on the pilot of one seed for a sampler, and the evaluations that took."""
         half, whole = self.pilot // 2, self.pilot
-        fleet = self._fleet([DEFAULT], whole, seed, keep=[half])
+        fleet = self.fleet([DEFAULT], whole, seed, keep=[half])
         denoiser = fleet.member(0)
         history = co.estimate.TrainingHistory(self.run, other=fleet.member(0, half), growth=whole / half)
         few = co.estimate.Measurement(levels=8, draws=16, images=1024, evaluations=4000)
@@ -282,8 +284,8 @@ class EqualCompute:
         most, less = self.iterations(planned), self.iterations(usual)
         replanned = co.training.Replanner(co.Spectrum.from_samples(self.images.double().numpy()), most * self.batch)
         staged = _Staged(DEFAULT, self.pilot, plan.density)
-        fleet = self._fleet([DEFAULT, EDM2], max([*counts, most]), seed, keep=[*counts, most])
-        own = self._fleet([staged, replanned], most, seed, keep=[less, most])
+        fleet = self.fleet([DEFAULT, EDM2], max([*counts, most]), seed, keep=[*counts, most])
+        own = self.fleet([staged, replanned], most, seed, keep=[less, most])
         done = [(fleet.member(int(second), count), sampler, grid)
                 for (second, _, sampler, grid), count in zip(cases, counts, strict=True)]  # fmt: skip
         two, levels = co.DPMpp2M(), plan.sigmas
@@ -299,7 +301,7 @@ class EqualCompute:
         return {**table, "examples": np.array(examples), "evaluations": np.array(evaluations)}
 
     def _measured(self, denoiser: Any, sampler: co.Sampler, sigmas: Array) -> dict[str, float]:
-        samples = self._sampled(denoiser, sampler, sigmas)
+        samples = self.sampled(denoiser, sampler, sigmas)
         away = (samples - self.truth).double().square().sum(1)
         count = min(len(samples), len(self.held_out))
         return {

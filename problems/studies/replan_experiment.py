@@ -118,7 +118,8 @@ class ReplanExperiment:
         rules = self.rules
         first = self.start or "edm"
         key = (
-            f"{first}-{rules.trust:g}-{rules.floor:g}-{rules.transfer:g}-{'-'.join(f'{share:g}' for share in rules.at)}"
+            f"{first}-{rules.trust:g}-{rules.caution:g}-{rules.floor:g}-{rules.transfer:g}-"
+            f"{'-'.join(f'{share:g}' for share in rules.at)}"
         )
         found = self.base.ledger.item(f"replanned/{key}-seed{seed}", lambda: self._trained(seed))
         return Run(

@@ -56,6 +56,20 @@ def excess(sigma):
     return np.array([np.sum(np.diag(OFF) ** 2 * (LAM + s**2)) for s in sigma])
 
 
+def test_without_examples_a_level_leaves_a_shrunk_input_or_what_was_seen(data):
+    """Monte Carlo of E|c_skip x - x0|^2 with the data's own scale; the pilot's error where that is more."""
+    model, draw = of_pair(data), torch.Generator().manual_seed(7)
+    variance = float(data.square().mean())
+    for sigma, row in zip(model.sigma, model.untrained, strict=True):
+        noisy = data + float(sigma) * torch.randn(data.shape, generator=draw, dtype=data.dtype)
+        squares = (variance / (variance + float(sigma) ** 2) * noisy - data).square().sum(1)
+        error = float(squares.std() / len(data) ** 0.5)
+        assert row >= float(squares.mean()) - 5 * error
+        seen = row > float(squares.mean()) + 5 * error
+        assert not seen or row < 4 * float(model.error_variance[np.argmin(np.abs(model.sigma - sigma))])
+    assert network(LinearDenoiser(LAM), data, measurement=Measurement(images=256, **FINE)).untrained is None
+
+
 def gauss(logs, mean, std):
     return np.exp(-0.5 * ((logs - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
 

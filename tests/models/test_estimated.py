@@ -62,6 +62,44 @@ def test_joint_plans_agree_with_the_gaussian_model():
     assert measured.certificate.optimal
 
 
+def shrunk_input():
+    """(M,) squared error at the nodes of c_skip x, EDM's denoiser before training, against the posterior mean."""
+    lam, spread = SPECTRUM.eigenvalues[:, None], SPECTRUM.sigma_data
+    v = lam + NODES**2
+    return (v * (spread**2 / (spread**2 + NODES**2) - lam / v) ** 2).sum(0)
+
+
+@pytest.mark.parametrize(
+    "density", [co.LogNormal(-0.4, 1.0), co.LogNormal(1.5, 0.4), co.LogNormal(-1.2, 1.2)], ids=repr
+)
+def test_levels_without_examples_leave_what_is_known_of_them(density):
+    """Against a Gaussian model whose untrained denoiser is EDM's, by the programs' law with a prior in every band."""
+    one, grid = closed_form(co.Heun()), co.edm_grid(20, 0.002, 80.0)
+    known = replace(one, untrained=shrunk_input())
+    truth = co.AveragedSGD(parameterization="edm", sigma_data=SPECTRUM.sigma_data)
+    exact = replace(gaussian(co.Heun()), training=truth).predict(grid, 3e4, density=density)
+    left = exact.program - exact.parts["bias"]
+    told, alone = (m.predict(grid, 3e4, density=density) for m in (known, one))
+    told, alone = (each.total - each.parts["bias"] for each in (told, alone))
+    assert 0.45 * left < told < 1.3 * left
+    assert alone > 1.5 * told  # one example for none: nothing that was seen
+    # programs count on no more than that: a plan leaves no level out for it
+    np.testing.assert_array_equal(known.coefficients(0.01).prior_examples, one.coefficients(0.01).prior_examples)
+
+
+def test_nothing_is_left_beyond_the_untrained_error_however_few_the_examples():
+    model, grid = replace(closed_form(co.Heun()), untrained=shrunk_input()), co.edm_grid(12, 0.01, 80.0)
+    table = model.settled(grid)
+    rows = (
+        np.exp(np.interp(np.log(table.sigma), np.log(NODES), np.log(row)))
+        for row in (model.sensitivity, model.untrained)
+    )
+    most = float((table.log_width * table.coupling.lengths(table.levels) * np.prod(list(rows), axis=0)).sum())
+    found = [model.predict(grid, count, density=co.LogNormal(-1.0, 1.0)).parts["score"] for count in (1e-9, 1.0, 1e3)]
+    assert found[0] == pytest.approx(most, rel=1e-6)
+    assert found[0] > found[1] > found[2]
+
+
 def test_predicted_bias_of_a_fine_grid_matches_the_leading_order():
     model, grid = closed_form(co.Euler()), co.log_snr_grid(200, 0.01, 80.0)
     leading = gaussian(co.Euler()).sharp_discretization(grid)
@@ -71,9 +109,11 @@ def test_predicted_bias_of_a_fine_grid_matches_the_leading_order():
 def test_a_saved_model_plans_the_same(tmp_path):
     model = replace(closed_form(co.Heun()), coupling=co.Local(lambda s: 1.0 + 0.1 * np.log1p(s)))
     model = replace(model, standard_errors={"sensitivity": 0.1 * model.sensitivity}, provenance={"seed": 3})
+    model = replace(model, untrained=shrunk_input())
     again = co.EstimatedModel.load(model.save(tmp_path / "model.npz"))
     np.testing.assert_array_equal(again.standard_errors["sensitivity"], model.standard_errors["sensitivity"])
     assert again.provenance == {"seed": 3}
+    np.testing.assert_array_equal(again.untrained, model.untrained)
     one, two = model.coefficients(0.01), again.coefficients(0.01)
     np.testing.assert_allclose(one.kappa, two.kappa, rtol=1e-3)
     np.testing.assert_array_equal(one.score, two.score)
