@@ -52,24 +52,18 @@ def exponents() -> Iterator[dict[str, Any]]:
     A / m + B / n^(2 q) under one budget: n^(2 q + 1) goes as m^2.
     """
     for name, sampler in SAMPLERS.items():
-        plans = [
-            co.codesign(_model(sampler), Arms.prices, budget, stopping_sigma=_STOP, levels=100, polish=False)
-            for budget in (1e7, 1e9)
-        ]
+        table = _model(sampler).coefficients(_STOP, 100)
+        error = co.ScoreError(table) + co.Discretization(table)
+        plans = [co.Problem(error, [co.Compute(Arms.prices) <= budget]).solve() for budget in (1e7, 1e9)]
         examples, steps, errors = (
             np.log([value(plan) for plan in plans])
-            for value in (lambda p: p.examples.sum(), lambda p: p.steps.sum(), _planned)
+            for value in (lambda p: p.examples.sum(), lambda p: p.steps.sum(), lambda p: p.error)
         )
         spent = np.log(1e7), np.log(1e9)
         yield {
             "sampler": name, "order": sampler.order, "steps in examples": _slope(steps, examples),
             "derived": 2 / (2 * sampler.order + 1), "error in budget": _slope(errors, spent),
         }  # fmt: skip
-
-
-def _planned(plan: co.Plan) -> float:
-    """What training and steps leave; what the given stop and start leave does not depend on the budget."""
-    return float(plan.error - plan.breakdown["truncation"] - plan.breakdown["initial"])
 
 
 def _slope(y: Any, x: Any) -> float:
