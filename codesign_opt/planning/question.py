@@ -33,6 +33,7 @@ from .step_constraints import StepConstraints, step_constraints
 __all__ = ["Study", "settled_levels"]
 
 _MOST_NODES = 1000  # of a grid whose every step has levels of its own: of more, neighbours ask for nearly the same
+_DROWNED = 1e-12  # of the lowest noise: beside its square the data's variance is less than float64 tells apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,6 +364,12 @@ def _check_limits(study: Study) -> None:
         )
     if prices is not None and prices.images == 0 and steps is None:
         raise ValueError("codesign: images is 0, so that steps cost nothing; give steps, or images > 0.")
+    spread, lowest = study.model.spectrum.sigma_data, study.model.process.sigma_min
+    if spread < _DROWNED * lowest:
+        raise ValueError(
+            f"codesign: the data's standard deviation is {spread:.3g}, the lowest noise {lowest:.3g}: rounding hides "
+            "the data. State them as the network sees them, or a process with a lower sigma_min."
+        )
 
 
 def _check_parts(study: Study) -> None:

@@ -34,8 +34,13 @@ def trust(study: Study, plan: Plan) -> list[str]:
 
 
 def _scaled(model: GaussianModel) -> list[str]:
-    """That the noise does not reach far above the data: mostly data in other units than the network's."""
-    spread, top = model.spectrum.sigma_data, model.process.sigma_max
+    """That the noise does not reach from below the data to far above: mostly data in other units than the network's."""
+    spread, low, top = model.spectrum.sigma_data, model.process.sigma_min, model.process.sigma_max
+    if spread < low:
+        return [
+            f"the lowest sigma, {quantity(low, 3)}, is above the data's standard deviation {quantity(spread, 3)}, "
+            "so that no step sees them: state them as the network sees them"
+        ]
     if top >= _REACHED * spread:
         return []
     return [

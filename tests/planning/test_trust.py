@@ -59,6 +59,19 @@ def test_a_plan_says_where_few_examples_teach_a_node_without_a_prior():
     assert any(f"examples teach sigma {quantity(where, 3)}" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize("spread", [0.5, 1e-3, 1e-9, 1e-20, 1e-60])
+def test_data_below_all_noise_are_told_and_refused_where_rounding_hides_them(spread):
+    model = co.GaussianModel(co.Spectrum([spread**2], [4]), sampler=co.Euler())
+    asked = [{"steps": 4}, {"prices": co.Prices(3.0, 1.0, 100), "budget": 1e3}]
+    for question in asked:
+        if spread > 1e-12 * 0.002:
+            notes = co.codesign(model, **question, levels=20, points=3).notes
+            assert any("no step sees them" in note for note in notes) == (spread < 0.002)
+        else:
+            with pytest.raises(ValueError, match=r"standard deviation is .*, the lowest noise 0\.002: rounding hides"):
+                co.codesign(model, **question, levels=20, points=3)
+
+
 def test_a_full_matrix_says_how_many_examples_a_weight_has():
     law = co.AveragedSGD(matrix="full")
     (said,) = law.warnings_for([0.1, 1.0], [1.0, 0.5], [1e3, 24.0], [3.0, 5.0])
