@@ -11,11 +11,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import codesign_opt as co
+from codesign_opt.basics.checks import Array
 
 from .equal_compute import ARMS, DEFAULT, EDM_GRID, USUAL, EqualCompute
 
 __all__ = ["PREDICTED", "predicted_errors", "rank_rows"]
 
+_APART = 1.1
 PREDICTED = ARMS[:-1]  # training that is planned along the run has no density beforehand
 
 
@@ -74,6 +76,7 @@ def rank_rows(experiments: Iterable[EqualCompute], seeds: Sequence[int], table: 
             "data": experiment.data, "budget": f"{experiment.budget:g}", "arms": len(PREDICTED), "pilots": len(seeds),
             "rank correlation": float(spearmanr(predicted, found).statistic),
             "of one pilot, least": min(_rank(each, found) for each in told),
+            "pairs apart": _ordered(predicted, found),
             "best predicted": PREDICTED[best], "best realised": PREDICTED[least],
             "loss": float(found[best] / found[least] - 1),
         }  # fmt: skip
@@ -81,3 +84,9 @@ def rank_rows(experiments: Iterable[EqualCompute], seeds: Sequence[int], table: 
 
 def _rank(told: dict[str, float], found: Any) -> float:
     return float(spearmanr([told[arm] for arm in PREDICTED], found).statistic)
+
+
+def _ordered(predicted: Array, found: Array) -> float:
+    """Share of the pairs of arms whose errors differ by a tenth or more that are predicted in the right order."""
+    worse, better = np.nonzero(found[:, None] >= _APART * found)
+    return float(np.mean(predicted[worse] > predicted[better]))

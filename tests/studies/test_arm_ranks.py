@@ -45,6 +45,8 @@ def test_ranks_are_those_of_the_mean_prediction(tmp_path):
     assert row["of one pilot, least"] == row["rank correlation"]
     assert (row["best predicted"], row["best realised"]) == PREDICTED[1::-1]
     assert row["loss"] == pytest.approx(1.0)
+    pairs = sum(j >= 1.1 * i for i in truth for j in truth)
+    assert row["pairs apart"] == pytest.approx(1 - 1 / pairs)  # one of them is told the wrong way round
     with pytest.raises(
         ValueError, match=r"has no row of \('digits', 1000000\.0\), 'training only'; run `equal_compute`"
     ):
