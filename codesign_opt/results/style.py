@@ -62,8 +62,8 @@ _NAMES = {
     causes.COHERENT_SCORE: "few examples",
     causes.BIAS: "steps + stopping,\nexact",
     causes.INFORMATION: "few examples",
-    causes.TOGETHER: "examples ×\nfinal call",
-    causes.BESIDE_BIAS: "examples ×\nfinite steps",
+    causes.TOGETHER: "shared, final call",
+    causes.BESIDE_BIAS: "shared, steps",
 }
 
 
