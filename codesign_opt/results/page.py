@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_page", "page_title"]
 
+# inches: a line of the title, a letter of a tick's label, and what lies around each panel
+_LINE, _LETTER, _BELOW, _ABOVE, _BESIDE = 0.27, 0.074, 0.5, 0.65, 0.15
 Panel = tuple[Callable[..., Axes], str]
 
 
@@ -29,19 +31,45 @@ def draw_page(plan: PlanRecord, panels: Sequence[Panel], figure: Figure | None) 
     rows = -(-len(panels) // columns)
     if figure is None:
         figure = plt.figure(figsize=(max(4.7 * columns, 7.0), 3.7 * rows + 1.0))
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     answer, proof = page_title(plan)
     if len(answer) > 34 * columns:
         answer = answer.replace(": error", ":\nerror")
     proof = textwrap.fill(proof, 58 * columns)
     figure.suptitle(answer, x=0.012, ha="left", fontsize=15, fontweight="bold")
     figure.supxlabel(proof, x=0.012, ha="left", fontsize=9.5, color="#404040")
+    edges = (0.35 + _LINE * answer.count("\n"), 0.45 + 0.6 * _LINE * proof.count("\n"))
+    made = []
     for place, (draw, caption) in enumerate(panels):
         ax = draw(plan, figure.add_subplot(rows, columns, place + 1))
         title = ax.get_title(loc="left")
         ax.set_title(title, loc="left", fontweight="bold", fontsize=12, pad=20)
         ax.text(0.0, 1.02, caption, transform=ax.transAxes, fontsize=9, color="#404040", va="bottom")
+        made.append(ax)
+    _arrange(figure, made, columns, edges)
     return figure
+
+
+def _arrange(figure: Figure, made: Sequence[Axes], columns: int, edges: tuple[float, float]) -> None:
+    """Axes in rows and columns with room for their labels; `edges` are inches above and below all of them.
+
+    The layout engines of matplotlib measure every text twice for this, which takes as long as all the rest of a page.
+    """
+    width, height = figure.get_size_inches()
+    rows = -(-len(made) // columns)
+    wide, high = width / columns, (height - sum(edges)) / rows
+    lefts = [max(_room(ax) for ax in made[column::columns]) for column in range(columns)]
+    for place, ax in enumerate(made):
+        row, column = divmod(place, columns)
+        corner = column * wide + lefts[column], edges[1] + (rows - 1 - row) * high + _BELOW
+        size = wide - lefts[column] - _BESIDE, high - _BELOW - _ABOVE
+        ax.set_position((corner[0] / width, corner[1] / height, size[0] / width, size[1] / height))
+
+
+def _room(ax: Axes) -> float:
+    """Inches that the labels left of some axes take."""
+    texts = [label.get_text() for label in ax.get_yticklabels()]
+    longest = max((5 if text.startswith("$") else len(line) for text in texts for line in text.split("\n")), default=0)
+    return 0.15 + _LETTER * longest + (0.3 if ax.get_ylabel() else 0.0)
 
 
 def page_title(plan: PlanRecord) -> tuple[str, str]:
