@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_page", "page_title"]
 
+_CELL = (4.0, 3.5)  # inches of the figure for each panel, from which on labels have the room that they need
 # inches: a line of the title, a letter of a tick's label, and what lies around each panel
 _LINE, _LETTER, _BELOW, _ABOVE, _BESIDE = 0.27, 0.074, 0.5, 0.65, 0.15
 Panel = tuple[Callable[..., Axes], str]
@@ -56,12 +57,16 @@ def _arrange(figure: Figure, made: Sequence[Axes], columns: int, edges: tuple[fl
     """
     width, height = figure.get_size_inches()
     rows = -(-len(made) // columns)
-    wide, high = width / columns, (height - sum(edges)) / rows
-    lefts = [max(_room(ax) for ax in made[column::columns]) for column in range(columns)]
+    small = min(
+        1.0, width / columns / _CELL[0], height / rows / _CELL[1]
+    )  # a small figure of the user's: all is closer
+    over, under = (small * edge for edge in edges)
+    wide, high = width / columns, (height - over - under) / rows
+    lefts = [small * max(_room(ax) for ax in made[column::columns]) for column in range(columns)]
     for place, ax in enumerate(made):
         row, column = divmod(place, columns)
-        corner = column * wide + lefts[column], edges[1] + (rows - 1 - row) * high + _BELOW
-        size = wide - lefts[column] - _BESIDE, high - _BELOW - _ABOVE
+        corner = column * wide + lefts[column], under + (rows - 1 - row) * high + small * _BELOW
+        size = wide - lefts[column] - small * _BESIDE, high - small * (_BELOW + _ABOVE)
         ax.set_position((corner[0] / width, corner[1] / height, size[0] / width, size[1] / height))
 
 

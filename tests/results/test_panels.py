@@ -315,6 +315,8 @@ def test_given_axes_and_figures_are_used(plan: co.Plan) -> None:
     other = plt.figure()
     assert plan.plot(other) is other
     assert plt.get_fignums() == [figure.number, other.number]
+    small = plan.plot(plt.figure(figsize=(3, 2)))
+    assert all(min(ax.get_position().bounds) > 0 and max(ax.get_position().max) < 1 for ax in small.axes)
 
 
 @pytest.mark.skipif(os.environ.get("CODESIGN_OPT_FULL") != "1", reason="tests/test_imports.py asks the same")
