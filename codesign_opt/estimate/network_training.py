@@ -12,14 +12,13 @@ from ..basics.checks import Array
 from ..curves.error_law import ErrorLaw
 from ..ingredients.coupling import Coupling, Local, Transfer
 from ..ingredients.levels import Levels
-from ..models.example_counts import ExampleCounts
 from .denoisers.denoiser import Denoiser
 from .network_work import NetworkWork
 from .training_errors.checkpoint_pair import CheckpointPair, sampled_images
 from .training_errors.error_coupling import Starts, error_gram
 from .training_errors.pilot import as_shown, trained_at
 from .training_errors.sensitivity import calls_of_pairs, difference_of, sensitivity
-from .training_errors.served_examples import as_served, law_of_left
+from .training_errors.served_examples import as_served, law_of_left, served_per_log_sigma
 from .training_errors.transfer import TransferKernel
 from .training_history import TrainingHistory
 
@@ -160,9 +159,8 @@ class TrainingWork:
         """
         nodes, process, run = self.work.nodes, self.work.sampling.process, self.history.run
         assert run is not None
-        near = 0.5 * coupling.lengths_at(nodes, process.sigma_min, process.sigma_max)
-        counts = ExampleCounts.of_run(run, process.sigma_min, process.sigma_max)
-        served = counts.between(np.log(nodes) - near, np.log(nodes) + near)
+        within = coupling.lengths_at(nodes, float(nodes[0]), float(nodes[-1]))
+        served = within * served_per_log_sigma(run, coupling, nodes, process.sigma_min, process.sigma_max)
         return np.maximum(shrunk, seen / np.maximum(served, 1.0))
 
     def _served(self, coupling: Coupling) -> ErrorLaw | None:

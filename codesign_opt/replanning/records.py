@@ -36,7 +36,8 @@ class Replan:
         kept: predicted score error at the end where the density in use stays, by the law of that moment.
         planned: the same at the plan's density, never above `kept`.
         moved: Kullback-Leibler divergence of the plan's density from the one in use, nats, at most `ReplanRules.trust`.
-        price: shadow price of the trust region: relative fall of the predicted error per nat more.
+        price: shadow price of the trust region: what a nat more would win beyond `ReplanRules.caution`, over `kept`;
+            0 where the plan ends before the region does.
         optimal: whether the certificate proved the plan optimal within its tolerance.
         share: (L,) the plan's density on the levels.
         note: empty, or why nothing was planned: the density in use stayed.

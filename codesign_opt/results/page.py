@@ -57,9 +57,8 @@ def _arrange(figure: Figure, made: Sequence[Axes], columns: int, edges: tuple[fl
     """
     width, height = figure.get_size_inches()
     rows = -(-len(made) // columns)
-    small = min(
-        1.0, width / columns / _CELL[0], height / rows / _CELL[1]
-    )  # a small figure of the user's: all is closer
+    # in a small figure of the user's all is closer
+    small = min(1.0, width / columns / _CELL[0], height / rows / _CELL[1])
     over, under = (small * edge for edge in edges)
     wide, high = width / columns, (height - over - under) / rows
     lefts = [small * max(_room(ax) for ax in made[column::columns]) for column in range(columns)]

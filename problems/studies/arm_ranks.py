@@ -17,7 +17,7 @@ from .equal_compute import ARMS, DEFAULT, EDM_GRID, USUAL, EqualCompute
 
 __all__ = ["PREDICTED", "predicted_errors", "rank_rows"]
 
-_APART = 1.1
+_APART = 1.1  # ratio of errors from which two arms are told apart
 PREDICTED = ARMS[:-1]  # training that is planned along the run has no density beforehand
 
 

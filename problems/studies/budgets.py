@@ -21,9 +21,9 @@ SAMPLERS: dict[str, co.Sampler] = {
 _STOP = 0.005
 
 
-def _model(sampler: co.Sampler, **training: Any) -> co.GaussianModel:
+def _model(sampler: co.Sampler) -> co.GaussianModel:
     spectrum = co.Spectrum.power_law(64, exponent=1.3)
-    return co.GaussianModel(spectrum, sampler=sampler, coupling=co.Local(1.0), start="mean", **training)
+    return co.GaussianModel(spectrum, sampler=sampler, coupling=co.Local(1.0), start="mean")
 
 
 def budgets(replicas: int = 100) -> Iterator[dict[str, Any]]:

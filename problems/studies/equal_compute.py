@@ -236,11 +236,12 @@ class EqualCompute:
         """The joint plan of one seed, from its pilot."""
 
         def compute() -> dict[str, Array]:
-            model, spent = self.model(seed, co.DPMpp2M())
+            model, denoiser = self.model(seed, co.DPMpp2M())
             # the search and what is said of its plan take about as much again as the measurement
-            left = (1 - _PILOT) * self.budget - 2 * spent
+            left = (1 - _PILOT) * self.budget - 2 * denoiser.evaluations
             prices = co.Prices(example=EXAMPLE, evaluation=1.0, images=self.images_sampled)
             plan = co.codesign(model, prices, left, run=self.run)
+            spent = denoiser.evaluations  # of the measurement and of the search
             self.tell(f"{self.data}, {self.budget:g}, seed {seed}: planned, {plan.number_of_steps} steps")
             values = {
                 "sigmas": plan.sigmas, "edges": plan.levels.edges, "share": plan.new_examples,
@@ -257,15 +258,15 @@ class EqualCompute:
         """The pilot, as it was trained."""
         return co.TrainingRun(DEFAULT, iterations=self.pilot, batch=self.batch)
 
-    def model(self, seed: int, sampler: co.Sampler) -> tuple[co.EstimatedModel, float]:
-        """What is measured on the pilot of one seed for a sampler, and the evaluations that took."""
+    def model(self, seed: int, sampler: co.Sampler) -> tuple[co.EstimatedModel, co.estimate.Denoiser]:
+        """What is measured on the pilot of one seed for a sampler, and its network, which counts its evaluations."""
         half, whole = self.pilot // 2, self.pilot
         fleet = self.fleet([DEFAULT], whole, seed, keep=[half])
         denoiser = fleet.member(0)
         history = co.estimate.TrainingHistory(self.run, other=fleet.member(0, half), growth=whole / half)
         few = co.estimate.Measurement(levels=8, draws=16, images=1024, evaluations=4000)
         model = co.estimate.network(denoiser, self.images, sampler=sampler, training=history, measurement=few)
-        return model, float(denoiser.evaluations)
+        return model, denoiser
 
     # the arms
 

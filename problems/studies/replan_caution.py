@@ -31,7 +31,12 @@ def caution_rows(
     for experiment in experiments:
         for length in lengths:
             found = np.array([_errors(experiment, length, seed) for seed in seeds])
-            row = {"data": experiment.data, "examples": length, "seeds": len(seeds), "EDM's error": found[:, 0].mean()}
+            row = {
+                "data": experiment.data,
+                "examples": length,
+                "seeds": len(seeds),
+                "EDM's error": float(found[:, 0].mean()),
+            }
             for caution, own in zip(CAUTIONS, found[:, 1:].T, strict=True):
                 ratio, error = own.mean() / found[:, 0].mean(), standard_error(own, found[:, 0])
                 row[f"caution {caution:g}"] = f"{ratio:.3f} ± {error:.3f}"

@@ -12,6 +12,7 @@ from scipy.stats import ttest_rel
 
 pytest.importorskip("torch")
 
+import codesign_opt as co
 from problems.studies.equal_compute import ARMS, DEFAULT, EDM2, EDM_ARM, PLANS, USUAL, EqualCompute, _Staged
 from problems.studies.equal_compute_report import JOINT, _half_width, best_usual, rows_of, said_of_arms
 
@@ -74,6 +75,7 @@ def test_every_arm_spends_the_budget(tmp_path):
     cell = EqualCompute("digits", 5e5, **small)
     rows = cell.rows(0)
     measured = cell.planned(0).measured
+    assert measured > cell.model(0, co.DPMpp2M())[1].evaluations  # the search is paid for, too
     for row in rows:
         spent = 3 * row["examples"] + row["evaluations"] * cell.images_sampled + measured * (row["arm"] in PLANS)
         assert spent <= cell.budget * (1 + 1e-9), row["arm"]
