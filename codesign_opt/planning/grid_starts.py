@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,11 +36,13 @@ class GridStarts:
         study: the question.
         plan: the certified program's plan.
         stops: range of the stopping point; None where it is given.
+        known: grids by their number of steps that a question like this one led to.
     """
 
     study: Study
     plan: Plan
     stops: tuple[float, float] | None
+    known: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def top(self) -> float:
@@ -59,8 +62,9 @@ class GridStarts:
         return [grid for grid in (own, *families) if self.admits(grid)]
 
     def of(self, steps: int) -> list[Array]:
-        """The usual grids, and for few steps families that stop elsewhere."""
-        return [*self.usual(steps), *self.far(steps)]
+        """The usual grids, for few steps families that stop elsewhere, and what is known of so many."""
+        known = [self.known[steps]] if steps in self.known else []
+        return [*self.usual(steps), *self.far(steps), *(grid for grid in known if self.admits(grid))]
 
     def far(self, steps: int) -> list[Array]:
         """Of few steps, grids that stop far from each other; none where the stopping point is given."""

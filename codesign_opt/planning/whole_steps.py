@@ -173,9 +173,25 @@ def _searched(study: Study, plan: Plan, stops: tuple[float, float] | None, ask: 
             return _settled(study, found)
         links = {grid.steps: grid for grid in reversed(found)}
     asked, program = _without_the_cap(study, plan, ask) if costly else (study, plan)
-    starts = GridStarts(asked, program, stops)
+    known = {} if closed_form else _without_constraints(asked, program, stops, cap)
+    starts = GridStarts(asked, program, stops, known)
     fit = BestExamplesFit(starts) if closed_form else SettledFit(starts)
     return _settled(study, GridSearch(fit, cap, costly, links).grids())
+
+
+def _without_constraints(
+    study: Study, plan: Plan, stops: tuple[float, float] | None, cap: int | None
+) -> dict[int, Array]:
+    """Grids by their number of steps for the same question without constraints, where its examples have a closed form.
+
+    Errors of both signs cancel in narrow valleys, which descents with examples of another grid seldom find.
+    """
+    free = replace(study, constraints=())
+    if not study.constraints or not study.model.sampler.signed or not closed(free, plan.levels):
+        return {}
+    costly = free.prices is not None and free.prices.images > 0
+    found = GridSearch(BestExamplesFit(GridStarts(free, plan, stops)), cap, costly).grids()
+    return {grid.steps: grid.sigmas for grid in found}
 
 
 def _asked(plan: Plan) -> int:

@@ -59,3 +59,13 @@ def test_exactly_so_many_steps_beside_a_budget_are_the_split_that_pays_for_them(
 def test_a_lower_bound_of_steps_is_answered_with_the_row_that_says_it():
     with pytest.raises(TypeError, match=r"Steps >= 9 is not convex unless the term is linear; .*cp.sum"):
         _ = co.Steps() >= 9
+
+
+def test_exactly_so_many_steps_leave_little_more_than_fewer_where_errors_cancel():
+    steps = 28
+    model = co.GaussianModel(co.Spectrum.power_law(256, exponent=2.0), sampler=co.DPMpp2M(), start="mean")
+    asked = {"stopping_sigma": 0.002, "levels": 40}
+    fewer = co.codesign(model, FREE, 2.7e5, steps=steps, **asked)
+    plan = co.codesign(model, FREE, 2.7e5, steps=steps, constraints=[exactly(steps)], **asked)
+    assert plan.number_of_steps == steps
+    assert plan.handed_out["total"] < 1.1 * fewer.handed_out["total"]
