@@ -37,6 +37,7 @@ README = ROOT / "README.md"
 NETWORKS = ROOT / "docs" / "networks.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 VALIDATION = ROOT / "docs" / "validation.md"
+REPLANNING = ROOT / "docs" / "replanning.md"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 TUTORIAL_FIGURES = ROOT / "docs" / "figures" / "tutorials"
 _BLOCK = re.compile(
@@ -331,6 +332,7 @@ _TABLES = {
             "ablation",
             "arm_ranks",
             "replan_caution",
+            "replanning_over",
             "budgets",
             "budget_exponents",
             "splits_best",
@@ -428,7 +430,8 @@ def main() -> int:
     """Rewrite the pages, or check them."""
     check = "--check" in sys.argv[1:]
     pages = {README: regenerated(README.read_text(encoding="utf-8"), figures=not check)}
-    pages |= {path: regenerated(path.read_text(encoding="utf-8"), figures=False) for path in (SOLVERS, VALIDATION)}
+    measured = (SOLVERS, VALIDATION, REPLANNING)
+    pages |= {path: regenerated(path.read_text(encoding="utf-8"), figures=False) for path in measured}
     pages |= {path: tutorial(path, None if check else TUTORIAL_FIGURES) for path in TUTORIALS}
     if importlib.util.find_spec("diffusers"):
         pages |= {NETWORKS: regenerated(NETWORKS.read_text(encoding="utf-8"), figures=False)}

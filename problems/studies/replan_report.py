@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from .network_plans import write_rows
 from .pilot_experiment import DEFAULT
 from .replan_experiment import PLANNED, ReplanExperiment, rows_of
 
-__all__ = ["compare_replans", "said_of_replans"]
+__all__ = ["compare_replans", "over_fixed", "said_of_replans"]
+
+_PILOT = "pilot"  # the density that one pilot's plan comes to
 
 
 def compare_replans(experiments: Sequence[ReplanExperiment], seeds: Sequence[int], out: Path) -> list[dict[str, Any]]:
@@ -24,8 +26,28 @@ def compare_replans(experiments: Sequence[ReplanExperiment], seeds: Sequence[int
     for experiment in experiments:
         rows += rows_of(experiment, seeds)
         write_rows(rows, out / "replanning.csv")
+    write_rows(over_fixed(rows), out / "replanning_over.csv")
     _figure(experiments, seeds, rows, out / "replanning.png")
     return rows
+
+
+def over_fixed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Errors over those of fixed densities, a row per data set, with standard errors."""
+    told = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        found = {row["density"]: row for row in rows if row["data"] == data}
+        asked = {
+            "error over EDM's default": (PLANNED, "to_default"),
+            "over the best of 15 log-normals": (PLANNED, "to_best"),
+            "started from the spectrum's density, over the default": (f"{PLANNED}, from the spectrum", "to_default"),
+            "one pilot's density, over the default": (_PILOT, "to_default"),
+        }
+        ratios = {
+            name: f"{float(found[density][over]):.3f} ± {float(found[density][f'{over}_error']):.3f}"
+            for name, (density, over) in asked.items()
+        }
+        told.append({"data": data.replace("_", " "), **ratios})
+    return told
 
 
 def said_of_replans(rows: Sequence[dict[str, Any]], unet_step: float, overhead: float) -> str:
