@@ -134,7 +134,7 @@ class Problem:
         """The decision variables around `reference`, with the given quantities fixed."""
         return self.declaration.design(reference)
 
-    def _from_plan(self, plan: Plan) -> Point:
+    def point_of(self, plan: Plan) -> Point:
         """Another plan's densities on this problem's levels; what is given here stays as given."""
         logs, known = np.log(self.levels.sigma), np.log(plan.levels.sigma)
 
@@ -232,7 +232,7 @@ class Problem:
             raise TypeError(
                 f"Problem.solve: start is {shown(start)}; give a Plan, of this problem or of a similar one."
             )
-        begin = None if start is None else self._from_plan(start)
+        begin = None if start is None else self.point_of(start)
         program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
             program,
@@ -285,7 +285,7 @@ class Problem:
             raise TypeError(
                 f"Problem.cvxpy: start is {shown(start)}; give a Plan, of this problem or of a similar one."
             )
-        return declared_program(self.declaration, self.constraints, None if start is None else self._from_plan(start))
+        return declared_program(self.declaration, self.constraints, None if start is None else self.point_of(start))
 
 
 def _own_point(program: Declaration, examples: Array | None, steps: Array | Mapping[str, Array] | None) -> Point:
