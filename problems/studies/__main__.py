@@ -158,7 +158,7 @@ def _gaussian_arguments(commands: Any) -> None:
     worlds.add_argument("--replicas", type=int, default=100, help="trainings of each plan (100)")
     _command(commands, runs.validation_cases, "where a plan's law is off: few steps, matrices, metrics")
     ablation = _command(commands, runs.ablation, "what each decision is worth at equal compute")
-    ablation.add_argument("--replicas", type=int, default=200, help="trainings of each arm (200)")
+    ablation.add_argument("--replicas", type=int, default=800, help="trainings of each arm (800)")
     split = _command(commands, runs.splits, "splits of a budget about the planned one, trained and sampled")
     split.add_argument("--replicas", type=int, default=400, help="trainings of each split (400)")
     grown = _command(commands, runs.budgets, "error, split and stop of plans as the budget grows, by sampler")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import differential_evolution
 
 import codesign_opt as co
 from codesign_opt.basics.checks import Array
@@ -17,6 +17,7 @@ __all__ = ["Arms", "ablation", "said_of_splits", "splits", "worlds"]
 
 PRICES, BUDGET = co.Prices(3.0, 1.0, 1000), 3e5
 _EDM = co.LogNormal(-1.2, 1.2)
+_MOST = 800  # steps of a heuristic, and of a plan whose steps cost nothing
 
 
 def worlds() -> dict[str, co.GaussianModel]:
@@ -26,7 +27,9 @@ def worlds() -> dict[str, co.GaussianModel]:
     return {
         "power 1.3, heun": co.GaussianModel(co.Spectrum.power_law(64, exponent=1.3), sampler=co.Heun(), **law),
         "power 0.7, euler": co.GaussianModel(co.Spectrum.power_law(64, exponent=0.7), sampler=co.Euler(), **law),
-        "power 2, 2M": co.GaussianModel(co.Spectrum.power_law(256, exponent=2.0), sampler=co.DPMpp2M(), **law),
+        "power 2, 2M": co.GaussianModel(
+            co.Spectrum.power_law(256, exponent=2.0), sampler=co.DPMpp2M(), process=co.EDM(sigma_min=5e-4), **law
+        ),
         "spiked, flow, heun": co.GaussianModel(
             co.Spectrum.spiked(64, [9.0, 4.0, 1.0], 0.05), sampler=co.Heun(), process=co.FlowMatching(), **law
         ),
@@ -71,6 +74,10 @@ class Arms:
     def joint(self) -> Design:
         """The plan."""
         return Design.of(co.codesign(self.model, self.prices, self.budget, levels=100, points=10))
+
+    def sampled_for_nothing(self) -> Design:
+        """The plan of the whole budget for training, its steps unpriced: what better steps could still win."""
+        return Design.of(co.codesign(self.model, co.Prices(3.0, 1.0, 0), self.budget, steps=_MOST, levels=100))
 
     def split(self, steps: int) -> Design:
         """The best plan of exactly so many steps, the rest of the budget for training."""
@@ -129,26 +136,20 @@ class Arms:
         return self.training_only(alone)
 
     def heuristic(self) -> Design:
-        """P_mean, P_std, rho, the stopping point and the number of steps tuned on what is predicted of each."""
+        """P_mean, P_std, rho, the stopping point and the number of steps: the best of all, as predicted of each."""
+        process = self.model.process
+        affordable = 0.9 * self.budget / float(self.prices.images) / self.model.sampler.evaluations_per_step
 
-        def design(x: Array, steps: int) -> Design:
-            low = float(np.clip(np.exp(x[0]), 1e-3, 1.0))
-            rho = float(np.clip(np.exp(x[1]), 1.0, 100.0))
-            grid = co.edm_grid(steps, low, self.model.process.sigma_max, rho=rho)
-            return self.drawn(grid, co.LogNormal(float(x[2]), float(np.clip(np.exp(x[3]), 0.2, 5.0))))
+        def design(x: Array) -> Design:
+            low, rho, spread, steps = np.exp(x[1:])
+            grid = co.edm_grid(max(3, round(steps)), float(low), process.sigma_max, rho=float(rho))
+            return self.drawn(grid, co.LogNormal(float(x[0]), float(spread)))
 
-        best = None
-        most = int(self.budget / float(self.prices.images) / self.model.sampler.evaluations_per_step)
-        start = np.array([np.log(0.03), np.log(7.0), 0.0, np.log(1.5)])
-        for steps in sorted({max(3, round(most * share)) for share in (0.1, 0.2, 0.35, 0.5, 0.65)}):
-            found = minimize(
-                lambda x, k=steps: np.log(self.predicted(design(x, k))), start, method="Nelder-Mead",
-                options={"maxfev": 120},
-            )  # fmt: skip
-            if best is None or found.fun < best[0]:
-                best, start = (found.fun, design(found.x, steps)), found.x
-        assert best is not None
-        return best[1]
+        ends = [(process.sigma_min, 1.0), (1.0, 100.0), (0.2, 5.0), (3.0, min(affordable, _MOST))]
+        found = differential_evolution(
+            lambda x: np.log(self.predicted(design(x))), [(-5.0, 3.0), *np.log(ends)], seed=0, maxiter=80, tol=1e-4,
+        )  # fmt: skip
+        return design(found.x)
 
     def realised(self, design: Design, replicas: int) -> co.Validation:
         """Trained and sampled."""
@@ -213,6 +214,7 @@ def ablation(replicas: int = 200) -> Iterator[dict[str, Any]]:
             "joint plan": arms.joint, "best tuned heuristic": arms.heuristic, "alternation": arms.alternation,
             "sampling only": arms.sampling_only, "training only": arms.training_only,
             "stopping only": arms.stopping_only, "EDM, half and half": arms.usual,
+            "joint plan, sampled for nothing": arms.sampled_for_nothing,
         }  # fmt: skip
         least = None
         for arm, made in every.items():
