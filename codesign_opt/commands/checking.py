@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import re
 import sys
@@ -96,9 +95,11 @@ def _optional() -> Iterator[_Finding]:
 
 def _imported(package: str, module: str) -> tuple[str, str]:
     """Version, empty where it is not installed, and what goes wrong when it is imported."""
+    import importlib.metadata as installed  # which every other command would wait for
+
     try:
-        version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        version = installed.version(package)
+    except installed.PackageNotFoundError:
         version = ""
     if not version or package in _HEAVY:
         return version, "" if version else "not installed"
@@ -111,9 +112,11 @@ def _imported(package: str, module: str) -> tuple[str, str]:
 
 def _floors() -> dict[str, str]:
     """Least versions, by package, as the installed distribution states them."""
+    import importlib.metadata as installed
+
     try:
-        stated = importlib.metadata.requires("codesign_opt") or []
-    except importlib.metadata.PackageNotFoundError:
+        stated = installed.requires("codesign_opt") or []
+    except installed.PackageNotFoundError:
         return {}
     found = (re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line) for line in stated if "extra ==" not in line)
     return {match[1].lower(): match[2] for match in found if match}

@@ -94,7 +94,7 @@ def _solve(options: argparse.Namespace) -> int:
     declared = load(options, "budget", "images", "steps")
     folder = folder_at(options.out)
     plan = declared.solve(**_progress(options, declared))
-    print(plan)
+    print(plan, flush=True)  # figures take as long again
     if folder is not None:
         write_plan(folder, plan)
     return 0

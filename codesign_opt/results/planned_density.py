@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
 
 from ..basics.checks import Array, boolean, instance, number, vector
 from ..ingredients.densities import LogNormal, SigmaDensity, least
@@ -136,6 +135,8 @@ class TrainingDensity(SigmaDensity):
         logs = np.log(np.maximum(density, 1e-300))
         if logs.size == 1:
             return lambda u: np.full(np.shape(u), logs[0])
+        from scipy.interpolate import PchipInterpolator  # scipy takes a while to load and few plans are asked
+
         return PchipInterpolator(np.log(self.levels.sigma), logs)
 
     @property
