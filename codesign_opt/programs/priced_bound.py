@@ -6,6 +6,7 @@ import numpy as np
 
 from ..results.plan import Plan
 from .compiled import compile_problem
+from .plan_point import point_of
 from .problem import Problem
 from .proof import lagrangian
 
@@ -26,7 +27,8 @@ def bound_by_prices(problem: Problem, plan: Plan) -> float:
     Raises:
         CodesignError: something has no gradient at the plan's densities.
     """
-    program, point = problem.declaration, problem.point_of(plan)
+    program = problem.declaration
+    point = point_of(program, plan)
     compiled = compile_problem(program, program.recentred(point), program.box, declare=False)
     multipliers = []
     for row in compiled.rows:

@@ -25,6 +25,7 @@ from .declaration import Declaration, refuse_unspent
 from .declared_program import DeclaredProgram, declared_program
 from .description import describe
 from .needs import check_given
+from .plan_point import point_of
 from .scaling import check_leaf, rows_of
 from .sweep import Sweep, swept
 
@@ -134,25 +135,6 @@ class Problem:
         """The decision variables around `reference`, with the given quantities fixed."""
         return self.declaration.design(reference)
 
-    def point_of(self, plan: Plan) -> Point:
-        """Another plan's densities on this problem's levels; what is given here stays as given."""
-        logs, known = np.log(self.levels.sigma), np.log(plan.levels.sigma)
-
-        def moved(values: Array) -> Array:
-            return np.interp(logs, known, values / plan.levels.log_width) * self.levels.log_width
-
-        return Point(
-            moved(plan.new_examples) if self.declaration.new_examples is None else self.declaration.new_examples,
-            self.spent_examples,
-            moved(plan.steps) if self.steps is None else self.steps,
-            {each.name: moved(self._steps_of(plan, each.name)) for each in self.declaration.samplings},
-        )
-
-    def _steps_of(self, plan: Plan, name: str) -> Array:
-        if name not in plan.samplings:
-            raise ValueError(f"Problem: the plan to start from has no sampler {name!r}; give one of the same samplers.")
-        return plan.samplings[name].steps
-
     def certify(
         self,
         *,
@@ -232,7 +214,7 @@ class Problem:
             raise TypeError(
                 f"Problem.solve: start is {shown(start)}; give a Plan, of this problem or of a similar one."
             )
-        begin = None if start is None else self.point_of(start)
+        begin = None if start is None else point_of(self.declaration, start)
         program, way = self.declaration, Solver.until(chosen, verbose, options, time_limit)
         best, attempts = solve_declared(
             program,
@@ -285,7 +267,9 @@ class Problem:
             raise TypeError(
                 f"Problem.cvxpy: start is {shown(start)}; give a Plan, of this problem or of a similar one."
             )
-        return declared_program(self.declaration, self.constraints, None if start is None else self.point_of(start))
+        return declared_program(
+            self.declaration, self.constraints, None if start is None else point_of(self.declaration, start)
+        )
 
 
 def _own_point(program: Declaration, examples: Array | None, steps: Array | Mapping[str, Array] | None) -> Point:
