@@ -14,6 +14,7 @@ myst_heading_anchors = 4  # as on the pages of a repository: theory.md#63-what-w
 html_theme = "alabaster"
 html_theme_options = {
     "page_width": "75em",
+    "body_max_width": "none",
     "sidebar_width": "17em",
     "description": "diffusion schedules, certified",
     "code_font_size": "0.76em",  # a printed plan, 88 letters wide, is seen whole
