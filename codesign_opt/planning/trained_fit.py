@@ -231,8 +231,16 @@ class SettledFit(TrainedFit):
     def settled(self, found: SearchedGrid, known: Sequence[Settled]) -> SearchedGrid | None:
         least = min((each.total for each in known), default=np.inf)
         if found.total > (_NEAR_FEW if found.steps <= FEW else _NEAR) * least:
+            return self._or_known(found)
+        return self._or_known(self._in_turn(found, *_TURNS))
+
+    def _or_known(self, found: SearchedGrid | None) -> SearchedGrid | None:
+        """The grid, or what is known of as many steps: examples that are held elsewhere do not tell how good it is."""
+        grid = None if found is None else self.starts.known.get(found.steps)
+        settled = None if grid is None or not self.starts.admits(grid) else settle(self.starts.study, grid, even=True)
+        if settled is None or found is None or settled.total >= found.total:
             return found
-        return self._in_turn(found, *_TURNS)
+        return SearchedGrid(settled.sigmas, settled.handed_out[BIAS], settled.total, settled)
 
     def refined(self, found: SearchedGrid, least: float) -> SearchedGrid | None:
         settled = self._in_turn(found, *_MORE_TURNS)

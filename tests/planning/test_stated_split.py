@@ -61,11 +61,16 @@ def test_a_lower_bound_of_steps_is_answered_with_the_row_that_says_it():
         _ = co.Steps() >= 9
 
 
-def test_exactly_so_many_steps_leave_little_more_than_fewer_where_errors_cancel():
-    steps = 28
-    model = co.GaussianModel(co.Spectrum.power_law(256, exponent=2.0), sampler=co.DPMpp2M(), start="mean")
-    asked = {"stopping_sigma": 0.002, "levels": 40}
-    fewer = co.codesign(model, FREE, 2.7e5, steps=steps, **asked)
-    plan = co.codesign(model, FREE, 2.7e5, steps=steps, constraints=[exactly(steps)], **asked)
+@pytest.mark.parametrize(
+    ("spectrum", "money", "steps"),
+    [
+        (co.Spectrum.power_law(256, exponent=2.0), 2.7e5, 28),
+        (co.Spectrum.power_law(30, exponent=1.2), 1e5, 24),
+    ],
+)
+def test_exactly_so_many_steps_leave_little_more_than_fewer_where_errors_cancel(spectrum, money, steps):
+    model = co.GaussianModel(spectrum, sampler=co.DPMpp2M(), start="mean")
+    fewer = co.codesign(model, FREE, money, steps=steps, levels=24, points=5)
+    plan = co.codesign(model, FREE, money, steps=steps, constraints=[exactly(steps)], levels=24, points=5)
     assert plan.number_of_steps == steps
     assert plan.handed_out["total"] < 1.1 * fewer.handed_out["total"]
