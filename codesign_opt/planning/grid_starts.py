@@ -63,8 +63,11 @@ class GridStarts:
 
     def of(self, steps: int) -> list[Array]:
         """The usual grids, for few steps families that stop elsewhere, and what is known of so many."""
-        known = [self.known[steps]] if steps in self.known else []
-        return [*self.usual(steps), *self.far(steps), *(grid for grid in known if self.admits(grid))]
+        return [*self.usual(steps), *self.far(steps), *self.known_of(steps)]
+
+    def known_of(self, steps: int) -> list[Array]:
+        """What is known of so many steps, where the question admits it."""
+        return [grid for grid in (self.known.get(steps),) if grid is not None and self.admits(grid)]
 
     def far(self, steps: int) -> list[Array]:
         """Of few steps, grids that stop far from each other; none where the stopping point is given."""

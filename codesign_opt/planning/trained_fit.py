@@ -236,11 +236,11 @@ class SettledFit(TrainedFit):
 
     def _or_known(self, found: SearchedGrid | None) -> SearchedGrid | None:
         """The grid, or what is known of as many steps: examples that are held elsewhere do not tell how good it is."""
-        grid = None if found is None else self.starts.known.get(found.steps)
-        settled = None if grid is None or not self.starts.admits(grid) else settle(self.starts.study, grid, even=True)
-        if settled is None or found is None or settled.total >= found.total:
-            return found
-        return SearchedGrid(settled.sigmas, settled.handed_out[BIAS], settled.total, settled)
+        if found is None:
+            return None
+        known = [settle(self.starts.study, grid, even=True) for grid in self.starts.known_of(found.steps)]
+        told = [SearchedGrid(s.sigmas, s.handed_out[BIAS], s.total, s) for s in known if s is not None]
+        return least_of([found, *told])
 
     def refined(self, found: SearchedGrid, least: float) -> SearchedGrid | None:
         settled = self._in_turn(found, *_MORE_TURNS)

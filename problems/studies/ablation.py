@@ -206,7 +206,7 @@ def _least(x: Array, y: Array) -> tuple[float, Callable[[float], float]]:
     return float(inside[np.argmin(curve(inside))]), lambda at: float(curve(at))
 
 
-def ablation(replicas: int = 200) -> Iterator[dict[str, Any]]:
+def ablation(replicas: int = 800) -> Iterator[dict[str, Any]]:
     """A row per world and arm: what it is predicted to leave, and what it leaves."""
     for name, model in worlds().items():
         arms = Arms(model)
